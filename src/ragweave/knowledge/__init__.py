@@ -1,0 +1,1 @@
+"""From documents to a knowledge base: readers, chunking, embedding and the versioned store."""
