@@ -1,0 +1,58 @@
+"""ragweave: retrieval-augmented generation models that are scored, trained and decoded as one.
+
+Public names are imported when they are used, so that importing the package loads no framework.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Answer": "pipeline",
+    "DatasetIndex": "retrieval.dataset",
+    "Index": "retrieval.protocol",
+    "KnowledgeBase": "knowledge.base",
+    "MemoryIndex": "retrieval.memory",
+    "RagConfig": "configuration",
+    "RagModel": "modeling.rag",
+    "RagPipeline": "pipeline",
+    "RagRetriever": "retrieval.retriever",
+    "RagSequenceForGeneration": "modeling.sequence",
+    "RagSequenceGenerateOutput": "outputs",
+    "RagTokenForGeneration": "modeling.token",
+    "RagTokenizer": "tokenization",
+    "RetrievAugLMMarginOutput": "outputs",
+    "RetrievAugLMOutput": "outputs",
+    "RetrievedPassage": "pipeline",
+    "TextEncoder": "encoding",
+}
+
+if TYPE_CHECKING:
+    from ragweave.configuration import RagConfig
+    from ragweave.encoding import TextEncoder
+    from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.modeling.rag import RagModel
+    from ragweave.modeling.sequence import RagSequenceForGeneration
+    from ragweave.modeling.token import RagTokenForGeneration
+    from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput, RetrievAugLMOutput
+    from ragweave.pipeline import Answer, RagPipeline, RetrievedPassage
+    from ragweave.retrieval.dataset import DatasetIndex
+    from ragweave.retrieval.memory import MemoryIndex
+    from ragweave.retrieval.protocol import Index
+    from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.tokenization import RagTokenizer
+
+__all__ = [*_HOME_OF, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ragweave' has no attribute {name!r}")
+    return getattr(import_module(f"ragweave.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

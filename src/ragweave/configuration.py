@@ -1,0 +1,163 @@
+"""RagConfig: everything a RAG model needs to know about itself."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from ragweave.errors import ConfigurationError
+
+INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
+POOLINGS = ("pooler", "cls", "mean")
+
+
+@strict
+class RagConfig(PreTrainedConfig):
+    """Configuration of a RAG model: its two networks, its retriever and how the two are combined.
+
+    The names, defaults and the saved ``config.json`` are those of transformers' RagConfig, so that a folder
+    saved by either library loads in the other. Fields that only ragweave has are marked so; a reader that
+    does not know them may ignore them.
+
+    Args:
+        question_encoder: Configuration (or its dictionary) of the question encoder; DPR when left out.
+        generator: Configuration (or its dictionary) of the generator, seq2seq or causal; BART when left out.
+        prefix: Text put before every context.
+        title_sep: Text between a passage's title and its text.
+        doc_sep: Text between a passage and the question.
+        answer_sep: Text after the question. Empty for seq2seq generators; a causal generator needs a cue
+            such as ``"\\nAnswer:"`` there. (ragweave only)
+        n_docs: K, the number of passages retrieved for a question.
+        max_combined_length: Longest context in generator tokens; a longer passage is cut, never the question.
+        retrieval_vector_size: D, the dimension of question and passage vectors.
+        retrieval_batch_size: Number of questions sent to the index at once.
+        dataset: Name or local folder of the data set behind ``index_name`` "exact" and "compressed".
+        dataset_split: Split of that data set.
+        dataset_revision: Revision of that data set on the hub.
+        index_name: One of "exact", "compressed", "legacy" and "custom".
+        index_path: Path of the serialised FAISS index.
+        passages_path: Path of the passages that belong to the index.
+        use_dummy_dataset: Use the small stand-in of the data set.
+        label_smoothing: Epsilon of label smoothing in the loss.
+        do_marginalize: Return logits that are marginalised over the passages (RAG-Token).
+        reduce_loss: Sum the loss over the batch.
+        do_deduplication: Drop equal hypotheses of different passages before they are scored (RAG-Sequence).
+        exclude_bos_score: Leave the first target token out of the score where it is the BOS token.
+        output_retrieved: Return the retrieved passages' ids, vectors and contexts.
+        use_cache: Keep keys and values between decoding steps.
+        doc_score_scale: Factor on the inner products before their softmax. 1.0 gives the paper's p(z|x); an
+            encoder whose vectors have length one gives scores in [-1, 1] and an almost flat softmax, and wants
+            20 to 50, chosen on development data. (ragweave only)
+        question_encoder_pooling: "pooler" (the encoder's own vector), "cls" or "mean"; ``None`` takes the
+            encoder's own vector from a DPR encoder and "cls" elsewhere. (ragweave only)
+        question_encoder_normalize: Scale question vectors to length one. (ragweave only)
+
+    Raises:
+        ConfigurationError: A value is none of the allowed ones; the message names them.
+    """
+
+    model_type: ClassVar[str] = "rag"
+    sub_configs: ClassVar[dict[str, Any]] = {}
+
+    question_encoder: PreTrainedConfig | dict[str, Any] | None = None
+    generator: PreTrainedConfig | dict[str, Any] | None = None
+    vocab_size: int | None = None
+    is_encoder_decoder: bool = True
+    prefix: str | None = None
+    bos_token_id: int | None = None
+    pad_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | None = None
+    title_sep: str = " / "
+    doc_sep: str = " // "
+    answer_sep: str = ""
+    n_docs: int = 5
+    max_combined_length: int = 300
+    retrieval_vector_size: int = 768
+    retrieval_batch_size: int = 8
+    dataset: str = "wiki_dpr"
+    dataset_split: str = "train"
+    dataset_revision: str | None = None
+    index_name: str = "compressed"
+    index_path: str | None = None
+    passages_path: str | None = None
+    use_dummy_dataset: bool = False
+    label_smoothing: float = 0.0
+    do_marginalize: bool = False
+    reduce_loss: bool = False
+    do_deduplication: bool = True
+    exclude_bos_score: bool = False
+    output_retrieved: bool = False
+    use_cache: bool = True
+    doc_score_scale: float = 1.0
+    question_encoder_pooling: str | None = None
+    question_encoder_normalize: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.question_encoder = _sub_config(self.question_encoder, "question_encoder", default="dpr")
+        self.generator = _sub_config(self.generator, "generator", default="bart")
+        self._check_values()
+        super().__post_init__(**kwargs)
+
+    def _check_values(self) -> None:
+        if self.index_name not in INDEX_NAMES:
+            raise ConfigurationError(
+                f"index_name is {self.index_name!r}; choose one of {_listed(INDEX_NAMES)}."
+            )
+        if self.question_encoder_pooling is not None and self.question_encoder_pooling not in POOLINGS:
+            raise ConfigurationError(
+                f"question_encoder_pooling is {self.question_encoder_pooling!r}; "
+                f"choose one of {_listed(POOLINGS)}, or None."
+            )
+        for name in ("n_docs", "max_combined_length", "retrieval_vector_size", "retrieval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigurationError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1).")
+        if not self.doc_score_scale > 0.0:
+            raise ConfigurationError(f"doc_score_scale is {self.doc_score_scale}; it must be above 0.")
+
+    @property
+    def generator_is_causal(self) -> bool:
+        """Whether the generator is a decoder-only language model that reads the context as its prompt."""
+        return not bool(getattr(self.generator, "is_encoder_decoder", False))
+
+    @classmethod
+    def from_question_encoder_generator_configs(
+        cls, question_encoder_config: PreTrainedConfig, generator_config: PreTrainedConfig, **kwargs: Any
+    ) -> RagConfig:
+        """Make a configuration from those of the two networks.
+
+        Args:
+            question_encoder_config: Configuration of the question encoder.
+            generator_config: Configuration of the generator.
+            **kwargs: Any other field of RagConfig.
+
+        Returns:
+            The combined configuration.
+        """
+        return cls(
+            question_encoder=question_encoder_config.to_dict(), generator=generator_config.to_dict(), **kwargs
+        )
+
+
+def _sub_config(
+    value: PreTrainedConfig | dict[str, Any] | None, name: str, *, default: str
+) -> PreTrainedConfig:
+    if value is None:
+        return CONFIG_MAPPING[default]()
+    if not isinstance(value, dict):
+        return value
+    model_type = value.get("model_type", default)
+    if model_type not in CONFIG_MAPPING:
+        raise ConfigurationError(
+            f"{name} has model_type {model_type!r}, which the installed transformers does not know; "
+            "upgrade transformers or choose another model."
+        )
+    return CONFIG_MAPPING[model_type](**{key: item for key, item in value.items() if key != "model_type"})
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,119 @@
+"""RAG-Sequence's hypotheses: what each passage's search proposed, gathered per question.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R hypotheses per passage, C distinct hypotheses per question,
+    T tokens including the start token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Hypotheses of B questions, padded to the largest C.
+
+    Attributes:
+        token_ids: (B, C, T), padded on the right.
+        lengths: Number of tokens of each, start token included, (B, C); 0 where there is none.
+        proposed_by: Whether passage k proposed hypothesis c, bool, (B, K, C).
+    """
+
+    token_ids: Tensor
+    lengths: Tensor
+    proposed_by: Tensor
+
+    @property
+    def exists(self) -> Tensor:
+        """Which hypotheses are there, bool, (B, C)."""
+        return self.lengths > 0
+
+
+def collect(
+    sequences: Tensor,
+    n_questions: int,
+    pad_token_id: int,
+    eos_token_id: int | list[int] | None,
+    *,
+    n_docs: int,
+    deduplicate: bool,
+) -> Hypotheses:
+    """Gather the hypotheses of each question, equal ones once where asked for, in the order of proposal.
+
+    Args:
+        sequences: Token ids, (B*K*R, T).
+        n_questions: B.
+        pad_token_id: What fills sequences up.
+        eos_token_id: What ends them.
+        n_docs: K.
+        deduplicate: Keep equal hypotheses of a question once.
+
+    Returns:
+        The hypotheses.
+    """
+    ends = set(eos_token_id) if isinstance(eos_token_id, list) else {eos_token_id}
+    rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
+    found = [_proposals(passages, pad_token_id, ends, deduplicate=deduplicate) for passages in rows]
+    most = max(len(own) for own in found)
+    token_ids = sequences.new_full((n_questions, most, sequences.shape[1]), pad_token_id)
+    lengths = sequences.new_zeros(n_questions, most)
+    proposed_by = torch.zeros(n_questions, n_docs, most, dtype=torch.bool, device=sequences.device)
+    for question, own in enumerate(found):
+        for number, (tokens, passages) in enumerate(own):
+            token_ids[question, number, : len(tokens)] = token_ids.new_tensor(tokens)
+            lengths[question, number] = len(tokens)
+            proposed_by[question, list(passages), number] = True
+    return Hypotheses(token_ids, lengths, proposed_by)
+
+
+def best_per_question(
+    hypotheses: Hypotheses, scores: Tensor, wanted: int, pad_token_id: int
+) -> tuple[Tensor, Tensor]:
+    """The best hypotheses of each question.
+
+    Args:
+        hypotheses: The hypotheses.
+        scores: Log p(y|x), (B, C); -inf where there is none.
+        wanted: How many per question.
+        pad_token_id: What fills rows up.
+
+    Returns:
+        Token ids, (B*wanted, T), best first, T the longest of them, and their scores, (B*wanted,). Where a
+        question has fewer hypotheses, rows of padding with a score of -inf stand for the missing ones.
+    """
+    lacking = max(wanted - scores.shape[1], 0)
+    scores = pad(scores, (0, lacking), value=float("-inf"))
+    best = scores.topk(wanted, dim=1)
+    lengths = pad(hypotheses.lengths, (0, lacking)).gather(1, best.indices)  # (B, wanted)
+    token_ids = pad(hypotheses.token_ids, (0, 0, 0, lacking), value=pad_token_id)
+    rows = token_ids.gather(1, best.indices[..., None].expand(-1, -1, token_ids.shape[-1]))
+    return rows.flatten(0, 1)[:, : int(lengths.max())], best.values.flatten()
+
+
+def _proposals(
+    passages: list[list[list[int]]], pad_token_id: int, ends: set[int | None], *, deduplicate: bool
+) -> list[tuple[tuple[int, ...], set[int]]]:
+    """One question's hypotheses in the order of proposal, each with the passages that proposed it."""
+    proposals = [(_trimmed(row, pad_token_id, ends), k) for k, rows in enumerate(passages) for row in rows]
+    if not deduplicate:
+        return [(tokens, {passage}) for tokens, passage in proposals]
+    merged: dict[tuple[int, ...], set[int]] = {}
+    for tokens, passage in proposals:
+        merged.setdefault(tokens, set()).add(passage)
+    return list(merged.items())
+
+
+def _trimmed(row: list[int], pad_token_id: int, ends: set[int | None]) -> tuple[int, ...]:
+    """A hypothesis up to its end token, without padding; the start token may equal either."""
+    for position in range(1, len(row)):
+        if row[position] in ends:
+            return tuple(row[: position + 1])
+    length = len(row)
+    while length > 1 and row[length - 1] == pad_token_id:
+        length -= 1
+    return tuple(row[:length])

@@ -1,0 +1,215 @@
+"""The equations of Lewis et al. 2020 (arXiv 2005.11401, section 2) as pure functions of tensors.
+
+Nothing else in ragweave knows them: training, decoding, provenance and evaluation all call these.
+
+Notation used for tensor shapes
+    B questions, K passages per question, T target tokens, V vocabulary.
+    Generator logits come flat, (B*K, T, V), passages of a question next to each other.
+
+With x the question, z a passage and y the answer:
+
+    p(z|x)     = softmax_K(s · doc_scores)                               (retriever, section 2.2)
+    Sequence:  p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)          (section 2.1)
+    Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)          (section 2.1)
+
+A passage that does not exist (fewer hits than K) carries the score -inf: it has probability zero, whatever
+the generator says under it, and no gradient passes through it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ragweave.errors import ShapeError
+
+IGNORE_INDEX = -100
+
+
+def passage_log_probs(doc_scores: Tensor) -> Tensor:
+    """The retriever's log p(z|x).
+
+    Args:
+        doc_scores: Scores of the retrieved passages, (B, K), already scaled; -inf where there is no passage.
+
+    Returns:
+        Log-probabilities, (B, K), in float32 or better.
+    """
+    return torch.log_softmax(doc_scores, dim=-1, dtype=_accumulation_dtype(doc_scores))
+
+
+def group_by_question(flat: Tensor, n_docs: int) -> Tensor:
+    """Give flat rows their passage dimension back: (B*K, ...) to (B, K, ...).
+
+    Raises:
+        ShapeError: The number of rows is not a multiple of ``n_docs``.
+    """
+    if flat.shape[0] % n_docs:
+        raise ShapeError(
+            f"seq_logits has {flat.shape[0]} rows, which is no multiple of n_docs={n_docs}; "
+            "give K rows for every question."
+        )
+    return flat.view(flat.shape[0] // n_docs, n_docs, *flat.shape[1:])
+
+
+def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
+    """RAG-Token's next-token distribution: log sum_z p(z|x) p(v | x, z, y_<t).
+
+    Args:
+        logits: Generator logits, (B, K, T, V).
+        doc_scores: Scaled passage scores, (B, K).
+
+    Returns:
+        Log-probabilities over the vocabulary, (B, T, V).
+    """
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=_accumulation_dtype(logits))  # (B, K, T, V)
+    if logits.shape[1] == 1:
+        return log_probs[:, 0]
+    return torch.logsumexp(log_probs + passage_log_probs(doc_scores)[:, :, None, None], dim=1)
+
+
+def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log p(y_t | x, z, y_<t) of given target tokens, without a (B, K, T, V) copy of log-probabilities.
+
+    Args:
+        logits: Generator logits, (B, K, T, V).
+        targets: Token ids, (B, T); ids that are not scored may be anything below 0.
+
+    Returns:
+        Log-probabilities, (B, K, T).
+    """
+    index = targets.clamp(min=0)[:, None, :, None].expand(-1, logits.shape[1], -1, 1)  # (B, K, T, 1)
+    chosen = logits.gather(-1, index).squeeze(-1).to(_accumulation_dtype(logits))
+    return chosen - _log_normaliser(logits)
+
+
+def sequence_log_joint(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
+    """Log p(z|x) p(y|x,z): RAG-Sequence's terms before they are summed over passages.
+
+    Args:
+        token_log_probs: Log p(y_t | x, z, y_<t), (B, K, T).
+        scored: Which target tokens count, bool, (B, T).
+        doc_scores: Scaled passage scores, (B, K).
+
+    Returns:
+        Joint log-probabilities, (B, K).
+    """
+    return token_log_probs.masked_fill(~scored[:, None], 0.0).sum(-1) + passage_log_probs(doc_scores)
+
+
+def sequence_log_likelihood(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
+    """RAG-Sequence: log p(y|x), (B,). Arguments as for `sequence_log_joint`."""
+    return torch.logsumexp(sequence_log_joint(token_log_probs, scored, doc_scores), dim=-1)
+
+
+def token_log_likelihood(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
+    """RAG-Token: log p(y|x), (B,). Arguments as for `sequence_log_joint`."""
+    per_token = torch.logsumexp(token_log_probs + passage_log_probs(doc_scores)[:, :, None], dim=1)  # (B, T)
+    return per_token.masked_fill(~scored, 0.0).sum(-1)
+
+
+def sequence_posterior(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
+    """Posterior p(z | x, y) under RAG-Sequence, (B, K): which passage explains the whole answer."""
+    return torch.softmax(sequence_log_joint(token_log_probs, scored, doc_scores), dim=-1)
+
+
+def token_posteriors(token_log_probs: Tensor, doc_scores: Tensor) -> Tensor:
+    """Posterior p(z | x, y_<=t) of every token under RAG-Token, (B, K, T): which passage gave the token.
+
+    RAG-Token draws a passage anew for each token, so the posterior of token t depends on y_<t only through
+    the generator (figure 2 of the paper).
+    """
+    return torch.softmax(token_log_probs + passage_log_probs(doc_scores)[:, :, None], dim=1)
+
+
+def answer_posterior(posteriors: Tensor, scored: Tensor) -> Tensor:
+    """Share of an answer that each passage accounts for under RAG-Token: its mean posterior, (B, K).
+
+    Args:
+        posteriors: Per-token posteriors, (B, K, T).
+        scored: Which tokens belong to the answer, bool, (B, T).
+    """
+    weight = scored.to(posteriors.dtype)
+    return (posteriors * weight[:, None]).sum(-1) / weight.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+def token_nll(
+    logits: Tensor, doc_scores: Tensor, targets: Tensor, scored: Tensor, epsilon: float = 0.0
+) -> Tensor:
+    """RAG-Token's loss per question, (B,): -log p(y|x), with label smoothing over the mixture.
+
+    Args:
+        logits: Generator logits, (B, K, T, V).
+        doc_scores: Scaled passage scores, (B, K).
+        targets: Token ids, (B, T).
+        scored: Which targets count, bool, (B, T).
+        epsilon: Label smoothing.
+    """
+    if epsilon == 0.0:
+        return -token_log_likelihood(target_log_probs(logits, targets), scored, doc_scores)
+    marginals = token_log_marginals(logits, doc_scores)  # (B, T, V)
+    chosen = marginals.gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+    nll = -chosen.masked_fill(~scored, 0.0).sum(-1)
+    smooth = -marginals.sum(-1).masked_fill(~scored, 0.0).sum(-1)
+    return (1.0 - epsilon) * nll + epsilon / logits.shape[-1] * smooth
+
+
+def sequence_nll(
+    logits: Tensor, doc_scores: Tensor, targets: Tensor, scored: Tensor, epsilon: float = 0.0
+) -> Tensor:
+    """RAG-Sequence's loss per question, (B,): -log p(y|x), with label smoothing. Arguments as for `token_nll`.
+
+    The passage prior stands once in every sum over the vocabulary of the smoothing term, as many times as
+    there are tokens in it: the numbers of transformers' implementation, kept.
+    """
+    nll = -sequence_log_likelihood(target_log_probs(logits, targets), scored, doc_scores)
+    if epsilon == 0.0:
+        return nll
+    vocabulary = logits.shape[-1]
+    total = logits.sum(-1).to(_accumulation_dtype(logits)) - vocabulary * _log_normaliser(logits)  # (B, K, T)
+    per_passage = total.masked_fill(~scored[:, None], 0.0).sum(-1) + vocabulary * passage_log_probs(
+        doc_scores
+    )
+    smooth = -torch.logsumexp(per_passage, dim=-1)
+    return (1.0 - epsilon) * nll + epsilon / vocabulary * smooth
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the decoder reads and what it has to say.
+
+    Attributes:
+        decoder_input_ids: Decoder input, (B, T).
+        target_ids: The token that each position predicts, (B, T).
+        scored: Which of them count, bool, (B, T).
+    """
+
+    decoder_input_ids: Tensor
+    target_ids: Tensor
+    scored: Tensor
+
+
+def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id: int | None) -> Tensor:
+    """Which targets are part of the answer, bool, (B, T): neither ignored (-100) nor padding.
+
+    Where a model pads with its end-of-sequence token (many causal ones do), the first one ends the answer
+    and counts; those after it are padding.
+    """
+    scored = target_ids >= 0
+    if pad_token_id is None:
+        return scored
+    is_pad = target_ids == pad_token_id
+    if pad_token_id == eos_token_id:
+        is_pad &= is_pad.cumsum(-1) > 1
+    return scored & ~is_pad
+
+
+def _log_normaliser(logits: Tensor) -> Tensor:
+    return torch.logsumexp(logits.to(_accumulation_dtype(logits)), dim=-1)
+
+
+def _accumulation_dtype(tensor: Tensor) -> torch.dtype:
+    """Half precision is summed in float32; float32 and float64 as they are."""
+    return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32

@@ -1,0 +1,1 @@
+"""RAG models on torch: question encoder and generator as one network."""

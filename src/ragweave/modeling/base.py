@@ -1,0 +1,239 @@
+"""What every RAG model shares: how it is put together, and where its parts are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+
+from ragweave.configuration import RagConfig
+from ragweave.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ragweave.modeling.rag import RagModel
+
+
+class Retriever(Protocol):
+    """What a model asks of its retriever; `ragweave.RagRetriever` is the usual one."""
+
+    def __call__(
+        self,
+        question_input_ids: Any,
+        question_hidden_states: np.ndarray,
+        prefix: str | None = None,
+        n_docs: int | None = None,
+        return_tensors: str | None = None,
+    ) -> Any:
+        """Retrieve passages for B questions and make the generator's contexts from them."""
+        ...
+
+
+class RagPreTrainedModel(PreTrainedModel):
+    """Base of the RAG models: configuration class, loading and saving."""
+
+    config_class = RagConfig
+    config: RagConfig
+    base_model_prefix = "rag"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    supports_gradient_checkpointing = True
+
+    @classmethod
+    def from_pretrained_question_encoder_generator(
+        cls,
+        question_encoder_pretrained_model_name_or_path: str | None = None,
+        generator_pretrained_model_name_or_path: str | None = None,
+        retriever: Retriever | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Put a RAG model together from two pretrained models.
+
+        Args:
+            question_encoder_pretrained_model_name_or_path: Name or folder of the question encoder.
+            generator_pretrained_model_name_or_path: Name or folder of the generator, seq2seq or causal.
+            retriever: Retriever that the model calls.
+            **kwargs: ``question_encoder_...`` and ``generator_...`` go, without that prefix, to the loading of
+                the one or the other (``question_encoder_model`` and ``generator_model`` are models that are
+                there already); ``config`` is a whole RagConfig; the rest are fields of RagConfig.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            ConfigurationError: A part has neither a name nor a model.
+
+        Example:
+            ```python
+            model = RagTokenForGeneration.from_pretrained_question_encoder_generator(
+                "facebook/dpr-question_encoder-single-nq-base", "facebook/bart-large", retriever=retriever
+            )
+            ```
+        """
+        fields = RagConfig.__dataclass_fields__
+        encoder_kwargs = _take_prefixed(kwargs, "question_encoder_", except_for=fields)
+        generator_kwargs = _take_prefixed(kwargs, "generator_", except_for=fields)
+        question_encoder = encoder_kwargs.pop("model", None) or _load(
+            question_encoder_pretrained_model_name_or_path,
+            "question_encoder",
+            encoder_kwargs,
+            causal_or_seq2seq=False,
+        )
+        generator = generator_kwargs.pop("model", None) or _load(
+            generator_pretrained_model_name_or_path, "generator", generator_kwargs, causal_or_seq2seq=True
+        )
+        config = kwargs.pop("config", None)
+        if config is None:
+            config = RagConfig.from_question_encoder_generator_configs(
+                question_encoder.config, generator.config, **kwargs
+            )
+        model = cls(
+            config=config, question_encoder=question_encoder, generator=generator, retriever=retriever
+        )
+        return model.eval()
+
+
+class RagForGeneration(RagPreTrainedModel):
+    """A model that wraps `RagModel` and marginalises what it returns: access to the parts inside.
+
+    Args:
+        config: Configuration; made from the two models' where left out.
+        question_encoder: Question encoder; built from the configuration where left out.
+        generator: Generator; built from the configuration where left out.
+        retriever: Retriever that the model calls.
+        **kwargs: Fields of RagConfig, where ``config`` is left out.
+    """
+
+    def __init__(
+        self,
+        config: RagConfig | None = None,
+        question_encoder: PreTrainedModel | None = None,
+        generator: PreTrainedModel | None = None,
+        retriever: Retriever | None = None,
+        **kwargs: Any,
+    ) -> None:
+        from ragweave.modeling.rag import RagModel
+
+        config = resolve_config(config, question_encoder, generator, **kwargs)
+        super().__init__(config)
+        self.rag: RagModel = RagModel(
+            config=config, question_encoder=question_encoder, generator=generator, retriever=retriever
+        )
+        self.post_init()
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """The retriever that the model calls."""
+        return self.rag.retriever
+
+    @property
+    def question_encoder(self) -> PreTrainedModel:
+        """The question encoder."""
+        return self.rag.question_encoder
+
+    @property
+    def generator(self) -> PreTrainedModel:
+        """The generator."""
+        return self.rag.generator
+
+    def set_retriever(self, retriever: Retriever) -> None:
+        """Let the model call another retriever."""
+        self.rag.set_retriever(retriever)
+
+    def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
+        """Score passages with vectors computed anew by ``ctx_encoder``, so that it is trained too."""
+        self.rag.set_context_encoder_for_training(ctx_encoder)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The generator's input embeddings."""
+        return self.rag.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the generator's input embeddings."""
+        self.rag.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The generator's language-model head."""
+        return self.generator.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the generator's language-model head."""
+        self.generator.set_output_embeddings(new_embeddings)
+
+    def shift_tokens_right(self, input_ids: Tensor, start_token_id: int | None = None) -> Tensor:
+        """Decoder input for labels: the start token, then every label but the last.
+
+        Args:
+            input_ids: Labels, (B, T); -100 becomes the padding token.
+            start_token_id: First decoder token; the model's own where left out.
+
+        Returns:
+            Decoder input, (B, T).
+        """
+        start = self.rag.decoder_start_token_id if start_token_id is None else start_token_id
+        shifted = input_ids.new_full(input_ids.shape, start)
+        shifted[:, 1:] = input_ids[:, :-1]
+        return shifted.masked_fill(shifted < 0, self.rag.filler_token_id)
+
+
+def resolve_config(
+    config: RagConfig | None,
+    question_encoder: PreTrainedModel | None,
+    generator: PreTrainedModel | None,
+    **kwargs: Any,
+) -> RagConfig:
+    """The configuration given, or one made from the two models.
+
+    Raises:
+        ConfigurationError: There is neither, or it is none of ours.
+    """
+    if config is None:
+        if question_encoder is None or generator is None:
+            raise ConfigurationError("Give a RagConfig, or both a question_encoder and a generator.")
+        return RagConfig.from_question_encoder_generator_configs(
+            question_encoder.config, generator.config, **kwargs
+        )
+    if getattr(config, "model_type", None) != RagConfig.model_type:
+        raise ConfigurationError(f"config is a {type(config).__name__}; give a RagConfig.")
+    return config
+
+
+def build_question_encoder(config: RagConfig) -> PreTrainedModel:
+    """A question encoder with fresh weights."""
+    return AutoModel.from_config(config.question_encoder)
+
+
+def build_generator(config: RagConfig) -> PreTrainedModel:
+    """A generator with fresh weights, seq2seq or causal as its configuration says."""
+    return _generator_class(config.generator).from_config(config.generator)
+
+
+def _generator_class(config: Any) -> Any:
+    if (
+        getattr(config, "is_encoder_decoder", False)
+        and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+    ):
+        return AutoModelForSeq2SeqLM
+    return AutoModelForCausalLM
+
+
+def _load(name: str | None, part: str, kwargs: dict[str, Any], *, causal_or_seq2seq: bool) -> PreTrainedModel:
+    if name is None:
+        raise ConfigurationError(f"Give {part}_pretrained_model_name_or_path, or a model as {part}_model.")
+    if "config" not in kwargs:
+        kwargs["config"], kwargs = _load_config(name, kwargs)
+    loader = _generator_class(kwargs["config"]) if causal_or_seq2seq else AutoModel
+    return loader.from_pretrained(name, **kwargs)
+
+
+def _load_config(name: str, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return AutoConfig.from_pretrained(name, **kwargs, return_unused_kwargs=True)
+
+
+def _take_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:
+    """Move the arguments with a prefix out of ``kwargs``; fields of RagConfig that bear it stay."""
+    names = [name for name in kwargs if name.startswith(prefix) and name not in except_for]
+    return {name.removeprefix(prefix): kwargs.pop(name) for name in names}

@@ -1,0 +1,164 @@
+"""Generators without an encoder (Llama, Qwen, GPT-2, ...): the context is the prompt.
+
+The prompt's last token plays the part of the decoder's start token: what follows it is the answer's first
+token. So the first decoder token that a caller passes is a placeholder, replaced here by each row's own last
+prompt token, and the prompt read ahead ends one token early. Contexts may be padded on either side: padding
+is masked, and positions count real tokens only.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from ragweave.decoding.cache import MixtureCache
+from ragweave.errors import MissingContextError
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.generators import Decoded, DecodeOptions
+
+
+class CausalAdapter:
+    """Reads contexts as prompts; decodes answers as their continuation.
+
+    Args:
+        generator: Any causal language model of transformers.
+    """
+
+    def __init__(self, generator: PreTrainedModel) -> None:
+        self.generator = generator
+        self._takes_positions = "position_ids" in inspect.signature(generator.forward).parameters
+
+    def read(
+        self,
+        context_input_ids: Tensor,
+        context_attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+    ) -> EncodedContexts:
+        """Keep B*K prompts; with ``reuse``, run the model over them once. See `GeneratorAdapter.read`."""
+        contexts = EncodedContexts(attention_mask=context_attention_mask, input_ids=context_input_ids)
+        if reuse:
+            mask = _without_last(context_attention_mask)
+            output = self.generator.base_model(
+                input_ids=context_input_ids,
+                attention_mask=mask,
+                past_key_values=DynamicCache(config=self.generator.config),
+                use_cache=True,
+                return_dict=True,
+                **self._positions(_positions_of(mask)),
+            )
+            contexts.prompt_cache = output.past_key_values
+        return contexts
+
+    def decode(
+        self,
+        contexts: EncodedContexts,
+        decoder_input_ids: Tensor,
+        *,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        options: DecodeOptions,
+    ) -> Decoded:
+        """Continue R rows per prompt; see `GeneratorAdapter.decode`."""
+        if contexts.input_ids is None:
+            raise MissingContextError(
+                "A causal generator needs context_input_ids; encoder_outputs cannot replace them."
+            )
+        times = decoder_input_ids.shape[0] // len(contexts)
+        mask = contexts.attention_mask.repeat_interleave(times, dim=0)  # (N, S)
+        cache = self._cache(contexts, past_key_values, times, options)
+        done = (
+            0 if cache is None else max(cache.get_seq_length() - mask.shape[1], 0)
+        )  # answer tokens in the cache
+        if done == 0:
+            starts = _last_tokens(contexts.input_ids, contexts.attention_mask).repeat_interleave(times)
+            decoder_input_ids = torch.cat([starts[:, None], decoder_input_ids[:, 1:]], dim=1)
+        length = decoder_input_ids.shape[1]
+        if decoder_attention_mask is None or decoder_attention_mask.shape[1] != done + length:
+            decoder_attention_mask = mask.new_ones(mask.shape[0], done + length)
+        input_ids = decoder_input_ids
+        position_ids = mask.sum(-1, keepdim=True) - 1 + torch.arange(done, done + length, device=mask.device)
+        if cache is None:
+            prompt = contexts.input_ids.repeat_interleave(times, dim=0)
+            input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
+            position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
+        output = self.generator(
+            input_ids=input_ids,
+            attention_mask=torch.cat([_without_last(mask), decoder_attention_mask.to(mask)], dim=1),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=length,
+            output_attentions=options.output_attentions,
+            output_hidden_states=options.output_hidden_states,
+            return_dict=True,
+            **self._positions(position_ids),
+        )
+        return Decoded(
+            logits=output.logits,
+            past_key_values=past_key_values if options.use_cache else None,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def new_cache(self, *, n_questions: int, n_docs: int) -> MixtureCache:
+        """An empty cache; the prompt's keys and values enter it at the first step."""
+        return MixtureCache(
+            DynamicCache(config=self.generator.config), n_questions=n_questions, n_docs=n_docs
+        )
+
+    def _cache(
+        self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
+    ) -> Cache | None:
+        """The cache to run with: the caller's, one begun from the prompt, or none."""
+        if isinstance(past_key_values, MixtureCache):
+            if past_key_values.self_attention_cache.get_seq_length() == 0:
+                if contexts.prompt_cache is None:
+                    contexts.prompt_cache = self.read(
+                        _required(contexts.input_ids), contexts.attention_mask, reuse=True, options=options
+                    ).prompt_cache
+                past_key_values.self_attention_cache = _repeated(_required(contexts.prompt_cache), times)
+            return past_key_values.self_attention_cache
+        return None if contexts.prompt_cache is None else _repeated(contexts.prompt_cache, times)
+
+    def _positions(self, position_ids: Tensor) -> dict[str, Any]:
+        return {"position_ids": position_ids} if self._takes_positions else {}
+
+
+def _required(value: Any) -> Any:
+    if value is None:
+        raise MissingContextError("A causal generator needs context_input_ids.")
+    return value
+
+
+def _without_last(mask: Tensor) -> Tensor:
+    """The mask with each row's last token taken out, (N, S)."""
+    is_last = mask.flip(-1).cumsum(-1).flip(-1) == 1
+    return mask.masked_fill(is_last & mask.bool(), 0)
+
+
+def _last_tokens(input_ids: Tensor, mask: Tensor) -> Tensor:
+    """Each row's last real token, (N,)."""
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = (mask.ne(0) * columns).argmax(-1)
+    return input_ids.gather(1, last[:, None]).squeeze(1)
+
+
+def _positions_of(mask: Tensor) -> Tensor:
+    """Positions that count real tokens only, (N, S)."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _repeated(cache: Cache, times: int) -> Cache:
+    """A cache that may grow on its own, with every row repeated; tensors are shared where nothing repeats."""
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    if times > 1:
+        twin.batch_repeat_interleave(times)
+    return twin

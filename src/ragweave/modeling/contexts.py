@@ -1,0 +1,133 @@
+"""Contexts on their way into the generator: checked, trimmed, and read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from ragweave.errors import MissingContextError, ShapeError
+
+
+@dataclass
+class EncodedContexts:
+    """What the generator remembers of B*K contexts after it has read them once.
+
+    Attributes:
+        attention_mask: Mask of the contexts, (B*K, S).
+        last_hidden_state: Encoder states of a seq2seq generator, (B*K, S, H).
+        hidden_states: The encoder's hidden states layer by layer, where asked for.
+        attentions: The encoder's attentions layer by layer, where asked for.
+        input_ids: The contexts of a causal generator, (B*K, S).
+        prompt_cache: Keys and values of a causal generator's prompt without its last token.
+    """
+
+    attention_mask: Tensor
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    input_ids: Tensor | None = None
+    prompt_cache: Cache | None = None
+    _repeated: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return self.attention_mask.shape[0]
+
+    def repeated_states(self, times: int) -> tuple[Tensor, Tensor]:
+        """Encoder states and mask for R rows per context, (B*K*R, S, H) and (B*K*R, S); made once."""
+        if self.last_hidden_state is None:
+            raise MissingContextError(
+                "These contexts were read by a causal generator and have no encoder states."
+            )
+        if times == 1:
+            return self.last_hidden_state, self.attention_mask
+        if times not in self._repeated:
+            self._repeated[times] = (
+                self.last_hidden_state.repeat_interleave(times, dim=0),
+                self.attention_mask.repeat_interleave(times, dim=0),
+            )
+        return self._repeated[times]
+
+
+def require_contexts(**given: Tensor | None) -> None:
+    """Check that the caller gave everything that a model without a retriever needs.
+
+    Raises:
+        MissingContextError: Something is missing; the message names it.
+    """
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise MissingContextError(
+            f"{' and '.join(missing)} not given: pass context_input_ids, context_attention_mask and doc_scores "
+            "together, or give input_ids and set a retriever with set_retriever(...)."
+        )
+
+
+def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Tensor | None, rows: int | None) -> int:
+    """Find K, the number of passages per question, and check that the arguments agree on it.
+
+    Args:
+        n_docs: What the caller asked for, if anything.
+        default: ``config.n_docs``, used where neither the caller nor the scores tell.
+        doc_scores: Passage scores, (B, K), where given.
+        rows: Number of contexts, B*K, where given.
+
+    Raises:
+        ShapeError: Scores, contexts and ``n_docs`` disagree.
+    """
+    if doc_scores is None:
+        k = n_docs if n_docs is not None else default
+    else:
+        if doc_scores.dim() != 2:
+            raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, K).")
+        k = doc_scores.shape[1]
+        if n_docs is not None and n_docs != k:
+            raise ShapeError(
+                f"doc_scores has shape {tuple(doc_scores.shape)}, but n_docs={n_docs}: expected (B, {n_docs})."
+            )
+    if rows is not None:
+        if rows % k:
+            raise ShapeError(f"context_input_ids has {rows} rows; expected a multiple of n_docs={k}.")
+        if doc_scores is not None and rows != doc_scores.shape[0] * k:
+            raise ShapeError(
+                f"context_input_ids has {rows} rows, but doc_scores has shape {tuple(doc_scores.shape)}: "
+                f"expected {doc_scores.shape[0] * k} rows (B*K)."
+            )
+    return k
+
+
+def check_mask(context_attention_mask: Tensor, rows: int, columns: int | None) -> None:
+    """Check the mask's shape against the contexts'.
+
+    Raises:
+        ShapeError: They differ.
+    """
+    expected = (rows, columns if columns is not None else context_attention_mask.shape[-1])
+    if tuple(context_attention_mask.shape) != expected:
+        raise ShapeError(
+            f"context_attention_mask has shape {tuple(context_attention_mask.shape)}; expected {expected}, "
+            "the shape of context_input_ids."
+        )
+
+
+def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut the columns that are padding in every row, on the right: they can change no result, but cost time.
+
+    Left padding stays, since models with absolute positions count it.
+
+    Args:
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+
+    Returns:
+        Both, with S the length of the longest real context (1 at least).
+    """
+    longest = longest_context(context_attention_mask)
+    return context_input_ids[:, :longest], context_attention_mask[:, :longest]
+
+
+def longest_context(context_attention_mask: Tensor) -> int:
+    """One more than the last column in which any row has a token (1 at least)."""
+    used = context_attention_mask.ne(0).any(dim=0).nonzero()
+    return int(used[-1]) + 1 if len(used) else 1

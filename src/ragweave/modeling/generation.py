@@ -1,0 +1,219 @@
+"""What both models for generation share: one forward pass with a loss, and stepwise decoding of the mixture."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import Cache
+
+from ragweave.errors import ShapeError
+from ragweave.marginalization import Targets, group_by_question
+from ragweave.modeling.base import RagForGeneration
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.labels import check_labels, make_targets
+from ragweave.outputs import RetrievAugLMMarginOutput
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What B questions are answered from: contexts that were read, and the passages' scores, (B, K)."""
+
+    contexts: EncodedContexts
+    doc_scores: Tensor
+
+
+class MixtureGeneration(RagForGeneration, GenerationMixin):
+    """Forward pass with a loss, and transformers' generation loops over the mixture."""
+
+    @abstractmethod
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
+        """-log p(y|x) of B questions, (B,), from logits (B, K, T, V)."""
+
+    @abstractmethod
+    def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+        """The logits that `forward` returns, from the generator's (B*K*R, T, V)."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_outputs: EncodedContexts | tuple[Tensor, ...] | dict[str, Tensor] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        context_input_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        doc_scores: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_retrieved: bool | None = None,
+        exclude_bos_score: bool | None = None,
+        do_marginalize: bool | None = None,
+        reduce_loss: bool | None = None,
+        labels: Tensor | None = None,
+        n_docs: int | None = None,
+        **kwargs: Any,
+    ) -> RetrievAugLMMarginOutput:
+        """Score answers, with a loss where labels are given.
+
+        Arguments as for `RagModel.forward`, and:
+
+        Args:
+            exclude_bos_score: Leave out the first target where it is the BOS token in every row.
+            do_marginalize: Return log-probabilities of the mixture, (B, T, V), as logits (RAG-Token only).
+            reduce_loss: Sum the loss over the batch.
+            labels: Answer tokens, (B, T); see `ragweave.modeling.labels` for what they are aligned with.
+
+        Returns:
+            `RetrievAugLMMarginOutput`; ``loss`` is -log p(y|x), (B,) or, reduced, a scalar.
+
+        Raises:
+            MissingContextError: Neither contexts nor a retriever and a question are there.
+            ShapeError: Arguments disagree about B or K, or labels are no token ids.
+        """
+        return_dict = kwargs.pop("return_dict", True)
+        targets = None
+        if labels is not None:
+            targets = self._targets(
+                labels, decoder_input_ids, _default(exclude_bos_score, self.config.exclude_bos_score)
+            )
+            decoder_input_ids, use_cache = targets.decoder_input_ids, False
+        output = self.rag(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            encoder_outputs=encoder_outputs,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            doc_scores=doc_scores,
+            context_input_ids=context_input_ids,
+            context_attention_mask=context_attention_mask,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            output_retrieved=output_retrieved,
+            n_docs=n_docs,
+        )
+        loss = None
+        if targets is not None:
+            loss = self._loss(output.logits, output.doc_scores, targets)
+            if _default(reduce_loss, self.config.reduce_loss):
+                loss = loss.sum()
+        logits = self._shown_logits(
+            output.logits, output.doc_scores, _default(do_marginalize, self.config.do_marginalize)
+        )
+        result = RetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
+        return result if return_dict is not False else result.to_tuple()
+
+    def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
+        check_labels(labels, self._vocabulary_size())
+        targets = make_targets(
+            labels,
+            decoder_input_ids,
+            shift_right=self.shift_tokens_right,
+            causal=self.config.generator_is_causal,
+            pad_token_id=self.rag.pad_token_id,
+            eos_token_id=self.rag.eos_token_id,
+            filler_token_id=self.rag.filler_token_id,
+        )
+        if exclude_bos_score and bool((targets.target_ids[:, 0] == self.rag.bos_token_id).all()):
+            targets.scored[:, 0] = False
+        return targets
+
+    def _vocabulary_size(self) -> int:
+        return self.generator.get_output_embeddings().weight.shape[0]
+
+    def _loss(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
+        if len(targets.target_ids) != len(doc_scores):
+            raise ShapeError(
+                f"labels has {len(targets.target_ids)} rows, but there are {len(doc_scores)} questions; "
+                "expected one row of labels for every question."
+            )
+        return self._nll(group_by_question(logits, doc_scores.shape[1]), doc_scores, targets)
+
+    def prepare_inputs_for_generation(
+        self,
+        decoder_input_ids: Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        *,
+        encoder_outputs: dict[str, Mixture],
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Arguments of the next forward pass: the newest tokens, and the contexts that were read once."""
+        if next_sequence_length is not None:
+            decoder_input_ids = decoder_input_ids[:, -next_sequence_length:]
+        wanted = ("output_attentions", "output_hidden_states")
+        return {
+            "decoder_input_ids": decoder_input_ids,
+            "encoder_outputs": encoder_outputs["mixture"].contexts,
+            "doc_scores": encoder_outputs["mixture"].doc_scores,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "do_marginalize": True,
+            **{name: kwargs[name] for name in wanted if name in kwargs},
+        }
+
+    def search(
+        self, contexts: EncodedContexts, doc_scores: Tensor, encoder_input_ids: Tensor, **kwargs: Any
+    ) -> Any:
+        """Run transformers' generation loop over mixtures of K passages.
+
+        Args:
+            contexts: B*K contexts that were read with ``reuse``.
+            doc_scores: Scaled passage scores, (B, K).
+            encoder_input_ids: What processors that look at the encoder's input see, (B, any).
+            **kwargs: As for transformers' ``generate``.
+
+        Returns:
+            What transformers' ``generate`` returns.
+        """
+        # The loop repeats every tensor that it finds here for its beams; beams share a mixture as it is.
+        shared = {"mixture": Mixture(contexts, doc_scores)}
+        if kwargs.get("past_key_values") is None and self._uses_cache(kwargs):
+            kwargs["past_key_values"] = self.rag.adapter.new_cache(
+                n_questions=doc_scores.shape[0], n_docs=doc_scores.shape[1]
+            )
+        return super().generate(inputs=encoder_input_ids, encoder_outputs=shared, **kwargs)
+
+    def _uses_cache(self, kwargs: dict[str, Any]) -> bool:
+        """Whether decoding keeps a cache: the call's word, then its GenerationConfig's, then the model's."""
+        given = kwargs.get("generation_config")
+        for source in (
+            kwargs.get("use_cache"),
+            getattr(given, "use_cache", None),
+            self.generation_config.use_cache,
+        ):
+            if source is not None:
+                return bool(source)
+        return self.config.use_cache
+
+    def _generation_defaults(self, *others: GenerationConfig) -> GenerationConfig:
+        """This model's GenerationConfig, with what it leaves open taken from others and from the two networks."""
+        config = copy.deepcopy(self.generation_config)
+        own = {
+            "decoder_start_token_id": self.rag.decoder_start_token_id,
+            "bos_token_id": self.rag.bos_token_id,
+            "eos_token_id": self.config.eos_token_id or getattr(self.config.generator, "eos_token_id", None),
+            "pad_token_id": self.rag.filler_token_id,
+        }
+        config.update(**own, defaults_only=True)
+        for other in others:
+            config.update(**other.to_dict(), defaults_only=True)
+        return config
+
+
+def encoder_view(context_input_ids: Tensor, n_docs: int) -> Tensor:
+    """A question's K contexts as one row, (B, K*S): what processors that look at the encoder's input see."""
+    return context_input_ids.reshape(context_input_ids.shape[0] // n_docs, -1)
+
+
+def _default(value: bool | None, otherwise: bool) -> bool:
+    return bool(otherwise if value is None else value)

@@ -1,0 +1,99 @@
+"""One way to talk to any generator: read contexts once, then decode answers under them.
+
+`Seq2SeqAdapter` and `CausalAdapter` hide the only difference that matters here: where the context goes. The
+rest of ragweave sees decoder input of T tokens, the first of them a start token, and logits of T positions,
+whichever kind of generator it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from ragweave.modeling.contexts import EncodedContexts
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What the caller wants back from the generator beside logits."""
+
+    use_cache: bool = False
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+
+
+@dataclass
+class Decoded:
+    """What the generator said about N rows of T decoder tokens.
+
+    Attributes:
+        logits: (N, T, V).
+        past_key_values: Cache to continue from, with ``use_cache``.
+        hidden_states: Decoder states layer by layer, where asked for.
+        attentions: Decoder attentions layer by layer, where asked for.
+        cross_attentions: Cross attentions layer by layer, where asked for.
+    """
+
+    logits: Tensor
+    past_key_values: Cache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+class GeneratorAdapter(Protocol):
+    """What RAG models need from a generator."""
+
+    def read(
+        self,
+        context_input_ids: Tensor,
+        context_attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+    ) -> EncodedContexts:
+        """Read B*K contexts.
+
+        Args:
+            context_input_ids: Contexts, (B*K, S).
+            context_attention_mask: Their mask, (B*K, S).
+            reuse: Whether they will be decoded from more than once, so that reading ahead pays.
+            options: What to return beside the states.
+        """
+        ...
+
+    def decode(
+        self,
+        contexts: EncodedContexts,
+        decoder_input_ids: Tensor,
+        *,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        options: DecodeOptions,
+    ) -> Decoded:
+        """Decode R rows under each context.
+
+        Args:
+            contexts: B*K contexts that were read.
+            decoder_input_ids: Decoder input, (B*K*R, T), rows of a context next to each other.
+            decoder_attention_mask: Mask over the decoder input, (B*K*R, T).
+            past_key_values: Cache of earlier decoder tokens.
+            options: What to return beside the logits.
+        """
+        ...
+
+    def new_cache(self, *, n_questions: int, n_docs: int) -> Cache:
+        """An empty cache for decoding a mixture step by step."""
+        ...
+
+
+def adapter_for(generator: PreTrainedModel) -> GeneratorAdapter:
+    """The adapter that fits a generator: seq2seq where it has an encoder, causal where it has none."""
+    from ragweave.modeling.causal import CausalAdapter
+    from ragweave.modeling.seq2seq import Seq2SeqAdapter
+
+    return Seq2SeqAdapter(generator) if generator.config.is_encoder_decoder else CausalAdapter(generator)

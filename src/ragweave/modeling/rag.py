@@ -1,0 +1,406 @@
+"""RagModel: question encoder, retriever and generator as one network, not yet marginalised.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R rows (beams, samples, hypotheses) per question and passage,
+    S context tokens, T target tokens, V vocabulary, D vector size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from ragweave.configuration import RagConfig
+from ragweave.errors import MissingContextError, ShapeError
+from ragweave.modeling.base import (
+    RagPreTrainedModel,
+    Retriever,
+    build_generator,
+    build_question_encoder,
+    resolve_config,
+)
+from ragweave.modeling.contexts import (
+    EncodedContexts,
+    check_mask,
+    require_contexts,
+    resolve_n_docs,
+    trim_right,
+)
+from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for
+from ragweave.modeling.pooling import Pooling, pool
+from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
+
+
+class RagModel(RagPreTrainedModel):
+    """Question encoder, retriever and generator as one network (Lewis et al. 2020, section 2).
+
+    It returns the generator's logits under every passage; `RagSequenceForGeneration` and
+    `RagTokenForGeneration` marginalise them.
+
+    Args:
+        config: Configuration; made from the two models' where left out.
+        question_encoder: Any encoder of transformers whose vectors match the index.
+        generator: Any seq2seq or causal model of transformers with a language-model head.
+        retriever: Retriever that the model calls; without one, every call gives contexts.
+        **kwargs: Fields of RagConfig, where ``config`` is left out.
+    """
+
+    def __init__(
+        self,
+        config: RagConfig | None = None,
+        question_encoder: PreTrainedModel | None = None,
+        generator: PreTrainedModel | None = None,
+        retriever: Retriever | None = None,
+        **kwargs: Any,
+    ) -> None:
+        config = resolve_config(config, question_encoder, generator, **kwargs)
+        super().__init__(config)
+        self.question_encoder = (
+            question_encoder if question_encoder is not None else build_question_encoder(config)
+        )
+        self.generator = generator if generator is not None else build_generator(config)
+        self.retriever = retriever
+        self.ctx_encoder: PreTrainedModel | None = None
+        self.post_init()
+
+    def set_retriever(self, retriever: Retriever) -> None:
+        """Let the model call another retriever."""
+        self.retriever = retriever
+
+    def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
+        """Score passages with vectors computed anew by ``ctx_encoder``, so that it is trained too.
+
+        The retriever has to return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
+        """
+        self.ctx_encoder = ctx_encoder
+
+    @property
+    def context_encoder_training(self) -> bool:
+        """Whether passages are scored with vectors computed anew."""
+        return self.ctx_encoder is not None
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The generator's input embeddings."""
+        return self.generator.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the generator's input embeddings."""
+        self.generator.set_input_embeddings(value)
+
+    @property
+    def adapter(self) -> GeneratorAdapter:
+        """How this model talks to its generator."""
+        return adapter_for(self.generator)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The generator's padding token."""
+        return _first_id(self.config.pad_token_id, getattr(self.config.generator, "pad_token_id", None))
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The generator's end-of-sequence token (the first, where there are several)."""
+        return _first_id(self.config.eos_token_id, getattr(self.config.generator, "eos_token_id", None))
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The generator's beginning-of-sequence token."""
+        return _first_id(self.config.bos_token_id, getattr(self.config.generator, "bos_token_id", None))
+
+    @property
+    def filler_token_id(self) -> int:
+        """A token to fill positions with that nothing looks at."""
+        return _first_id(self.pad_token_id, self.eos_token_id, 0) or 0
+
+    @property
+    def decoder_start_token_id(self) -> int:
+        """The token that a decoder begins with; for causal generators, a placeholder."""
+        own = getattr(self.config.generator, "decoder_start_token_id", None)
+        candidates = (self.config.decoder_start_token_id, own)
+        start = _first_id(*candidates, self.bos_token_id, self.pad_token_id)
+        return self.filler_token_id if start is None else start
+
+    def encode_question(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **flags: bool | None
+    ) -> tuple[Tensor, Any]:
+        """Encode B questions.
+
+        Args:
+            input_ids: Question tokens, (B, S).
+            attention_mask: Their mask, (B, S).
+            **flags: ``output_attentions``, ``output_hidden_states``.
+
+        Returns:
+            Question vectors, (B, D), pooled as the configuration says, and the encoder's whole output.
+        """
+        output = self.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True, **flags)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        return pool(output, attention_mask, self._pooling(), self.config.question_encoder_normalize), output
+
+    def score_passages(self, question_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
+        """Scaled inner products of (B, D) questions and (B, K, D) passages: (B, K)."""
+        scores = torch.bmm(
+            question_vectors.unsqueeze(1), passage_vectors.to(question_vectors).transpose(1, 2)
+        )
+        return self.config.doc_score_scale * scores.squeeze(1)
+
+    def retrieve(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
+        *,
+        n_docs: int | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> RetrievedContexts:
+        """Encode B questions, retrieve K passages for each and score them.
+
+        Gradient reaches the question encoder (and the context encoder, where one is set) through the scores.
+
+        Args:
+            input_ids: Question tokens, (B, S).
+            attention_mask: Their mask, (B, S).
+            n_docs: K; ``config.n_docs`` where left out.
+            output_attentions: Return the question encoder's attentions too.
+            output_hidden_states: Return the question encoder's hidden states too.
+
+        Raises:
+            MissingContextError: There is no retriever, or no question.
+        """
+        if self.retriever is None or input_ids is None:
+            require_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
+        n_docs = n_docs if n_docs is not None else self.config.n_docs
+        vectors, encoder_output = self.encode_question(
+            input_ids,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        found = self.retriever(
+            input_ids,
+            vectors.detach().to(device="cpu", dtype=torch.float32).numpy(),
+            prefix=self.config.prefix or getattr(self.generator.config, "prefix", None),
+            n_docs=n_docs,
+            return_tensors="pt",
+        )
+        passage_vectors = self._passage_vectors(found, n_docs, vectors)
+        doc_ids = found["doc_ids"].to(input_ids.device)
+        scores = self.score_passages(vectors, passage_vectors).masked_fill(doc_ids < 0, float("-inf"))
+        return RetrievedContexts(
+            context_input_ids=found["context_input_ids"].to(input_ids),
+            context_attention_mask=found["context_attention_mask"].to(input_ids),
+            doc_scores=scores,
+            retrieved_doc_embeds=passage_vectors,
+            retrieved_doc_ids=doc_ids,
+            question_encoder_last_hidden_state=vectors,
+            question_enc_hidden_states=encoder_output.hidden_states,
+            question_enc_attentions=encoder_output.attentions,
+        )
+
+    def contexts_for(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        context_input_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        doc_scores: Tensor | None = None,
+        n_docs: int | None = None,
+        **flags: bool | None,
+    ) -> RetrievedContexts:
+        """The caller's own contexts where given, retrieved ones otherwise.
+
+        Raises:
+            MissingContextError: Contexts are given in part, or neither they nor a retriever and a question are.
+            ShapeError: The given contexts, mask and scores disagree.
+        """
+        if context_input_ids is None and self.retriever is not None and input_ids is not None:
+            return self.retrieve(input_ids, attention_mask, n_docs=n_docs, **flags)
+        require_contexts(
+            context_input_ids=context_input_ids,
+            context_attention_mask=context_attention_mask,
+            doc_scores=doc_scores,
+        )
+        resolve_n_docs(n_docs, self.config.n_docs, doc_scores, context_input_ids.shape[0])
+        check_mask(context_attention_mask, *context_input_ids.shape)
+        return RetrievedContexts(
+            context_input_ids=context_input_ids,
+            context_attention_mask=context_attention_mask,
+            doc_scores=doc_scores,
+        )
+
+    def read(
+        self, contexts: RetrievedContexts, *, reuse: bool = False, options: DecodeOptions | None = None
+    ) -> EncodedContexts:
+        """Let the generator read B*K contexts, trimmed to the longest; see `GeneratorAdapter.read`."""
+        input_ids, mask = trim_right(contexts.context_input_ids, contexts.context_attention_mask)
+        return self.adapter.read(input_ids, mask, reuse=reuse, options=options or DecodeOptions())
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_outputs: EncodedContexts | tuple[Tensor, ...] | dict[str, Tensor] | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        doc_scores: Tensor | None = None,
+        context_input_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_retrieved: bool | None = None,
+        n_docs: int | None = None,
+        **kwargs: Any,
+    ) -> RetrievAugLMOutput:
+        """Score decoder tokens under every passage.
+
+        Args:
+            input_ids: Question tokens, (B, S); needs a retriever.
+            attention_mask: Their mask, (B, S).
+            encoder_outputs: Contexts that the generator has read already, with ``doc_scores``: the encoder's
+                states (B*K, S, H) of a seq2seq generator, as a tuple or an output of transformers.
+            decoder_input_ids: Decoder input, (B, T), shared by the K passages; or (B*R, T), R per question.
+            decoder_attention_mask: Its mask, same shape.
+            past_key_values: Cache of earlier decoder tokens.
+            doc_scores: Scaled passage scores, (B, K), with ``context_input_ids``; -inf for no passage.
+            context_input_ids: Contexts, (B*K, S).
+            context_attention_mask: Their mask, (B*K, S).
+            use_cache: Return a cache.
+            output_attentions: Return attentions of all parts.
+            output_hidden_states: Return hidden states of all parts.
+            output_retrieved: Return passages' ids, vectors and contexts.
+            n_docs: K; taken from ``doc_scores`` where given, from the configuration otherwise.
+            **kwargs: ``return_dict``; anything else is not known here.
+
+        Returns:
+            `RetrievAugLMOutput` with logits (B*K*R, T, V).
+
+        Raises:
+            MissingContextError: Neither contexts nor a retriever and a question are there.
+            ShapeError: Arguments disagree about B or K.
+        """
+        return_dict = kwargs.pop("return_dict", True)
+        options = DecodeOptions(
+            use_cache=_default(use_cache, self.config.use_cache),
+            output_attentions=_default(output_attentions, self.config.output_attentions),
+            output_hidden_states=_default(output_hidden_states, self.config.output_hidden_states),
+        )
+        if encoder_outputs is not None:
+            contexts = RetrievedContexts(context_attention_mask=context_attention_mask, doc_scores=doc_scores)
+            encoded = self._encoded(encoder_outputs, context_attention_mask, doc_scores, n_docs)
+        else:
+            contexts = self.contexts_for(
+                input_ids,
+                attention_mask,
+                context_input_ids,
+                context_attention_mask,
+                doc_scores,
+                n_docs,
+                output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+            )
+            encoded = self.read(contexts, options=options)
+        decoder_input_ids = self._decoder_rows(decoder_input_ids, contexts.doc_scores, "decoder_input_ids")
+        decoder_attention_mask = self._decoder_rows(
+            decoder_attention_mask, contexts.doc_scores, "decoder_attention_mask"
+        )
+        if decoder_input_ids is None:
+            raise MissingContextError(
+                "decoder_input_ids not given: pass them, or labels to a model for generation."
+            )
+        decoded = self.adapter.decode(
+            encoded,
+            decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            options=options,
+        )
+        shown = contexts if _default(output_retrieved, self.config.output_retrieved) else RetrievedContexts()
+        output = RetrievAugLMOutput(
+            logits=decoded.logits,
+            doc_scores=contexts.doc_scores,
+            past_key_values=decoded.past_key_values,
+            retrieved_doc_embeds=shown.retrieved_doc_embeds,
+            retrieved_doc_ids=shown.retrieved_doc_ids,
+            context_input_ids=shown.context_input_ids,
+            context_attention_mask=shown.context_attention_mask,
+            question_encoder_last_hidden_state=contexts.question_encoder_last_hidden_state,
+            question_enc_hidden_states=contexts.question_enc_hidden_states,
+            question_enc_attentions=contexts.question_enc_attentions,
+            generator_enc_last_hidden_state=encoded.last_hidden_state,
+            generator_enc_hidden_states=encoded.hidden_states,
+            generator_enc_attentions=encoded.attentions,
+            generator_dec_hidden_states=decoded.hidden_states,
+            generator_dec_attentions=decoded.attentions,
+            generator_cross_attentions=decoded.cross_attentions,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+    def _encoded(
+        self, encoder_outputs: Any, mask: Tensor | None, doc_scores: Tensor | None, n_docs: int | None
+    ) -> EncodedContexts:
+        """Contexts read earlier, in whatever form the caller kept them."""
+        require_contexts(doc_scores=doc_scores)
+        if isinstance(encoder_outputs, EncodedContexts):
+            resolve_n_docs(n_docs, self.config.n_docs, doc_scores, len(encoder_outputs))
+            return encoder_outputs
+        states = encoder_outputs[0]
+        resolve_n_docs(n_docs, self.config.n_docs, doc_scores, states.shape[0])
+        if mask is None:
+            mask = states.new_ones(states.shape[:2], dtype=torch.long)
+        mask = mask[:, : states.shape[1]]  # the states may have been trimmed
+        check_mask(mask, *states.shape[:2])
+        return EncodedContexts(attention_mask=mask, last_hidden_state=states)
+
+    def _decoder_rows(self, tokens: Tensor | None, doc_scores: Tensor, name: str) -> Tensor | None:
+        """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
+        if tokens is None:
+            return None
+        n_questions, n_docs = doc_scores.shape
+        if tokens.shape[0] % n_questions:
+            raise ShapeError(
+                f"{name} has {tokens.shape[0]} rows, but there are {n_questions} questions; expected B rows."
+            )
+        rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
+        return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])
+
+    def _pooling(self) -> Pooling:
+        if self.config.question_encoder_pooling is not None:
+            return self.config.question_encoder_pooling
+        return "pooler" if self.config.question_encoder.model_type == "dpr" else "cls"
+
+    def _passage_vectors(self, found: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
+        """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
+        if self.ctx_encoder is None:
+            return found["retrieved_doc_embeds"].to(question_vectors)
+        if "tokenized_doc_ids" not in found:
+            raise MissingContextError(
+                "The retriever returns no tokenised passages: call its set_ctx_encoder_tokenizer(...) before "
+                "training with a context encoder."
+            )
+        mask = found["tokenized_doc_attention_mask"].to(question_vectors.device)
+        output = self.ctx_encoder(
+            found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
+        )
+        vectors = pool(output, mask, self._pooling(), self.config.question_encoder_normalize)
+        return vectors.view(-1, n_docs, vectors.shape[-1])
+
+
+def _default(value: bool | None, otherwise: bool) -> bool:
+    return bool(otherwise if value is None else value)
+
+
+def _first_id(*candidates: int | list[int] | None) -> int | None:
+    """The first id that is there; of a list, its first."""
+    for candidate in candidates:
+        if isinstance(candidate, (list, tuple)) and candidate:
+            return int(candidate[0])
+        if isinstance(candidate, int):
+            return candidate
+    return None

@@ -1,0 +1,80 @@
+"""Generators with an encoder (BART, T5, Pegasus, mBART, ...): the encoder reads the context."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from ragweave.decoding.cache import MixtureCache
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.generators import Decoded, DecodeOptions
+
+
+class Seq2SeqAdapter:
+    """Reads contexts with the encoder; decodes with cross attention to its states.
+
+    Args:
+        generator: Any seq2seq model of transformers with a language-model head.
+    """
+
+    def __init__(self, generator: PreTrainedModel) -> None:
+        self.generator = generator
+
+    def read(
+        self,
+        context_input_ids: Tensor,
+        context_attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+    ) -> EncodedContexts:
+        """Encode B*K contexts; see `GeneratorAdapter.read`. Reading ahead costs nothing extra here."""
+        states = self.generator.get_encoder()(
+            input_ids=context_input_ids,
+            attention_mask=context_attention_mask,
+            output_attentions=options.output_attentions,
+            output_hidden_states=options.output_hidden_states,
+            return_dict=True,
+        )
+        return EncodedContexts(
+            attention_mask=context_attention_mask,
+            last_hidden_state=states.last_hidden_state,
+            hidden_states=states.hidden_states,
+            attentions=states.attentions,
+        )
+
+    def decode(
+        self,
+        contexts: EncodedContexts,
+        decoder_input_ids: Tensor,
+        *,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        options: DecodeOptions,
+    ) -> Decoded:
+        """Run the decoder over R rows per context; see `GeneratorAdapter.decode`."""
+        states, mask = contexts.repeated_states(decoder_input_ids.shape[0] // len(contexts))
+        output = self.generator(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            past_key_values=past_key_values,
+            use_cache=options.use_cache,
+            output_attentions=options.output_attentions,
+            output_hidden_states=options.output_hidden_states,
+            return_dict=True,
+        )
+        return Decoded(
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.decoder_hidden_states,
+            attentions=output.decoder_attentions,
+            cross_attentions=output.cross_attentions,
+        )
+
+    def new_cache(self, *, n_questions: int, n_docs: int) -> MixtureCache:
+        """An empty cache; see `GeneratorAdapter.new_cache`."""
+        return MixtureCache(DynamicCache(), n_questions=n_questions, n_docs=n_docs)

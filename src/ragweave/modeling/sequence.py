@@ -1,0 +1,234 @@
+"""RAG-Sequence: one passage explains the whole answer."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from ragweave.decoding.hypotheses import Hypotheses, best_per_question, collect
+from ragweave.errors import ConfigurationError
+from ragweave.marginalization import (
+    Targets,
+    group_by_question,
+    sequence_log_joint,
+    sequence_nll,
+    target_log_probs,
+)
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generators import DecodeOptions
+from ragweave.outputs import RagSequenceGenerateOutput
+
+Decoding = Literal["thorough", "fast"]
+
+# Hypotheses are scored in slices whose logits stay below this many elements (1 GiB in float32).
+MAX_LOGITS = 2**28
+
+
+class RagSequenceForGeneration(MixtureGeneration):
+    """RAG-Sequence (Lewis et al. 2020, section 2.1): p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t).
+
+    Arguments as for `RagModel`.
+
+    Example:
+        ```python
+        model = RagSequenceForGeneration.from_pretrained("facebook/rag-sequence-nq", retriever=retriever)
+        inputs = tokenizer("who holds the record in 100m freestyle", return_tensors="pt")
+        answers = tokenizer.batch_decode(model.generate(**inputs, num_beams=4), skip_special_tokens=True)
+        ```
+    """
+
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
+        return sequence_nll(
+            logits, doc_scores, targets.target_ids, targets.scored, self.config.label_smoothing
+        )
+
+    def get_nll(
+        self,
+        seq_logits: Tensor,
+        doc_scores: Tensor,
+        target: Tensor,
+        reduce_loss: bool = False,
+        epsilon: float = 0.0,
+        exclude_bos_score: bool = False,
+        n_docs: int | None = None,
+    ) -> Tensor:
+        """-log p(y|x) of labels in transformers' convention: position t predicts ``target`` t+1.
+
+        Args:
+            seq_logits: Generator logits, (B*K, T, V).
+            doc_scores: Scaled passage scores, (B, K).
+            target: Labels, (B, T); the first is not scored.
+            reduce_loss: Sum over the batch.
+            epsilon: Label smoothing.
+            exclude_bos_score: Leave out the first target where it is the BOS token in every row.
+            n_docs: K; taken from ``doc_scores`` where left out.
+
+        Returns:
+            The loss, (B,) or a scalar.
+        """
+        targets = self._targets(target, target, exclude_bos_score)
+        logits = group_by_question(seq_logits, n_docs or doc_scores.shape[1])
+        loss = sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
+        return loss.sum() if reduce_loss else loss
+
+    def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+        return logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        context_input_ids: Tensor | None = None,
+        context_attention_mask: Tensor | None = None,
+        doc_scores: Tensor | None = None,
+        do_deduplication: bool | None = None,
+        num_return_sequences: int | None = None,
+        num_beams: int | None = None,
+        n_docs: int | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        decoding: Decoding = "thorough",
+        **kwargs: Any,
+    ) -> Tensor | RagSequenceGenerateOutput:
+        """Decode answers of which one passage each explains the whole (section 2.5 of the paper).
+
+        A search under every passage proposes hypotheses; *thorough* decoding scores each of them under all
+        passages and sums, *fast* decoding takes a hypothesis as impossible under the passages that did not
+        propose it. Contexts are read once for both.
+
+        Args:
+            input_ids: Question tokens, (B, S); needs a retriever unless contexts are given.
+            attention_mask: Their mask, (B, S).
+            context_input_ids: Contexts, (B*K, S), used instead of retrieval.
+            context_attention_mask: Their mask, (B*K, S).
+            doc_scores: Scaled passage scores, (B, K).
+            do_deduplication: Score equal hypotheses of different passages once.
+            num_return_sequences: Answers per question, best first.
+            num_beams: R, beams (or samples) per passage.
+            n_docs: K; from ``doc_scores`` or the configuration where left out.
+            generation_config: How to decode.
+            logits_processor: Processors beside those of the configuration.
+            stopping_criteria: Criteria beside those of the configuration.
+            decoding: "thorough" or "fast".
+            **kwargs: As for transformers' ``generate``.
+
+        Returns:
+            Token ids, (B*num_return_sequences, T), or `RagSequenceGenerateOutput` with
+            ``return_dict_in_generate``. A question with fewer distinct hypotheses than asked for gets rows of
+            padding with a score of -inf at the end.
+
+        Raises:
+            ConfigurationError: ``decoding`` is neither word.
+            MissingContextError: Neither contexts nor a retriever and a question are there.
+            ShapeError: Contexts, mask and scores disagree.
+        """
+        if decoding not in ("thorough", "fast"):
+            raise ConfigurationError(f"decoding is {decoding!r}; choose 'thorough' or 'fast'.")
+        contexts = self.rag.contexts_for(
+            input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
+        )
+        config = self._generation_defaults(self.generator.generation_config)
+        if generation_config is not None:
+            config.update(
+                **{name: value for name, value in generation_config.to_dict().items() if value is not None}
+            )
+        model_kwargs = config.update(num_beams=num_beams or config.num_beams or 1, **kwargs)
+        wanted = num_return_sequences or config.num_return_sequences or 1
+        as_dict = bool(config.return_dict_in_generate)
+        samples = wanted if config.do_sample else 1
+        config.num_return_sequences = config.num_beams if config.num_beams > 1 else samples
+        config.return_dict_in_generate = False
+        read = self.rag.read(contexts, reuse=True)
+        sequences = self.search(
+            read,
+            contexts.doc_scores.new_zeros(len(read), 1),  # under each passage, a mixture of that one alone
+            contexts.context_input_ids,
+            generation_config=config,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            **model_kwargs,
+        )
+        n_questions, n_docs = contexts.doc_scores.shape
+        deduplicate = self.config.do_deduplication if do_deduplication is None else do_deduplication
+        hypotheses = collect(
+            sequences,
+            n_questions,
+            config.pad_token_id,
+            config.eos_token_id,
+            n_docs=n_docs,
+            deduplicate=deduplicate,
+        )
+        scores = self._score(read, contexts.doc_scores, hypotheses, decoding)
+        best, best_scores = best_per_question(hypotheses, scores, wanted, config.pad_token_id)
+        if not as_dict:
+            return best
+        return RagSequenceGenerateOutput(
+            sequences=best,
+            sequences_scores=best_scores,
+            doc_scores=contexts.doc_scores,
+            context_input_ids=contexts.context_input_ids,
+            context_attention_mask=contexts.context_attention_mask,
+            retrieved_doc_ids=contexts.retrieved_doc_ids,
+        )
+
+    def _score(
+        self, read: EncodedContexts, doc_scores: Tensor, hypotheses: Hypotheses, decoding: Decoding
+    ) -> Tensor:
+        """Log p(y|x) of C hypotheses per question, (B, C)."""
+        scored = self._scored_tokens(hypotheses)
+        joint = self.hypothesis_log_joint(read, doc_scores, hypotheses.token_ids, scored)  # (B, K, C)
+        if decoding == "fast":
+            joint = joint.masked_fill(~hypotheses.proposed_by, float("-inf"))
+        return joint.logsumexp(1).masked_fill(~hypotheses.exists, float("-inf"))
+
+    def hypothesis_log_joint(
+        self, read: EncodedContexts, doc_scores: Tensor, token_ids: Tensor, scored: Tensor
+    ) -> Tensor:
+        """Log p(z|x) p(y|x,z) of C hypotheses per question under each of its K passages.
+
+        Args:
+            read: B*K contexts that were read.
+            doc_scores: Scaled passage scores, (B, K).
+            token_ids: Hypotheses, (B, C, T), each beginning with the start token.
+            scored: Which tokens after the start token count, bool, (B, C, T-1).
+
+        Returns:
+            Joint log-probabilities, (B, K, C).
+        """
+        n_questions, n_docs = doc_scores.shape
+        steps = token_ids.shape[-1] - 1
+        slice_size = max(1, MAX_LOGITS // (len(read) * steps * self._vocabulary_size()))
+        parts = []
+        for some, counted in zip(token_ids.split(slice_size, 1), scored.split(slice_size, 1), strict=True):
+            rows = some[:, None, :, :-1].expand(-1, n_docs, -1, -1).reshape(-1, steps)  # (B*K*C', T-1)
+            logits = self.rag.adapter.decode(read, rows, options=DecodeOptions()).logits
+            logits = logits.view(n_questions, n_docs, -1, logits.shape[-1])  # (B, K, C'*(T-1), V)
+            log_probs = target_log_probs(logits, some[..., 1:].flatten(1))
+            log_probs = log_probs.view(n_questions, n_docs, -1, steps).transpose(1, 2)  # (B, C', K, T-1)
+            joint = sequence_log_joint(
+                log_probs.flatten(0, 1),
+                counted.flatten(0, 1),
+                doc_scores.repeat_interleave(some.shape[1], dim=0),
+            )  # (B*C', K)
+            parts.append(joint.view(n_questions, -1, n_docs).transpose(1, 2))
+        return torch.cat(parts, dim=-1)
+
+    def _scored_tokens(self, hypotheses: Hypotheses) -> Tensor:
+        """Which tokens after the start token count, (B, C, T-1).
+
+        A BOS token that begins all hypotheses of a question says nothing and is left out, as in transformers.
+        """
+        length = hypotheses.token_ids.shape[-1]
+        positions = torch.arange(1, length, device=hypotheses.token_ids.device)
+        scored = positions < hypotheses.lengths[..., None]  # (B, C, T-1)
+        bos = self.rag.bos_token_id
+        if bos is not None:
+            begins = (hypotheses.token_ids[..., 1] == bos) | ~hypotheses.exists  # (B, C)
+            scored[..., 0] &= ~begins.all(1, keepdim=True)
+        return scored

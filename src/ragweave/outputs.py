@@ -1,0 +1,120 @@
+"""What RAG models return.
+
+Notation used for tensor shapes: see STYLE in the documentation; B questions, K passages per question,
+R beams or samples per question, S context tokens, T target tokens, V vocabulary, D vector size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import FloatTensor, LongTensor, Tensor
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class RetrievAugLMOutput(ModelOutput):
+    """What `RagModel` returns: the generator's output under every passage, not yet marginalised.
+
+    Attributes:
+        logits: Generator logits, (B*K, T, V).
+        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        past_key_values: The generator's cache.
+        retrieved_doc_embeds: Passage vectors, (B, K, D); with ``output_retrieved``.
+        retrieved_doc_ids: Rows of the passages in the index, (B, K), -1 for none; with ``output_retrieved``.
+        context_input_ids: Contexts, (B*K, S); with ``output_retrieved``.
+        context_attention_mask: Their mask, (B*K, S); with ``output_retrieved``.
+        question_encoder_last_hidden_state: Question vectors, (B, D).
+        question_enc_hidden_states: Hidden states of the question encoder; with ``output_hidden_states``.
+        question_enc_attentions: Attentions of the question encoder; with ``output_attentions``.
+        generator_enc_last_hidden_state: Encoder states of a seq2seq generator, (B*K, S, H).
+        generator_enc_hidden_states: Hidden states of the generator's encoder, layer by layer.
+        generator_enc_attentions: Attentions of the generator's encoder.
+        generator_dec_hidden_states: Hidden states of the decoder (for a causal generator: of the model).
+        generator_dec_attentions: Attentions of the decoder (for a causal generator: of the model).
+        generator_cross_attentions: Cross attentions of a seq2seq generator's decoder.
+    """
+
+    logits: FloatTensor | None = None
+    doc_scores: FloatTensor | None = None
+    past_key_values: Cache | None = None
+    retrieved_doc_embeds: FloatTensor | None = None
+    retrieved_doc_ids: LongTensor | None = None
+    context_input_ids: LongTensor | None = None
+    context_attention_mask: LongTensor | None = None
+    question_encoder_last_hidden_state: FloatTensor | None = None
+    question_enc_hidden_states: tuple[FloatTensor, ...] | None = None
+    question_enc_attentions: tuple[FloatTensor, ...] | None = None
+    generator_enc_last_hidden_state: FloatTensor | None = None
+    generator_enc_hidden_states: tuple[FloatTensor, ...] | None = None
+    generator_enc_attentions: tuple[FloatTensor, ...] | None = None
+    generator_dec_hidden_states: tuple[FloatTensor, ...] | None = None
+    generator_dec_attentions: tuple[FloatTensor, ...] | None = None
+    generator_cross_attentions: tuple[FloatTensor, ...] | None = None
+
+
+@dataclass
+class RetrievAugLMMarginOutput(RetrievAugLMOutput):
+    """What the two models for generation return: `RetrievAugLMOutput` and a loss.
+
+    ``logits`` are (B*K, T, V) as the generator gave them or, from RAG-Token with ``do_marginalize``,
+    log-probabilities of the mixture, (B, T, V).
+
+    Attributes:
+        loss: -log p(y|x): (B,), or a scalar where the loss is reduced. Given with ``labels``.
+    """
+
+    loss: FloatTensor | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss is not None:  # callers unpack (loss, logits, ...): the loss goes first
+            self.move_to_end("loss", last=False)
+
+
+@dataclass
+class RagSequenceGenerateOutput(ModelOutput):
+    """What `RagSequenceForGeneration.generate` returns with ``return_dict_in_generate``.
+
+    Attributes:
+        sequences: Token ids, (B*num_return_sequences, T), best first for every question.
+        sequences_scores: log p(y|x) of each under RAG-Sequence, (B*num_return_sequences,); -inf for a row
+            of padding that stands where a question has fewer distinct hypotheses than were asked for.
+        doc_scores: Scaled passage scores, (B, K).
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+        retrieved_doc_ids: Rows of the passages in the index, (B, K), where the model retrieved them.
+    """
+
+    sequences: LongTensor | None = None
+    sequences_scores: FloatTensor | None = None
+    doc_scores: FloatTensor | None = None
+    context_input_ids: LongTensor | None = None
+    context_attention_mask: LongTensor | None = None
+    retrieved_doc_ids: LongTensor | None = None
+
+
+@dataclass
+class RetrievedContexts(ModelOutput):
+    """A question's passages as the generator will read them: what lies between retrieval and generation.
+
+    Attributes:
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        retrieved_doc_embeds: Passage vectors, (B, K, D).
+        retrieved_doc_ids: Rows in the index, (B, K), -1 for none.
+        question_encoder_last_hidden_state: Question vectors, (B, D).
+        question_enc_hidden_states: Hidden states of the question encoder.
+        question_enc_attentions: Attentions of the question encoder.
+    """
+
+    context_input_ids: Tensor | None = None
+    context_attention_mask: Tensor | None = None
+    doc_scores: Tensor | None = None
+    retrieved_doc_embeds: Tensor | None = None
+    retrieved_doc_ids: Tensor | None = None
+    question_encoder_last_hidden_state: Tensor | None = None
+    question_enc_hidden_states: tuple[Tensor, ...] | None = None
+    question_enc_attentions: tuple[Tensor, ...] | None = None

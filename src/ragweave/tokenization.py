@@ -1,0 +1,106 @@
+"""RagTokenizer: the question encoder's tokenizer and the generator's, side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragweave.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ragweave.configuration import RagConfig
+
+QUESTION_ENCODER_FOLDER = "question_encoder_tokenizer"
+GENERATOR_FOLDER = "generator_tokenizer"
+
+
+class RagTokenizer:
+    """Tokenizes questions for the question encoder and answers for the generator.
+
+    Args:
+        question_encoder: Tokenizer of the question encoder.
+        generator: Tokenizer of the generator.
+    """
+
+    def __init__(self, question_encoder: Any, generator: Any) -> None:
+        self.question_encoder = question_encoder
+        self.generator = generator
+        self.current_tokenizer = question_encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str],
+        *,
+        config: RagConfig | None = None,
+        **kwargs: Any,
+    ) -> RagTokenizer:
+        """Load both tokenizers from a RAG model's folder or hub name.
+
+        Args:
+            pretrained_model_name_or_path: Folder or name, with subfolders ``question_encoder_tokenizer`` and
+                ``generator_tokenizer``.
+            config: The model's configuration, where it is at hand.
+            **kwargs: Handed on to transformers, such as ``revision`` or ``token``.
+        """
+        from transformers import AutoTokenizer
+
+        from ragweave.configuration import RagConfig
+
+        if config is None:
+            config = RagConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        question_encoder = AutoTokenizer.from_pretrained(
+            pretrained_model_name_or_path,
+            config=config.question_encoder,
+            subfolder=QUESTION_ENCODER_FOLDER,
+            **kwargs,
+        )
+        generator = AutoTokenizer.from_pretrained(
+            pretrained_model_name_or_path, config=config.generator, subfolder=GENERATOR_FOLDER, **kwargs
+        )
+        return cls(question_encoder=question_encoder, generator=generator)
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+        """Save both tokenizers in subfolders of a folder.
+
+        Raises:
+            ConfigurationError: The path is a file.
+        """
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ConfigurationError(f"{folder} is a file; give a folder to save the tokenizers in.")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.question_encoder.save_pretrained(folder / QUESTION_ENCODER_FOLDER)
+        self.generator.save_pretrained(folder / GENERATOR_FOLDER)
+
+    def __call__(self, text: Any = None, *args: Any, text_target: Any = None, **kwargs: Any) -> Any:
+        """Tokenize questions; with ``text_target``, answers, with the generator's vocabulary.
+
+        Args:
+            text: Question or questions.
+            *args: Handed on to the tokenizer.
+            text_target: Answer or answers. Alone, their encoding is returned; beside ``text``, they become
+                the ``labels`` of the questions' encoding.
+            **kwargs: Handed on to the tokenizer.
+
+        Raises:
+            ConfigurationError: Neither is given.
+        """
+        if text is None and text_target is None:
+            raise ConfigurationError("Give text (questions), text_target (answers) or both.")
+        if text is None:
+            return self.generator(text_target, *args, **kwargs)
+        encoding = self.current_tokenizer(text, *args, **kwargs)
+        if text_target is not None:
+            encoding["labels"] = self.generator(text_target, *args, **kwargs)["input_ids"]
+        return encoding
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Turn generated token ids into texts, with the generator's tokenizer."""
+        return self.generator.batch_decode(*args, **kwargs)
+
+    def decode(self, *args: Any, **kwargs: Any) -> str:
+        """Turn one row of generated token ids into text, with the generator's tokenizer."""
+        return self.generator.decode(*args, **kwargs)
