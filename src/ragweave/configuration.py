@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
 
@@ -59,7 +59,7 @@ class RagConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "rag"
-    sub_configs: ClassVar[dict[str, Any]] = {}
+    sub_configs: ClassVar[dict[str, Any]] = {"question_encoder": AutoConfig, "generator": AutoConfig}
 
     question_encoder: PreTrainedConfig | dict[str, Any] | None = None
     generator: PreTrainedConfig | dict[str, Any] | None = None

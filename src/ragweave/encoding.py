@@ -24,7 +24,7 @@ EncoderDtype = Literal["auto", "float32", "bfloat16"]
 """``"auto"`` is bfloat16 where the processor computes in it by itself, and float32 elsewhere."""
 
 # Batches larger than this are no faster on a processor, whose caches they leave.
-_BATCH_TOKENS = 4096
+_BATCH_TOKENS = 2048
 # How many texts are tokenized at a time, so that the tokens of a large corpus are never all in memory.
 _TOKENIZED_AT_ONCE = 8192
 
@@ -102,7 +102,7 @@ class TextEncoder:
             ModelNotFoundError: There is no such model, or it cannot be read.
         """
         location = str(name_or_path)
-        compute_dtype = _resolve_dtype(dtype, device)
+        wanted_dtype = compute_dtype(dtype, device)
         config, model, tokenizer = _load(location)
         # Where the caller has said everything, the files (perhaps on a hub out of reach) are not needed.
         if pooling is not None and normalize is not None and max_length is not None:
@@ -118,10 +118,10 @@ class TextEncoder:
             normalize=bool(settings.normalize if normalize is None else normalize),
             max_length=max_length or settings.max_length,
         )
-        if compute_dtype != model.dtype:
+        if wanted_dtype != model.dtype:
             # The fingerprint names the checkpoint, so it is taken before its weights are rounded.
             _ = encoder.fingerprint
-            model.to(dtype=compute_dtype)
+            model.to(dtype=wanted_dtype)
         if device is not None:
             model.to(device)
         return encoder
@@ -305,7 +305,12 @@ def _readable_length(model: Any, tokenizer: Any, wanted: int | None) -> int | No
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"}
 
 
-def _resolve_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype:
+def compute_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype:
+    """The torch type that a word for it means on a device.
+
+    Raises:
+        ConfigurationError: The word is none of `EncoderDtype`.
+    """
     import torch
 
     if dtype in (None, "float32"):

@@ -124,6 +124,12 @@ def token_posteriors(token_log_probs: Tensor, doc_scores: Tensor) -> Tensor:
     return torch.softmax(token_log_probs + passage_log_probs(doc_scores)[:, :, None], dim=1)
 
 
+def prefix_posteriors(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
+    """Posterior p(z | x, y_<=t) under RAG-Sequence for every t, (B, K, T): the evidence of all tokens so far."""
+    said = token_log_probs.masked_fill(~scored[:, None], 0.0).cumsum(-1)
+    return torch.softmax(said + passage_log_probs(doc_scores)[:, :, None], dim=1)
+
+
 def answer_posterior(posteriors: Tensor, scored: Tensor) -> Tensor:
     """Share of an answer that each passage accounts for under RAG-Token: its mean posterior, (B, K).
 
@@ -168,7 +174,8 @@ def sequence_nll(
     if epsilon == 0.0:
         return nll
     vocabulary = logits.shape[-1]
-    total = logits.sum(-1).to(_accumulation_dtype(logits)) - vocabulary * _log_normaliser(logits)  # (B, K, T)
+    total = logits.sum(-1, dtype=_accumulation_dtype(logits))  # (B, K, T)
+    total = total - vocabulary * _log_normaliser(logits)
     per_passage = total.masked_fill(~scored[:, None], 0.0).sum(-1) + vocabulary * passage_log_probs(
         doc_scores
     )

@@ -36,30 +36,32 @@ class Hypotheses:
 
 def collect(
     sequences: Tensor,
-    n_questions: int,
+    has_passage: Tensor,
     pad_token_id: int,
     eos_token_id: int | list[int] | None,
     *,
-    n_docs: int,
     deduplicate: bool,
 ) -> Hypotheses:
     """Gather the hypotheses of each question, equal ones once where asked for, in the order of proposal.
 
     Args:
         sequences: Token ids, (B*K*R, T).
-        n_questions: B.
+        has_passage: Which passages are there, bool, (B, K); the others propose nothing.
         pad_token_id: What fills sequences up.
         eos_token_id: What ends them.
-        n_docs: K.
         deduplicate: Keep equal hypotheses of a question once.
 
     Returns:
         The hypotheses.
     """
     ends = set(eos_token_id) if isinstance(eos_token_id, list) else {eos_token_id}
+    n_questions, n_docs = has_passage.shape
     rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
-    found = [_proposals(passages, pad_token_id, ends, deduplicate=deduplicate) for passages in rows]
-    most = max(len(own) for own in found)
+    found = [
+        _proposals(passages, real, pad_token_id, ends, deduplicate=deduplicate)
+        for passages, real in zip(rows, has_passage.tolist(), strict=True)
+    ]
+    most = max(1, *(len(own) for own in found))
     token_ids = sequences.new_full((n_questions, most, sequences.shape[1]), pad_token_id)
     lengths = sequences.new_zeros(n_questions, most)
     proposed_by = torch.zeros(n_questions, n_docs, most, dtype=torch.bool, device=sequences.device)
@@ -96,10 +98,17 @@ def best_per_question(
 
 
 def _proposals(
-    passages: list[list[list[int]]], pad_token_id: int, ends: set[int | None], *, deduplicate: bool
+    passages: list[list[list[int]]],
+    real: list[bool],
+    pad_token_id: int,
+    ends: set[int | None],
+    *,
+    deduplicate: bool,
 ) -> list[tuple[tuple[int, ...], set[int]]]:
     """One question's hypotheses in the order of proposal, each with the passages that proposed it."""
-    proposals = [(_trimmed(row, pad_token_id, ends), k) for k, rows in enumerate(passages) for row in rows]
+    proposals = [
+        (_trimmed(row, pad_token_id, ends), k) for k, rows in enumerate(passages) if real[k] for row in rows
+    ]
     if not deduplicate:
         return [(tokens, {passage}) for tokens, passage in proposals]
     merged: dict[tuple[int, ...], set[int]] = {}

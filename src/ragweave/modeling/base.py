@@ -41,6 +41,13 @@ class RagPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     supports_gradient_checkpointing = True
+    generator: PreTrainedModel
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize the generator's embeddings its own way (BART has a bias as long as its vocabulary)."""
+        embeddings = self.generator.resize_token_embeddings(*args, **kwargs)
+        self.config.generator.vocab_size = self.generator.config.vocab_size
+        return embeddings
 
     @classmethod
     def from_pretrained_question_encoder_generator(
@@ -93,6 +100,10 @@ class RagPreTrainedModel(PreTrainedModel):
         model = cls(
             config=config, question_encoder=question_encoder, generator=generator, retriever=retriever
         )
+        # The model beside the configuration may end answers at more tokens (Llama's, Gemma's end of turn).
+        ends = getattr(generator.generation_config, "eos_token_id", None)
+        if model.can_generate() and config.eos_token_id is None and ends is not None:
+            model.generation_config.eos_token_id = ends
         return model.eval()
 
 
@@ -224,13 +235,10 @@ def _load(name: str | None, part: str, kwargs: dict[str, Any], *, causal_or_seq2
     if name is None:
         raise ConfigurationError(f"Give {part}_pretrained_model_name_or_path, or a model as {part}_model.")
     if "config" not in kwargs:
-        kwargs["config"], kwargs = _load_config(name, kwargs)
+        config, kwargs = AutoConfig.from_pretrained(name, **kwargs, return_unused_kwargs=True)
+        kwargs["config"] = config
     loader = _generator_class(kwargs["config"]) if causal_or_seq2seq else AutoModel
     return loader.from_pretrained(name, **kwargs)
-
-
-def _load_config(name: str, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return AutoConfig.from_pretrained(name, **kwargs, return_unused_kwargs=True)
 
 
 def _take_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:

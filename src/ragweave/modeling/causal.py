@@ -2,18 +2,22 @@
 
 The prompt's last token plays the part of the decoder's start token: what follows it is the answer's first
 token. So the first decoder token that a caller passes is a placeholder, replaced here by each row's own last
-prompt token, and the prompt read ahead ends one token early. Contexts may be padded on either side: padding
-is masked, and positions count real tokens only.
+prompt token, and the prompt read ahead ends one token early. Contexts may be padded on either side: they are
+moved to the right end here, so that no padding stands between prompt and answer (a sliding window would count
+it), padding is masked, and positions count real tokens only.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -43,16 +47,16 @@ class CausalAdapter:
         options: DecodeOptions,
     ) -> EncodedContexts:
         """Keep B*K prompts; with ``reuse``, run the model over them once. See `GeneratorAdapter.read`."""
-        contexts = EncodedContexts(attention_mask=context_attention_mask, input_ids=context_input_ids)
+        input_ids, mask = _moved_right(context_input_ids, context_attention_mask)
+        contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
-            mask = _without_last(context_attention_mask)
             output = self.generator.base_model(
-                input_ids=context_input_ids,
-                attention_mask=mask,
+                input_ids=input_ids[:, :-1],
+                attention_mask=mask[:, :-1],
                 past_key_values=DynamicCache(config=self.generator.config),
                 use_cache=True,
                 return_dict=True,
-                **self._positions(_positions_of(mask)),
+                **self._positions(_positions_of(mask[:, :-1])),
             )
             contexts.prompt_cache = output.past_key_values
         return contexts
@@ -72,34 +76,35 @@ class CausalAdapter:
                 "A causal generator needs context_input_ids; encoder_outputs cannot replace them."
             )
         times = decoder_input_ids.shape[0] // len(contexts)
-        mask = contexts.attention_mask.repeat_interleave(times, dim=0)  # (N, S)
+        mask = contexts.attention_mask[:, :-1].repeat_interleave(times, dim=0)  # (N, S-1)
         cache = self._cache(contexts, past_key_values, times, options)
         done = (
             0 if cache is None else max(cache.get_seq_length() - mask.shape[1], 0)
         )  # answer tokens in the cache
         if done == 0:
-            starts = _last_tokens(contexts.input_ids, contexts.attention_mask).repeat_interleave(times)
+            starts = contexts.input_ids[:, -1].repeat_interleave(times)
             decoder_input_ids = torch.cat([starts[:, None], decoder_input_ids[:, 1:]], dim=1)
         length = decoder_input_ids.shape[1]
         if decoder_attention_mask is None or decoder_attention_mask.shape[1] != done + length:
             decoder_attention_mask = mask.new_ones(mask.shape[0], done + length)
         input_ids = decoder_input_ids
-        position_ids = mask.sum(-1, keepdim=True) - 1 + torch.arange(done, done + length, device=mask.device)
+        position_ids = mask.sum(-1, keepdim=True) + torch.arange(done, done + length, device=mask.device)
         if cache is None:
-            prompt = contexts.input_ids.repeat_interleave(times, dim=0)
+            prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
             position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
-        output = self.generator(
-            input_ids=input_ids,
-            attention_mask=torch.cat([_without_last(mask), decoder_attention_mask.to(mask)], dim=1),
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=length,
-            output_attentions=options.output_attentions,
-            output_hidden_states=options.output_hidden_states,
-            return_dict=True,
-            **self._positions(position_ids),
-        )
+        with contiguous_input(self.generator.get_output_embeddings()):
+            output = self.generator(
+                input_ids=input_ids,
+                attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=length,
+                output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+                return_dict=True,
+                **self._positions(position_ids),
+            )
         return Decoded(
             logits=output.logits,
             past_key_values=past_key_values if options.use_cache else None,
@@ -131,23 +136,34 @@ class CausalAdapter:
         return {"position_ids": position_ids} if self._takes_positions else {}
 
 
+@contextmanager
+def contiguous_input(head: nn.Module) -> Iterator[None]:
+    """Copy the states that a language-model head is given, if they are a slice, while this lasts.
+
+    The generator keeps the last T positions of its states and multiplies them by the head's weights. A slice
+    of a batch is not contiguous, and torch then multiplies batch by batch, with a copy of the weights for each
+    row: a quarter of a training step of a small model, for copying.
+    """
+    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _required(value: Any) -> Any:
     if value is None:
         raise MissingContextError("A causal generator needs context_input_ids.")
     return value
 
 
-def _without_last(mask: Tensor) -> Tensor:
-    """The mask with each row's last token taken out, (N, S)."""
-    is_last = mask.flip(-1).cumsum(-1).flip(-1) == 1
-    return mask.masked_fill(is_last & mask.bool(), 0)
-
-
-def _last_tokens(input_ids: Tensor, mask: Tensor) -> Tensor:
-    """Each row's last real token, (N,)."""
-    columns = torch.arange(mask.shape[1], device=mask.device)
-    last = (mask.ne(0) * columns).argmax(-1)
-    return input_ids.gather(1, last[:, None]).squeeze(1)
+def _moved_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with their real tokens at the right end, as many columns as the longest needs, 2 at least."""
+    if mask.shape[1] == 1:  # there has to be a prompt before the last token, were it padding
+        input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
+    order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)
+    length = max(int(mask.ne(0).sum(1).max()), 2)
+    return input_ids.gather(1, order)[:, -length:], mask.gather(1, order)[:, -length:]
 
 
 def _positions_of(mask: Tensor) -> Tensor:

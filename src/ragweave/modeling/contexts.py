@@ -79,7 +79,7 @@ def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Tensor | None, 
     if doc_scores is None:
         k = n_docs if n_docs is not None else default
     else:
-        if doc_scores.dim() != 2:
+        if doc_scores.dim() != 2 or not doc_scores.shape[1]:
             raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, K).")
         k = doc_scores.shape[1]
         if n_docs is not None and n_docs != k:

@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from ragweave.errors import ShapeError
 from ragweave.marginalization import Targets, group_by_question
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.labels import check_labels, make_targets
+from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
 from ragweave.outputs import RetrievAugLMMarginOutput
 
 
@@ -80,6 +79,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         return_dict = kwargs.pop("return_dict", True)
         targets = None
         if labels is not None:
+            check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)
             targets = self._targets(
                 labels, decoder_input_ids, _default(exclude_bos_score, self.config.exclude_bos_score)
             )
@@ -122,7 +122,8 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             eos_token_id=self.rag.eos_token_id,
             filler_token_id=self.rag.filler_token_id,
         )
-        if exclude_bos_score and bool((targets.target_ids[:, 0] == self.rag.bos_token_id).all()):
+        bos = self.rag.bos_token_id
+        if exclude_bos_score and bos is not None and bool((targets.target_ids[:, 0] == bos).all()):
             targets.scored[:, 0] = False
         return targets
 
@@ -130,11 +131,6 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         return self.generator.get_output_embeddings().weight.shape[0]
 
     def _loss(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
-        if len(targets.target_ids) != len(doc_scores):
-            raise ShapeError(
-                f"labels has {len(targets.target_ids)} rows, but there are {len(doc_scores)} questions; "
-                "expected one row of labels for every question."
-            )
         return self._nll(group_by_question(logits, doc_scores.shape[1]), doc_scores, targets)
 
     def prepare_inputs_for_generation(
@@ -175,6 +171,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         Returns:
             What transformers' ``generate`` returns.
         """
+        kwargs.pop("token_type_ids", None)  # BERT's tokenizers return it; a question is one segment
         # The loop repeats every tensor that it finds here for its beams; beams share a mixture as it is.
         shared = {"mixture": Mixture(contexts, doc_scores)}
         if kwargs.get("past_key_values") is None and self._uses_cache(kwargs):
@@ -194,6 +191,15 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             if source is not None:
                 return bool(source)
         return self.config.use_cache
+
+    def _merged_generation_config(
+        self, given: GenerationConfig | None, *others: GenerationConfig
+    ) -> GenerationConfig:
+        """What the caller's GenerationConfig says, completed by `_generation_defaults`; a new object."""
+        config = self._generation_defaults(*others)
+        if given is not None:
+            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
+        return config
 
     def _generation_defaults(self, *others: GenerationConfig) -> GenerationConfig:
         """This model's GenerationConfig, with what it leaves open taken from others and from the two networks."""

@@ -50,7 +50,7 @@ def make_targets(
     Raises:
         ShapeError: Labels are not (B, T), or differ in shape from the decoder input.
     """
-    if labels.dim() != 2:
+    if labels.dim() != 2 or not labels.shape[1]:
         raise ShapeError(f"labels has shape {tuple(labels.shape)}; expected (B, T).")
     if decoder_input_ids is not None and decoder_input_ids.shape != labels.shape:
         raise ShapeError(
@@ -80,4 +80,17 @@ def check_labels(labels: Tensor, vocabulary: int) -> None:
         raise ShapeError(
             f"labels holds {int(labels[wrong][0])}; expected token ids from 0 to {vocabulary - 1}, or -100 for "
             "tokens that are not scored."
+        )
+
+
+def check_label_rows(labels: Tensor, questions: Tensor | None) -> None:
+    """Check that there is one row of labels for every row of ``questions`` (their scores or their tokens).
+
+    Raises:
+        ShapeError: There is not.
+    """
+    if questions is not None and questions.dim() == 2 and len(labels) != len(questions):
+        raise ShapeError(
+            f"labels has {len(labels)} rows, but there are {len(questions)} questions; "
+            "expected one row of labels for every question."
         )

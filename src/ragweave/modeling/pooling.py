@@ -53,7 +53,7 @@ def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool
 
 
 def _pooled_by_model(outputs: Any) -> Tensor:
-    """The encoder's own vector: ``pooler_output`` where there is one, else a first element (B, D), as DPR's."""
+    """The encoder's own vector: ``pooler_output``, or a first element that is (B, D) already, as DPR's."""
     pooled = getattr(outputs, "pooler_output", None)
     if pooled is None and outputs[0].dim() == 2:
         pooled = outputs[0]

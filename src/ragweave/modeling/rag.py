@@ -140,14 +140,17 @@ class RagModel(RagPreTrainedModel):
         output = self.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True, **flags)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        return pool(output, attention_mask, self._pooling(), self.config.question_encoder_normalize), output
+        return pool(
+            output, attention_mask, self.question_pooling, self.config.question_encoder_normalize
+        ), output
 
     def score_passages(self, question_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
-        """Scaled inner products of (B, D) questions and (B, K, D) passages: (B, K)."""
-        scores = torch.bmm(
-            question_vectors.unsqueeze(1), passage_vectors.to(question_vectors).transpose(1, 2)
-        )
-        return self.config.doc_score_scale * scores.squeeze(1)
+        """Scaled inner products of (B, D) questions and (B, K, D) passages: (B, K).
+
+        Written as a sum, since autocast would turn a matrix product into half precision.
+        """
+        scores = (question_vectors.unsqueeze(1) * passage_vectors.to(question_vectors)).sum(-1)
+        return self.config.doc_score_scale * scores
 
     def retrieve(
         self,
@@ -225,6 +228,10 @@ class RagModel(RagPreTrainedModel):
             context_attention_mask=context_attention_mask,
             doc_scores=doc_scores,
         )
+        if context_input_ids.dim() != 2:
+            raise ShapeError(
+                f"context_input_ids has shape {tuple(context_input_ids.shape)}; expected (B*K, S)."
+            )
         resolve_n_docs(n_docs, self.config.n_docs, doc_scores, context_input_ids.shape[0])
         check_mask(context_attention_mask, *context_input_ids.shape)
         return RetrievedContexts(
@@ -370,7 +377,9 @@ class RagModel(RagPreTrainedModel):
         rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
         return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])
 
-    def _pooling(self) -> Pooling:
+    @property
+    def question_pooling(self) -> Pooling:
+        """How the question encoder's states become one vector."""
         if self.config.question_encoder_pooling is not None:
             return self.config.question_encoder_pooling
         return "pooler" if self.config.question_encoder.model_type == "dpr" else "cls"
@@ -388,7 +397,7 @@ class RagModel(RagPreTrainedModel):
         output = self.ctx_encoder(
             found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
         )
-        vectors = pool(output, mask, self._pooling(), self.config.question_encoder_normalize)
+        vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
         return vectors.view(-1, n_docs, vectors.shape[-1])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -90,6 +91,7 @@ class RagSequenceForGeneration(MixtureGeneration):
         num_return_sequences: int | None = None,
         num_beams: int | None = None,
         n_docs: int | None = None,
+        encoder_outputs: EncodedContexts | None = None,
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         stopping_criteria: StoppingCriteriaList | None = None,
@@ -112,6 +114,7 @@ class RagSequenceForGeneration(MixtureGeneration):
             num_return_sequences: Answers per question, best first.
             num_beams: R, beams (or samples) per passage.
             n_docs: K; from ``doc_scores`` or the configuration where left out.
+            encoder_outputs: The given contexts as `RagModel.read` read them with ``reuse``.
             generation_config: How to decode.
             logits_processor: Processors beside those of the configuration.
             stopping_criteria: Criteria beside those of the configuration.
@@ -133,18 +136,19 @@ class RagSequenceForGeneration(MixtureGeneration):
         contexts = self.rag.contexts_for(
             input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
         )
-        config = self._generation_defaults(self.generator.generation_config)
-        if generation_config is not None:
-            config.update(
-                **{name: value for name, value in generation_config.to_dict().items() if value is not None}
-            )
+        config = self._merged_generation_config(generation_config, self.generator.generation_config)
         model_kwargs = config.update(num_beams=num_beams or config.num_beams or 1, **kwargs)
         wanted = num_return_sequences or config.num_return_sequences or 1
         as_dict = bool(config.return_dict_in_generate)
         samples = wanted if config.do_sample else 1
         config.num_return_sequences = config.num_beams if config.num_beams > 1 else samples
         config.return_dict_in_generate = False
-        read = self.rag.read(contexts, reuse=True)
+        n_docs = contexts.doc_scores.shape[1]
+        if model_kwargs.get("prefix_allowed_tokens_fn") is not None:
+            model_kwargs["prefix_allowed_tokens_fn"] = _per_question(
+                model_kwargs["prefix_allowed_tokens_fn"], n_docs
+            )
+        read = encoder_outputs or self.rag.read(contexts, reuse=True)
         sequences = self.search(
             read,
             contexts.doc_scores.new_zeros(len(read), 1),  # under each passage, a mixture of that one alone
@@ -154,14 +158,12 @@ class RagSequenceForGeneration(MixtureGeneration):
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
-        n_questions, n_docs = contexts.doc_scores.shape
         deduplicate = self.config.do_deduplication if do_deduplication is None else do_deduplication
         hypotheses = collect(
             sequences,
-            n_questions,
+            contexts.doc_scores > float("-inf"),
             config.pad_token_id,
             config.eos_token_id,
-            n_docs=n_docs,
             deduplicate=deduplicate,
         )
         scores = self._score(read, contexts.doc_scores, hypotheses, decoding)
@@ -232,3 +234,10 @@ class RagSequenceForGeneration(MixtureGeneration):
             begins = (hypotheses.token_ids[..., 1] == bos) | ~hypotheses.exists  # (B, C)
             scored[..., 0] &= ~begins.all(1, keepdim=True)
         return scored
+
+
+def _per_question(
+    allowed: Callable[[int, Tensor], list[int]], n_docs: int
+) -> Callable[[int, Tensor], list[int]]:
+    """A ``prefix_allowed_tokens_fn`` that is asked by question, for a search whose rows are (B*K)."""
+    return lambda row, tokens: allowed(row // n_docs, tokens)

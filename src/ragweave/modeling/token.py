@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from ragweave.marginalization import Targets, group_by_question, token_log_marginals, token_nll
+from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import MixtureGeneration, encoder_view
 
 
@@ -86,6 +87,7 @@ class RagTokenForGeneration(MixtureGeneration):
         context_attention_mask: Tensor | None = None,
         doc_scores: Tensor | None = None,
         n_docs: int | None = None,
+        encoder_outputs: EncodedContexts | None = None,
         generation_config: GenerationConfig | None = None,
         logits_processor: LogitsProcessorList | None = None,
         stopping_criteria: StoppingCriteriaList | None = None,
@@ -103,6 +105,7 @@ class RagTokenForGeneration(MixtureGeneration):
             context_attention_mask: Their mask, (B*K, S).
             doc_scores: Scaled passage scores, (B, K).
             n_docs: K; from ``doc_scores`` or the configuration where left out.
+            encoder_outputs: The given contexts as `RagModel.read` read them with ``reuse``.
             generation_config: How to decode.
             logits_processor: Processors beside those of the configuration.
             stopping_criteria: Criteria beside those of the configuration.
@@ -119,13 +122,14 @@ class RagTokenForGeneration(MixtureGeneration):
         contexts = self.rag.contexts_for(
             input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
         )
-        self.generation_config = self._generation_defaults()
+        config = self._merged_generation_config(generation_config)
+        model_kwargs = config.update(**kwargs)
         return self.search(
-            self.rag.read(contexts, reuse=True),
+            encoder_outputs or self.rag.read(contexts, reuse=True),
             contexts.doc_scores,
             encoder_view(contexts.context_input_ids, contexts.doc_scores.shape[1]),
-            generation_config=generation_config,
+            generation_config=config,
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
-            **kwargs,
+            **model_kwargs,
         )

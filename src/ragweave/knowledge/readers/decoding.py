@@ -1,0 +1,69 @@
+"""Bytes to text: UTF-8 and nothing else, with the place of what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ragweave.errors import SourceError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_text(path: Path) -> str:
+    r"""Read a whole file of UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its text, with line ends as ``\n``.
+
+    Raises:
+        SourceError: The file cannot be read, or is not UTF-8 text.
+    """
+    return "".join(line for _, line in read_lines(path)).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Read a file of UTF-8 line by line.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The line's number, from 1 on, and the line with its end.
+
+    Raises:
+        SourceError: The file cannot be read, or is not UTF-8 text.
+    """
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                yield number, _decode(path, raw, offset)
+                offset += len(raw)
+    except OSError as error:
+        raise SourceError(
+            f"The file {path} cannot be read ({error.strerror}): check that it exists and its permissions."
+        ) from error
+
+
+def _decode(path: Path, raw: bytes, offset: int) -> str:
+    """Decode one line, which begins ``offset`` bytes into the file."""
+    mark = len(_BYTE_ORDER_MARK) if offset == 0 and raw.startswith(_BYTE_ORDER_MARK) else 0
+    try:
+        line = raw[mark:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"The file {path} is not UTF-8 text: byte {raw[mark + error.start]:#04x} at offset "
+            f"{offset + mark + error.start} cannot be decoded. Save it as UTF-8 "
+            "(for instance: iconv -f LATIN1 -t UTF-8 old > new) or leave it out."
+        ) from error
+    if "\0" in line:
+        position = offset + raw.index(b"\0")
+        raise SourceError(
+            f"The file {path} is not text: there is a zero byte at offset {position}. "
+            "Save it as UTF-8 text or leave it out."
+        )
+    return line

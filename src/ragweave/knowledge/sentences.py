@@ -1,0 +1,83 @@
+"""A light sentence splitter: rules, no model, any language that ends its sentences by punctuation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# Words whose full stop does not end a sentence.
+_ABBREVIATIONS = frozenset(
+    """mr mrs ms dr prof st sr jr rev hon gov sen rep gen col lt sgt capt cmdr adm maj pres messrs
+    vs cf eg ie e.g i.e viz al approx ca est no nos fig figs eq vol vols pp ed eds ch sec art cap
+    jan feb mar apr jun jul aug sep sept oct nov dec mt ft inc ltd co corp bros dept univ
+    bzw z.b d.h usw nr str""".split()  # noqa: SIM905
+)
+_ENDS = re.compile(
+    r"""(?P<mark>[.!?…]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no small letter
+      | [。！？]+["'”’」』）]*                                              # scripts without spaces""",  # noqa: RUF001
+    re.VERBOSE,
+)
+_LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")  # noqa: RUF001
+_PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
+# What begins something new though no sentence has ended: a heading, an item of a list, a row of a table,
+# "Capital: Lima".
+_NEW_ITEM = re.compile(r"[ \t]*(?:#{1,6} |[-*+•–] |\d{1,3}[.)] |\||>|[A-Z][\w /()'-]{0,40}: )")  # noqa: RUF001
+
+
+def blocks(text: str) -> Iterator[list[str]]:
+    """Split a text into blocks of sentences: paragraphs, items of lists, headings, "Field: value" lines.
+
+    Args:
+        text: Any text. A line break alone is a mere space, as in text that was wrapped to a width.
+
+    Yields:
+        The sentences of a block, with single spaces for all white space; never an empty list.
+    """
+    for paragraph in _PARAGRAPHS.split(text):
+        for item in _items(paragraph):
+            if sentences := list(_sentences(item)):
+                yield sentences
+
+
+def _items(paragraph: str) -> Iterator[str]:
+    """Split a paragraph where a line begins something new."""
+    item: list[str] = []
+    for line in paragraph.split("\n"):
+        if item and (_NEW_ITEM.match(line) or (len(item) == 1 and _is_heading(item[0], line))):
+            yield " ".join(item)
+            item = []
+        item.append(line)
+    yield " ".join(item)
+
+
+def _is_heading(line: str, following: str) -> bool:
+    """Whether a line is a heading rather than the beginning of wrapped text."""
+    line = line.strip()
+    if line.startswith("#"):
+        return True
+    return len(line) < 60 and line[-1:].isalnum() and following.lstrip()[:1].isupper()
+
+
+def _sentences(item: str) -> Iterator[str]:
+    """Split one run of text at the ends of its sentences."""
+    text = " ".join(item.split())
+    start = 0
+    for end in _ENDS.finditer(text):
+        if end["mark"] == "." and _is_abbreviation(text[start : end.start()]):
+            continue
+        yield text[start : end.end()].strip()
+        start = end.end()
+    if rest := text[start:].strip():
+        yield rest
+
+
+def _is_abbreviation(before: str) -> bool:
+    """Whether the full stop after this text belongs to its last word."""
+    found = _LAST_WORD.search(before)
+    if found is None:
+        return False
+    word = found[0]
+    if word.lower() in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d_]\.)*[^\W\d_]", word):
+        return True  # "Dr", "e.g", "J", "U.S"
+    # "1. Foo": the number of a list's item, when nothing stands before it.
+    return word.isdigit() and found.start() == 0

@@ -1,0 +1,108 @@
+"""Putting a pipeline's parts together from a name and a knowledge base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragweave.encoding import TextEncoder, compute_dtype
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
+from ragweave.knowledge.base import KnowledgeBase
+
+if TYPE_CHECKING:
+    import torch
+
+    from ragweave.encoding import EncoderDtype
+    from ragweave.modeling.generation import MixtureGeneration
+    from ragweave.pipeline import Formulation
+    from ragweave.retrieval.retriever import RagRetriever
+
+Parts = tuple["MixtureGeneration", "RagRetriever", TextEncoder]
+
+
+def load_pipeline_parts(
+    name_or_path: str | Path,
+    knowledge_base: str | Path | KnowledgeBase,
+    *,
+    formulation: Formulation | None,
+    dtype: EncoderDtype,
+    device: str | None,
+) -> Parts:
+    """Model, retriever and question encoder for `RagPipeline.from_pretrained`; arguments and errors as there."""
+    from ragweave import embedded
+
+    if formulation not in (None, "token", "sequence"):
+        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
+    base = (
+        knowledge_base
+        if isinstance(knowledge_base, KnowledgeBase)
+        else KnowledgeBase.open(Path(knowledge_base))
+    )
+    load = _embedded_parts if str(name_or_path) == embedded.NAME else _saved_parts
+    return load(str(name_or_path), base, formulation, compute_dtype(dtype, device), device)
+
+
+def _embedded_parts(
+    name: str, base: KnowledgeBase, formulation: Formulation | None, dtype: torch.dtype, device: str | None
+) -> Parts:
+    from transformers import AutoTokenizer
+
+    from ragweave import embedded
+    from ragweave.configuration import RagConfig
+    from ragweave.retrieval.retriever import RagRetriever
+
+    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
+    base.check_encoder(encoder)
+    generator = embedded.load_generator(dtype=dtype)
+    config = RagConfig.from_question_encoder_generator_configs(
+        encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
+    )
+    model = _model_class(formulation or "token")(config, encoder.model, generator).eval()
+    if device is not None:
+        model.to(device)
+    tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
+    return model, RagRetriever(config, encoder.tokenizer, tokenizer, index=base.as_index()), encoder
+
+
+def _saved_parts(
+    name: str, base: KnowledgeBase, formulation: Formulation | None, dtype: torch.dtype, device: str | None
+) -> Parts:
+    from ragweave.configuration import RagConfig
+    from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.tokenization import RagTokenizer
+
+    try:
+        config = RagConfig.from_pretrained(name)
+        tokenizer = RagTokenizer.from_pretrained(name, config=config)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
+            f"tokenizers, or a name on the hub ({str(error).splitlines()[0]})."
+        ) from error
+    if formulation is None:
+        formulation = "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
+    model: Any = _model_class(formulation).from_pretrained(name, config=config).eval()
+    model.rag.generator.to(dtype)
+    if device is not None:
+        model.to(device)
+    encoder = TextEncoder(
+        model=model.question_encoder,
+        tokenizer=tokenizer.question_encoder,
+        name=name,
+        pooling=model.rag.question_pooling,
+        normalize=config.question_encoder_normalize,
+    )
+    # A question encoder may have been trained while the passages' stayed as it was: only the size must agree.
+    if encoder.dimension != base.manifest.dimension:
+        raise KnowledgeBaseError(
+            f"The question encoder of '{name}' makes vectors of dimension {encoder.dimension}, but the knowledge "
+            f"base holds {base.manifest.dimension}: build it with the passage encoder that belongs to this model."
+        )
+    return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=base.as_index()), encoder
+
+
+def _model_class(formulation: Formulation) -> Any:
+    from ragweave.modeling.sequence import RagSequenceForGeneration
+    from ragweave.modeling.token import RagTokenForGeneration
+
+    return RagTokenForGeneration if formulation == "token" else RagSequenceForGeneration

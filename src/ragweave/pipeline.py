@@ -1,0 +1,295 @@
+"""RagPipeline: questions in, answers with their provenance out.
+
+The one object that the command line, the service and notebooks use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from ragweave.errors import ConfigurationError, QuestionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ragweave.encoding import EncoderDtype, TextEncoder
+    from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.modeling.generation import MixtureGeneration
+    from ragweave.retrieval.retriever import RagRetriever
+
+Formulation = Literal["token", "sequence"]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedPassage:
+    """A passage that an answer was made from.
+
+    Attributes:
+        id: The passage's id in the knowledge base.
+        title: Its title.
+        text: Its text.
+        source: What it was read from.
+        doc_score: Its scaled inner product with the question: the logit of p(z|x).
+        posterior: p(z | x, y), how much it counted for the answer; the posteriors of an answer sum to one.
+    """
+
+    id: str
+    title: str
+    text: str
+    source: str
+    doc_score: float
+    posterior: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and where it came from.
+
+    Attributes:
+        question: The question, as it was asked.
+        answer: The answer.
+        score: log p(y|x), natural logarithm.
+        passages: What it was made from, by falling posterior.
+    """
+
+    question: str
+    answer: str
+    score: float
+    passages: tuple[RetrievedPassage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain dictionaries and lists, ready for JSON."""
+        return {**asdict(self), "passages": [asdict(passage) for passage in self.passages]}
+
+
+class RagPipeline:
+    """Answers questions from a knowledge base.
+
+    Args:
+        model: RAG-Token or RAG-Sequence.
+        retriever: Retriever over the knowledge base; its documents carry "id" and "source" beside the texts.
+        encoder: Encoder of the questions.
+
+    Example:
+        ```python
+        pipeline = RagPipeline.from_pretrained("embedded", knowledge_base="kb")
+        answer = pipeline("What is the capital of Mongolia?")
+        print(answer.answer, answer.passages[0].title)
+        ```
+    """
+
+    def __init__(self, model: MixtureGeneration, retriever: RagRetriever, encoder: TextEncoder) -> None:
+        self.model = model
+        self.retriever = retriever
+        self.encoder = encoder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "embedded",
+        *,
+        knowledge_base: str | Path | KnowledgeBase,
+        formulation: Formulation | None = None,
+        dtype: EncoderDtype = "auto",
+        device: str | None = None,
+    ) -> RagPipeline:
+        """Load a model and open the knowledge base that it answers from.
+
+        Args:
+            name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
+            knowledge_base: Folder of a knowledge base, or one that is open.
+            formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
+            dtype: Type that the generator computes in; "auto" is bfloat16 where the processor has it.
+            device: Where to compute, such as ``"cuda"``.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            KnowledgeBaseError: There is no such knowledge base, or it is damaged.
+            EncoderMismatchError: The knowledge base was embedded with another encoder.
+            ConfigurationError: ``formulation`` or ``dtype`` is none of the known words.
+        """
+        from ragweave.loading import load_pipeline_parts
+
+        return cls(
+            *load_pipeline_parts(
+                name_or_path, knowledge_base, formulation=formulation, dtype=dtype, device=device
+            )
+        )
+
+    @overload
+    def __call__(self, questions: str, **options: Any) -> Answer: ...
+
+    @overload
+    def __call__(self, questions: Sequence[str], **options: Any) -> list[Answer]: ...
+
+    def __call__(self, questions: str | Sequence[str], **options: Any) -> Answer | list[Answer]:
+        """Answer one question, or several in their order.
+
+        Args:
+            questions: A question, or a sequence of them.
+            **options: Arguments of `stream`.
+
+        Returns:
+            An `Answer` for a string, a list of them for a sequence.
+
+        Raises:
+            QuestionError: A question is empty, or longer than the encoder reads.
+            ConfigurationError: An option has a value that cannot work.
+        """
+        if isinstance(questions, str):
+            return next(answer for _, answer in self.stream([questions], **options))
+        answers: list[Answer | None] = [None] * len(questions)
+        for place, answer in self.stream(questions, **options):
+            answers[place] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def stream(
+        self,
+        questions: Sequence[str],
+        *,
+        n_docs: int | None = None,
+        num_beams: int = 1,
+        max_new_tokens: int = 32,
+        batch_size: int = 8,
+        extractive: bool = False,
+        progress: Callable[[int], None] | None = None,
+        **generate_options: Any,
+    ) -> Iterator[tuple[int, Answer]]:
+        """Answer questions batch by batch, those of like lengths together.
+
+        Args:
+            questions: The questions.
+            n_docs: K, passages per question; the model's default where left out.
+            num_beams: R, beams per question (RAG-Token) or per passage (RAG-Sequence).
+            max_new_tokens: The longest answer, in tokens.
+            batch_size: Questions answered together.
+            extractive: Let answers be runs of words of the passages, and nothing else.
+            progress: Called after every batch with how many more questions are answered.
+            **generate_options: Handed on to the model's ``generate``.
+
+        Yields:
+            A question's place in ``questions`` and its answer.
+
+        Raises:
+            QuestionError: A question is empty, or longer than the encoder reads.
+            ConfigurationError: An option has a value that cannot work.
+        """
+        for name, value in (("n_docs", n_docs), ("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+        lengths = [self._checked_length(question) for question in questions]
+        order = sorted(range(len(questions)), key=lambda place: lengths[place])
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            asked = [questions[place].strip() for place in places]
+            answers = self._answer(
+                asked,
+                self.encoder.encode(asked),
+                n_docs=min(n_docs or self.model.config.n_docs, max(self._n_passages(), 1)),
+                extractive=extractive,
+                num_beams=num_beams,
+                max_new_tokens=max_new_tokens,
+                **generate_options,
+            )
+            yield from zip(places, answers, strict=True)
+            if progress is not None:
+                progress(len(places))
+
+    def _n_passages(self) -> int:
+        return (
+            len(self.retriever.index)
+            if hasattr(self.retriever.index, "__len__")
+            else self.model.config.n_docs
+        )
+
+    def _checked_length(self, question: str) -> int:
+        """A question's length in tokens of the encoder."""
+        if not question.strip():
+            raise QuestionError("The question is empty; ask something.")
+        length = self.encoder.token_count(question)
+        if self.encoder.max_length is not None and length > self.encoder.max_length:
+            raise QuestionError(
+                f"The question has {length} tokens, but the encoder reads {self.encoder.max_length}: ask a shorter "
+                f"one. It begins {question.strip()[:60]!r}."
+            )
+        return length
+
+    def _answer(
+        self, questions: list[str], vectors: NDArray[Any], *, n_docs: int, extractive: bool, **options: Any
+    ) -> list[Answer]:
+        """Retrieve, read the contexts once, generate from them, and find out where the answers came from."""
+        import torch
+
+        from ragweave.modeling.contexts import trim_right
+        from ragweave.outputs import RetrievedContexts
+        from ragweave.provenance import explain
+
+        device = self.model.device
+        with torch.inference_mode():
+            passage_vectors, rows, docs = self.retriever.retrieve(vectors, n_docs)
+            input_ids, mask = self.retriever.postprocess_docs(
+                docs, questions, None, n_docs, return_tensors="pt", padding="longest"
+            )
+            input_ids, mask = trim_right(input_ids.to(device), mask.to(device))
+            scores = self.model.rag.score_passages(
+                torch.from_numpy(vectors), torch.from_numpy(passage_vectors)
+            )
+            scores = scores.masked_fill(torch.from_numpy(rows) < 0, float("-inf")).to(device)
+            contexts = RetrievedContexts(
+                context_input_ids=input_ids, context_attention_mask=mask, doc_scores=scores
+            )
+            read = self.model.rag.read(contexts, reuse=True)
+            if extractive:
+                options["prefix_allowed_tokens_fn"] = self._spans_only(docs, rows, n_docs)
+            sequences = self.model.generate(**contexts, encoder_outputs=read, **options)
+            provenance = explain(self.model, read, scores, sequences)
+        texts = self.retriever.generator_tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
+        return [
+            Answer(
+                question=question,
+                answer=text.strip(),
+                score=float(provenance.log_likelihood[b]),
+                passages=_passages(docs[b], rows[b], scores[b].tolist(), provenance.posterior[b].tolist()),
+            )
+            for b, (question, text) in enumerate(zip(questions, texts, strict=True))
+        ]
+
+    def _spans_only(
+        self, docs: list[dict[str, Any]], rows: NDArray[Any], n_docs: int
+    ) -> Callable[..., list[int]]:
+        from ragweave.decoding.extractive import PassageSpans, spans_only
+        from ragweave.modeling.sequence import RagSequenceForGeneration
+
+        spans = [
+            PassageSpans(
+                [*doc["text"], *doc["title"]],
+                self.retriever.generator_tokenizer,
+                eos_token_id=self.model.rag.eos_token_id,
+            )
+            for doc in docs
+        ]
+        if isinstance(self.model, RagSequenceForGeneration):  # it searches under each passage on its own
+            spans = [own for own in spans for _ in range(n_docs)]
+        return spans_only(spans)
+
+
+def _passages(
+    doc: dict[str, Any], rows: NDArray[Any], scores: list[float], posteriors: list[float]
+) -> tuple[RetrievedPassage, ...]:
+    """The passages that are there, by falling posterior."""
+    found = [
+        RetrievedPassage(
+            id=str(doc["id"][k]) if "id" in doc else str(row),
+            title=doc["title"][k],
+            text=doc["text"][k],
+            source=doc["source"][k] if "source" in doc else "",
+            doc_score=scores[k],
+            posterior=posteriors[k],
+        )
+        for k, row in enumerate(rows)
+        if row >= 0
+    ]
+    return tuple(sorted(found, key=lambda passage: -passage.posterior))

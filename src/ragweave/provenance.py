@@ -1,0 +1,77 @@
+"""Which passages an answer came from: posteriors over passages, per answer and per token.
+
+Notation used for tensor shapes
+    B questions, K passages per question, T answer tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ragweave.marginalization import (
+    answer_posterior,
+    prefix_posteriors,
+    scored_positions,
+    sequence_log_likelihood,
+    sequence_posterior,
+    target_log_probs,
+    token_log_likelihood,
+    token_posteriors,
+)
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generators import DecodeOptions
+from ragweave.modeling.token import RagTokenForGeneration
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How much each passage counted for B answers.
+
+    Attributes:
+        log_likelihood: log p(y|x) under the model's formulation, (B,).
+        posterior: p(z | x, y), (B, K). RAG-Sequence: the passage that explains the whole answer. RAG-Token,
+            which draws a passage for every token: the mean of the tokens' posteriors. Rows sum to one.
+        token_posteriors: p(z | x, y_<=t), (B, K, T).
+        scored: Which tokens belong to the answer, bool, (B, T).
+    """
+
+    log_likelihood: Tensor
+    posterior: Tensor
+    token_posteriors: Tensor
+    scored: Tensor
+
+
+@torch.no_grad()
+def explain(
+    model: MixtureGeneration, read: EncodedContexts, doc_scores: Tensor, sequences: Tensor
+) -> Provenance:
+    """Compute where B answers came from, in one pass over contexts that were read for generating them.
+
+    Args:
+        model: The model that answered.
+        read: B*K contexts that were read.
+        doc_scores: Scaled passage scores, (B, K).
+        sequences: The answers as `generate` returned them, (B, 1+T), start token first.
+
+    Returns:
+        The provenance.
+    """
+    n_questions, n_docs = doc_scores.shape
+    targets = sequences[:, 1:]
+    scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
+    rows = sequences[:, None, :-1].expand(-1, n_docs, -1).reshape(n_questions * n_docs, -1)
+    logits = model.rag.adapter.decode(read, rows, options=DecodeOptions()).logits
+    log_probs = target_log_probs(logits.view(n_questions, n_docs, *logits.shape[1:]), targets)  # (B, K, T)
+    per_token = token_posteriors(log_probs, doc_scores)
+    if isinstance(model, RagTokenForGeneration):
+        likelihood = token_log_likelihood(log_probs, scored, doc_scores)
+        posterior = answer_posterior(per_token, scored)
+    else:
+        likelihood = sequence_log_likelihood(log_probs, scored, doc_scores)
+        posterior = sequence_posterior(log_probs, scored, doc_scores)
+        per_token = prefix_posteriors(log_probs, scored, doc_scores)
+    return Provenance(likelihood, posterior, per_token, scored)

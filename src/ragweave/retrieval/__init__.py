@@ -1,0 +1,1 @@
+"""From question vectors to passages and contexts. Nothing here loads torch or knows models."""

@@ -1,0 +1,292 @@
+"""RagRetriever: from question vectors to the generator's contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
+from ragweave.retrieval.contexts import ContextTemplate, fit, token_ids
+from ragweave.retrieval.dataset import INDEX_COLUMN, DatasetIndex
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from datasets import Dataset
+    from numpy.typing import NDArray
+    from transformers import BatchEncoding
+
+    from ragweave.configuration import RagConfig
+    from ragweave.retrieval.protocol import Index
+
+DATASET_FOLDER = "hf_dataset"
+INDEX_FILE = "hf_dataset_index.faiss"
+
+
+class RagRetriever:
+    """Finds passages for question vectors and makes the generator's contexts from them.
+
+    Args:
+        config: The model's configuration; says which index to build where none is given.
+        question_encoder_tokenizer: Tokenizer that the questions were tokenized with.
+        generator_tokenizer: The generator's tokenizer.
+        index: Any object with the methods of `Index`.
+        init_retrieval: Load the index now, and not at the first search.
+
+    Raises:
+        IndexDataError: The index that the configuration names cannot be opened.
+
+    Example:
+        ```python
+        retriever = RagRetriever.from_pretrained("facebook/rag-token-nq", indexed_dataset=dataset)
+        model = RagTokenForGeneration.from_pretrained("facebook/rag-token-nq", retriever=retriever)
+        ```
+    """
+
+    def __init__(
+        self,
+        config: RagConfig,
+        question_encoder_tokenizer: Any,
+        generator_tokenizer: Any,
+        index: Index | None = None,
+        init_retrieval: bool = True,
+    ) -> None:
+        self.config = config
+        self.question_encoder_tokenizer = question_encoder_tokenizer
+        self.generator_tokenizer = generator_tokenizer
+        self.ctx_encoder_tokenizer: Any = None
+        self.index = index if index is not None else build_index(config)
+        if init_retrieval:
+            self.init_retrieval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        retriever_name_or_path: str | PathLike[str],
+        indexed_dataset: Dataset | None = None,
+        *,
+        config: RagConfig | None = None,
+        index: Index | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a retriever from a RAG model's folder or hub name.
+
+        Args:
+            retriever_name_or_path: Folder or name with the configuration and both tokenizers.
+            indexed_dataset: Passages with a FAISS index, used instead of the configuration's.
+            config: Configuration to use instead of the saved one.
+            index: Any index, used instead of the configuration's.
+            **kwargs: Fields of RagConfig to change, such as ``index_name`` and ``passages_path``.
+        """
+        from ragweave.configuration import RagConfig
+        from ragweave.tokenization import RagTokenizer
+
+        if config is None:
+            config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
+            _resolve_paths(config, Path(retriever_name_or_path))
+        tokenizer = RagTokenizer.from_pretrained(retriever_name_or_path, config=config)
+        if indexed_dataset is not None:
+            config.index_name = "custom"
+            index = DatasetIndex(config.retrieval_vector_size, indexed_dataset)
+        return cls(config, tokenizer.question_encoder, tokenizer.generator, index=index)
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+        """Save configuration, tokenizers and, of a data set index, passages and vectors.
+
+        Paths in the saved configuration are relative to the folder, so the folder can be moved.
+        """
+        import copy
+
+        import faiss
+
+        from ragweave.tokenization import RagTokenizer
+
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = copy.deepcopy(self.config)
+        if isinstance(self.index, DatasetIndex):
+            self.index.init_index()
+            dataset = self.index.dataset
+            if INDEX_COLUMN in dataset.list_indexes():
+                dataset = dataset.select_columns(dataset.column_names)  # a twin that may go without its index
+                dataset.drop_index(INDEX_COLUMN)
+            dataset.save_to_disk(str(folder / DATASET_FOLDER))
+            faiss.write_index(self.index.faiss_index, str(folder / INDEX_FILE))
+            config.index_name, config.passages_path, config.index_path = "custom", DATASET_FOLDER, INDEX_FILE
+        config.save_pretrained(folder)
+        RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(folder)
+
+    def init_retrieval(self) -> None:
+        """Load the index, if that has not been done."""
+        if not self.index.is_initialized():
+            self.index.init_index()
+
+    def set_ctx_encoder_tokenizer(self, ctx_encoder_tokenizer: Any) -> None:
+        """Return tokenised passages too, for training the context encoder."""
+        self.ctx_encoder_tokenizer = ctx_encoder_tokenizer
+
+    @property
+    def return_tokenized_docs(self) -> bool:
+        """Whether tokenised passages are returned."""
+        return self.ctx_encoder_tokenizer is not None
+
+    def retrieve(
+        self, question_hidden_states: NDArray[np.float32], n_docs: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[dict[str, Any]]]:
+        """Find K passages for each of B questions, ``retrieval_batch_size`` questions at a time.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+
+        Returns:
+            Passage vectors, (B, K, D); their row numbers, (B, K), -1 where the index has fewer; and B
+            dictionaries of lists with their titles and texts.
+        """
+        self.init_retrieval()
+        size = self.config.retrieval_batch_size
+        slices = [
+            question_hidden_states[at : at + size] for at in range(0, len(question_hidden_states), size)
+        ]
+        found = [self.index.get_top_docs(some, n_docs) for some in slices]
+        doc_ids = np.concatenate([np.asarray(ids) for ids, _ in found])
+        vectors = np.concatenate([np.asarray(vectors) for _, vectors in found])
+        return vectors, doc_ids, self.index.get_doc_dicts(doc_ids)
+
+    def postprocess_docs(
+        self,
+        docs: Sequence[dict[str, Any]],
+        input_strings: Sequence[str],
+        prefix: str | None,
+        n_docs: int,
+        return_tensors: str | None = None,
+        *,
+        padding: bool | Literal["longest", "max_length"] = "max_length",
+    ) -> tuple[Any, Any]:
+        """Make the generator's contexts.
+
+        Args:
+            docs: B dictionaries of lists of K titles and texts.
+            input_strings: B questions.
+            prefix: Text before every context; the configuration's where left out.
+            n_docs: K.
+            return_tensors: "pt", "np" or none for lists.
+            padding: "max_length" pads to ``max_combined_length``, "longest" to the longest context.
+
+        Returns:
+            Token ids and attention mask, (B*K, S).
+
+        Raises:
+            QuestionError: A question alone is longer than ``max_combined_length``.
+        """
+        config = self.config
+        template = ContextTemplate(
+            prefix=prefix if prefix is not None else config.prefix or "",
+            title_sep=config.title_sep,
+            doc_sep=config.doc_sep,
+            answer_sep=getattr(config, "answer_sep", ""),
+        )
+        passages = [(doc["title"][k], doc["text"][k]) for doc in docs for k in range(n_docs)]
+        questions = [question for question in input_strings for _ in range(n_docs)]
+        contexts = fit(
+            template, passages, questions, token_ids(self.generator_tokenizer), config.max_combined_length
+        )
+        encoded = self.generator_tokenizer(
+            contexts,
+            max_length=config.max_combined_length,
+            padding=padding,
+            truncation=True,
+            return_tensors=return_tensors,
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    def __call__(
+        self,
+        question_input_ids: Any,
+        question_hidden_states: NDArray[np.float32],
+        prefix: str | None = None,
+        n_docs: int | None = None,
+        return_tensors: str | None = None,
+        *,
+        question_strings: Sequence[str] | None = None,
+        padding: bool | Literal["longest", "max_length"] = "max_length",
+    ) -> BatchEncoding:
+        """Retrieve passages for B questions and make contexts from them.
+
+        Args:
+            question_input_ids: Question tokens, (B, S), decoded to find the question's text.
+            question_hidden_states: Question vectors, (B, D).
+            prefix: Text before every context.
+            n_docs: K; ``config.n_docs`` where left out.
+            return_tensors: "pt", "np" or none for lists.
+            question_strings: The questions as the user wrote them, used instead of decoding.
+            padding: "max_length" pads to ``max_combined_length``, "longest" to the longest context.
+
+        Returns:
+            ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``, (B, K, D);
+            ``doc_ids``, (B, K), -1 for a passage that is not there; and with a context encoder's tokenizer
+            ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
+        """
+        from transformers import BatchEncoding
+
+        n_docs = n_docs if n_docs is not None else self.config.n_docs
+        if question_strings is None:
+            question_strings = self.question_encoder_tokenizer.batch_decode(
+                question_input_ids, skip_special_tokens=True
+            )
+        if len(question_strings) != len(question_hidden_states):
+            raise QuestionError(
+                f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question vectors."
+            )
+        vectors, doc_ids, docs = self.retrieve(np.asarray(question_hidden_states), n_docs)
+        context_input_ids, context_attention_mask = self.postprocess_docs(
+            docs, question_strings, prefix, n_docs, return_tensors=return_tensors, padding=padding
+        )
+        result = {
+            "context_input_ids": context_input_ids,
+            "context_attention_mask": context_attention_mask,
+            "retrieved_doc_embeds": vectors,
+            "doc_ids": doc_ids,
+        }
+        if self.ctx_encoder_tokenizer is not None:
+            tokenized = self.ctx_encoder_tokenizer(
+                [title for doc in docs for title in doc["title"]],
+                [text for doc in docs for text in doc["text"]],
+                truncation=True,
+                padding="longest",
+                return_tensors=return_tensors,
+            )
+            result["tokenized_doc_ids"] = tokenized["input_ids"]
+            result["tokenized_doc_attention_mask"] = tokenized["attention_mask"]
+        return BatchEncoding(result, tensor_type=return_tensors)
+
+
+def build_index(config: RagConfig) -> Index:
+    """The index that a configuration names.
+
+    Raises:
+        IndexDataError: It cannot be opened.
+        ConfigurationError: ragweave cannot open indexes of that name yet.
+    """
+    if config.index_name == "custom":
+        return DatasetIndex.load_from_disk(
+            config.retrieval_vector_size, config.passages_path, config.index_path
+        )
+    raise ConfigurationError(
+        f"index_name={config.index_name!r} cannot be opened by this version: use index_name='custom' with "
+        "passages_path and index_path, or pass indexed_dataset= or index=."
+    )
+
+
+def _resolve_paths(config: RagConfig, folder: Path) -> None:
+    """Paths in a saved configuration are relative to its folder."""
+    for name in ("passages_path", "index_path"):
+        value = getattr(config, name)
+        if value is not None and not Path(value).is_absolute() and (folder / value).exists():
+            setattr(config, name, str(folder / value))
+
+
+__all__ = ["IndexDataError", "RagRetriever", "build_index"]

@@ -1,0 +1,51 @@
+"""Vectors on their way into and out of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ragweave.errors import IndexDataError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -> None:
+    """Check that question vectors fit the index.
+
+    Raises:
+        ShapeError: They are not a matrix.
+        IndexDataError: They are of another dimension than the index.
+    """
+    shape = question_hidden_states.shape
+    if len(shape) != 2:
+        raise ShapeError(f"question_hidden_states has shape {shape}; expected (B, {dimension}).")
+    if shape[1] != dimension:
+        raise IndexDataError(
+            f"question_hidden_states has shape {shape}, but the index holds vectors of dimension {dimension}: "
+            "use the question encoder that belongs to the encoder of the passages."
+        )
+
+
+def vectors_of_rows(
+    rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], NDArray[np.float32]], dimension: int
+) -> NDArray[np.float32]:
+    """Gather passage vectors, each row once, zeros for missing passages.
+
+    Args:
+        rows: Row numbers, (B, K), -1 for none.
+        look_up: Gives the vectors, (M, D), of M distinct row numbers in rising order.
+        dimension: D.
+
+    Returns:
+        Vectors, (B, K, D).
+    """
+    vectors = np.zeros((*rows.shape, dimension), dtype=np.float32)
+    present = rows >= 0
+    if present.any():
+        distinct, inverse = np.unique(rows[present], return_inverse=True)
+        vectors[present] = np.asarray(look_up(distinct), dtype=np.float32)[inverse]
+    return vectors

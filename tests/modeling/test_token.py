@@ -1,0 +1,377 @@
+"""RAG-Token: the mixture, its decoding by transformers' loops, and what those loops are given."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from support import direct, models
+from support.models import CAUSAL, GENERATORS, SEQ2SEQ, rag_model, shared_model
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from ragweave import RagTokenForGeneration, RetrievAugLMMarginOutput
+
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
+
+everywhere = pytest.mark.parametrize("generator", GENERATORS)
+
+
+def token_model(generator: str = "bart") -> Any:
+    return shared_model("token", generator)
+
+
+def one_at_a_time(model: Any, given: dict[str, Tensor], **options: Any) -> list[list[int]]:
+    """Answers without trailing padding, each question decoded alone."""
+    rows = [
+        model.generate(**models.one_question(given, q), **options) for q in range(len(given["doc_scores"]))
+    ]
+    return [cut(row, model) for found in rows for row in found.tolist()]
+
+
+def cut(row: list[int], model: Any) -> list[int]:
+    if model.rag.eos_token_id in row[1:]:
+        return row[: row.index(model.rag.eos_token_id, 1) + 1]
+    return row
+
+
+# Logits.
+
+
+@everywhere
+def test_logits_are_the_generators_under_each_passage(generator: str) -> None:
+    model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
+    read[:, 0] = model.rag.decoder_start_token_id
+    with torch.no_grad():
+        logits = model(**given, decoder_input_ids=read).logits
+    assert logits.shape == (6, 4, models.VOCABULARY)
+    for question, passage in itertools.product(range(2), range(3)):
+        context = direct.context_of(given, question, passage)
+        expected = direct.next_token_log_probs(model, context, read[question].tolist())
+        got = logits[question * 3 + passage].double().log_softmax(-1)
+        assert torch.allclose(got, expected, atol=1e-4)
+
+
+@everywhere
+def test_marginalised_logits_are_the_mixture(generator: str) -> None:
+    model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
+    read[:, 0] = model.rag.decoder_start_token_id
+    with torch.no_grad():
+        output = model(**given, decoder_input_ids=read, do_marginalize=True)
+        flat = model(**given, decoder_input_ids=read).logits
+    assert output.logits.shape == (2, 4, models.VOCABULARY)
+    for question in range(2):
+        prior = direct.log_prior(given, question)
+        mixture = sum(
+            prior[k].exp()
+            * direct.next_token_log_probs(
+                model, direct.context_of(given, question, k), read[question].tolist()
+            ).exp()
+            for k in range(3)
+        )
+        assert torch.allclose(output.logits[question].double().exp(), mixture, atol=1e-5)
+    assert torch.allclose(model.marginalize(flat, given["doc_scores"]), output.logits, atol=1e-6)
+
+
+def test_configuration_marginalises_too() -> None:
+    given, read = models.contexts(), models.words(2, 4)
+    by_config = rag_model(RagTokenForGeneration, do_marginalize=True)(**given, decoder_input_ids=read)
+    assert by_config.logits.shape == (2, 4, models.VOCABULARY)
+
+
+def test_several_decoder_rows_per_question() -> None:
+    model, given, read = token_model(), models.contexts(), models.words(4, 5)  # R = 2
+    with torch.no_grad():
+        both = model(**given, decoder_input_ids=read, do_marginalize=True).logits
+        rows = [model(**given, decoder_input_ids=read[[r, 2 + r]], do_marginalize=True).logits for r in (0, 1)]
+    assert both.shape[0] == 4
+    assert torch.allclose(both[[0, 2]], rows[0], atol=1e-5)
+    assert torch.allclose(both[[1, 3]], rows[1], atol=1e-5)
+
+
+# Decoding.
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@everywhere
+def test_cached_decoding_equals_uncached(generator: str, beams: int) -> None:
+    model, given = token_model(generator), models.contexts()
+    options = {
+        "max_new_tokens": 8,
+        "num_beams": beams,
+        "num_return_sequences": beams,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+    }
+    cached, uncached = (model.generate(**given, **options, use_cache=flag) for flag in (True, False))
+    assert torch.equal(cached.sequences, uncached.sequences)
+    if beams > 1:
+        assert torch.allclose(cached.sequences_scores, uncached.sequences_scores, atol=1e-4)
+
+
+@everywhere
+def test_greedy_answers_are_the_argmax_of_the_mixture(generator: str) -> None:
+    model, given = token_model(generator), models.contexts(3)
+    answers = model.generate(**given, max_new_tokens=6)
+    for question, answer in enumerate(answers.tolist()):
+        assert cut(answer, model) == direct.greedy_token_answer(model, given, question, 6)
+
+
+@pytest.mark.parametrize("generator", ["llama", "gpt2", "t5", "bart"])
+def test_a_wide_beam_finds_the_best_answer_of_all(generator: str) -> None:
+    vocabulary, steps = 5, 3
+    model = rag_model(RagTokenForGeneration, generator, vocab_size=vocabulary, seed=3)
+    given = models.contexts(2, 3, 5, vocab_size=vocabulary)
+    found = model.generate(
+        **given,
+        max_new_tokens=steps,
+        num_beams=vocabulary**2,
+        length_penalty=0.0,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    end = model.rag.eos_token_id
+    answers = {
+        tokens[: tokens.index(end) + 1] if end in tokens else tokens
+        for tokens in itertools.product(range(vocabulary), repeat=steps)
+    }
+    for question in range(2):
+        scores = {
+            answer: direct.answer_log_likelihood("token", model, given, question, list(answer))
+            for answer in answers
+        }
+        best = max(scores, key=scores.__getitem__)
+        assert found.sequences_scores[question].item() == pytest.approx(scores[best], abs=1e-4)
+        assert tuple(cut(found.sequences[question].tolist(), model)[1 : len(best) + 1]) == best
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+@everywhere
+def test_batched_questions_equal_one_at_a_time(generator: str, beams: int) -> None:
+    model, given = token_model(generator), models.contexts(3)
+    together = model.generate(**given, max_new_tokens=7, num_beams=beams).tolist()
+    alone = one_at_a_time(model, given, max_new_tokens=7, num_beams=beams)
+    assert [cut(row, model) for row in together] == alone
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@everywhere
+def test_one_passage_gives_the_plain_generators_answers(generator: str, beams: int) -> None:
+    model, given = token_model(generator), models.contexts(3, 1, padding=None)
+    own = {"max_new_tokens": 6, "num_beams": beams}
+    ours = model.generate(**given, **own)
+    plain = model.generator.generate(
+        given["context_input_ids"],
+        attention_mask=given["context_attention_mask"],
+        pad_token_id=model.rag.filler_token_id,
+        **own,
+    )
+    if generator in CAUSAL:
+        plain, ours = plain[:, given["context_input_ids"].shape[1] :], ours[:, 1:]
+    assert torch.equal(ours, plain)
+
+
+def test_max_new_tokens_is_honoured() -> None:
+    model, given = token_model(), models.contexts()
+    for count in (1, 5, 8):
+        answers = model.generate(**given, max_new_tokens=count, min_new_tokens=count)
+        assert answers.shape == (2, count + 1)
+    assert model.generate(**given, max_length=4, min_length=4).shape == (2, 4)
+
+
+def test_sampling_follows_the_seed_and_returns_as_many_as_asked() -> None:
+    model, given = token_model("llama"), models.contexts()
+    draws = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        draws.append(model.generate(**given, do_sample=True, num_return_sequences=4, max_new_tokens=6))
+    assert draws[0].shape[0] == 8
+    assert torch.equal(draws[0], draws[1])
+    assert draws[0].shape != draws[2].shape or not torch.equal(draws[0], draws[2])
+    assert len({tuple(row) for row in draws[0].tolist()}) > 4
+
+
+def test_samples_are_drawn_from_the_mixture() -> None:
+    model, given = token_model("llama"), models.contexts(2)
+    torch.manual_seed(0)
+    count = 3000
+    drawn = model.generate(
+        **given, do_sample=True, num_return_sequences=count, max_new_tokens=1, top_k=0, top_p=1.0
+    )
+    with torch.no_grad():
+        start = drawn.new_full((2, 1), model.rag.decoder_start_token_id)
+        expected = model(**given, decoder_input_ids=start, do_marginalize=True).logits[:, 0].exp()
+    for question in range(2):
+        mine = drawn[question * count : (question + 1) * count, 1]
+        frequency = torch.bincount(mine, minlength=models.VOCABULARY) / count
+        assert (frequency - expected[question]).abs().max() < 0.04
+
+
+def test_beam_sampling_runs_with_and_without_cache() -> None:
+    model, given = token_model(), models.contexts()
+    answers = []
+    for flag in (True, False):
+        torch.manual_seed(0)
+        answers.append(
+            model.generate(**given, do_sample=True, num_beams=3, max_new_tokens=5, use_cache=flag).tolist()
+        )
+    assert answers[0] == answers[1]
+
+
+# What transformers' loops are given.
+
+
+class Collector(BaseStreamer):
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.ended = False
+
+    def put(self, value: Tensor) -> None:
+        self.tokens += value.flatten().tolist()
+
+    def end(self) -> None:
+        self.ended = True
+
+
+@pytest.mark.parametrize("generator", ["bart", "llama"])
+def test_a_streamer_receives_the_greedy_answer_token_by_token(generator: str) -> None:
+    model, given, streamer = token_model(generator), models.contexts(1), Collector()
+    answer = model.generate(**given, max_new_tokens=6, streamer=streamer)
+    assert streamer.tokens == answer[0].tolist()
+    assert streamer.ended
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_allowed_tokens_are_asked_by_question(beams: int) -> None:
+    model, given, asked = token_model(), models.contexts(), set()
+
+    def allowed(question: int, tokens: Tensor) -> list[int]:
+        asked.add(question)
+        return [10 + question, 20 + question]
+
+    answers = model.generate(
+        **given, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed
+    )
+    assert asked == {0, 1}
+    for question, answer in enumerate(answers.tolist()):
+        assert set(answer[1:]) <= {10 + question, 20 + question}
+
+
+def test_stopping_criteria_stop() -> None:
+    class AtLength(tf.StoppingCriteria):
+        def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 3, dtype=torch.bool)
+
+    answers = token_model("llama").generate(
+        **models.contexts(), max_new_tokens=9, stopping_criteria=tf.StoppingCriteriaList([AtLength()])
+    )
+    assert answers.shape[1] == 3
+
+
+def test_logits_processors_process() -> None:
+    class Only(tf.LogitsProcessor):
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+            kept = torch.full_like(scores, -torch.inf)
+            kept[:, 9] = 0.0
+            return kept
+
+    answers = token_model().generate(
+        **models.contexts(), max_new_tokens=3, logits_processor=tf.LogitsProcessorList([Only()])
+    )
+    assert answers[:, 1:].eq(9).all()
+
+
+def test_processors_of_the_encoders_input_see_all_passages_of_the_question() -> None:
+    model, given = token_model(), models.contexts(1, 3, 30, padding=None)
+    seen = set(given["context_input_ids"].flatten().tolist())
+    answer = model.generate(**given, max_new_tokens=8, encoder_repetition_penalty=1000.0)
+    assert set(answer[0, 1:].tolist()) <= seen | {model.rag.eos_token_id}
+
+
+def test_output_of_generate_as_a_dictionary() -> None:
+    model, given = token_model(), models.contexts()
+    greedy = model.generate(
+        **given, max_new_tokens=4, return_dict_in_generate=True, output_scores=True, output_logits=True
+    )
+    assert greedy.sequences.shape[0] == 2
+    assert greedy.scores[0].shape == (2, models.VOCABULARY)
+    assert torch.allclose(greedy.logits[0].exp().sum(-1), torch.ones(2), atol=1e-5)
+    beams = model.generate(
+        **given,
+        max_new_tokens=4,
+        num_beams=3,
+        num_return_sequences=2,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert beams.sequences.shape[0] == 4
+    assert beams.sequences_scores.shape == (4,)
+
+
+# GenerationConfig.
+
+
+def test_the_callers_generation_config_wins_and_is_left_alone() -> None:
+    model, given = rag_model(RagTokenForGeneration), models.contexts()
+    model.generation_config.max_new_tokens = 3
+    model.generation_config.num_beams = 2
+    config = tf.GenerationConfig(max_new_tokens=5, min_new_tokens=5, num_beams=1)
+    before = copy.deepcopy(config.to_dict())
+    answers = model.generate(**given, generation_config=config)
+    assert answers.shape[1] == 6
+    assert torch.equal(answers, model.generate(**given, max_new_tokens=5, min_new_tokens=5, num_beams=1))
+    assert config.to_dict() == before
+
+
+def test_arguments_win_over_the_generation_config() -> None:
+    config = tf.GenerationConfig(max_new_tokens=5, min_new_tokens=2)
+    answers = token_model().generate(**models.contexts(), generation_config=config, max_new_tokens=2)
+    assert answers.shape[1] == 3
+
+
+def test_generate_leaves_the_models_generation_config_alone() -> None:
+    model, given = rag_model(RagTokenForGeneration), models.contexts()
+    own, before = model.generation_config, copy.deepcopy(model.generation_config.to_dict())
+    model.generate(**given, max_new_tokens=2)
+    assert model.generation_config is own
+    assert own.to_dict() == before
+    own.max_new_tokens, own.min_new_tokens = 4, 4  # and what is set afterwards counts
+    assert model.generate(**given).shape[1] == 5
+
+
+@pytest.mark.parametrize("generator", SEQ2SEQ)
+def test_a_question_tokenizers_token_types_are_no_obstacle(generator: str) -> None:
+    model, given = token_model(generator), models.contexts()
+    plain = model.generate(**given, max_new_tokens=3)
+    with_types = model.generate(**given, max_new_tokens=3, token_type_ids=torch.zeros(2, 4))
+    assert torch.equal(plain, with_types)
+
+
+def test_unknown_arguments_of_generate_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_beems"):
+        token_model().generate(**models.contexts(), num_beems=3)
+
+
+# Steps by hand.
+
+
+@pytest.mark.parametrize("generator", SEQ2SEQ)
+def test_decoding_step_by_step_with_the_returned_cache(generator: str) -> None:
+    model, given, read = token_model(generator), models.contexts(), models.words(2, 5)
+    with torch.no_grad():
+        whole = model(**given, decoder_input_ids=read, do_marginalize=True).logits
+        first = model(**given, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
+        rest = model(
+            encoder_outputs=(first.generator_enc_last_hidden_state,),
+            context_attention_mask=given["context_attention_mask"],
+            doc_scores=given["doc_scores"],
+            past_key_values=first.past_key_values,
+            decoder_input_ids=read[:, 3:],
+            do_marginalize=True,
+        )
+    assert isinstance(first, RetrievAugLMMarginOutput)
+    assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-4)
