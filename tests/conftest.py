@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from ragweave.encoding import TextEncoder
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,19 @@ def quiet_transformers() -> Iterator[None]:
     logging.set_verbosity(level)
     logging.enable_progress_bar()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_path(tmp_path_factory: pytest.TempPathFactory, quiet_transformers: None) -> Path:
+    """The folder of a small encoder with random weights."""
+    from tests.support.encoders import save_tiny_encoder
+
+    return save_tiny_encoder(tmp_path_factory.mktemp("tiny-encoder"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_encoder_path: Path) -> TextEncoder:
+    """The small encoder, loaded."""
+    from tests.support.encoders import load_tiny_encoder
+
+    return load_tiny_encoder(tiny_encoder_path)

@@ -103,18 +103,26 @@ class TextEncoder:
         """
         location = str(name_or_path)
         wanted_dtype = compute_dtype(dtype, device)
-        config, model, tokenizer = _load(location)
+        config, model, tokenizer, missing = _load(location)
         # Where the caller has said everything, the files (perhaps on a hub out of reach) are not needed.
         if pooling is not None and normalize is not None and max_length is not None:
             settings = EncoderSettings()
         else:
             settings = read_settings(location)
         default_pooling: Pooling = "pooler" if config.model_type == "dpr" else "mean"
+        pooling = pooling or settings.pooling or default_pooling
+        # Only this pooling reads the pooler's weights; many checkpoints come without them.
+        missing = [weight for weight in missing if pooling == "pooler" or not _is_pooler(weight)]
+        if missing:
+            raise ModelNotFoundError(
+                f"The files of '{location}' lack {len(missing)} weights of the encoder, such as "
+                f"'{missing[0]}': give the folder of a trained encoder, or another pooling."
+            )
         encoder = cls(
             model=model,
             tokenizer=tokenizer,
             name=location if name is None else name,
-            pooling=pooling or settings.pooling or default_pooling,
+            pooling=pooling,
             normalize=bool(settings.normalize if normalize is None else normalize),
             max_length=max_length or settings.max_length,
         )
@@ -254,8 +262,8 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield rows
 
 
-def _load(location: str) -> tuple[Any, Any, Any]:
-    """Load configuration, model in float32 and tokenizer."""
+def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
+    """Load configuration, model in float32 and tokenizer; also name the weights that the files lack."""
     import torch
     import transformers
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
@@ -278,15 +286,7 @@ def _load(location: str) -> tuple[Any, Any, Any]:
             f"No encoder could be loaded from '{location}': give a folder with a transformers model and its "
             f"tokenizer, or a name on the hub ({_first_line(error)})."
         ) from error
-    missing = sorted(name for name in loading["missing_keys"] if not _is_pooler(name))
-    if missing:
-        raise ModelNotFoundError(
-            f"The files of '{location}' lack {len(missing)} weights of the encoder, such as '{missing[0]}': "
-            "give the folder of a trained encoder."
-        )
-    if not tokenizer.is_fast and tokenizer.pad_token_id is None:
-        raise ConfigurationError(f"The tokenizer of '{location}' has no padding token: give it one.")
-    return config, model, tokenizer
+    return config, model, tokenizer, sorted(loading["missing_keys"])
 
 
 def _readable_length(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
@@ -327,11 +327,11 @@ def _computes_in_bfloat16(device: str | None) -> bool:
     import torch
 
     if device is not None and device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device is not None and device != "cpu":
         return False
     # From torch 2.7 or so; older ones cannot tell, and then float32 is right.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 

@@ -243,7 +243,7 @@ class RagPipeline:
             )
             read = self.model.rag.read(contexts, reuse=True)
             if extractive:
-                options["prefix_allowed_tokens_fn"] = self._spans_only(docs, rows, n_docs)
+                options["prefix_allowed_tokens_fn"] = self._spans_only(docs)
             sequences = self.model.generate(**contexts, encoder_outputs=read, **options)
             provenance = explain(self.model, read, scores, sequences)
         texts = self.retriever.generator_tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
@@ -257,23 +257,13 @@ class RagPipeline:
             for b, (question, text) in enumerate(zip(questions, texts, strict=True))
         ]
 
-    def _spans_only(
-        self, docs: list[dict[str, Any]], rows: NDArray[Any], n_docs: int
-    ) -> Callable[..., list[int]]:
+    def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
+        """Hold each question's answer to the words of its passages."""
         from ragweave.decoding.extractive import PassageSpans, spans_only
-        from ragweave.modeling.sequence import RagSequenceForGeneration
 
-        spans = [
-            PassageSpans(
-                [*doc["text"], *doc["title"]],
-                self.retriever.generator_tokenizer,
-                eos_token_id=self.model.rag.eos_token_id,
-            )
-            for doc in docs
-        ]
-        if isinstance(self.model, RagSequenceForGeneration):  # it searches under each passage on its own
-            spans = [own for own in spans for _ in range(n_docs)]
-        return spans_only(spans)
+        tokenizer, eos = self.retriever.generator_tokenizer, self.model.rag.eos_token_id
+        texts = [[*doc["text"], *doc["title"]] for doc in docs]
+        return spans_only([PassageSpans(own, tokenizer, eos_token_id=eos) for own in texts])
 
 
 def _passages(

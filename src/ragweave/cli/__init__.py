@@ -57,13 +57,18 @@ class LazyGroup(TyperGroup):
         module = import_module(command.module)
         # Typer makes a command of an application that has a single function.
         single = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        single.command(name=cmd_name, help=module.HELP)(getattr(module, command.function))
+        single.command(name=cmd_name, help=_unwrapped(module.HELP))(getattr(module, command.function))
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         with failures_as_sentences():
             return super().invoke(ctx)
+
+
+def _unwrapped(text: str) -> str:
+    """Join the lines of each paragraph, so that a terminal of any width wraps them well."""
+    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in text.strip().split("\n\n"))
 
 
 app = typer.Typer(cls=LazyGroup, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)

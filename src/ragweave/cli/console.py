@@ -32,7 +32,7 @@ def warn(message: str) -> None:
 
 def quiet_libraries() -> None:
     """Keep the progress bars and the chatter of transformers and the hub out of a command's output."""
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 
     logging.set_verbosity_error()

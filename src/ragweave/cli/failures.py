@@ -41,8 +41,8 @@ def _sentence(error: Exception) -> str:
         where = f" of {error.filename}" if error.filename else ""
         return f"The disk{where} is full: free some space and run the command again."
     return (
-        f"{type(error).__name__}: {str(error).strip() or 'no message'}. This was not expected: run the command "
-        "again with RAGWEAVE_DEBUG=1 to see where it comes from."
+        f"{type(error).__name__}: {str(error).strip() or 'no message'}. This was not expected: run the "
+        "command again with RAGWEAVE_DEBUG=1 to see where it comes from."
     )
 
 

@@ -28,7 +28,7 @@ Examples:
 
 
 def index(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files and folders to read.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="KB", help="Folder to make.")],
     model: Annotated[
         str, typer.Option(help="Encoder: 'embedded', a name on the hub, or a folder.")
@@ -65,8 +65,8 @@ def index(
         return
     manifest = base.manifest
     stdout().print(
-        f"{output}: {manifest.passages} passages from {manifest.documents} documents, version {base.version}, "
-        f"embedded by {manifest.encoder.name}.",
+        f"{output}: {manifest.passages} passages from {manifest.documents} documents, version "
+        f"{base.version}, embedded by {manifest.encoder.name}.",
         markup=False,
         soft_wrap=True,
     )

@@ -141,12 +141,13 @@ def _add_version(built: VersionLayout, target: Layout) -> None:
     """Move a version into a knowledge base and put it in force."""
     name = target.next_version()
     built.folder.rename(target.version(name).folder)
-    sync_folder(target.versions)
     try:
+        sync_folder(target.versions)
         target.write_current(name)
     except BaseException:
-        # Not in force, so nobody reads it.
-        shutil.rmtree(target.version(name).folder, ignore_errors=True)
+        # The pointer may have been replaced before the failure; only what it does not name may go.
+        if target.current.read_text(encoding="ascii", errors="replace").strip() != name:
+            shutil.rmtree(target.version(name).folder, ignore_errors=True)
         raise
 
 

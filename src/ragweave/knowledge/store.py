@@ -147,7 +147,8 @@ def write_index(path: Path, vectors: NDArray[np.float32]) -> None:
         index.add(np.ascontiguousarray(vectors[start : start + SHARD]))
     with _durable(path) as file:
         # FAISS' own file writer says nothing when the last bytes do not fit on the disk.
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, 1 << 20))
+        writer = faiss.PyCallbackIOWriter(file.write, 1 << 20)  # type: ignore[attr-defined]
+        faiss.write_index(index, writer)
 
 
 def read_index(path: Path) -> Any:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
@@ -178,6 +179,8 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             kwargs["past_key_values"] = self.rag.adapter.new_cache(
                 n_questions=doc_scores.shape[0], n_docs=doc_scores.shape[1]
             )
+        # Nothing looks at this mask: transformers asks for one where padding and end are the same token.
+        kwargs.setdefault("attention_mask", torch.ones_like(encoder_input_ids))
         return super().generate(inputs=encoder_input_ids, encoder_outputs=shared, **kwargs)
 
     def _uses_cache(self, kwargs: dict[str, Any]) -> bool:

@@ -50,7 +50,17 @@ def find_files(sources: Sequence[Path], suffixes: frozenset[str]) -> list[Source
             raise SourceError(f"The file {source} is of a kind that cannot be read: give one of {endings}.")
         else:
             files.append(SourceFile(path=source, name=source.name))
+    for file in files:
+        _check_name(file)
     return files
+
+
+def _check_name(file: SourceFile) -> None:
+    """Refuse a name that is not UTF-8, for names become identifiers."""
+    try:
+        str(file.path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise SourceError(f"The name of the file {str(file.path)!r} is not UTF-8: rename it.") from error
 
 
 def _walk(folder: Path) -> Iterator[SourceFile]:

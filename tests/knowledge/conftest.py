@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import pytest
+
+from ragweave.knowledge.base import KnowledgeBase
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of documents: one long enough for several passages, one short, one empty."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "peru.md").write_text("# Peru\n\n" + "Lima is the capital of peru. The river is in peru. " * 6)
+    (folder / "ulm.txt").write_text("Ulm lies on the Danube.")
+    (folder / "empty.txt").write_text("\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, sources, tiny_encoder) -> KnowledgeBase:
+    """A knowledge base that no test changes."""
+    output = tmp_path_factory.mktemp("bases") / "kb"
+    return KnowledgeBase.build([sources], output, encoder=tiny_encoder, words=20)

@@ -1,0 +1,63 @@
+import json
+
+import pytest
+
+from ragweave.errors import KnowledgeBaseError
+from ragweave.knowledge.manifest import Manifest
+
+
+@pytest.fixture
+def content(base):
+    return json.loads(base.manifest.to_json())
+
+
+def read(tmp_path, content) -> Manifest:
+    path = tmp_path / "manifest.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return Manifest.read(path)
+
+
+def test_round_trip(base, content, tmp_path):
+    assert read(tmp_path, content) == base.manifest
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 1}', "[" * 100_000])
+def test_damaged_json(tmp_path, text):
+    with pytest.raises(KnowledgeBaseError, match="is damaged"):
+        read(tmp_path, text)
+
+
+def test_format_of_another_ragweave(tmp_path, content):
+    with pytest.raises(KnowledgeBaseError, match="has format 2, this ragweave reads format 1"):
+        read(tmp_path, content | {"format_version": 2})
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["dimension"], "16"),
+        (["dimension"], True),
+        (["dimension"], -1),
+        (["counts", "passages"], 1.5),
+        (["encoder"], None),
+        (["encoder", "normalize"], 1),
+        (["encoder", "fingerprint"], None),
+        (["files"], []),
+        (["files", "vectors.npy", "bytes"], "7"),
+        (["format_version"], "1"),
+    ],
+)
+def test_values_of_the_wrong_kind(tmp_path, content, keys, value):
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    with pytest.raises(KnowledgeBaseError, match="is damaged"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["../vectors.npy", "/etc/passwd", "a\\b", "..", "", "C:x"])
+def test_names_that_lead_out_of_the_folder(tmp_path, content, name):
+    content["files"][name] = content["files"]["vectors.npy"]
+    with pytest.raises(KnowledgeBaseError, match="plain file name"):
+        read(tmp_path, content)

@@ -1,0 +1,90 @@
+"""Every command and Python block in README and docs runs, in the order in which a reader meets them.
+
+A block that needs what a test machine has not, such as a hub, follows a comment `<!-- not run: ... -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?P<skip><!-- not run: .+? -->\n+)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    code: str
+    skipped: bool
+
+
+def blocks_of(page: Path) -> list[Block]:
+    return [Block(m["language"], m["code"], m["skip"] is not None) for m in BLOCK.finditer(page.read_text("utf-8"))]
+
+
+def commands_of(page: Path) -> list[str]:
+    lines = [line for block in blocks_of(page) if block.language == "sh" for line in block.code.splitlines()]
+    return [line.split("#")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the project's docs in it and the knowledge base that README builds from them."""
+    folder = tmp_path_factory.mktemp("reader")
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.png", "*.svg"))
+    run(folder, "ragweave index docs --output kb")
+    return folder
+
+
+def run(folder: Path, command: str) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def test_pages_have_blocks():
+    assert len(commands_of(ROOT / "README.md")) >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_and_extras_exist(page: Path):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    for command in commands_of(page):
+        if command.startswith("make "):
+            assert command.split()[1] in targets
+        for named in re.findall(r"ragweave\[([\w,]+)\]", command):
+            assert set(named.split(",")) <= set(extras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_ragweave_commands_run(page: Path, workplace: Path):
+    for command in commands_of(page):
+        if not command.startswith("ragweave ") or command == "ragweave index docs --output kb":
+            continue
+        output = run(workplace, command)
+        if "--json" in command:
+            for line in output.splitlines():
+                assert json.loads(line)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, quiet_transformers: None):
+    monkeypatch.chdir(workplace)
+    names: dict[str, object] = {}
+    for block in blocks_of(page):
+        if block.language == "python" and not block.skipped:
+            exec(compile(block.code, f"{page.name}", "exec"), names)  # noqa: S102  # the project's own pages
