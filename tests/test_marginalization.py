@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import models
-from support.models import FORMULATIONS, rag_model
 from torch import Tensor
 
 from ragweave import marginalization as m
 from ragweave.errors import ShapeError
+from tests.support import models
+from tests.support.models import FORMULATIONS, rag_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -120,7 +120,7 @@ def test_probabilities_of_all_answers_sum_to_one(formulation: str, generator: st
 
 @formulations
 def test_probabilities_of_all_answers_sum_to_one_through_the_loss(formulation: str) -> None:
-    """The same by the public road: labels in, loss out. A causal generator without padding scores every id."""
+    """The same by the public road, labels in, loss out; without padding token, every id is scored."""
     model = rag_model(models.CLASSES[formulation], "gpt2", vocab_size=5, n_docs=2).double()
     answers = torch.tensor(all_answers(5, 3, None))
     assert model.rag.pad_token_id is None
@@ -257,7 +257,7 @@ def test_label_smoothing_of_rag_token_by_direct_evaluation(case: Case, epsilon: 
 @quick
 @given(case=cases(), epsilon=st.floats(0.01, 0.9))
 def test_label_smoothing_of_rag_sequence_by_direct_evaluation(case: Case, epsilon: float) -> None:
-    """The smoothing term sums log-probabilities over the vocabulary, the prior among them, before passages."""
+    """The smoothing term sums log-probabilities over the vocabulary, the prior too, before passages."""
     b, k, t, v = case.logits.shape
     log_p = case.logits.log_softmax(-1)
     prior = case.doc_scores.log_softmax(-1)
@@ -303,6 +303,18 @@ def test_posteriors_are_bayes_rule_by_enumeration(case: Case) -> None:
     assert torch.allclose(share.sum(1), ones)
     mean = (tokens * case.scored[:, None]).sum(-1) / case.scored.sum(-1)[:, None]
     assert torch.allclose(share, mean)
+
+
+@quick
+@given(case=cases())
+def test_prefix_posteriors_are_bayes_rule_on_the_tokens_so_far(case: Case) -> None:
+    """p(z | x, y_<=t) of RAG-Sequence: that of the answer cut after token t."""
+    table = m.target_log_probs(case.logits, case.targets)
+    running = m.prefix_posteriors(table, case.scored, case.doc_scores)  # (B, K, T)
+    for t in range(case.targets.shape[1]):
+        cut = case.scored & (torch.arange(case.targets.shape[1]) <= t)
+        assert torch.allclose(running[:, :, t], m.sequence_posterior(table, cut, case.doc_scores))
+    assert torch.allclose(running[:, :, -1], m.sequence_posterior(table, case.scored, case.doc_scores))
 
 
 def test_share_of_an_empty_answer_is_zero_and_not_nan() -> None:

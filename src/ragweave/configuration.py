@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -92,7 +92,7 @@ class RagConfig(PreTrainedConfig):
     output_retrieved: bool = False
     use_cache: bool = True
     doc_score_scale: float = 1.0
-    question_encoder_pooling: str | None = None
+    question_encoder_pooling: Literal["pooler", "cls", "mean"] | None = None
     question_encoder_normalize: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

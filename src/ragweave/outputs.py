@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import FloatTensor, LongTensor, Tensor
+from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
@@ -36,22 +36,22 @@ class RetrievAugLMOutput(ModelOutput):
         generator_cross_attentions: Cross attentions of a seq2seq generator's decoder.
     """
 
-    logits: FloatTensor | None = None
-    doc_scores: FloatTensor | None = None
+    logits: Tensor | None = None
+    doc_scores: Tensor | None = None
     past_key_values: Cache | None = None
-    retrieved_doc_embeds: FloatTensor | None = None
-    retrieved_doc_ids: LongTensor | None = None
-    context_input_ids: LongTensor | None = None
-    context_attention_mask: LongTensor | None = None
-    question_encoder_last_hidden_state: FloatTensor | None = None
-    question_enc_hidden_states: tuple[FloatTensor, ...] | None = None
-    question_enc_attentions: tuple[FloatTensor, ...] | None = None
-    generator_enc_last_hidden_state: FloatTensor | None = None
-    generator_enc_hidden_states: tuple[FloatTensor, ...] | None = None
-    generator_enc_attentions: tuple[FloatTensor, ...] | None = None
-    generator_dec_hidden_states: tuple[FloatTensor, ...] | None = None
-    generator_dec_attentions: tuple[FloatTensor, ...] | None = None
-    generator_cross_attentions: tuple[FloatTensor, ...] | None = None
+    retrieved_doc_embeds: Tensor | None = None
+    retrieved_doc_ids: Tensor | None = None
+    context_input_ids: Tensor | None = None
+    context_attention_mask: Tensor | None = None
+    question_encoder_last_hidden_state: Tensor | None = None
+    question_enc_hidden_states: tuple[Tensor, ...] | None = None
+    question_enc_attentions: tuple[Tensor, ...] | None = None
+    generator_enc_last_hidden_state: Tensor | None = None
+    generator_enc_hidden_states: tuple[Tensor, ...] | None = None
+    generator_enc_attentions: tuple[Tensor, ...] | None = None
+    generator_dec_hidden_states: tuple[Tensor, ...] | None = None
+    generator_dec_attentions: tuple[Tensor, ...] | None = None
+    generator_cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -65,7 +65,7 @@ class RetrievAugLMMarginOutput(RetrievAugLMOutput):
         loss: -log p(y|x): (B,), or a scalar where the loss is reduced. Given with ``labels``.
     """
 
-    loss: FloatTensor | None = None
+    loss: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,32 +87,32 @@ class RagSequenceGenerateOutput(ModelOutput):
         retrieved_doc_ids: Rows of the passages in the index, (B, K), where the model retrieved them.
     """
 
-    sequences: LongTensor | None = None
-    sequences_scores: FloatTensor | None = None
-    doc_scores: FloatTensor | None = None
-    context_input_ids: LongTensor | None = None
-    context_attention_mask: LongTensor | None = None
-    retrieved_doc_ids: LongTensor | None = None
+    sequences: Tensor | None = None
+    sequences_scores: Tensor | None = None
+    doc_scores: Tensor | None = None
+    context_input_ids: Tensor | None = None
+    context_attention_mask: Tensor | None = None
+    retrieved_doc_ids: Tensor | None = None
 
 
-@dataclass
-class RetrievedContexts(ModelOutput):
+@dataclass(frozen=True)
+class RetrievedContexts:
     """A question's passages as the generator will read them: what lies between retrieval and generation.
 
     Attributes:
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
         doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
-        retrieved_doc_embeds: Passage vectors, (B, K, D).
+        retrieved_doc_embeds: Passage vectors, (B, K, D); like all that follows, only of retrieved contexts.
         retrieved_doc_ids: Rows in the index, (B, K), -1 for none.
         question_encoder_last_hidden_state: Question vectors, (B, D).
         question_enc_hidden_states: Hidden states of the question encoder.
         question_enc_attentions: Attentions of the question encoder.
     """
 
-    context_input_ids: Tensor | None = None
-    context_attention_mask: Tensor | None = None
-    doc_scores: Tensor | None = None
+    context_input_ids: Tensor
+    context_attention_mask: Tensor
+    doc_scores: Tensor
     retrieved_doc_embeds: Tensor | None = None
     retrieved_doc_ids: Tensor | None = None
     question_encoder_last_hidden_state: Tensor | None = None

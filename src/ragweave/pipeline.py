@@ -5,7 +5,7 @@ The one object that the command line, the service and notebooks use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -199,11 +199,8 @@ class RagPipeline:
                 progress(len(places))
 
     def _n_passages(self) -> int:
-        return (
-            len(self.retriever.index)
-            if hasattr(self.retriever.index, "__len__")
-            else self.model.config.n_docs
-        )
+        index = self.retriever.index
+        return len(index) if isinstance(index, Sized) else self.model.config.n_docs
 
     def _checked_length(self, question: str) -> int:
         """A question's length in tokens of the encoder."""
@@ -238,13 +235,16 @@ class RagPipeline:
                 torch.from_numpy(vectors), torch.from_numpy(passage_vectors)
             )
             scores = scores.masked_fill(torch.from_numpy(rows) < 0, float("-inf")).to(device)
-            contexts = RetrievedContexts(
-                context_input_ids=input_ids, context_attention_mask=mask, doc_scores=scores
-            )
-            read = self.model.rag.read(contexts, reuse=True)
+            read = self.model.rag.read(RetrievedContexts(input_ids, mask, scores), reuse=True)
             if extractive:
                 options["prefix_allowed_tokens_fn"] = self._spans_only(docs)
-            sequences = self.model.generate(**contexts, encoder_outputs=read, **options)
+            sequences = self.model.generate(
+                context_input_ids=input_ids,
+                context_attention_mask=mask,
+                doc_scores=scores,
+                encoder_outputs=read,
+                **options,
+            )
             provenance = explain(self.model, read, scores, sequences)
         texts = self.retriever.generator_tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
         return [
@@ -262,6 +262,8 @@ class RagPipeline:
         from ragweave.decoding.extractive import PassageSpans, spans_only
 
         tokenizer, eos = self.retriever.generator_tokenizer, self.model.rag.eos_token_id
+        if eos is None:
+            raise ConfigurationError("Extractive answers need an end token; this generator has none.")
         texts = [[*doc["text"], *doc["title"]] for doc in docs]
         return spans_only([PassageSpans(own, tokenizer, eos_token_id=eos) for own in texts])
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from support import direct, models
-from support.models import CAUSAL, FORMULATIONS, rag_model, shared_model
 
 from ragweave.errors import MissingContextError
+from tests.support import direct, models
+from tests.support.models import CAUSAL, FORMULATIONS, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from support import models
-from support.models import FORMULATIONS, GENERATORS, shared_model
 from torch import Tensor
 
 from ragweave.errors import MissingContextError, ShapeError
+from tests.support import models
+from tests.support.models import FORMULATIONS, GENERATORS, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -38,7 +38,7 @@ def test_the_missing_part_is_named(formulation: str, route: str, missing: str) -
 @ROUTES
 @formulations
 def test_a_question_without_retriever_is_refused(formulation: str, route: str) -> None:
-    with pytest.raises(MissingContextError, match="context_input_ids and .* and doc_scores not given"):
+    with pytest.raises(MissingContextError, match=r"context_input_ids and .* and doc_scores not given"):
         run(shared_model(formulation), route, input_ids=torch.full((2, 4), 5))
 
 

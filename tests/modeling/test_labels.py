@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from support import direct, models
-from support.models import CAUSAL, FORMULATIONS, GENERATORS, SEQ2SEQ, rag_model, shared_model
 from torch import Tensor
 
 from ragweave.errors import ShapeError
+from tests.support import direct, models
+from tests.support.models import CAUSAL, FORMULATIONS, GENERATORS, SEQ2SEQ, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 

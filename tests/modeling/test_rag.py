@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from support import models
-from support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, VectorRetriever, rag_model, shared_model
 
 from ragweave import (
     RagConfig,
@@ -20,6 +18,8 @@ from ragweave import (
     RetrievAugLMOutput,
 )
 from ragweave.errors import ConfigurationError, MissingContextError
+from tests.support import models
+from tests.support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, VectorRetriever, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -43,9 +43,7 @@ def test_retrieved_passages_are_used_as_given_ones(formulation: str, generator: 
         output = model(
             input_ids=QUESTIONS, attention_mask=QUESTION_MASK, labels=labels, output_retrieved=True
         )
-        given = {
-            name: output[name] for name in ("context_input_ids", "context_attention_mask", "doc_scores")
-        }
+        given = {name: output[name] for name in ("context_input_ids", "context_attention_mask", "doc_scores")}
         again = model(**given, labels=labels)
     assert output.retrieved_doc_ids.shape == (2, 3)
     assert output.retrieved_doc_embeds.shape == (2, 3, models.DIMENSION)
@@ -253,9 +251,7 @@ def test_hidden_states_and_attentions_are_those_of_all_parts(formulation: str, g
     model = retrieving_model(formulation, generator)
     model.set_attn_implementation("eager")
     labels = models.words(2, 4)
-    output = model(
-        input_ids=QUESTIONS, labels=labels, output_hidden_states=True, output_attentions=True
-    )
+    output = model(input_ids=QUESTIONS, labels=labels, output_hidden_states=True, output_attentions=True)
     wanted = {"question_enc": 1, "generator_dec": 2}
     if generator in SEQ2SEQ:
         wanted["generator_enc"] = 2
@@ -316,6 +312,7 @@ def test_bfloat16_models_score_and_decode(formulation: str, generator: str) -> N
     assert answers.shape[0] == 2
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("generator", ["bart", "t5", "llama", "gpt2"])
 @formulations
 def test_gradient_checkpointing_gives_equal_gradients(formulation: str, generator: str) -> None:
@@ -354,9 +351,7 @@ def test_a_saved_model_loads_with_equal_logits(formulation: str, generator: str,
         before, after = model(**given, labels=labels), loaded(**given, labels=labels)
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.loss, after.loss)
-    assert loaded.config.to_dict() == {**model.config.to_dict(), "_name_or_path": str(tmp_path)} or (
-        loaded.config.n_docs == model.config.n_docs
-    )
+    assert loaded.config.n_docs == model.config.n_docs
 
 
 def test_one_folder_serves_all_three_models(tmp_path: Path) -> None:
@@ -385,18 +380,16 @@ def test_generation_fields_of_a_checkpoint_are_honoured(formulation: str, tmp_pa
     model.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
-    banned = int(model.generate(**given, max_new_tokens=1)[0, 1])
-    config |= {"num_beams": 3, "max_length": 6, "min_length": 6, "bad_words_ids": [[banned]]}
+    banned = int(model.generate(**given, max_new_tokens=1, suppress_tokens=[1])[0, 1])
+    fields = {"num_beams": 3, "max_length": 6, "min_length": 6, "bad_words_ids": [[banned], [1]]}
+    config |= fields
     (tmp_path / "config.json").write_text(json.dumps(config))
     loaded = models.CLASSES[formulation].from_pretrained(tmp_path)
     assert loaded.generation_config.num_beams == 3
     answers = loaded.generate(**given)
     assert answers.shape[1] == 6
     assert not answers.eq(banned).any()
-    explicit = model.generate(
-        **given, num_beams=3, max_length=6, min_length=6, bad_words_ids=[[banned]]
-    )
-    assert torch.equal(answers, explicit)
+    assert torch.equal(answers, model.generate(**given, **fields))
     one = tf.GenerationConfig(num_beams=1, max_length=4, min_length=4)
     assert loaded.generate(**given, generation_config=one).shape[1] == 4
 

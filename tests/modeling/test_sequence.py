@@ -1,4 +1,4 @@
-"""RAG-Sequence: hypotheses of every passage, scored by all of them (thorough) or by those that proposed them."""
+"""RAG-Sequence: hypotheses of every passage, scored by all of them, or (fast) by those that proposed them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from support import direct, models
-from support.models import CAUSAL, GENERATORS, rag_model, shared_model
 from torch import Tensor
 
 from ragweave import RagSequenceForGeneration, RagSequenceGenerateOutput
 from ragweave.errors import ConfigurationError
+from tests.support import direct, models
+from tests.support.models import CAUSAL, GENERATORS, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from support import direct, models
-from support.models import CAUSAL, GENERATORS, SEQ2SEQ, rag_model, shared_model
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from ragweave import RagTokenForGeneration, RetrievAugLMMarginOutput
+from tests.support import direct, models
+from tests.support.models import CAUSAL, GENERATORS, SEQ2SEQ, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -87,7 +87,9 @@ def test_several_decoder_rows_per_question() -> None:
     model, given, read = token_model(), models.contexts(), models.words(4, 5)  # R = 2
     with torch.no_grad():
         both = model(**given, decoder_input_ids=read, do_marginalize=True).logits
-        rows = [model(**given, decoder_input_ids=read[[r, 2 + r]], do_marginalize=True).logits for r in (0, 1)]
+        rows = [
+            model(**given, decoder_input_ids=read[[r, 2 + r]], do_marginalize=True).logits for r in (0, 1)
+        ]
     assert both.shape[0] == 4
     assert torch.allclose(both[[0, 2]], rows[0], atol=1e-5)
     assert torch.allclose(both[[1, 3]], rows[1], atol=1e-5)
@@ -253,9 +255,7 @@ def test_allowed_tokens_are_asked_by_question(beams: int) -> None:
         asked.add(question)
         return [10 + question, 20 + question]
 
-    answers = model.generate(
-        **given, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed
-    )
+    answers = model.generate(**given, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed)
     assert asked == {0, 1}
     for question, answer in enumerate(answers.tolist()):
         assert set(answer[1:]) <= {10 + question, 20 + question}
@@ -375,3 +375,15 @@ def test_decoding_step_by_step_with_the_returned_cache(generator: str) -> None:
         )
     assert isinstance(first, RetrievAugLMMarginOutput)
     assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@everywhere
+def test_contexts_read_ahead_serve_several_decodings(generator: str, beams: int) -> None:
+    model, given = token_model(generator), models.contexts()
+    expected = model.generate(**given, max_new_tokens=5, num_beams=beams)
+    with torch.no_grad():
+        read = model.rag.read(model.rag.contexts_for(**given), reuse=True)
+    for _ in range(2):
+        answers = model.generate(**given, encoder_outputs=read, max_new_tokens=5, num_beams=beams)
+        assert torch.equal(answers, expected)

@@ -94,7 +94,7 @@ def greedy_token_answer(model: Any, given: dict[str, Tensor], question: int, ste
 def proposals(
     model: Any, given: dict[str, Tensor], question: int, passage: int, beams: int, steps: int
 ) -> list[tuple[int, ...]]:
-    """What the plain generator's beam search finds for one context: answers without start token and padding."""
+    """What the plain generator's beam search finds for one context, without start token and padding."""
     context = context_of(given, question, passage)[None]
     found = model.generator.generate(
         context,
@@ -110,7 +110,7 @@ def proposals(
 
 
 def padding_of(model: Any) -> list[int] | None:
-    """The padding token, for ``suppress_tokens``: a random model says it, which nobody can tell from padding."""
+    """The padding token, for ``suppress_tokens``: said by a random model, it looks like padding."""
     pad = model.rag.pad_token_id
     return None if pad is None or pad == model.rag.eos_token_id else [pad]
 

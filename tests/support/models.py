@@ -1,12 +1,12 @@
 """Tiny random models and inputs.
 
-Weights are drawn wide (std 0.4), so that next-token distributions are uneven, passages disagree and beams differ.
+Weights are drawn wide (std 0.4), so that distributions are uneven, passages disagree and beams differ.
 Shapes: B questions, K passages, S context tokens, T target tokens, V vocabulary, D vector size.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -127,7 +127,7 @@ def rag_model(
     return model
 
 
-@lru_cache(maxsize=None)
+@cache
 def shared_model(formulation: str, generator: str = "bart", seed: int = 0) -> Any:
     """A RAG model that tests share, and therefore don't change; ``formulation`` is "token" or "sequence"."""
     return rag_model(CLASSES[formulation], generator, seed=seed)
@@ -178,7 +178,7 @@ def one_question(given: dict[str, Tensor], question: int) -> dict[str, Tensor]:
 
 
 class VectorRetriever:
-    """A real retriever, small enough for a test: exhaustive search over random vectors and passages of tokens.
+    """A real retriever, small enough for a test: exhaustive search over random vectors.
 
     Its contexts are a passage's tokens and then the question's. Passages have 2 to 5 tokens; where there are
     fewer than ``n_docs``, places stay empty (id -1).

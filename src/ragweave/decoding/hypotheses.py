@@ -54,7 +54,7 @@ def collect(
     Returns:
         The hypotheses.
     """
-    ends = set(eos_token_id) if isinstance(eos_token_id, list) else {eos_token_id}
+    ends: set[int | None] = set(eos_token_id) if isinstance(eos_token_id, list) else {eos_token_id}
     n_questions, n_docs = has_passage.shape
     rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
     found = [

@@ -46,7 +46,7 @@ class RagPreTrainedModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
         """Resize the generator's embeddings its own way (BART has a bias as long as its vocabulary)."""
         embeddings = self.generator.resize_token_embeddings(*args, **kwargs)
-        self.config.generator.vocab_size = self.generator.config.vocab_size
+        self.config.generator = self.generator.config
         return embeddings
 
     @classmethod

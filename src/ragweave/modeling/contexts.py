@@ -50,18 +50,13 @@ class EncodedContexts:
         return self._repeated[times]
 
 
-def require_contexts(**given: Tensor | None) -> None:
-    """Check that the caller gave everything that a model without a retriever needs.
-
-    Raises:
-        MissingContextError: Something is missing; the message names it.
-    """
+def missing_contexts(**given: Tensor | None) -> MissingContextError:
+    """The error of a caller who gave a model without a retriever less than it needs; names what is missing."""
     missing = [name for name, value in given.items() if value is None]
-    if missing:
-        raise MissingContextError(
-            f"{' and '.join(missing)} not given: pass context_input_ids, context_attention_mask and doc_scores "
-            "together, or give input_ids and set a retriever with set_retriever(...)."
-        )
+    return MissingContextError(
+        f"{' and '.join(missing)} not given: pass context_input_ids, context_attention_mask and doc_scores "
+        "together, or give input_ids and set a retriever with set_retriever(...)."
+    )
 
 
 def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Tensor | None, rows: int | None) -> int:

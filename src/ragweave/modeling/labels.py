@@ -58,8 +58,7 @@ def make_targets(
             "the shape of labels."
         )
     readable = labels.masked_fill(labels < 0, filler_token_id)
-    alone = decoder_input_ids is None or torch.equal(decoder_input_ids, readable)
-    if not alone:
+    if decoder_input_ids is not None and not torch.equal(decoder_input_ids, readable):
         targets = labels
     elif causal or labels.shape[1] == 1:
         decoder_input_ids, targets = shift_right(labels), labels

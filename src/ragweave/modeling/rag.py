@@ -26,13 +26,26 @@ from ragweave.modeling.base import (
 from ragweave.modeling.contexts import (
     EncodedContexts,
     check_mask,
-    require_contexts,
+    missing_contexts,
     resolve_n_docs,
     trim_right,
 )
 from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for
 from ragweave.modeling.pooling import Pooling, pool
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
+
+
+QUESTION_FIELDS = (
+    "question_encoder_last_hidden_state",
+    "question_enc_hidden_states",
+    "question_enc_attentions",
+)
+RETRIEVED_FIELDS = (
+    "retrieved_doc_embeds",
+    "retrieved_doc_ids",
+    "context_input_ids",
+    "context_attention_mask",
+)
 
 
 class RagModel(RagPreTrainedModel):
@@ -176,7 +189,7 @@ class RagModel(RagPreTrainedModel):
             MissingContextError: There is no retriever, or no question.
         """
         if self.retriever is None or input_ids is None:
-            require_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
+            raise missing_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
         n_docs = n_docs if n_docs is not None else self.config.n_docs
         vectors, encoder_output = self.encode_question(
             input_ids,
@@ -223,11 +236,12 @@ class RagModel(RagPreTrainedModel):
         """
         if context_input_ids is None and self.retriever is not None and input_ids is not None:
             return self.retrieve(input_ids, attention_mask, n_docs=n_docs, **flags)
-        require_contexts(
-            context_input_ids=context_input_ids,
-            context_attention_mask=context_attention_mask,
-            doc_scores=doc_scores,
-        )
+        if context_input_ids is None or context_attention_mask is None or doc_scores is None:
+            raise missing_contexts(
+                context_input_ids=context_input_ids,
+                context_attention_mask=context_attention_mask,
+                doc_scores=doc_scores,
+            )
         if context_input_ids.dim() != 2:
             raise ShapeError(
                 f"context_input_ids has shape {tuple(context_input_ids.shape)}; expected (B*K, S)."
@@ -298,8 +312,14 @@ class RagModel(RagPreTrainedModel):
             output_attentions=_default(output_attentions, self.config.output_attentions),
             output_hidden_states=_default(output_hidden_states, self.config.output_hidden_states),
         )
+        if decoder_input_ids is None:
+            raise MissingContextError(
+                "decoder_input_ids not given: pass them, or labels to a model for generation."
+            )
+        contexts: RetrievedContexts | None = None
         if encoder_outputs is not None:
-            contexts = RetrievedContexts(context_attention_mask=context_attention_mask, doc_scores=doc_scores)
+            if doc_scores is None:
+                raise missing_contexts(doc_scores=doc_scores)
             encoded = self._encoded(encoder_outputs, context_attention_mask, doc_scores, n_docs)
         else:
             contexts = self.contexts_for(
@@ -312,34 +332,26 @@ class RagModel(RagPreTrainedModel):
                 output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states,
             )
+            doc_scores = contexts.doc_scores
             encoded = self.read(contexts, options=options)
-        decoder_input_ids = self._decoder_rows(decoder_input_ids, contexts.doc_scores, "decoder_input_ids")
-        decoder_attention_mask = self._decoder_rows(
-            decoder_attention_mask, contexts.doc_scores, "decoder_attention_mask"
-        )
-        if decoder_input_ids is None:
-            raise MissingContextError(
-                "decoder_input_ids not given: pass them, or labels to a model for generation."
+        if decoder_attention_mask is not None:
+            decoder_attention_mask = _decoder_rows(
+                decoder_attention_mask, doc_scores, "decoder_attention_mask"
             )
         decoded = self.adapter.decode(
             encoded,
-            decoder_input_ids,
+            _decoder_rows(decoder_input_ids, doc_scores, "decoder_input_ids"),
             decoder_attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
             options=options,
         )
-        shown = contexts if _default(output_retrieved, self.config.output_retrieved) else RetrievedContexts()
+        show_retrieved = _default(output_retrieved, self.config.output_retrieved)
+        shown = QUESTION_FIELDS + (RETRIEVED_FIELDS if show_retrieved else ())
         output = RetrievAugLMOutput(
             logits=decoded.logits,
-            doc_scores=contexts.doc_scores,
+            doc_scores=doc_scores,
             past_key_values=decoded.past_key_values,
-            retrieved_doc_embeds=shown.retrieved_doc_embeds,
-            retrieved_doc_ids=shown.retrieved_doc_ids,
-            context_input_ids=shown.context_input_ids,
-            context_attention_mask=shown.context_attention_mask,
-            question_encoder_last_hidden_state=contexts.question_encoder_last_hidden_state,
-            question_enc_hidden_states=contexts.question_enc_hidden_states,
-            question_enc_attentions=contexts.question_enc_attentions,
+            **({} if contexts is None else {name: getattr(contexts, name) for name in shown}),
             generator_enc_last_hidden_state=encoded.last_hidden_state,
             generator_enc_hidden_states=encoded.hidden_states,
             generator_enc_attentions=encoded.attentions,
@@ -350,10 +362,9 @@ class RagModel(RagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _encoded(
-        self, encoder_outputs: Any, mask: Tensor | None, doc_scores: Tensor | None, n_docs: int | None
+        self, encoder_outputs: Any, mask: Tensor | None, doc_scores: Tensor, n_docs: int | None
     ) -> EncodedContexts:
         """Contexts read earlier, in whatever form the caller kept them."""
-        require_contexts(doc_scores=doc_scores)
         if isinstance(encoder_outputs, EncodedContexts):
             resolve_n_docs(n_docs, self.config.n_docs, doc_scores, len(encoder_outputs))
             return encoder_outputs
@@ -365,24 +376,12 @@ class RagModel(RagPreTrainedModel):
         check_mask(mask, *states.shape[:2])
         return EncodedContexts(attention_mask=mask, last_hidden_state=states)
 
-    def _decoder_rows(self, tokens: Tensor | None, doc_scores: Tensor, name: str) -> Tensor | None:
-        """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
-        if tokens is None:
-            return None
-        n_questions, n_docs = doc_scores.shape
-        if tokens.shape[0] % n_questions:
-            raise ShapeError(
-                f"{name} has {tokens.shape[0]} rows, but there are {n_questions} questions; expected B rows."
-            )
-        rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
-        return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])
-
     @property
     def question_pooling(self) -> Pooling:
         """How the question encoder's states become one vector."""
         if self.config.question_encoder_pooling is not None:
             return self.config.question_encoder_pooling
-        return "pooler" if self.config.question_encoder.model_type == "dpr" else "cls"
+        return "pooler" if self.question_encoder.config.model_type == "dpr" else "cls"
 
     def _passage_vectors(self, found: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
         """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
@@ -413,3 +412,14 @@ def _first_id(*candidates: int | list[int] | None) -> int | None:
         if isinstance(candidate, int):
             return candidate
     return None
+
+
+def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
+    """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
+    n_questions, n_docs = doc_scores.shape
+    if tokens.shape[0] % n_questions:
+        raise ShapeError(
+            f"{name} has {tokens.shape[0]} rows, but there are {n_questions} questions; expected B rows."
+        )
+    rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
+    return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])

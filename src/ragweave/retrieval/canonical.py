@@ -189,7 +189,9 @@ def _snapshot(dataset: str, name: str, index_name: str, revision: str | None, *,
         if with_index:
             wanted.append(f"index/psgs_w100.{name}.{FAISS_NAMES[index_name]}-train.faiss")
     try:
-        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=wanted))
+        return Path(
+            snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=wanted)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise IndexDataError(
             f"The data set '{dataset}' is neither a folder nor to be had from the hub: check the name and the "

@@ -98,7 +98,9 @@ class LegacyIndex:
         try:
             text, title = self.passages[str(identifier)]
         except (KeyError, ValueError) as error:
-            raise IndexDataError(f"Passage {identifier} is in the index, but not among the passages.") from error
+            raise IndexDataError(
+                f"Passage {identifier} is in the index, but not among the passages."
+            ) from error
         return text, title
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

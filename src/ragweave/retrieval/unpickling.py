@@ -42,7 +42,14 @@ def load_plain_data(path: Path) -> Any:
         with path.open("rb") as file:
             return _load(file)
     except (
-        pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        MemoryError,
     ) as error:
         raise IndexDataError(
             f"{path} is no plain data ({error}): only containers, strings and numbers are read from pickles."
