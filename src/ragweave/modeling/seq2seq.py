@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
+from ragweave.decoding.attention import share_context_keys
 from ragweave.decoding.cache import MixtureCache
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generators import Decoded, DecodeOptions
@@ -54,8 +55,10 @@ class Seq2SeqAdapter:
         past_key_values: Cache | None = None,
         options: DecodeOptions,
     ) -> Decoded:
-        """Run the decoder over R rows per context; see `GeneratorAdapter.decode`."""
-        states, mask = contexts.repeated_states(decoder_input_ids.shape[0] // len(contexts))
+        """Run the decoder over R rows per context, which share its keys; see `GeneratorAdapter.decode`."""
+        times = decoder_input_ids.shape[0] // len(contexts)
+        shared = times > 1 and share_context_keys(self.generator)
+        states, mask = contexts.repeated_states(1 if shared else times)
         output = self.generator(
             encoder_outputs=BaseModelOutput(last_hidden_state=states),
             attention_mask=mask,
