@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$RAGWEAVE_CACHE``, or ``ragweave`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    """``$RAGWEAVE_CACHE``, or else ``ragweave`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     own = os.environ.get("RAGWEAVE_CACHE")
     if own:
-        return Path(own)
+        return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragweave"
 
 

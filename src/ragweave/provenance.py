@@ -62,7 +62,7 @@ def explain(
     """
     n_questions, n_docs = doc_scores.shape
     targets = sequences[:, 1:]
-    scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
+    scored = _scored(model, targets)
     rows = sequences[:, None, :-1].expand(-1, n_docs, -1).reshape(n_questions * n_docs, -1)
     logits = model.rag.adapter.decode(read, rows, options=DecodeOptions()).logits
     log_probs = target_log_probs(logits.view(n_questions, n_docs, *logits.shape[1:]), targets)  # (B, K, T)
@@ -75,3 +75,14 @@ def explain(
         posterior = sequence_posterior(log_probs, scored, doc_scores)
         per_token = prefix_posteriors(log_probs, scored, doc_scores)
     return Provenance(likelihood, posterior, per_token, scored)
+
+
+def _scored(model: MixtureGeneration, targets: Tensor) -> Tensor:
+    """Which generated tokens belong to the answers, bool, (B, T): all up to the first that ends one."""
+    scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
+    # A model without a padding token fills up with another, and one may end answers at any of several tokens.
+    ends = model.generation_config.eos_token_id or model.rag.eos_token_id
+    if ends is None:
+        return scored
+    is_end = torch.isin(targets, torch.as_tensor(ends, device=targets.device)).long()
+    return scored & (is_end.cumsum(-1) - is_end == 0)

@@ -259,9 +259,11 @@ def test_the_callers_generation_config_wins_and_is_left_alone() -> None:
 
 def test_generation_configs_of_the_model_and_then_of_the_generator_count() -> None:
     model, given = rag_model(RagSequenceForGeneration), models.contexts()
-    model.generation_config.max_new_tokens = 4
     model.generator.generation_config.max_new_tokens = 2
-    model.generator.generation_config.min_new_tokens = 4
+    model.generator.generation_config.min_new_tokens = 2
+    assert model.generate(**given).shape[1] == 3
+    model.generation_config.max_new_tokens = 4
+    model.generation_config.min_new_tokens = 4
     own, before = model.generation_config, copy.deepcopy(model.generation_config.to_dict())
     assert model.generate(**given).shape[1] == 5
     assert model.generation_config is own

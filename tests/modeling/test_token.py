@@ -110,6 +110,8 @@ def test_cached_decoding_equals_uncached(generator: str, beams: int) -> None:
         "output_scores": True,
     }
     cached, uncached = (model.generate(**given, **options, use_cache=flag) for flag in (True, False))
+    assert cached.past_key_values is not None
+    assert uncached.past_key_values is None
     assert torch.equal(cached.sequences, uncached.sequences)
     if beams > 1:
         assert torch.allclose(cached.sequences_scores, uncached.sequences_scores, atol=1e-4)

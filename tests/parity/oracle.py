@@ -1,14 +1,14 @@
-"""Pairs of equal models, one of transformers and one of ragweave, and random inputs on which the oracle is right.
+"""Pairs of equal models, transformers' and ours, and random inputs on which the oracle is right.
 
-Where it is wrong (see docs/differences.md) there is nothing to compare: labels have three real tokens at least,
-none of them -100; contexts of RagSequence's ``generate`` have no padding, since the oracle drops their mask, and
-its answers have two scored tokens at least, since it forgets the passages' prior on shorter ones.
+Where it is wrong (see docs/differences.md) there is nothing to compare: labels have three real tokens at
+least, none of them -100; contexts of RagSequence's ``generate`` have no padding, since the oracle drops their
+mask, and its answers have two scored tokens at least, since it forgets the prior on shorter ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ ORACLES = {"token": tf.RagTokenForGeneration, "sequence": tf.RagSequenceForGener
 SCARCE_TOKEN = models.VOCABULARY - 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def _pair(formulation: str, generator: str) -> tuple[Any, Any]:
     networks = (models.question_encoder_config(), models.generator_config(generator))
     special = {

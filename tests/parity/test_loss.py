@@ -62,7 +62,7 @@ def test_get_nll_and_reduced_loss(formulation: str, generator: str, seed: int) -
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("generator", ["bart", "t5"])
 def test_loss_without_the_bos(generator: str, seed: int) -> None:
-    """RagSequence's ``exclude_bos_score``; smoothing is left out, since the oracle then keeps the BOS in it."""
+    """RagSequence's ``exclude_bos_score``; without smoothing, in which the oracle keeps the BOS."""
     case = Case(generator, 300 + seed)
     theirs, ours = pair("sequence", generator, seed)
     case.labels[:, 1] = theirs.config.bos_token_id

@@ -1,4 +1,4 @@
-"""wiki_dpr and data sets laid out like it: Parquet shards and FAISS files, read by path with no loading script.
+"""wiki_dpr and data sets laid out like it: Parquet shards and FAISS files, read by path, with no script.
 
 The layout is that of ``facebook/wiki_dpr`` on the hub:
 
@@ -6,8 +6,8 @@ The layout is that of ``facebook/wiki_dpr`` on the hub:
     index/psgs_w100.{nq,multiset}.HNSW128_SQ8-IP-train.faiss                    "exact"
     index/psgs_w100.{nq,multiset}.IVF4096_HNSW128_PQ128-IP-train.faiss          "compressed"
 
-A data set whose files lie elsewhere works too: all its Parquet files of the split are read in the order of their
-names, and the index comes from ``index_path`` or from the one file in it that bears the right name.
+A data set whose files lie elsewhere works too: all its Parquet files of the split are read in the order of
+their names, and the index comes from ``index_path`` or from the one file in it that bears the right name.
 """
 
 from __future__ import annotations
@@ -120,11 +120,10 @@ class CanonicalIndex:
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`. All columns but the vectors are returned."""
         columns = [name for name in self.passages.column_names if name != VECTOR_COLUMN]
-        distinct, inverse = np.unique(doc_ids, return_inverse=True)
+        distinct, inverse = np.unique(doc_ids, return_inverse=True)  # a missing one comes first
         inverse = inverse.reshape(doc_ids.shape)
-        values = {name: [""] * (distinct[0] == MISSING) for name in columns}
         found = self.passages.take(distinct[distinct != MISSING], columns)
-        values = {name: values[name] + found[name] for name in columns}
+        values = {name: [""] * int((distinct == MISSING).any()) + found[name] for name in columns}
         return [{name: [values[name][place] for place in places] for name in columns} for places in inverse]
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -135,8 +134,8 @@ class CanonicalIndex:
 
         if len(self.passages) > MOST_BUILT_IN_MEMORY:
             raise IndexDataError(
-                f"There is no FAISS file for index_name={self.index_name!r} in {self.folder}: give index_path, or "
-                "fetch the data set's index folder."
+                f"There is no FAISS file for index_name={self.index_name!r} in {self.folder}: give "
+                "index_path, or fetch the data set's index folder."
             )
         index = faiss.IndexFlatIP(self.vector_size)
         vectors = self.passages.column(VECTOR_COLUMN)
@@ -150,8 +149,8 @@ class CanonicalIndex:
             return own
         if (self.folder / PASSAGES).is_dir():
             raise IndexDataError(
-                f"There are no files {split}-*.parquet in {self.folder / PASSAGES / self.name}: fetch them, or "
-                "choose another split or use_dummy_dataset."
+                f"There are no files {split}-*.parquet in {self.folder / PASSAGES / self.name}: fetch them, "
+                "or choose another split or use_dummy_dataset."
             )
         everything = sorted(self.folder.rglob("*.parquet"))
         of_split = [path for path in everything if path.name.startswith(split)]
@@ -180,7 +179,7 @@ def _snapshot(dataset: str, name: str, index_name: str, revision: str | None, *,
     if Path(dataset).is_dir():
         return Path(dataset)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository = HUB_NAMES.get(dataset, dataset)
     wanted = ["*.parquet", "*.faiss"]
@@ -194,6 +193,6 @@ def _snapshot(dataset: str, name: str, index_name: str, revision: str | None, *,
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise IndexDataError(
-            f"The data set '{dataset}' is neither a folder nor to be had from the hub: check the name and the "
-            f"connection, or give the folder of a snapshot as dataset= ({str(error).splitlines()[0]})."
+            f"The data set '{dataset}' is neither a folder nor to be had from the hub: check the name and "
+            f"the connection, or give the folder of a snapshot as dataset= ({str(error).splitlines()[0]})."
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +29,7 @@ class DatasetIndex:
     Args:
         vector_size: D.
         dataset: The passages. Without ``index_path`` it carries a FAISS index on its column "embeddings"
-            (``dataset.add_faiss_index("embeddings")``).
+            (``dataset.add_faiss_index("embeddings", metric_type=faiss.METRIC_INNER_PRODUCT)``).
         index_path: FAISS file to load when searching begins.
 
     Raises:
@@ -39,17 +41,28 @@ class DatasetIndex:
     ) -> None:
         self.vector_size = vector_size
         self.index_path = None if index_path is None else Path(index_path)
-        self.dataset = _checked(dataset).with_format(None)
+        self.dataset = _checked(dataset)
+        # with_format and select_columns copy the whole FAISS index along: not of this twin, which has none.
+        twin = copy.copy(dataset)
+        twin._indexes = {}
+        self.passages = twin.with_format(None)
+        self._texts = self.passages.select_columns(
+            [name for name in self.passages.column_names if name != INDEX_COLUMN]
+        )
+        self._embeddings = self.passages.select_columns([INDEX_COLUMN]).with_format("numpy", dtype=np.float32)
         if self.index_path is None:
             if INDEX_COLUMN not in dataset.list_indexes():
                 raise IndexDataError(
-                    "The data set has no FAISS index: call dataset.add_faiss_index('embeddings'), or give the "
-                    "path of a saved one as index_path."
+                    "The data set has no FAISS index: call dataset.add_faiss_index('embeddings', "
+                    "metric_type=faiss.METRIC_INNER_PRODUCT), or give the path of a saved one as index_path."
                 )
             self._faiss = dataset.get_index(INDEX_COLUMN).faiss_index
             self._check_faiss()
         else:
             self._faiss = None
+
+    def __len__(self) -> int:
+        return len(self.passages)
 
     @classmethod
     def load_from_disk(
@@ -80,7 +93,7 @@ class DatasetIndex:
                 raise IndexDataError(f"{name} does not exist: {path}")
         try:
             dataset = load_from_disk(str(dataset_path))
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise IndexDataError(
                 f"{dataset_path} is no data set saved with dataset.save_to_disk: {error}"
             ) from error
@@ -97,7 +110,7 @@ class DatasetIndex:
         Raises:
             IndexDataError: The file is damaged, of another dimension, or of another number of passages.
         """
-        if self._faiss is None:
+        if self._faiss is None and self.index_path is not None:
             from ragweave.retrieval.faiss_files import read_faiss
 
             self._faiss = read_faiss(self.index_path)
@@ -120,9 +133,9 @@ class DatasetIndex:
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`. All columns but the vectors are returned."""
-        columns = [name for name in self.dataset.column_names if name != INDEX_COLUMN]
+        columns = self._texts.column_names
         distinct = np.unique(doc_ids[doc_ids != MISSING])
-        found = self.dataset.select_columns(columns)[distinct.tolist()] if len(distinct) else {}
+        found = self._texts[distinct.tolist()] if len(distinct) else {}
         place = {int(row): number for number, row in enumerate(distinct)}
         return [
             {
@@ -133,33 +146,43 @@ class DatasetIndex:
         ]
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        column = self.dataset.select_columns([INDEX_COLUMN]).with_format("numpy", dtype=np.float32)
-        return np.asarray(column[rows.tolist()][INDEX_COLUMN])
+        return np.asarray(self._embeddings[rows.tolist()][INDEX_COLUMN])
 
     def _check_faiss(self) -> None:
+        import faiss
+
         if self._faiss.d != self.vector_size:
             raise IndexDataError(
-                f"The FAISS index holds vectors of dimension {self._faiss.d}; expected {self.vector_size}, the "
-                "configuration's retrieval_vector_size."
+                f"The FAISS index holds vectors of dimension {self._faiss.d}; expected {self.vector_size}, "
+                "the configuration's retrieval_vector_size."
             )
-        if self._faiss.ntotal != len(self.dataset):
+        if self._faiss.ntotal != len(self):
             raise IndexDataError(
-                f"The FAISS index holds {self._faiss.ntotal} vectors, but there are {len(self.dataset)} passages: "
+                f"The FAISS index holds {self._faiss.ntotal} vectors, but there are {len(self)} passages: "
                 "they do not belong together."
+            )
+        if self._faiss.metric_type != faiss.METRIC_INNER_PRODUCT:
+            warnings.warn(
+                "The FAISS index finds the nearest passages, not those with the largest inner products, by "
+                "which RAG scores them; the two are the same for vectors of one length only. Build it with "
+                "metric_type=faiss.METRIC_INNER_PRODUCT.",
+                stacklevel=3,
             )
 
 
 def _checked(dataset: Dataset) -> Dataset:
-    names = getattr(dataset, "column_names", None)
-    if not isinstance(names, list):
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
         raise IndexDataError(
-            f"indexed_dataset is a {type(dataset).__name__}; give a datasets.Dataset (of a DatasetDict, one split)."
+            f"indexed_dataset is a {type(dataset).__name__}; give a datasets.Dataset (of a DatasetDict, one "
+            "split)."
         )
-    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    missing = [name for name in REQUIRED_COLUMNS if name not in dataset.column_names]
     if missing:
         raise IndexDataError(
-            f"The data set lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}. Passages need "
-            "title, text and embeddings."
+            f"The data set lacks the column(s) {', '.join(missing)}; it has "
+            f"{', '.join(dataset.column_names)}. Passages need title, text and embeddings."
         )
     if len(dataset) == 0:
         raise IndexDataError("The data set is empty; there is nothing to retrieve.")

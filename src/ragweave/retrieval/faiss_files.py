@@ -29,5 +29,5 @@ def read_faiss(path: str | Path) -> Any:
         return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
     except RuntimeError as error:
         raise IndexDataError(
-            f"{path} is no FAISS index, or not all of one: write it again, or copy it again from where it came."
+            f"{path} is no FAISS index, or not all of one: write it again, or copy it again from its source."
         ) from error

@@ -1,4 +1,4 @@
-"""The index that the paper's own code wrote: FAISS with one extra dimension, and two pickles of plain data."""
+"""The index that the paper's own code wrote: FAISS with one extra dimension, two pickles of plain data."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class LegacyIndex:
         ids = load_plain_data(self._file(META_FILE))
         if len(ids) != index.ntotal or index.d != self.vector_size + 1:
             raise IndexDataError(
-                f"{INDEX_FILE} holds {index.ntotal} vectors of dimension {index.d}, {META_FILE} {len(ids)} ids; "
-                f"expected as many ids as vectors, of dimension {self.vector_size + 1}."
+                f"{INDEX_FILE} holds {index.ntotal} vectors of dimension {index.d}, {META_FILE} {len(ids)} "
+                f"ids; expected as many ids as vectors, of dimension {self.vector_size + 1}."
             )
         self._ids = np.array([int(identifier) for identifier in ids], dtype=np.int64)
         self._faiss = index
@@ -113,12 +113,12 @@ class LegacyIndex:
                 raise IndexDataError(f"{self.location} lacks the file {name} of a legacy index.")
             return path
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
             return Path(hf_hub_download(self.location, name, repo_type="dataset"))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise IndexDataError(
-                f"{name} is to be had neither from a folder {self.location} nor from the hub: check index_path and "
-                f"the connection ({str(error).splitlines()[0]})."
+                f"{name} is to be had neither from a folder {self.location} nor from the hub: check "
+                f"index_path and the connection ({str(error).splitlines()[0]})."
             ) from error

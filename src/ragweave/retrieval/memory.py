@@ -47,6 +47,9 @@ class MemoryIndex:
                 f"{len(self.titles)} entries; expected (N, D), N and N."
             )
 
+    def __len__(self) -> int:
+        return len(self.texts)
+
     def init_index(self) -> None:
         """Nothing to load."""
 

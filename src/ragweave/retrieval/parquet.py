@@ -1,4 +1,4 @@
-"""Rows of Parquet shards by their number, reading the row groups and columns that are asked for and no more."""
+"""Rows of Parquet shards by their number, reading the row groups and columns asked for and no more."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class ParquetRows:
         for path, file in zip(paths, self._files, strict=True):
             if file.schema_arrow.names != self.column_names:
                 raise IndexDataError(
-                    f"{path} has the columns {', '.join(file.schema_arrow.names)}; expected those of the first "
-                    f"shard, {', '.join(self.column_names)}."
+                    f"{path} has the columns {', '.join(file.schema_arrow.names)}; expected those of the "
+                    f"first shard, {', '.join(self.column_names)}."
                 )
         self._groups = [(f, g) for f, file in enumerate(self._files) for g in range(file.num_row_groups)]
         sizes = [self._files[f].metadata.row_group(g).num_rows for f, g in self._groups]

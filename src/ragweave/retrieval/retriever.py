@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
-from ragweave.retrieval.contexts import ContextTemplate, fit, token_ids
-from ragweave.retrieval.dataset import INDEX_COLUMN, DatasetIndex
+from ragweave.retrieval.contexts import ContextTemplate, fit, padded, token_ids
+from ragweave.retrieval.dataset import DatasetIndex
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ragweave.configuration import RagConfig
     from ragweave.retrieval.protocol import Index
 
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
 DATASET_FOLDER = "hf_dataset"
 INDEX_FILE = "hf_dataset_index.faiss"
 
@@ -79,15 +80,23 @@ class RagRetriever:
             indexed_dataset: Passages with a FAISS index, used instead of the configuration's.
             config: Configuration to use instead of the saved one.
             index: Any index, used instead of the configuration's.
-            **kwargs: Fields of RagConfig to change, such as ``index_name`` and ``passages_path``.
+            **kwargs: Fields of RagConfig to change, such as ``index_name`` and ``passages_path``; options of
+                the hub, such as ``revision``.
+
+        Raises:
+            IndexDataError: The index cannot be opened.
         """
         from ragweave.configuration import RagConfig
         from ragweave.tokenization import RagTokenizer
 
         if config is None:
             config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
-            _resolve_paths(config, Path(retriever_name_or_path))
-        tokenizer = RagTokenizer.from_pretrained(retriever_name_or_path, config=config)
+        _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
+        tokenizer = RagTokenizer.from_pretrained(
+            retriever_name_or_path,
+            config=config,
+            **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs},
+        )
         if indexed_dataset is not None:
             config.index_name = "custom"
             index = DatasetIndex(config.retrieval_vector_size, indexed_dataset)
@@ -96,28 +105,39 @@ class RagRetriever:
     def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
         """Save configuration, tokenizers and, of a data set index, passages and vectors.
 
-        Paths in the saved configuration are relative to the folder, so the folder can be moved.
+        Paths in the saved configuration are relative to the folder, so the folder can be moved. Everything
+        is written beside what is there and then put in its place: a failure leaves an earlier save as it was,
+        and a retriever may be saved into the folder that it was loaded from.
+
+        Raises:
+            ConfigurationError: The path is a file.
         """
         import copy
+        from tempfile import TemporaryDirectory
 
         import faiss
 
         from ragweave.tokenization import RagTokenizer
 
         folder = Path(save_directory)
+        if folder.is_file():
+            raise ConfigurationError(f"{folder} is a file; give a folder to save the retriever in.")
         folder.mkdir(parents=True, exist_ok=True)
         config = copy.deepcopy(self.config)
-        if isinstance(self.index, DatasetIndex):
-            self.index.init_index()
-            dataset = self.index.dataset
-            if INDEX_COLUMN in dataset.list_indexes():
-                dataset = dataset.select_columns(dataset.column_names)  # a twin that may go without its index
-                dataset.drop_index(INDEX_COLUMN)
-            dataset.save_to_disk(str(folder / DATASET_FOLDER))
-            faiss.write_index(self.index.faiss_index, str(folder / INDEX_FILE))
-            config.index_name, config.passages_path, config.index_path = "custom", DATASET_FOLDER, INDEX_FILE
-        config.save_pretrained(folder)
-        RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(folder)
+        with TemporaryDirectory(prefix=".saving-", dir=folder) as staging_name:
+            staging = Path(staging_name)
+            if isinstance(self.index, DatasetIndex):
+                self.index.init_index()
+                self.index.passages.save_to_disk(str(staging / DATASET_FOLDER))
+                faiss.write_index(self.index.faiss_index, str(staging / INDEX_FILE))
+                config.index_name, config.passages_path, config.index_path = (
+                    "custom",
+                    DATASET_FOLDER,
+                    INDEX_FILE,
+                )
+            config.save_pretrained(staging)
+            RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
+            _move(staging, folder)
 
     def init_retrieval(self) -> None:
         """Load the index, if that has not been done."""
@@ -145,7 +165,16 @@ class RagRetriever:
         Returns:
             Passage vectors, (B, K, D); their row numbers, (B, K), -1 where the index has fewer; and B
             dictionaries of lists with their titles and texts.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question.
         """
+        if n_docs < 1:
+            raise ConfigurationError(f"n_docs is {n_docs}; it must be 1 or more.")
+        if not len(question_hidden_states):
+            raise QuestionError("There is no question; ask at least one.")
         self.init_retrieval()
         size = self.config.retrieval_batch_size
         slices = [
@@ -154,6 +183,13 @@ class RagRetriever:
         found = [self.index.get_top_docs(some, n_docs) for some in slices]
         doc_ids = np.concatenate([np.asarray(ids) for ids, _ in found])
         vectors = np.concatenate([np.asarray(vectors) for _, vectors in found])
+        expected = (len(question_hidden_states), n_docs)
+        if doc_ids.shape != expected or vectors.shape[:2] != expected:
+            raise IndexDataError(
+                f"The index returned row numbers of shape {doc_ids.shape} and vectors of shape "
+                f"{vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
+                "passages that it has not."
+            )
         return vectors, doc_ids, self.index.get_doc_dicts(doc_ids)
 
     def postprocess_docs(
@@ -171,36 +207,44 @@ class RagRetriever:
         Args:
             docs: B dictionaries of lists of K titles and texts.
             input_strings: B questions.
-            prefix: Text before every context; the configuration's where left out.
+            prefix: Text before every context; where left out the configuration's, or its generator's.
             n_docs: K.
             return_tensors: "pt", "np" or none for lists.
-            padding: "max_length" pads to ``max_combined_length``, "longest" to the longest context.
+            padding: "max_length" pads to ``max_combined_length``, "longest" or true to the longest context,
+                false not at all.
 
         Returns:
             Token ids and attention mask, (B*K, S).
 
         Raises:
+            ConfigurationError: ``padding`` is none of these.
             QuestionError: A question alone is longer than ``max_combined_length``.
         """
-        config = self.config
+        from transformers import BatchEncoding
+
+        if padding not in (True, False, "longest", "max_length"):
+            raise ConfigurationError(
+                f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
+            )
+        config, tokenizer = self.config, self.generator_tokenizer
+        if prefix is None:
+            prefix = config.prefix or getattr(config.generator, "prefix", None) or ""
         template = ContextTemplate(
-            prefix=prefix if prefix is not None else config.prefix or "",
+            prefix=prefix,
             title_sep=config.title_sep,
             doc_sep=config.doc_sep,
             answer_sep=getattr(config, "answer_sep", ""),
         )
-        passages = [(doc["title"][k], doc["text"][k]) for doc in docs for k in range(n_docs)]
         questions = [question for question in input_strings for _ in range(n_docs)]
-        contexts = fit(
-            template, passages, questions, token_ids(self.generator_tokenizer), config.max_combined_length
+        rows = fit(
+            template, _passages(docs, n_docs), questions, token_ids(tokenizer), config.max_combined_length
         )
-        encoded = self.generator_tokenizer(
-            contexts,
-            max_length=config.max_combined_length,
-            padding=padding,
-            truncation=True,
-            return_tensors=return_tensors,
-        )
+        if padding is False:
+            ids, mask = rows, [[1] * len(row) for row in rows]
+        else:
+            length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
+            ids, mask = padded(rows, length, side=tokenizer.padding_side, filler=_filler(tokenizer))
+        encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
         return encoded["input_ids"], encoded["attention_mask"]
 
     def __call__(
@@ -223,23 +267,31 @@ class RagRetriever:
             n_docs: K; ``config.n_docs`` where left out.
             return_tensors: "pt", "np" or none for lists.
             question_strings: The questions as the user wrote them, used instead of decoding.
-            padding: "max_length" pads to ``max_combined_length``, "longest" to the longest context.
+            padding: As for `postprocess_docs`.
 
         Returns:
-            ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``, (B, K, D);
-            ``doc_ids``, (B, K), -1 for a passage that is not there; and with a context encoder's tokenizer
-            ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
+            ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``,
+            (B, K, D); ``doc_ids``, (B, K), -1 for a passage that is not there; and with a context encoder's
+            tokenizer ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1, or ``padding`` unknown.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question, or one is longer than ``max_combined_length``.
         """
         from transformers import BatchEncoding
 
         n_docs = n_docs if n_docs is not None else self.config.n_docs
         if question_strings is None:
+            if question_input_ids is None:
+                raise QuestionError("Give the questions, as question_input_ids or as question_strings.")
             question_strings = self.question_encoder_tokenizer.batch_decode(
                 question_input_ids, skip_special_tokens=True
             )
         if len(question_strings) != len(question_hidden_states):
             raise QuestionError(
-                f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question vectors."
+                f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question "
+                "vectors; expected one for each."
             )
         vectors, doc_ids, docs = self.retrieve(np.asarray(question_hidden_states), n_docs)
         context_input_ids, context_attention_mask = self.postprocess_docs(
@@ -253,8 +305,7 @@ class RagRetriever:
         }
         if self.ctx_encoder_tokenizer is not None:
             tokenized = self.ctx_encoder_tokenizer(
-                [title for doc in docs for title in doc["title"]],
-                [text for doc in docs for text in doc["text"]],
+                *map(list, zip(*_passages(docs, n_docs), strict=True)),
                 truncation=True,
                 padding="longest",
                 return_tensors=return_tensors,
@@ -281,12 +332,42 @@ def build_index(config: RagConfig) -> Index:
     )
 
 
-def _resolve_paths(config: RagConfig, folder: Path) -> None:
-    """Paths in a saved configuration are relative to its folder."""
+def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, str]]:
+    """(title, text) of B*K passages; a data set may hold null for either."""
+    return [(doc["title"][k] or "", doc["text"][k] or "") for doc in docs for k in range(n_docs)]
+
+
+def _filler(tokenizer: Any) -> int:
+    """What fills contexts up. Nothing looks at it: of a tokenizer without a padding token, any will do."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:
+    """Find what a saved configuration's paths lead to; those that the caller gave stay as they are.
+
+    They are relative to its folder. transformers saves them absolute, or relative to where it ran: such a
+    file is looked for there, and by its name in the folder, which may have been moved since.
+    """
     for name in ("passages_path", "index_path"):
         value = getattr(config, name)
-        if value is not None and not Path(value).is_absolute() and (folder / value).exists():
-            setattr(config, name, str(folder / value))
+        if value is None or name in given:
+            continue
+        places = (folder / value, Path(value), folder / Path(value).name)
+        setattr(config, name, next((str(place) for place in places if place.exists()), value))
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Move what is in one folder into another, in place of what bears the same names there."""
+    replaced = staging / ".replaced"
+    replaced.mkdir()
+    for new in sorted(path for path in staging.iterdir() if path != replaced):
+        old = folder / new.name
+        if old.is_dir() or (new.is_dir() and old.exists()):  # a folder cannot be replaced in one step
+            old.rename(replaced / new.name)
+        new.replace(old)
 
 
 __all__ = ["IndexDataError", "RagRetriever", "build_index"]

@@ -18,15 +18,20 @@ def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -
 
     Raises:
         ShapeError: They are not a matrix.
-        IndexDataError: They are of another dimension than the index.
+        IndexDataError: They are of another dimension than the index, or not all numbers.
     """
     shape = question_hidden_states.shape
     if len(shape) != 2:
         raise ShapeError(f"question_hidden_states has shape {shape}; expected (B, {dimension}).")
     if shape[1] != dimension:
         raise IndexDataError(
-            f"question_hidden_states has shape {shape}, but the index holds vectors of dimension {dimension}: "
-            "use the question encoder that belongs to the encoder of the passages."
+            f"question_hidden_states has shape {shape}, but the index holds vectors of dimension "
+            f"{dimension}: use the question encoder that belongs to the encoder of the passages."
+        )
+    if not np.isfinite(question_hidden_states).all():
+        raise IndexDataError(
+            "question_hidden_states holds NaN or infinity, with which nothing can be found: look at the "
+            "question encoder (a diverged training, or float16 that overflowed)."
         )
 
 
@@ -42,10 +47,19 @@ def vectors_of_rows(
 
     Returns:
         Vectors, (B, K, D).
+
+    Raises:
+        IndexDataError: The vectors that were looked up are of another dimension.
     """
     vectors = np.zeros((*rows.shape, dimension), dtype=np.float32)
     present = rows >= 0
     if present.any():
         distinct, inverse = np.unique(rows[present], return_inverse=True)
-        vectors[present] = np.asarray(look_up(distinct), dtype=np.float32)[inverse]
+        found = np.asarray(look_up(distinct), dtype=np.float32)
+        if found.shape != (len(distinct), dimension):
+            raise IndexDataError(
+                f"The passages' vectors have shape {found.shape}; expected {(len(distinct), dimension)}: "
+                "they do not belong to this index."
+            )
+        vectors[present] = found[inverse]
     return vectors

@@ -1,0 +1,48 @@
+"""Turn a checkpoint of `train_adapter` into the adapter that ragweave ships: bfloat16, and no path in its files.
+
+    python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/adapters/smollm2-135m-qa]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ragweave import embedded
+
+# What peft needs to know; everything else it writes is its own default.
+KEPT = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode")
+
+
+def main() -> None:
+    """Write the adapter's two files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--output", type=Path, default=embedded.ADAPTER)
+    args = parser.parse_args()
+
+    config = json.loads((args.checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    shipped = {name: config[name] for name in KEPT} | {
+        "base_model_name_or_path": embedded.GENERATOR,
+        "inference_mode": True,
+        "target_modules": sorted(config["target_modules"]),
+    }
+    weights = load_file(args.checkpoint / "adapter_model.safetensors")
+    args.output.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.to(torch.bfloat16) for name, tensor in sorted(weights.items())},
+        args.output / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    text = json.dumps(shipped, indent=2) + "\n"
+    (args.output / "adapter_config.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
