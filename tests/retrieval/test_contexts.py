@@ -23,13 +23,11 @@ def retriever(tokenizer: Any = TOKENIZER, **fields: Any) -> RagRetriever:
     return RagRetriever(retrieval.config(**fields), retrieval.question_tokenizer(), tokenizer, index=index)
 
 
-def contexts(
-    passages: list[tuple[str, str]], questions: list[str], *, prefix: str | None = None, **fields: Any
-) -> list[str]:
+def contexts(passages: list[tuple[str, str]], questions: list[str], **fields: Any) -> list[str]:
     """The contexts of the same passages for every question, decoded."""
     docs = [{"title": [title for title, _ in passages], "text": [text for _, text in passages]}]
     ids, mask = retriever(**fields).postprocess_docs(
-        docs * len(questions), questions, prefix, len(passages), return_tensors="np"
+        docs * len(questions), questions, None, len(passages), return_tensors="np"
     )
     assert ids.shape == mask.shape == (len(questions) * len(passages), fields.get("max_combined_length", 100))
     rows = [row[kept == 1] for row, kept in zip(ids, mask, strict=True)]
@@ -55,12 +53,11 @@ def test_separators_and_prefix_of_the_configuration() -> None:
 
 
 def test_the_calls_prefix_comes_before_the_configurations() -> None:
-    assert contexts([("T", "x")], ["q"], prefix="mine: ", prefix_of_config=None) == ["mine: T / x // q"]
     docs = [{"title": ["T"], "text": ["x"]}]
     made = retriever(prefix="theirs: ")
-    for prefix, expected in ((None, "theirs: T / x // q"), ("", "T / x // q"), ("mine: ", "mine: T / x // q")):
+    for prefix, expected in ((None, "theirs: "), ("", ""), ("mine: ", "mine: ")):
         ids, _ = made.postprocess_docs(docs, ["q"], prefix, 1, padding="longest")
-        assert TOKENIZER.decode(ids[0], skip_special_tokens=True) == expected
+        assert TOKENIZER.decode(ids[0], skip_special_tokens=True) == f"{expected}T / x // q"
 
 
 def test_the_generators_prefix_is_used_where_the_configuration_has_none() -> None:
@@ -72,7 +69,13 @@ def test_the_generators_prefix_is_used_where_the_configuration_has_none() -> Non
 
 @pytest.mark.parametrize(
     ("title", "shown"),
-    [('"Rome"', "Rome"), ('"Rome', "Rome"), ('Rome"', "Rome"), ('The "old" Rome', 'The "old" Rome'), ('""', "")],
+    [
+        ('"Rome"', "Rome"),
+        ('"Rome', "Rome"),
+        ('Rome"', "Rome"),
+        ('An "old" city', 'An "old" city'),
+        ('""', ""),
+    ],
 )
 def test_quotes_around_a_title_go(title: str, shown: str) -> None:
     assert contexts([(title, "x")], ["q"]) == [f"{shown} / x // q".replace("  ", " ")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
 
 HELP = """Answer questions from a knowledge base.
 
-Every answer comes with the passages it was made from and how much each of them counted. A single dash in place
-of the questions reads them from standard input, one a line.
+Every answer comes with the passages it was made from and how much each of them counted. A single dash in
+place of the questions reads them from standard input, one a line.
 
 Examples:
 
   ragweave ask --kb kb "What is the capital of Mongolia?"
 
-  ragweave ask --kb kb --n-docs 10 --num-beams 4 "Who wrote it?" "When?"
+  ragweave ask --kb kb --n-docs 10 --beams 4 "Who wrote it?" "When?"
 
   ragweave ask --kb kb --json - < questions.txt > answers.jsonl
 """
@@ -36,13 +37,13 @@ def ask(
         str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
     ] = "embedded",
     n_docs: Annotated[
-        int | None, typer.Option(min=1, help="Passages per question [default: the model's].")
+        int | None, typer.Option(min=1, help="Passages per question (default: the model's).")
     ] = None,
     beams: Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Beams of the search.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     formulation: Annotated[
         Literal["token", "sequence"] | None,
-        typer.Option(help="RAG-Token or RAG-Sequence [default: the model's]."),
+        typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
     ] = None,
     extractive: Annotated[
         bool, typer.Option("--extractive", help="Answer only with words that stand together in a passage.")
@@ -56,19 +57,21 @@ def ask(
     ] = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.console import progress_bar, stdout, warn
+    from ragweave.cli.console import progress_bar, quiet_libraries, stdout, warn
 
     asked = _read(questions)
     if not asked:
         warn("There are no questions on standard input.")
         return
+    quiet_libraries()
     from ragweave.pipeline import RagPipeline
 
     pipeline = RagPipeline.from_pretrained(
         model, knowledge_base=kb, formulation=formulation, dtype=dtype, device=device
     )
-    available = len(pipeline.retriever.index)  # type: ignore[arg-type]  # a knowledge base's index has a length
-    if n_docs is not None and n_docs > available:
+    index = pipeline.retriever.index
+    available = len(index) if isinstance(index, Sized) else n_docs
+    if n_docs is not None and available is not None and n_docs > available:
         warn(f"The knowledge base has {available} passages; answering from all of them instead of {n_docs}.")
     waiting: dict[int, Answer] = {}
     shown = 0
@@ -106,16 +109,17 @@ def _show(answer: Answer, *, as_json: bool, console: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    for header, justify in (("posterior", "right"), ("score", "right"), ("passage", "left"), ("", "left")):
-        table.add_column(header, justify=justify, no_wrap=header != "", header_style="dim")  # type: ignore[arg-type]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("posterior", justify="right", no_wrap=True, min_width=9)
+    table.add_column("score", justify="right", no_wrap=True, min_width=6)
+    table.add_column("passage", no_wrap=True, min_width=12, max_width=32)
+    table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
     for passage in answer.passages:
-        excerpt = " ".join(passage.text.split())
         table.add_row(
             f"{passage.posterior:.3f}",
             f"{passage.doc_score:.2f}",
             Text(passage.title or passage.id, style="cyan"),
-            Text(excerpt if len(excerpt) <= 160 else excerpt[:159] + "…", style="dim"),
+            Text(" ".join(passage.text.split()), style="dim"),
         )
     console.print(Text(answer.question, style="dim"))
     console.print(Text(answer.answer or "(no answer)", style="bold"))

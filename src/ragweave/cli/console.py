@@ -32,9 +32,14 @@ def warn(message: str) -> None:
 
 def quiet_libraries() -> None:
     """Keep the progress bars and the chatter of transformers and the hub out of a command's output."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
+    import warnings
+
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries will rename is no news for a user
+    hub_logging.set_verbosity_error()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()

@@ -24,7 +24,7 @@ from torch import Tensor
 _WORD = re.compile(
     r"""
     c                                            # a character of Chinese or Japanese
-    | (?:(?<![a1])-(?=\$?1))? \$?                # minus and currency before a number
+    | (?:(?<![a1%$.)])-(?=\$?1))? \$?                # minus and currency before a number
       [a1]+ (?:(?:(?<=1)[,:](?=1)|['.&@](?=[a1]))[a1]+)*   # letters and digits; 1,234.5, 10:30, U.S, AT&T
       (?:(?<=\.a)\.)?                            # the last dot of U.S.
       (?:%|\$(?!1))*                             # percent, degrees; currency after a number
@@ -82,7 +82,7 @@ class PassageSpans:
         """
         node: Tree | None = self._tree
         if not len(answer):
-            return [*self._tree, *self._begin] or [self._eos]
+            return [*self._tree, *self._begin] if self._tree else [self._eos]
         for place, token in enumerate(answer):
             if place == 0 and token in self._special and token not in self._tree:
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import Any
 
 from ragweave.errors import QuestionError
@@ -12,6 +14,7 @@ from ragweave.errors import QuestionError
 # What a text is cut into: a word with the space before it (of a longer one, 32 characters at a time), or a
 # character of a script without spaces between words (Chinese, Japanese and what follows them in Unicode).
 _PIECE = re.compile(r"\s*(?:[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]{1,32})")
+_GUESSES = 4
 
 
 @dataclass(frozen=True)
@@ -62,48 +65,51 @@ def fit(
     contexts = [template.fill(title, text, q) for (title, text), q in zip(passages, questions, strict=True)]
     rows = tokenize(contexts)
     for number in [number for number, ids in enumerate(rows) if len(ids) > max_length]:
-        rows[number] = _cut(template, *passages[number], questions[number], tokenize, max_length)
+        (title, text), question = passages[number], questions[number]
+
+        def encode(title: str, text: str, question: str = question) -> list[int]:
+            return tokenize([template.fill(title, text, question)])[0]
+
+        bare, titled = encode("", ""), encode(title, "")
+        if len(bare) > max_length:
+            raise QuestionError(
+                f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, or "
+                f"raise max_combined_length: {question[:80]!r}..."
+            )
+        if len(titled) > max_length:
+            rows[number] = _longest(title, lambda part: encode(part, ""), bare, len(titled), max_length)
+        else:
+            whole = len(rows[number])
+            rows[number] = _longest(text, partial(encode, title), titled, whole, max_length)
     return rows
 
 
-def _cut(
-    template: ContextTemplate,
-    title: str,
-    text: str,
-    question: str,
-    tokenize: Callable[[list[str]], list[list[int]]],
-    max_length: int,
+def _longest(
+    text: str, encode: Callable[[str], list[int]], fitting: list[int], too_long: int, max_length: int
 ) -> list[int]:
-    """The context with as many of the passage's words as fit; where its title is too long, of the title's."""
+    """The context with the longest beginning of a text that fits.
 
-    def within(kept_title: str, kept_text: str) -> list[int] | None:
-        ids = tokenize([template.fill(kept_title, kept_text, question)])[0]
-        return ids if len(ids) <= max_length else None
-
-    bare = within("", "")
-    if bare is None:
-        raise QuestionError(
-            f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, or "
-            f"raise max_combined_length: {question[:80]!r}..."
-        )
-    titled = within(title, "")
-    if titled is None:
-        return _longest(title, lambda part: within(part, "")) or bare
-    return _longest(text, lambda part: within(title, part)) or titled
-
-
-def _longest(text: str, within: Callable[[str], list[int] | None]) -> list[int] | None:
-    """What ``within`` gives for the longest beginning of a text for which it gives anything, by bisection."""
+    Args:
+        text: A passage's text or title.
+        encode: Gives the context's token ids for a beginning of it.
+        fitting: What it gives for an empty one, which fits.
+        too_long: How many it gives for the whole text, which does not.
+        max_length: Most token ids that fit.
+    """
     ends = [piece.end() for piece in _PIECE.finditer(text)]
-    best, low, high = None, 0, len(ends)
-    while low < high:
-        middle = (low + high + 1) // 2
-        found = within(text[: ends[middle - 1]])
-        if found is not None:
-            best, low = found, middle
+    low, high = 0, len(ends)  # so many pieces fit, so many do not
+    for attempt in count():
+        if high - low < 2:
+            return fitting
+        # Tokens are spread about evenly over a text: a guess or two come close, and halving does the rest.
+        share = (max_length - len(fitting)) / (too_long - len(fitting)) if attempt < _GUESSES else 0.5
+        middle = low + min(max(int(share * (high - low)), 1), high - low - 1)
+        found = encode(text[: ends[middle - 1]])
+        if len(found) <= max_length:
+            low, fitting = middle, found
         else:
-            high = middle - 1
-    return best
+            high, too_long = middle, len(found)
+    return fitting
 
 
 def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
