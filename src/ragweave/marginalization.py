@@ -64,10 +64,12 @@ def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
     Returns:
         Log-probabilities over the vocabulary, (B, T, V).
     """
-    log_probs = torch.log_softmax(logits, dim=-1, dtype=_accumulation_dtype(logits))  # (B, K, T, V)
     if logits.shape[1] == 1:
-        return log_probs[:, 0]
-    return torch.logsumexp(log_probs + passage_log_probs(doc_scores)[:, :, None, None], dim=1)
+        return torch.log_softmax(logits[:, 0], dim=-1, dtype=_accumulation_dtype(logits))
+    # Prior and normaliser are one number for each passage and token: added together, they make the joint
+    # log-probabilities in one pass over the logits, and log p(v | x, z, y_<t) is never written down.
+    shift = passage_log_probs(doc_scores)[:, :, None] - _log_normaliser(logits)  # (B, K, T)
+    return torch.logsumexp(logits.to(shift.dtype) + shift[..., None], dim=1)
 
 
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:

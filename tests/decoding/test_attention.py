@@ -15,7 +15,7 @@ from tests.support.models import FORMULATIONS, rag_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
-KINDS = (*models.SEQ2SEQ, "umt5", "marian", "m2m_100", "blenderbot", "mt5", "plbart")
+KINDS = (*models.SEQ2SEQ, "umt5", "marian", "m2m_100", "blenderbot", "blenderbot-small", "mt5", "plbart")
 SHARING = tuple(kind for kind in KINDS if kind != "umt5")
 
 
@@ -63,7 +63,7 @@ def test_sharing_equals_repeating(rows: int, length: int, masked: str, biased: b
 def test_beams_find_what_they_find_without_sharing(
     formulation: str, generator: str, padding: str | None
 ) -> None:
-    """Contexts of 9 tokens under 3 beams: a model that takes rows of queries for rows of keys fits them in."""
+    """9 context tokens under 3 beams: who counts rows of queries for rows of keys cuts them without an error."""
     model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
     plain = model.generator.config._attn_implementation

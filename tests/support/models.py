@@ -80,6 +80,7 @@ def generator_config(kind: str, vocab_size: int = VOCABULARY, **fields: Any) -> 
         "marian": (tf.MarianConfig, {**bart, "decoder_start_token_id": 1, "pad_token_id": 1}),
         "m2m_100": (tf.M2M100Config, {**bart, "decoder_start_token_id": 2}),
         "blenderbot": (tf.BlenderbotConfig, {**bart, "decoder_start_token_id": 0}),
+        "blenderbot-small": (tf.BlenderbotSmallConfig, {**bart, "decoder_start_token_id": 1}),
         "plbart": (tf.PLBartConfig, {**bart, "decoder_start_token_id": 2}),
         "llama": (tf.LlamaConfig, llama),
         "qwen2": (tf.Qwen2Config, {**llama, "bos_token_id": None}),

@@ -106,22 +106,15 @@ def _show(answer: Answer, *, as_json: bool, console: Any) -> None:
         sys.stdout.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("posterior", justify="right", no_wrap=True, min_width=9)
-    table.add_column("score", justify="right", no_wrap=True, min_width=6)
-    table.add_column("passage", no_wrap=True, min_width=12, max_width=32)
-    table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
-    for passage in answer.passages:
-        table.add_row(
-            f"{passage.posterior:.3f}",
-            f"{passage.doc_score:.2f}",
-            Text(passage.title or passage.id, style="cyan"),
-            Text(" ".join(passage.text.split()), style="dim"),
-        )
     console.print(Text(answer.question, style="dim"))
     console.print(Text(answer.answer or "(no answer)", style="bold"))
-    console.print(table)
+    console.print(Text(f"{'posterior':>9}  {'score':>6}  passage", style="dim"))
+    for passage in answer.passages:
+        line = Text(f"{passage.posterior:9.3f}  {passage.doc_score:6.2f}  ")
+        line.append(passage.title or passage.id, style="cyan")
+        line.append("  " + " ".join(passage.text.split()), style="dim")
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
     console.print()

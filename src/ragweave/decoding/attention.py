@@ -22,6 +22,23 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "ragweave_shared_sdpa"
 
+# Model types whose cross attention counts rows of keys by the keys. Others (UMT5) count those of the queries,
+# and would cut a context's keys into R rows, without an error where the numbers divide.
+SHARING_TYPES = frozenset(
+    {
+        "bart",
+        "blenderbot",
+        "blenderbot-small",
+        "m2m_100",
+        "marian",
+        "mbart",
+        "mt5",
+        "pegasus",
+        "plbart",
+        "t5",
+    }
+)
+
 
 def shared_sdpa_attention(
     module: nn.Module,
@@ -72,8 +89,11 @@ def share_context_keys(generator: PreTrainedModel) -> bool:
         generator: A model of transformers; its attention implementation is changed.
 
     Returns:
-        Whether it shares them now: false where the caller chose another implementation than sdpa.
+        Whether it shares them now: false where the caller chose another implementation than sdpa, and for
+        models that are none of `SHARING_TYPES`.
     """
+    if generator.config.model_type not in SHARING_TYPES:
+        return False
     if generator.config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, shared_sdpa_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -14,7 +14,7 @@ from ragweave.errors import QuestionError
 # What a text is cut into: a word with the space before it (of a longer one, 32 characters at a time), or a
 # character of a script without spaces between words (Chinese, Japanese and what follows them in Unicode).
 _PIECE = re.compile(r"\s*(?:[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]{1,32})")
-_GUESSES = 4
+_GUESSES = 4  # where a text is cut
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def fit(
         bare, titled = encode("", ""), encode(title, "")
         if len(bare) > max_length:
             raise QuestionError(
-                f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, or "
-                f"raise max_combined_length: {question[:80]!r}..."
+                f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, "
+                f"or raise max_combined_length: {question[:80]!r}..."
             )
         if len(titled) > max_length:
             rows[number] = _longest(title, lambda part: encode(part, ""), bare, len(titled), max_length)

@@ -244,6 +244,8 @@ class RagRetriever:
         else:
             length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
             ids, mask = padded(rows, length, side=tokenizer.padding_side, filler=_filler(tokenizer))
+            if return_tensors is not None:  # BatchEncoding takes its time with lists
+                ids, mask = np.array(ids), np.array(mask)
         encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
         return encoded["input_ids"], encoded["attention_mask"]
 
