@@ -18,7 +18,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?P<skip><!-- not run: .+? -->\n+)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S)
+BLOCK = re.compile(
+    r"(?P<skip><!-- not run: .+? -->\n+)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,10 @@ class Block:
 
 
 def blocks_of(page: Path) -> list[Block]:
-    return [Block(m["language"], m["code"], m["skip"] is not None) for m in BLOCK.finditer(page.read_text("utf-8"))]
+    return [
+        Block(m["language"], m["code"], m["skip"] is not None)
+        for m in BLOCK.finditer(page.read_text("utf-8"))
+    ]
 
 
 def commands_of(page: Path) -> list[str]:
@@ -47,7 +52,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, command: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     result = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
     )
@@ -82,7 +91,9 @@ def test_ragweave_commands_run(page: Path, workplace: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, quiet_transformers: None):
+def test_python_blocks_run(
+    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, quiet_transformers: None
+):
     monkeypatch.chdir(workplace)
     names: dict[str, object] = {}
     for block in blocks_of(page):

@@ -34,7 +34,10 @@ DOCUMENTS = {
     ),
 }
 QUESTIONS = {
-    "Who built the lighthouse of Vellmar?": ("lighthouse.txt", ("Ottilie Brandt", "the engineer Ottilie Brandt")),
+    "Who built the lighthouse of Vellmar?": (
+        "lighthouse.txt",
+        ("Ottilie Brandt", "the engineer Ottilie Brandt"),
+    ),
     "How tall is the lighthouse of Vellmar?": ("lighthouse.txt", ("43 metres", "43 metres tall")),
     "Who was the last keeper of the lighthouse?": ("lighthouse.txt", ("Jonas Feld",)),
     "Who owns the Quillon orchard?": ("orchard.md", ("Marta Quillon",)),
@@ -88,5 +91,8 @@ def test_batched_answers_equal_single_ones(pipeline: RagPipeline):
 
 
 def test_adapter_is_packaged():
-    assert {path.name for path in embedded.ADAPTER.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in embedded.ADAPTER.iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
     assert Path(embedded.encoder_path()).is_dir()

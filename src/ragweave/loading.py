@@ -72,16 +72,18 @@ def _saved_parts(
     from ragweave.tokenization import RagTokenizer
 
     try:
+        if RagConfig.get_config_dict(name)[0].get("model_type") != RagConfig.model_type:
+            raise ValueError("there is no configuration of a RAG model")
         config = RagConfig.from_pretrained(name)
         tokenizer = RagTokenizer.from_pretrained(name, config=config)
+        if formulation is None:
+            formulation = "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
+        model: Any = _model_class(formulation).from_pretrained(name, config=config).eval()
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
             f"tokenizers, or a name on the hub ({str(error).splitlines()[0]})."
         ) from error
-    if formulation is None:
-        formulation = "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
-    model: Any = _model_class(formulation).from_pretrained(name, config=config).eval()
     model.rag.generator.to(dtype)
     if device is not None:
         model.to(device)

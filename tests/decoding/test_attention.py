@@ -63,7 +63,7 @@ def test_sharing_equals_repeating(rows: int, length: int, masked: str, biased: b
 def test_beams_find_what_they_find_without_sharing(
     formulation: str, generator: str, padding: str | None
 ) -> None:
-    """9 context tokens under 3 beams: who counts rows of queries for rows of keys cuts them without an error."""
+    """9 context tokens under 3 beams: a model that counts rows by the queries would cut them in three."""
     model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
     plain = model.generator.config._attn_implementation

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ragweave.cli import app
+from tests.support.pipelines import build_knowledge_base, save_rag_model
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
+    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
+    return save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path)
+
+
+def ask(knowledge_base: Path, model: Path, *arguments: str, stdin: str | None = None) -> Result:
+    options = ["ask", "--kb", str(knowledge_base), "--model", str(model), "--max-new-tokens", "4"]
+    return CliRunner().invoke(app, [*options, *arguments], input=stdin)
+
+
+def test_json_is_one_object_a_line_and_nothing_else(knowledge_base: Path, model: Path):
+    result = ask(knowledge_base, model, "--json", "Is Chile a long country or not?", "Where is Lima?")
+    assert result.exit_code == 0, result.output
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["question"] for answer in answers] == ["Is Chile a long country or not?", "Where is Lima?"]
+    for answer in answers:
+        assert answer.keys() == {"question", "answer", "score", "passages"}
+        posteriors = [passage["posterior"] for passage in answer["passages"]]
+        assert posteriors == sorted(posteriors, reverse=True)
+        assert sum(posteriors) == pytest.approx(1, abs=1e-5)
+        for passage in answer["passages"]:
+            assert passage.keys() == {"id", "title", "text", "source", "doc_score", "posterior"}
+
+
+def test_for_people(knowledge_base: Path, model: Path):
+    result = ask(knowledge_base, model, "--n-docs", "2", "Where is Lima?")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Where is Lima?"
+    assert "posterior" in lines[2]
+    assert len([line for line in lines[3:] if line.strip()]) == 2
+
+
+def test_questions_from_standard_input(knowledge_base: Path, model: Path):
+    result = ask(knowledge_base, model, "--json", "-", stdin="Where is Lima?\n\nIs Chile long?\n")
+    assert [json.loads(line)["question"] for line in result.stdout.splitlines()] == [
+        "Where is Lima?",
+        "Is Chile long?",
+    ]
+
+
+def test_more_passages_than_there_are_is_said_and_done(knowledge_base: Path, model: Path):
+    result = ask(knowledge_base, model, "--json", "--n-docs", "9", "Where is Lima?")
+    assert result.exit_code == 0
+    assert "has 3 passages" in result.stderr
+    assert len(json.loads(result.stdout)["passages"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [((" ",), "empty"), (("Lima " * 200,), "ask a shorter one")],
+)
+def test_questions_that_cannot_be_asked(
+    knowledge_base: Path, model: Path, arguments: tuple[str, ...], words: str
+):
+    result = ask(knowledge_base, model, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert words in result.stderr
+    assert result.stdout == ""
+
+
+def test_no_knowledge_base(tmp_path: Path, model: Path):
+    for place in (tmp_path, tmp_path / "none"):
+        result = ask(place, model, "Where is Lima?")
+        assert result.exit_code == 1
+        assert "knowledge base" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_another_encoder(knowledge_base: Path):
+    result = CliRunner().invoke(app, ["ask", "--kb", str(knowledge_base), "Where is Lima?"])
+    assert result.exit_code == 1
+    assert "all-MiniLM-L6-v2" in result.stderr
+
+
+def test_bad_usage(knowledge_base: Path, model: Path):
+    assert ask(knowledge_base, model, "--n-docs", "0", "Where is Lima?").exit_code == 2
+    assert CliRunner().invoke(app, ["ask", "Where is Lima?"]).exit_code == 2
+    assert CliRunner().invoke(app, ["ask", "--kb", str(knowledge_base)]).exit_code == 2

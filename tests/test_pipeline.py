@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ragweave import KnowledgeBase, RagPipeline
+from ragweave.errors import (
+    ConfigurationError,
+    EncoderMismatchError,
+    KnowledgeBaseError,
+    ModelNotFoundError,
+    QuestionError,
+)
+from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
+from tests.support.pipelines import build_knowledge_base, save_rag_model
+
+QUESTIONS = ["Where is Lima?", "What is the capital of Kenya?", "Is Chile long?"]
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
+    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
+
+
+@pytest.fixture(scope="module", params=[("token", "bart"), ("sequence", "bart"), ("token", "llama")], ids=str)
+def pipeline(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_encoder_path: Path,
+    knowledge_base: Path,
+) -> RagPipeline:
+    folder = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, *request.param)
+    return RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, dtype="float32")
+
+
+def test_one_question_gives_one_answer(pipeline: RagPipeline):
+    answer = pipeline("Where is Lima?", max_new_tokens=6)
+    assert answer.question == "Where is Lima?"
+    assert len(answer.passages) == 2
+    assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
+    assert json.loads(json.dumps(answer.to_dict()))["passages"][0]["source"].endswith(".txt")
+
+
+def test_score_is_the_log_likelihood_of_the_answer(pipeline: RagPipeline):
+    answer = pipeline("Where is Lima?", max_new_tokens=6, n_docs=3)
+    vectors = pipeline.encoder.encode(["Where is Lima?"])
+    embeds, rows, docs = pipeline.retriever.retrieve(vectors, 3)
+    ids, mask = pipeline.retriever.postprocess_docs(docs, ["Where is Lima?"], None, 3, return_tensors="pt")
+    scores = pipeline.model.rag.score_passages(torch.from_numpy(vectors), torch.from_numpy(embeds))
+    given = {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": scores}
+    sequence = pipeline.model.generate(**given, max_new_tokens=6)
+    with torch.no_grad():
+        loss = pipeline.model(**given, labels=sequence[:, 1:], decoder_input_ids=sequence[:, :-1]).loss
+    assert answer.score == pytest.approx(-loss.item(), abs=1e-4)
+    found = sorted(passage.doc_score for passage in answer.passages)
+    assert found == pytest.approx(sorted(scores[0].tolist()), abs=1e-5)
+
+
+def test_many_questions_keep_their_order_and_answers(pipeline: RagPipeline):
+    together = pipeline(QUESTIONS, max_new_tokens=5, num_beams=2, batch_size=2)
+    alone = [pipeline(question, max_new_tokens=5, num_beams=2) for question in QUESTIONS]
+    assert [answer.question for answer in together] == QUESTIONS
+    assert [answer.answer for answer in together] == [answer.answer for answer in alone]
+    assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-4)
+
+
+def test_progress_hears_every_question(pipeline: RagPipeline):
+    heard: list[int] = []
+    pipeline(QUESTIONS, max_new_tokens=2, batch_size=2, progress=heard.append)
+    assert heard == [2, 1]
+
+
+def test_more_passages_than_there_are(pipeline: RagPipeline):
+    assert len(pipeline("Where is Lima?", n_docs=50, max_new_tokens=3).passages) == 3
+
+
+def test_extractive_answers_stand_in_a_passage(pipeline: RagPipeline):
+    for answer in pipeline(QUESTIONS, extractive=True, max_new_tokens=8, num_beams=2):
+        assert any(answer.answer in f"{passage.title}\n{passage.text}" for passage in answer.passages)
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_empty_questions_are_refused(pipeline: RagPipeline, question: str):
+    with pytest.raises(QuestionError, match="empty"):
+        pipeline(question)
+
+
+def test_questions_longer_than_the_encoder_reads_are_refused(pipeline: RagPipeline):
+    with pytest.raises(QuestionError, match="the encoder reads"):
+        pipeline("Lima " * 200)
+
+
+@pytest.mark.parametrize("option", ["n_docs", "num_beams", "max_new_tokens"])
+def test_options_below_one_are_refused(pipeline: RagPipeline, option: str):
+    with pytest.raises(ConfigurationError, match=option):
+        pipeline("Where is Lima?", **{option: 0})
+
+
+def test_formulation_of_a_saved_model(tmp_path: Path, tiny_encoder_path: Path, knowledge_base: Path):
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "sequence")
+    as_saved = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
+    as_asked = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, formulation="token")
+    assert type(as_saved.model).__name__ == "RagSequenceForGeneration"
+    assert type(as_asked.model).__name__ == "RagTokenForGeneration"
+
+
+def test_no_such_model(tmp_path: Path, knowledge_base: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ModelNotFoundError, match="embedded"):
+        RagPipeline.from_pretrained(tmp_path / "nothing", knowledge_base=knowledge_base)
+
+
+def test_unknown_words_are_refused(knowledge_base: Path):
+    with pytest.raises(ConfigurationError, match="'token' or 'sequence'"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, formulation="both")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="bfloat16"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, dtype="half")  # type: ignore[arg-type]
+
+
+def test_no_such_knowledge_base(tmp_path: Path):
+    with pytest.raises(KnowledgeBaseError, match="ragweave index"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=tmp_path / "kb")
+
+
+def test_knowledge_base_of_another_encoder(tmp_path: Path, knowledge_base: Path):
+    other = load_tiny_encoder(save_tiny_encoder(tmp_path / "other", seed=1))
+    with pytest.raises(EncoderMismatchError):
+        KnowledgeBase.open(knowledge_base, encoder=other)
+    with pytest.raises(EncoderMismatchError):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base)
