@@ -239,9 +239,9 @@ class RagRetriever:
         rows = fit(
             template, _passages(docs, n_docs), questions, token_ids(tokenizer), config.max_combined_length
         )
-        if padding is False:
-            ids, mask = rows, [[1] * len(row) for row in rows]
-        else:
+        ids: Any = rows
+        mask: Any = [[1] * len(row) for row in rows]
+        if padding is not False:
             length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
             ids, mask = padded(rows, length, side=tokenizer.padding_side, filler=_filler(tokenizer))
             if return_tensors is not None:  # BatchEncoding takes its time with lists
