@@ -27,7 +27,9 @@ QUESTIONS = (
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kb")
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
@@ -52,7 +54,9 @@ def main() -> None:
     later = seconds[1:]
     print(f"machine: {platform.machine()}, {os.cpu_count()} cores; K {args.n_docs}; {args.dtype}")
     print(f"start to first answer: {loaded + seconds[0]:.2f} s (of it loading {loaded:.2f} s)")
-    print(f"each later answer: median {statistics.median(later):.2f} s, {min(later):.2f} to {max(later):.2f} s")
+    print(
+        f"each later answer: median {statistics.median(later):.2f} s, {min(later):.2f} to {max(later):.2f} s"
+    )
     print(f"{len(QUESTIONS)} questions together: {together:.2f} s")
     print(f"peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 

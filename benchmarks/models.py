@@ -11,7 +11,7 @@ from ragweave import RagConfig
 
 
 def pair(formulation: str, *, size: str = "base", n_docs: int = 5) -> tuple[Any, Any]:
-    """transformers' model and ours, with the same weights.
+    """The peer's model and ours, with the same weights.
 
     Args:
         formulation: "token" or "sequence".
@@ -49,7 +49,9 @@ def pair(formulation: str, *, size: str = "base", n_docs: int = 5) -> tuple[Any,
         "n_docs": n_docs,
     }
     torch.manual_seed(0)
-    peer_config = transformers.RagConfig.from_question_encoder_generator_configs(encoder, generator, **special)
+    peer_config = transformers.RagConfig.from_question_encoder_generator_configs(
+        encoder, generator, **special
+    )
     peer = getattr(transformers, name)(peer_config).eval()
     config = RagConfig.from_question_encoder_generator_configs(encoder, generator, **special)
     ours = getattr(ragweave, name)(config).eval()
@@ -57,7 +59,9 @@ def pair(formulation: str, *, size: str = "base", n_docs: int = 5) -> tuple[Any,
     return peer, ours
 
 
-def contexts(questions: int, n_docs: int, *, length: int, padded: int, vocabulary: int) -> dict[str, torch.Tensor]:
+def contexts(
+    questions: int, n_docs: int, *, length: int, padded: int, vocabulary: int
+) -> dict[str, torch.Tensor]:
     """Random contexts of about ``length`` tokens, padded to ``padded`` as transformers' retriever pads them."""
     generator = torch.Generator().manual_seed(0)
     rows = questions * n_docs

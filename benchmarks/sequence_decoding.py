@@ -16,7 +16,9 @@ from transformers.utils import logging
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--beams", type=int, default=4)

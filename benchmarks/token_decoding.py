@@ -1,6 +1,6 @@
 """RAG-Token's generate: ragweave against transformers, same weights and contexts, equal tokens, in one process.
 
-    python benchmarks/token_decoding.py [--questions 4] [--n-docs 5] [--tokens 20] [--rounds 3] [--threads 2]
+python benchmarks/token_decoding.py [--questions 4] [--n-docs 5] [--tokens 20] [--rounds 3] [--threads 2]
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from transformers.utils import logging
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--length", type=int, default=150, help="tokens of a context")

@@ -1,6 +1,6 @@
 """One training step of RAG-Token (forward, backward): ragweave against transformers, in one process.
 
-    python benchmarks/training_step.py [--questions 2] [--n-docs 5] [--rounds 3] [--threads 2]
+python benchmarks/training_step.py [--questions 2] [--n-docs 5] [--rounds 3] [--threads 2]
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from transformers.utils import logging
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--questions", type=int, default=2)
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--length", type=int, default=150, help="tokens of a context")

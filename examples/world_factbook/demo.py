@@ -22,9 +22,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ragweave.pipeline import Answer
-
     from ragweave import RagPipeline
+    from ragweave.pipeline import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "world-factbook"

@@ -20,7 +20,9 @@ from ragweave.evaluation.metrics import exact_match, f1
 
 def main() -> None:
     """Evaluate and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kb", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--adapter", type=Path, default=embedded.ADAPTER)
@@ -58,9 +60,12 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "exact_match": sum(exact_match(a.answer, r["answers"]) for a, r in zip(answers, records)) / n,
-                "f1": sum(f1(a.answer, r["answers"]) for a, r in zip(answers, records)) / n,
-                "recall@5": sum(r["passage"] in own for r, own in zip(records, found)) / n,
+                "exact_match": sum(
+                    exact_match(a.answer, r["answers"]) for a, r in zip(answers, records, strict=True)
+                )
+                / n,
+                "f1": sum(f1(a.answer, r["answers"]) for a, r in zip(answers, records, strict=True)) / n,
+                "recall@5": sum(r["passage"] in own for r, own in zip(records, found, strict=True)) / n,
                 "questions": n,
                 "seconds": round(seconds, 1),
                 "options": {k: str(v) for k, v in vars(args).items() if v is not None},
@@ -70,7 +75,7 @@ def main() -> None:
     if args.predictions:
         lines = [
             json.dumps({"answer": a.answer, "golds": r["answers"], "question": a.question, "score": a.score})
-            for a, r in zip(answers, records)
+            for a, r in zip(answers, records, strict=True)
         ]
         args.predictions.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

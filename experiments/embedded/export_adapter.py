@@ -1,6 +1,6 @@
 """Turn a checkpoint of `train_adapter` into the adapter that ragweave ships: bfloat16, and no path in its files.
 
-    python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/adapters/smollm2-135m-qa]
+python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/adapters/smollm2-135m-qa]
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from safetensors.torch import load_file, save_file
 from ragweave import embedded
 
 # What peft needs to know; everything else it writes is its own default.
-KEPT = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "inference_mode")
+KEPT = (
+    "peft_type",
+    "task_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "bias",
+    "target_modules",
+    "inference_mode",
+)
 
 
 def main() -> None:

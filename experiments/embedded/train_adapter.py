@@ -105,8 +105,8 @@ def read_lines(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def build_model(rank: int) -> tuple[RagTokenForGeneration, Any]:
-    """The embedded model with a fresh adapter: bfloat16 base, float32 adapter."""
+def build_model(rank: int, start: Path | None) -> tuple[RagTokenForGeneration, Any]:
+    """The embedded model with a fresh adapter, or one to go on from: bfloat16 base, float32 adapter."""
     from peft import LoraConfig
 
     generator = load_generator(dtype=torch.bfloat16, adapter=False)
@@ -114,6 +114,9 @@ def build_model(rank: int) -> tuple[RagTokenForGeneration, Any]:
         LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     encoder = AutoModel.from_pretrained(encoder_path())
+    if start is not None:
+        generator.delete_adapter("default")
+        generator.load_adapter(str(start), is_trainable=True)
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_("lora_" in name)
         if "lora_" in name:
@@ -182,6 +185,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from, with a schedule of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=180, help="steps")
     args = parser.parse_args()
@@ -196,7 +200,7 @@ def main() -> None:
     facts = rng.sample(read_lines(args.factbook / "train.jsonl"), 2 * args.epochs * args.factbook_per_epoch)
     facts = factbook.answerable(facts, args.n_docs)
     print(f"recall@5 on dev: {xquad.recall(dev, 5):.3f}; {len(train)} and {len(facts)} questions", flush=True)
-    model, tokenizer = build_model(args.rank)
+    model, tokenizer = build_model(args.rank, args.start)
     example = Example(model.config, tokenizer)
 
     epochs = [
@@ -232,7 +236,7 @@ def main() -> None:
                     flush=True,
                 )
                 running = 0.0
-            if step % args.evaluate_every == 0 or step == total:
+            if step % args.evaluate_every == 0:
                 scores = evaluate(model, example, xquad, dev, 5, args.scale)
                 print(
                     f"step {step} dev exact match {scores['exact_match']:.3f} F1 {scores['f1']:.3f}",
@@ -242,6 +246,7 @@ def main() -> None:
                 if scores["exact_match"] + scores["f1"] > best:
                     best = scores["exact_match"] + scores["f1"]
                     model.generator.save_pretrained(args.output / "best")
+    model.generator.save_pretrained(args.output / "last")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def _saved_parts(
         config = RagConfig.from_pretrained(name)
         tokenizer = RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
-            formulation = "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
+            formulation = (
+                "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
+            )
         model: Any = _model_class(formulation).from_pretrained(name, config=config).eval()
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(

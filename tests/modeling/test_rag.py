@@ -17,7 +17,7 @@ from ragweave import (
     RetrievAugLMMarginOutput,
     RetrievAugLMOutput,
 )
-from ragweave.errors import ConfigurationError, MissingContextError
+from ragweave.errors import ConfigurationError, MissingContextError, ShapeError
 from tests.support import models
 from tests.support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, VectorRetriever, rag_model, shared_model
 
@@ -543,3 +543,17 @@ def test_embeddings_are_the_generators(formulation: str) -> None:
     head = torch.nn.Linear(16, models.VOCABULARY, bias=False)
     model.set_output_embeddings(head)
     assert model.generator.get_output_embeddings() is head
+
+
+def test_unknown_arguments_are_refused() -> None:
+    model, given = shared_model("token"), models.contexts(n_questions=1)
+    with pytest.raises(TypeError, match="lables"):
+        model(**given, lables=models.words(1, 4))
+
+
+def test_question_without_any_passage_is_refused() -> None:
+    model, given = shared_model("token"), models.contexts(n_questions=2)
+    given["doc_scores"] = given["doc_scores"].clone()
+    given["doc_scores"][1] = float("-inf")
+    with pytest.raises(ShapeError, match="question 1"):
+        model(**given, labels=models.words(2, 4))

@@ -34,8 +34,8 @@ def quiet_libraries() -> None:
     """Keep the progress bars and the chatter of transformers and the hub out of a command's output."""
     import warnings
 
-    from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 
     warnings.simplefilter("ignore", FutureWarning)  # what libraries will rename is no news for a user

@@ -92,6 +92,19 @@ def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Tensor | None, 
     return k
 
 
+def check_scores(doc_scores: Tensor) -> None:
+    """Check that every question has a passage to be answered from.
+
+    Raises:
+        ShapeError: A row of the scores is -inf throughout.
+    """
+    without = doc_scores.isneginf().all(dim=1).nonzero()
+    if len(without):
+        raise ShapeError(
+            f"doc_scores is -inf for all passages of question {int(without[0])}; expected one passage at least."
+        )
+
+
 def check_mask(context_attention_mask: Tensor, rows: int, columns: int | None) -> None:
     """Check the mask's shape against the contexts'.
 

@@ -16,6 +16,7 @@ from ragweave.marginalization import Targets, group_by_question
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
+from ragweave.modeling.rag import refuse_unknown
 from ragweave.outputs import RetrievAugLMMarginOutput
 
 
@@ -78,6 +79,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             ShapeError: Arguments disagree about B or K, or labels are no token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
+        refuse_unknown(kwargs)
         targets = None
         if labels is not None:
             check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)

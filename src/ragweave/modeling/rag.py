@@ -26,6 +26,7 @@ from ragweave.modeling.base import (
 from ragweave.modeling.contexts import (
     EncodedContexts,
     check_mask,
+    check_scores,
     missing_contexts,
     resolve_n_docs,
     trim_right,
@@ -33,7 +34,6 @@ from ragweave.modeling.contexts import (
 from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for
 from ragweave.modeling.pooling import Pooling, pool
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
-
 
 QUESTION_FIELDS = (
     "question_encoder_last_hidden_state",
@@ -207,6 +207,7 @@ class RagModel(RagPreTrainedModel):
         passage_vectors = self._passage_vectors(found, n_docs, vectors)
         doc_ids = found["doc_ids"].to(input_ids.device)
         scores = self.score_passages(vectors, passage_vectors).masked_fill(doc_ids < 0, float("-inf"))
+        check_scores(scores)
         return RetrievedContexts(
             context_input_ids=found["context_input_ids"].to(input_ids),
             context_attention_mask=found["context_attention_mask"].to(input_ids),
@@ -248,6 +249,7 @@ class RagModel(RagPreTrainedModel):
             )
         resolve_n_docs(n_docs, self.config.n_docs, doc_scores, context_input_ids.shape[0])
         check_mask(context_attention_mask, *context_input_ids.shape)
+        check_scores(doc_scores)
         return RetrievedContexts(
             context_input_ids=context_input_ids,
             context_attention_mask=context_attention_mask,
@@ -307,6 +309,7 @@ class RagModel(RagPreTrainedModel):
             ShapeError: Arguments disagree about B or K.
         """
         return_dict = kwargs.pop("return_dict", True)
+        refuse_unknown(kwargs)
         options = DecodeOptions(
             use_cache=_default(use_cache, self.config.use_cache),
             output_attentions=_default(output_attentions, self.config.output_attentions),
@@ -412,6 +415,18 @@ def _first_id(*candidates: int | list[int] | None) -> int | None:
         if isinstance(candidate, int):
             return candidate
     return None
+
+
+def refuse_unknown(arguments: dict[str, Any]) -> None:
+    """Check that a caller gave no argument that would silently do nothing.
+
+    Raises:
+        TypeError: There is one; the message names it.
+    """
+    # What tokenizers and transformers' Trainer pass along without being asked may stay.
+    unknown = [name for name in arguments if name not in ("token_type_ids", "num_items_in_batch")]
+    if unknown:
+        raise TypeError(f"forward() got unknown argument(s): {', '.join(unknown)}.")
 
 
 def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
