@@ -29,8 +29,8 @@ DOCUMENTS = {
         "can plant 900 seedlings a day. Its battery lasts for seven hours, and it weighs 64 kilograms."
     ),
     "choir.txt": (
-        "The Halden Choir was founded in 1951 by the teacher Ingrid Solberg. It rehearses on Thursday evenings in the "
-        "old customs house. Its present conductor is Pavel Marek, and it has 58 singers."
+        "The Halden Choir was founded in 1951 by the teacher Ingrid Solberg. It rehearses on Thursday evenings in "
+        "the old customs house. Its present conductor is Pavel Marek, and it has 58 singers."
     ),
 }
 QUESTIONS = {

@@ -47,7 +47,7 @@ def test_one_question_gives_one_answer(pipeline: RagPipeline):
 def test_score_is_the_log_likelihood_of_the_answer(pipeline: RagPipeline):
     answer = pipeline("Where is Lima?", max_new_tokens=6, n_docs=3)
     vectors = pipeline.encoder.encode(["Where is Lima?"])
-    embeds, rows, docs = pipeline.retriever.retrieve(vectors, 3)
+    embeds, _, docs = pipeline.retriever.retrieve(vectors, 3)
     ids, mask = pipeline.retriever.postprocess_docs(docs, ["Where is Lima?"], None, 3, return_tensors="pt")
     scores = pipeline.model.rag.score_passages(torch.from_numpy(vectors), torch.from_numpy(embeds))
     given = {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": scores}

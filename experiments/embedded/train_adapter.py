@@ -78,6 +78,7 @@ class Example:
         self.tokenizer = tokenizer
 
     def batch(self, corpus: Corpus, records: list[Record], k: int, scale: float) -> dict[str, Tensor]:
+        """Contexts and scores of the K best passages, as `forward` takes them."""
         questions = [record["question"] for record in records]
         vectors = corpus.encoder.encode(questions)
         retriever = RagRetriever(self.config, None, self.tokenizer, index=corpus.index)
@@ -92,6 +93,7 @@ class Example:
         }
 
     def labels(self, records: list[Record]) -> Tensor:
+        """First answers with the end token, (B, T), padded with -100."""
         rows = [
             self.tokenizer(" " + r["answers"][0])["input_ids"] + [self.tokenizer.eos_token_id]
             for r in records

@@ -45,7 +45,26 @@ if TYPE_CHECKING:
     from ragweave.retrieval.retriever import RagRetriever
     from ragweave.tokenization import RagTokenizer
 
-__all__ = [*_HOME_OF, "__version__"]
+__all__ = [
+    "Answer",
+    "DatasetIndex",
+    "Index",
+    "KnowledgeBase",
+    "MemoryIndex",
+    "RagConfig",
+    "RagModel",
+    "RagPipeline",
+    "RagRetriever",
+    "RagSequenceForGeneration",
+    "RagSequenceGenerateOutput",
+    "RagTokenForGeneration",
+    "RagTokenizer",
+    "RetrievAugLMMarginOutput",
+    "RetrievAugLMOutput",
+    "RetrievedPassage",
+    "TextEncoder",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ POOLINGS = ("pooler", "cls", "mean")
 
 @strict
 class RagConfig(PreTrainedConfig):
-    """Configuration of a RAG model: its two networks, its retriever and how the two are combined.
+    r"""Configuration of a RAG model: its two networks, its retriever and how the two are combined.
 
     The names, defaults and the saved ``config.json`` are those of transformers' RagConfig, so that a folder
     saved by either library loads in the other. Fields that only ragweave has are marked so; a reader that
@@ -28,7 +28,7 @@ class RagConfig(PreTrainedConfig):
         title_sep: Text between a passage's title and its text.
         doc_sep: Text between a passage and the question.
         answer_sep: Text after the question. Empty for seq2seq generators; a causal generator needs a cue
-            such as ``"\\nAnswer:"`` there. (ragweave only)
+            such as ``"\nAnswer:"`` there. (ragweave only)
         n_docs: K, the number of passages retrieved for a question.
         max_combined_length: Longest context in generator tokens; a longer passage is cut, never the question.
         retrieval_vector_size: D, the dimension of question and passage vectors.

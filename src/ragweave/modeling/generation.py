@@ -39,7 +39,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
     def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         """The logits that `forward` returns, from the generator's (B*K*R, T, V)."""
 
-    def forward(
+    def forward(  # noqa: D417  # the others are described where they belong
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -66,6 +66,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         Arguments as for `RagModel.forward`, and:
 
         Args:
+            **kwargs: ``return_dict``; anything unknown is refused.
             exclude_bos_score: Leave out the first target where it is the BOS token in every row.
             do_marginalize: Return log-probabilities of the mixture, (B, T, V), as logits (RAG-Token only).
             reduce_loss: Sum the loss over the batch.
