@@ -32,7 +32,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
     """Forward pass with a loss, and transformers' generation loops over the mixture."""
 
     @abstractmethod
-    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         """-log p(y|x) of B questions, (B,), from logits (B, K, T, V)."""
 
     @abstractmethod
@@ -135,7 +135,37 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         return self.generator.get_output_embeddings().weight.shape[0]
 
     def _loss(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
-        return self._nll(group_by_question(logits, doc_scores.shape[1]), doc_scores, targets)
+        grouped = group_by_question(logits, doc_scores.shape[1])
+        return self._nll(grouped, doc_scores, targets, self.config.label_smoothing)
+
+    def get_nll(
+        self,
+        seq_logits: Tensor,
+        doc_scores: Tensor,
+        target: Tensor,
+        reduce_loss: bool = False,
+        epsilon: float = 0.0,
+        exclude_bos_score: bool = False,
+        n_docs: int | None = None,
+    ) -> Tensor:
+        """-log p(y|x) of labels in transformers' convention: position t predicts ``target`` t+1.
+
+        Args:
+            seq_logits: Generator logits, (B*K, T, V).
+            doc_scores: Scaled passage scores, (B, K).
+            target: Labels, (B, T); the first is not scored.
+            reduce_loss: Sum over the batch.
+            epsilon: Label smoothing.
+            exclude_bos_score: Leave out the first target where it is the BOS token in every row.
+            n_docs: K; taken from ``doc_scores`` where left out.
+
+        Returns:
+            The loss, (B,) or a scalar.
+        """
+        targets = self._targets(target, target, exclude_bos_score)
+        logits = group_by_question(seq_logits, n_docs or doc_scores.shape[1])
+        loss = self._nll(logits, doc_scores, targets, epsilon)
+        return loss.sum() if reduce_loss else loss
 
     def prepare_inputs_for_generation(
         self,

@@ -13,7 +13,6 @@ from ragweave.decoding.hypotheses import Hypotheses, best_per_question, collect
 from ragweave.errors import ConfigurationError
 from ragweave.marginalization import (
     Targets,
-    group_by_question,
     sequence_log_joint,
     sequence_nll,
     target_log_probs,
@@ -42,39 +41,8 @@ class RagSequenceForGeneration(MixtureGeneration):
         ```
     """
 
-    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
-        return sequence_nll(
-            logits, doc_scores, targets.target_ids, targets.scored, self.config.label_smoothing
-        )
-
-    def get_nll(
-        self,
-        seq_logits: Tensor,
-        doc_scores: Tensor,
-        target: Tensor,
-        reduce_loss: bool = False,
-        epsilon: float = 0.0,
-        exclude_bos_score: bool = False,
-        n_docs: int | None = None,
-    ) -> Tensor:
-        """-log p(y|x) of labels in transformers' convention: position t predicts ``target`` t+1.
-
-        Args:
-            seq_logits: Generator logits, (B*K, T, V).
-            doc_scores: Scaled passage scores, (B, K).
-            target: Labels, (B, T); the first is not scored.
-            reduce_loss: Sum over the batch.
-            epsilon: Label smoothing.
-            exclude_bos_score: Leave out the first target where it is the BOS token in every row.
-            n_docs: K; taken from ``doc_scores`` where left out.
-
-        Returns:
-            The loss, (B,) or a scalar.
-        """
-        targets = self._targets(target, target, exclude_bos_score)
-        logits = group_by_question(seq_logits, n_docs or doc_scores.shape[1])
-        loss = sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
-        return loss.sum() if reduce_loss else loss
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
+        return sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
     def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         return logits

@@ -26,35 +26,8 @@ class RagTokenForGeneration(MixtureGeneration):
         ```
     """
 
-    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets) -> Tensor:
-        return token_nll(logits, doc_scores, targets.target_ids, targets.scored, self.config.label_smoothing)
-
-    def get_nll(
-        self,
-        seq_logits: Tensor,
-        doc_scores: Tensor,
-        target: Tensor,
-        reduce_loss: bool = False,
-        epsilon: float = 0.0,
-        n_docs: int | None = None,
-    ) -> Tensor:
-        """-log p(y|x) of labels in transformers' convention: position t predicts ``target`` t+1.
-
-        Args:
-            seq_logits: Generator logits, (B*K, T, V).
-            doc_scores: Scaled passage scores, (B, K).
-            target: Labels, (B, T); the first is not scored.
-            reduce_loss: Sum over the batch.
-            epsilon: Label smoothing.
-            n_docs: K; taken from ``doc_scores`` where left out.
-
-        Returns:
-            The loss, (B,) or a scalar.
-        """
-        targets = self._targets(target, target, exclude_bos_score=False)
-        logits = group_by_question(seq_logits, n_docs or doc_scores.shape[1])
-        loss = token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
-        return loss.sum() if reduce_loss else loss
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
+        return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
     def marginalize(self, seq_logits: Tensor, doc_scores: Tensor, n_docs: int | None = None) -> Tensor:
         """Log-probabilities of the mixture.
