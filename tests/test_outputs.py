@@ -43,7 +43,7 @@ def test_fields_are_those_of_transformers(name: str) -> None:
 def test_outputs_survive_pickling(cls: type) -> None:
     """Data-parallel training sends them between processes."""
     name = next(iter(cls.__dataclass_fields__))
-    again = pickle.loads(pickle.dumps(cls(**{name: torch.ones(2)})))  # noqa: S301
+    again = pickle.loads(pickle.dumps(cls(**{name: torch.ones(2)})))
     assert isinstance(again, cls)
     assert torch.equal(again[name], torch.ones(2))
 

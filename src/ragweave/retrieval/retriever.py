@@ -322,15 +322,23 @@ def build_index(config: RagConfig) -> Index:
 
     Raises:
         IndexDataError: It cannot be opened.
-        ConfigurationError: ragweave cannot open indexes of that name yet.
     """
+    from ragweave.retrieval.canonical import CanonicalIndex
+    from ragweave.retrieval.legacy import LegacyIndex
+
+    size = config.retrieval_vector_size
     if config.index_name == "custom":
-        return DatasetIndex.load_from_disk(
-            config.retrieval_vector_size, config.passages_path, config.index_path
-        )
-    raise ConfigurationError(
-        f"index_name={config.index_name!r} cannot be opened by this version: use index_name='custom' with "
-        "passages_path and index_path, or pass indexed_dataset= or index=."
+        return DatasetIndex.load_from_disk(size, config.passages_path, config.index_path)
+    if config.index_name == "legacy":
+        return LegacyIndex(size, config.index_path, config.passages_path)
+    return CanonicalIndex(
+        size,
+        dataset=config.dataset,
+        split=config.dataset_split,
+        index_name=config.index_name,
+        index_path=config.index_path,
+        use_dummy_dataset=config.use_dummy_dataset,
+        revision=config.dataset_revision,
     )
 
 

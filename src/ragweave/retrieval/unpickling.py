@@ -50,6 +50,7 @@ def load_plain_data(path: Path) -> Any:
         IndexError,
         AttributeError,
         MemoryError,
+        OverflowError,
     ) as error:
         raise IndexDataError(
             f"{path} is no plain data ({error}): only containers, strings and numbers are read from pickles."
