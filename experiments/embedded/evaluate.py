@@ -1,6 +1,6 @@
 """Exact match, F1 and recall of the embedded model on a file of questions.
 
-    python -m experiments.embedded.evaluate --kb KB --data dev.jsonl [--n-docs 5] [--extractive] ...
+    python -m experiments.embedded.evaluate --kb KB --data dev.jsonl [--n-docs 5] [--free] ...
 
 KB is a knowledge base of the passages that the questions are about, made by `ragweave index`.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--formulation", choices=("token", "sequence"), default="token")
-    parser.add_argument("--extractive", action="store_true")
+    parser.add_argument("--free", action="store_true", help="not held to the words of the passages")
     parser.add_argument("--scale", type=float, default=embedded.CONTEXT_FIELDS["doc_score_scale"])
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--limit", type=int)
@@ -48,7 +48,7 @@ def main() -> None:
         [record["question"] for record in records],
         n_docs=args.n_docs,
         num_beams=args.beams,
-        extractive=args.extractive,
+        extractive=not args.free,
     )
     seconds = time.perf_counter() - start
     _, rows, _ = pipeline.retriever.retrieve(pipeline.encoder.encode([r["question"] for r in records]), 5)

@@ -72,6 +72,7 @@ class RagPipeline:
         model: RAG-Token or RAG-Sequence.
         retriever: Retriever over the knowledge base; its documents carry "id" and "source" beside the texts.
         encoder: Encoder of the questions.
+        extractive: Whether answers are runs of words of the passages where a call does not say.
 
     Example:
         ```python
@@ -81,8 +82,16 @@ class RagPipeline:
         ```
     """
 
-    def __init__(self, model: MixtureGeneration, retriever: RagRetriever, encoder: TextEncoder) -> None:
+    def __init__(
+        self,
+        model: MixtureGeneration,
+        retriever: RagRetriever,
+        encoder: TextEncoder,
+        *,
+        extractive: bool = False,
+    ) -> None:
         self.model = model
+        self.extractive = extractive
         self.retriever = retriever
         self.encoder = encoder
 
@@ -111,13 +120,13 @@ class RagPipeline:
             EncoderMismatchError: The knowledge base was embedded with another encoder.
             ConfigurationError: ``formulation`` or ``dtype`` is none of the known words.
         """
+        from ragweave import embedded
         from ragweave.loading import load_pipeline_parts
 
-        return cls(
-            *load_pipeline_parts(
-                name_or_path, knowledge_base, formulation=formulation, dtype=dtype, device=device
-            )
+        parts = load_pipeline_parts(
+            name_or_path, knowledge_base, formulation=formulation, dtype=dtype, device=device
         )
+        return cls(*parts, extractive=str(name_or_path) == embedded.NAME)
 
     @overload
     def __call__(self, questions: str, **options: Any) -> Answer: ...
@@ -154,7 +163,7 @@ class RagPipeline:
         num_beams: int = 1,
         max_new_tokens: int = 32,
         batch_size: int = 8,
-        extractive: bool = False,
+        extractive: bool | None = None,
         progress: Callable[[int], None] | None = None,
         **generate_options: Any,
     ) -> Iterator[tuple[int, Answer]]:
@@ -166,7 +175,8 @@ class RagPipeline:
             num_beams: R, beams per question (RAG-Token) or per passage (RAG-Sequence).
             max_new_tokens: The longest answer, in tokens.
             batch_size: Questions answered together.
-            extractive: Let answers be runs of words of the passages, and nothing else.
+            extractive: Let answers be runs of words of the passages, and nothing else; the pipeline's own
+                way where left out, which is so for "embedded" and free elsewhere.
             progress: Called after every batch with how many more questions are answered.
             **generate_options: Handed on to the model's ``generate``.
 
@@ -189,7 +199,7 @@ class RagPipeline:
                 asked,
                 self.encoder.encode(asked),
                 n_docs=min(n_docs or self.model.config.n_docs, max(self._n_passages(), 1)),
-                extractive=extractive,
+                extractive=self.extractive if extractive is None else extractive,
                 num_beams=num_beams,
                 max_new_tokens=max_new_tokens,
                 **generate_options,

@@ -46,8 +46,12 @@ def ask(
         typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
     ] = None,
     extractive: Annotated[
-        bool, typer.Option("--extractive", help="Answer only with words that stand together in a passage.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--extractive/--free",
+            help="Answer only with words that stand together in a passage, or freely (default: the model's).",
+        ),
+    ] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], typer.Option(help="Type that the generator computes in.")
     ] = "auto",
