@@ -132,7 +132,11 @@ def prepare(console: Console, cache: Path) -> Path:
         console.print(f"Using the knowledge base in {escape(str(knowledge_base))}", soft_wrap=True)
         return knowledge_base
     run(console, "examples/world_factbook/documents.py", str(documents))
-    run(console, "-m", "ragweave", "index", str(documents), "--output", str(knowledge_base))
+    # bfloat16, where the processor has it, embeds more than twice as fast and finds the same passages.
+    run(
+        console,
+        *("-m", "ragweave", "index", str(documents), "--output", str(knowledge_base), "--dtype", "auto"),
+    )
     return knowledge_base
 
 
@@ -189,7 +193,9 @@ def main() -> None:
     prepared = time.perf_counter()
 
     from ragweave import RagPipeline
+    from ragweave.cli.console import quiet_libraries
 
+    quiet_libraries()
     pipeline = RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base)
     loaded = time.perf_counter()
     asked = ask_all(pipeline)
