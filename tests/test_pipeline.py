@@ -93,7 +93,7 @@ def test_questions_longer_than_the_encoder_reads_are_refused(pipeline: RagPipeli
         pipeline("Lima " * 200)
 
 
-@pytest.mark.parametrize("option", ["n_docs", "num_beams", "max_new_tokens"])
+@pytest.mark.parametrize("option", ["n_docs", "num_beams", "max_new_tokens", "batch_size"])
 def test_options_below_one_are_refused(pipeline: RagPipeline, option: str):
     with pytest.raises(ConfigurationError, match=option):
         pipeline("Where is Lima?", **{option: 0})

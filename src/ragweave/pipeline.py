@@ -162,7 +162,7 @@ class RagPipeline:
         n_docs: int | None = None,
         num_beams: int = 1,
         max_new_tokens: int = 32,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         extractive: bool | None = None,
         progress: Callable[[int], None] | None = None,
         **generate_options: Any,
@@ -174,7 +174,8 @@ class RagPipeline:
             n_docs: K, passages per question; the model's default where left out.
             num_beams: R, beams per question (RAG-Token) or per passage (RAG-Sequence).
             max_new_tokens: The longest answer, in tokens.
-            batch_size: Questions answered together.
+            batch_size: Questions answered together; where left out, 8 on an accelerator and 1 on a processor,
+                which gains nothing from a batch and loses what its padding and its longest answer cost.
             extractive: Let answers be runs of words of the passages, and nothing else; the pipeline's own
                 way where left out, which is so for "embedded" and free elsewhere.
             progress: Called after every batch with how many more questions are answered.
@@ -187,11 +188,18 @@ class RagPipeline:
             QuestionError: A question is empty, or longer than the encoder reads.
             ConfigurationError: An option has a value that cannot work.
         """
-        for name, value in (("n_docs", n_docs), ("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
+        for name, value in (
+            ("n_docs", n_docs),
+            ("num_beams", num_beams),
+            ("max_new_tokens", max_new_tokens),
+            ("batch_size", batch_size),
+        ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
         lengths = [self._checked_length(question) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: lengths[place])
+        if batch_size is None:
+            batch_size = 1 if self.model.device.type == "cpu" else 8
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
             asked = [questions[place].strip() for place in places]
