@@ -1,158 +1,447 @@
-"""CanonicalIndex over a local folder laid out like wiki_dpr."""
+"""CanonicalIndex: wiki_dpr, and other data sets of the same columns, from folders and from the hub."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
+import faiss
+import huggingface_hub
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
-from ragweave import RagConfig
+from ragweave import RagRetriever
 from ragweave.errors import IndexDataError
+from ragweave.retrieval import canonical
 from ragweave.retrieval.canonical import CanonicalIndex
 from ragweave.retrieval.protocol import Index
 from ragweave.retrieval.retriever import build_index
-from tests.support import models, retrieval
+from tests.support import indexes, retrieval
+from tests.support.indexes import N_DUMMY, D, N
 
-N = len(retrieval.PASSAGES)
+KINDS = {"exact": "HNSW128_SQ8-IP", "compressed": "IVF4096_HNSW128_PQ128-IP"}
+
+
+@pytest.fixture(scope="module")
+def wiki_dpr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of wiki_dpr, shared: don't change it."""
+    return indexes.write_wiki_dpr(tmp_path_factory.mktemp("wiki_dpr"))
 
 
 @pytest.fixture
-def snapshot(tmp_path: Path) -> Path:
-    """Two shards of the small stand-in, without a FAISS file."""
-    shards = tmp_path / "data" / "psgs_w100" / "dummy.nq"
-    shards.mkdir(parents=True)
-    passages = retrieval.dataset(factory=None)
-    for number, rows in enumerate((range(4), range(4, N))):
-        passages.select(rows).to_parquet(shards / f"train-0000{number}-of-00002.parquet")
-    return tmp_path
+def copied(wiki_dpr: Path, tmp_path: Path) -> Path:
+    """A snapshot of wiki_dpr to do anything to."""
+    return Path(shutil.copytree(wiki_dpr, tmp_path / "wiki_dpr"))
 
 
-def opened(folder: Path) -> CanonicalIndex:
-    index = CanonicalIndex(models.DIMENSION, dataset=str(folder), use_dummy_dataset=True)
+def opened(folder: Path | str, **options: Any) -> CanonicalIndex:
+    index = CanonicalIndex(D, dataset=str(folder), **options)
     index.init_index()
     return index
 
 
-def test_passages_are_found_across_shards(snapshot: Path) -> None:
-    index, asked = opened(snapshot), retrieval.questions()
-    assert isinstance(index, Index)
-    assert len(index) == N
-    rows, found = index.get_top_docs(asked, 5)
-    assert np.array_equal(rows, retrieval.best_rows(asked, retrieval.vectors(), 5))
-    assert np.array_equal(found, retrieval.vectors()[rows])
-    docs = index.get_doc_dicts(rows)
-    assert [doc["text"] for doc in docs] == [[retrieval.PASSAGES[row][1] for row in own] for own in rows]
+def faiss_path(folder: Path, index_name: str) -> Path:
+    return folder / "index" / f"psgs_w100.nq.{KINDS[index_name]}-train.faiss"
 
 
-def test_passages_that_are_not_there_are_empty(snapshot: Path) -> None:
-    index = opened(snapshot)
-    rows, found = index.get_top_docs(retrieval.questions(), N + 2)
-    assert (rows[:, N:] == -1).all()
-    assert not found[:, N:].any()
-    for doc in index.get_doc_dicts(rows):
-        assert doc["title"][N:] == doc["text"][N:] == ["", ""]
-        assert "" not in doc["text"][:N]
-    assert index.get_doc_dicts(np.array([[-1]])) == [{"title": [""], "text": [""]}]
+def flat(folder: Path, **options: Any) -> CanonicalIndex:
+    """An exact index of all passages, whatever the layout of their folder."""
+    index_path = indexes.write_faiss(folder.parent / "flat.faiss")
+    return opened(folder, index_path=str(index_path), **options)
 
 
-def test_a_split_that_is_not_there_is_named(snapshot: Path) -> None:
-    with pytest.raises(IndexDataError, match="test-"):
-        CanonicalIndex(models.DIMENSION, dataset=str(snapshot), split="test", use_dummy_dataset=True)
+def assert_finds_everything(index: CanonicalIndex, n_passages: int = N) -> None:
+    """Whether an exact index finds what a plain search over all vectors does, with its texts."""
+    assert len(index) == n_passages
+    asked = retrieval.questions()
+    rows, found = index.get_top_docs(asked, 6)
+    assert np.array_equal(rows, retrieval.best_rows(asked, indexes.vectors(n_passages), 6))
+    assert np.array_equal(found, indexes.vectors(n_passages)[rows])
+    for own, doc in zip(rows, index.get_doc_dicts(rows), strict=True):
+        assert doc["title"] == indexes.titles(own)
+        assert doc["text"] == indexes.texts(own)
 
 
-@pytest.fixture
-def released(tmp_path: Path) -> Path:
-    """A stand-in of wiki_dpr as it is released: shards of several row groups, and both FAISS files."""
-    import faiss
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    own = np.random.default_rng(0).standard_normal((3000, models.DIMENSION)).astype(np.float32)
-    shards = tmp_path / "data" / "psgs_w100" / "nq"
-    shards.mkdir(parents=True)
-    for number, rows in enumerate((range(1300), range(1300, 3000))):
-        table = pa.table(
-            {
-                "id": [str(row + 1) for row in rows],
-                "text": [f"text {row}" for row in rows],
-                "title": [f"title {row}" for row in rows],
-                "embeddings": pa.array([own[row].tolist() for row in rows], type=pa.list_(pa.float32())),
+class TestWikiDpr:
+    @pytest.mark.parametrize("index_name", KINDS)
+    def test_finds_what_faiss_finds(self, wiki_dpr: Path, index_name: str) -> None:
+        index = opened(wiki_dpr, index_name=index_name)
+        assert isinstance(index, Index)
+        assert len(index) == N
+        asked = retrieval.questions(8)
+        rows, found = index.get_top_docs(asked, 5)
+        _, expected = faiss.read_index(str(faiss_path(wiki_dpr, index_name))).search(asked, 5)
+        assert np.array_equal(rows, expected)
+        assert (rows.dtype, found.dtype) == (np.int64, np.float32)
+        assert np.array_equal(found, indexes.vectors()[rows])  # the Parquet files' vectors, not FAISS' codes
+        for own, doc in zip(rows, index.get_doc_dicts(rows), strict=True):
+            assert doc == {
+                "id": [str(row + 1) for row in own],
+                "title": indexes.titles(own),
+                "text": indexes.texts(own),
             }
+
+    def test_exact_finds_the_largest_inner_products(self, wiki_dpr: Path) -> None:
+        index, asked = opened(wiki_dpr, index_name="exact"), retrieval.questions(20)
+        kept = index.faiss_index.reconstruct_n(0, N)  # of eight bits a number
+        rows, _ = index.get_top_docs(asked, 5)
+        best = retrieval.best_rows(asked, kept, 5)
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, best, strict=True)]) > 4.9
+
+    def test_the_small_stand_in_needs_no_faiss_file(self, wiki_dpr: Path) -> None:
+        assert_finds_everything(opened(wiki_dpr, use_dummy_dataset=True), N_DUMMY)
+
+    def test_the_default_index_is_the_compressed_one(self, wiki_dpr: Path) -> None:
+        assert CanonicalIndex(D, dataset=str(wiki_dpr)).index_path == faiss_path(wiki_dpr, "compressed")
+
+    def test_index_path_goes_first(self, wiki_dpr: Path, tmp_path: Path) -> None:
+        index_path = indexes.write_faiss(tmp_path / "my.faiss")
+        assert_finds_everything(opened(wiki_dpr, index_name="exact", index_path=str(index_path)))
+
+    def test_index_path_within_the_folder(self, wiki_dpr: Path) -> None:
+        inside = faiss_path(wiki_dpr, "exact").relative_to(wiki_dpr)
+        index = opened(wiki_dpr, index_name="compressed", index_path=str(inside))
+        assert index.index_path == wiki_dpr / inside
+
+    def test_index_path_that_is_nowhere(self, wiki_dpr: Path) -> None:
+        with pytest.raises(IndexDataError, match=r"index_path: there is no file my\.faiss"):
+            CanonicalIndex(D, dataset=str(wiki_dpr), index_path="my.faiss")
+
+    def test_passages_that_are_not_there_are_empty(self, wiki_dpr: Path) -> None:
+        index = opened(wiki_dpr, use_dummy_dataset=True)
+        rows, found = index.get_top_docs(retrieval.questions(), N_DUMMY + 2)
+        assert (rows[:, N_DUMMY:] == -1).all()
+        assert not found[:, N_DUMMY:].any()
+        for doc in index.get_doc_dicts(rows):
+            assert doc["title"][N_DUMMY:] == doc["text"][N_DUMMY:] == ["", ""]
+            assert "" not in doc["text"][:N_DUMMY]
+        assert index.get_doc_dicts(np.array([[-1]])) == [{"id": [""], "title": [""], "text": [""]}]
+
+    def test_other_splits(self, copied: Path) -> None:
+        shutil.rmtree(copied / "data" / "psgs_w100" / "nq")
+        indexes.write_shards(copied / "data" / "psgs_w100" / "nq", split="test")
+        assert len(CanonicalIndex(D, dataset=str(copied), split="test")) == N
+        with pytest.raises(IndexDataError, match=r"split 'train' in .*holds test-00000-of-00003\.parquet"):
+            CanonicalIndex(D, dataset=str(copied))
+
+
+class TestHowLittleIsRead:
+    @pytest.fixture
+    def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+        """(row group, column) of everything that is read from Parquet files."""
+        found: list[tuple[int, str]] = []
+        genuine = pq.ParquetFile.read_row_group
+
+        def spy(self: Any, number: int, columns: list[str]) -> Any:
+            found.extend((number, name) for name in columns)
+            return genuine(self, number, columns=columns)
+
+        def forbidden(*_: Any, **__: Any) -> None:
+            raise AssertionError("more was read than a row group")
+
+        monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
+        for name in ("read", "read_row_groups", "iter_batches"):
+            monkeypatch.setattr(pq.ParquetFile, name, forbidden)
+        return found
+
+    def test_opening_reads_no_row(self, wiki_dpr: Path, reads: list[Any]) -> None:
+        opened(wiki_dpr, index_name="exact")
+        assert reads == []
+
+    def test_texts_without_vectors(self, wiki_dpr: Path, reads: list[Any]) -> None:
+        index = opened(wiki_dpr, index_name="exact")
+        index.get_doc_dicts(np.array([[3, 7, 1251], [-1, 1250, 3]]))  # row groups 0 of shard 0, 1 of shard 1
+        assert sorted(reads) == sorted((group, name) for group in (0, 1) for name in ("id", "text", "title"))
+
+    def test_vectors_without_texts(self, wiki_dpr: Path, reads: list[Any]) -> None:
+        index, asked = opened(wiki_dpr, index_name="exact"), retrieval.questions()
+        rows, _ = index.get_top_docs(asked, 2)
+        starts = np.cumsum([0, *indexes.SHARDS])
+        shards = np.searchsorted(starts, rows, side="right") - 1
+        groups = {
+            (s, (r - starts[s]) // indexes.ROW_GROUP) for s, r in zip(shards.flat, rows.flat, strict=True)
+        }
+        assert sorted(reads) == sorted((int(group), "embeddings") for _, group in groups)
+
+    def test_row_groups_are_kept(self, wiki_dpr: Path, reads: list[Any]) -> None:
+        index = opened(wiki_dpr, index_name="exact")
+        first = index.get_top_docs(retrieval.questions(), 2)
+        del reads[:]
+        assert np.array_equal(index.get_top_docs(retrieval.questions(), 2)[1], first[1])
+        assert reads == []
+
+    @pytest.mark.parametrize("index_name", KINDS)
+    def test_files_are_memory_mapped(self, wiki_dpr: Path, index_name: str) -> None:
+        maps = Path("/proc/self/maps")
+        if not maps.exists():
+            pytest.skip("only Linux says what is mapped")
+        index = opened(wiki_dpr, index_name=index_name)
+        mapped = maps.read_text("utf-8")
+        assert str(faiss_path(wiki_dpr, index_name)) in mapped
+        assert str(wiki_dpr / "data" / "psgs_w100" / "nq" / "train-00001-of-00003.parquet") in mapped
+        assert index.get_top_docs(retrieval.questions(), 2)[0].min() >= 0
+
+
+class TestOtherDataSets:
+    """Any layout with the columns title, text and embeddings."""
+
+    def test_parquet_files_in_a_folder(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path / "mine")
+        assert_finds_everything(flat(tmp_path / "mine"))
+
+    def test_the_layout_of_the_hub(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path / "mine" / "data")
+        indexes.write_shards(tmp_path / "mine" / "data", [20], split="test")
+        assert_finds_everything(flat(tmp_path / "mine"))
+        assert_finds_everything(opened(tmp_path / "mine", split="test"), 20)
+
+    def test_the_layout_of_the_hubs_own_conversion(self, tmp_path: Path) -> None:
+        for split, size in (("train", 40), ("validation", 30)):
+            (tmp_path / "default" / split).mkdir(parents=True)
+            pq.write_table(indexes.table(range(size)), tmp_path / "default" / split / "0000.parquet")
+        assert_finds_everything(opened(tmp_path), 40)
+        assert_finds_everything(opened(tmp_path, split="validation"), 30)
+
+    def test_files_that_name_no_split_are_for_training(self, tmp_path: Path) -> None:
+        pq.write_table(indexes.table(range(25)), tmp_path / "a.parquet")
+        pq.write_table(indexes.table(range(25, 40)), tmp_path / "b.parquet")
+        assert_finds_everything(opened(tmp_path), 40)
+        with pytest.raises(IndexDataError, match=r"split 'test' in .*holds a\.parquet, b\.parquet"):
+            opened(tmp_path, split="test")
+
+    def test_another_variant_of_wiki_dpr_by_its_folder(self, copied: Path) -> None:
+        multiset = (copied / "data" / "psgs_w100" / "nq").rename(copied / "data" / "psgs_w100" / "multiset")
+        assert_finds_everything(flat(multiset))
+
+    def test_save_to_disk(self, tmp_path: Path) -> None:
+        passages, index_path = retrieval.saved_dataset(tmp_path)
+        index = opened(passages, index_path=index_path)
+        asked = retrieval.questions()
+        rows, found = index.get_top_docs(asked, 9)
+        assert np.array_equal(rows[:, :7], retrieval.best_rows(asked, retrieval.vectors(), 7))
+        assert np.array_equal(found[:, :7], retrieval.vectors()[rows[:, :7]])
+        assert (rows[:, 7:] == -1).all()
+        assert (
+            index.get_doc_dicts(rows)[0]["text"] == [retrieval.PASSAGES[r][1] for r in rows[0, :7]] + [""] * 2
         )
-        pq.write_table(table, shards / f"train-0000{number}-of-00002.parquet", row_group_size=500)
-    (tmp_path / "index").mkdir()
-    for factory, name in (
-        ("HNSW128,SQ8", "HNSW128_SQ8-IP"),
-        ("IVF16_HNSW16,PQ4x4", "IVF4096_HNSW128_PQ128-IP"),
+        assert index.get_doc_dicts(np.array([[-1, -1]])) == [{"title": ["", ""], "text": ["", ""]}]
+
+    def test_save_to_disk_of_splits(self, tmp_path: Path) -> None:
+        splits = {"train": retrieval.dataset(5, factory=None), "test": retrieval.dataset(factory=None)}
+        datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
+        assert len(opened(tmp_path)) == 5
+        assert len(opened(tmp_path, split="test")) == 7
+        with pytest.raises(IndexDataError, match=r"no split 'dev' in .*; it has test, train"):
+            opened(tmp_path, split="dev")
+
+    def test_save_to_disk_of_another_split(self, tmp_path: Path) -> None:
+        passages = retrieval.dataset(factory=None)
+        test = datasets.Dataset(passages.data.table, split=datasets.Split.TEST)
+        test.save_to_disk(str(tmp_path))
+        assert len(opened(tmp_path, split="test")) == 7
+        with pytest.raises(IndexDataError, match="holds the split 'test', and dataset_split is 'train'"):
+            opened(tmp_path)
+
+    def test_save_to_disk_that_lacks_a_file(self, tmp_path: Path) -> None:
+        passages, _ = retrieval.saved_dataset(tmp_path)
+        next(Path(passages).glob("*.arrow")).unlink()
+        with pytest.raises(IndexDataError, match="no whole data set of save_to_disk"):
+            opened(passages)
+
+    def test_its_own_faiss_file(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path)
+        indexes.write_faiss(tmp_path / "index" / "passages.faiss")
+        assert_finds_everything(opened(tmp_path))
+
+    def test_several_faiss_files(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path)
+        for name in ("one", "two"):
+            indexes.write_faiss(tmp_path / f"{name}.faiss")
+        with pytest.raises(IndexDataError, match=r"index_path: one\.faiss, two\.faiss"):
+            opened(tmp_path)
+        assert_finds_everything(opened(tmp_path, index_path="two.faiss"))
+        for index_name, kind in KINDS.items():
+            path = indexes.write_faiss(tmp_path / f"passages.{kind}.faiss")
+            assert opened(tmp_path, index_name=index_name).index_path == path
+
+    def test_a_file_of_the_other_kind_is_not_taken(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path)
+        indexes.write_faiss(tmp_path / f"passages.{KINDS['compressed']}.faiss")
+        assert CanonicalIndex(D, dataset=str(tmp_path), index_name="exact").index_path is None
+
+    def test_there_is_no_small_stand_in(self, tmp_path: Path) -> None:
+        indexes.write_shards(tmp_path)
+        with pytest.raises(IndexDataError, match=r"use_dummy_dataset: .*no small stand-in"):
+            opened(tmp_path, use_dummy_dataset=True)
+
+
+class TestBadData:
+    def test_missing_shards_are_named(self, copied: Path) -> None:
+        (copied / "data" / "psgs_w100" / "nq" / "train-00001-of-00003.parquet").unlink()
+        with pytest.raises(IndexDataError, match=r"1 of 3 Parquet files .* train-00001-of-00003\.parquet"):
+            opened(copied)
+
+    def test_no_shards(self, copied: Path) -> None:
+        shutil.rmtree(copied / "data" / "psgs_w100" / "nq")
+        with pytest.raises(IndexDataError, match="no Parquet file at all"):
+            opened(copied)
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(IndexDataError, match="no Parquet file at all"):
+            opened(tmp_path)
+
+    def test_no_passages(self, tmp_path: Path) -> None:
+        pq.write_table(indexes.table(range(1)).slice(0, 0), tmp_path / "train.parquet")
+        with pytest.raises(IndexDataError, match="is empty"):
+            opened(tmp_path)
+
+    def test_too_many_passages_to_search_without_a_file(
+        self, copied: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shutil.rmtree(copied / "index")
+        monkeypatch.setattr(canonical, "MOST_BUILT_IN_MEMORY", N - 1)
+        with pytest.raises(IndexDataError, match=r"no FAISS file for index_name='exact'.*give index_path"):
+            CanonicalIndex(D, dataset=str(copied), index_name="exact")
+
+    @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.95, 0.999])
+    @pytest.mark.parametrize("index_name", KINDS)
+    def test_a_truncated_faiss_file(self, copied: Path, index_name: str, kept: float) -> None:
+        path = faiss_path(copied, index_name)
+        content = path.read_bytes()
+        path.write_bytes(content[: int(kept * len(content))])
+        index = CanonicalIndex(D, dataset=str(copied), index_name=index_name)
+        with pytest.raises(IndexDataError, match="no FAISS index, or not all of one"):
+            index.init_index()
+        assert not index.is_initialized()
+
+    def test_an_index_of_other_passages(self, wiki_dpr: Path, tmp_path: Path) -> None:
+        path = indexes.write_faiss(tmp_path / "a.faiss", own=indexes.vectors()[:-1])
+        with pytest.raises(
+            IndexDataError, match=f"{N - 1} vectors of dimension {D}; expected {N}, one for each"
+        ):
+            opened(wiki_dpr, index_path=str(path))
+
+    def test_an_index_of_another_dimension(self, wiki_dpr: Path, tmp_path: Path) -> None:
+        path = indexes.write_faiss(tmp_path / "a.faiss", own=indexes.vectors()[:, :8].copy())
+        with pytest.raises(IndexDataError, match=rf"dimension 8; expected .* {D}, .*retrieval_vector_size"):
+            opened(wiki_dpr, index_path=str(path))
+
+    def test_passages_of_another_dimension(self, wiki_dpr: Path) -> None:
+        with pytest.raises(IndexDataError, match=rf"vectors are of dimension {D}; expected 12"):
+            CanonicalIndex(12, dataset=str(wiki_dpr), use_dummy_dataset=True).init_index()
+
+    def test_questions_of_another_dimension(self, wiki_dpr: Path) -> None:
+        with pytest.raises(IndexDataError, match="question encoder"):
+            opened(wiki_dpr).get_top_docs(np.zeros((1, 3), np.float32), 2)
+
+    def test_searching_too_early(self, wiki_dpr: Path) -> None:
+        index = CanonicalIndex(D, dataset=str(wiki_dpr))
+        assert index.faiss_index is None
+        with pytest.raises(IndexDataError, match="init_index"):
+            index.get_top_docs(retrieval.questions(), 2)
+
+    def test_opening_twice_reads_once(self, wiki_dpr: Path) -> None:
+        index = opened(wiki_dpr)
+        loaded = index.faiss_index
+        index.init_index()
+        assert index.faiss_index is loaded
+
+
+class TestHub:
+    """With a stand-in of the hub: of a whole repository, it fetches what was asked for."""
+
+    @pytest.fixture
+    def calls(self, wiki_dpr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+
+        def snapshot_download(repository: str, *, allow_patterns: list[str], **options: Any) -> str:
+            files = [path.relative_to(wiki_dpr).as_posix() for path in wiki_dpr.rglob("*") if path.is_file()]
+            fetched = sorted(filter_repo_objects(files, allow_patterns=allow_patterns))
+            for name in fetched:
+                (tmp_path / "cache" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(wiki_dpr / name, tmp_path / "cache" / name)
+            found.append({"repository": repository, "fetched": fetched, **options})
+            return str(tmp_path / "cache")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        return found
+
+    @pytest.mark.parametrize("dataset", ["wiki_dpr", "facebook/wiki_dpr"])
+    @pytest.mark.parametrize("index_name", KINDS)
+    def test_of_wiki_dpr_only_what_is_needed(
+        self, calls: list[dict[str, Any]], dataset: str, index_name: str
+    ) -> None:
+        config = retrieval.config(
+            index_name=index_name, dataset=dataset, dataset_revision="main~1", retrieval_vector_size=D
+        )
+        index = build_index(config)
+        index.init_index()
+        assert index.get_top_docs(retrieval.questions(), 2)[0].min() >= 0
+        shards = [f"data/psgs_w100/nq/train-{number:05}-of-00003.parquet" for number in range(3)]
+        assert calls == [
+            {
+                "repository": "facebook/wiki_dpr",
+                "repo_type": "dataset",
+                "revision": "main~1",
+                "fetched": [*shards, f"index/psgs_w100.nq.{KINDS[index_name]}-train.faiss"],
+            }
+        ]
+
+    def test_the_small_stand_in(self, calls: list[dict[str, Any]]) -> None:
+        assert_finds_everything(opened("wiki_dpr", use_dummy_dataset=True), N_DUMMY)
+        assert calls[0]["fetched"] == ["data/psgs_w100/dummy.nq/train-00000-of-00001.parquet"]
+        assert calls[0]["revision"] is None
+
+    def test_with_an_index_of_ones_own(self, calls: list[dict[str, Any]], tmp_path: Path) -> None:
+        index_path = indexes.write_faiss(tmp_path / "my.faiss")
+        assert_finds_everything(opened("wiki_dpr", index_path=str(index_path)))
+        assert not any(name.endswith(".faiss") for name in calls[0]["fetched"])
+
+    def test_with_another_index_of_the_repository(self, calls: list[dict[str, Any]]) -> None:
+        inside = f"index/psgs_w100.nq.{KINDS['exact']}-train.faiss"
+        opened("wiki_dpr", index_path=inside)
+        assert [name for name in calls[0]["fetched"] if name.endswith(".faiss")] == [inside]
+
+    def test_another_data_set(self, calls: list[dict[str, Any]]) -> None:
+        index = CanonicalIndex(D, dataset="someone/passages", index_name="exact", revision="v2")
+        assert len(index) == N
+        assert (calls[0]["repository"], calls[0]["revision"]) == ("someone/passages", "v2")
+
+
+@pytest.mark.parametrize("dataset", ["nobody/nothing", "/nowhere/at/all", "../nowhere", "wiki_dpr"])
+def test_a_data_set_that_is_nowhere(dataset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        IndexDataError, match=r"^dataset: '.*' is neither a folder nor .*give the folder .*\(.+\)"
     ):
-        index = faiss.index_factory(models.DIMENSION, factory, faiss.METRIC_INNER_PRODUCT)
-        index.train(own)
-        index.add(own)
-        faiss.write_index(index, str(tmp_path / "index" / f"psgs_w100.nq.{name}-train.faiss"))
-    return tmp_path
+        CanonicalIndex(D, dataset=dataset, revision="v1")
 
 
-@pytest.mark.parametrize("index_name", ["exact", "compressed"])
-def test_released_layout(released: Path, index_name: str) -> None:
-    config = RagConfig(index_name=index_name, dataset=str(released), retrieval_vector_size=models.DIMENSION)
+@pytest.mark.parametrize("index_name", KINDS)
+def test_a_retriever(wiki_dpr: Path, tmp_path: Path, index_name: str) -> None:
+    config = retrieval.config(index_name=index_name, dataset=str(wiki_dpr), n_docs=3, dataset_split="train")
+    tokenizers = retrieval.question_tokenizer(), retrieval.generator_tokenizer()
+    retriever = RagRetriever(config, *tokenizers)
+    assert isinstance(retriever.index, CanonicalIndex)
+    ids = tokenizers[0](list(retrieval.QUESTIONS), padding=True)["input_ids"]
+    found = retriever(ids, retrieval.questions(), return_tensors="np")
+    assert found["retrieved_doc_embeds"].shape == (3, 3, D)
+    contexts = tokenizers[1].batch_decode(found["context_input_ids"], skip_special_tokens=True)
+    for row, context in zip(found["doc_ids"].flat, contexts, strict=True):
+        assert context.startswith(f"title {row} / text {row} // ")
+    retriever.save_pretrained(tmp_path)
+    again = RagRetriever.from_pretrained(tmp_path)
+    assert np.array_equal(again(ids, retrieval.questions())["doc_ids"], found["doc_ids"])
+
+
+def test_a_retriever_of_the_small_stand_in(wiki_dpr: Path) -> None:
+    config = retrieval.config(index_name="compressed", dataset=str(wiki_dpr), use_dummy_dataset=True)
     index = build_index(config)
     index.init_index()
-    asked = retrieval.questions()
-    rows, found = index.get_top_docs(asked, 4)
-    assert np.array_equal(rows, index.faiss_index.search(asked, 4)[1])
-    assert found == pytest.approx(
-        np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)[rows]
-    )
-    assert index.get_doc_dicts(rows)[0]["title"] == [f"title {row}" for row in rows[0]]
-
-
-def test_only_the_row_groups_of_the_hits_are_read(released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyarrow.parquet as pq
-
-    read: list[tuple[int, tuple[str, ...]]] = []
-    genuine = pq.ParquetFile.read_row_group
-
-    def spy(self: Any, number: int, columns: list[str]) -> Any:
-        read.append((number, tuple(columns)))
-        return genuine(self, number, columns=columns)
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    index = CanonicalIndex(models.DIMENSION, dataset=str(released), index_name="exact")
-    assert read == []
-    index.get_doc_dicts(np.array([[1310, 1320], [1330, -1]]))
-    assert sorted(read) == [(0, ("id",)), (0, ("text",)), (0, ("title",))]
-
-
-def test_index_of_other_passages_is_refused(released: Path, tmp_path: Path) -> None:
-    (released / "data" / "psgs_w100" / "nq" / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(IndexDataError, match="3000 vectors"):
-        CanonicalIndex(models.DIMENSION, dataset=str(released), index_name="exact").init_index()
-
-
-def test_truncated_files_are_named(released: Path) -> None:
-    file = released / "index" / "psgs_w100.nq.HNSW128_SQ8-IP-train.faiss"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(IndexDataError, match="no FAISS index"):
-        CanonicalIndex(models.DIMENSION, dataset=str(released), index_name="exact").init_index()
-    shard = released / "data" / "psgs_w100" / "nq" / "train-00000-of-00002.parquet"
-    shard.write_bytes(shard.read_bytes()[:1000])
-    with pytest.raises(IndexDataError, match="no whole Parquet file"):
-        CanonicalIndex(models.DIMENSION, dataset=str(released), index_name="exact")
-
-
-def test_other_layouts_of_the_same_columns(released: Path) -> None:
-    for path in (released / "data" / "psgs_w100" / "nq").iterdir():
-        path.rename(released / path.name)
-    (released / "data" / "psgs_w100" / "nq").rmdir()
-    (released / "data" / "psgs_w100").rmdir()
-    index = CanonicalIndex(models.DIMENSION, dataset=str(released), index_name="exact")
-    index.init_index()
-    assert len(index) == 3000
-
-
-def test_data_set_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(IndexDataError, match="neither a folder nor to be had from the hub"):
-        CanonicalIndex(models.DIMENSION, dataset="nobody/nothing")
+    assert_finds_everything(index, N_DUMMY)

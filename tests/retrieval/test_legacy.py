@@ -1,160 +1,226 @@
-"""The paper's own index: real FAISS, and pickles from which nothing is ever executed."""
+"""LegacyIndex: the paper's own files, from a folder and from the hub."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import faiss
+import huggingface_hub
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-from ragweave import RagConfig
+from ragweave import RagRetriever
 from ragweave.errors import IndexDataError
 from ragweave.retrieval.legacy import INDEX_FILE, META_FILE, PASSAGES_FILE, LegacyIndex
 from ragweave.retrieval.protocol import Index
 from ragweave.retrieval.retriever import build_index
-from ragweave.retrieval.unpickling import load_plain_data
+from tests.support import indexes, retrieval
+from tests.support.indexes import FIRST_LEGACY_ID, D
 
-D = 8
-N = 200
-
-
-def vectors() -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
+N = 400
 
 
-def save_legacy(folder: Path, protocol: int = 4) -> Path:
-    """The three files: vectors with the extra dimension that makes inner products Euclidean distances."""
-    own = vectors()
-    norms = (own**2).sum(1)
-    extra = np.sqrt(norms.max() - norms)[:, None]
-    index = faiss.index_factory(D + 1, "HNSW32_SQ8")
-    index.train(np.hstack([own, extra]))
-    index.add(np.hstack([own, extra]))
-    faiss.write_index(index, str(folder / INDEX_FILE))
-    ids = [str(1000 + row) for row in range(N)]
-    (folder / META_FILE).write_bytes(pickle.dumps(ids, protocol=protocol))
-    passages = {name: (f"text {name}", f"title {name}") for name in ids}
-    (folder / PASSAGES_FILE).write_bytes(pickle.dumps(passages, protocol=protocol))
-    return folder
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three files: don't change them."""
+    return indexes.write_legacy(tmp_path_factory.mktemp("legacy"), n_passages=N)
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_finds_passages_by_inner_product(tmp_path: Path, protocol: int) -> None:
-    folder = save_legacy(tmp_path, protocol)
-    index = build_index(RagConfig(index_name="legacy", index_path=str(folder), retrieval_vector_size=D))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The three files, to do anything to."""
+    return indexes.write_legacy(tmp_path / "legacy", n_passages=N)
+
+
+def opened(folder: Path | str | None, **options: Any) -> LegacyIndex:
+    index = LegacyIndex(D, None if folder is None else str(folder), **options)
+    index.init_index()
+    return index
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_finds_the_largest_inner_products(tmp_path: Path, protocol: int) -> None:
+    index = opened(indexes.write_legacy(tmp_path, protocol, n_passages=N))
     assert isinstance(index, Index)
+    assert len(index) == N
+    asked = retrieval.questions(20)
+    ids, found = index.get_top_docs(asked, 5)
+    assert (ids.dtype, found.dtype) == (np.int64, np.float32)
+    kept = faiss.read_index(str(tmp_path / INDEX_FILE)).reconstruct_n(0, N)[:, :D]  # of eight bits a number
+    best = retrieval.best_rows(asked, kept, 5) + FIRST_LEGACY_ID
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(ids, best, strict=True)]) > 4.5
+    assert np.array_equal(found, kept[ids - FIRST_LEGACY_ID])
+    for own, doc in zip(ids, index.get_doc_dicts(ids), strict=True):
+        assert doc == {"title": indexes.titles(own), "text": indexes.texts(own)}
+
+
+def test_passages_that_are_not_there_are_empty(shared: Path) -> None:
+    index = opened(shared)
+    ids, found = index.get_top_docs(retrieval.questions(1), N + 3)
+    present = int((ids >= 0).sum())
+    assert present <= N
+    assert (ids[0, present:] == -1).all()
+    assert not found[0, present:].any()
+    assert index.get_doc_dicts(ids)[0]["text"][present:] == [""] * (N + 3 - present)
+    assert index.get_doc_dicts(np.array([[-1]])) == [{"title": [""], "text": [""]}]
+
+
+def test_the_index_is_memory_mapped(shared: Path) -> None:
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("only Linux says what is mapped")
+    index = opened(shared)
+    assert str(shared / INDEX_FILE) in maps.read_text("utf-8")
+    assert index.faiss_index.d == D + 1
+
+
+def test_the_index_is_read_when_it_is_needed(shared: Path) -> None:
+    index = LegacyIndex(D, str(shared))
+    assert not index.is_initialized()
+    with pytest.raises(IndexDataError, match="init_index"):
+        index.get_top_docs(retrieval.questions(), 2)
     index.init_index()
-    asked = vectors()[:5] * 3
-    ids, found = index.get_top_docs(asked, 4)
-    exact = np.argsort(-(asked @ vectors().T), axis=1)[:, 0]
-    assert (ids[:, 0] == 1000 + exact).mean() >= 0.8  # 8-bit vectors and a graph: nearly always the best
-    assert found == pytest.approx(vectors()[ids - 1000], abs=0.05)
-    docs = index.get_doc_dicts(ids)
-    assert docs[0]["title"] == [f"title {name}" for name in ids[0]]
-    assert docs[0]["text"] == [f"text {name}" for name in ids[0]]
-
-
-def test_passages_that_are_not_there(tmp_path: Path) -> None:
-    index = LegacyIndex(D, str(save_legacy(tmp_path)))
+    loaded = index.faiss_index
     index.init_index()
-    ids, found = index.get_top_docs(vectors()[:1], N + 3)
-    assert (ids[0, -3:] == -1).all()
-    assert not found[0, -3:].any()
-    assert index.get_doc_dicts(ids)[0]["text"][-1] == ""
+    assert index.faiss_index is loaded
 
 
-def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
-    folder = save_legacy(tmp_path)
-    with pytest.raises(IndexDataError, match="dimension 12"):
-        LegacyIndex(11, str(folder)).init_index()
-    (folder / META_FILE).write_bytes(pickle.dumps(["1", "2"]))
-    with pytest.raises(IndexDataError, match="2 ids"):
-        LegacyIndex(D, str(folder)).init_index()
-    (folder / INDEX_FILE).write_bytes((folder / INDEX_FILE).read_bytes()[:100])
-    with pytest.raises(IndexDataError, match="no FAISS index"):
-        LegacyIndex(D, str(folder)).init_index()
-    (folder / PASSAGES_FILE).unlink()
-    with pytest.raises(IndexDataError, match="lacks the file"):
-        LegacyIndex(D, str(folder))
+@pytest.mark.parametrize("of_file", [True, False])
+def test_passages_elsewhere(folder: Path, tmp_path: Path, of_file: bool) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    moved = (folder / PASSAGES_FILE).rename(tmp_path / "elsewhere" / PASSAGES_FILE)
+    index = opened(folder, passages_path=str(moved if of_file else moved.parent))
+    assert len(index) == N
 
 
-class Reduces:
-    """Pickles as a call of whatever it is given."""
+def test_ids_may_be_numbers(folder: Path) -> None:
+    (folder / META_FILE).write_bytes(pickle.dumps(list(range(FIRST_LEGACY_ID, FIRST_LEGACY_ID + N))))
+    assert opened(folder).get_top_docs(retrieval.questions(), 1)[0].min() >= FIRST_LEGACY_ID
 
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
+
+@pytest.mark.parametrize("name", [INDEX_FILE, META_FILE, PASSAGES_FILE])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(IndexDataError, match=f"lacks the file {name}"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.98])
+@pytest.mark.parametrize("name", [INDEX_FILE, META_FILE, PASSAGES_FILE])
+def test_a_truncated_file_is_named(folder: Path, name: str, kept: float) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(IndexDataError, match=f"{name} is no (plain data|FAISS index, or not all of one)"):
+        opened(folder)
+
+
+class Executes:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self) -> Any:
-        return self.call
+        return os.system, (f"touch {self.marker}",)
 
 
-def payloads(marker: Path) -> dict[str, bytes]:
-    """Real payloads: unpickled the ordinary way, most of them would make the marker."""
-    import os
-    import subprocess
-
-    command = f"touch {marker}"
-    code = f"open({str(marker)!r}, 'w').close()"
-    return {
-        "os.system": pickle.dumps(Reduces(os.system, command)),
-        "subprocess": pickle.dumps(Reduces(subprocess.call, ["touch", str(marker)])),
-        "eval": pickle.dumps(Reduces(eval, code)),
-        "exec": pickle.dumps({"a": [("b", Reduces(exec, code))]}),
-        "protocol 0": pickle.dumps([Reduces(eval, code)], protocol=0),
-        "GLOBAL": f"cos\nsystem\n(S'{command}'\ntR.".encode(),
-        "INST": f"(S'{command}'\nios\nsystem\n.".encode(),
-        "OBJ": f"(cos\nsystem\nS'{command}'\no.".encode(),
-        "STACK_GLOBAL": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c"
-        + bytes([len(command)])
-        + command.encode()
-        + b"\x85R.",
-        "NEWOBJ": pickle.dumps(Path("x")),
-        "getattr": b"cbuiltins\ngetattr\n(cbuiltins\ndict\nS'fromkeys'\ntR.",
-        "import": b"cbuiltins\n__import__\n(S'os'\ntR.",
-        "persistent id": b"Pos.system\n.",
-        "extension": b"\x80\x02\x82\x01.",
-        "numpy": pickle.dumps(np.zeros(2)),
-        "build": b"\x80\x02c__main__\nobject\n)\x81}X\x01\x00\x00\x00aK\x01sb.",
-    }
-
-
-@pytest.mark.parametrize("name", payloads(Path("unused")))
-def test_nothing_in_a_pickle_is_executed(tmp_path: Path, name: str) -> None:
-    marker = tmp_path / "marker"
-    file = tmp_path / "data.pkl"
-    file.write_bytes(payloads(marker)[name])
-    with pytest.raises(IndexDataError, match="no plain data"):
-        load_plain_data(file)
+@pytest.mark.parametrize("name", [META_FILE, PASSAGES_FILE])
+def test_nothing_in_a_file_is_executed(folder: Path, name: str) -> None:
+    marker = folder / "marker"
+    data = ["1", Executes(marker)] if name == META_FILE else {"1": ("text", Executes(marker))}
+    (folder / name).write_bytes(pickle.dumps(data))
+    with pytest.raises(IndexDataError, match=f"{name} is no plain data"):
+        opened(folder)
     assert not marker.exists()
 
 
-def test_the_payloads_are_real(tmp_path: Path) -> None:
-    for name in ("os.system", "eval", "GLOBAL", "INST", "OBJ", "STACK_GLOBAL"):
-        marker = tmp_path / name
-        pickle.loads(payloads(marker)[name])
-        assert marker.exists(), name
+@pytest.mark.parametrize("data", [[], {}, "x", None, ["text"], 1])
+def test_passages_of_another_kind(folder: Path, data: Any) -> None:
+    (folder / PASSAGES_FILE).write_bytes(pickle.dumps(data))
+    with pytest.raises(IndexDataError, match="holds no dictionary from passage ids"):
+        opened(folder)
 
 
-def test_plain_data_is_read(tmp_path: Path) -> None:
-    data = {"1": ("a", "ä"), "n": [1, 2.5, None, True, {3, 4}, frozenset({5}), b"x", -(10**30)]}
-    for protocol in range(6):
-        file = tmp_path / f"{protocol}.pkl"
-        file.write_bytes(pickle.dumps({key: data[key] for key in ("1",)}, protocol))
-        assert load_plain_data(file) == {"1": ("a", "ä")}
-    file.write_bytes(pickle.dumps(data))
-    assert load_plain_data(file) == data
+@pytest.mark.parametrize(
+    "data", [{}, "x", None, 1, ["x"] * N, [None] * N, [10**30] * N, [[1]] * N, ["1.5"] * N]
+)
+def test_ids_of_another_kind(folder: Path, data: Any) -> None:
+    (folder / META_FILE).write_bytes(pickle.dumps(data))
+    with pytest.raises(IndexDataError, match="holds no list of passage ids"):
+        opened(folder)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=60))
-def test_garbage_is_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
-    file = tmp_path_factory.mktemp("garbage") / "data.pkl"
-    file.write_bytes(garbage)
-    with contextlib.suppress(IndexDataError):
-        load_plain_data(file)
+@pytest.mark.parametrize("passage", [None, "ab", ("text",), ("text", 1), ("text", "title", "more"), 7])
+def test_a_passage_of_another_kind(folder: Path, passage: Any) -> None:
+    (folder / PASSAGES_FILE).write_bytes(pickle.dumps({"1": ("text", "title"), "2": passage}))
+    index = opened(folder)
+    assert index.get_doc_dicts(np.array([[1]])) == [{"title": ["title"], "text": ["text"]}]
+    with pytest.raises(IndexDataError, match=r"Passage 2 is .*(not among|expected)"):
+        index.get_doc_dicts(np.array([[2]]))
+
+
+def test_a_passage_that_only_the_index_knows(shared: Path) -> None:
+    with pytest.raises(IndexDataError, match="Passage 5 is in the index, but not among"):
+        opened(shared).get_doc_dicts(np.array([[5]]))
+
+
+def test_an_index_of_other_passages(folder: Path) -> None:
+    (folder / META_FILE).write_bytes(pickle.dumps(["1", "2"]))
+    with pytest.raises(
+        IndexDataError, match=rf"{N} vectors of dimension {D + 1}, .* 2 ids; expected as many"
+    ):
+        opened(folder)
+
+
+def test_an_index_of_another_dimension(shared: Path) -> None:
+    with pytest.raises(IndexDataError, match=rf"dimension {D + 1}, .*of dimension 12: retrieval_vector_size"):
+        LegacyIndex(11, str(shared)).init_index()
+    with pytest.raises(IndexDataError, match="question encoder"):
+        opened(shared).get_top_docs(np.zeros((1, D + 1), np.float32), 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "location"), [("dataset", None), ("dataset", "me/legacy"), ("model", "me/legacy")]
+)
+def test_from_the_hub(shared: Path, monkeypatch: pytest.MonkeyPatch, kind: str, location: str | None) -> None:
+    calls = []
+
+    def hf_hub_download(repository: str, name: str, *, repo_type: str) -> str:
+        calls.append((repository, name, repo_type))
+        if repo_type != kind:
+            raise LocalEntryNotFoundError("not there")
+        return str(shared / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    assert len(opened(location)) == N
+    assert {repository for repository, _, _ in calls} == {location or "huggingface/wiki_dpr"}
+    assert [name for _, name, own in calls if own == kind] == [PASSAGES_FILE, INDEX_FILE, META_FILE]
+
+
+@pytest.mark.parametrize("location", [None, "nobody/nothing", "/nowhere/at/all"])
+def test_a_repository_that_is_nowhere(
+    location: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        IndexDataError, match=r"^index_path: '.*' is neither a folder with psgs_w100\.tsv\.pkl"
+    ):
+        opened(location)
+
+
+def test_a_retriever(shared: Path, tmp_path: Path) -> None:
+    config = retrieval.config(index_name="legacy", index_path=str(shared), n_docs=3)
+    assert isinstance(build_index(config), LegacyIndex)
+    tokenizers = retrieval.question_tokenizer(), retrieval.generator_tokenizer()
+    retriever = RagRetriever(config, *tokenizers)
+    ids = tokenizers[0](list(retrieval.QUESTIONS), padding=True)["input_ids"]
+    found = retriever(ids, retrieval.questions(), return_tensors="np")
+    contexts = tokenizers[1].batch_decode(found["context_input_ids"], skip_special_tokens=True)
+    for own, context in zip(found["doc_ids"].flat, contexts, strict=True):
+        assert context.startswith(f"title {own} / text {own} // ")
+    retriever.save_pretrained(tmp_path / "saved")
+    again = RagRetriever.from_pretrained(tmp_path / "saved")
+    assert np.array_equal(again(ids, retrieval.questions())["doc_ids"], found["doc_ids"])

@@ -10,6 +10,7 @@ import numpy as np
 from ragweave.errors import IndexDataError
 from ragweave.retrieval.faiss_files import read_faiss
 from ragweave.retrieval.protocol import MISSING
+from ragweave.retrieval.sources import hub_file
 from ragweave.retrieval.unpickling import load_plain_data
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
 
@@ -25,14 +26,14 @@ PASSAGES_FILE = "psgs_w100.tsv.pkl"
 class LegacyIndex:
     """``index_name="legacy"``: three files in a local folder or a repository on the hub.
 
-    The pickles are read by an unpickler that knows containers, strings and numbers only; nothing in them can
-    be executed. Vectors have an extra dimension, which HNSW over Euclidean distances needs to find inner
-    products; it is zero in queries and left out of what is returned.
+    Nothing in the pickles can be executed; see `load_plain_data`. Vectors have an extra dimension, with which
+    an index of Euclidean distances finds inner products; it is zero in questions and left out of what is
+    returned. The row numbers that are returned are the passages' own.
 
     Args:
         vector_size: D, without the extra dimension.
-        index_path: Folder, or name of a data set on the hub.
-        passages_path: File of the passages, where it lies elsewhere.
+        index_path: Folder, or else name of a repository on the hub.
+        passages_path: File of the passages, or its folder, where that is another.
 
     Raises:
         IndexDataError: A file is missing, or holds anything but plain data.
@@ -43,7 +44,10 @@ class LegacyIndex:
     ) -> None:
         self.vector_size = vector_size
         self.location = index_path or HUB_NAME
-        path = Path(passages_path) if passages_path is not None else self._file(PASSAGES_FILE)
+        if passages_path is not None and not Path(passages_path).is_dir():
+            path = Path(passages_path)
+        else:
+            path = _file(passages_path or self.location, PASSAGES_FILE)
         self.passages = load_plain_data(path)
         if not isinstance(self.passages, dict) or not self.passages:
             raise IndexDataError(f"{path} holds no dictionary from passage ids to (text, title).")
@@ -53,23 +57,28 @@ class LegacyIndex:
     def __len__(self) -> int:
         return len(self.passages)
 
+    @property
+    def faiss_index(self) -> Any:
+        """The FAISS index, or ``None`` before `init_index`."""
+        return self._faiss
+
     def init_index(self) -> None:
-        """Read the index and the ids of its rows.
+        """Map the index, and read the ids of its rows.
 
         Raises:
             IndexDataError: They are missing or damaged, or do not belong together.
         """
         if self._faiss is not None:
             return
-        index = read_faiss(self._file(INDEX_FILE))
-        ids = load_plain_data(self._file(META_FILE))
-        if len(ids) != index.ntotal or index.d != self.vector_size + 1:
+        index = read_faiss(_file(self.location, INDEX_FILE))
+        ids = _passage_ids(_file(self.location, META_FILE))
+        if (index.ntotal, index.d) != (len(ids), self.vector_size + 1):
             raise IndexDataError(
-                f"{INDEX_FILE} holds {index.ntotal} vectors of dimension {index.d}, {META_FILE} {len(ids)} "
-                f"ids; expected as many ids as vectors, of dimension {self.vector_size + 1}."
+                f"{INDEX_FILE} holds {index.ntotal} vectors of dimension {index.d}, {META_FILE} {len(ids)} ids; "
+                f"expected as many ids as vectors, of dimension {self.vector_size + 1}: retrieval_vector_size "
+                "and one."
             )
-        self._ids = np.array([int(identifier) for identifier in ids], dtype=np.int64)
-        self._faiss = index
+        self._ids, self._faiss = ids, index
 
     def is_initialized(self) -> bool:
         """Whether the index has been read."""
@@ -82,9 +91,11 @@ class LegacyIndex:
         if self._faiss is None or self._ids is None:
             raise IndexDataError("The index is not loaded yet: call init_index() first.")
         check_queries(question_hidden_states, self.vector_size)
-        queries = np.pad(np.asarray(question_hidden_states, dtype=np.float32), ((0, 0), (0, 1)))
-        _, rows = self._faiss.search(queries, n_docs)
-        vectors = vectors_of_rows(rows, self._vectors, self.vector_size)
+        questions = np.pad(np.asarray(question_hidden_states, dtype=np.float32), ((0, 0), (0, 1)))
+        _, rows = self._faiss.search(questions, n_docs)
+        vectors = vectors_of_rows(
+            rows, lambda found: self._faiss.reconstruct_batch(found)[:, :-1], self.vector_size
+        )
         return np.where(rows == MISSING, MISSING, self._ids[rows]), vectors
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
@@ -95,30 +106,29 @@ class LegacyIndex:
     def _passage(self, identifier: int) -> tuple[str, str]:
         if identifier == MISSING:
             return "", ""
-        try:
-            text, title = self.passages[str(identifier)]
-        except (KeyError, ValueError) as error:
-            raise IndexDataError(
-                f"Passage {identifier} is in the index, but not among the passages."
-            ) from error
-        return text, title
+        match self.passages.get(str(identifier)):
+            case str(text), str(title):
+                return text, title
+            case None:
+                raise IndexDataError(f"Passage {identifier} is in the index, but not among the passages.")
+            case other:
+                raise IndexDataError(f"Passage {identifier} is {str(other)[:80]}; expected (text, title).")
 
-    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.stack([self._faiss.reconstruct(int(row))[:-1] for row in rows])
 
-    def _file(self, name: str) -> Path:
-        if Path(self.location).is_dir():
-            path = Path(self.location) / name
-            if not path.is_file():
-                raise IndexDataError(f"{self.location} lacks the file {name} of a legacy index.")
-            return path
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _passage_ids(path: Path) -> NDArray[np.int64]:
+    ids = load_plain_data(path)
+    try:
+        if not isinstance(ids, list):
+            raise TypeError(type(ids).__name__)
+        return np.array([int(identifier) for identifier in ids], dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise IndexDataError(f"{path} holds no list of passage ids, which are whole numbers.") from error
 
-        try:
-            return Path(hf_hub_download(self.location, name, repo_type="dataset"))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            raise IndexDataError(
-                f"{name} is to be had neither from a folder {self.location} nor from the hub: check "
-                f"index_path and the connection ({str(error).splitlines()[0]})."
-            ) from error
+
+def _file(location: str, name: str) -> Path:
+    if not Path(location).is_dir():
+        return hub_file(location, name)
+    path = Path(location) / name
+    if not path.is_file():
+        raise IndexDataError(f"{location} lacks the file {name} of a legacy index.")
+    return path

@@ -1,0 +1,109 @@
+"""Passages in files, by their row number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ragweave.errors import IndexDataError
+from ragweave.retrieval.dataset import INDEX_COLUMN, REQUIRED_COLUMNS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class PassageRows(Protocol):
+    """What `CanonicalIndex` needs of its passages, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    def texts(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """For each column but the vectors', its values in M rows (0 to N-1)."""
+        ...
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of M rows (0 to N-1, at least one), (M, D)."""
+        ...
+
+
+class SavedRows:
+    """A folder that ``save_to_disk`` of the datasets library wrote, memory-mapped.
+
+    Args:
+        folder: The folder, of a data set or of a dictionary of splits.
+        split: Which split.
+
+    Raises:
+        IndexDataError: The split is not there, or the folder is damaged or lacks columns.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        from datasets import load_from_disk
+
+        of_split = folder / split if (folder / "dataset_dict.json").is_file() else folder
+        if not of_split.is_dir():
+            others = sorted(path.name for path in folder.iterdir() if path.is_dir())
+            raise IndexDataError(f"There is no split {split!r} in {folder}; it has {', '.join(others)}.")
+        try:
+            dataset = load_from_disk(str(of_split))
+        except (OSError, ValueError) as error:
+            raise IndexDataError(f"{of_split} is no whole data set of save_to_disk: {error}") from error
+        if dataset.split is not None and str(dataset.split) != split:
+            raise IndexDataError(
+                f"{folder} holds the split '{dataset.split}', and dataset_split is {split!r}."
+            )
+        check_columns(dataset.column_names, of_split)
+        self._texts = dataset.with_format(None).remove_columns(INDEX_COLUMN)
+        self._vectors = dataset.select_columns(INDEX_COLUMN).with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def texts(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """See `PassageRows`."""
+        found: dict[str, list[Any]] = self._texts[rows.tolist()]
+        return found
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `PassageRows`."""
+        return matrix(self._vectors[rows.tolist()][INDEX_COLUMN].combine_chunks())
+
+    @staticmethod
+    def is_folder_of(folder: Path) -> bool:
+        """Whether ``save_to_disk`` wrote a folder."""
+        return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def check_columns(names: Sequence[str], where: Path) -> None:
+    """Check that passages have the columns that they need.
+
+    Raises:
+        IndexDataError: Some are not there.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in names]
+    if missing:
+        raise IndexDataError(
+            f"The passages in {where} lack the column(s) {', '.join(missing)}; they have {', '.join(names)}."
+        )
+
+
+def matrix(lists: Any) -> NDArray[np.float32]:
+    """A column of M vectors, an Arrow array of lists of any kind, as (M, D).
+
+    Raises:
+        IndexDataError: They are no vectors, or not of one length.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        lengths = pc.list_value_length(lists).unique().to_pylist()
+        values = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    except (pa.ArrowException, ValueError) as error:
+        raise IndexDataError(f"The column '{INDEX_COLUMN}' holds {lists.type}, and no vectors.") from error
+    if len(lengths) != 1 or lengths[0] is None:
+        raise IndexDataError(f"The vectors in column '{INDEX_COLUMN}' are missing or of several lengths.")
+    return values.reshape(len(lists), -1)
