@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
+from ragweave.modeling.pooling import POOLINGS, Pooling
 
 INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
-POOLINGS = ("pooler", "cls", "mean")
 
 
 @strict
@@ -92,7 +92,7 @@ class RagConfig(PreTrainedConfig):
     output_retrieved: bool = False
     use_cache: bool = True
     doc_score_scale: float = 1.0
-    question_encoder_pooling: Literal["pooler", "cls", "mean"] | None = None
+    question_encoder_pooling: Pooling | None = None
     question_encoder_normalize: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

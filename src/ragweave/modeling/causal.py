@@ -13,6 +13,7 @@ import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ class CausalAdapter:
 
     def __init__(self, generator: PreTrainedModel) -> None:
         self.generator = generator
-        self._takes_positions = "position_ids" in inspect.signature(generator.forward).parameters
+        generator_class: Any = type(generator)
+        self._takes_positions = _takes_positions(generator_class)
 
     def read(
         self,
@@ -77,10 +79,9 @@ class CausalAdapter:
             )
         times = decoder_input_ids.shape[0] // len(contexts)
         mask = contexts.attention_mask[:, :-1].repeat_interleave(times, dim=0)  # (N, S-1)
-        cache = self._cache(contexts, past_key_values, times, options)
-        done = (
-            0 if cache is None else max(cache.get_seq_length() - mask.shape[1], 0)
-        )  # answer tokens in the cache
+        past = self._cache(contexts, past_key_values, times, options)
+        # How many tokens of the answer the cache holds.
+        done = 0 if past is None else max(past.get_seq_length() - mask.shape[1], 0)
         if done == 0:
             starts = contexts.input_ids[:, -1].repeat_interleave(times)
             decoder_input_ids = torch.cat([starts[:, None], decoder_input_ids[:, 1:]], dim=1)
@@ -89,7 +90,7 @@ class CausalAdapter:
             decoder_attention_mask = mask.new_ones(mask.shape[0], done + length)
         input_ids = decoder_input_ids
         position_ids = mask.sum(-1, keepdim=True) + torch.arange(done, done + length, device=mask.device)
-        if cache is None:
+        if past is None:
             prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
             position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
@@ -97,8 +98,8 @@ class CausalAdapter:
             output = self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
-                past_key_values=cache,
-                use_cache=cache is not None,
+                past_key_values=past,
+                use_cache=past is not None,
                 logits_to_keep=length,
                 output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states,
@@ -122,15 +123,19 @@ class CausalAdapter:
         self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
     ) -> Cache | None:
         """The cache to run with: the caller's, one begun from the prompt, or none."""
-        if isinstance(past_key_values, MixtureCache):
-            if past_key_values.self_attention_cache.get_seq_length() == 0:
-                if contexts.prompt_cache is None:
-                    contexts.prompt_cache = self.read(
-                        _required(contexts.input_ids), contexts.attention_mask, reuse=True, options=options
-                    ).prompt_cache
-                past_key_values.self_attention_cache = _repeated(_required(contexts.prompt_cache), times)
-            return past_key_values.self_attention_cache
-        return None if contexts.prompt_cache is None else _repeated(contexts.prompt_cache, times)
+        mixture = past_key_values if isinstance(past_key_values, MixtureCache) else None
+        if mixture is not None and mixture.self_attention_cache.get_seq_length() > 0:
+            return mixture.self_attention_cache
+        if mixture is not None and contexts.prompt_cache is None and contexts.input_ids is not None:
+            contexts.prompt_cache = self.read(
+                contexts.input_ids, contexts.attention_mask, reuse=True, options=options
+            ).prompt_cache
+        if contexts.prompt_cache is None:
+            return None
+        begun = _repeated(contexts.prompt_cache, times)
+        if mixture is not None:
+            mixture.self_attention_cache = begun
+        return begun
 
     def _positions(self, position_ids: Tensor) -> dict[str, Any]:
         return {"position_ids": position_ids} if self._takes_positions else {}
@@ -151,10 +156,10 @@ def contiguous_input(head: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _required(value: Any) -> Any:
-    if value is None:
-        raise MissingContextError("A causal generator needs context_input_ids.")
-    return value
+@cache
+def _takes_positions(generator_class: type[PreTrainedModel]) -> bool:
+    """Whether a class of generators is told the positions; asked at every step, so remembered."""
+    return "position_ids" in inspect.signature(generator_class.forward).parameters
 
 
 def _moved_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

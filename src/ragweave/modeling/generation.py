@@ -16,7 +16,7 @@ from ragweave.marginalization import Targets, group_by_question
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
-from ragweave.modeling.rag import refuse_unknown
+from ragweave.modeling.rag import chosen, refuse_unknown
 from ragweave.outputs import RetrievAugLMMarginOutput
 
 
@@ -85,7 +85,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         if labels is not None:
             check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)
             targets = self._targets(
-                labels, decoder_input_ids, _default(exclude_bos_score, self.config.exclude_bos_score)
+                labels, decoder_input_ids, chosen(exclude_bos_score, self.config.exclude_bos_score)
             )
             decoder_input_ids, use_cache = targets.decoder_input_ids, False
         output = self.rag(
@@ -107,10 +107,10 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         loss = None
         if targets is not None:
             loss = self._loss(output.logits, output.doc_scores, targets)
-            if _default(reduce_loss, self.config.reduce_loss):
+            if chosen(reduce_loss, self.config.reduce_loss):
                 loss = loss.sum()
         logits = self._shown_logits(
-            output.logits, output.doc_scores, _default(do_marginalize, self.config.do_marginalize)
+            output.logits, output.doc_scores, chosen(do_marginalize, self.config.do_marginalize)
         )
         result = RetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
@@ -192,7 +192,13 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         }
 
     def search(
-        self, contexts: EncodedContexts, doc_scores: Tensor, encoder_input_ids: Tensor, **kwargs: Any
+        self,
+        contexts: EncodedContexts,
+        doc_scores: Tensor,
+        encoder_input_ids: Tensor,
+        *,
+        generation_config: GenerationConfig,
+        **kwargs: Any,
     ) -> Any:
         """Run transformers' generation loop over mixtures of K passages.
 
@@ -200,6 +206,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             contexts: B*K contexts that were read with ``reuse``.
             doc_scores: Scaled passage scores, (B, K).
             encoder_input_ids: What processors that look at the encoder's input see, (B, any).
+            generation_config: How to decode, completed by `_merged_generation_config`.
             **kwargs: As for transformers' ``generate``.
 
         Returns:
@@ -208,37 +215,22 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         kwargs.pop("token_type_ids", None)  # BERT's tokenizers return it; a question is one segment
         # The loop repeats every tensor that it finds here for its beams; beams share a mixture as it is.
         shared = {"mixture": Mixture(contexts, doc_scores)}
-        if kwargs.get("past_key_values") is None and self._uses_cache(kwargs):
+        if kwargs.get("past_key_values") is None and chosen(
+            generation_config.use_cache, self.config.use_cache
+        ):
             kwargs["past_key_values"] = self.rag.adapter.new_cache(
                 n_questions=doc_scores.shape[0], n_docs=doc_scores.shape[1]
             )
         # Nothing looks at this mask: transformers asks for one where padding and end are the same token.
         kwargs.setdefault("attention_mask", torch.ones_like(encoder_input_ids))
-        return super().generate(inputs=encoder_input_ids, encoder_outputs=shared, **kwargs)
-
-    def _uses_cache(self, kwargs: dict[str, Any]) -> bool:
-        """Whether decoding keeps a cache: the call's word, then its GenerationConfig's, then the model's."""
-        given = kwargs.get("generation_config")
-        for source in (
-            kwargs.get("use_cache"),
-            getattr(given, "use_cache", None),
-            self.generation_config.use_cache,
-        ):
-            if source is not None:
-                return bool(source)
-        return self.config.use_cache
+        return super().generate(
+            inputs=encoder_input_ids, encoder_outputs=shared, generation_config=generation_config, **kwargs
+        )
 
     def _merged_generation_config(
         self, given: GenerationConfig | None, *others: GenerationConfig
     ) -> GenerationConfig:
-        """What the caller's GenerationConfig says, completed by `_generation_defaults`; a new object."""
-        config = self._generation_defaults(*others)
-        if given is not None:
-            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
-        return config
-
-    def _generation_defaults(self, *others: GenerationConfig) -> GenerationConfig:
-        """This model's GenerationConfig, with what it leaves open taken from others and from the two networks."""
+        """What the caller's GenerationConfig says, then this model's, then the networks', then others'; a new one."""
         config = copy.deepcopy(self.generation_config)
         own = {
             "decoder_start_token_id": self.rag.decoder_start_token_id,
@@ -249,13 +241,11 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         config.update(**own, defaults_only=True)
         for other in others:
             config.update(**other.to_dict(), defaults_only=True)
+        if given is not None:
+            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
         return config
 
 
 def encoder_view(context_input_ids: Tensor, n_docs: int) -> Tensor:
     """A question's K contexts as one row, (B, K*S): what processors that look at the encoder's input see."""
     return context_input_ids.reshape(context_input_ids.shape[0] // n_docs, -1)
-
-
-def _default(value: bool | None, otherwise: bool) -> bool:
-    return bool(otherwise if value is None else value)

@@ -157,13 +157,18 @@ class RagModel(RagPreTrainedModel):
             output, attention_mask, self.question_pooling, self.config.question_encoder_normalize
         ), output
 
-    def score_passages(self, question_vectors: Tensor, passage_vectors: Tensor) -> Tensor:
+    def score_passages(
+        self, question_vectors: Tensor, passage_vectors: Tensor, doc_ids: Tensor | None = None
+    ) -> Tensor:
         """Scaled inner products of (B, D) questions and (B, K, D) passages: (B, K).
+
+        A passage whose id in ``doc_ids``, (B, K), is below 0 is not there and gets -inf.
 
         Written as a sum, since autocast would turn a matrix product into half precision.
         """
         scores = (question_vectors.unsqueeze(1) * passage_vectors.to(question_vectors)).sum(-1)
-        return self.config.doc_score_scale * scores
+        scores = self.config.doc_score_scale * scores
+        return scores if doc_ids is None else scores.masked_fill(doc_ids < 0, float("-inf"))
 
     def retrieve(
         self,
@@ -206,7 +211,7 @@ class RagModel(RagPreTrainedModel):
         )
         passage_vectors = self._passage_vectors(found, n_docs, vectors)
         doc_ids = found["doc_ids"].to(input_ids.device)
-        scores = self.score_passages(vectors, passage_vectors).masked_fill(doc_ids < 0, float("-inf"))
+        scores = self.score_passages(vectors, passage_vectors, doc_ids)
         check_scores(scores)
         return RetrievedContexts(
             context_input_ids=found["context_input_ids"].to(input_ids),
@@ -311,9 +316,9 @@ class RagModel(RagPreTrainedModel):
         return_dict = kwargs.pop("return_dict", True)
         refuse_unknown(kwargs)
         options = DecodeOptions(
-            use_cache=_default(use_cache, self.config.use_cache),
-            output_attentions=_default(output_attentions, self.config.output_attentions),
-            output_hidden_states=_default(output_hidden_states, self.config.output_hidden_states),
+            use_cache=chosen(use_cache, self.config.use_cache),
+            output_attentions=chosen(output_attentions, self.config.output_attentions),
+            output_hidden_states=chosen(output_hidden_states, self.config.output_hidden_states),
         )
         if decoder_input_ids is None:
             raise MissingContextError(
@@ -348,7 +353,7 @@ class RagModel(RagPreTrainedModel):
             past_key_values=past_key_values,
             options=options,
         )
-        show_retrieved = _default(output_retrieved, self.config.output_retrieved)
+        show_retrieved = chosen(output_retrieved, self.config.output_retrieved)
         shown = QUESTION_FIELDS + (RETRIEVED_FIELDS if show_retrieved else ())
         output = RetrievAugLMOutput(
             logits=decoded.logits,
@@ -403,7 +408,8 @@ class RagModel(RagPreTrainedModel):
         return vectors.view(-1, n_docs, vectors.shape[-1])
 
 
-def _default(value: bool | None, otherwise: bool) -> bool:
+def chosen(value: bool | None, otherwise: bool) -> bool:
+    """What a caller asked for, or else what the configuration says."""
     return bool(otherwise if value is None else value)
 
 
