@@ -59,6 +59,11 @@ def test_defaults() -> None:
         ({"label_smoothing": -0.1}, r"label_smoothing is -0.1"),
         ({"doc_score_scale": 0.0}, r"doc_score_scale is 0.0; it must be above 0"),
         ({"doc_score_scale": -2.0}, r"doc_score_scale is -2.0"),
+        ({"n_docs": "5"}, r"'n_docs' expected int, got str \(value: '5'\)"),
+        ({"use_cache": "maybe"}, r"'use_cache' expected bool, got str"),
+        ({"title_sep": 3}, r"'title_sep' expected str, got int"),
+        ({"index_name": None}, r"'index_name' expected str, got NoneType"),
+        ({"label_smoothing": "a"}, r"'label_smoothing'.*expected float, got str"),
         ({"generator": {"model_type": "no-such-model"}}, r"generator has model_type 'no-such-model'"),
     ],
 )
@@ -76,6 +81,15 @@ def test_whole_numbers_will_do_where_fractions_are_expected() -> None:
     config = RagConfig(doc_score_scale=20, label_smoothing=0)
     assert config.doc_score_scale == 20
     assert config.label_smoothing == 0
+
+
+def test_paths_may_be_paths(tmp_path: Path) -> None:
+    paths = {name: tmp_path / name for name in ("dataset", "index_path", "passages_path")}
+    RagConfig(**paths).save_pretrained(tmp_path)
+    loaded = RagConfig.from_pretrained(tmp_path)
+    assert {name: getattr(loaded, name) for name in paths} == {
+        name: str(path) for name, path in paths.items()
+    }
 
 
 @pytest.mark.parametrize("generator", models.GENERATORS)

@@ -1,10 +1,11 @@
 """RagConfig: everything a RAG model needs to know about itself."""
 
-from __future__ import annotations
+from dataclasses import fields
+from functools import cache
+from os import PathLike, fspath
+from typing import Any, ClassVar, Self
 
-from typing import Any, ClassVar
-
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
@@ -13,7 +14,6 @@ from ragweave.modeling.pooling import POOLINGS, Pooling
 INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
 
 
-@strict
 class RagConfig(PreTrainedConfig):
     r"""Configuration of a RAG model: its two networks, its retriever and how the two are combined.
 
@@ -47,6 +47,8 @@ class RagConfig(PreTrainedConfig):
         exclude_bos_score: Leave the first target token out of the score where it is the BOS token.
         output_retrieved: Return the retrieved passages' ids, vectors and contexts.
         use_cache: Keep keys and values between decoding steps.
+        forced_eos_token_id: Token that ends every answer as long as ``max_length``; the generator's own where
+            left out. It goes into the model's generation configuration, as other settings of decoding do.
         doc_score_scale: Factor on the inner products before their softmax. 1.0 gives the paper's p(z|x); an
             encoder whose vectors have length one gives scores in [-1, 1] and an almost flat softmax, and wants
             20 to 50, chosen on development data. (ragweave only)
@@ -55,7 +57,7 @@ class RagConfig(PreTrainedConfig):
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
 
     Raises:
-        ConfigurationError: A value is none of the allowed ones; the message names them.
+        ConfigurationError: A value is of another type, or none of the allowed ones; the message names them.
     """
 
     model_type: ClassVar[str] = "rag"
@@ -91,6 +93,7 @@ class RagConfig(PreTrainedConfig):
     exclude_bos_score: bool = False
     output_retrieved: bool = False
     use_cache: bool = True
+    forced_eos_token_id: int | list[int] | None = None
     doc_score_scale: float = 1.0
     question_encoder_pooling: Pooling | None = None
     question_encoder_normalize: bool = False
@@ -98,10 +101,18 @@ class RagConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.question_encoder = _sub_config(self.question_encoder, "question_encoder", default="dpr")
         self.generator = _sub_config(self.generator, "generator", default="bart")
+        for name in ("dataset", "index_path", "passages_path"):
+            if isinstance(getattr(self, name), PathLike):  # config.json holds text
+                setattr(self, name, fspath(getattr(self, name)))
         self._check_values()
         super().__post_init__(**kwargs)
 
     def _check_values(self) -> None:
+        for name, kind in _own_types().items():
+            try:
+                type_validator(name, getattr(self, name), kind)
+            except TypeError as error:
+                raise ConfigurationError(f"{error}.") from error
         if self.index_name not in INDEX_NAMES:
             raise ConfigurationError(
                 f"index_name is {self.index_name!r}; choose one of {_listed(INDEX_NAMES)}."
@@ -127,7 +138,7 @@ class RagConfig(PreTrainedConfig):
     @classmethod
     def from_question_encoder_generator_configs(
         cls, question_encoder_config: PreTrainedConfig, generator_config: PreTrainedConfig, **kwargs: Any
-    ) -> RagConfig:
+    ) -> Self:
         """Make a configuration from those of the two networks.
 
         Args:
@@ -141,6 +152,17 @@ class RagConfig(PreTrainedConfig):
         return cls(
             question_encoder=question_encoder_config.to_dict(), generator=generator_config.to_dict(), **kwargs
         )
+
+
+@cache
+def _own_types() -> dict[str, Any]:
+    """The types of RagConfig's own fields; a whole number is a fraction too."""
+    checked_elsewhere = ("question_encoder", "generator", "question_encoder_pooling")
+    return {
+        field.name: int | float if field.type is float else field.type
+        for field in fields(RagConfig)
+        if field.name in RagConfig.__annotations__ and field.name not in checked_elsewhere
+    }
 
 
 def _sub_config(

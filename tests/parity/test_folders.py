@@ -72,7 +72,13 @@ def test_configurations_are_exchanged(tmp_path: Path) -> None:
 
 def test_defaults_are_those_of_transformers() -> None:
     theirs, ours = tf.RagConfig().to_dict(), ragweave.RagConfig().to_dict()
-    added = {"answer_sep", "doc_score_scale", "question_encoder_pooling", "question_encoder_normalize"}
+    added = {
+        "forced_eos_token_id",
+        "answer_sep",
+        "doc_score_scale",
+        "question_encoder_pooling",
+        "question_encoder_normalize",
+    }
     assert {name: ours[name] for name in theirs} == theirs
     assert set(ours) - set(theirs) <= added
 
