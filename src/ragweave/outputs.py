@@ -62,7 +62,8 @@ class RetrievAugLMMarginOutput(RetrievAugLMOutput):
     log-probabilities of the mixture, (B, T, V).
 
     Attributes:
-        loss: -log p(y|x): (B,), or a scalar where the loss is reduced. Given with ``labels``.
+        loss: -log p(y|x): (B,), whose ``backward`` takes the gradient of the sum, or a scalar where the loss is
+            reduced. Given with ``labels``.
     """
 
     loss: Tensor | None = None

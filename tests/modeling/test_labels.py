@@ -213,6 +213,31 @@ def test_reduced_loss_is_the_sum(formulation: str) -> None:
 
 
 @formulations
+def test_a_vector_of_losses_goes_backward(formulation: str) -> None:
+    given, labels = models.contexts(), models.words(2, 4)
+    gradients = []
+    for reduced in (False, True):
+        model = rag_model(models.CLASSES[formulation])
+        model(**given, labels=labels, reduce_loss=reduced).loss.backward()
+        gradients.append({name: p.grad for name, p in model.generator.named_parameters()})
+    for name, expected in gradients[1].items():
+        assert torch.allclose(gradients[0][name], expected, atol=1e-6)
+
+
+@formulations
+def test_a_vector_of_losses_is_an_ordinary_tensor_in_all_else(formulation: str) -> None:
+    model = rag_model(models.CLASSES[formulation])
+    losses = model(**models.contexts(), labels=models.words(2, 4)).loss
+    assert losses.shape == (2,)
+    assert type(losses.mean()) is type(losses[0]) is type(2 * losses) is torch.Tensor
+    expected = torch.autograd.grad(
+        losses[1], model.generator.get_output_embeddings().weight, retain_graph=True
+    )
+    losses.backward(torch.tensor([0.0, 1.0]))
+    assert torch.allclose(model.generator.get_output_embeddings().weight.grad, expected[0], atol=1e-6)
+
+
+@formulations
 def test_loss_of_a_question_does_not_depend_on_its_batch(formulation: str) -> None:
     model, given, labels = shared_model(formulation), models.contexts(3), models.words(3, 5)
     labels[1, 3:] = 1

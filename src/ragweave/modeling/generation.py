@@ -16,6 +16,7 @@ from ragweave.marginalization import Targets, group_by_question
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
+from ragweave.modeling.losses import QuestionLosses
 from ragweave.modeling.rag import chosen, refuse_unknown
 from ragweave.outputs import RetrievAugLMMarginOutput
 
@@ -69,7 +70,8 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             **kwargs: ``return_dict``; anything unknown is refused.
             exclude_bos_score: Leave out the first target where it is the BOS token in every row.
             do_marginalize: Return log-probabilities of the mixture, (B, T, V), as logits (RAG-Token only).
-            reduce_loss: Sum the loss over the batch.
+            reduce_loss: Sum the loss over the batch. Without it, there is one for each question, and ``backward``
+                takes the gradient of their sum.
             labels: Answer tokens, (B, T); see `ragweave.modeling.labels` for what they are aligned with.
 
         Returns:
@@ -107,8 +109,8 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         loss = None
         if targets is not None:
             loss = self._loss(output.logits, output.doc_scores, targets)
-            if chosen(reduce_loss, self.config.reduce_loss):
-                loss = loss.sum()
+            reduce_loss = chosen(reduce_loss, self.config.reduce_loss)
+            loss = loss.sum() if reduce_loss else loss.as_subclass(QuestionLosses)
         logits = self._shown_logits(
             output.logits, output.doc_scores, chosen(do_marginalize, self.config.do_marginalize)
         )
