@@ -28,6 +28,7 @@ _HOME_OF = {
     "RetrievAugLMOutput": "outputs",
     "RetrievedPassage": "pipeline",
     "TextEncoder": "encoding",
+    "register_auto_classes": "registration",
 }
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ragweave.modeling.token import RagTokenForGeneration
     from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput, RetrievAugLMOutput
     from ragweave.pipeline import Answer, RagPipeline, RetrievedPassage
+    from ragweave.registration import register_auto_classes
     from ragweave.retrieval.dataset import DatasetIndex
     from ragweave.retrieval.memory import MemoryIndex
     from ragweave.retrieval.protocol import Index
@@ -64,6 +66,7 @@ __all__ = [
     "RetrievedPassage",
     "TextEncoder",
     "__version__",
+    "register_auto_classes",
 ]
 
 
