@@ -64,6 +64,21 @@ def run(folder: Path, command: str) -> str:
     return result.stdout
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_are_named_exist(page: Path):
+    for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text("utf-8"), f"{file}::{name}"
+
+
+def test_every_difference_and_part_of_the_specification_names_a_test():
+    for name in ("differences.md", "specification.md"):
+        rows = [line for line in (ROOT / "docs" / name).read_text("utf-8").splitlines() if line[:2] == "| "]
+        heads = [row for row in rows if row.endswith("| Test |")]
+        untested = [row for row in rows if row not in heads and "::test_" not in row]
+        assert len(rows) - len(heads) > 20
+        assert not untested
+
+
 def test_pages_have_blocks():
     assert len(commands_of(ROOT / "README.md")) >= 6
 

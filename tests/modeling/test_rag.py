@@ -116,6 +116,14 @@ def test_prefix_comes_from_the_configuration_or_the_generator(field: str, own: s
     assert model.retriever.calls[-1]["prefix"] == ("answer: " if field == "config" else own)
 
 
+def test_rag_model_has_a_retriever_to_set() -> None:
+    model = RagModel(models.rag_config()).eval()
+    with pytest.raises(MissingContextError, match="set_retriever"):
+        model(input_ids=QUESTIONS, decoder_input_ids=models.words(2, 4))
+    model.set_retriever(VectorRetriever())
+    assert model(input_ids=QUESTIONS, decoder_input_ids=models.words(2, 4)).doc_scores.shape == (2, 3)
+
+
 def test_given_contexts_are_used_though_there_is_a_retriever() -> None:
     model, given = retrieving_model("sequence"), models.contexts()
     answers = model.generate(input_ids=QUESTIONS, **given, max_new_tokens=4)
