@@ -116,6 +116,35 @@ def test_prefix_comes_from_the_configuration_or_the_generator(field: str, own: s
     assert model.retriever.calls[-1]["prefix"] == ("answer: " if field == "config" else own)
 
 
+SMALL = {"vocab_size": models.VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        tf.MambaConfig(**SMALL, state_size=4),
+        tf.Lfm2Config(
+            **SMALL, intermediate_size=32, num_attention_heads=2, num_key_value_heads=1, full_attn_idxs=[0]
+        ),
+        tf.SwitchTransformersConfig(
+            vocab_size=models.VOCABULARY,
+            d_model=16,
+            d_kv=8,
+            d_ff=32,
+            num_layers=2,
+            num_heads=2,
+            num_experts=2,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_generators_that_cannot_work_are_named(generator: Any) -> None:
+    question_encoder = models.question_encoder_config()
+    config = RagConfig.from_question_encoder_generator_configs(question_encoder, generator)
+    with pytest.raises(ConfigurationError, match=f"type '{generator.model_type}' .* not supported"):
+        RagModel(config)
+
+
 def test_rag_model_has_a_retriever_to_set() -> None:
     model = RagModel(models.rag_config()).eval()
     with pytest.raises(MissingContextError, match="set_retriever"):

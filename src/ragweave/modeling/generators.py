@@ -14,7 +14,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from ragweave.errors import ConfigurationError
 from ragweave.modeling.contexts import EncodedContexts
+
+# Their state of earlier tokens is not a cache of keys and values, which can be repeated, masked and reordered.
+RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 
 @dataclass(frozen=True)
@@ -97,3 +101,22 @@ def adapter_for(generator: PreTrainedModel) -> GeneratorAdapter:
     from ragweave.modeling.seq2seq import Seq2SeqAdapter
 
     return Seq2SeqAdapter(generator) if generator.config.is_encoder_decoder else CausalAdapter(generator)
+
+
+def check_generator(generator: PreTrainedModel) -> None:
+    """Refuse generators that no adapter fits.
+
+    Raises:
+        ConfigurationError: It keeps a recurrent or convolutional state, or mixes experts behind an encoder.
+    """
+    config = generator.config
+    layers = RECURRENT_LAYERS.intersection(getattr(config, "layer_types", None) or ())
+    # Their outputs carry the routers' logits in places of their own.
+    experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
+    if not (generator._is_stateful or layers or experts):
+        return
+    reason = "mixes experts behind an encoder" if experts else "keeps a recurrent or convolutional state"
+    raise ConfigurationError(
+        f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
+        "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."
+    )

@@ -31,7 +31,7 @@ from ragweave.modeling.contexts import (
     resolve_n_docs,
     trim_right,
 )
-from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for
+from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for, check_generator
 from ragweave.modeling.pooling import Pooling, pool
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
 
@@ -76,6 +76,7 @@ class RagModel(RagPreTrainedModel):
             question_encoder if question_encoder is not None else build_question_encoder(config)
         )
         self.generator = generator if generator is not None else build_generator(config)
+        check_generator(self.generator)
         self.retriever = retriever
         self.ctx_encoder: PreTrainedModel | None = None
         self.post_init()
