@@ -28,21 +28,14 @@ def retrieving(formulation: str, **fields: Any) -> Any:
     return models.rag_model(models.CLASSES[formulation], retriever=make, **size, **fields)
 
 
-def asked() -> dict[str, torch.Tensor]:
-    encoded = QUESTION_TOKENIZER(list(retrieval.QUESTIONS[:2]), padding=True, return_tensors="pt")
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-
-
 def found(**fields: Any) -> Any:
     make = retriever(**fields)
     return make(
-        asked()["input_ids"].numpy(), retrieval.questions(2), return_tensors="pt", padding="max_length"
+        retrieval.question_batch()["input_ids"].numpy(),
+        retrieval.questions(2),
+        return_tensors="pt",
+        padding="max_length",
     )
-
-
-def texts(batch: Any) -> list[str]:
-    texts: list[str] = TOKENIZER.batch_decode(batch["context_input_ids"], skip_special_tokens=True)
-    return texts
 
 
 def loss(formulation: str, **fields: Any) -> torch.Tensor:
@@ -56,17 +49,16 @@ def loss(formulation: str, **fields: Any) -> torch.Tensor:
 
 
 def test_separators_stand_where_they_should() -> None:
-    plain = texts(found())
+    plain = retrieval.texts_of(found())
     assert all(text.count(" / ") == 1 and text.count(" // ") == 1 for text in plain)
-    other = texts(found(title_sep=" : ", doc_sep=" ? "))
+    other = retrieval.texts_of(found(title_sep=" : ", doc_sep=" ? "))
     assert other == [text.replace(" // ", " ? ").replace(" / ", " : ") for text in plain]
 
 
 def test_prefix_comes_first() -> None:
-    prefixed = ["answer: " + text for text in texts(found())]
-    assert texts(found(prefix="answer: ")) == [
-        text.replace("  ", " ") for text in prefixed
-    ]  # before no title
+    prefixed = ["answer: " + text for text in retrieval.texts_of(found())]
+    prefixed = [text.replace("  ", " ") for text in prefixed]  # before no title
+    assert retrieval.texts_of(found(prefix="answer: ")) == prefixed
 
 
 def test_contexts_are_of_the_greatest_length() -> None:
@@ -79,7 +71,7 @@ def test_contexts_are_of_the_greatest_length() -> None:
 def test_so_many_passages_are_read(formulation: str) -> None:
     for n_docs in (1, 4):
         model = retrieving(formulation, n_docs=n_docs)
-        output = model(**asked(), labels=models.words(2, 4))
+        output = model(**retrieval.question_batch(), labels=models.words(2, 4))
         assert output.doc_scores.shape == (2, n_docs)
         assert output.logits.shape[0] == 2 * n_docs
 
@@ -117,7 +109,9 @@ def test_marginalised_logits_have_a_row_for_each_question() -> None:
 @FORMULATIONS
 def test_retrieved_passages_come_back_or_not(formulation: str) -> None:
     for wanted in (False, True):
-        output = retrieving(formulation, output_retrieved=wanted)(**asked(), labels=models.words(2, 4))
+        output = retrieving(formulation, output_retrieved=wanted)(
+            **retrieval.question_batch(), labels=models.words(2, 4)
+        )
         assert (output.retrieved_doc_ids is not None) is wanted
         assert (output.context_input_ids is not None) is wanted
 

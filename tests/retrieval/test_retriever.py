@@ -64,10 +64,6 @@ def asked(n_questions: int = 3) -> dict[str, Any]:
     return {"question_input_ids": ids, "question_hidden_states": retrieval.questions(n_questions)}
 
 
-def texts_of(found: Any) -> list[str]:
-    return TOKENIZER.batch_decode(found["context_input_ids"], skip_special_tokens=True)
-
-
 def same(one: Any, other: Any) -> bool:
     return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -83,14 +79,16 @@ def test_a_call_finds_passages_and_makes_contexts() -> None:
     assert np.array_equal(found["retrieved_doc_embeds"].numpy(), retrieval.vectors()[rows])
     assert found["retrieved_doc_embeds"].dtype == torch.float32
     title, text = retrieval.PASSAGES[rows[1, 2]]
-    assert texts_of(found)[5] == f"{title.strip(chr(34))} / {text} // who founded rome?"
+    assert retrieval.texts_of(found)[5] == f"{title.strip(chr(34))} / {text} // who founded rome?"
 
 
 def test_questions_are_decoded_or_taken_as_they_were_written() -> None:
     make = retriever()
-    decoded = texts_of(make(**asked(1)))
+    decoded = retrieval.texts_of(make(**asked(1)))
     assert decoded[0].endswith(" // where is paris?")  # as BERT's tokenizer decodes
-    written = texts_of(make(None, asked(1)["question_hidden_states"], question_strings=["Where's  Paris?!"]))
+    written = retrieval.texts_of(
+        make(None, asked(1)["question_hidden_states"], question_strings=["Where's  Paris?!"])
+    )
     assert written[0].endswith(" // Where's Paris?!")
 
 
@@ -102,7 +100,7 @@ def test_n_docs_of_the_call_comes_before_the_configurations() -> None:
 
 def test_prefix_and_padding_of_the_call() -> None:
     found = retriever()(**asked(), prefix="read: ", padding="longest", return_tensors="pt")
-    assert all(text.startswith("read: ") for text in texts_of(found))
+    assert all(text.startswith("read: ") for text in retrieval.texts_of(found))
     assert found["context_input_ids"].shape[1] == found["context_attention_mask"].sum(1).max() < 100
 
 
@@ -117,7 +115,7 @@ def test_fewer_passages_than_asked_for() -> None:
     found = retriever(memory_index(2))(**asked(2), n_docs=4, return_tensors="pt")
     assert (found["doc_ids"] >= 0).tolist() == [[True, True, False, False]] * 2
     assert not found["retrieved_doc_embeds"][:, 2:].any()
-    assert texts_of(found)[2] == texts_of(found)[3] == " / // where is paris?"
+    assert retrieval.texts_of(found)[2] == retrieval.texts_of(found)[3] == " / // where is paris?"
 
 
 @pytest.mark.parametrize(("size", "calls"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (8, [5])])
@@ -140,7 +138,7 @@ def test_an_index_of_ones_own_is_initialised_once() -> None:
         found = make(**asked())
     assert index.ready == 1
     assert (
-        texts_of(found)[0]
+        retrieval.texts_of(found)[0]
         == f"title {found['doc_ids'][0][0]} / text {found['doc_ids'][0][0]} // where is paris?"
     )
 
@@ -339,11 +337,6 @@ def rag_model(formulation: str, generator: str, make: RagRetriever) -> Any:
     )
 
 
-def batch(n_questions: int = 2) -> dict[str, torch.Tensor]:
-    encoded = QUESTION_TOKENIZER(list(retrieval.QUESTIONS[:n_questions]), padding=True, return_tensors="pt")
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-
-
 def labels() -> torch.Tensor:
     return TOKENIZER([" the river", " a city in France"], padding=True, return_tensors="pt")["input_ids"]
 
@@ -358,9 +351,9 @@ def dataset_retriever(n_passages: int = N, **fields: Any) -> RagRetriever:
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_a_model_retrieves_learns_and_answers(formulation: str, generator: str) -> None:
     model = rag_model(formulation, generator, dataset_retriever())
-    output = model(**batch(), labels=labels(), output_retrieved=True)
+    output = model(**retrieval.question_batch(), labels=labels(), output_retrieved=True)
     assert output.doc_scores.shape == (2, 3)
-    vectors, _ = model.rag.encode_question(**batch())
+    vectors, _ = model.rag.encode_question(**retrieval.question_batch())
     rows = retrieval.best_rows(vectors.detach().numpy(), retrieval.vectors(), 3)
     assert output.retrieved_doc_ids.tolist() == rows.tolist()
     wanted = (vectors[:, None] * torch.from_numpy(retrieval.vectors()[rows])).sum(-1)
@@ -368,7 +361,7 @@ def test_a_model_retrieves_learns_and_answers(formulation: str, generator: str) 
     output.loss.sum().backward()
     gradients = [parameter.grad for parameter in model.question_encoder.parameters()]
     assert sum(float(gradient.abs().sum()) for gradient in gradients if gradient is not None) > 0
-    answers = model.generate(**batch(), max_new_tokens=4, num_beams=2)
+    answers = model.generate(**retrieval.question_batch(), max_new_tokens=4, num_beams=2)
     assert answers.shape[0] == 2
     assert len(TOKENIZER.batch_decode(answers, skip_special_tokens=True)) == 2
 
@@ -378,17 +371,20 @@ def test_a_model_retrieves_learns_and_answers(formulation: str, generator: str) 
 def test_passages_that_are_not_there_count_for_nothing(formulation: str, generator: str) -> None:
     model = rag_model(formulation, generator, dataset_retriever(2, n_docs=5))
     with torch.no_grad():
-        many = model(**batch(), labels=labels())
-        two = model(**batch(), labels=labels(), n_docs=2)
+        many = model(**retrieval.question_batch(), labels=labels())
+        two = model(**retrieval.question_batch(), labels=labels(), n_docs=2)
     assert (many.doc_scores[:, 2:] == float("-inf")).all()
     assert torch.allclose(many.loss, two.loss, atol=1e-5)
     options = {"max_new_tokens": 5, "num_beams": 2}
-    assert torch.equal(model.generate(**batch(), **options), model.generate(**batch(), n_docs=2, **options))
+    assert torch.equal(
+        model.generate(**retrieval.question_batch(), **options),
+        model.generate(**retrieval.question_batch(), n_docs=2, **options),
+    )
 
 
 def test_gradient_through_missing_passages_is_a_number() -> None:
     model = rag_model("token", "bart", dataset_retriever(2, n_docs=5))
-    model(**batch(), labels=labels()).loss.sum().backward()
+    model(**retrieval.question_batch(), labels=labels()).loss.sum().backward()
     assert all(
         bool(parameter.grad.isfinite().all())
         for parameter in model.parameters()
@@ -405,7 +401,7 @@ def test_a_context_encoder_is_trained_with_its_tokenizer() -> None:
     encoder = transformers.AutoModel.from_config(models.question_encoder_config())
     models.randomise(encoder, 3)
     model.set_context_encoder_for_training(encoder)
-    model(**batch(), labels=labels()).loss.sum().backward()
+    model(**retrieval.question_batch(), labels=labels()).loss.sum().backward()
     assert any(
         parameter.grad is not None and bool(parameter.grad.any()) for parameter in encoder.parameters()
     )

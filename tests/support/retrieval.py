@@ -125,6 +125,20 @@ def config(generator: str = "bart", **fields: Any) -> RagConfig:
     )
 
 
+def question_batch(n_questions: int = 2) -> dict[str, Any]:
+    """Tokens and mask of the first questions, (B, L)."""
+    encoded = question_tokenizer()(list(QUESTIONS[:n_questions]), padding=True, return_tensors="pt")
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def texts_of(found: Any) -> list[str]:
+    """The contexts that a retriever returned, as text."""
+    texts: list[str] = generator_tokenizer().batch_decode(
+        found["context_input_ids"], skip_special_tokens=True
+    )
+    return texts
+
+
 def best_rows(question_vectors: NDArray, passage_vectors: NDArray, n_docs: int) -> NDArray:
     """The rows with the largest inner products, (B, K), found the plain way."""
     rows = [
