@@ -410,6 +410,24 @@ def test_attention_implementation_reaches_both_networks(tmp_path: Path) -> None:
     assert half.generator.dtype == half.question_encoder.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    "device_map", ["auto", {"": "cpu"}, {"rag.question_encoder": "cpu", "rag.generator": "disk"}]
+)
+@formulations
+def test_device_maps(formulation: str, device_map: Any, tmp_path: Path) -> None:
+    """Also where a part stays on disk until it is used, as it does where a model is larger than memory."""
+    model, given = rag_model(models.CLASSES[formulation]), models.contexts()
+    model.save_pretrained(tmp_path)
+    mapped = models.CLASSES[formulation].from_pretrained(
+        tmp_path, device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    labels = models.words(2, 4)
+    with torch.no_grad():
+        assert torch.equal(mapped(**given, labels=labels).loss, model(**given, labels=labels).loss)
+    options = {"max_new_tokens": 4, "num_beams": 2}
+    assert torch.equal(mapped.generate(**given, **options), model.generate(**given, **options))
+
+
 @formulations
 def test_generation_fields_of_a_checkpoint_are_honoured(formulation: str, tmp_path: Path) -> None:
     """facebook/rag-* keep them at the top of config.json, and have no generation_config.json."""

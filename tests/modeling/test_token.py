@@ -10,9 +10,11 @@ import pytest
 import torch
 import transformers as tf
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 from ragweave import RagTokenForGeneration, RetrievAugLMMarginOutput
+from ragweave.errors import ConfigurationError
 from tests.support import direct, models
 from tests.support.models import CAUSAL, GENERATORS, SEQ2SEQ, rag_model, shared_model
 
@@ -312,6 +314,24 @@ def test_output_of_generate_as_a_dictionary() -> None:
     )
     assert beams.sequences.shape[0] == 4
     assert beams.sequences_scores.shape == (4,)
+    for output in (greedy, beams):
+        for name, value in given.items():
+            assert torch.equal(output[name], value)
+        assert "retrieved_doc_ids" not in output
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_output_as_a_dictionary_says_what_was_retrieved(beams: int) -> None:
+    retriever = models.VectorRetriever()
+    model = rag_model(RagTokenForGeneration, retriever=retriever)
+    questions = models.words(2, 5)
+    output = model.generate(
+        input_ids=questions, max_new_tokens=4, num_beams=beams, return_dict_in_generate=True
+    )
+    expected = model.rag.retrieve(questions)
+    assert torch.equal(output.retrieved_doc_ids, expected.retrieved_doc_ids)
+    assert torch.equal(output.context_input_ids, expected.context_input_ids)
+    assert torch.allclose(output.doc_scores, expected.doc_scores)
 
 
 # GenerationConfig.
@@ -361,8 +381,25 @@ def test_unknown_arguments_of_generate_are_refused() -> None:
 # Steps by hand.
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@everywhere
+def test_decoding_step_by_step_with_the_returned_cache(generator: str, beams: int) -> None:
+    model, given, read = token_model(generator), models.contexts(), models.words(2 * beams, 5)
+    with torch.no_grad():
+        whole = model(**given, decoder_input_ids=read, do_marginalize=True).logits
+        first = model(**given, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
+        rest = model(
+            **given,
+            past_key_values=first.past_key_values,
+            decoder_input_ids=read[:, 3:],
+            do_marginalize=True,
+        )
+    assert isinstance(first, RetrievAugLMMarginOutput)
+    assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-4)
+
+
 @pytest.mark.parametrize("generator", SEQ2SEQ)
-def test_decoding_step_by_step_with_the_returned_cache(generator: str) -> None:
+def test_decoding_step_by_step_from_encoder_states(generator: str) -> None:
     model, given, read = token_model(generator), models.contexts(), models.words(2, 5)
     with torch.no_grad():
         whole = model(**given, decoder_input_ids=read, do_marginalize=True).logits
@@ -375,8 +412,14 @@ def test_decoding_step_by_step_with_the_returned_cache(generator: str) -> None:
             decoder_input_ids=read[:, 3:],
             do_marginalize=True,
         )
-    assert isinstance(first, RetrievAugLMMarginOutput)
     assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-4)
+
+
+def test_a_cache_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="past_key_values is a DynamicCache"):
+        token_model("llama")(
+            **models.contexts(), decoder_input_ids=models.words(2, 1), past_key_values=DynamicCache()
+        )
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -320,15 +320,20 @@ class TestBadData:
 
     def test_an_index_of_other_passages(self, wiki_dpr: Path, tmp_path: Path) -> None:
         path = indexes.write_faiss(tmp_path / "a.faiss", own=indexes.vectors()[:-1])
-        with pytest.raises(
-            IndexDataError, match=f"{N - 1} vectors of dimension {D}; expected {N}, one for each"
-        ):
+        with pytest.raises(IndexDataError, match=f"{N - 1} vectors, but there are {N} passages"):
             opened(wiki_dpr, index_path=str(path))
 
     def test_an_index_of_another_dimension(self, wiki_dpr: Path, tmp_path: Path) -> None:
         path = indexes.write_faiss(tmp_path / "a.faiss", own=indexes.vectors()[:, :8].copy())
-        with pytest.raises(IndexDataError, match=rf"dimension 8; expected .* {D}, .*retrieval_vector_size"):
+        with pytest.raises(IndexDataError, match=rf"dimension 8; expected {D}, .*retrieval_vector_size"):
             opened(wiki_dpr, index_path=str(path))
+
+    def test_an_index_of_distances_is_warned_of(self, wiki_dpr: Path, tmp_path: Path) -> None:
+        index = faiss.IndexFlatL2(D)
+        index.add(indexes.vectors())
+        faiss.write_index(index, str(tmp_path / "a.faiss"))
+        with pytest.warns(UserWarning, match="METRIC_INNER_PRODUCT"):
+            opened(wiki_dpr, index_path=str(tmp_path / "a.faiss"))
 
     def test_passages_of_another_dimension(self, wiki_dpr: Path) -> None:
         with pytest.raises(IndexDataError, match=rf"vectors are of dimension {D}; expected 12"):

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from ragweave.decoding.cache import MixtureCache
-from ragweave.errors import MissingContextError
+from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generators import Decoded, DecodeOptions
 
@@ -123,7 +123,12 @@ class CausalAdapter:
         self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
     ) -> Cache | None:
         """The cache to run with: the caller's, one begun from the prompt, or none."""
-        mixture = past_key_values if isinstance(past_key_values, MixtureCache) else None
+        if not isinstance(past_key_values, MixtureCache | None):
+            raise ConfigurationError(
+                f"past_key_values is a {type(past_key_values).__name__}; a causal generator continues from the cache "
+                "that a call with use_cache=True returned."
+            )
+        mixture = past_key_values
         if mixture is not None and mixture.self_attention_cache.get_seq_length() > 0:
             return mixture.self_attention_cache
         if mixture is not None and contexts.prompt_cache is None and contexts.input_ids is not None:

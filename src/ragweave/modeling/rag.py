@@ -296,7 +296,8 @@ class RagModel(RagPreTrainedModel):
                 states (B*K, S, H) of a seq2seq generator, as a tuple or an output of transformers.
             decoder_input_ids: Decoder input, (B, T), shared by the K passages; or (B*R, T), R per question.
             decoder_attention_mask: Its mask, same shape.
-            past_key_values: Cache of earlier decoder tokens.
+            past_key_values: Cache of earlier decoder tokens, as an earlier call returned it; contexts are given
+                as before.
             doc_scores: Scaled passage scores, (B, K), with ``context_input_ids``; -inf for no passage.
             context_input_ids: Contexts, (B*K, S).
             context_attention_mask: Their mask, (B*K, S).
@@ -346,6 +347,10 @@ class RagModel(RagPreTrainedModel):
         if decoder_attention_mask is not None:
             decoder_attention_mask = _decoder_rows(
                 decoder_attention_mask, doc_scores, "decoder_attention_mask"
+            )
+        if options.use_cache and past_key_values is None:
+            past_key_values = self.adapter.new_cache(
+                n_questions=doc_scores.shape[0], n_docs=doc_scores.shape[1]
             )
         decoded = self.adapter.decode(
             encoded,

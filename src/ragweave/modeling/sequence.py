@@ -138,14 +138,7 @@ class RagSequenceForGeneration(MixtureGeneration):
         best, best_scores = best_per_question(hypotheses, scores, wanted, config.pad_token_id)
         if not as_dict:
             return best
-        return RagSequenceGenerateOutput(
-            sequences=best,
-            sequences_scores=best_scores,
-            doc_scores=contexts.doc_scores,
-            context_input_ids=contexts.context_input_ids,
-            context_attention_mask=contexts.context_attention_mask,
-            retrieved_doc_ids=contexts.retrieved_doc_ids,
-        )
+        return RagSequenceGenerateOutput(sequences=best, sequences_scores=best_scores, **contexts.shown())
 
     def _score(
         self, read: EncodedContexts, doc_scores: Tensor, hypotheses: Hypotheses, decoding: Decoding

@@ -86,7 +86,9 @@ class RagTokenForGeneration(MixtureGeneration):
                 ``num_return_sequences``, ``streamer``, ``prefix_allowed_tokens_fn``, ...
 
         Returns:
-            Token ids, (B*num_return_sequences, T), or transformers' output with ``return_dict_in_generate``.
+            Token ids, (B*num_return_sequences, T). With ``return_dict_in_generate``, transformers' output for
+            the loop that ran, and in it ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and,
+            where the model retrieved, ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
 
         Raises:
             MissingContextError: Neither contexts nor a retriever and a question are there.
@@ -97,7 +99,7 @@ class RagTokenForGeneration(MixtureGeneration):
         )
         config = self._merged_generation_config(generation_config)
         model_kwargs = config.update(**kwargs)
-        return self.search(
+        answers = self.search(
             encoder_outputs or self.rag.read(contexts, reuse=True),
             contexts.doc_scores,
             encoder_view(contexts.context_input_ids, contexts.doc_scores.shape[1]),
@@ -106,3 +108,7 @@ class RagTokenForGeneration(MixtureGeneration):
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
+        if config.return_dict_in_generate:
+            for name, value in contexts.shown().items():
+                answers[name] = value
+        return answers

@@ -8,7 +8,7 @@ import numpy as np
 
 from ragweave.errors import IndexDataError
 from ragweave.retrieval import sources
-from ragweave.retrieval.faiss_files import read_faiss
+from ragweave.retrieval.faiss_files import check_faiss, read_faiss
 from ragweave.retrieval.parquet import ParquetRows
 from ragweave.retrieval.protocol import MISSING
 from ragweave.retrieval.rows import PassageRows, SavedRows
@@ -94,12 +94,7 @@ class CanonicalIndex:
         if self._faiss is not None:
             return
         index = self._built() if self.index_path is None else read_faiss(self.index_path)
-        if (index.ntotal, index.d) != (len(self), self.vector_size):
-            raise IndexDataError(
-                f"The FAISS index holds {index.ntotal} vectors of dimension {index.d}; expected {len(self)}, "
-                f"one for each passage, of dimension {self.vector_size}, the configuration's "
-                "retrieval_vector_size."
-            )
+        check_faiss(index, vector_size=self.vector_size, n_passages=len(self))
         self._faiss = index
 
     def is_initialized(self) -> bool:

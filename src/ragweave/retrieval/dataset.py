@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ragweave.errors import IndexDataError
+from ragweave.retrieval.faiss_files import check_faiss, read_faiss
 from ragweave.retrieval.protocol import MISSING
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
 
@@ -57,7 +57,7 @@ class DatasetIndex:
                     "metric_type=faiss.METRIC_INNER_PRODUCT), or give the path of a saved one as index_path."
                 )
             self._faiss = dataset.get_index(INDEX_COLUMN).faiss_index
-            self._check_faiss()
+            check_faiss(self._faiss, vector_size=vector_size, n_passages=len(self))
         else:
             self._faiss = None
 
@@ -111,10 +111,9 @@ class DatasetIndex:
             IndexDataError: The file is damaged, of another dimension, or of another number of passages.
         """
         if self._faiss is None and self.index_path is not None:
-            from ragweave.retrieval.faiss_files import read_faiss
-
-            self._faiss = read_faiss(self.index_path)
-            self._check_faiss()
+            index = read_faiss(self.index_path)
+            check_faiss(index, vector_size=self.vector_size, n_passages=len(self))
+            self._faiss = index
 
     def is_initialized(self) -> bool:
         """Whether the FAISS index is there."""
@@ -147,27 +146,6 @@ class DatasetIndex:
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.asarray(self._embeddings[rows.tolist()][INDEX_COLUMN])
-
-    def _check_faiss(self) -> None:
-        import faiss
-
-        if self._faiss.d != self.vector_size:
-            raise IndexDataError(
-                f"The FAISS index holds vectors of dimension {self._faiss.d}; expected {self.vector_size}, "
-                "the configuration's retrieval_vector_size."
-            )
-        if self._faiss.ntotal != len(self):
-            raise IndexDataError(
-                f"The FAISS index holds {self._faiss.ntotal} vectors, but there are {len(self)} passages: "
-                "they do not belong together."
-            )
-        if self._faiss.metric_type != faiss.METRIC_INNER_PRODUCT:
-            warnings.warn(
-                "The FAISS index finds the nearest passages, not those with the largest inner products, by "
-                "which RAG scores them; the two are the same for vectors of one length only. Build it with "
-                "metric_type=faiss.METRIC_INNER_PRODUCT.",
-                stacklevel=3,
-            )
 
 
 def _checked(dataset: Dataset) -> Dataset:
