@@ -82,6 +82,25 @@ def test_mixture_of_rag_token_is_a_distribution_and_the_sum_over_passages(case: 
     assert torch.allclose(marginals.exp(), expected)
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("n_docs", [1, 3])
+def test_the_vocabulary_may_be_cut_anywhere(
+    n_docs: int, gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums without gradient go over slices of the vocabulary; those with gradient over all of it at once."""
+    logits, scores = torch.randn(2, n_docs, 4, 23), torch.randn(2, n_docs)
+    logits[0, 0, 0, 3:] = float("-inf")
+    expected = (scores.softmax(-1)[:, :, None, None] * logits.softmax(-1)).sum(1)
+    targets = torch.randint(0, 23, (2, 4))
+    for most in (1, 40, 100, 10**6):
+        monkeypatch.setattr(m, "SLICE", {"cpu": most})
+        found = m.token_log_marginals(logits.requires_grad_(gradient), scores)
+        assert torch.allclose(found.exp(), expected, atol=1e-6)
+        chosen = m.target_log_probs(logits, targets)
+        again = logits.log_softmax(-1).gather(-1, targets[:, None, :, None].expand(-1, n_docs, -1, 1))
+        assert torch.allclose(chosen, again.squeeze(-1), atol=1e-6)
+
+
 # Sums over all answers.
 
 

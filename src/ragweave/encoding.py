@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ragweave.encoder_settings import EncoderSettings, read_settings
 from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.hardware import cpu_capabilities
 from ragweave.modeling.pooling import POOLINGS, Pooling, pool
 
 if TYPE_CHECKING:
@@ -237,7 +238,9 @@ class TextEncoder:
     def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         import torch
 
-        with torch.inference_mode():
+        from ragweave.linear import fast_linear
+
+        with torch.inference_mode(), fast_linear():
             attention_mask = attention_mask.to(self.model.device)
             outputs = self.model(input_ids=input_ids.to(self.model.device), attention_mask=attention_mask)
             vectors = pool(outputs, attention_mask, self.pooling, self.normalize)
@@ -330,8 +333,7 @@ def _computes_in_bfloat16(device: str | None) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device is not None and device != "cpu":
         return False
-    # From torch 2.7 or so; older ones cannot tell, and then float32 is right.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities = cpu_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 

@@ -26,6 +26,9 @@ from torch import Tensor
 from ragweave.errors import ShapeError
 
 IGNORE_INDEX = -100
+# Sums over the vocabulary that need no gradient go over this many elements at once.
+SLICE = {"cpu": 2**19}
+SLICE_ELSEWHERE = 2**26
 
 
 def passage_log_probs(doc_scores: Tensor) -> Tensor:
@@ -68,8 +71,13 @@ def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
         return torch.log_softmax(logits[:, 0], dim=-1, dtype=_accumulation_dtype(logits))
     # Prior and normaliser are one number for each passage and token: added together, they make the joint
     # log-probabilities in one pass over the logits, and log p(v | x, z, y_<t) is never written down.
-    shift = passage_log_probs(doc_scores)[:, :, None] - _log_normaliser(logits)  # (B, K, T)
-    return torch.logsumexp(logits.to(shift.dtype) + shift[..., None], dim=1)
+    shift = (passage_log_probs(doc_scores)[:, :, None] - _log_normaliser(logits))[..., None]  # (B, K, T, 1)
+    if _has_gradient(logits, doc_scores):
+        return torch.logsumexp(logits.to(shift.dtype) + shift, dim=1)
+    marginals = shift.new_empty(logits.shape[0], *logits.shape[2:])
+    for own, part in zip(_slices(logits), _slices(marginals, like=logits), strict=True):
+        torch.logsumexp(own.to(shift.dtype) + shift, dim=1, out=part)
+    return marginals
 
 
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -216,7 +224,29 @@ def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id:
 
 
 def _log_normaliser(logits: Tensor) -> Tensor:
-    return torch.logsumexp(logits.to(_accumulation_dtype(logits)), dim=-1)
+    """Log of the sum of exp(logits) over the vocabulary, (..., V) to (...)."""
+    dtype = _accumulation_dtype(logits)
+    if _has_gradient(logits):
+        return torch.logsumexp(logits.to(dtype), dim=-1)
+    parts = [torch.logsumexp(own.to(dtype), dim=-1) for own in _slices(logits)]
+    return torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
+
+
+def _slices(tensor: Tensor, *, like: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Slices along the vocabulary, so small that what is computed from one stays in the processor's cache.
+
+    Args:
+        tensor: (..., V).
+        like: Cut as this one would be.
+    """
+    measure = tensor if like is None else like
+    most = SLICE.get(tensor.device.type, SLICE_ELSEWHERE)
+    rows = max(1, measure.numel() // measure.shape[-1])
+    return tensor.split(max(1, most // rows), dim=-1)
+
+
+def _has_gradient(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _accumulation_dtype(tensor: Tensor) -> torch.dtype:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ragweave.errors import MissingContextError, ShapeError
+from ragweave.modeling import contexts
 from tests.support import models
-from tests.support.models import FORMULATIONS, GENERATORS, shared_model
+from tests.support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -216,3 +217,41 @@ def test_a_missing_passage_proposes_no_answer(decoding: str) -> None:
     with_it, without = (model.generate(**some, **options) for some in (given, kept))
     assert torch.equal(with_it.sequences, without.sequences)
     assert torch.allclose(with_it.sequences_scores, without.sequences_scores)
+
+
+# Contexts of like length are read together.
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize("generator", SEQ2SEQ)
+@formulations
+def test_reading_in_groups_changes_nothing(
+    formulation: str, generator: str, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, given = shared_model(formulation, generator), models.contexts(2, 4, padding=padding)
+    results = []
+    for least in (10**6, 1):
+        monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
+        read = model.rag.read(model.rag.contexts_for(**given)).last_hidden_state
+        loss = model(**given, labels=models.words(2, 4)).loss
+        gradient = torch.autograd.grad(loss.sum(), model.generator.get_input_embeddings().weight)[0]
+        answers = model.generate(**given, max_new_tokens=5, num_beams=2)
+        real = given["context_attention_mask"][:, : read.shape[1]].bool()
+        results.append((read[real], loss, gradient, answers))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(("least", "expected"), [(1, [[1], [3], [0, 2]]), (8, [[1, 3], [0, 2]]), (99, None)])
+def test_groups_are_of_like_length_and_full(
+    least: int, expected: list[list[int]] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
+    mask = (torch.arange(9) < torch.tensor([[2], [7], [2], [5]])).long()
+    found = [sorted(rows.tolist()) for rows in contexts.length_groups(mask)]
+    assert found == (expected or [[0, 1, 2, 3]])
+
+
+def test_contexts_without_a_token_are_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": 1})
+    assert [rows.tolist() for rows in contexts.length_groups(torch.zeros(2, 3))] == [[0, 1]]

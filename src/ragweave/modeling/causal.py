@@ -24,6 +24,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from ragweave.decoding.cache import MixtureCache
 from ragweave.errors import ConfigurationError, MissingContextError
+from ragweave.linear import fast_linear
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generators import Decoded, DecodeOptions
 
@@ -52,14 +53,15 @@ class CausalAdapter:
         input_ids, mask = _moved_right(context_input_ids, context_attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
-            output = self.generator.base_model(
-                input_ids=input_ids[:, :-1],
-                attention_mask=mask[:, :-1],
-                past_key_values=DynamicCache(config=self.generator.config),
-                use_cache=True,
-                return_dict=True,
-                **self._positions(_positions_of(mask[:, :-1])),
-            )
+            with fast_linear():
+                output = self.generator.base_model(
+                    input_ids=input_ids[:, :-1],
+                    attention_mask=mask[:, :-1],
+                    past_key_values=DynamicCache(config=self.generator.config),
+                    use_cache=True,
+                    return_dict=True,
+                    **self._positions(_positions_of(mask[:, :-1])),
+                )
             contexts.prompt_cache = output.past_key_values
         return contexts
 
@@ -94,7 +96,7 @@ class CausalAdapter:
             prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
             position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
-        with contiguous_input(self.generator.get_output_embeddings()):
+        with contiguous_input(self.generator.get_output_embeddings()), fast_linear():
             output = self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),

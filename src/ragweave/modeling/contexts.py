@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ragweave.errors import MissingContextError, ShapeError
+
+# A group of contexts that are read together has this many tokens at least: fewer leave the device idle.
+LEAST_TOKENS = {"cpu": 1024}
+LEAST_TOKENS_ELSEWHERE = 2**15
 
 
 @dataclass
@@ -133,6 +138,32 @@ def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tup
     """
     longest = longest_context(context_attention_mask)
     return context_input_ids[:, :longest], context_attention_mask[:, :longest]
+
+
+def length_groups(context_attention_mask: Tensor) -> list[Tensor]:
+    """Rows of contexts of like length, to be read together.
+
+    Args:
+        context_attention_mask: Mask of the contexts, (N, S).
+
+    Returns:
+        Indices of rows; all of them in one group where padding is little, or the contexts are few for the device.
+    """
+    rows, columns = context_attention_mask.shape
+    least = LEAST_TOKENS.get(context_attention_mask.device.type, LEAST_TOKENS_ELSEWHERE)
+    positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
+    ends = (context_attention_mask.ne(0) * positions).amax(1)  # (N,): where each context ends
+    order = ends.argsort(descending=True)
+    groups, begin, tokens = [], 0, 0
+    lengths = ends[order].tolist()
+    for row in range(rows):
+        tokens += lengths[begin]
+        # A group is full when it keeps the device busy, and the next context is shorter than its first.
+        if tokens >= least and row + 1 < rows and lengths[row + 1] < lengths[begin]:
+            groups.append(order[begin : row + 1])
+            begin, tokens = row + 1, 0
+    groups.append(order[begin:])
+    return groups if len(groups) > 1 else [torch.arange(rows, device=order.device)]
 
 
 def longest_context(context_attention_mask: Tensor) -> int:

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import MissingContextError, ShapeError
+from ragweave.linear import fast_linear
 from ragweave.modeling.base import (
     RagPreTrainedModel,
     Retriever,
@@ -151,7 +152,10 @@ class RagModel(RagPreTrainedModel):
         Returns:
             Question vectors, (B, D), pooled as the configuration says, and the encoder's whole output.
         """
-        output = self.question_encoder(input_ids, attention_mask=attention_mask, return_dict=True, **flags)
+        with fast_linear():
+            output = self.question_encoder(
+                input_ids, attention_mask=attention_mask, return_dict=True, **flags
+            )
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         return pool(
@@ -407,9 +411,10 @@ class RagModel(RagPreTrainedModel):
                 "training with a context encoder."
             )
         mask = found["tokenized_doc_attention_mask"].to(question_vectors.device)
-        output = self.ctx_encoder(
-            found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
-        )
+        with fast_linear():
+            output = self.ctx_encoder(
+                found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
+            )
         vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
         return vectors.view(-1, n_docs, vectors.shape[-1])
 

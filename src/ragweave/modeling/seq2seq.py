@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from ragweave.decoding.attention import share_context_keys
 from ragweave.decoding.cache import MixtureCache
-from ragweave.modeling.contexts import EncodedContexts
+from ragweave.linear import fast_linear
+from ragweave.modeling.contexts import EncodedContexts, length_groups, trim_right
 from ragweave.modeling.generators import Decoded, DecodeOptions
 
 
@@ -31,19 +34,37 @@ class Seq2SeqAdapter:
         reuse: bool,
         options: DecodeOptions,
     ) -> EncodedContexts:
-        """Encode B*K contexts; see `GeneratorAdapter.read`. Reading ahead costs nothing extra here."""
-        states = self.generator.get_encoder()(
-            input_ids=context_input_ids,
-            attention_mask=context_attention_mask,
-            output_attentions=options.output_attentions,
-            output_hidden_states=options.output_hidden_states,
-            return_dict=True,
-        )
+        """Encode B*K contexts; see `GeneratorAdapter.read`. Reading ahead costs nothing extra here.
+
+        Contexts of like length are encoded together, so that little of the work is padding.
+        """
+        encoder = self.generator.get_encoder()
+        if options.output_attentions or options.output_hidden_states:
+            with fast_linear():
+                states = encoder(
+                    input_ids=context_input_ids,
+                    attention_mask=context_attention_mask,
+                    output_attentions=options.output_attentions,
+                    output_hidden_states=options.output_hidden_states,
+                    return_dict=True,
+                )
+            return EncodedContexts(
+                attention_mask=context_attention_mask,
+                last_hidden_state=states.last_hidden_state,
+                hidden_states=states.hidden_states,
+                attentions=states.attentions,
+            )
+        groups = length_groups(context_attention_mask)
+        parts = []
+        with fast_linear():
+            for rows in groups:
+                ids, mask = trim_right(context_input_ids[rows], context_attention_mask[rows])
+                part = encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
+                parts.append(pad(part, (0, 0, 0, context_input_ids.shape[1] - part.shape[1])))
+        order = torch.cat(groups)
         return EncodedContexts(
             attention_mask=context_attention_mask,
-            last_hidden_state=states.last_hidden_state,
-            hidden_states=states.hidden_states,
-            attentions=states.attentions,
+            last_hidden_state=torch.cat(parts)[order.argsort()] if len(parts) > 1 else parts[0],
         )
 
     def decode(
@@ -59,17 +80,18 @@ class Seq2SeqAdapter:
         times = decoder_input_ids.shape[0] // len(contexts)
         shared = times > 1 and share_context_keys(self.generator)
         states, mask = contexts.repeated_states(1 if shared else times)
-        output = self.generator(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            attention_mask=mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-            past_key_values=past_key_values,
-            use_cache=options.use_cache,
-            output_attentions=options.output_attentions,
-            output_hidden_states=options.output_hidden_states,
-            return_dict=True,
-        )
+        with fast_linear():
+            output = self.generator(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                past_key_values=past_key_values,
+                use_cache=options.use_cache,
+                output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+                return_dict=True,
+            )
         return Decoded(
             logits=output.logits,
             past_key_values=output.past_key_values,
