@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -21,17 +20,27 @@ class Hypotheses:
     Attributes:
         token_ids: (B, C, T), padded on the right.
         lengths: Number of tokens of each, start token included, (B, C); 0 where there is none.
-        proposed_by: Whether passage k proposed hypothesis c, bool, (B, K, C).
+        proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 where k did not propose it.
     """
 
     token_ids: Tensor
     lengths: Tensor
-    proposed_by: Tensor
+    proposal: Tensor
 
     @property
     def exists(self) -> Tensor:
         """Which hypotheses are there, bool, (B, C)."""
         return self.lengths > 0
+
+    def of_proposals(self, values: Tensor) -> Tensor:
+        """Values of every passage's proposals, (B*K, R, T-1), as values of hypotheses, (B, K, C, T-1).
+
+        Those of hypotheses that a passage did not propose are NaN.
+        """
+        n_questions, n_docs = self.proposal.shape[:2]
+        rows = self.proposal.clamp(min=0)[..., None].expand(-1, -1, -1, values.shape[-1])
+        found = values.view(n_questions, n_docs, -1, values.shape[-1]).gather(2, rows)
+        return found.masked_fill(self.proposal[..., None] < 0, float("nan"))
 
 
 def collect(
@@ -64,13 +73,14 @@ def collect(
     most = max(1, *(len(own) for own in found))
     token_ids = sequences.new_full((n_questions, most, sequences.shape[1]), pad_token_id)
     lengths = sequences.new_zeros(n_questions, most)
-    proposed_by = torch.zeros(n_questions, n_docs, most, dtype=torch.bool, device=sequences.device)
+    proposal = sequences.new_full((n_questions, n_docs, most), -1)
     for question, own in enumerate(found):
-        for number, (tokens, passages) in enumerate(own):
+        for number, (tokens, places) in enumerate(own):
             token_ids[question, number, : len(tokens)] = token_ids.new_tensor(tokens)
             lengths[question, number] = len(tokens)
-            proposed_by[question, list(passages), number] = True
-    return Hypotheses(token_ids, lengths, proposed_by)
+            for passage, place in places.items():
+                proposal[question, passage, number] = place
+    return Hypotheses(token_ids, lengths, proposal)
 
 
 def best_per_question(
@@ -104,16 +114,19 @@ def _proposals(
     ends: set[int | None],
     *,
     deduplicate: bool,
-) -> list[tuple[tuple[int, ...], set[int]]]:
-    """One question's hypotheses in the order of proposal, each with the passages that proposed it."""
+) -> list[tuple[tuple[int, ...], dict[int, int]]]:
+    """One question's hypotheses in the order of proposal; for each, passages and which of theirs it is."""
     proposals = [
-        (_trimmed(row, pad_token_id, ends), k) for k, rows in enumerate(passages) if real[k] for row in rows
+        (_trimmed(row, pad_token_id, ends), k, place)
+        for k, rows in enumerate(passages)
+        if real[k]
+        for place, row in enumerate(rows)
     ]
     if not deduplicate:
-        return [(tokens, {passage}) for tokens, passage in proposals]
-    merged: dict[tuple[int, ...], set[int]] = {}
-    for tokens, passage in proposals:
-        merged.setdefault(tokens, set()).add(passage)
+        return [(tokens, {passage: place}) for tokens, passage, place in proposals]
+    merged: dict[tuple[int, ...], dict[int, int]] = {}
+    for tokens, passage, place in proposals:
+        merged.setdefault(tokens, {}).setdefault(passage, place)
     return list(merged.items())
 
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
@@ -26,7 +24,7 @@ from ragweave.decoding.cache import MixtureCache
 from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.linear import fast_linear
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.generators import Decoded, DecodeOptions
+from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 
 
 class CausalAdapter:
@@ -96,7 +94,7 @@ class CausalAdapter:
             prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
             position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
-        with contiguous_input(self.generator.get_output_embeddings()), fast_linear():
+        with head_input(self.generator.get_output_embeddings(), options.logits_at), fast_linear():
             output = self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
@@ -146,21 +144,6 @@ class CausalAdapter:
 
     def _positions(self, position_ids: Tensor) -> dict[str, Any]:
         return {"position_ids": position_ids} if self._takes_positions else {}
-
-
-@contextmanager
-def contiguous_input(head: nn.Module) -> Iterator[None]:
-    """Copy the states that a language-model head is given, if they are a slice, while this lasts.
-
-    The generator keeps the last T positions of its states and multiplies them by the head's weights. A slice
-    of a batch is not contiguous, and torch then multiplies batch by batch, with a copy of the weights for each
-    row: a quarter of a training step of a small model, for copying.
-    """
-    handle = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @cache

@@ -7,10 +7,12 @@ whichever kind of generator it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -23,11 +25,20 @@ RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the caller wants back from the generator beside logits."""
+    """What the caller wants back from the generator.
+
+    Attributes:
+        use_cache: The cache.
+        output_attentions: Attentions.
+        output_hidden_states: Hidden states.
+        logits_at: Logits of these positions alone, bool, (N, T): (1, M, V), in the order of rows. The head of a
+            generator is a large part of its work.
+    """
 
     use_cache: bool = False
     output_attentions: bool = False
     output_hidden_states: bool = False
+    logits_at: Tensor | None = None
 
 
 @dataclass
@@ -35,7 +46,7 @@ class Decoded:
     """What the generator said about N rows of T decoder tokens.
 
     Attributes:
-        logits: (N, T, V).
+        logits: (N, T, V); (1, M, V) with ``logits_at``.
         past_key_values: Cache to continue from, with ``use_cache``.
         hidden_states: Decoder states layer by layer, where asked for.
         attentions: Decoder attentions layer by layer, where asked for.
@@ -93,6 +104,29 @@ class GeneratorAdapter(Protocol):
     def new_cache(self, *, n_questions: int, n_docs: int) -> Cache:
         """An empty cache for decoding a mixture step by step."""
         ...
+
+
+@contextmanager
+def head_input(head: nn.Module, logits_at: Tensor | None = None) -> Iterator[None]:
+    """Choose the states that a language-model head is given, while this lasts, and make them contiguous.
+
+    A slice of a batch, as causal generators make it of the last T positions, is not contiguous, and torch then
+    multiplies row by row, with a copy of the weights for each: a quarter of a training step of a small model.
+
+    Args:
+        head: The language-model head.
+        logits_at: Which positions to keep, bool, (N, T); all where left out.
+    """
+
+    def chosen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = inputs[0].contiguous() if logits_at is None else inputs[0][logits_at][None]
+        return (states, *inputs[1:])
+
+    handle = head.register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def adapter_for(generator: PreTrainedModel) -> GeneratorAdapter:

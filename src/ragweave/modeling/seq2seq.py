@@ -13,7 +13,7 @@ from ragweave.decoding.attention import share_context_keys
 from ragweave.decoding.cache import MixtureCache
 from ragweave.linear import fast_linear
 from ragweave.modeling.contexts import EncodedContexts, length_groups, trim_right
-from ragweave.modeling.generators import Decoded, DecodeOptions
+from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 
 
 class Seq2SeqAdapter:
@@ -80,7 +80,8 @@ class Seq2SeqAdapter:
         times = decoder_input_ids.shape[0] // len(contexts)
         shared = times > 1 and share_context_keys(self.generator)
         states, mask = contexts.repeated_states(1 if shared else times)
-        with fast_linear():
+        head = self.generator.get_output_embeddings()
+        with head_input(head, options.logits_at), fast_linear():
             output = self.generator(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=mask,

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from ragweave.decoding.hypotheses import Hypotheses, best_per_question, collect
+from ragweave.decoding.search_scores import SearchScores
 from ragweave.errors import ConfigurationError
 from ragweave.marginalization import (
     Targets,
@@ -24,7 +25,9 @@ from ragweave.outputs import RagSequenceGenerateOutput
 
 Decoding = Literal["thorough", "fast"]
 
-# Hypotheses are scored in slices whose logits stay below this many elements (1 GiB in float32).
+# Hypotheses are scored in slices of about so many tokens, whose logits stay below so many elements (1 GiB in
+# float32).
+SCORED_AT_ONCE = 2**12
 MAX_LOGITS = 2**28
 
 
@@ -117,12 +120,18 @@ class RagSequenceForGeneration(MixtureGeneration):
                 model_kwargs["prefix_allowed_tokens_fn"], n_docs
             )
         read = encoder_outputs or self.rag.read(contexts, reuse=True)
+        listener = SearchScores(
+            len(read),
+            normalised=config.num_beams > 1,
+            ends=_as_list(config.eos_token_id),
+            copy=bool(logits_processor),
+        )
         sequences = self.search(
             read,
             contexts.doc_scores.new_zeros(len(read), 1),  # under each passage, a mixture of that one alone
             contexts.context_input_ids,
             generation_config=config,
-            logits_processor=logits_processor,
+            logits_processor=LogitsProcessorList([listener, *(logits_processor or [])]),
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
@@ -134,53 +143,87 @@ class RagSequenceForGeneration(MixtureGeneration):
             config.eos_token_id,
             deduplicate=deduplicate,
         )
-        scores = self._score(read, contexts.doc_scores, hypotheses, decoding)
+        proposed = listener.log_probs(sequences)
+        scores = self._score(read, contexts.doc_scores, hypotheses, proposed, decoding)
         best, best_scores = best_per_question(hypotheses, scores, wanted, config.pad_token_id)
         if not as_dict:
             return best
         return RagSequenceGenerateOutput(sequences=best, sequences_scores=best_scores, **contexts.shown())
 
-    def _score(
-        self, read: EncodedContexts, doc_scores: Tensor, hypotheses: Hypotheses, decoding: Decoding
-    ) -> Tensor:
-        """Log p(y|x) of C hypotheses per question, (B, C)."""
-        scored = self._scored_tokens(hypotheses)
-        joint = self.hypothesis_log_joint(read, doc_scores, hypotheses.token_ids, scored)  # (B, K, C)
-        if decoding == "fast":
-            joint = joint.masked_fill(~hypotheses.proposed_by, float("-inf"))
-        return joint.logsumexp(1).masked_fill(~hypotheses.exists, float("-inf"))
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Transformers' processors; what listens to the search goes before all that change its scores."""
+        processors = super()._get_logits_processor(*args, **kwargs)
+        return LogitsProcessorList(sorted(processors, key=lambda own: not isinstance(own, SearchScores)))
 
-    def hypothesis_log_joint(
-        self, read: EncodedContexts, doc_scores: Tensor, token_ids: Tensor, scored: Tensor
+    def _score(
+        self,
+        read: EncodedContexts,
+        doc_scores: Tensor,
+        hypotheses: Hypotheses,
+        proposed: Tensor,
+        decoding: Decoding,
     ) -> Tensor:
-        """Log p(z|x) p(y|x,z) of C hypotheses per question under each of its K passages.
+        """Log p(y|x) of C hypotheses per question, (B, C).
 
         Args:
             read: B*K contexts that were read.
             doc_scores: Scaled passage scores, (B, K).
-            token_ids: Hypotheses, (B, C, T), each beginning with the start token.
-            scored: Which tokens after the start token count, bool, (B, C, T-1).
-
-        Returns:
-            Joint log-probabilities, (B, K, C).
+            hypotheses: The hypotheses.
+            proposed: What the searches said of the tokens of their R proposals, (B*K, R, T-1); NaN where nothing.
+            decoding: "thorough" or "fast".
         """
-        n_questions, n_docs = doc_scores.shape
-        steps = token_ids.shape[-1] - 1
-        slice_size = max(1, MAX_LOGITS // (len(read) * steps * self._vocabulary_size()))
-        parts = []
-        for some, counted in zip(token_ids.split(slice_size, 1), scored.split(slice_size, 1), strict=True):
-            rows = some[:, None, :, :-1].expand(-1, n_docs, -1, -1).reshape(-1, steps)  # (B*K*C', T-1)
-            logits = self.rag.adapter.decode(read, rows, options=DecodeOptions()).logits
-            logits = logits.view(n_questions, n_docs, -1, logits.shape[-1])  # (B, K, C'*(T-1), V)
-            log_probs = target_log_probs(logits, some[..., 1:].flatten(1))
-            log_probs = log_probs.view(n_questions, n_docs, -1, steps).transpose(1, 2)  # (B, C', K, T-1)
-            joint = sequence_log_joint(
-                log_probs.flatten(0, 1),
-                counted.flatten(0, 1),
-                doc_scores.repeat_interleave(some.shape[1], dim=0),
-            )  # (B*C', K)
-            parts.append(joint.view(n_questions, -1, n_docs).transpose(1, 2))
-        return torch.cat(parts, dim=-1)
+        scored = self._scored_tokens(hypotheses)[:, None]  # (B, 1, C, T-1)
+        wanted = hypotheses.exists[:, None] & (doc_scores > float("-inf"))[..., None]  # (B, K, C)
+        if decoding == "fast":
+            wanted = wanted & (hypotheses.proposal >= 0)
+        log_probs = hypotheses.of_proposals(proposed)  # (B, K, C, T-1)
+        missing = wanted & (log_probs.isnan() & scored).any(-1)
+        if missing.any():
+            scored_here = self._log_probs(read, hypotheses, missing, scored.expand_as(log_probs))
+            log_probs = torch.where(missing[..., None], scored_here, log_probs)
+        log_probs = log_probs.masked_fill(~scored, 0.0).transpose(1, 2)  # (B, C, K, T-1)
+        joint = sequence_log_joint(
+            log_probs.flatten(0, 1),
+            scored[:, 0].flatten(0, 1),
+            doc_scores.repeat_interleave(log_probs.shape[1], dim=0),
+        ).view(log_probs.shape[:3])  # (B, C, K)
+        return joint.masked_fill(~wanted.transpose(1, 2), float("-inf")).logsumexp(-1)
+
+    def _log_probs(
+        self, read: EncodedContexts, hypotheses: Hypotheses, missing: Tensor, scored: Tensor
+    ) -> Tensor:
+        """Log-probabilities of the tokens of some hypotheses under some passages, (B, K, C, T-1).
+
+        Args:
+            read: B*K contexts that were read.
+            hypotheses: The hypotheses.
+            missing: Which of them to score under which passage, bool, (B, K, C).
+            scored: Which tokens after the start token count, bool, (B, K, C, T-1).
+        """
+        device, vocabulary = missing.device, self._vocabulary_size()
+        found = torch.zeros(scored.shape, dtype=torch.float32, device=device)
+        lengths = hypotheses.lengths[:, None].expand_as(missing).masked_fill(~missing, 0)
+        # The longest first, so that slices of the work are of like length.
+        order = lengths.argsort(dim=-1, descending=True, stable=True)
+        steps = hypotheses.token_ids.shape[-1] - 1
+        most = max(1, SCORED_AT_ONCE // (len(read) * steps))
+        most = min(most, max(1, MAX_LOGITS // (len(read) * steps * vocabulary)))
+        question = torch.arange(missing.shape[0], device=device)[:, None, None]
+        passage = torch.arange(missing.shape[1], device=device)[None, :, None]
+        for some in order[..., : int(missing.sum(-1).max())].split(most, dim=-1):  # (B, K, C')
+            longest = int(lengths.gather(-1, some).max())
+            tokens = hypotheses.token_ids[question, some, :longest]  # (B, K, C', T')
+            counted = scored[question, passage, some, : longest - 1] & missing.gather(-1, some)[..., None]
+            flat = tokens.flatten(0, 2)
+            positions = counted.flatten(0, 2)
+            logits = self.rag.adapter.decode(
+                read, flat[:, :-1], options=DecodeOptions(logits_at=positions)
+            ).logits  # (1, M, V)
+            log_probs = target_log_probs(logits[:, None], flat[:, 1:][positions][None])
+            part = torch.zeros_like(counted, dtype=torch.float32)
+            part[counted] = log_probs.flatten().float()
+            found[question, passage, some, : longest - 1] = part
+        return found
 
     def _scored_tokens(self, hypotheses: Hypotheses) -> Tensor:
         """Which tokens after the start token count, (B, C, T-1).
@@ -202,3 +245,10 @@ def _per_question(
 ) -> Callable[[int, Tensor], list[int]]:
     """A ``prefix_allowed_tokens_fn`` that is asked by question, for a search whose rows are (B*K)."""
     return lambda row, tokens: allowed(row // n_docs, tokens)
+
+
+def _as_list(tokens: int | list[int] | None) -> list[int]:
+    """End tokens, however a configuration names them."""
+    if tokens is None:
+        return []
+    return list(tokens) if isinstance(tokens, (list, tuple)) else [tokens]
