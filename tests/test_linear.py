@@ -47,7 +47,7 @@ def test_products_are_torchs(rows: tuple[int, ...], bias: bool, products: list[t
     own, x = layer(bias=bias), torch.randn(*rows, 160)
     with torch.no_grad():
         expected = own(x)
-        with fast_linear():
+        with fast_linear(torch.nn.Linear(1, 1)):
             found = own(x)
     assert len(products) == 1
     assert torch.allclose(found, expected, atol=1e-5)
@@ -55,7 +55,7 @@ def test_products_are_torchs(rows: tuple[int, ...], bias: bool, products: list[t
 
 def test_slices_and_transposed_tensors() -> None:
     weight, x = torch.randn(160, 260).t()[::2], torch.randn(160, 9).t()
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         assert torch.allclose(linear(x, weight), x @ weight.t(), atol=1e-4)
 
 
@@ -65,7 +65,7 @@ def test_gradients_are_torchs(rows: tuple[int, ...], bias: bool, products: list[
     own, x, upstream = layer(bias=bias), torch.randn(*rows, 160, requires_grad=True), torch.randn(*rows, 130)
     wanted = [x, *own.parameters()]
     expected = torch.autograd.grad(own(x), wanted, upstream)
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         output = own(x)
     found = torch.autograd.grad(output, wanted, upstream)  # also outside of it
     assert len(products) == 3
@@ -75,7 +75,7 @@ def test_gradients_are_torchs(rows: tuple[int, ...], bias: bool, products: list[
 
 def test_only_gradients_that_are_asked_for_are_computed(products: list[torch.Size]) -> None:
     own, x = layer(), torch.randn(7, 160)
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         own(x).sum().backward()
     assert x.grad is None
     assert len(products) == 2
@@ -90,7 +90,7 @@ def test_gradients_of_gradients() -> None:
         return torch.autograd.grad(gradient.pow(2).sum(), weight)[0]
 
     expected = penalty()
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         found = penalty()
     assert torch.allclose(found, expected, atol=1e-5)
 
@@ -110,13 +110,13 @@ def test_what_does_not_fit_is_torchs_own(
     x: torch.Tensor, weight: torch.Tensor, products: list[torch.Size]
 ) -> None:
     expected = linear(x, weight)
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         assert torch.equal(linear(x, weight), expected)
     assert products == []
 
 
 def test_autocast_is_respected(products: list[torch.Size]) -> None:
-    with fast_linear(), torch.autocast("cpu", torch.bfloat16):
+    with fast_linear(torch.nn.Linear(1, 1)), torch.autocast("cpu", torch.bfloat16):
         assert layer()(torch.randn(3, 160)).dtype == torch.bfloat16
     assert products == []
 
@@ -125,7 +125,7 @@ def test_weights_of_a_subclass_are_left_alone(products: list[torch.Size]) -> Non
     class Quantised(torch.Tensor):
         pass
 
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         linear(torch.randn(3, 160), torch.randn(130, 160).as_subclass(Quantised))
     assert products == []
 
@@ -133,23 +133,28 @@ def test_weights_of_a_subclass_are_left_alone(products: list[torch.Size]) -> Non
 @pytest.mark.filterwarnings("ignore:TF32")
 def test_it_can_be_switched_off() -> None:
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not isinstance(fast_linear(), TorchFunctionMode)
-    assert isinstance(fast_linear(), TorchFunctionMode)
+        assert not isinstance(fast_linear(torch.nn.Linear(1, 1)), TorchFunctionMode)
+    assert isinstance(fast_linear(torch.nn.Linear(1, 1)), TorchFunctionMode)
 
 
 def test_compiled_models_are_left_to_the_compiler() -> None:
     own, x = layer(), torch.randn(3, 160)
 
     def run(given: torch.Tensor) -> torch.Tensor:
-        with fast_linear():
+        with fast_linear(torch.nn.Linear(1, 1)):
             return own(given)
 
     compiled = torch.compile(run, backend="eager", fullgraph=False)
     assert torch.allclose(compiled(x), own(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("model", [layer().bfloat16(), layer().to("meta"), torch.nn.Identity()])
+def test_models_without_float32_weights_here_are_not_slowed_down(model: torch.nn.Module) -> None:
+    assert not isinstance(fast_linear(model), TorchFunctionMode)
+
+
 def test_other_functions_are_untouched() -> None:
     x = torch.randn(3, 160)
-    with fast_linear():
+    with fast_linear(torch.nn.Linear(1, 1)):
         assert torch.equal(torch.relu(x), x.clamp(min=0))
         assert torch.equal(linear(input=x, weight=torch.eye(160)), x)

@@ -240,7 +240,7 @@ class TextEncoder:
 
         from ragweave.linear import fast_linear
 
-        with torch.inference_mode(), fast_linear():
+        with torch.inference_mode(), fast_linear(self.model):
             attention_mask = attention_mask.to(self.model.device)
             outputs = self.model(input_ids=input_ids.to(self.model.device), attention_mask=attention_mask)
             vectors = pool(outputs, attention_mask, self.pooling, self.normalize)

@@ -22,15 +22,23 @@ from ragweave.hardware import cpu_capabilities
 FEWEST_WEIGHTS = 2**14
 
 
-def fast_linear() -> AbstractContextManager[Any]:
-    """Compute linear layers with oneDNN while this lasts, on processors where it is the faster library.
+def fast_linear(model: torch.nn.Module) -> AbstractContextManager[Any]:
+    """Compute a model's linear layers with oneDNN while this lasts, on processors where it is the faster library.
 
     Results differ from torch's by rounding (in float32, 1e-6 relative), as they do between machines. Gradient of any
     order passes through. Layers elsewhere than on the CPU, of another type than float32, or with weights that are a
     subclass of torch's (quantised, distributed), are torch's own as ever; so is everything within
     ``torch.backends.mkldnn.flags(enabled=False)`` and within ``torch.compile``.
     """
-    wanted = pays() and torch._C._get_mkldnn_enabled() and not torch.compiler.is_compiling()
+    weight = next(model.parameters(), None)
+    wanted = (
+        weight is not None
+        and weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and pays()
+        and torch._C._get_mkldnn_enabled()
+        and not torch.compiler.is_compiling()
+    )
     return _FastLinear() if wanted else nullcontext()
 
 

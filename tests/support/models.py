@@ -86,6 +86,12 @@ def generator_config(kind: str, vocab_size: int = VOCABULARY, **fields: Any) -> 
         "qwen2": (tf.Qwen2Config, {**llama, "bos_token_id": None}),
         "qwen3": (tf.Qwen3Config, {**llama, "bos_token_id": None, "head_dim": 8}),
         "gpt2": (tf.GPT2Config, gpt2),
+        "gemma": (tf.GemmaConfig, {**llama, "head_dim": 8}),
+        "gpt_neox": (tf.GPTNeoXConfig, {**llama, "num_key_value_heads": None}),
+        "granite": (tf.GraniteConfig, llama),
+        "olmo2": (tf.Olmo2Config, llama),
+        "phi3": (tf.Phi3Config, llama),
+        "smollm3": (tf.SmolLM3Config, llama),
         "mistral": (tf.MistralConfig, {**llama, "sliding_window": 4}),
         "gemma3": (
             tf.Gemma3TextConfig,

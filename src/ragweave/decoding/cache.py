@@ -7,9 +7,13 @@ along R and never has to move when beams are reordered.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, EncoderDecoderCache
+
+from ragweave.decoding.attention import PROMPT
 
 
 class MixtureCache(EncoderDecoderCache):
@@ -35,6 +39,39 @@ class MixtureCache(EncoderDecoderCache):
         rows = mixture_rows(beam_idx, self.n_questions, self.n_docs)
         for layer in self.self_attention_cache.layers:
             layer.reorder_cache(rows)
+
+
+class PromptLayer(DynamicLayer):
+    """One layer of a causal generator: keys and values of N prompts, which R rows each share, and of the answers.
+
+    Only an attention function that knows it (`ragweave.decoding.attention.shared_sdpa_attention`) may be given
+    what `update` returns.
+
+    Args:
+        prompt_keys: Keys of the prompts, (N, h, S, d).
+        prompt_values: Their values.
+    """
+
+    def __init__(self, prompt_keys: Tensor, prompt_values: Tensor) -> None:
+        super().__init__()
+        self.prompt = (prompt_keys, prompt_values)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values of answers, (N*R, h, T, d); returns all of the answers', and the prompts' along."""
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        setattr(keys, PROMPT, self.prompt)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Number of tokens of prompt and answer."""
+        return int(self.prompt[0].shape[-2]) + super().get_seq_length()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder the answers; the prompt is every beam's."""
+        if super().get_seq_length():
+            self.batch_select_indices(beam_idx)
 
 
 def mixture_rows(beam_idx: Tensor, n_questions: int, n_docs: int) -> Tensor:

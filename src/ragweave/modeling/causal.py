@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from ragweave.decoding.cache import MixtureCache
+from ragweave.decoding.attention import share_prompts
+from ragweave.decoding.cache import MixtureCache, PromptLayer
 from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.linear import fast_linear
 from ragweave.modeling.contexts import EncodedContexts
@@ -51,7 +52,7 @@ class CausalAdapter:
         input_ids, mask = _moved_right(context_input_ids, context_attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
-            with fast_linear():
+            with fast_linear(self.generator):
                 output = self.generator.base_model(
                     input_ids=input_ids[:, :-1],
                     attention_mask=mask[:, :-1],
@@ -94,7 +95,10 @@ class CausalAdapter:
             prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)
             position_ids = torch.cat([_positions_of(mask), position_ids], dim=1)
-        with head_input(self.generator.get_output_embeddings(), options.logits_at), fast_linear():
+        with (
+            head_input(self.generator.get_output_embeddings(), options.logits_at),
+            fast_linear(self.generator),
+        ):
             output = self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
@@ -137,10 +141,17 @@ class CausalAdapter:
             ).prompt_cache
         if contexts.prompt_cache is None:
             return None
-        begun = _repeated(contexts.prompt_cache, times)
+        begun = self._begun(contexts.prompt_cache, times)
         if mixture is not None:
             mixture.self_attention_cache = begun
         return begun
+
+    def _begun(self, prompts: Cache, times: int) -> Cache:
+        """A cache of R rows for each of the prompts, which may grow on its own."""
+        plain = all(type(layer) is DynamicLayer for layer in prompts.layers)  # no sliding window
+        if plain and share_prompts(self.generator):
+            return Cache(layers=[PromptLayer(layer.keys, layer.values) for layer in prompts.layers])
+        return _repeated(prompts, times)
 
     def _positions(self, position_ids: Tensor) -> dict[str, Any]:
         return {"position_ids": position_ids} if self._takes_positions else {}

@@ -152,7 +152,7 @@ class RagModel(RagPreTrainedModel):
         Returns:
             Question vectors, (B, D), pooled as the configuration says, and the encoder's whole output.
         """
-        with fast_linear():
+        with fast_linear(self.question_encoder):
             output = self.question_encoder(
                 input_ids, attention_mask=attention_mask, return_dict=True, **flags
             )
@@ -411,7 +411,7 @@ class RagModel(RagPreTrainedModel):
                 "training with a context encoder."
             )
         mask = found["tokenized_doc_attention_mask"].to(question_vectors.device)
-        with fast_linear():
+        with fast_linear(self.ctx_encoder):
             output = self.ctx_encoder(
                 found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
             )

@@ -40,7 +40,7 @@ class Seq2SeqAdapter:
         """
         encoder = self.generator.get_encoder()
         if options.output_attentions or options.output_hidden_states:
-            with fast_linear():
+            with fast_linear(self.generator):
                 states = encoder(
                     input_ids=context_input_ids,
                     attention_mask=context_attention_mask,
@@ -56,7 +56,7 @@ class Seq2SeqAdapter:
             )
         groups = length_groups(context_attention_mask)
         parts = []
-        with fast_linear():
+        with fast_linear(self.generator):
             for rows in groups:
                 ids, mask = trim_right(context_input_ids[rows], context_attention_mask[rows])
                 part = encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
@@ -81,7 +81,7 @@ class Seq2SeqAdapter:
         shared = times > 1 and share_context_keys(self.generator)
         states, mask = contexts.repeated_states(1 if shared else times)
         head = self.generator.get_output_embeddings()
-        with head_input(head, options.logits_at), fast_linear():
+        with head_input(head, options.logits_at), fast_linear(self.generator):
             output = self.generator(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=mask,
