@@ -11,7 +11,7 @@ from torch import Tensor
 from ragweave.errors import MissingContextError, ShapeError
 from ragweave.modeling import contexts
 from tests.support import models
-from tests.support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, shared_model
+from tests.support.models import FORMULATIONS, GENERATORS, SEQ2SEQ, rag_model, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -228,13 +228,15 @@ def test_a_missing_passage_proposes_no_answer(decoding: str) -> None:
 def test_reading_in_groups_changes_nothing(
     formulation: str, generator: str, padding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given = shared_model(formulation, generator), models.contexts(2, 4, padding=padding)
+    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(2, 4, padding=padding)
+    model.generator.get_input_embeddings().requires_grad_(False)  # with it, contexts are read as one
     results = []
     for least in (10**6, 1):
         monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
         read = model.rag.read(model.rag.contexts_for(**given)).last_hidden_state
         loss = model(**given, labels=models.words(2, 4)).loss
-        gradient = torch.autograd.grad(loss.sum(), model.generator.get_input_embeddings().weight)[0]
+        trained = next(own for own in model.generator.get_encoder().parameters() if own.requires_grad)
+        gradient = torch.autograd.grad(loss.sum(), trained)[0]
         answers = model.generate(**given, max_new_tokens=5, num_beams=2)
         real = given["context_attention_mask"][:, : read.shape[1]].bool()
         results.append((read[real], loss, gradient, answers))

@@ -140,16 +140,20 @@ def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tup
     return context_input_ids[:, :longest], context_attention_mask[:, :longest]
 
 
-def length_groups(context_attention_mask: Tensor) -> list[Tensor]:
+def length_groups(context_attention_mask: Tensor, *, whole: bool = False) -> list[Tensor]:
     """Rows of contexts of like length, to be read together.
 
     Args:
         context_attention_mask: Mask of the contexts, (N, S).
+        whole: Make one group.
 
     Returns:
         Indices of rows; all of them in one group where padding is little, or the contexts are few for the device.
     """
     rows, columns = context_attention_mask.shape
+    everything = torch.arange(rows, device=context_attention_mask.device)
+    if whole:
+        return [everything]
     least = LEAST_TOKENS.get(context_attention_mask.device.type, LEAST_TOKENS_ELSEWHERE)
     positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
     ends = (context_attention_mask.ne(0) * positions).amax(1)  # (N,): where each context ends
@@ -163,7 +167,7 @@ def length_groups(context_attention_mask: Tensor) -> list[Tensor]:
             groups.append(order[begin : row + 1])
             begin, tokens = row + 1, 0
     groups.append(order[begin:])
-    return groups if len(groups) > 1 else [torch.arange(rows, device=order.device)]
+    return groups if len(groups) > 1 else [everything]
 
 
 def longest_context(context_attention_mask: Tensor) -> int:

@@ -54,7 +54,10 @@ class Seq2SeqAdapter:
                 hidden_states=states.hidden_states,
                 attentions=states.attentions,
             )
-        groups = length_groups(context_attention_mask)
+        # Every group has a gradient as large as the embeddings of its own, which costs what padding would.
+        embeddings = self.generator.get_input_embeddings().weight
+        whole = torch.is_grad_enabled() and embeddings.requires_grad
+        groups = length_groups(context_attention_mask, whole=whole)
         parts = []
         with fast_linear(self.generator):
             for rows in groups:
