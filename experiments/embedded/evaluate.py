@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--formulation", choices=("token", "sequence"), default="token")
     parser.add_argument("--free", action="store_true", help="not held to the words of the passages")
     parser.add_argument("--scale", type=float, default=embedded.CONTEXT_FIELDS["doc_score_scale"])
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--predictions", type=Path, help="write the answers there, JSON lines")
     args = parser.parse_args()

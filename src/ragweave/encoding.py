@@ -322,7 +322,9 @@ def compute_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype
         return torch.bfloat16
     if dtype == "auto":
         return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
-    raise ConfigurationError(f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16'.")
+    raise ConfigurationError(
+        f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (of a generator, also 'int8')."
+    )
 
 
 def _computes_in_bfloat16(device: str | None) -> bool:

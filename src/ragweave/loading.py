@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from ragweave.encoding import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.quantization import quantize_int8
 
 if TYPE_CHECKING:
     import torch
 
-    from ragweave.encoding import EncoderDtype
     from ragweave.modeling.generation import MixtureGeneration
-    from ragweave.pipeline import Formulation
+    from ragweave.pipeline import Formulation, GeneratorDtype
     from ragweave.retrieval.retriever import RagRetriever
 
 Parts = tuple["MixtureGeneration", "RagRetriever", TextEncoder]
@@ -25,7 +25,7 @@ def load_pipeline_parts(
     knowledge_base: str | Path | KnowledgeBase,
     *,
     formulation: Formulation | None,
-    dtype: EncoderDtype,
+    dtype: GeneratorDtype,
     device: str | None,
 ) -> Parts:
     """Model, retriever and question encoder for `RagPipeline.from_pretrained`; arguments and errors as there."""
@@ -39,7 +39,11 @@ def load_pipeline_parts(
         else KnowledgeBase.open(Path(knowledge_base))
     )
     load = _embedded_parts if str(name_or_path) == embedded.NAME else _saved_parts
-    return load(str(name_or_path), base, formulation, compute_dtype(dtype, device), device)
+    if dtype != "int8":
+        return load(str(name_or_path), base, formulation, compute_dtype(dtype, device), device)
+    parts = load(str(name_or_path), base, formulation, compute_dtype("float32", device), device)
+    quantize_int8(parts[0].generator)
+    return parts
 
 
 def _embedded_parts(

@@ -15,12 +15,13 @@ from ragweave.errors import ConfigurationError, QuestionError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ragweave.encoding import EncoderDtype, TextEncoder
+    from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.retrieval.retriever import RagRetriever
 
 Formulation = Literal["token", "sequence"]
+GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class RagPipeline:
         *,
         knowledge_base: str | Path | KnowledgeBase,
         formulation: Formulation | None = None,
-        dtype: EncoderDtype = "auto",
+        dtype: GeneratorDtype = "auto",
         device: str | None = None,
     ) -> RagPipeline:
         """Load a model and open the knowledge base that it answers from.
@@ -111,7 +112,8 @@ class RagPipeline:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
             knowledge_base: Folder of a knowledge base, or one that is open.
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
-            dtype: Type that the generator computes in; "auto" is bfloat16 where the processor has it.
+            dtype: Type that the generator computes in; "auto" is bfloat16 where the processor has it. "int8" is
+                for processors; see `ragweave.quantization`.
             device: Where to compute, such as ``"cuda"``.
 
         Raises:

@@ -53,7 +53,8 @@ def ask(
         ),
     ] = None,
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="Type that the generator computes in.")
+        Literal["auto", "float32", "bfloat16", "int8"],
+        typer.Option(help="Type that the generator computes in."),
     ] = "auto",
     device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
     as_json: Annotated[
