@@ -34,7 +34,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	for benchmark in benchmarks/[a-z]*.py; do $(BIN)/python $$benchmark; done
+	$(BIN)/ragweave bench
 
 clean:
 	rm -rf $(VENV) .cache

@@ -1,16 +1,14 @@
 """How long `ragweave ask` takes, and how much memory: first answer and later ones, from a cold process.
 
-    python benchmarks/ask.py KB [--n-docs 5] [--dtype auto]
+    python benchmarks/ask.py [KB] [--n-docs 5] [--dtype auto]
 
-KB is a knowledge base; `make demo` leaves one of the World Factbook in .cache/world-factbook/kb. There is no peer
+KB is a knowledge base; the one of the World Factbook that `make demo` leaves, where left out. There is no peer
 here: this is what a user waits for.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import statistics
 import time
@@ -30,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kb")
+    parser.add_argument("kb", nargs="?", default=".cache/world-factbook/kb")
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
     args = parser.parse_args()
@@ -51,14 +49,18 @@ def main() -> None:
     begun = time.perf_counter()
     pipeline(list(QUESTIONS), n_docs=args.n_docs)
     together = time.perf_counter() - begun
-    later = seconds[1:]
-    print(f"machine: {platform.machine()}, {os.cpu_count()} cores; K {args.n_docs}; {args.dtype}")
-    print(f"start to first answer: {loaded + seconds[0]:.2f} s (of it loading {loaded:.2f} s)")
-    print(
-        f"each later answer: median {statistics.median(later):.2f} s, {min(later):.2f} to {max(later):.2f} s"
-    )
-    print(f"{len(QUESTIONS)} questions together: {together:.2f} s")
-    print(f"peak resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    from harness import emit, machine, say  # not before: it imports torch, and that is waited for too
+
+    say(f"{machine()}; K {args.n_docs}; {args.dtype}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for what, value, unit in (
+        ("loading", loaded, "s"),
+        ("first answer after loading", seconds[0], "s"),
+        ("each later answer", statistics.median(seconds[1:]), "s"),
+        (f"{len(QUESTIONS)} questions together", together, "s"),
+        ("peak resident memory", peak, "MiB"),
+    ):
+        emit({"benchmark": "ask", "what": what, "median": value, "unit": unit})
 
 
 if __name__ == "__main__":

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
-import statistics
-import time
-from collections.abc import Callable
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import compare, in_turn, machine, say
 
 from ragweave.encoding import TextEncoder
 from ragweave.knowledge.chunking import chunk
@@ -46,31 +43,10 @@ def _strings(value: Any) -> list[str]:
     return [text for child in children for text in _strings(child)]
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def report(name: str, ratios: list[float]) -> None:
-    print(f"{name}: median {statistics.median(ratios):.2f} x (from {min(ratios):.2f} to {max(ratios):.2f})")
-
-
 def overlap(queries: tuple[Any, Any], passages: tuple[Any, Any], k: int = 5) -> float:
     """The share of the k best passages by the first vectors that are among the k best by the second."""
     first, second = (np.argsort(-(q @ p.T), axis=1)[:, :k] for q, p in zip(queries, passages, strict=True))
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(first, second, strict=True)]))
-
-
-def machine(threads: int) -> str:
-    import torch
-
-    processor = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else ""
-    return (
-        f"{processor or platform.processor()} ({platform.machine()}), {threads} thread(s), "
-        f"torch {torch.__version__}, Python {platform.python_version()}"
-    )
 
 
 def main() -> None:
@@ -94,32 +70,21 @@ def main() -> None:
     ours = TextEncoder.from_pretrained(arguments.model)
     half = TextEncoder.from_pretrained(arguments.model, dtype="bfloat16")
     peer = SentenceTransformer(str(arguments.model), device="cpu")
-    print(machine(arguments.threads))
+    say(machine())
     tokens = sum(min(ours.token_count(text), ours.max_length or 10**9) for text in texts)
-    print(f"{len(texts)} texts, {tokens} tokens, {arguments.rounds} rounds in turn")
+    say(f"{len(texts)} texts, {tokens} tokens, {arguments.rounds} rounds in turn")
 
     vectors, half_vectors = ours.encode(texts), half.encode(texts)  # also warms both up
     difference = np.abs(vectors - peer.encode(texts)).max()
-    print(f"largest difference between the vectors of both: {difference:.1e}")
-    rows = [
-        (
-            seconds(lambda: peer.encode(texts)),
-            seconds(lambda: ours.encode(texts)),
-            seconds(lambda: half.encode(texts)),
-        )
-        for _ in range(arguments.rounds)
-    ]
-    for name, column in zip(
-        ("sentence-transformers", "ragweave float32", "ragweave bfloat16"),
-        zip(*rows, strict=True),
-        strict=True,
-    ):
-        print(f"{name}: {tokens / statistics.median(column):.0f} tokens/s")
-    report("float32 against sentence-transformers", [peer_s / ours_s for peer_s, ours_s, _ in rows])
-    report("bfloat16 against sentence-transformers", [peer_s / half_s for peer_s, _, half_s in rows])
-    report("bfloat16 against float32", [ours_s / half_s for _, ours_s, half_s in rows])
+    say(f"largest difference between the vectors of both: {difference:.1e}")
+    calls = {
+        "sentence-transformers": lambda: peer.encode(texts),
+        "ragweave": lambda: ours.encode(texts),
+        "ragweave bfloat16": lambda: half.encode(texts),
+    }
+    compare("embedding", in_turn(calls, arguments.rounds), "sentence-transformers")
     shared = overlap((ours.encode(queries), half.encode(queries)), (vectors, half_vectors))
-    print(f"five best passages shared by float32 and bfloat16: {shared:.3f}")
+    say(f"five best passages shared by float32 and bfloat16: {shared:.3f}")
 
 
 if __name__ == "__main__":

@@ -52,15 +52,15 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(args.measure, args.folder, args.threads)))
         return
-    from harness import machine
+    from harness import machine, say
 
-    print(machine())
+    say(machine())
     with tempfile.TemporaryDirectory() as temporary:
         folder = (args.folder or Path(temporary)) / str(args.passages)
         if not (folder / "index.faiss").exists():
             began = time.perf_counter()
             generate(folder, args.passages, args.threads)
-            print(f"{args.passages} passages generated and indexed in {time.perf_counter() - began:.0f} s")
+            say(f"{args.passages} passages generated and indexed in {time.perf_counter() - began:.0f} s")
         if args.parquet and not (folder / "parquet").exists():
             write_parquet(folder)
         report(folder, KINDS + (PARQUET,) * args.parquet, args.rounds, args.threads)
@@ -182,6 +182,8 @@ def resident() -> tuple[float, float]:
 
 def report(folder: Path, kinds: tuple[str, ...], rounds: int, threads: int) -> None:
     """Measure in turn, each time in a new process, and print medians, ratios to the peer and their spread."""
+    from harness import compare
+
     command = [sys.executable, __file__, "--folder", str(folder), "--threads", str(threads), "--measure"]
     found: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
@@ -189,13 +191,9 @@ def report(folder: Path, kinds: tuple[str, ...], rounds: int, threads: int) -> N
             result = subprocess.run([*command, kind], check=True, capture_output=True, text=True)  # noqa: S603
             found[kind].append(json.loads(result.stdout.splitlines()[-1]))
     for name, unit in MEASURES.items():
-        for kind in kinds:
-            own = [one[name] for one in found[kind]]
-            ratios = [peer[name] / one for peer, one in zip(found[PEER], own, strict=True)]
-            print(
-                f"{name:<12} {kind:<20} {statistics.median(own):10.4f} {unit:<3} {statistics.median(ratios):8.2f} x "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-            )
+        compare(
+            f"retrieval, {name}", {kind: [one[name] for one in found[kind]] for kind in kinds}, PEER, unit
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from harness import compare, in_turn, machine
+from harness import compare, in_turn, machine, say
 from models import contexts, pair
 from transformers.utils import logging
 
@@ -45,9 +45,9 @@ def main() -> None:
         "min_length": args.tokens + 1,
         "early_stopping": True,
     }
-    print(machine())
+    say(machine())
     same = torch.equal(peer.generate(**given, **options), ours.generate(**given, **options))
-    print(f"R {args.beams}: tokens {'equal' if same else 'DIFFER'}")
+    say(f"R {args.beams}: tokens {'equal' if same else 'DIFFER'}")
     calls = {
         "transformers": lambda: peer.generate(**given, **options),
         "ragweave thorough": lambda: ours.generate(**given, **options),

@@ -1,17 +1,38 @@
 """RAG-Token's generate: ragweave against transformers, same weights and contexts, equal tokens, in one process.
 
-python benchmarks/token_decoding.py [--questions 4] [--n-docs 5] [--tokens 20] [--rounds 3] [--threads 2]
+With the share of the machine's matrix-multiplication peak that reading the contexts reaches.
+
+    python benchmarks/token_decoding.py [--questions 4] [--n-docs 5] [--tokens 20] [--rounds 3] [--threads 2]
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from typing import Any
 
 import torch
-from harness import compare, in_turn, machine, matmul_peak
+from harness import compare, emit, in_turn, machine, matmul_peak, say, seconds
 from models import contexts, pair
 from transformers.utils import logging
+
+
+def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """How much of the machine's peak the encoder reaches; work is counted for real tokens alone."""
+    peak = matmul_peak(dtype)
+    encoder = model.generator.get_encoder()
+    weights = sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear))
+    work = 2 * weights * int(given["context_attention_mask"].sum()) / 1e9
+    contexts = model.rag.contexts_for(**given)
+    with torch.inference_mode():
+        best = min(seconds(lambda: model.rag.read(contexts)) for _ in range(4))
+    name = str(dtype).removeprefix("torch.")
+    for what, value, unit in (
+        (f"matrix multiplication, {name}", peak, "GFLOP/s"),
+        (f"reading contexts, {name}", work / best, "GFLOP/s"),
+        (f"reading contexts, {name}, share", 100 * work / best / peak, "% of peak"),
+    ):
+        emit({"benchmark": "token decoding, limit", "what": what, "median": value, "unit": unit})
 
 
 def main() -> None:
@@ -39,11 +60,9 @@ def main() -> None:
         padded=args.padded,
         vocabulary=ours.config.generator.vocab_size,
     )
-    print(machine())
-    print(
-        f"matrix multiplication: {matmul_peak(torch.float32):.0f} GFLOP/s in float32, "
-        f"{matmul_peak(torch.bfloat16):.0f} in bfloat16"
-    )
+    say(machine())
+    for model, dtype in ((ours, torch.float32), (half, torch.bfloat16)):
+        reading_share(model, given, dtype)
     for beams in (1, 4):
         options = {
             "num_beams": beams,
@@ -52,7 +71,7 @@ def main() -> None:
             "early_stopping": True,
         }
         same = torch.equal(peer.generate(**given, **options), ours.generate(**given, **options))
-        print(f"R {beams}: tokens {'equal' if same else 'DIFFER'}")
+        say(f"R {beams}: tokens {'equal' if same else 'DIFFER'}")
         calls = {
             "transformers": lambda options=options: peer.generate(**given, **options),
             "ragweave": lambda options=options: ours.generate(**given, **options),

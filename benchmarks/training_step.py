@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 import torch
-from harness import compare, in_turn, machine
+from harness import compare, in_turn, machine, say
 from models import contexts, pair
 from transformers.utils import logging
 
@@ -36,7 +36,7 @@ def main() -> None:
         args.questions, args.n_docs, length=args.length, padded=args.padded, vocabulary=vocabulary
     )
     labels = torch.randint(3, vocabulary, (args.questions, args.tokens))
-    print(machine())
+    say(machine())
 
     def step(model: Any, *, half: bool = False) -> None:
         model.zero_grad()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,52 @@ def test_many_questions_keep_their_order_and_answers(pipeline: RagPipeline):
     assert [answer.question for answer in together] == QUESTIONS
     assert [answer.answer for answer in together] == [answer.answer for answer in alone]
     assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-4)
+
+
+@pytest.mark.parametrize("extractive", [False, True])
+def test_preparing_ahead_changes_nothing(pipeline: RagPipeline, extractive: bool):
+    options = {"max_new_tokens": 5, "batch_size": 1, "extractive": extractive}
+    expected, found = (pipeline(QUESTIONS * 2, prefetch=flag, **options) for flag in (False, True))
+    assert [a.answer for a in found] == [a.answer for a in expected]
+    assert [a.score for a in found] == pytest.approx([a.score for a in expected], abs=1e-4)
+    assert pipeline([], prefetch=True) == []
+
+
+def test_the_next_batch_is_prepared_while_one_is_answered(
+    pipeline: RagPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    prepared = threading.Semaphore(0)
+    genuine = RagPipeline._prepare
+
+    def spy(self, *arguments, **options):
+        found = genuine(self, *arguments, **options)
+        prepared.release()
+        return found
+
+    monkeypatch.setattr(RagPipeline, "_prepare", spy)
+    answers = pipeline.stream(QUESTIONS, batch_size=1, max_new_tokens=2, prefetch=True)
+    next(answers)
+    assert prepared.acquire(timeout=60)
+    assert prepared.acquire(timeout=60)  # the second batch, though nobody has asked for it
+    assert len(list(answers)) == 2
+
+
+def test_errors_of_preparing_ahead_arrive(pipeline: RagPipeline, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_, **__):
+        raise KnowledgeBaseError("the disk is gone")
+
+    monkeypatch.setattr(pipeline.retriever, "retrieve", broken)
+    with pytest.raises(KnowledgeBaseError, match="the disk is gone"):
+        pipeline(QUESTIONS, prefetch=True)
+    assert not any(thread.name.startswith("ragweave-prefetch") for thread in threading.enumerate())
+
+
+def test_int8_answers(knowledge_base: Path, tmp_path: Path, tiny_encoder_path: Path):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", "llama")
+    small = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, dtype="int8")
+    assert small("Where is Lima?", max_new_tokens=4).passages
+    assert "DynamicQuantizedLinear" in repr(small.model.generator)
+    assert "DynamicQuantizedLinear" not in repr(small.model.question_encoder)
 
 
 def test_progress_hears_every_question(pipeline: RagPipeline):

@@ -6,6 +6,7 @@ The one object that the command line, the service and notebooks use.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,6 +15,7 @@ from ragweave.errors import ConfigurationError, QuestionError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
@@ -64,6 +66,29 @@ class Answer:
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain dictionaries and lists, ready for JSON."""
         return {**asdict(self), "passages": [asdict(passage) for passage in self.passages]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A batch of B questions, ready for the generator.
+
+    Attributes:
+        questions: The questions.
+        rows: Rows of their passages in the index, (B, K).
+        docs: The passages.
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+        doc_scores: Scaled passage scores, (B, K).
+        allowed: What may be said next, where answers are held to the passages.
+    """
+
+    questions: list[str]
+    rows: NDArray[Any]
+    docs: list[dict[str, Any]]
+    context_input_ids: Tensor
+    context_attention_mask: Tensor
+    doc_scores: Tensor
+    allowed: Callable[..., list[int]] | None
 
 
 class RagPipeline:
@@ -167,6 +192,7 @@ class RagPipeline:
         batch_size: int | None = None,
         extractive: bool | None = None,
         progress: Callable[[int], None] | None = None,
+        prefetch: bool | None = None,
         **generate_options: Any,
     ) -> Iterator[tuple[int, Answer]]:
         """Answer questions batch by batch, those of like lengths together.
@@ -181,6 +207,8 @@ class RagPipeline:
             extractive: Let answers be runs of words of the passages, and nothing else; the pipeline's own
                 way where left out, which is so for "embedded" and free elsewhere.
             progress: Called after every batch with how many more questions are answered.
+            prefetch: Encode the questions of a batch and retrieve for them, in a thread, while the one before is
+                being answered; where left out, on an accelerator. A processor would only divide itself.
             **generate_options: Handed on to the model's ``generate``.
 
         Yields:
@@ -202,17 +230,18 @@ class RagPipeline:
         order = sorted(range(len(questions)), key=lambda place: lengths[place])
         if batch_size is None:
             batch_size = 1 if self.model.device.type == "cpu" else 8
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            asked = [questions[place].strip() for place in places]
+        if prefetch is None:
+            prefetch = self.model.device.type != "cpu"
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        count = min(n_docs or self.model.config.n_docs, max(self._n_passages(), 1))
+        held = self.extractive if extractive is None else extractive
+
+        def prepare(places: list[int]) -> _Prepared:
+            return self._prepare([questions[place].strip() for place in places], count, extractive=held)
+
+        for places, prepared in zip(batches, _in_order(prepare, batches, ahead=prefetch), strict=True):
             answers = self._answer(
-                asked,
-                self.encoder.encode(asked),
-                n_docs=min(n_docs or self.model.config.n_docs, max(self._n_passages(), 1)),
-                extractive=self.extractive if extractive is None else extractive,
-                num_beams=num_beams,
-                max_new_tokens=max_new_tokens,
-                **generate_options,
+                prepared, num_beams=num_beams, max_new_tokens=max_new_tokens, **generate_options
             )
             yield from zip(places, answers, strict=True)
             if progress is not None:
@@ -234,45 +263,61 @@ class RagPipeline:
             )
         return length
 
-    def _answer(
-        self, questions: list[str], vectors: NDArray[Any], *, n_docs: int, extractive: bool, **options: Any
-    ) -> list[Answer]:
-        """Retrieve, read the contexts once, generate from them, and find out where the answers came from."""
+    def _prepare(self, questions: list[str], n_docs: int, *, extractive: bool) -> _Prepared:
+        """Encode questions, retrieve for them, and make the generator's contexts: all that comes before it."""
+        import torch
+
+        with torch.inference_mode():
+            vectors = self.encoder.encode(questions)
+            passage_vectors, rows, docs = self.retriever.retrieve(vectors, n_docs)
+            input_ids, mask = self.retriever.postprocess_docs(
+                docs, questions, None, n_docs, return_tensors="pt", padding="longest"
+            )
+            scores = self.model.rag.score_passages(
+                torch.from_numpy(vectors), torch.from_numpy(passage_vectors), torch.from_numpy(rows)
+            )
+        allowed = self._spans_only(docs) if extractive else None
+        return _Prepared(questions, rows, docs, input_ids, mask, scores, allowed)
+
+    def _answer(self, prepared: _Prepared, **options: Any) -> list[Answer]:
+        """Read the contexts once, generate from them, and find out where the answers came from."""
         import torch
 
         from ragweave.outputs import RetrievedContexts
         from ragweave.provenance import explain
 
         device = self.model.device
+        if prepared.allowed is not None:
+            options["prefix_allowed_tokens_fn"] = prepared.allowed
         with torch.inference_mode():
-            passage_vectors, rows, docs = self.retriever.retrieve(vectors, n_docs)
-            input_ids, mask = self.retriever.postprocess_docs(
-                docs, questions, None, n_docs, return_tensors="pt", padding="longest"
+            given = RetrievedContexts(
+                prepared.context_input_ids.to(device),
+                prepared.context_attention_mask.to(device),
+                prepared.doc_scores.to(device),
             )
-            input_ids, mask = input_ids.to(device), mask.to(device)
-            scores = self.model.rag.score_passages(
-                torch.from_numpy(vectors), torch.from_numpy(passage_vectors), torch.from_numpy(rows)
-            ).to(device)
-            read = self.model.rag.read(RetrievedContexts(input_ids, mask, scores), reuse=True)
-            if extractive:
-                options["prefix_allowed_tokens_fn"] = self._spans_only(docs)
+            read = self.model.rag.read(given, reuse=True)
             sequences = self.model.generate(
-                context_input_ids=input_ids,
-                context_attention_mask=mask,
-                doc_scores=scores,
+                context_input_ids=given.context_input_ids,
+                context_attention_mask=given.context_attention_mask,
+                doc_scores=given.doc_scores,
                 encoder_outputs=read,
                 **options,
             )
-            provenance = explain(self.model, read, scores, sequences)
+            provenance = explain(self.model, read, given.doc_scores, sequences)
         texts = self.retriever.generator_tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
         return [
             Answer(
                 question=question,
                 answer=text.strip(),
                 score=float(provenance.log_likelihood[b]),
-                passages=_passages(docs[b], rows[b], scores[b].tolist(), provenance.posterior[b].tolist()),
+                passages=_passages(
+                    prepared.docs[b],
+                    prepared.rows[b],
+                    prepared.doc_scores[b].tolist(),
+                    provenance.posterior[b].tolist(),
+                ),
             )
-            for b, (question, text) in enumerate(zip(questions, texts, strict=True))
+            for b, (question, text) in enumerate(zip(prepared.questions, texts, strict=True))
         ]
 
     def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
@@ -284,6 +329,23 @@ class RagPipeline:
             raise ConfigurationError("Extractive answers need an end token; this generator has none.")
         texts = [[*doc["text"], *doc["title"]] for doc in docs]
         return spans_only([PassageSpans(own, tokenizer, eos_token_id=eos) for own in texts])
+
+
+def _in_order(
+    prepare: Callable[[list[int]], _Prepared], batches: list[list[int]], *, ahead: bool
+) -> Iterator[_Prepared]:
+    """Prepare batches one after another; with ``ahead``, each while the one before is in use."""
+    if not ahead:
+        yield from map(prepare, batches)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ragweave-prefetch") as pool:
+        coming = pool.submit(prepare, batches[0]) if batches else None
+        for following in [*batches[1:], None]:
+            if coming is None:
+                return
+            ready = coming.result()
+            coming = None if following is None else pool.submit(prepare, following)
+            yield ready
 
 
 def _passages(

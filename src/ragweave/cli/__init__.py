@@ -38,6 +38,7 @@ COMMANDS = {
     "index": _Command("ragweave.cli.index", "index"),
     "ask": _Command("ragweave.cli.ask", "ask"),
     "info": _Command("ragweave.cli.info", "info"),
+    "bench": _Command("ragweave.cli.bench", "bench"),
 }
 """The commands in the order in which ``--help`` lists them."""
 

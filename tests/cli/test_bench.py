@@ -1,0 +1,97 @@
+"""ragweave bench: it finds the benchmarks of the repository, and their figures can be read by machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragweave.cli.bench import BENCHMARKS
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ragweave", "bench", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_benchmark_is_there_and_none_is_forgotten() -> None:
+    scripts = {path.stem.replace("_", "-") for path in (ROOT / "benchmarks").glob("*.py")}
+    assert scripts - {"harness", "models", "performance-page"} == set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", ["token-decoding", "sequence-decoding", "training-step"])
+def test_figures_as_json(name: str) -> None:
+    result = run(name, "--json", "--", "--size", "tiny", "--rounds", "1", "--tokens", "4")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    ratios = {row["what"]: row for row in rows if "ratio" in row}
+    assert ratios["transformers"]["ratio"] == 1.0
+    assert all({"benchmark", "what", "median", "unit"} <= row.keys() for row in rows)
+    assert all(row["median"] > 0 for row in rows)
+    assert "DIFFER" not in result.stderr
+
+
+def test_figures_for_people() -> None:
+    result = run("growth", "--", "--size", "tiny", "--rounds", "1", "--tokens", "2")
+    assert result.returncode == 0, result.stderr
+    assert "growth with K" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux keeps a high-water mark")
+def test_memory_is_measured_in_processes_of_their_own() -> None:
+    result = run("memory", "--json", "--", "--size", "tiny", "--rounds", "1", "--beams", "2")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 6
+
+
+def test_unknown_benchmarks_are_named_with_the_known_ones() -> None:
+    result = run("speed")
+    assert result.returncode == 1
+    assert "There is no benchmark 'speed'; choose one of startup, token-decoding" in " ".join(
+        result.stderr.split()
+    )
+
+
+def test_a_benchmark_that_fails_fails_the_command() -> None:
+    assert run("growth", "--", "--size", "no such size").returncode == 1
+
+
+def test_the_page_is_written_from_figures(tmp_path: Path) -> None:
+    rows = [
+        {
+            "benchmark": "token decoding, R 1",
+            "what": "transformers",
+            "median": 2.0,
+            "unit": "s",
+            "ratio": 1.0,
+        },
+        {"benchmark": "token decoding, R 1", "what": "ragweave", "median": 0.5, "unit": "s", "ratio": 4.0},
+        *(
+            {"benchmark": f"growth with {axis}", "what": f"{axis} {value}", "median": value, "unit": "s"}
+            for axis in "KRBS"
+            for value in (1, 2)
+        ),
+    ]
+    for row in rows[:2]:
+        row |= {"lowest": row["ratio"], "highest": row["ratio"]}
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    script = ROOT / "benchmarks" / "performance_page.py"
+    subprocess.run(
+        [sys.executable, script, tmp_path / "results.jsonl", "--machine", "a toaster", "--output", tmp_path],
+        check=True,
+    )
+    page = (tmp_path / "performance.md").read_text()
+    assert "on: a toaster." in page
+    assert "| R 1 | ragweave | 0.5 s | 4.00 (4.00 to 4.00) |" in page
+    assert (tmp_path / "performance.svg").read_text().startswith("<?xml")
