@@ -27,7 +27,7 @@ Decoding = Literal["thorough", "fast"]
 
 # Hypotheses are scored in slices of about so many tokens, whose logits stay below so many elements (1 GiB in
 # float32).
-SCORED_AT_ONCE = 2**12
+SCORED_AT_ONCE = 2**10
 MAX_LOGITS = 2**28
 
 

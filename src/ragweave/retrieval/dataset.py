@@ -10,17 +10,14 @@ import numpy as np
 
 from ragweave.errors import IndexDataError
 from ragweave.retrieval.faiss_files import check_faiss, read_faiss
-from ragweave.retrieval.protocol import MISSING
-from ragweave.retrieval.vectors import check_queries, vectors_of_rows
+from ragweave.retrieval.protocol import INDEX_COLUMN, MISSING, REQUIRED_COLUMNS
+from ragweave.retrieval.vectors import check_queries, matrix, vectors_of_rows
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from datasets import Dataset
     from numpy.typing import NDArray
-
-INDEX_COLUMN = "embeddings"
-REQUIRED_COLUMNS = ("title", "text", INDEX_COLUMN)
 
 
 class DatasetIndex:
@@ -49,7 +46,7 @@ class DatasetIndex:
         self._texts = self.passages.select_columns(
             [name for name in self.passages.column_names if name != INDEX_COLUMN]
         )
-        self._embeddings = self.passages.select_columns([INDEX_COLUMN]).with_format("numpy", dtype=np.float32)
+        self._embeddings = self.passages.select_columns([INDEX_COLUMN]).with_format("arrow")
         if self.index_path is None:
             if INDEX_COLUMN not in dataset.list_indexes():
                 raise IndexDataError(
@@ -145,7 +142,7 @@ class DatasetIndex:
         ]
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return np.asarray(self._embeddings[rows.tolist()][INDEX_COLUMN])
+        return matrix(self._embeddings[rows.tolist()][INDEX_COLUMN].combine_chunks())
 
 
 def _checked(dataset: Dataset) -> Dataset:

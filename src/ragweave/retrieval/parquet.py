@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.dataset import INDEX_COLUMN
-from ragweave.retrieval.rows import check_columns, matrix
+from ragweave.retrieval.protocol import INDEX_COLUMN
+from ragweave.retrieval.rows import check_columns
+from ragweave.retrieval.vectors import matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

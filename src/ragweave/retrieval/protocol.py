@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+INDEX_COLUMN = "embeddings"
+REQUIRED_COLUMNS = ("title", "text", INDEX_COLUMN)
 MISSING = -1
 """The row number that stands for "no passage" where an index has fewer hits than were asked for."""
 

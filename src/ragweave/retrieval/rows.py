@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.dataset import INDEX_COLUMN, REQUIRED_COLUMNS
+from ragweave.retrieval.protocol import INDEX_COLUMN, REQUIRED_COLUMNS
+from ragweave.retrieval.vectors import matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,22 +89,3 @@ def check_columns(names: Sequence[str], where: Path) -> None:
         raise IndexDataError(
             f"The passages in {where} lack the column(s) {', '.join(missing)}; they have {', '.join(names)}."
         )
-
-
-def matrix(lists: Any) -> NDArray[np.float32]:
-    """A column of M vectors, an Arrow array of lists of any kind, as (M, D).
-
-    Raises:
-        IndexDataError: They are no vectors, or not of one length.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    try:
-        lengths = pc.list_value_length(lists).unique().to_pylist()
-        values = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    except (pa.ArrowException, ValueError) as error:
-        raise IndexDataError(f"The column '{INDEX_COLUMN}' holds {lists.type}, and no vectors.") from error
-    if len(lengths) != 1 or lengths[0] is None:
-        raise IndexDataError(f"The vectors in column '{INDEX_COLUMN}' are missing or of several lengths.")
-    return values.reshape(len(lists), -1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ragweave.errors import IndexDataError, ShapeError
+from ragweave.retrieval.protocol import INDEX_COLUMN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,3 +64,22 @@ def vectors_of_rows(
             )
         vectors[present] = found[inverse]
     return vectors
+
+
+def matrix(lists: Any) -> NDArray[np.float32]:
+    """A column of M vectors, an Arrow array of lists of any kind, as (M, D).
+
+    Raises:
+        IndexDataError: They are no vectors, or not of one length.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        lengths = pc.list_value_length(lists).unique().to_pylist()
+        values = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    except (pa.ArrowException, ValueError) as error:
+        raise IndexDataError(f"The column '{INDEX_COLUMN}' holds {lists.type}, and no vectors.") from error
+    if len(lengths) != 1 or lengths[0] is None:
+        raise IndexDataError(f"The vectors in column '{INDEX_COLUMN}' are missing or of several lengths.")
+    return values.reshape(len(lists), -1)
