@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 HEAD = """# Performance
 
-Written by `benchmarks/performance_page.py` from one run of `ragweave bench --json` on: {machine}.
+Written by `benchmarks/performance_page.py` from figures of `ragweave bench --json` on: {machine}.
 
 {introduction}
 """
