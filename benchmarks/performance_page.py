@@ -119,9 +119,9 @@ def draw(rows: list[Row], path: Path) -> None:
         )
         panel.set_xlabel(name)
         panel.set_xlim(left=0)
-        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(bottom=0, top=1.05 * max(row["median"] for row in rows))  # of all: they share it
     panels[0].set_ylabel("seconds")
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
