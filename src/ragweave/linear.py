@@ -1,7 +1,7 @@
 """Linear layers in float32 through oneDNN, on processors for which torch's usual library is slow.
 
 On x86, torch multiplies float32 matrices with MKL, which reaches half the speed on AMD's processors that oneDNN does
-there (``benchmarks/linear.py``). torch carries oneDNN too, but takes it for half precision only. `fast_linear` has
+there (docs/performance.md). torch carries oneDNN too, but takes it for half precision only. `fast_linear` has
 it taken for float32: for as long as it lasts, and only where it pays.
 """
 

@@ -132,23 +132,13 @@ def prompt_attention(
     n, key_heads, length, size = prompt_key.shape
     rows, heads, queries, _ = query.shape
     times, groups = rows // n, heads // key_heads
-    query = query * scaling
-    own = query.reshape(rows, key_heads, groups * queries, size)
-    folded = own.view(n, times, key_heads, groups * queries, size).transpose(1, 2)
-    folded = folded.reshape(n, key_heads, times * groups * queries, size)
-    of_prompt = (folded @ prompt_key.transpose(-1, -2)).float()  # (N, h/g, R*g*T, S)
-    of_answer = (own @ key.transpose(-1, -2)).float()  # (N*R, h/g, g*T, T')
-    if attention_mask is not None:
-        first = attention_mask.expand(rows, -1, queries, -1).view(n, times, 1, queries, -1)[:, 0, :, :1]
-        of_prompt = _masked(of_prompt, first[..., :length])
-        of_answer = _masked(
-            of_answer.view(rows, key_heads, groups, queries, -1), attention_mask[..., length:].unsqueeze(1)
-        ).flatten(2, 3)
 
     def of_rows(tensor: Tensor) -> Tensor:
         """(N, h/g, R*g*T, any) to (N*R, h/g, g*T, any)."""
         return (
-            tensor.view(n, key_heads, times, groups * queries, -1).transpose(1, 2).reshape(*own.shape[:3], -1)
+            tensor.view(n, key_heads, times, groups * queries, -1)
+            .transpose(1, 2)
+            .reshape(rows, key_heads, groups * queries, -1)
         )
 
     def of_prompts(tensor: Tensor) -> Tensor:
@@ -156,8 +146,18 @@ def prompt_attention(
         return (
             tensor.view(n, times, key_heads, groups * queries, -1)
             .transpose(1, 2)
-            .reshape(*of_prompt.shape[:3], -1)
+            .reshape(n, key_heads, times * groups * queries, -1)
         )
+
+    own = (query * scaling).reshape(rows, key_heads, groups * queries, size)
+    of_prompt = (of_prompts(own) @ prompt_key.transpose(-1, -2)).float()  # (N, h/g, R*g*T, S)
+    of_answer = (own @ key.transpose(-1, -2)).float()  # (N*R, h/g, g*T, T')
+    if attention_mask is not None:
+        first = attention_mask.expand(rows, -1, queries, -1).view(n, times, 1, queries, -1)[:, 0, :, :1]
+        of_prompt = _masked(of_prompt, first[..., :length])
+        of_answer = _masked(
+            of_answer.view(rows, key_heads, groups, queries, -1), attention_mask[..., length:].unsqueeze(1)
+        ).flatten(2, 3)
 
     # One softmax over both: what each part sums to is joined by way of their common largest score.
     largest = torch.maximum(of_rows(of_prompt.amax(-1, keepdim=True)), of_answer.amax(-1, keepdim=True))

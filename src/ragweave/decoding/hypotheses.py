@@ -7,6 +7,7 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -47,7 +48,7 @@ def collect(
     sequences: Tensor,
     has_passage: Tensor,
     pad_token_id: int,
-    eos_token_id: int | list[int] | None,
+    ends: Sequence[int],
     *,
     deduplicate: bool,
 ) -> Hypotheses:
@@ -57,13 +58,12 @@ def collect(
         sequences: Token ids, (B*K*R, T).
         has_passage: Which passages are there, bool, (B, K); the others propose nothing.
         pad_token_id: What fills sequences up.
-        eos_token_id: What ends them.
+        ends: The tokens that end them.
         deduplicate: Keep equal hypotheses of a question once.
 
     Returns:
         The hypotheses.
     """
-    ends: set[int | None] = set(eos_token_id) if isinstance(eos_token_id, list) else {eos_token_id}
     n_questions, n_docs = has_passage.shape
     rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
     found = [
@@ -111,7 +111,7 @@ def _proposals(
     passages: list[list[list[int]]],
     real: list[bool],
     pad_token_id: int,
-    ends: set[int | None],
+    ends: Sequence[int],
     *,
     deduplicate: bool,
 ) -> list[tuple[tuple[int, ...], dict[int, int]]]:
@@ -130,7 +130,7 @@ def _proposals(
     return list(merged.items())
 
 
-def _trimmed(row: list[int], pad_token_id: int, ends: set[int | None]) -> tuple[int, ...]:
+def _trimmed(row: list[int], pad_token_id: int, ends: Sequence[int]) -> tuple[int, ...]:
     """A hypothesis up to its end token, without padding; the start token may equal either."""
     for position in range(1, len(row)):
         if row[position] in ends:

@@ -38,36 +38,31 @@ class Seq2SeqAdapter:
 
         Contexts of like length are encoded together, so that little of the work is padding.
         """
-        encoder = self.generator.get_encoder()
-        if options.output_attentions or options.output_hidden_states:
-            with fast_linear(self.generator):
-                states = encoder(
-                    input_ids=context_input_ids,
-                    attention_mask=context_attention_mask,
+        # Every group has a gradient as large as the embeddings of its own, which costs what padding would.
+        embeddings = self.generator.get_input_embeddings().weight
+        trained = torch.is_grad_enabled() and embeddings.requires_grad
+        shown = options.output_attentions or options.output_hidden_states
+        groups = length_groups(context_attention_mask, whole=trained or shown)
+        encoder, columns = self.generator.get_encoder(), context_input_ids.shape[1]
+        outputs = []
+        with fast_linear(self.generator):
+            for rows in groups:
+                ids, mask = trim_right(context_input_ids[rows], context_attention_mask[rows])
+                output = encoder(
+                    input_ids=ids,
+                    attention_mask=mask,
                     output_attentions=options.output_attentions,
                     output_hidden_states=options.output_hidden_states,
                     return_dict=True,
                 )
-            return EncodedContexts(
-                attention_mask=context_attention_mask,
-                last_hidden_state=states.last_hidden_state,
-                hidden_states=states.hidden_states,
-                attentions=states.attentions,
-            )
-        # Every group has a gradient as large as the embeddings of its own, which costs what padding would.
-        embeddings = self.generator.get_input_embeddings().weight
-        whole = torch.is_grad_enabled() and embeddings.requires_grad
-        groups = length_groups(context_attention_mask, whole=whole)
-        parts = []
-        with fast_linear(self.generator):
-            for rows in groups:
-                ids, mask = trim_right(context_input_ids[rows], context_attention_mask[rows])
-                part = encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-                parts.append(pad(part, (0, 0, 0, context_input_ids.shape[1] - part.shape[1])))
-        order = torch.cat(groups)
+                outputs.append(output)
+        parts = [own.last_hidden_state for own in outputs]
+        states = torch.cat([pad(part, (0, 0, 0, columns - part.shape[1])) for part in parts])
         return EncodedContexts(
             attention_mask=context_attention_mask,
-            last_hidden_state=torch.cat(parts)[order.argsort()] if len(parts) > 1 else parts[0],
+            last_hidden_state=states[torch.cat(groups).argsort()] if len(groups) > 1 else states,
+            hidden_states=outputs[0].hidden_states,  # asked for of one group only
+            attentions=outputs[0].attentions,
         )
 
     def decode(

@@ -120,10 +120,11 @@ class RagSequenceForGeneration(MixtureGeneration):
                 model_kwargs["prefix_allowed_tokens_fn"], n_docs
             )
         read = encoder_outputs or self.rag.read(contexts, reuse=True)
+        ends = _as_list(config.eos_token_id)
         listener = SearchScores(
             len(read),
             normalised=config.num_beams > 1,
-            ends=_as_list(config.eos_token_id),
+            ends=ends,
             copy=bool(logits_processor),
         )
         sequences = self.search(
@@ -140,7 +141,7 @@ class RagSequenceForGeneration(MixtureGeneration):
             sequences,
             contexts.doc_scores > float("-inf"),
             config.pad_token_id,
-            config.eos_token_id,
+            ends,
             deduplicate=deduplicate,
         )
         proposed = listener.log_probs(sequences)
