@@ -70,6 +70,39 @@ def test_other_columns_come_along_but_the_vectors_do_not() -> None:
     assert set(found[0]) == {"title", "text", "source"}
 
 
+def test_columns_with_a_decoding_of_their_own_are_decoded() -> None:
+    when = datasets.Dataset.from_dict({"pages": [[number, number + 1] for number in range(N)]})
+    passages = datasets.concatenate_datasets([retrieval.dataset(factory=None), when], axis=1)
+    passages = passages.select([5, 3, 1])
+    passages.add_faiss_index("embeddings", metric_type=faiss.METRIC_INNER_PRODUCT)
+    found = DatasetIndex(D, passages).get_doc_dicts(np.array([[2, 0, -1]]))
+    assert found[0]["pages"] == [[1, 2], [5, 6], ""]
+    assert found[0]["title"] == [retrieval.PASSAGES[1][0], retrieval.PASSAGES[5][0], ""]
+
+
+def test_data_sets_put_together_of_several_parts() -> None:
+    parts = [retrieval.dataset(factory=None).select(range(*ends)) for ends in ((0, 1), (1, 4), (4, N))]
+    passages = datasets.concatenate_datasets(parts)
+    passages.add_faiss_index("embeddings", metric_type=faiss.METRIC_INNER_PRODUCT)
+    index = DatasetIndex(D, passages)
+    rows, found = index.get_top_docs(retrieval.questions(), N)
+    assert np.array_equal(found, retrieval.vectors()[rows])
+    for doc, row in zip(index.get_doc_dicts(rows), rows, strict=True):
+        assert doc["text"] == [retrieval.PASSAGES[number][1] for number in row]
+
+
+@pytest.mark.parametrize("second", [[1.0], None])
+def test_vectors_of_several_lengths_are_refused(tmp_path: Path, second: list[float] | None) -> None:
+    columns = {"title": ["a", "b"], "text": ["x", "y"], "embeddings": [[1.0] * D, second]}
+    faiss_index = faiss.IndexFlatIP(D)
+    faiss_index.add(np.ones((2, D), np.float32))
+    faiss.write_index(faiss_index, str(tmp_path / "index.faiss"))
+    index = DatasetIndex(D, datasets.Dataset.from_dict(columns), tmp_path / "index.faiss")
+    index.init_index()
+    with pytest.raises(IndexDataError, match="vectors of one length"):
+        index.get_top_docs(np.ones((1, D), np.float32), 2)
+
+
 def test_the_callers_format_and_selection_are_respected() -> None:
     passages = retrieval.dataset(factory=None).select([4, 2, 0])
     passages.add_faiss_index("embeddings", metric_type=faiss.METRIC_INNER_PRODUCT)

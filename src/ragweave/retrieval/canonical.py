@@ -10,8 +10,7 @@ from ragweave.errors import IndexDataError
 from ragweave.retrieval import sources
 from ragweave.retrieval.faiss_files import check_faiss, read_faiss
 from ragweave.retrieval.parquet import ParquetRows
-from ragweave.retrieval.protocol import MISSING
-from ragweave.retrieval.rows import PassageRows, SavedRows
+from ragweave.retrieval.rows import PassageRows, SavedRows, texts_of_rows
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
 
 if TYPE_CHECKING:
@@ -113,14 +112,7 @@ class CanonicalIndex:
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`. All columns but the vectors are returned."""
-        distinct, places = np.unique(doc_ids, return_inverse=True)  # a missing one comes first
-        found = self.passages.texts(distinct[distinct != MISSING])
-        blank = [""] if MISSING in distinct else []
-        values = {name: blank + own for name, own in found.items()}
-        return [
-            {name: [own[place] for place in row] for name, own in values.items()}
-            for row in places.reshape(doc_ids.shape)
-        ]
+        return texts_of_rows(doc_ids, self.passages.texts)
 
     def _built(self) -> Any:
         import faiss

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ragweave.errors import IndexDataError
+from ragweave.retrieval.arrow import DatasetRows
 from ragweave.retrieval.faiss_files import check_faiss, read_faiss
-from ragweave.retrieval.protocol import INDEX_COLUMN, MISSING, REQUIRED_COLUMNS
-from ragweave.retrieval.vectors import check_queries, matrix, vectors_of_rows
+from ragweave.retrieval.protocol import INDEX_COLUMN, REQUIRED_COLUMNS
+from ragweave.retrieval.rows import texts_of_rows
+from ragweave.retrieval.vectors import check_queries, vectors_of_rows
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -39,14 +41,11 @@ class DatasetIndex:
         self.vector_size = vector_size
         self.index_path = None if index_path is None else Path(index_path)
         self.dataset = _checked(dataset)
-        # with_format and select_columns copy the whole FAISS index along: not of this twin, which has none.
+        # with_format copies the whole FAISS index along: not of this twin, which has none.
         twin = copy.copy(dataset)
         twin._indexes = {}
         self.passages = twin.with_format(None)
-        self._texts = self.passages.select_columns(
-            [name for name in self.passages.column_names if name != INDEX_COLUMN]
-        )
-        self._embeddings = self.passages.select_columns([INDEX_COLUMN]).with_format("arrow")
+        self._rows = DatasetRows(self.passages)
         if self.index_path is None:
             if INDEX_COLUMN not in dataset.list_indexes():
                 raise IndexDataError(
@@ -125,24 +124,11 @@ class DatasetIndex:
         check_queries(question_hidden_states, self.vector_size)
         queries = np.ascontiguousarray(question_hidden_states, dtype=np.float32)
         _, rows = self._faiss.search(queries, n_docs)
-        return rows, vectors_of_rows(rows, self._vectors, self.vector_size)
+        return rows, vectors_of_rows(rows, self._rows.vectors, self.vector_size)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`. All columns but the vectors are returned."""
-        columns = self._texts.column_names
-        distinct = np.unique(doc_ids[doc_ids != MISSING])
-        found = self._texts[distinct.tolist()] if len(distinct) else {}
-        place = {int(row): number for number, row in enumerate(distinct)}
-        return [
-            {
-                name: ["" if row == MISSING else found[name][place[int(row)]] for row in rows]
-                for name in columns
-            }
-            for rows in doc_ids
-        ]
-
-    def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return matrix(self._embeddings[rows.tolist()][INDEX_COLUMN].combine_chunks())
+        return texts_of_rows(doc_ids, self._rows.texts)
 
 
 def _checked(dataset: Dataset) -> Dataset:

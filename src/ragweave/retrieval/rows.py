@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.protocol import INDEX_COLUMN, REQUIRED_COLUMNS
-from ragweave.retrieval.vectors import matrix
+from ragweave.retrieval.arrow import DatasetRows
+from ragweave.retrieval.protocol import MISSING, REQUIRED_COLUMNS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ class PassageRows(Protocol):
         ...
 
 
-class SavedRows:
+class SavedRows(DatasetRows):
     """A folder that ``save_to_disk`` of the datasets library wrote, memory-mapped.
 
     Args:
@@ -57,25 +57,34 @@ class SavedRows:
                 f"{folder} holds the split '{dataset.split}', and dataset_split is {split!r}."
             )
         check_columns(dataset.column_names, of_split)
-        self._texts = dataset.with_format(None).remove_columns(INDEX_COLUMN)
-        self._vectors = dataset.select_columns(INDEX_COLUMN).with_format("arrow")
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def texts(self, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
-        """See `PassageRows`."""
-        found: dict[str, list[Any]] = self._texts[rows.tolist()]
-        return found
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `PassageRows`."""
-        return matrix(self._vectors[rows.tolist()][INDEX_COLUMN].combine_chunks())
+        super().__init__(dataset.with_format(None))
 
     @staticmethod
     def is_folder_of(folder: Path) -> bool:
         """Whether ``save_to_disk`` wrote a folder."""
         return any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def texts_of_rows(
+    rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], dict[str, list[Any]]]
+) -> list[dict[str, list[Any]]]:
+    """Gather passages, each row once, empty strings for missing ones.
+
+    Args:
+        rows: Row numbers, (B, K), -1 for none.
+        look_up: Gives, for each column, its values in distinct row numbers in rising order.
+
+    Returns:
+        One dictionary per question: for each column, K values.
+    """
+    distinct, places = np.unique(rows, return_inverse=True)  # a missing one comes first
+    missing = len(distinct) > 0 and distinct[0] == MISSING
+    found = look_up(distinct[1:] if missing else distinct)
+    values = {name: ["", *own] if missing else own for name, own in found.items()}
+    return [
+        {name: [own[place] for place in of_question] for name, own in values.items()}
+        for of_question in places.reshape(rows.shape)
+    ]
 
 
 def check_columns(names: Sequence[str], where: Path) -> None:
