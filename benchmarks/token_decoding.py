@@ -1,6 +1,7 @@
 """RAG-Token's generate: ragweave against transformers, same weights and contexts, equal tokens, in one process.
 
-With the share of the machine's matrix-multiplication peak that reading the contexts reaches.
+With the share of the machine's matrix-multiplication peak that reading the contexts reaches, and the share of the
+linear layers in a step of decoding.
 
     python benchmarks/token_decoding.py [--questions 4] [--n-docs 5] [--tokens 20] [--rounds 3] [--threads 2]
 """
@@ -15,6 +16,8 @@ import torch
 from harness import compare, emit, in_turn, machine, matmul_peak, say, seconds
 from models import contexts, pair
 from transformers.utils import logging
+
+from ragweave.linear import fast_linear
 
 
 def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
@@ -31,6 +34,45 @@ def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype
         (f"matrix multiplication, {name}", peak, "GFLOP/s"),
         (f"reading contexts, {name}", work / best, "GFLOP/s"),
         (f"reading contexts, {name}, share", 100 * work / best / peak, "% of peak"),
+    ):
+        emit({"benchmark": "token decoding, limit", "what": what, "median": value, "unit": unit})
+
+
+def step_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype, *, beams: int = 4) -> None:
+    """How much of a step of decoding is the matrix multiplications that it cannot do without.
+
+    The limit is the decoder's linear layers and the head by themselves, over the rows of a step; those that read
+    the context have done so before. Of a step, everything counts: attention, mixture, beams and bookkeeping.
+    """
+    rows = len(given["context_input_ids"]) * beams
+    decoder = model.generator.get_decoder()
+    layers = [
+        layer
+        for name, layer in decoder.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+        and not name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
+    ]
+    layers.append(model.generator.get_output_embeddings())
+    inputs = [torch.randn(rows, layer.in_features).to(dtype) for layer in layers]
+
+    def alone() -> None:
+        with fast_linear(model.generator):
+            for layer, x in zip(layers, inputs, strict=True):
+                layer(x)
+
+    def generate(tokens: int) -> None:
+        model.generate(**given, num_beams=beams, min_length=tokens + 1, max_length=tokens + 1)
+
+    short, long = 5, 25
+    with torch.inference_mode():
+        limit = min(seconds(alone) for _ in range(10))
+        step = min(seconds(lambda: generate(long)) for _ in range(3))
+        step = (step - min(seconds(lambda: generate(short)) for _ in range(3))) / (long - short)
+    name = str(dtype).removeprefix("torch.")
+    for what, value, unit in (
+        (f"linear layers of a step, R {beams}, {name}", 1000 * limit, "ms"),
+        (f"step, R {beams}, {name}", 1000 * step, "ms"),
+        (f"linear layers' share of a step, R {beams}, {name}", 100 * limit / step, "%"),
     ):
         emit({"benchmark": "token decoding, limit", "what": what, "median": value, "unit": unit})
 
@@ -63,6 +105,7 @@ def main() -> None:
     say(machine())
     for model, dtype in ((ours, torch.float32), (half, torch.bfloat16)):
         reading_share(model, given, dtype)
+        step_share(model, given, dtype)
     for beams in (1, 4):
         options = {
             "num_beams": beams,

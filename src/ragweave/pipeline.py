@@ -189,7 +189,7 @@ class RagPipeline:
         n_docs: int | None = None,
         num_beams: int = 1,
         max_new_tokens: int = 32,
-        batch_size: int | None = None,
+        batch_size: int = 8,
         extractive: bool | None = None,
         progress: Callable[[int], None] | None = None,
         prefetch: bool | None = None,
@@ -202,8 +202,7 @@ class RagPipeline:
             n_docs: K, passages per question; the model's default where left out.
             num_beams: R, beams per question (RAG-Token) or per passage (RAG-Sequence).
             max_new_tokens: The longest answer, in tokens.
-            batch_size: Questions answered together; where left out, 8 on an accelerator and 1 on a processor,
-                which gains nothing from a batch and loses what its padding and its longest answer cost.
+            batch_size: Questions answered together.
             extractive: Let answers be runs of words of the passages, and nothing else; the pipeline's own
                 way where left out, which is so for "embedded" and free elsewhere.
             progress: Called after every batch with how many more questions are answered.
@@ -228,8 +227,6 @@ class RagPipeline:
                 raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
         lengths = [self._checked_length(question) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: lengths[place])
-        if batch_size is None:
-            batch_size = 1 if self.model.device.type == "cpu" else 8
         if prefetch is None:
             prefetch = self.model.device.type != "cpu"
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

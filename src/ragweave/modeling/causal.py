@@ -24,7 +24,7 @@ from ragweave.decoding.attention import share_prompts
 from ragweave.decoding.cache import MixtureCache, PromptLayer
 from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.linear import fast_linear
-from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.contexts import EncodedContexts, length_groups
 from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 
 
@@ -52,17 +52,42 @@ class CausalAdapter:
         input_ids, mask = _moved_right(context_input_ids, context_attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
-            with fast_linear(self.generator):
-                output = self.generator.base_model(
-                    input_ids=input_ids[:, :-1],
-                    attention_mask=mask[:, :-1],
-                    past_key_values=DynamicCache(config=self.generator.config),
-                    use_cache=True,
-                    return_dict=True,
-                    **self._positions(_positions_of(mask[:, :-1])),
-                )
-            contexts.prompt_cache = output.past_key_values
+            contexts.prompt_cache = self._read_ahead(input_ids[:, :-1], mask[:, :-1])
         return contexts
+
+    def _read_ahead(self, input_ids: Tensor, mask: Tensor) -> Cache:
+        """Run the model over prompts, those of like length together, so that little of the work is padding."""
+        cache = DynamicCache(config=self.generator.config)
+        plain = _is_plain(cache)
+        groups = length_groups(mask.ne(0).sum(1), whole=not plain or torch.is_grad_enabled())
+        if len(groups) == 1:
+            return self._prompts(input_ids, mask, cache)
+        for rows in groups:
+            part = self._prompts(
+                *_moved_right(input_ids[rows], mask[rows]), DynamicCache(config=self.generator.config)
+            )
+            for layer, own in zip(cache.layers, part.layers, strict=True):
+                if not layer.is_initialized:
+                    shape = (len(mask), own.keys.shape[1], mask.shape[1])
+                    layer.lazy_initialization(own.keys, own.values)
+                    layer.keys = own.keys.new_zeros(*shape, own.keys.shape[3])
+                    layer.values = own.values.new_zeros(*shape, own.values.shape[3])
+                layer.keys[rows, :, -own.keys.shape[2] :] = own.keys
+                layer.values[rows, :, -own.values.shape[2] :] = own.values
+        return cache
+
+    def _prompts(self, input_ids: Tensor, mask: Tensor, cache: Cache) -> Cache:
+        """Run the model over prompts once, filling a cache."""
+        with fast_linear(self.generator):
+            self.generator.base_model(
+                input_ids=input_ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+                **self._positions(_positions_of(mask)),
+            )
+        return cache
 
     def decode(
         self,
@@ -148,8 +173,7 @@ class CausalAdapter:
 
     def _begun(self, prompts: Cache, times: int) -> Cache:
         """A cache of R rows for each of the prompts, which may grow on its own."""
-        plain = all(type(layer) is DynamicLayer for layer in prompts.layers)  # no sliding window
-        if plain and share_prompts(self.generator):
+        if _is_plain(prompts) and share_prompts(self.generator):
             return Cache(layers=[PromptLayer(layer.keys, layer.values) for layer in prompts.layers])
         return _repeated(prompts, times)
 
@@ -161,6 +185,11 @@ class CausalAdapter:
 def _takes_positions(generator_class: type[PreTrainedModel]) -> bool:
     """Whether a class of generators is told the positions; asked at every step, so remembered."""
     return "position_ids" in inspect.signature(generator_class.forward).parameters
+
+
+def _is_plain(cache: Cache) -> bool:
+    """Whether all layers keep all keys and values: no sliding window."""
+    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def _moved_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

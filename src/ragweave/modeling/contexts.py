@@ -10,8 +10,9 @@ from transformers.cache_utils import Cache
 
 from ragweave.errors import MissingContextError, ShapeError
 
-# A group of contexts that are read together has this many tokens at least: fewer leave the device idle.
-LEAST_TOKENS = {"cpu": 1024}
+# A group of contexts that are read together has this many tokens at least: fewer leave the device idle. On a
+# processor more do harm too: activations that outgrow its caches, in memory that is fetched anew for every layer.
+LEAST_TOKENS = {"cpu": 512}
 LEAST_TOKENS_ELSEWHERE = 2**15
 
 
@@ -140,34 +141,38 @@ def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tup
     return context_input_ids[:, :longest], context_attention_mask[:, :longest]
 
 
-def length_groups(context_attention_mask: Tensor, *, whole: bool = False) -> list[Tensor]:
+def length_groups(lengths: Tensor, *, whole: bool = False) -> list[Tensor]:
     """Rows of contexts of like length, to be read together.
 
     Args:
-        context_attention_mask: Mask of the contexts, (N, S).
+        lengths: How many columns each context needs, (N,).
         whole: Make one group.
 
     Returns:
-        Indices of rows; all of them in one group where padding is little, or the contexts are few for the device.
+        Indices of rows, those of the longest contexts first, in groups as small as keeps the device busy; a
+        single group is in the rows' own order.
     """
-    rows, columns = context_attention_mask.shape
-    everything = torch.arange(rows, device=context_attention_mask.device)
+    rows = len(lengths)
+    everything = torch.arange(rows, device=lengths.device)
     if whole:
         return [everything]
-    least = LEAST_TOKENS.get(context_attention_mask.device.type, LEAST_TOKENS_ELSEWHERE)
-    positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
-    ends = (context_attention_mask.ne(0) * positions).amax(1)  # (N,): where each context ends
-    order = ends.argsort(descending=True)
+    least = LEAST_TOKENS.get(lengths.device.type, LEAST_TOKENS_ELSEWHERE)
+    order = lengths.argsort(descending=True, stable=True)
     groups, begin, tokens = [], 0, 0
-    lengths = ends[order].tolist()
-    for row in range(rows):
-        tokens += lengths[begin]
-        # A group is full when it keeps the device busy, and the next context is shorter than its first.
-        if tokens >= least and row + 1 < rows and lengths[row + 1] < lengths[begin]:
-            groups.append(order[begin : row + 1])
-            begin, tokens = row + 1, 0
+    for row, length in enumerate(lengths[order].tolist(), start=1):
+        tokens += length
+        if tokens >= least and row < rows:
+            groups.append(order[begin:row])
+            begin, tokens = row, 0
     groups.append(order[begin:])
     return groups if len(groups) > 1 else [everything]
+
+
+def context_ends(context_attention_mask: Tensor) -> Tensor:
+    """For each context, one more than the last column in which it has a token, (N,)."""
+    columns = context_attention_mask.shape[1]
+    positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
+    return (context_attention_mask.ne(0) * positions).amax(1)
 
 
 def longest_context(context_attention_mask: Tensor) -> int:

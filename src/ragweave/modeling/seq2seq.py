@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ragweave.decoding.attention import share_context_keys
 from ragweave.decoding.cache import MixtureCache
 from ragweave.linear import fast_linear
-from ragweave.modeling.contexts import EncodedContexts, length_groups, trim_right
+from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
 from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 
 
@@ -42,7 +42,7 @@ class Seq2SeqAdapter:
         embeddings = self.generator.get_input_embeddings().weight
         trained = torch.is_grad_enabled() and embeddings.requires_grad
         shown = options.output_attentions or options.output_hidden_states
-        groups = length_groups(context_attention_mask, whole=trained or shown)
+        groups = length_groups(context_ends(context_attention_mask), whole=trained or shown)
         encoder, columns = self.generator.get_encoder(), context_input_ids.shape[1]
         outputs = []
         with fast_linear(self.generator):
