@@ -31,6 +31,10 @@ class SourceError(RagweaveError):
     """A document source is missing, empty or unreadable."""
 
 
+class SourceWarning(UserWarning):
+    """A document source was skipped, and nothing else was to be done."""
+
+
 class KnowledgeBaseError(RagweaveError):
     """A folder is not a knowledge base, is damaged, or cannot be written."""
 

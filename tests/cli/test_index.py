@@ -93,7 +93,7 @@ def test_info_of_what_is_not_a_knowledge_base(tmp_path):
 
 
 def test_full_disk(notes, tmp_path, tiny_encoder_path, monkeypatch):
-    def full(*arguments):
+    def full(*arguments, **options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("ragweave.knowledge.store.write_vectors", full)
@@ -102,7 +102,7 @@ def test_full_disk(notes, tmp_path, tiny_encoder_path, monkeypatch):
 
 
 def test_interrupt(notes, tmp_path, tiny_encoder_path, monkeypatch):
-    def interrupt(*arguments):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ragweave.knowledge.store.write_vectors", interrupt)
@@ -112,7 +112,7 @@ def test_interrupt(notes, tmp_path, tiny_encoder_path, monkeypatch):
 
 
 def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, tiny_encoder_path, monkeypatch):
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr("ragweave.knowledge.store.write_vectors", broken)

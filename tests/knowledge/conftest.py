@@ -9,7 +9,9 @@ from ragweave.knowledge.base import KnowledgeBase
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of documents: one long enough for several passages, one short, one empty."""
     folder = tmp_path_factory.mktemp("sources")
-    (folder / "peru.md").write_text("# Peru\n\n" + "Lima is the capital of peru. The river is in peru. " * 6)
+    (folder / "peru.md").write_text(
+        "# Peru\n\n" + "".join(f"Lima is the capital of peru. The river {n} is in peru. " for n in range(6))
+    )
     (folder / "ulm.txt").write_text("Ulm lies on the Danube.")
     (folder / "empty.txt").write_text("\n")
     return folder

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from ragweave.errors import KnowledgeBaseError, SourceError
-from ragweave.knowledge import builder, layout, store
+from ragweave.knowledge import builder, layout, store, writing
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.manifest import FileRecord, Manifest
+from ragweave.knowledge.vector_index import write_index
 
 # Every step that writes, by where it is looked up.
 STEPS = [
     (store, "write_passages"),
     (store, "write_vectors"),
-    (store, "write_index"),
+    (store, "write_array"),
+    (builder, "write_index"),
     (store, "write_text"),
-    (builder, "sync_folder"),
+    (writing, "sync_folder"),
     (FileRecord, "of"),
     (Manifest, "to_json"),
     (layout.Layout, "write_current"),
@@ -64,10 +66,10 @@ def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
     output = tmp_path / "kb"
     KnowledgeBase.build([sources], output, encoder=tiny_encoder)
     before = snapshot(tmp_path)
-    sync = builder.sync_folder
+    sync = writing.sync_folder
     fail = refuse(RuntimeError("power cut"))
     monkeypatch.setattr(
-        builder, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path)
+        writing, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path)
     )
     with pytest.raises(RuntimeError, match="power cut"):
         KnowledgeBase.build([sources], output, encoder=tiny_encoder, overwrite=True)
@@ -103,7 +105,7 @@ def test_source_that_fails_half_way(tmp_path, tiny_encoder):
     (tmp_path / "a.txt").write_text("good")
     (tmp_path / "b.txt").write_bytes(b"\xff")
     with pytest.raises(SourceError, match=r"b\.txt"):
-        KnowledgeBase.build([tmp_path], tmp_path / "kb", encoder=tiny_encoder)
+        KnowledgeBase.build([tmp_path], tmp_path / "kb", encoder=tiny_encoder, strict=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
@@ -129,8 +131,10 @@ class FullDisk:
         return self.file.write(data)
 
 
-@pytest.mark.parametrize("name", ["passages.arrow", "vectors.npy", "index.faiss", "manifest.json"])
-@pytest.mark.parametrize("room", [0, 150])
+@pytest.mark.parametrize(
+    "name", ["passages.arrow", "vectors.npy", "hashes.npy", "index.faiss", "deleted.npy", "manifest.json"]
+)
+@pytest.mark.parametrize("room", [0, 100])
 def test_full_disk(tmp_path, sources, tiny_encoder, monkeypatch, name, room):
     opened = Path.open
 
@@ -140,7 +144,7 @@ def test_full_disk(tmp_path, sources, tiny_encoder, monkeypatch, name, room):
 
     monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(KnowledgeBaseError, match=r"No space left on device.*free some space"):
-        KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder)
+        KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, index="hnsw")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,11 +155,11 @@ def test_an_index_that_does_not_fit_is_noticed_however_small(monkeypatch):
     opened = Path.open
     monkeypatch.setattr(Path, "open", lambda self, mode: opened(self, "wb"))
     with pytest.raises(OSError, match="No space"):
-        store.write_index(Path("/dev/full"), np.ones((1, 4), dtype=np.float32))
+        write_index(Path("/dev/full"), np.ones((1, 4), dtype=np.float32), "HNSW8", {})
 
 
 def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
-    (tmp_path / "long.txt").write_text("Lima is the capital of peru. " * 300_000)
+    (tmp_path / "long.txt").write_text("".join(f"Lima {n} is the capital of peru. " for n in range(300_000)))
     command = [sys.executable, "-m", "ragweave", "index", str(tmp_path / "long.txt")]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "kb"), "--model", str(tiny_encoder_path), "--words", "10"],
@@ -164,7 +168,7 @@ def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
     )
 
     def building():
-        return any(path.is_file() for path in tmp_path.glob(".kb.building-*/versions/*/*"))
+        return any(path.is_file() for path in tmp_path.glob(".kb.building/.work/segment/*"))
 
     pause = threading.Event()
     for _ in range(1200):

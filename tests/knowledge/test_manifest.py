@@ -21,15 +21,15 @@ def test_round_trip(base, content, tmp_path):
     assert read(tmp_path, content) == base.manifest
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 1}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 2}', "[" * 100_000])
 def test_damaged_json(tmp_path, text):
     with pytest.raises(KnowledgeBaseError, match="is damaged"):
         read(tmp_path, text)
 
 
 def test_format_of_another_ragweave(tmp_path, content):
-    with pytest.raises(KnowledgeBaseError, match="has format 2, this ragweave reads format 1"):
-        read(tmp_path, content | {"format_version": 2})
+    with pytest.raises(KnowledgeBaseError, match="has format 3, this ragweave reads format 2"):
+        read(tmp_path, content | {"format_version": 3})
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,16 @@ def test_format_of_another_ragweave(tmp_path, content):
         (["dimension"], "16"),
         (["dimension"], True),
         (["dimension"], -1),
-        (["counts", "passages"], 1.5),
+        (["segments", 0, "passages"], 1.5),
         (["encoder"], None),
         (["encoder", "normalize"], 1),
         (["encoder", "fingerprint"], None),
         (["files"], []),
-        (["files", "vectors.npy", "bytes"], "7"),
+        (["segments", 0, "files", "vectors.npy", "bytes"], "7"),
+        (["files", "sources.json", "bytes"], "7"),
+        (["change", "added"], None),
+        (["change", "skipped"], [5]),
+        (["segments"], None),
         (["format_version"], "1"),
     ],
 )
@@ -52,12 +56,27 @@ def test_values_of_the_wrong_kind(tmp_path, content, keys, value):
     for key in keys[:-1]:
         place = place[key]
     place[keys[-1]] = value
-    with pytest.raises(KnowledgeBaseError, match="is damaged"):
+    with pytest.raises(KnowledgeBaseError, match=r"is damaged \((?!.*checksum)"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("keys", [["dimension"], ["segments", 0, "rows"], ["files", "deleted.npy", "bytes"]])
+def test_a_value_that_was_changed(tmp_path, content, keys):
+    place = content
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] += 1
+    with pytest.raises(KnowledgeBaseError, match="checksum"):
         read(tmp_path, content)
 
 
 @pytest.mark.parametrize("name", ["../vectors.npy", "/etc/passwd", "a\\b", "..", "", "C:x"])
 def test_names_that_lead_out_of_the_folder(tmp_path, content, name):
-    content["files"][name] = content["files"]["vectors.npy"]
+    for files in (content["files"], content["segments"][0]["files"]):
+        files[name] = content["files"]["deleted.npy"]
+        with pytest.raises(KnowledgeBaseError, match="plain file name"):
+            read(tmp_path, content)
+        del files[name]
+    content["segments"][0]["name"] = name
     with pytest.raises(KnowledgeBaseError, match="plain file name"):
         read(tmp_path, content)

@@ -36,6 +36,11 @@ class _Command:
 
 COMMANDS = {
     "index": _Command("ragweave.cli.index", "index"),
+    "add": _Command("ragweave.cli.add", "add"),
+    "delete": _Command("ragweave.cli.delete", "delete"),
+    "compact": _Command("ragweave.cli.compact", "compact"),
+    "versions": _Command("ragweave.cli.versions", "versions"),
+    "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),
     "info": _Command("ragweave.cli.info", "info"),
     "bench": _Command("ragweave.cli.bench", "bench"),

@@ -20,9 +20,10 @@ def failures_as_sentences() -> Iterator[None]:
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         # Knowledge bases appear whole or not at all, so this holds wherever the interrupt came.
-        _fail("Interrupted; nothing half-written was left behind.")
+        notes = getattr(interrupt, "__notes__", ["nothing half-written was left behind."])
+        _fail(" ".join(["Interrupted;", *notes]))
     except Exception as error:
         # Usage errors and exits belong to the command line itself: they know their exit code.
         if (
@@ -31,7 +32,7 @@ def failures_as_sentences() -> Iterator[None]:
             or isinstance(error, BrokenPipeError)
         ):
             raise
-        _fail(f"error: {_sentence(error)}")
+        _fail(" ".join([f"error: {_sentence(error)}", *getattr(error, "__notes__", [])]))
 
 
 def _sentence(error: Exception) -> str:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from ragweave.encoding import TextEncoder
 
 HELP = """Build a knowledge base from documents.
 
@@ -24,6 +19,10 @@ Examples:
   ragweave index people.csv history.jsonl --output kb --overwrite
 
   ragweave index notes/ --output kb --model sentence-transformers/multi-qa-MiniLM-L6-cos-v1 --words 60
+
+  ragweave index dump.jsonl --output kb --index hnsw --set efSearch=64
+
+  ragweave index dump.jsonl --output kb --resume
 """
 
 
@@ -34,6 +33,28 @@ def index(
         str, typer.Option(help="Encoder: 'embedded', a name on the hub, or a folder.")
     ] = "embedded",
     words: Annotated[int, typer.Option(min=1, help="About how many words a passage has.")] = 100,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--index",
+            metavar="KIND",
+            help="How passages are searched: flat, hnsw, ivfpq, sq8, words of FAISS' index factory, or auto: flat up "
+            "to 100,000 passages, hnsw above.",
+        ),
+    ] = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=NUMBER", help="Setting of the index, such as nprobe=16 or efSearch=64."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a source that cannot be read, rather than skip it.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with an interrupted build of the same sources and settings."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the content of a knowledge base that is there.")
     ] = False,
@@ -45,41 +66,42 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was built as one JSON object.")] = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.console import quiet_libraries, stage_bars, stdout
+    from ragweave.cli.changes import load_encoder, show_change
+    from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.builder import check_output
-    from ragweave.knowledge.readers import READERS
-    from ragweave.knowledge.readers.files import find_files
+    from ragweave.knowledge.layout import Layout
+    from ragweave.knowledge.readers import find_sources
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
-    check_output(output, overwrite=overwrite)
-    find_files(sources, frozenset(READERS))
+    check_output(Layout(output), overwrite=overwrite)
+    find_sources(sources)
+    parameters = _parameters(settings or [])
     quiet_libraries()
     with stage_bars() as progress:
-        encoder = _load_encoder(model, dtype, device)
+        encoder = load_encoder(model, dtype, device)
         base = KnowledgeBase.build(
-            sources, output, encoder=encoder, words=words, overwrite=overwrite, progress=progress
+            sources,
+            output,
+            encoder=encoder,
+            words=words,
+            index=kind,
+            parameters=parameters,
+            overwrite=overwrite,
+            strict=strict,
+            resume=resume,
+            progress=progress,
         )
-    if as_json:
-        sys.stdout.write(json.dumps(base.info(), ensure_ascii=False) + "\n")
-        return
-    manifest = base.manifest
-    stdout().print(
-        f"{output}: {manifest.passages} passages from {manifest.documents} documents, version "
-        f"{base.version}, embedded by {manifest.encoder.name}.",
-        markup=False,
-        soft_wrap=True,
-    )
+    show_change(base, as_json=as_json)
 
 
-def _load_encoder(
-    model: str, dtype: Literal["auto", "float32", "bfloat16"], device: str | None
-) -> TextEncoder:
-    from ragweave.encoding import TextEncoder
+def _parameters(settings: list[str]) -> dict[str, int]:
+    from ragweave.errors import ConfigurationError
 
-    if model != "embedded":
-        return TextEncoder.from_pretrained(model, dtype=dtype, device=device)
-    from ragweave.embedded import ENCODER, encoder_path
-
-    # The name on the hub means the same model on every machine; its folder is of this one alone.
-    return TextEncoder.from_pretrained(encoder_path(), dtype=dtype, device=device, name=ENCODER)
+    parameters = {}
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if not value.isdecimal():
+            raise ConfigurationError(f"--set {setting} is no setting: write NAME=NUMBER, such as nprobe=16.")
+        parameters[name] = int(value)
+    return parameters

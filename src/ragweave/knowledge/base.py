@@ -6,7 +6,6 @@ Notation used for tensor shapes: B questions, K passages per question, N passage
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,11 @@ from ragweave.errors import (
     KnowledgeBaseError,
     ShapeError,
 )
-from ragweave.knowledge.layout import Layout, VersionLayout
-from ragweave.knowledge.manifest import FileRecord, Manifest
+from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.passages import Passage
 from ragweave.knowledge.progress import NoProgress, Progress
+from ragweave.knowledge.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.index import KnowledgeBaseIndex
-    from ragweave.knowledge.store import PassageTable
 
 
 class KnowledgeBase:
     """One version of a knowledge base, open for reading; make it with `build` or `open`.
 
     Passages and vectors are memory-mapped, so opening a large one is quick and several processes share its
-    memory. A version never changes: who has it open keeps it, whatever is built after.
+    memory. A version never changes: who has it open keeps it, whatever is built, added or deleted after. The methods
+    that change a knowledge base return its new version.
 
     Args:
         path: The folder of the knowledge base.
@@ -47,17 +47,22 @@ class KnowledgeBase:
         version: The version's name.
         manifest: What the version holds, and how it was made.
 
+    Raises:
+        KnowledgeBaseError: A file of the version is missing or damaged.
+
     Example:
         >>> base = KnowledgeBase.build([Path("notes")], Path("kb"), encoder=encoder)
         >>> scores, rows = base.search(encoder.encode(["Where is Lima?"]), 5)
         >>> base.passages(rows[0])[0].title
         'Peru'
+        >>> base = base.add([Path("more-notes")], encoder=encoder)
     """
 
     def __init__(self, *, path: Path, version: str, manifest: Manifest) -> None:
         self.path = path
         self.version = version
         self.manifest = manifest
+        self._snapshot = Snapshot(Layout(path), version, manifest)
 
     @classmethod
     def build(
@@ -67,51 +72,68 @@ class KnowledgeBase:
         *,
         encoder: TextEncoder,
         words: int = 100,
+        index: str = "auto",
+        parameters: dict[str, int] | None = None,
         overwrite: bool = False,
+        strict: bool = False,
+        resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
         """Build a knowledge base from files and folders.
 
-        Nothing is at ``output``, or what was there before, until all of it is written.
+        Nothing is at ``output``, or what was there before, until all of it is written. A passage whose title and text
+        are those of one before is left out.
 
         Args:
             sources: Files and folders of documents; `read_documents` says which kinds there are.
             output: The folder to make.
             encoder: What embeds the passages, and will embed the questions.
             words: About how many words a passage has.
-            overwrite: Give a knowledge base that is at ``output`` a new version. Its older ones are kept for
-                those who read them.
+            index: How passages are searched: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, words of FAISS' index
+                factory, or ``"auto"``, which compares all vectors up to 100,000 and is ``"hnsw"`` above.
+            parameters: Settings of the search, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
+            overwrite: Give a knowledge base that is at ``output`` a new version. Its older ones are kept.
+            strict: Fail at a source that cannot be read; it is skipped otherwise, and ``manifest.change`` says so.
+            resume: Go on with a build of the same sources and settings that was interrupted.
             progress: Hears how far it is.
 
         Returns:
             The knowledge base, open.
 
         Raises:
-            KnowledgeBaseError: The place is taken, or cannot be written.
-            SourceError: A source is missing, empty or unreadable.
+            KnowledgeBaseError: The place is taken, in use, or cannot be written.
+            SourceError: A source is missing, or none can be read.
+            ConfigurationError: FAISS has no such index.
         """
-        from ragweave.knowledge.builder import build, check_output
-        from ragweave.knowledge.readers import read_documents
+        from ragweave.knowledge.builder import Settings
+        from ragweave.knowledge.changes import build
+        from ragweave.knowledge.readers import find_sources
+        from ragweave.knowledge.vector_index import check_kind
 
+        parameters = parameters or {}
+        check_kind(index, parameters, encoder.dimension)
         output = Path(output)
-        check_output(output, overwrite=overwrite)
         build(
-            read_documents([Path(source) for source in sources]),
+            find_sources([Path(source) for source in sources]),
             output,
             encoder=encoder,
-            words=words,
+            settings=Settings(words=words, kind=index, parameters=parameters, strict=strict),
             overwrite=overwrite,
+            resume=resume,
             progress=progress or NoProgress(),
         )
         return cls.open(output, encoder=encoder)
 
     @classmethod
-    def open(cls, path: Path | str, *, encoder: TextEncoder | None = None) -> KnowledgeBase:
-        """Open the version that is in force.
+    def open(
+        cls, path: Path | str, *, encoder: TextEncoder | None = None, version: str | None = None
+    ) -> KnowledgeBase:
+        """Open the version that is in force, or another.
 
         Args:
             path: The folder of the knowledge base.
             encoder: The encoder of the questions, to be compared with the one that embedded the passages.
+            version: The version's name; that in force where left out.
 
         Returns:
             The knowledge base.
@@ -121,26 +143,153 @@ class KnowledgeBase:
             EncoderMismatchError: The passages were embedded by another encoder.
         """
         layout = Layout(Path(path))
-        version = layout.read_current()
-        base = cls(
-            path=layout.root, version=version, manifest=Manifest.read(layout.version(version).manifest)
-        )
-        base._check_sizes()
+        pointer = layout.read_current()
+        if version is not None and version not in layout.version_names():
+            raise KnowledgeBaseError(
+                f"There is no version '{version}' in {path}: 'ragweave versions {path}' lists them."
+            )
+        name = version or pointer.version
+        manifest = Manifest.read(layout.version(name).manifest)
+        if version is None and not manifest.checksum.startswith(pointer.checksum):
+            raise KnowledgeBaseError(
+                f"The pointer {layout.current} is damaged: it does not belong to version {name}. Put a version in "
+                f"force with 'ragweave rollback {path} VERSION'."
+            )
+        base = cls(path=layout.root, version=name, manifest=manifest)
         if encoder is not None:
             base.check_encoder(encoder)
         return base
 
+    def latest(self) -> KnowledgeBase:
+        """The version that is in force by now: this one, or another that is opened.
+
+        Raises:
+            KnowledgeBaseError: It is damaged.
+        """
+        return (
+            self if Layout(self.path).read_current().version == self.version else type(self).open(self.path)
+        )
+
+    def add(
+        self,
+        sources: Sequence[Path | str],
+        *,
+        encoder: TextEncoder,
+        strict: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> KnowledgeBase:
+        """Add sources: what was read from them before is replaced where they have changed, and kept where not.
+
+        What was deleted from an unchanged source stays deleted.
+
+        Args:
+            sources: Files and folders of documents.
+            encoder: The encoder that embedded the passages.
+            strict: Fail at a source that cannot be read; it is skipped otherwise, and keeps its old passages.
+            resume: Go on with an addition of the same sources that was interrupted.
+            progress: Hears how far it is.
+
+        Returns:
+            The new version; the one in force where nothing has changed.
+
+        Raises:
+            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+            EncoderMismatchError: The passages were embedded by another encoder.
+            SourceError: A source is missing, or none can be read, or a document's id is taken.
+        """
+        from ragweave.knowledge.changes import add, changing
+        from ragweave.knowledge.readers import find_sources
+
+        self.check_encoder(encoder)
+        files = find_sources([Path(source) for source in sources])
+        with changing(self.path, resume=resume, resumable=True):
+            add(
+                type(self).open(self.path, encoder=encoder)._snapshot,
+                files,
+                encoder=encoder,
+                strict=strict,
+                resume=resume,
+                progress=progress or NoProgress(),
+            )
+        return self.latest()
+
+    def delete(self, *, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> KnowledgeBase:
+        """Delete passages.
+
+        Args:
+            ids: Ids of passages, or of documents.
+            sources: Paths of what was read, of folders above it, or glob patterns.
+
+        Returns:
+            The new version.
+
+        Raises:
+            KnowledgeBaseError: There is nothing of this name, or the knowledge base cannot be changed.
+            ConfigurationError: Nothing was named.
+        """
+        from ragweave.knowledge.changes import changing, delete
+
+        if not ids and not sources:
+            raise ConfigurationError("Nothing to delete was named: give ids or sources.")
+        with changing(self.path):
+            delete(type(self).open(self.path)._snapshot, ids=ids, sources=sources)
+        return self.latest()
+
+    def compact(self, *, keep: int = 1, progress: Progress | None = None) -> KnowledgeBase:
+        """Write what is there as one segment, with one index, and delete old versions.
+
+        Who has an old version open keeps it.
+
+        Args:
+            keep: How many versions beside the new one are kept, the newest.
+            progress: Hears how far it is.
+
+        Returns:
+            The new version; the one in force where it is one segment already.
+
+        Raises:
+            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+        """
+        from ragweave.knowledge.changes import changing, compact
+
+        if keep < 0:
+            raise ConfigurationError(f"keep is {keep}: give 0 or more.")
+        with changing(self.path):
+            compact(type(self).open(self.path)._snapshot, keep=keep, progress=progress or NoProgress())
+        return self.latest()
+
+    def swap(self, version: str) -> KnowledgeBase:
+        """Put another version in force, an older one or a newer.
+
+        Args:
+            version: Its name.
+
+        Returns:
+            That version.
+
+        Raises:
+            KnowledgeBaseError: There is no such version, or it is damaged.
+        """
+        return swap(self.path, version)
+
+    def versions(self) -> list[Manifest]:
+        """What all versions hold that are there, the oldest first, by `version_names`."""
+        layout = Layout(self.path)
+        return [Manifest.read(layout.version(name).manifest) for name in layout.version_names()]
+
+    def version_names(self) -> list[str]:
+        """The names of all versions that are there, the oldest first."""
+        return Layout(self.path).version_names()
+
     def __len__(self) -> int:
         return self.manifest.passages
 
-    @cached_property
-    def vectors(self) -> NDArray[np.float32]:
-        """The passages' vectors, memory-mapped, shape (N, D)."""
-        from ragweave.knowledge.store import read_vectors
+    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of M passages, (M, D)."""
+        import numpy as np
 
-        vectors = read_vectors(self._files.vectors)
-        self._check_shape(self._files.vectors, vectors.shape)
-        return vectors
+        return self._snapshot.vectors(np.asarray(rows, dtype=np.int64))
 
     def passage(self, row: int) -> Passage:
         """Look one passage up.
@@ -148,7 +297,7 @@ class KnowledgeBase:
         Raises:
             IndexError: There is no such row.
         """
-        return self._table[int(row)]
+        return self._snapshot.passage(int(row))
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
         """Look several passages up.
@@ -160,7 +309,7 @@ class KnowledgeBase:
 
     def row_of(self, passage_or_document_id: str) -> list[int]:
         """Find the row of a passage, or the rows of all passages of a document; empty if there is none."""
-        return self._table.rows_of(passage_or_document_id)
+        return self._snapshot.row_of(passage_or_document_id)
 
     def search(self, vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the passages with the largest inner products.
@@ -190,14 +339,7 @@ class KnowledgeBase:
                 f"vectors has shape {vectors.shape}, but the passages' vectors have dimension {dimension}: "
                 f"use the encoder that embedded them, {self.manifest.encoder.name}."
             )
-        # FAISS would reserve room for n hits per question, though there cannot be more than N.
-        k = min(n, len(self))
-        found, hits = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
-        scores = np.full((len(vectors), n), -np.inf, dtype=np.float32)  # (B, K)
-        rows = np.full((len(vectors), n), -1, dtype=np.int64)  # (B, K)
-        rows[:, :k] = hits
-        scores[:, :k] = np.where(hits < 0, -np.inf, found)
-        return scores, rows
+        return self._snapshot.search(np.ascontiguousarray(vectors, dtype=np.float32), n)
 
     def as_index(self) -> KnowledgeBaseIndex:
         """This knowledge base as an index for `RagRetriever`."""
@@ -222,8 +364,15 @@ class KnowledgeBase:
             "max_length": manifest.encoder.max_length,
             "dimension": manifest.dimension,
             "index": manifest.index.kind,
+            "parameters": manifest.index.parameters,
+            "segments": len(manifest.segments),
+            "recall": min((segment.recall for segment in manifest.segments), default=1.0),
             "metric": manifest.index.metric,
-            "bytes": sum(record.bytes for record in manifest.files.values()),
+            "bytes": sum(
+                record.bytes
+                for files in (manifest.files, *(segment.files for segment in manifest.segments))
+                for record in files.values()
+            ),
         }
 
     def check_encoder(self, encoder: TextEncoder) -> None:
@@ -247,50 +396,22 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: A file has changed.
         """
-        for path in self._files.data:
-            if FileRecord.of(path) != self.manifest.files[path.name]:
-                raise KnowledgeBaseError(
-                    f"The file {path} has changed since it was written: restore it from a copy, or build the "
-                    "knowledge base again with --overwrite."
-                )
+        self._snapshot.verify()
 
-    @property
-    def _files(self) -> VersionLayout:
-        return Layout(self.path).version(self.version)
 
-    @cached_property
-    def _table(self) -> PassageTable:
-        from ragweave.knowledge.store import PassageTable
+def swap(path: Path | str, version: str) -> KnowledgeBase:
+    """Put a version of a knowledge base in force, also of one whose pointer is damaged.
 
-        table = PassageTable(self._files.passages)
-        self._check_shape(self._files.passages, (len(table), self.manifest.dimension))
-        return table
+    Raises:
+        KnowledgeBaseError: There is no such version, or it is damaged, or another process is changing the knowledge
+            base.
+    """
+    from ragweave.knowledge.changes import changing
+    from ragweave.knowledge.changes import swap as put_in_force
 
-    @cached_property
-    def _index(self) -> Any:
-        from ragweave.knowledge.store import read_index
-
-        index = read_index(self._files.index)
-        self._check_shape(self._files.index, (index.ntotal, index.d))
-        return index
-
-    def _check_sizes(self) -> None:
-        """Find a file that is missing or cut off at once, and not in the middle of a search."""
-        for path in self._files.data:
-            record = self.manifest.files.get(path.name)
-            size = path.stat().st_size if path.is_file() else None
-            if record is None or size != record.bytes:
-                state = "is missing" if size is None else f"has {size} bytes"
-                wanted = "is not in its manifest" if record is None else f"should have {record.bytes} bytes"
-                raise KnowledgeBaseError(
-                    f"The knowledge base at {self.path} is damaged: {path} {state} and {wanted}. Restore it "
-                    "from a copy, or build it again with --overwrite."
-                )
-
-    def _check_shape(self, path: Path, shape: tuple[int, ...]) -> None:
-        expected = (self.manifest.passages, self.manifest.dimension)
-        if shape != expected:
-            raise KnowledgeBaseError(
-                f"The file {path} holds data of shape {shape}, its manifest says {expected}: build the "
-                "knowledge base again with --overwrite."
-            )
+    layout = Layout(Path(path))
+    if not layout.is_knowledge_base():
+        layout.read_current()  # says what is wrong
+    with changing(layout.root):
+        put_in_force(layout, version)
+    return KnowledgeBase.open(path)

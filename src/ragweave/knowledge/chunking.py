@@ -56,16 +56,39 @@ def chunk(document: Document, *, words: int = 100) -> list[Passage]:
     """
     if words < 1:
         raise ConfigurationError(f"A passage of {words} words is not possible: give at least 1.")
-    return [
-        Passage(
-            id=f"{document.id}#{number}",
-            document_id=document.id,
-            title=document.title,
-            text=text,
-            source=document.source,
+    texts = list(_pack(list(_pieces(document.text, words)), words))
+    pages = "\f" in document.text
+    passages, line, page, seen = [], document.line, 1, 0
+    for number, (text, (start, end)) in enumerate(zip(texts, _spans(document.text, texts), strict=True)):
+        line += document.text.count("\n", seen, start) if line else 0
+        page += document.text.count("\f", seen, start)
+        seen = start
+        passages.append(
+            Passage(
+                id=f"{document.id}#{number}",
+                document_id=document.id,
+                title=document.title,
+                text=text,
+                source=document.source,
+                start=start,
+                end=end,
+                line=line,
+                page=page if pages else 0,
+            )
         )
-        for number, text in enumerate(_pack(list(_pieces(document.text, words)), words))
-    ]
+    return passages
+
+
+def _spans(whole: str, texts: list[str]) -> Iterator[tuple[int, int]]:
+    """Where texts begin and end in the one that they were cut from, which differs from them in white space alone."""
+    place = 0
+    for text in texts:
+        start = -1
+        for word in text.split():
+            place = whole.index(word, place)
+            start = place if start < 0 else start
+            place += len(word)
+        yield start, place
 
 
 def _pieces(text: str, words: int) -> Iterator[_Piece]:

@@ -56,7 +56,7 @@ class KnowledgeBaseIndex:
 
         _, rows = self.base.search(question_hidden_states, n_docs)
         vectors = np.zeros((*rows.shape, self.base.manifest.dimension), dtype=np.float32)  # (B, K, D)
-        vectors[rows >= 0] = self.base.vectors[rows[rows >= 0]]
+        vectors[rows >= 0] = self.base.vectors_of(rows[rows >= 0])
         return rows, vectors
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -10,11 +10,49 @@ from pathlib import Path
 from ragweave.errors import KnowledgeBaseError
 
 _VERSION = re.compile(r"\d{6,}")
+_POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLayout:
+    """Every path of one segment: passages that were written together, and are never changed.
+
+    Attributes:
+        folder: The segment's folder.
+    """
+
+    folder: Path
+
+    @property
+    def passages(self) -> Path:
+        """The passages, an Arrow IPC file."""
+        return self.folder / "passages.arrow"
+
+    @property
+    def vectors(self) -> Path:
+        """Their vectors, a numpy array of shape (N, D)."""
+        return self.folder / "vectors.npy"
+
+    @property
+    def hashes(self) -> Path:
+        """Their hashes, by which duplicates are found: a numpy array of shape (N,)."""
+        return self.folder / "hashes.npy"
+
+    @property
+    def index(self) -> Path:
+        """The FAISS index over the vectors, where they are not simply compared one by one."""
+        return self.folder / "index.faiss"
+
+    @property
+    def data(self) -> tuple[Path, ...]:
+        """All files that are there."""
+        index = (self.index,) if self.index.exists() else ()
+        return (self.passages, self.vectors, self.hashes, *index)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionLayout:
-    """Every path of one version, which is never changed once it is complete.
+    """Every path of one version: which segments it is made of, and what of them it has deleted.
 
     Attributes:
         folder: The version's folder.
@@ -28,24 +66,32 @@ class VersionLayout:
         return self.folder / "manifest.json"
 
     @property
-    def passages(self) -> Path:
-        """The passages, an Arrow IPC file."""
-        return self.folder / "passages.arrow"
+    def deleted(self) -> Path:
+        """Rows that are no longer there, rising: a numpy array."""
+        return self.folder / "deleted.npy"
 
     @property
-    def vectors(self) -> Path:
-        """Their vectors, a numpy array of shape (N, D)."""
-        return self.folder / "vectors.npy"
-
-    @property
-    def index(self) -> Path:
-        """The FAISS index over the vectors."""
-        return self.folder / "index.faiss"
+    def sources(self) -> Path:
+        """What was read, with the hash of its content."""
+        return self.folder / "sources.json"
 
     @property
     def data(self) -> tuple[Path, ...]:
         """All files but the manifest, which lists them."""
-        return (self.passages, self.vectors, self.index)
+        return (self.deleted, self.sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What is in force.
+
+    Attributes:
+        version: The version's name.
+        checksum: Beginning of its manifest's checksum, so that a damaged pointer cannot pass for another version's.
+    """
+
+    version: str
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +114,44 @@ class Layout:
         """The folder of all versions."""
         return self.root / "versions"
 
+    @property
+    def segments(self) -> Path:
+        """The folder of all segments, which versions share."""
+        return self.root / "segments"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a writer locks."""
+        return self.root / ".writer.lock"
+
+    @property
+    def writer(self) -> Path:
+        """Who the writer is."""
+        return self.root / ".writer"
+
+    @property
+    def work(self) -> Path:
+        """The folder in which a change is prepared."""
+        return self.root / ".work"
+
     def version(self, name: str) -> VersionLayout:
         """The paths of one version."""
         return VersionLayout(self.versions / name)
+
+    def segment(self, name: str) -> SegmentLayout:
+        """The paths of one segment."""
+        return SegmentLayout(self.segments / name)
+
+    def version_names(self) -> list[str]:
+        """The names of all versions that are there, the oldest first."""
+        names = (path.name for path in self.versions.glob("*") if (path / "manifest.json").is_file())
+        return sorted((name for name in names if _VERSION.fullmatch(name)), key=int)
 
     def is_knowledge_base(self) -> bool:
         """Whether there is a knowledge base here, whole or not."""
         return self.current.is_file() and self.versions.is_dir()
 
-    def read_current(self) -> str:
+    def read_current(self) -> Pointer:
         """Read which version is in force.
 
         Raises:
@@ -91,30 +166,27 @@ class Layout:
             raise KnowledgeBaseError(
                 f"{self.root} is not a knowledge base: give a folder that 'ragweave index' has made."
             )
-        name = self.current.read_bytes().decode("ascii", errors="replace").strip()
+        found = _POINTER.fullmatch(self.current.read_bytes().decode("ascii", errors="replace").strip())
         # The name becomes a part of a path: anything but digits could lead out of the folder.
-        if not _VERSION.fullmatch(name):
+        if found is None:
             raise KnowledgeBaseError(
-                f"The pointer {self.current} is damaged: write the name of a folder in {self.versions} into "
-                "it, or build the knowledge base again with --overwrite."
+                f"The pointer {self.current} is damaged: put a version in force with 'ragweave rollback {self.root} "
+                "VERSION', or build the knowledge base again with --overwrite."
             )
-        return name
+        return Pointer(**found.groupdict())
 
     def next_version(self) -> str:
         """The name for a new version, above all that exist, whether they were ever in force or not."""
-        taken = [int(path.name) for path in self.versions.glob("*") if _VERSION.fullmatch(path.name)]
+        everything = [*self.versions.glob("*"), *self.segments.glob("*")]
+        taken = [int(path.name) for path in everything if _VERSION.fullmatch(path.name)]
         return f"{max(taken, default=0) + 1:06d}"
 
-    def write_current(self, name: str) -> None:
-        """Point to a version, in one step: a reader sees the old pointer or the new one.
-
-        Args:
-            name: The version's name.
-        """
+    def write_current(self, pointer: Pointer) -> None:
+        """Point to a version, in one step: a reader sees the old pointer or the new one."""
         temporary = self.root / f".CURRENT.{os.getpid()}"
         try:
             with temporary.open("w", encoding="ascii") as file:
-                file.write(f"{name}\n")
+                file.write(f"{pointer.version} {pointer.checksum}\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.current)

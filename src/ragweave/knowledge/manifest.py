@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ragweave.errors import KnowledgeBaseError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised whenever an older ragweave could not read what a newer one writes."""
 
 _T = TypeVar("_T")
@@ -38,15 +38,17 @@ class EncoderRecord:
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """The index over the vectors.
+    """How the vectors are searched.
 
     Attributes:
-        kind: How it searches; ``"flat"`` compares with every vector.
+        kind: As it was asked for: ``"auto"``, ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"`` or FAISS' own words.
         metric: What it compares by.
+        parameters: Settings of the search, such as ``nprobe``.
     """
 
     kind: str
     metric: str
+    parameters: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,47 +71,115 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentRecord:
+    """One segment as a version sees it.
+
+    Attributes:
+        name: Its name.
+        rows: How many passages were written into it.
+        passages: How many of them are still there.
+        documents: How many documents those are of.
+        factory: FAISS' words for its index; ``"Flat"`` where every vector is compared.
+        recall: Share of the ten nearest passages that the index finds, measured when it was built.
+        files: Its files by their names.
+    """
+
+    name: str
+    rows: int
+    passages: int
+    documents: int
+    factory: str
+    recall: float
+    files: dict[str, FileRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """What was done to make a version.
+
+    Attributes:
+        kind: ``"build"``, ``"add"``, ``"delete"`` or ``"compact"``.
+        added: How many passages were added.
+        deleted: How many were deleted, those of sources that were replaced among them.
+        duplicates: How many were left out since their title and text were there already.
+        unchanged: How many sources were left alone since their content was there already.
+        skipped: Sentences that say which sources could not be read, and why.
+    """
+
+    kind: str
+    added: int = 0
+    deleted: int = 0
+    duplicates: int = 0
+    unchanged: int = 0
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a reader has to know about a version.
 
     Attributes:
         ragweave_version: What wrote it.
         created: When, in UTC, as ISO 8601.
+        change: What was done to make it.
         encoder: The encoder that embedded the passages.
         dimension: The size of a vector, D.
-        index: The index over the vectors.
+        index: How the vectors are searched.
         words: About how many words a passage has.
-        documents: How many documents have at least one passage.
-        passages: How many passages there are, N.
-        files: The files of the version by their names, which are plain names in its folder.
+        segments: What it is made of, in the order of its rows.
+        files: The version's own files by their names, which are plain names in its folder.
         format_version: The format of all this.
     """
 
     ragweave_version: str
     created: str
+    change: ChangeRecord
     encoder: EncoderRecord
     dimension: int
     index: IndexRecord
     words: int
-    documents: int
-    passages: int
+    segments: tuple[SegmentRecord, ...]
     files: dict[str, FileRecord]
     format_version: int = FORMAT_VERSION
 
+    @property
+    def passages(self) -> int:
+        """How many passages there are, N."""
+        return sum(segment.passages for segment in self.segments)
+
+    @property
+    def documents(self) -> int:
+        """How many documents have at least one passage."""
+        return sum(segment.documents for segment in self.segments)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, with those of passages that were deleted."""
+        return sum(segment.rows for segment in self.segments)
+
+    @property
+    def checksum(self) -> str:
+        """Hash of all of it."""
+        return hashlib.sha256(_canonical(self._content())).hexdigest()
+
     def to_json(self) -> str:
         """Write the manifest as JSON."""
-        content = {
+        content = {**self._content(), "checksum": self.checksum}
+        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+    def _content(self) -> dict[str, Any]:
+        return {
             "format_version": self.format_version,
             "ragweave_version": self.ragweave_version,
             "created": self.created,
+            "change": asdict(self.change),
             "encoder": asdict(self.encoder),
             "dimension": self.dimension,
             "index": asdict(self.index),
             "chunking": {"words": self.words},
-            "counts": {"documents": self.documents, "passages": self.passages},
+            "segments": [asdict(segment) for segment in self.segments],
             "files": {name: asdict(record) for name, record in self.files.items()},
         }
-        return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -140,22 +210,22 @@ class Manifest:
                 f"{FORMAT_VERSION}: install the version of ragweave that wrote it, or {again}"
             )
         try:
-            return cls._from_content(content)
+            manifest = cls._from_content(content)
+            if content["checksum"] != manifest.checksum:
+                raise ValueError("its checksum is another")
+            return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KnowledgeBaseError(f"The manifest {path} is damaged ({error!r}): {again}") from error
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> Manifest:
         encoder, index = content["encoder"], content["index"]
-        files = {
-            _file_name(name): FileRecord(bytes=_count(record["bytes"]), sha256=_typed(record["sha256"], str))
-            for name, record in content["files"].items()
-        }
         max_length = encoder["max_length"]
         return cls(
             format_version=_count(content["format_version"]),
             ragweave_version=_typed(content["ragweave_version"], str),
             created=_typed(content["created"], str),
+            change=_change(content["change"]),
             encoder=EncoderRecord(
                 name=_typed(encoder["name"], str),
                 fingerprint=_typed(encoder["fingerprint"], str),
@@ -164,12 +234,43 @@ class Manifest:
                 max_length=None if max_length is None else _count(max_length),
             ),
             dimension=_count(content["dimension"]),
-            index=IndexRecord(kind=_typed(index["kind"], str), metric=_typed(index["metric"], str)),
+            index=IndexRecord(
+                kind=_typed(index["kind"], str),
+                metric=_typed(index["metric"], str),
+                parameters={_typed(name, str): _count(value) for name, value in index["parameters"].items()},
+            ),
             words=_count(content["chunking"]["words"]),
-            documents=_count(content["counts"]["documents"]),
-            passages=_count(content["counts"]["passages"]),
-            files=files,
+            segments=tuple(
+                SegmentRecord(
+                    name=_file_name(segment["name"]),
+                    rows=_count(segment["rows"]),
+                    passages=_count(segment["passages"]),
+                    documents=_count(segment["documents"]),
+                    factory=_typed(segment["factory"], str),
+                    recall=_typed(segment["recall"], float),
+                    files=_files(segment["files"]),
+                )
+                for segment in content["segments"]
+            ),
+            files=_files(content["files"]),
         )
+
+
+def _change(content: dict[str, Any]) -> ChangeRecord:
+    numbers = {name: _count(content[name]) for name in ("added", "deleted", "duplicates", "unchanged")}
+    skipped = tuple(_typed(sentence, str) for sentence in content["skipped"])
+    return ChangeRecord(kind=_typed(content["kind"], str), skipped=skipped, **numbers)
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8")
+
+
+def _files(records: dict[str, Any]) -> dict[str, FileRecord]:
+    return {
+        _file_name(name): FileRecord(bytes=_count(record["bytes"]), sha256=_typed(record["sha256"], str))
+        for name, record in records.items()
+    }
 
 
 def _typed(value: object, kind: Callable[..., _T]) -> _T:
@@ -185,7 +286,7 @@ def _count(value: object) -> int:
 
 
 def _file_name(name: str) -> str:
-    """A name that cannot lead out of the version's folder."""
+    """A name that cannot lead out of its folder."""
     if name in {"", ".", ".."} or any(character in name for character in "/\\:\0"):
         raise ValueError(f"{name!r} is not a plain file name")
     return name

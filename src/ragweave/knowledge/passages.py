@@ -14,12 +14,14 @@ class Document:
         title: Title that every passage of the document keeps; may be empty.
         text: The whole text.
         source: Path or name of what it was read from.
+        line: The line of the source that the text begins in, from 1 on; 0 where lines mean nothing.
     """
 
     id: str
     title: str
     text: str
     source: str
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,10 @@ class Passage:
         title: The document's title.
         text: The passage's own text.
         source: Path or name of what the document was read from.
+        start: Where it begins in the document's text, in characters.
+        end: Where it ends there.
+        line: The line of the source that it begins in, from 1 on; 0 where lines mean nothing.
+        page: The page of the source that it begins on, from 1 on; 0 where there are no pages.
     """
 
     id: str
@@ -39,3 +45,7 @@ class Passage:
     title: str
     text: str
     source: str
+    start: int = 0
+    end: int = 0
+    line: int = 0
+    page: int = 0

@@ -1,4 +1,4 @@
-"""The files of one version: passages as Arrow, vectors as numpy, an index as FAISS.
+"""The files of segments and versions: passages as Arrow, vectors and rows as numpy.
 
 Everything is written through ordinary file objects, never through a memory map: a disk that fills is then an
 exception here, not a signal that ends the process.
@@ -8,8 +8,9 @@ Notation used for tensor shapes: N passages, D vector size.
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 COLUMNS = tuple(field.name for field in fields(Passage))
 """The columns of the passages' table, which are the attributes of a passage."""
+
+NUMBERS = frozenset({"start", "end", "line", "page"})
+"""Those of them that are whole numbers; all others are texts."""
 
 SHARD = 10_000
 """How many passages are in memory at a time while a knowledge base is built."""
@@ -45,9 +49,9 @@ class PassageTable:
             reader = pa.ipc.open_file(self._source)
             self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (OSError, pa.ArrowException) as error:
-            raise KnowledgeBaseError(_damaged(path)) from error
+            raise KnowledgeBaseError(damaged(path)) from error
         if tuple(reader.schema.names) != COLUMNS:
-            raise KnowledgeBaseError(_damaged(path))
+            raise KnowledgeBaseError(damaged(path))
         # Where each batch begins, and after the last one where the table ends.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
@@ -69,15 +73,44 @@ class PassageTable:
             columns = (column.to_pylist() for column in batch.columns)
             yield [Passage(*values) for values in zip(*columns, strict=True)]
 
+    def slice(self, start: int, stop: int) -> list[Passage]:
+        """The passages of a range of rows, which may reach beyond the end."""
+        return [self[row] for row in range(start, min(stop, len(self)))]
+
     def rows_of(self, name: str) -> list[int]:
         """Find the passage with this id, or all passages of the document with this id."""
+        return self.rows_with("id", {name}) or self.rows_with("document_id", {name})
+
+    def rows_with(self, column: str, values: Collection[str]) -> list[int]:
+        """Find the rows whose value in a column is one of these, in rising order."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
+        wanted = pa.array(sorted(values), pa.string())
         rows: list[int] = []
         for start, batch in zip(self._starts, self._batches, strict=False):
-            found = pc.or_(pc.equal(batch["id"], name), pc.equal(batch["document_id"], name))
+            found = pc.is_in(batch[column], value_set=wanted)
             rows.extend(int(start) + position for position in pc.indices_nonzero(found).to_pylist())
         return rows
+
+    def distinct(self, column: str, without: Collection[int] = ()) -> set[str]:
+        """The values of a column, but for those of some rows."""
+        import numpy as np
+        import pyarrow.compute as pc
+
+        gone = np.zeros(len(self), dtype=bool)
+        gone[list(without)] = True
+        values: set[str] = set()
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            own = batch[column].filter(_arrow_mask(~gone[start : start + len(batch)]))
+            values.update(pc.unique(own).to_pylist())
+        return values
+
+
+def _arrow_mask(kept: NDArray[np.bool_]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(kept)
 
 
 def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
@@ -89,30 +122,78 @@ def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
     """
     import pyarrow as pa
 
-    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    with _durable(path) as file, pa.ipc.new_file(file, schema) as writer:
+    schema = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
+    with durable(path) as file, pa.ipc.new_file(file, schema) as writer:
         for shard in shards:
             columns = [[getattr(passage, name) for passage in shard] for name in COLUMNS]
-            arrays = [pa.array(column, pa.string()) for column in columns]
+            arrays = [pa.array(column, own.type) for column, own in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def write_vectors(path: Path, shards: Iterable[NDArray[np.float32]], count: int, dimension: int) -> None:
-    """Write vectors as one numpy array.
+def write_vectors(
+    path: Path, shards: Iterable[NDArray[np.float32]], count: int, dimension: int, *, begun: int = 0
+) -> None:
+    """Write vectors as one numpy array, each shard safe on the disk before the next is made.
 
     Args:
-        path: The file to make.
-        shards: The vectors, each shard of shape (any, D).
+        path: The file to make, or to go on with.
+        shards: The vectors that are still missing, each shard of shape (any, D).
         count: How many there are altogether, N.
         dimension: D.
+        begun: How many are in the file already.
     """
     import numpy as np
 
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
-    with _durable(path) as file:
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, dimension)})
+    with path.open("r+b" if begun else "xb") as file:
+        if begun:
+            file.truncate(_vector_bytes(count, dimension, begun))
+            file.seek(0, os.SEEK_END)
+        else:
+            file.write(_vector_header(count, dimension))
         for shard in shards:
             file.write(np.ascontiguousarray(shard, dtype="<f4").data)
+            _flush(file)
+        _flush(file)
+
+
+def vectors_written(path: Path, count: int, dimension: int) -> int:
+    """How many of N vectors an interrupted `write_vectors` has left in a file, in whole shards."""
+    size = path.stat().st_size if path.exists() else 0
+    left = (size - len(_vector_header(count, dimension))) // (4 * dimension)
+    return max(left, 0) // SHARD * SHARD
+
+
+def _vector_bytes(count: int, dimension: int, written: int) -> int:
+    return len(_vector_header(count, dimension)) + 4 * dimension * written
+
+
+def _vector_header(count: int, dimension: int) -> bytes:
+    import numpy as np
+
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, dimension)})
+    return file.getvalue()
+
+
+def write_array(path: Path, values: NDArray[Any]) -> None:
+    """Write a numpy array."""
+    import numpy as np
+
+    with durable(path) as file:
+        np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
+
+
+def read_array(path: Path, kind: type[np.generic]) -> NDArray[Any]:
+    """Map a numpy array of one dimension into memory.
+
+    Raises:
+        KnowledgeBaseError: The file is damaged.
+    """
+    values = _mapped(path)
+    if values.dtype != kind or values.ndim != 1:
+        raise KnowledgeBaseError(damaged(path))
+    return values
 
 
 def read_vectors(path: Path) -> NDArray[np.float32]:
@@ -123,64 +204,45 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
     """
     import numpy as np
 
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise KnowledgeBaseError(_damaged(path)) from error
-    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2:
-        raise KnowledgeBaseError(_damaged(path))
+    vectors = _mapped(path)
+    if vectors.dtype != np.float32 or vectors.ndim != 2:
+        raise KnowledgeBaseError(damaged(path))
     return vectors
 
 
-def write_index(path: Path, vectors: NDArray[np.float32]) -> None:
-    """Write a FAISS index that compares a question with every vector, by inner product.
-
-    Args:
-        path: The file to make.
-        vectors: All vectors, shape (N, D), mapped or in memory.
-    """
-    import faiss
+def _mapped(path: Path) -> NDArray[Any]:
     import numpy as np
 
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    for start in range(0, len(vectors), SHARD):
-        index.add(np.ascontiguousarray(vectors[start : start + SHARD]))
-    with _durable(path) as file:
-        # FAISS' own file writer says nothing when the last bytes do not fit on the disk.
-        writer = faiss.PyCallbackIOWriter(file.write, 1 << 20)  # type: ignore[attr-defined]
-        faiss.write_index(index, writer)
-
-
-def read_index(path: Path) -> Any:
-    """Read a FAISS index, mapped into memory where this FAISS can.
-
-    Raises:
-        KnowledgeBaseError: The file is damaged.
-    """
-    import faiss
-
-    # From FAISS 1.11 on; the older flag maps inverted lists only, and a flat index is read whole.
-    flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     try:
-        return faiss.read_index(str(path), flag)
-    except RuntimeError as error:
-        raise KnowledgeBaseError(_damaged(path)) from error
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (
+        Exception
+    ) as error:  # numpy lets errors of the tokenizer and the parser through from a damaged header
+        raise KnowledgeBaseError(damaged(path)) from error
+    if not isinstance(values, np.ndarray):
+        raise KnowledgeBaseError(damaged(path))
+    return values
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file of UTF-8."""
-    with _durable(path) as file:
+    with durable(path) as file:
         file.write(text.encode("utf-8"))
 
 
 @contextmanager
-def _durable(path: Path) -> Iterator[BinaryIO]:
+def durable(path: Path) -> Iterator[BinaryIO]:
     """Open a new file whose bytes are on the disk when it is left."""
     with path.open("xb") as file:
         yield file
-        file.flush()
-        os.fsync(file.fileno())
+        _flush(file)
 
 
-def _damaged(path: Path) -> str:
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def damaged(path: Path) -> str:
+    """What is said of a file that cannot be read."""
     return f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."

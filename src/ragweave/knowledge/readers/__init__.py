@@ -12,7 +12,7 @@ from ragweave.knowledge.readers.jsonl import read_jsonl
 from ragweave.knowledge.readers.plain import read_plain
 from ragweave.knowledge.readers.table import read_table
 
-__all__ = ["READERS", "read_documents"]
+__all__ = ["READERS", "UniqueReader", "find_sources", "read_documents"]
 
 READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".txt": read_plain,
@@ -44,21 +44,54 @@ def read_documents(sources: Sequence[Path]) -> Iterator[Document]:
         >>> [document.id for document in read_documents([Path("notes")])]
         ['2025/march.md', 'people.csv:2', 'people.csv:3']
     """
+    files = find_sources(sources)
+    reader = UniqueReader()
+    return (document for file in files for document in reader.read(file))
+
+
+def find_sources(sources: Sequence[Path]) -> list[SourceFile]:
+    """List the files of sources, those of a folder in sorted order, each once.
+
+    Raises:
+        SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
+    """
     if not sources:
         raise SourceError("No source was given: name files or folders to read documents from.")
-    return _unique(find_files(sources, frozenset(READERS)))
+    files: dict[Path, SourceFile] = {}
+    for file in find_files(sources, frozenset(READERS)):
+        files.setdefault(file.path.resolve(), file)
+    return list(files.values())
 
 
-def _unique(files: Sequence[SourceFile]) -> Iterator[Document]:
-    """Yield the documents of the files and refuse an id that comes twice."""
-    seen: dict[str, str] = {}
-    for file in files:
+class UniqueReader:
+    """Reads the documents of one file after the other, and refuses an id that comes twice."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, str] = {}
+
+    def read(self, file: SourceFile) -> Iterator[Document]:
+        """Read the documents of a file.
+
+        Raises:
+            SourceError: It cannot be read, changed while it was read, or has a document with the id of another.
+        """
+        before = _state(file)
         source = str(file.path)
         for document in READERS[file.path.suffix.lower()](file):
-            if document.id in seen:
+            if document.id in self._seen:
                 raise SourceError(
-                    f"Two documents have the id '{document.id}': one in {seen[document.id]}, one in "
+                    f"Two documents have the id '{document.id}': one in {self._seen[document.id]}, one in "
                     f"{source}. Rename one, or give the folder that holds both files as the source."
                 )
-            seen[document.id] = source
+            self._seen[document.id] = source
             yield document
+        if _state(file) != before:
+            raise SourceError(f"The file {source} changed while it was read: add it again when it is whole.")
+
+
+def _state(file: SourceFile) -> tuple[int, int] | None:
+    try:
+        status = file.path.stat()
+    except OSError:
+        return None  # the reader will say what is wrong
+    return status.st_size, status.st_mtime_ns

@@ -35,6 +35,7 @@ def read_jsonl(file: SourceFile) -> Iterator[Document]:
             title=_string(record, "title", where).strip(),
             text=_string(record, "text", where),
             source=str(file.path),
+            line=number,
         )
 
 

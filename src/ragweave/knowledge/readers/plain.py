@@ -33,6 +33,7 @@ def read_plain(file: SourceFile) -> Iterator[Document]:
         title=title or readable_title(PurePosixPath(file.name).stem),
         text=text,
         source=str(file.path),
+        line=1,
     )
 
 

@@ -81,4 +81,5 @@ def _document(file: SourceFile, columns: dict[str, int], width: int, row: list[s
         title=row[columns["title"]].strip(),
         text=row[columns["text"]],
         source=str(file.path),
+        line=line,
     )

@@ -1,0 +1,61 @@
+"""``ragweave add``: more documents for a knowledge base, and new versions of those it has."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ragweave.cli.changes import AsJson
+
+HELP = """Add documents to a knowledge base.
+
+A source that has changed since it was read replaces its old passages; one that has not costs nothing. The knowledge
+base gets a new version, which who asks it meanwhile does not notice.
+
+Examples:
+
+  ragweave add kb notes/
+
+  ragweave add kb minutes/2026-11.md --strict
+"""
+
+
+def add(
+    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Encoder: the one that embedded the knowledge base, by whatever name it has here."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a source that cannot be read, rather than skip it.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted addition of the same sources.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the command; HELP is what ``--help`` shows."""
+    from ragweave.cli.changes import load_encoder, show_change
+    from ragweave.cli.console import quiet_libraries, stage_bars, warn
+    from ragweave.errors import SourceWarning
+    from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.readers import find_sources
+
+    # Mistakes in the arguments are told at once, not after a model was loaded.
+    base = KnowledgeBase.open(kb)
+    find_sources(sources)
+    quiet_libraries()
+    with stage_bars() as progress:
+        encoder = load_encoder(model or base.manifest.encoder.name, device=device)
+        with warnings.catch_warnings(record=True) as skipped:
+            warnings.simplefilter("always", SourceWarning)
+            new = base.add(sources, encoder=encoder, strict=strict, resume=resume, progress=progress)
+    for warning in skipped:
+        if issubclass(warning.category, SourceWarning):
+            warn(str(warning.message))
+    show_change(new, as_json=as_json, before=base.version)

@@ -1,0 +1,474 @@
+"""What can be done to a knowledge base: build, add, delete, compact, put another version in force.
+
+Every change holds the writer's lock, prepares a version beside the others and puts it in force in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
+from ragweave.knowledge import store
+from ragweave.knowledge.builder import Built, Settings, build_segment, check_output, finished
+from ragweave.knowledge.duplicates import SeenHashes
+from ragweave.knowledge.layout import Layout, Pointer, sync_folder
+from ragweave.knowledge.lock import writer_lock
+from ragweave.knowledge.manifest import ChangeRecord, EncoderRecord, IndexRecord, Manifest
+from ragweave.knowledge.snapshot import Snapshot
+from ragweave.knowledge.sources import Sources, fingerprint, key_of, matching
+from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_orphans, remove_versions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ragweave.encoding import TextEncoder
+    from ragweave.knowledge.progress import Progress
+    from ragweave.knowledge.readers.files import SourceFile
+
+METRIC = "inner product"
+
+
+def build(
+    files: Sequence[SourceFile],
+    output: Path,
+    *,
+    encoder: TextEncoder,
+    settings: Settings,
+    overwrite: bool,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Build a knowledge base, or the next version of one; see `KnowledgeBase.build`."""
+    check_output(Layout(output), overwrite=overwrite)
+    # A link to a folder stays a link: what it leads to is replaced.
+    output = output.resolve()
+    target = Layout(output)
+    with _sentences(output):
+        if target.is_knowledge_base():
+            with _changing(target, resume=resume, resumable=True):
+                _build(target, files, encoder, settings, resume=resume, progress=progress)
+            return
+        with _workshop(output, resume=resume) as workshop:
+            _build(workshop, files, encoder, settings, resume=resume, progress=progress)
+            shutil.rmtree(workshop.work)
+            workshop.writer.unlink()
+            workshop.root.rename(output)
+            sync_folder(output.parent)
+
+
+def add(
+    base: Snapshot,
+    files: Sequence[SourceFile],
+    *,
+    encoder: TextEncoder,
+    strict: bool,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Add what is new in sources, in place of what was read from them before; see `KnowledgeBase.add`."""
+    import numpy as np
+
+    layout, manifest = Layout(base.path), base.manifest
+    settings = Settings(manifest.words, manifest.index.kind, manifest.index.parameters, strict=strict)
+    found, unreadable = _fingerprints(files, strict=strict, progress=progress)
+    old = base.sources
+    changed = [
+        file
+        for file in files
+        if key_of(file) in found
+        and (key_of(file) not in old or old[key_of(file)].sha256 != found[key_of(file)].sha256)
+    ]
+    if not changed:
+        _nothing_done(unreadable, of_many=bool(found))
+        return
+    _plan(
+        layout,
+        encoder,
+        settings,
+        {key_of(file): found[key_of(file)].sha256 for file in changed},
+        resume=resume,
+    )
+    before = {old[key_of(file)].source: file for file in changed if key_of(file) in old}
+    seen = SeenHashes()
+    replaced = base.rows_with("source", before)
+    for hashes in base.hashes_without(replaced):
+        seen.add(hashes)
+    built = build_segment(
+        layout, changed, encoder=encoder, settings=settings, seen=seen, resume=resume, progress=progress
+    )
+    failed = set(built.reading.failed)
+    kept = {source for source, file in before.items() if str(file.path) in failed}
+    replaced = base.rows_with("source", set(before) - kept)
+    if built.record is None and not len(replaced):
+        _nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
+        return
+    _refuse_taken(base, layout, built, replaced)
+    deleted = np.union1d(base.deleted, replaced)
+    new_rows = built.deleted + manifest.rows
+    sources = old | {key_of(file): found[key_of(file)] for file in changed if str(file.path) not in failed}
+    change = ChangeRecord(
+        kind="add",
+        added=0 if built.record is None else built.record.passages,
+        deleted=len(replaced),
+        duplicates=built.reading.duplicates,
+        unchanged=len(found) - len(changed),
+        skipped=(*unreadable, *built.reading.skipped),
+    )
+    _commit(
+        base,
+        change,
+        new=built,
+        deleted=deleted,
+        everything=np.concatenate([deleted, new_rows]),
+        sources=sources,
+    )
+
+
+def _nothing_done(skipped: list[str], *, of_many: bool) -> None:
+    """Tell of sources that could not be read where there is no new version whose manifest could say so."""
+    if skipped and not of_many:
+        raise SourceError(" ".join(skipped))
+    for sentence in skipped:
+        warnings.warn(f"skipped: {sentence}", SourceWarning, stacklevel=4)
+
+
+def delete(base: Snapshot, *, ids: Sequence[str], sources: Sequence[str]) -> None:
+    """Delete passages, documents and sources; see `KnowledgeBase.delete`."""
+    import numpy as np
+
+    rows: set[int] = set()
+    for name in ids:
+        own = base.row_of(name)
+        if not own:
+            raise KnowledgeBaseError(
+                f"There is no passage or document '{name}' in {base.path}: look at the ids in 'ragweave ask --json'."
+            )
+        rows.update(own)
+    left = dict(base.sources)
+    given = sorted({record.source for record in left.values()})
+    for pattern in sources:
+        chosen = set(matching(given, pattern))
+        if not chosen:
+            raise KnowledgeBaseError(
+                f"Nothing in {base.path} was read from '{pattern}'; sources begin with {', '.join(given[:3])}."
+            )
+        rows.update(base.rows_with("source", chosen).tolist())
+        left = {key: record for key, record in left.items() if record.source not in chosen}
+    new = np.array(sorted(rows), dtype=np.int64)
+    deleted = np.union1d(base.deleted, new)
+    change = ChangeRecord(kind="delete", deleted=len(new))
+    _commit(base, change, new=None, deleted=deleted, everything=deleted, sources=left)
+
+
+def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
+    """Write what is there as one segment, and forget old versions; see `KnowledgeBase.compact`."""
+    import numpy as np
+
+    layout, manifest = Layout(base.path), base.manifest
+    settings = Settings(manifest.words, manifest.index.kind, manifest.index.parameters, strict=True)
+    nothing = np.zeros(0, np.int64)
+    if len(manifest.segments) > 1 or len(base.deleted):
+        segment = prepared_segment(layout)
+        record = None
+        if len(base):
+            segment.folder.mkdir()
+            progress.start("Copying", len(base))
+            shards = ([own.table[row] for row in rows.tolist()] for own, rows in base.live_shards())
+            store.write_passages(segment.passages, shards)
+            vectors = _advancing((own.vectors[rows] for own, rows in base.live_shards()), progress)
+            store.write_vectors(segment.vectors, vectors, len(base), manifest.dimension)
+            record = finished(segment, settings, nothing, progress)
+        put_in_force(
+            layout,
+            replace(_renewed(manifest, ChangeRecord(kind="compact")), segments=()),
+            new=record,
+            deleted=nothing,
+            sources=base.sources,
+        )
+    names = layout.version_names()
+    current = layout.read_current().version
+    older = [name for name in names if name != current]
+    remove_versions(layout, older[: max(len(older) - keep, 0)])
+
+
+def swap(layout: Layout, version: str) -> None:
+    """Put another version in force; see `KnowledgeBase.swap`."""
+    names = layout.version_names()
+    if version not in names:
+        raise KnowledgeBaseError(
+            f"There is no version '{version}' in {layout.root}; there are {', '.join(names) or 'none'}."
+        )
+    manifest = Manifest.read(layout.version(version).manifest)
+    Snapshot(layout, version, manifest)  # fails where a file is missing or damaged
+    layout.write_current(Pointer(version, manifest.checksum[:16]))
+
+
+@contextmanager
+def changing(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
+    """Hold the lock of a knowledge base and prepare for a change of it.
+
+    Raises:
+        KnowledgeBaseError: Another process is changing it, or it cannot be written.
+    """
+    layout = Layout(path)
+    with _sentences(path), _changing(layout, resume=resume, resumable=resumable):
+        yield layout
+
+
+def _build(
+    layout: Layout,
+    files: Sequence[SourceFile],
+    encoder: TextEncoder,
+    settings: Settings,
+    *,
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Write a version of these files alone."""
+    from ragweave import __version__
+
+    found, unreadable = _fingerprints(files, strict=settings.strict, progress=progress)
+    _plan(layout, encoder, settings, {key: record.sha256 for key, record in found.items()}, resume=resume)
+    readable = [file for file in files if key_of(file) in found]
+    built = build_segment(
+        layout,
+        readable,
+        encoder=encoder,
+        settings=settings,
+        seen=SeenHashes(),
+        resume=resume,
+        progress=progress,
+    )
+    skipped = (*unreadable, *built.reading.skipped)
+    if built.record is None:
+        raise SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
+    failed = set(built.reading.failed)
+    manifest = Manifest(
+        ragweave_version=__version__,
+        created=_now(),
+        change=ChangeRecord(
+            kind="build",
+            added=built.record.passages,
+            duplicates=built.reading.duplicates,
+            skipped=skipped,
+        ),
+        encoder=EncoderRecord(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            pooling=encoder.pooling,
+            normalize=encoder.normalize,
+            max_length=encoder.max_length,
+        ),
+        dimension=encoder.dimension,
+        index=IndexRecord(kind=settings.kind, metric=METRIC, parameters=settings.parameters),
+        words=settings.words,
+        segments=(),
+        files={},
+    )
+    sources = {key_of(file): found[key_of(file)] for file in readable if str(file.path) not in failed}
+    put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
+
+
+def _commit(
+    base: Snapshot,
+    change: ChangeRecord,
+    *,
+    new: Built | None,
+    deleted: NDArray[np.int64],
+    everything: NDArray[np.int64],
+    sources: Sources,
+) -> None:
+    """Put a version in force that has the segments of another, less what was deleted, and perhaps one more.
+
+    Args:
+        base: The other version.
+        change: What was done.
+        new: The new segment.
+        deleted: Rows of the old segments that are no longer there.
+        everything: The same with those of the new one.
+        sources: What it was made from.
+    """
+    segments = base.records_without(deleted)
+    manifest = replace(_renewed(base.manifest, change), segments=segments)
+    put_in_force(
+        Layout(base.path),
+        manifest,
+        new=None if new is None else new.record,
+        deleted=everything,
+        sources=sources,
+    )
+
+
+def _advancing(shards: Iterable[NDArray[np.float32]], progress: Progress) -> Iterator[NDArray[np.float32]]:
+    for shard in shards:
+        yield shard
+        progress.advance(len(shard))
+
+
+def _renewed(manifest: Manifest, change: ChangeRecord) -> Manifest:
+    from ragweave import __version__
+
+    return replace(manifest, ragweave_version=__version__, created=_now(), change=change)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fingerprints(
+    files: Sequence[SourceFile], *, strict: bool, progress: Progress
+) -> tuple[Sources, list[str]]:
+    """Hash the content of files; sentences about those that cannot be read."""
+    found: Sources = {}
+    unreadable: list[str] = []
+    progress.start("Looking for changes", len(files))
+    for file in files:
+        try:
+            found[key_of(file)] = fingerprint(file)
+        except SourceError as error:
+            if strict:
+                raise
+            unreadable.append(str(error))
+        progress.advance(1)
+    return found, unreadable
+
+
+def _refuse_taken(base: Snapshot, layout: Layout, built: Built, replaced: NDArray[np.int64]) -> None:
+    """Refuse documents whose ids others have already."""
+    if built.record is None:
+        return
+    table = store.PassageTable(prepared_segment(layout).passages)
+    taken = base.documents_among(
+        table.distinct("document_id", without=built.deleted.tolist()), without=replaced
+    )
+    if taken:
+        name, source = taken
+        raise SourceError(
+            f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
+            f"('ragweave delete {base.path} --id {name}'), or give the folder that holds both files as the source."
+        )
+
+
+def _plan(
+    layout: Layout, encoder: TextEncoder, settings: Settings, content: dict[str, str], *, resume: bool
+) -> None:
+    """Note what is about to be done; with ``resume``, check that it is what was begun.
+
+    Raises:
+        KnowledgeBaseError: It is something else.
+    """
+    plan: dict[str, Any] = {
+        "encoder": encoder.fingerprint,
+        "words": settings.words,
+        "index": settings.kind,
+        "sources": content,
+    }
+    path = layout.work / "plan.json"
+    if not path.exists():
+        store.write_text(path, json.dumps(plan))
+    elif not resume or json.loads(path.read_bytes()) != plan:
+        raise KnowledgeBaseError(
+            f"What was begun in {layout.root} had other sources or settings than these: run the command without "
+            "--resume to begin anew."
+        )
+
+
+@contextmanager
+def _changing(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
+    """Hold the lock; keep what was prepared if it can be gone on with, and nothing else."""
+    with writer_lock(layout):
+        _tidy(layout, resume=resume)
+        layout.work.mkdir(exist_ok=True)
+        try:
+            yield
+        except BaseException as error:
+            if not (resumable and _is_worth_keeping(layout, error)):
+                shutil.rmtree(layout.work, ignore_errors=True)
+            raise
+        shutil.rmtree(layout.work, ignore_errors=True)
+
+
+def _tidy(layout: Layout, *, resume: bool) -> None:
+    """Remove what killed writers left."""
+    if not resume:
+        shutil.rmtree(layout.work, ignore_errors=True)
+    for left in layout.root.glob(".CURRENT.*"):
+        left.unlink(missing_ok=True)
+    if layout.current.exists():
+        try:
+            remove_orphans(layout)
+        except KnowledgeBaseError:
+            return  # a version is damaged: nothing may be thrown away that could mend it
+
+
+def _is_worth_keeping(layout: Layout, error: BaseException) -> bool:
+    """Whether vectors are on the disk that took long; a note with the error says so."""
+    vectors = prepared_segment(layout).vectors
+    kept = vectors.exists() and vectors.stat().st_size > 4 * store.SHARD
+    if kept := kept and _shards_written(layout):
+        error.add_note("run the command again with --resume to go on where it stopped.")
+    return kept
+
+
+def _shards_written(layout: Layout) -> bool:
+    path = prepared_segment(layout).vectors
+    try:
+        with path.open("rb") as file:
+            import numpy as np
+
+            np.lib.format.read_magic(file)
+            (count, dimension), _, _ = np.lib.format.read_array_header_1_0(file)
+    except (OSError, ValueError):
+        return False
+    return store.vectors_written(path, count, dimension) > 0
+
+
+@contextmanager
+def _workshop(output: Path, *, resume: bool) -> Iterator[Layout]:
+    """Make a hidden folder beside the output, and remove it unless the work in it can be gone on with."""
+    missing = [folder for folder in output.parents if not folder.exists()]
+    layout = Layout(output.parent / f".{output.name}.building")
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        kept = False
+        try:
+            with _changing(layout, resume=resume, resumable=True):
+                yield layout
+        except BaseException:
+            kept = layout.work.exists()
+            raise
+        finally:
+            if not kept:
+                _remove_workshop(layout)
+    finally:
+        for parent in missing:
+            # Goes only where nothing was put into it, that is, where building failed.
+            if not any(parent.iterdir() if parent.is_dir() else ["gone"]):
+                parent.rmdir()
+
+
+def _remove_workshop(layout: Layout) -> None:
+    """Remove the workshop, unless another process is at work in it."""
+    if not layout.writer.exists():
+        shutil.rmtree(layout.root, ignore_errors=True)
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise KnowledgeBaseError(
+            f"The knowledge base could not be written to {path} ({error.strerror or error}): free some "
+            "space, check the folder's permissions, or choose another output. Nothing was changed there."
+        ) from error
