@@ -9,7 +9,9 @@ import pytest
 from ragweave import errors
 
 CLASSES = [
-    item for _, item in inspect.getmembers(errors, inspect.isclass) if item.__module__ == errors.__name__
+    item
+    for _, item in inspect.getmembers(errors, inspect.isclass)
+    if item.__module__ == errors.__name__ and not issubclass(item, Warning)
 ]
 
 

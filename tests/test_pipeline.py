@@ -178,3 +178,52 @@ def test_knowledge_base_of_another_encoder(tmp_path: Path, knowledge_base: Path)
         KnowledgeBase.open(knowledge_base, encoder=other)
     with pytest.raises(EncoderMismatchError):
         RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base)
+
+
+def test_a_new_version_of_the_knowledge_base_is_picked_up_when_asked_for(
+    tmp_path: Path, tiny_encoder_path: Path
+):
+    from ragweave.encoding import TextEncoder
+
+    output = build_knowledge_base(tmp_path, tiny_encoder_path)
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "bart")
+    pipeline = RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
+    question = "Where is the lighthouse of ulm?"
+    before = pipeline(question, n_docs=1, max_new_tokens=3)
+    assert not pipeline.refresh()
+    (tmp_path / "lighthouse.txt").write_text(question)
+    base = KnowledgeBase.open(output)
+    base.add([tmp_path / "lighthouse.txt"], encoder=TextEncoder.from_pretrained(tiny_encoder_path))
+    assert pipeline(question, n_docs=1, max_new_tokens=3) == before
+    assert pipeline.refresh()
+    after = pipeline(question, n_docs=1, max_new_tokens=3)
+    assert after.passages[0].id == "lighthouse.txt#0" != before.passages[0].id
+    assert not pipeline.refresh()
+
+
+def test_questions_during_a_change_are_all_answered(tmp_path: Path, tiny_encoder_path: Path):
+    output = build_knowledge_base(tmp_path, tiny_encoder_path)
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "bart")
+    pipeline = RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
+    stop, failures = threading.Event(), []
+
+    def change() -> None:
+        base = KnowledgeBase.open(output)
+        try:
+            while not stop.is_set():
+                other = base.delete(ids=[base.passage(0).id]).compact(keep=1)
+                pipeline.refresh()
+                base = other.swap(base.version) if base.version in other.version_names() else other
+                if len(base) < 3:
+                    return
+                pipeline.refresh()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    answers = [pipeline("Where is Lima?", n_docs=2, max_new_tokens=2) for _ in range(20)]
+    stop.set()
+    thread.join()
+    assert not failures
+    assert all(len(answer.passages) == 2 for answer in answers)

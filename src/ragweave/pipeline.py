@@ -244,6 +244,31 @@ class RagPipeline:
             if progress is not None:
                 progress(len(places))
 
+    def refresh(self) -> bool:
+        """Answer the next questions from the knowledge base's version that is in force by now.
+
+        Questions that are being answered end with the version they began with, batch by batch.
+
+        Returns:
+            Whether there was another version.
+
+        Raises:
+            KnowledgeBaseError: It is damaged; the pipeline keeps the one it has.
+            EncoderMismatchError: It was embedded with another encoder.
+        """
+        from ragweave.knowledge.index import KnowledgeBaseIndex
+
+        index = self.retriever.index
+        if not isinstance(index, KnowledgeBaseIndex):
+            return False
+        latest = index.base.latest()
+        if latest is index.base:
+            return False
+        if latest.manifest.encoder != index.base.manifest.encoder:
+            latest.check_encoder(self.encoder)
+        self.retriever.index = latest.as_index()
+        return True
+
     def _n_passages(self) -> int:
         index = self.retriever.index
         return len(index) if isinstance(index, Sized) else self.model.config.n_docs

@@ -48,9 +48,11 @@ def versions(
     from ragweave.cli.console import stdout
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    for heading in ("", "version", "created", "change", "added", "deleted", "passages", "documents"):
+    for heading in ("  version", "created (UTC)", "change", "added", "deleted", "passages", "documents"):
         number = heading in {"added", "deleted", "passages", "documents"}
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
-        table.add_row("*" if row.pop("in_force") else "", *(str(value) for value in row.values()))
+        star, created = "*" if row.pop("in_force") else " ", str(row.pop("created"))
+        version, *others = (str(value) for value in row.values())
+        table.add_row(f"{star} {version}", f"{created[:10]} {created[11:16]}", *others)
     stdout().print(table, markup=False)

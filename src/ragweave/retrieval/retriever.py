@@ -180,7 +180,8 @@ class RagRetriever:
         slices = [
             question_hidden_states[at : at + size] for at in range(0, len(question_hidden_states), size)
         ]
-        found = [self.index.get_top_docs(some, n_docs) for some in slices]
+        index = self.index  # one throughout, though another may be put in its place meanwhile
+        found = [index.get_top_docs(some, n_docs) for some in slices]
         doc_ids = np.concatenate([np.asarray(ids) for ids, _ in found])
         vectors = np.concatenate([np.asarray(vectors) for _, vectors in found])
         expected = (len(question_hidden_states), n_docs)
@@ -190,7 +191,7 @@ class RagRetriever:
                 f"{vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
                 "passages that it has not."
             )
-        return vectors, doc_ids, self.index.get_doc_dicts(doc_ids)
+        return vectors, doc_ids, index.get_doc_dicts(doc_ids)
 
     def postprocess_docs(
         self,

@@ -1,0 +1,121 @@
+"""add, delete, compact, versions, rollback: the life of a knowledge base from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ragweave.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "peru.md").write_text("# Peru\n\nLima is the capital of Peru.")
+    (folder / "ulm.txt").write_text("Ulm is on the danube.")
+    return folder
+
+
+@pytest.fixture
+def kb(notes, tmp_path, tiny_encoder_path):
+    done("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    return tmp_path / "kb"
+
+
+def test_a_life(kb, notes):
+    (notes / "ulm.txt").write_text("Ulm lies in the south.")
+    (notes / "bad.txt").write_bytes(b"\xff")
+    added = done("add", kb, notes)
+    assert "2 passages from 2 documents, version 000002" in added.stdout
+    assert "(1 passages added, 1 deleted, 1 sources unchanged, 1 sources skipped)" in added.stdout
+    assert added.stderr.startswith("warning: skipped: The file ")
+    again = done("add", kb, notes)
+    assert "version 000002" in again.stdout
+    assert "(nothing has changed)" in again.stdout
+    assert again.stderr.count("bad.txt") == 1
+    strict = run("add", kb, notes, "--strict")
+    assert (strict.exit_code, strict.stdout) == (1, "")
+    assert "bad.txt" in strict.stderr
+    deleted = json.loads(done("delete", kb, "--id", "peru.md", "--json").stdout)
+    assert (deleted["passages"], deleted["version"]) == (1, "000003")
+    rows = [json.loads(line) for line in done("versions", kb, "--json").stdout.splitlines()]
+    assert [(row["version"], row["change"], row["in_force"]) for row in rows] == [
+        ("000001", "build", False),
+        ("000002", "add", False),
+        ("000003", "delete", True),
+    ]
+    back = done("rollback", kb, "000001")
+    assert "version 000001 is in force, 2 passages" in back.stdout
+    assert json.loads(done("rollback", kb, "000003", "--json").stdout)["version"] == "000003"
+    compacted = done("compact", kb, "--keep", "0")
+    assert "1 passages from 1 documents, version 000004" in compacted.stdout
+    table = done("versions", kb).stdout
+    assert "* 000004" in table
+    assert "000003" not in table
+    done("info", kb, "--verify")
+
+
+def test_mistakes(kb, tmp_path):
+    for arguments, words in (
+        (("delete", kb, "--id", "gone"), "no passage or document 'gone'"),
+        (("delete", kb, "--source", "gone"), "Nothing in"),
+        (("rollback", kb, "000009"), "there are 000001"),
+        (("add", kb, tmp_path / "gone"), "no file or folder"),
+        (("add", tmp_path / "gone", tmp_path), "no knowledge base"),
+        (("compact", tmp_path), "not a knowledge base"),
+        (("versions", tmp_path), "not a knowledge base"),
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("error: ")
+        assert words in result.stderr
+    assert run("delete", kb).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--index", "nonsense"], "FAISS knows no index 'nonsense'"),
+        (["--set", "nprobe"], "write NAME=NUMBER"),
+        (["--set", "speed=9"], "no index parameter speed"),
+        (["--index", "hnsw", "--set", "nprobe=4"], "no parameter nprobe"),
+        (["--index", "IVF64,SQ8"], "cannot train"),
+    ],
+)
+def test_mistakes_about_the_index(notes, tmp_path, tiny_encoder_path, options, words):
+    result = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path, *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "sq8", "IVF4,Flat"])
+def test_kinds_of_index(tmp_path, tiny_encoder_path, kind):
+    lines = "".join(f'{{"id": "{n}", "text": "river {n} of peru"}}\n' for n in range(200))
+    (tmp_path / "rivers.jsonl").write_text(lines)
+    setting = {"hnsw": ["--set", "efSearch=200"], "IVF4,Flat": ["--set", "nprobe=1"]}.get(kind, [])
+    command = ("index", tmp_path / "rivers.jsonl", "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    built = done(*command, "--index", kind, *setting)
+    info = json.loads(done("info", tmp_path / "kb", "--json", "--verify").stdout)
+    assert info["index"] == kind
+    if kind == "flat":
+        assert info["recall"] == 1
+        assert "Recall" not in built.stdout
+    elif kind == "IVF4,Flat":  # one list of four is searched
+        assert 0.2 < info["recall"] < 1
+        assert f"Recall@10 against comparing all vectors: {info['recall']:.3f}" in built.stdout
+    else:
+        assert 0.8 < info["recall"] <= 1
