@@ -68,7 +68,8 @@ def fails(result, words):
         ("bad.csv", b"name,body\nx,y\n", "'name', 'body'"),
         ("bad.jsonl", b"{\n", "Line 1"),
         ("blank.txt", b" \n", "no text"),
-        ("bad.pdf", b"%PDF", ".txt"),
+        ("bad.pdf", b"%PDF", "damaged"),
+        ("bad.png", b"", ".txt"),
     ],
 )
 def test_bad_sources(tmp_path, tiny_encoder_path, name, content, words):

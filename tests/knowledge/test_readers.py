@@ -124,7 +124,7 @@ def test_missing_file_is_found_before_anything_is_read(tmp_path):
         read_documents([tmp_path, tmp_path / "gone.txt"])
 
 
-@pytest.mark.parametrize(("files", "words"), [([], "is empty"), (["a.pdf"], "no file that can be read")])
+@pytest.mark.parametrize(("files", "words"), [([], "is empty"), (["a.png"], "no file that can be read")])
 def test_folder_without_readable_files(tmp_path, files, words):
     for name in files:
         write(tmp_path / name, "x")
@@ -135,7 +135,7 @@ def test_folder_without_readable_files(tmp_path, files, words):
 
 def test_file_of_another_kind(tmp_path):
     with pytest.raises(SourceError, match=r"\.txt"):
-        read(write(tmp_path / "a.docx", "x"))
+        read(write(tmp_path / "a.png", "x"))
 
 
 def test_named_pipe_does_not_hang(tmp_path):

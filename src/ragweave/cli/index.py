@@ -9,8 +9,8 @@ import typer
 
 HELP = """Build a knowledge base from documents.
 
-Reads .txt, .md, .csv and .tsv (columns title, text), .jsonl (keys id, title, text) and folders of these, cuts
-them into passages on sentence boundaries, and embeds them.
+Reads .txt, .md, .csv, .tsv and .parquet (columns title, text), .jsonl (keys id, title, text), .pdf, .docx, .pptx,
+.xlsx, .html and .epub, and folders of these, cuts them into passages on sentence boundaries, and embeds them.
 
 Examples:
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from ragweave.errors import KnowledgeBaseError, SourceError
+from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.chunking import chunk
 from ragweave.knowledge.duplicates import SeenHashes, hashes_of
@@ -187,7 +187,7 @@ def _shards(
                 while len(shard) >= store.SHARD:
                     yield _distinct(shard[: store.SHARD], seen, reading)
                     shard = shard[store.SHARD :]
-        except SourceError as error:
+        except (SourceError, MissingExtraError) as error:
             if settings.strict:
                 raise
             # What of it has been written already is struck out afterwards.

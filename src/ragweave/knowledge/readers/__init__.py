@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from glob import glob, has_magic
 from pathlib import Path
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.passages import Document
+from ragweave.knowledge.readers.columns import read_arrow, read_parquet
 from ragweave.knowledge.readers.files import SourceFile, find_files
 from ragweave.knowledge.readers.jsonl import read_jsonl
+from ragweave.knowledge.readers.office import read_office
+from ragweave.knowledge.readers.pdf import read_pdf
 from ragweave.knowledge.readers.plain import read_plain
 from ragweave.knowledge.readers.table import read_table
 
@@ -20,6 +24,10 @@ READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".csv": read_table,
     ".tsv": read_table,
     ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".pdf": read_pdf,
+    **dict.fromkeys((".docx", ".pptx", ".xlsx", ".html", ".htm", ".epub"), read_office),
 }
 """The reader of every file ending that is understood."""
 
@@ -27,9 +35,10 @@ READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
 def read_documents(sources: Sequence[Path]) -> Iterator[Document]:
     """Read the documents of files, and of folders with everything below them in sorted order.
 
-    A text or Markdown file is one document, whose id is its path below the folder that was given; every row
-    of a ``.csv`` or ``.tsv`` file (columns ``title``, ``text``, perhaps ``id``) and every line of a
-    ``.jsonl`` file (the same keys) is one. Files and folders whose names begin with a dot are passed over.
+    A text or Markdown file, a PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is
+    its path below the folder that was given; every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file
+    (columns ``title``, ``text``, perhaps ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is
+    one. Files and folders whose names begin with a dot are passed over.
 
     Args:
         sources: Files and folders.
@@ -58,9 +67,20 @@ def find_sources(sources: Sequence[Path]) -> list[SourceFile]:
     if not sources:
         raise SourceError("No source was given: name files or folders to read documents from.")
     files: dict[Path, SourceFile] = {}
-    for file in find_files(sources, frozenset(READERS)):
+    for file in find_files(list(_expanded(sources)), frozenset(READERS)):
         files.setdefault(file.path.resolve(), file)
     return list(files.values())
+
+
+def _expanded(sources: Sequence[Path]) -> Iterator[Path]:
+    """Sources with the files that patterns among them match; a path that exists is none."""
+    for source in sources:
+        if source.exists() or not has_magic(str(source)):
+            yield source
+        elif found := sorted(glob(str(source), recursive=True)):  # noqa: PTH207 (absolute patterns)
+            yield from map(Path, found)
+        else:
+            raise SourceError(f"Nothing matches {source}: check the pattern.")
 
 
 class UniqueReader:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ragweave.errors import SourceError
 
+_LINE_AT_MOST = 64 * 2**20
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -40,7 +41,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     offset = 0
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            number = 0
+            while raw := file.readline(_LINE_AT_MOST + 1):
+                number += 1
+                if len(raw) > _LINE_AT_MOST:
+                    raise SourceError(
+                        f"Line {number} of {path} has more than {_LINE_AT_MOST // 2**20} MiB: break it into lines."
+                    )
                 yield number, _decode(path, raw, offset)
                 offset += len(raw)
     except OSError as error:

@@ -28,7 +28,7 @@ def read_jsonl(file: SourceFile) -> Iterator[Document]:
         if not line.strip():
             continue
         where = f"Line {number} of {file.path}"
-        record = _parse(line, where)
+        record = _of_kilt(_parse(line, where))
         document_id = record.get("id")
         yield Document(
             id=f"{file.name}:{number}" if document_id is None else _identifier(document_id, where),
@@ -37,6 +37,18 @@ def read_jsonl(file: SourceFile) -> Iterator[Document]:
             source=str(file.path),
             line=number,
         )
+
+
+def _of_kilt(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a page in KILT's knowledge source as one of ours; any other as it is."""
+    paragraphs = record["text"]
+    if "wikipedia_id" not in record or not isinstance(paragraphs, list):
+        return record
+    return {
+        "id": record["wikipedia_id"],
+        "title": record.get("wikipedia_title"),
+        "text": "\n\n".join(str(paragraph).strip() for paragraph in paragraphs),
+    }
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
