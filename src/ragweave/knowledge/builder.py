@@ -39,12 +39,14 @@ class Settings:
         kind: How its vectors are searched; see `IndexRecord`.
         parameters: Settings of the search.
         strict: Whether a source that cannot be read ends the work.
+        flat_up_to: Up to how many passages every vector is compared, whatever the kind.
     """
 
     words: int
     kind: str
     parameters: dict[str, int]
     strict: bool
+    flat_up_to: int = 0
 
 
 @dataclass(slots=True)
@@ -135,7 +137,8 @@ def finished(
     progress.start("Indexing", None)
     for path in (segment.index, segment.hashes):
         path.unlink(missing_ok=True)  # of a build that was interrupted here
-    factory = factory_of(settings.kind, len(table), vectors.shape[1])
+    kind = "flat" if len(table) <= settings.flat_up_to else settings.kind
+    factory = factory_of(kind, len(table), vectors.shape[1])
     recall = write_index(segment.index, vectors, factory, settings.parameters)
     store.write_array(segment.hashes, _all_hashes(table))
     return SegmentRecord(

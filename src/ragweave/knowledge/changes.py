@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 METRIC = "inner product"
 
+FLAT_ADDITIONS = 20_000
+"""Additions of up to so many passages get no index of their own until they are compacted: too few to train one."""
+
 
 def build(
     files: Sequence[SourceFile],
@@ -78,7 +81,13 @@ def add(
     import numpy as np
 
     layout, manifest = Layout(base.path), base.manifest
-    settings = Settings(manifest.words, manifest.index.kind, manifest.index.parameters, strict=strict)
+    settings = Settings(
+        words=manifest.words,
+        kind=manifest.index.kind,
+        parameters=manifest.index.parameters,
+        strict=strict,
+        flat_up_to=FLAT_ADDITIONS,
+    )
     found, unreadable = _fingerprints(files, strict=strict, progress=progress)
     old = base.sources
     changed = [
@@ -174,7 +183,9 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
     import numpy as np
 
     layout, manifest = Layout(base.path), base.manifest
-    settings = Settings(manifest.words, manifest.index.kind, manifest.index.parameters, strict=True)
+    settings = Settings(
+        words=manifest.words, kind=manifest.index.kind, parameters=manifest.index.parameters, strict=True
+    )
     nothing = np.zeros(0, np.int64)
     if len(manifest.segments) > 1 or len(base.deleted):
         segment = prepared_segment(layout)
