@@ -55,6 +55,17 @@ def test_memory_is_measured_in_processes_of_their_own() -> None:
     assert len(result.stdout.splitlines()) == 6
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells what memory no file backs"
+)
+def test_growth_of_a_knowledge_base_is_measured_step_by_step() -> None:
+    result = run("scale", "--json", "--", "--passages", "300")
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line)["what"] for line in result.stdout.splitlines()]
+    assert steps[1:3] == ["build", "open"]
+    assert steps[-2:] == ["compact", "verify"]
+
+
 def test_unknown_benchmarks_are_named_with_the_known_ones() -> None:
     result = run("speed")
     assert result.returncode == 1
