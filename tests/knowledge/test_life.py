@@ -350,6 +350,18 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, tiny_encode
     assert not (output / ".work").exists()
 
 
+def test_a_build_that_was_killed_in_its_first_shard_goes_on(tmp_path, tiny_encoder, monkeypatch):
+    (tmp_path / "a.txt").write_text("Lima is in Peru.")
+    with monkeypatch.context() as patch:  # nothing is tidied up by a process that is killed
+        patch.setattr("ragweave.knowledge.changes.shutil.rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            KnowledgeBase.build([tmp_path / "a.txt"], tmp_path / "kb", encoder=tiny_encoder, progress=Stop(0))
+    assert (tmp_path / ".kb.building" / ".work" / "segment" / "vectors.npy").exists()
+    base = KnowledgeBase.build([tmp_path / "a.txt"], tmp_path / "kb", encoder=tiny_encoder, resume=True)
+    base.verify()
+    assert len(base) == 1
+
+
 def test_an_interrupted_build_may_begin_anew(tmp_path, tiny_encoder, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 4)
     source, output = tmp_path / "rivers.jsonl", tmp_path / "kb"

@@ -43,7 +43,7 @@ def show_change(base: KnowledgeBase, *, as_json: bool, before: str | None = None
         )
         if number
     ]
-    done = ", ".join(parts) if changed and parts else "" if changed else "nothing has changed"
+    done = ", ".join(parts) if changed else "nothing has changed"
     recall = min((segment.recall for segment in manifest.segments), default=1.0)
     found = "" if recall == 1 else f" Recall@10 against comparing all vectors: {recall:.3f}."
     stdout().print(

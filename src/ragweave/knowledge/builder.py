@@ -115,13 +115,11 @@ def build_segment(
         segment.folder.mkdir(exist_ok=True)
         reading = _read(segment, files, settings, seen, progress)
         store.write_text(notes, json.dumps(asdict(reading)))
-    if not reading.passages:
-        return Built(None, np.zeros(0, np.int64), reading)
     table = store.PassageTable(segment.passages)
     dead = np.array(table.rows_with("source", reading.failed), dtype=np.int64)
     if len(dead) == reading.passages:
         return Built(None, np.zeros(0, np.int64), reading)
-    begun = store.vectors_written(segment.vectors, reading.passages, encoder.dimension)
+    begun = store.vectors_written(segment.vectors)
     progress.start("Embedding", reading.passages)
     progress.advance(begun)
     vectors = _vectors(table, encoder, progress, begun=begun)
@@ -135,12 +133,10 @@ def finished(
     """Index a segment whose passages and vectors are written, and describe it."""
     table, vectors = store.PassageTable(segment.passages), store.read_vectors(segment.vectors)
     progress.start("Indexing", None)
-    for path in (segment.index, segment.hashes):
-        path.unlink(missing_ok=True)  # of a build that was interrupted here
+    segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.kind
     factory = factory_of(kind, len(table), vectors.shape[1])
     recall = write_index(segment.index, vectors, factory, settings.parameters)
-    store.write_array(segment.hashes, _all_hashes(table))
     return SegmentRecord(
         name="",
         rows=len(table),
@@ -152,12 +148,6 @@ def finished(
     )
 
 
-def _all_hashes(table: store.PassageTable) -> NDArray[np.uint64]:
-    import numpy as np
-
-    return np.concatenate([hashes_of(shard) for shard in table.shards()])
-
-
 def _read(
     segment: SegmentLayout,
     files: Sequence[SourceFile],
@@ -165,11 +155,16 @@ def _read(
     seen: SeenHashes,
     progress: Progress,
 ) -> Reading:
-    """Write the passages of all files that can be read."""
+    """Write the passages of all files that can be read, and their hashes."""
+    import numpy as np
+
     reading = Reading()
+    hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     progress.start("Reading", len(files))
-    segment.passages.unlink(missing_ok=True)
-    store.write_passages(segment.passages, _shards(files, settings, seen, reading, progress))
+    for path in (segment.passages, segment.hashes):
+        path.unlink(missing_ok=True)  # of a build that was interrupted here
+    store.write_passages(segment.passages, _shards(files, settings, seen, reading, hashes, progress))
+    store.write_array(segment.hashes, np.concatenate(hashes))
     return reading
 
 
@@ -178,6 +173,7 @@ def _shards(
     settings: Settings,
     seen: SeenHashes,
     reading: Reading,
+    hashes: list[NDArray[np.uint64]],
     progress: Progress,
 ) -> Iterator[list[Passage]]:
     """Cut the documents of files into passages and yield these in shards, each passage once."""
@@ -188,7 +184,7 @@ def _shards(
             for document in documents.read(file):
                 shard.extend(chunk(document, words=settings.words))
                 while len(shard) >= store.SHARD:
-                    yield _distinct(shard[: store.SHARD], seen, reading)
+                    yield _distinct(shard[: store.SHARD], seen, reading, hashes)
                     shard = shard[store.SHARD :]
         except (SourceError, MissingExtraError) as error:
             if settings.strict:
@@ -198,12 +194,16 @@ def _shards(
             reading.skipped.append(str(error))
         progress.advance(1)
     if shard:
-        yield _distinct(shard, seen, reading)
+        yield _distinct(shard, seen, reading, hashes)
 
 
-def _distinct(shard: list[Passage], seen: SeenHashes, reading: Reading) -> list[Passage]:
-    new = seen.add(hashes_of(shard)).tolist()
-    kept = [passage for passage, is_new in zip(shard, new, strict=True) if is_new]
+def _distinct(
+    shard: list[Passage], seen: SeenHashes, reading: Reading, hashes: list[NDArray[np.uint64]]
+) -> list[Passage]:
+    own = hashes_of(shard)
+    new = seen.add(own)
+    hashes.append(own[new])
+    kept = [passage for passage, is_new in zip(shard, new.tolist(), strict=True) if is_new]
     reading.passages += len(kept)
     reading.duplicates += len(shard) - len(kept)
     return kept
@@ -213,8 +213,10 @@ def _vectors(
     table: store.PassageTable, encoder: TextEncoder, progress: Progress, *, begun: int
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the vectors of the passages from one on, shard by shard, each of shape (any, D)."""
+    import numpy as np
+
     for start in range(begun, len(table), store.SHARD):
-        passages = table.slice(start, start + store.SHARD)
+        passages = table.take(np.arange(start, min(start + store.SHARD, len(table))))
         yield encoder.encode(
             [passage.text for passage in passages],
             titles=[passage.title for passage in passages],

@@ -21,7 +21,7 @@ from ragweave.knowledge.builder import Built, Settings, build_segment, check_out
 from ragweave.knowledge.duplicates import SeenHashes
 from ragweave.knowledge.layout import Layout, Pointer, sync_folder
 from ragweave.knowledge.lock import writer_lock
-from ragweave.knowledge.manifest import ChangeRecord, EncoderRecord, IndexRecord, Manifest
+from ragweave.knowledge.manifest import ChangeRecord, EncoderRecord, IndexRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.sources import Sources, fingerprint, key_of, matching
 from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_orphans, remove_versions
@@ -121,8 +121,8 @@ def add(
         _nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
         return
     _refuse_taken(base, layout, built, replaced)
-    deleted = np.union1d(base.deleted, replaced)
-    new_rows = built.deleted + manifest.rows
+    # Rows of the new segment come after all others.
+    deleted = np.concatenate([np.union1d(base.deleted, replaced), built.deleted + manifest.rows])
     sources = old | {key_of(file): found[key_of(file)] for file in changed if str(file.path) not in failed}
     change = ChangeRecord(
         kind="add",
@@ -132,14 +132,7 @@ def add(
         unchanged=len(found) - len(changed),
         skipped=(*unreadable, *built.reading.skipped),
     )
-    _commit(
-        base,
-        change,
-        new=built,
-        deleted=deleted,
-        everything=np.concatenate([deleted, new_rows]),
-        sources=sources,
-    )
+    _commit(base, change, new=built.record, deleted=deleted, sources=sources)
 
 
 def _nothing_done(skipped: list[str], *, of_many: bool) -> None:
@@ -175,7 +168,7 @@ def delete(base: Snapshot, *, ids: Sequence[str], sources: Sequence[str]) -> Non
     new = np.array(sorted(rows), dtype=np.int64)
     deleted = np.union1d(base.deleted, new)
     change = ChangeRecord(kind="delete", deleted=len(new))
-    _commit(base, change, new=None, deleted=deleted, everything=deleted, sources=left)
+    _commit(base, change, new=None, deleted=deleted, sources=left)
 
 
 def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
@@ -193,8 +186,8 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
         if len(base):
             segment.folder.mkdir()
             progress.start("Copying", len(base))
-            shards = ([own.table[row] for row in rows.tolist()] for own, rows in base.live_shards())
-            store.write_passages(segment.passages, shards)
+            store.write_passages(segment.passages, (own.table.take(rows) for own, rows in base.live_shards()))
+            store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(nothing))))
             vectors = _advancing((own.vectors[rows] for own, rows in base.live_shards()), progress)
             store.write_vectors(segment.vectors, vectors, len(base), manifest.dimension)
             record = finished(segment, settings, nothing, progress)
@@ -293,9 +286,8 @@ def _commit(
     base: Snapshot,
     change: ChangeRecord,
     *,
-    new: Built | None,
+    new: SegmentRecord | None,
     deleted: NDArray[np.int64],
-    everything: NDArray[np.int64],
     sources: Sources,
 ) -> None:
     """Put a version in force that has the segments of another, less what was deleted, and perhaps one more.
@@ -304,19 +296,12 @@ def _commit(
         base: The other version.
         change: What was done.
         new: The new segment.
-        deleted: Rows of the old segments that are no longer there.
-        everything: The same with those of the new one.
+        deleted: Rows that are no longer there, of the old segments and the new one.
         sources: What it was made from.
     """
     segments = base.records_without(deleted)
     manifest = replace(_renewed(base.manifest, change), segments=segments)
-    put_in_force(
-        Layout(base.path),
-        manifest,
-        new=None if new is None else new.record,
-        deleted=everything,
-        sources=sources,
-    )
+    put_in_force(Layout(base.path), manifest, new=new, deleted=deleted, sources=sources)
 
 
 def _advancing(shards: Iterable[NDArray[np.float32]], progress: Progress) -> Iterator[NDArray[np.float32]]:
@@ -423,24 +408,10 @@ def _tidy(layout: Layout, *, resume: bool) -> None:
 
 def _is_worth_keeping(layout: Layout, error: BaseException) -> bool:
     """Whether vectors are on the disk that took long; a note with the error says so."""
-    vectors = prepared_segment(layout).vectors
-    kept = vectors.exists() and vectors.stat().st_size > 4 * store.SHARD
-    if kept := kept and _shards_written(layout):
+    kept = store.vectors_written(prepared_segment(layout).vectors) > 0
+    if kept:
         error.add_note("run the command again with --resume to go on where it stopped.")
     return kept
-
-
-def _shards_written(layout: Layout) -> bool:
-    path = prepared_segment(layout).vectors
-    try:
-        with path.open("rb") as file:
-            import numpy as np
-
-            np.lib.format.read_magic(file)
-            (count, dimension), _, _ = np.lib.format.read_array_header_1_0(file)
-    except (OSError, ValueError):
-        return False
-    return store.vectors_written(path, count, dimension) > 0
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from ragweave.errors import KnowledgeBaseError, SourceError
+from ragweave.knowledge.manifest import FileRecord
 from ragweave.knowledge.readers.files import SourceFile
+from ragweave.knowledge.store import damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,7 @@ def fingerprint(file: SourceFile) -> SourceRecord:
         SourceError: It cannot be read.
     """
     try:
-        with file.path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = FileRecord.of(file.path).sha256
     except OSError as error:
         raise SourceError(
             f"The file {file.path} cannot be read ({error.strerror}): check that it exists and its permissions."
@@ -66,9 +66,7 @@ def read_sources(path: Path) -> Sources:
         content = json.loads(path.read_bytes())
         return {str(key): SourceRecord(**record) for key, record in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise KnowledgeBaseError(
-            f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
-        ) from error
+        raise KnowledgeBaseError(damaged(path)) from error
 
 
 def matching(sources: Sequence[str], pattern: str) -> list[str]:
@@ -84,7 +82,3 @@ def matching(sources: Sequence[str], pattern: str) -> list[str]:
         return own == resolved or own.startswith(f"{resolved}/")
 
     return [source for source in sources if fits(source)]
-
-
-Report = Callable[[str], None]
-"""Hears a sentence about a source that was skipped."""

@@ -8,7 +8,6 @@ Notation used for tensor shapes: N passages, D vector size.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,19 +66,21 @@ class PassageTable:
         batch, position = self._batches[number], row - int(self._starts[number])
         return Passage(*(column[position].as_py() for column in batch.columns))
 
-    def shards(self) -> Iterator[list[Passage]]:
-        """Yield all passages in order, as many at a time as were written together."""
-        for batch in self._batches:
-            columns = (column.to_pylist() for column in batch.columns)
-            yield [Passage(*values) for values in zip(*columns, strict=True)]
+    def take(self, rows: NDArray[np.int64]) -> list[Passage]:
+        """Look up the passages of M rising rows."""
+        import numpy as np
+        import pyarrow as pa
 
-    def slice(self, start: int, stop: int) -> list[Passage]:
-        """The passages of a range of rows, which may reach beyond the end."""
-        return [self[row] for row in range(start, min(stop, len(self)))]
-
-    def rows_of(self, name: str) -> list[int]:
-        """Find the passage with this id, or all passages of the document with this id."""
-        return self.rows_with("id", {name}) or self.rows_with("document_id", {name})
+        ends = np.searchsorted(rows, self._starts)
+        found: list[Passage] = []
+        for batch, start, first, last in zip(
+            self._batches, self._starts[:-1], ends[:-1], ends[1:], strict=True
+        ):
+            if first < last:
+                own = batch.take(pa.array(rows[first:last] - start))
+                columns = (column.to_pylist() for column in own.columns)
+                found.extend(Passage(*values) for values in zip(*columns, strict=True))
+        return found
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
         """Find the rows whose value in a column is one of these, in rising order."""
@@ -144,36 +145,38 @@ def write_vectors(
     """
     import numpy as np
 
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
+    if not begun:
+        path.unlink(missing_ok=True)  # what an interruption has left of a first shard
     with path.open("r+b" if begun else "xb") as file:
         if begun:
-            file.truncate(_vector_bytes(count, dimension, begun))
+            file.truncate(_read_header(file)[0] + 4 * dimension * begun)
             file.seek(0, os.SEEK_END)
         else:
-            file.write(_vector_header(count, dimension))
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, dimension)})
         for shard in shards:
             file.write(np.ascontiguousarray(shard, dtype="<f4").data)
             _flush(file)
         _flush(file)
 
 
-def vectors_written(path: Path, count: int, dimension: int) -> int:
-    """How many of N vectors an interrupted `write_vectors` has left in a file, in whole shards."""
-    size = path.stat().st_size if path.exists() else 0
-    left = (size - len(_vector_header(count, dimension))) // (4 * dimension)
-    return max(left, 0) // SHARD * SHARD
+def vectors_written(path: Path) -> int:
+    """How many vectors an interrupted `write_vectors` has left in a file, in whole shards."""
+    try:
+        with path.open("rb") as file:
+            start, dimension = _read_header(file)
+            return (path.stat().st_size - start) // (4 * dimension) // SHARD * SHARD
+    except (OSError, ValueError):
+        return 0  # none has been begun, or not even its header is whole
 
 
-def _vector_bytes(count: int, dimension: int, written: int) -> int:
-    return len(_vector_header(count, dimension)) + 4 * dimension * written
-
-
-def _vector_header(count: int, dimension: int) -> bytes:
+def _read_header(file: BinaryIO) -> tuple[int, int]:
+    """Where the vectors of a file begin, and D."""
     import numpy as np
 
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, dimension)})
-    return file.getvalue()
+    np.lib.format.read_magic(file)
+    (_, dimension), _, _ = np.lib.format.read_array_header_1_0(file)
+    return file.tell(), dimension
 
 
 def write_array(path: Path, values: NDArray[Any]) -> None:
@@ -215,9 +218,7 @@ def _mapped(path: Path) -> NDArray[Any]:
 
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (
-        Exception
-    ) as error:  # numpy lets errors of the tokenizer and the parser through from a damaged header
+    except Exception as error:  # numpy lets errors of its parser through where a header is damaged
         raise KnowledgeBaseError(damaged(path)) from error
     if not isinstance(values, np.ndarray):
         raise KnowledgeBaseError(damaged(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragweave.knowledge import store
@@ -91,7 +92,7 @@ def remove_versions(layout: Layout, names: Sequence[str]) -> None:
 
 
 def remove_orphans(layout: Layout) -> None:
-    """Delete segments and unfinished versions that a killed writer left."""
+    """Delete segments that no version has, as a killed writer leaves them."""
     used: set[str] = set()
     for name in layout.version_names():
         used |= {segment.name for segment in Manifest.read(layout.version(name).manifest).segments}
@@ -100,12 +101,10 @@ def remove_orphans(layout: Layout) -> None:
             _remove(layout, folder)
 
 
-def _remove(layout: Layout, folder: object) -> None:
+def _remove(layout: Layout, folder: Path) -> None:
     """Delete a folder so that it is never seen half empty."""
-    from pathlib import Path
-
     away = layout.work / "removed"
     shutil.rmtree(away, ignore_errors=True)
     layout.work.mkdir(exist_ok=True)
-    Path(str(folder)).rename(away)
+    folder.rename(away)
     shutil.rmtree(away, ignore_errors=True)
