@@ -100,7 +100,7 @@ def test_errors_of_preparing_ahead_arrive(pipeline: RagPipeline, monkeypatch: py
     def broken(*_, **__):
         raise KnowledgeBaseError("the disk is gone")
 
-    monkeypatch.setattr(pipeline.retriever, "retrieve", broken)
+    monkeypatch.setattr(pipeline.retriever, "search", broken)
     with pytest.raises(KnowledgeBaseError, match="the disk is gone"):
         pipeline(QUESTIONS, prefetch=True)
     assert not any(thread.name.startswith("ragweave-prefetch") for thread in threading.enumerate())

@@ -9,10 +9,13 @@ from ragweave.encoding import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.quantization import quantize_int8
+from ragweave.reranking import Reranker
 
 if TYPE_CHECKING:
     import torch
 
+    from ragweave.knowledge.index import KnowledgeBaseIndex
+    from ragweave.knowledge.search import PassageScorer, SearchSettings
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.pipeline import Formulation, GeneratorDtype
     from ragweave.retrieval.retriever import RagRetriever
@@ -25,6 +28,8 @@ def load_pipeline_parts(
     knowledge_base: str | Path | KnowledgeBase,
     *,
     formulation: Formulation | None,
+    search: SearchSettings | None,
+    reranker: str | Path | PassageScorer | None,
     dtype: GeneratorDtype,
     device: str | None,
 ) -> Parts:
@@ -38,16 +43,23 @@ def load_pipeline_parts(
         if isinstance(knowledge_base, KnowledgeBase)
         else KnowledgeBase.open(Path(knowledge_base))
     )
+    if isinstance(reranker, (str, Path)):
+        reranker = Reranker.from_pretrained(reranker, device=device)
+    index = base.as_index(search, reranker=reranker)
     load = _embedded_parts if str(name_or_path) == embedded.NAME else _saved_parts
     if dtype != "int8":
-        return load(str(name_or_path), base, formulation, compute_dtype(dtype, device), device)
-    parts = load(str(name_or_path), base, formulation, compute_dtype("float32", device), device)
+        return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
+    parts = load(str(name_or_path), index, formulation, compute_dtype("float32", device), device)
     quantize_int8(parts[0].generator)
     return parts
 
 
 def _embedded_parts(
-    name: str, base: KnowledgeBase, formulation: Formulation | None, dtype: torch.dtype, device: str | None
+    name: str,
+    index: KnowledgeBaseIndex,
+    formulation: Formulation | None,
+    dtype: torch.dtype,
+    device: str | None,
 ) -> Parts:
     from transformers import AutoTokenizer
 
@@ -56,7 +68,7 @@ def _embedded_parts(
     from ragweave.retrieval.retriever import RagRetriever
 
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
-    base.check_encoder(encoder)
+    index.base.check_encoder(encoder)
     generator = embedded.load_generator(dtype=dtype)
     config = RagConfig.from_question_encoder_generator_configs(
         encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
@@ -65,11 +77,15 @@ def _embedded_parts(
     if device is not None:
         model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
-    return model, RagRetriever(config, encoder.tokenizer, tokenizer, index=base.as_index()), encoder
+    return model, RagRetriever(config, encoder.tokenizer, tokenizer, index=index), encoder
 
 
 def _saved_parts(
-    name: str, base: KnowledgeBase, formulation: Formulation | None, dtype: torch.dtype, device: str | None
+    name: str,
+    index: KnowledgeBaseIndex,
+    formulation: Formulation | None,
+    dtype: torch.dtype,
+    device: str | None,
 ) -> Parts:
     from ragweave.configuration import RagConfig
     from ragweave.retrieval.retriever import RagRetriever
@@ -101,12 +117,12 @@ def _saved_parts(
         normalize=config.question_encoder_normalize,
     )
     # A question encoder may have been trained while the passages' stayed as it was: only the size must agree.
-    if encoder.dimension != base.manifest.dimension:
+    if encoder.dimension != index.base.manifest.dimension:
         raise KnowledgeBaseError(
             f"The question encoder of '{name}' makes vectors of dimension {encoder.dimension}, but the knowledge "
-            f"base holds {base.manifest.dimension}: build it with the passage encoder that belongs to this model."
+            f"base holds {index.base.manifest.dimension}: build it with the passage encoder of this model."
         )
-    return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=base.as_index()), encoder
+    return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=index), encoder
 
 
 def _model_class(formulation: Formulation) -> Any:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.search import PassageScorer, SearchSettings
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.retrieval.retriever import RagRetriever
 
@@ -128,6 +129,8 @@ class RagPipeline:
         *,
         knowledge_base: str | Path | KnowledgeBase,
         formulation: Formulation | None = None,
+        search: SearchSettings | None = None,
+        reranker: str | Path | PassageScorer | None = None,
         dtype: GeneratorDtype = "auto",
         device: str | None = None,
     ) -> RagPipeline:
@@ -137,6 +140,9 @@ class RagPipeline:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
             knowledge_base: Folder of a knowledge base, or one that is open.
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
+            search: How the knowledge base is searched; by vectors where left out.
+            reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder
+                or name on the hub, or one that is loaded.
             dtype: Type that the generator computes in; "auto" is bfloat16 where the processor has it. "int8" is
                 for processors; see `ragweave.quantization`.
             device: Where to compute, such as ``"cuda"``.
@@ -151,7 +157,13 @@ class RagPipeline:
         from ragweave.loading import load_pipeline_parts
 
         parts = load_pipeline_parts(
-            name_or_path, knowledge_base, formulation=formulation, dtype=dtype, device=device
+            name_or_path,
+            knowledge_base,
+            formulation=formulation,
+            search=search,
+            reranker=reranker,
+            dtype=dtype,
+            device=device,
         )
         return cls(*parts, extractive=str(name_or_path) == embedded.NAME)
 
@@ -266,7 +278,7 @@ class RagPipeline:
             return False
         if latest.manifest.encoder != index.base.manifest.encoder:
             latest.check_encoder(self.encoder)
-        self.retriever.index = latest.as_index()
+        self.retriever.index = index.over(latest)
         return True
 
     def _n_passages(self) -> int:
@@ -291,15 +303,21 @@ class RagPipeline:
 
         with torch.inference_mode():
             vectors = self.encoder.encode(questions)
-            passage_vectors, rows, docs = self.retriever.retrieve(vectors, n_docs)
+            index = self.retriever.index
+            hits = self.retriever.search(vectors, n_docs, question_strings=questions)
+            docs = index.get_doc_dicts(hits.rows)
             input_ids, mask = self.retriever.postprocess_docs(
                 docs, questions, None, n_docs, return_tensors="pt", padding="longest"
             )
             scores = self.model.rag.score_passages(
-                torch.from_numpy(vectors), torch.from_numpy(passage_vectors), torch.from_numpy(rows)
+                torch.from_numpy(vectors),
+                torch.from_numpy(hits.vectors),
+                torch.from_numpy(hits.rows),
+                weights=None if hits.weights is None else torch.from_numpy(hits.weights),
+                offsets=None if hits.offsets is None else torch.from_numpy(hits.offsets),
             )
         allowed = self._spans_only(docs) if extractive else None
-        return _Prepared(questions, rows, docs, input_ids, mask, scores, allowed)
+        return _Prepared(questions, hits.rows, docs, input_ids, mask, scores, allowed)
 
     def _answer(self, prepared: _Prepared, **options: Any) -> list[Answer]:
         """Read the contexts once, generate from them, and find out where the answers came from."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,8 +29,15 @@ def test_damaged_json(tmp_path, text):
 
 
 def test_format_of_another_ragweave(tmp_path, content):
-    with pytest.raises(KnowledgeBaseError, match="has format 3, this ragweave reads format 2"):
-        read(tmp_path, content | {"format_version": 3})
+    with pytest.raises(KnowledgeBaseError, match="has format 4, this ragweave reads formats 2, 3"):
+        read(tmp_path, content | {"format_version": 4})
+
+
+def test_format_before_search_by_words(base, tmp_path):
+    old = replace(base.manifest, language=None, format_version=2)
+    content = json.loads(old.to_json())
+    assert "lexical" not in content
+    assert read(tmp_path, content) == old
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
+
 if TYPE_CHECKING:
     from ragweave.pipeline import Answer
 
@@ -25,6 +27,10 @@ Examples:
   ragweave ask --kb kb --n-docs 10 --beams 4 "Who wrote it?" "When?"
 
   ragweave ask --kb kb --json - < questions.txt > answers.jsonl
+
+  ragweave ask --kb kb --retrieval hybrid --dense-weight 0.7 "What does error E1234 mean?"
+
+  ragweave ask --kb kb --rerank cross-encoder/ms-marco-MiniLM-L6-v2 "Who wrote it?"
 """
 
 
@@ -45,6 +51,11 @@ def ask(
         Literal["token", "sequence"] | None,
         typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
     ] = None,
+    retrieval: Retrieval = "dense",
+    fusion: FusedBy = "weighted",
+    dense_weight: DenseWeight = 0.5,
+    candidates: Candidates = 100,
+    rerank: Rerank = None,
     extractive: Annotated[
         bool | None,
         typer.Option(
@@ -69,10 +80,17 @@ def ask(
         warn("There are no questions on standard input.")
         return
     quiet_libraries()
+    from ragweave.knowledge.search import SearchSettings
     from ragweave.pipeline import RagPipeline
 
     pipeline = RagPipeline.from_pretrained(
-        model, knowledge_base=kb, formulation=formulation, dtype=dtype, device=device
+        model,
+        knowledge_base=kb,
+        formulation=formulation,
+        search=SearchSettings(retrieval, fusion, dense_weight, candidates),
+        reranker=rerank,
+        dtype=dtype,
+        device=device,
     )
     index = pipeline.retriever.index
     available = len(index) if isinstance(index, Sized) else n_docs

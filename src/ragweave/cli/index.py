@@ -22,6 +22,8 @@ Examples:
 
   ragweave index dump.jsonl --output kb --index hnsw --set efSearch=64
 
+  ragweave index notizen/ --output kb --language german
+
   ragweave index dump.jsonl --output kb --resume
 """
 
@@ -48,6 +50,15 @@ def index(
             "--set", metavar="NAME=NUMBER", help="Setting of the index, such as nprobe=16 or efSearch=64."
         ),
     ] = None,
+    language: Annotated[
+        str,
+        typer.Option(
+            help="Language of the words for --retrieval bm25 and hybrid; none leaves them as they are."
+        ),
+    ] = "english",
+    vectors_only: Annotated[
+        bool, typer.Option("--vectors-only", help="Leave out what search by words needs.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a source that cannot be read, rather than skip it.")
     ] = False,
@@ -87,6 +98,7 @@ def index(
             words=words,
             index=kind,
             parameters=parameters,
+            language=None if vectors_only else language,
             overwrite=overwrite,
             strict=strict,
             resume=resume,

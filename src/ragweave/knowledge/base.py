@@ -5,7 +5,7 @@ Notation used for tensor shapes: B questions, K passages per question, N passage
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.index import KnowledgeBaseIndex
+    from ragweave.knowledge.search import PassageScorer, SearchSettings
 
 
 class KnowledgeBase:
@@ -74,6 +75,7 @@ class KnowledgeBase:
         words: int = 100,
         index: str = "auto",
         parameters: dict[str, int] | None = None,
+        language: str | None = "english",
         overwrite: bool = False,
         strict: bool = False,
         resume: bool = False,
@@ -92,6 +94,8 @@ class KnowledgeBase:
             index: How passages are searched: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, words of FAISS' index
                 factory, or ``"auto"``, which compares all vectors up to 100,000 and is ``"hnsw"`` above.
             parameters: Settings of the search, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
+            language: The language of the words that passages are searched by, by which they are stemmed; ``"none"``
+                to compare words as they are written, ``None`` to search by vectors alone.
             overwrite: Give a knowledge base that is at ``output`` a new version. Its older ones are kept.
             strict: Fail at a source that cannot be read; it is skipped otherwise, and ``manifest.change`` says so.
             resume: Go on with a build of the same sources and settings that was interrupted.
@@ -103,21 +107,26 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: The place is taken, in use, or cannot be written.
             SourceError: A source is missing, or none can be read.
-            ConfigurationError: FAISS has no such index.
+            ConfigurationError: FAISS has no such index, or there is no stemmer for the language.
         """
         from ragweave.knowledge.builder import Settings
         from ragweave.knowledge.changes import build
+        from ragweave.knowledge.lexical.words import Analyzer
         from ragweave.knowledge.readers import find_sources
         from ragweave.knowledge.vector_index import check_kind
 
         parameters = parameters or {}
         check_kind(index, parameters, encoder.dimension)
+        if language is not None:
+            Analyzer(language)
         output = Path(output)
         build(
             find_sources([Path(source) for source in sources]),
             output,
             encoder=encoder,
-            settings=Settings(words=words, kind=index, parameters=parameters, strict=strict),
+            settings=Settings(
+                words=words, kind=index, parameters=parameters, strict=strict, language=language
+            ),
             overwrite=overwrite,
             resume=resume,
             progress=progress or NoProgress(),
@@ -341,11 +350,64 @@ class KnowledgeBase:
             )
         return self._snapshot.search(np.ascontiguousarray(vectors, dtype=np.float32), n)
 
-    def as_index(self) -> KnowledgeBaseIndex:
-        """This knowledge base as an index for `RagRetriever`."""
+    def search_text(
+        self, questions: Sequence[str], n: int, *, k1: float = 0.9, b: float = 0.4
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find the passages that share the most telling words with questions, by BM25.
+
+        Args:
+            questions: B questions.
+            n: How many passages per question, K.
+            k1: How soon further occurrences of a word cease to count.
+            b: How much the length of a passage counts, from 0 to 1.
+
+        Returns:
+            Scores, shape (B, K), best first, 0 for passages that share no word, and rows, shape (B, K). Where there
+            are fewer than K passages the scores are minus infinity and the rows -1.
+
+        Raises:
+            KnowledgeBaseError: It was built to be searched by vectors alone.
+            ConfigurationError: ``n`` is below 1, or another number cannot be.
+        """
+        import numpy as np
+
+        from ragweave.retrieval.fusion import best
+
+        if n < 1:
+            raise ConfigurationError(f"n is {n}: ask for at least 1 passage.")
+        score = self.text_scorer(k1=k1, b=b)
+        scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
+        rows = np.full((len(questions), n), -1, dtype=np.int64)
+        for place, question in enumerate(questions):
+            all_scores = score(question)
+            own = best(all_scores, n)
+            rows[place, : len(own)], scores[place, : len(own)] = own, all_scores[own]
+        return scores, rows
+
+    def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], NDArray[np.float32]]:
+        """What scores all rows by BM25 for one question, (N,): minus infinity for those that were deleted.
+
+        Raises:
+            KnowledgeBaseError: It was built to be searched by vectors alone.
+            ConfigurationError: A number cannot be.
+        """
+        return self._snapshot.text_scorer(k1=k1, b=b)
+
+    def as_index(
+        self, settings: SearchSettings | None = None, *, reranker: PassageScorer | None = None
+    ) -> KnowledgeBaseIndex:
+        """This knowledge base as an index for `RagRetriever`.
+
+        Args:
+            settings: How it is searched; by vectors where left out.
+            reranker: Reads the candidates together with the question; its logits are then their scores.
+
+        Raises:
+            KnowledgeBaseError: It is to be searched by words, and was built for vectors alone.
+        """
         from ragweave.knowledge.index import KnowledgeBaseIndex
 
-        return KnowledgeBaseIndex(self)
+        return KnowledgeBaseIndex(self, settings=settings, reranker=reranker)
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""
@@ -365,6 +427,7 @@ class KnowledgeBase:
             "dimension": manifest.dimension,
             "index": manifest.index.kind,
             "parameters": manifest.index.parameters,
+            "language": manifest.language,
             "segments": len(manifest.segments),
             "recall": min((segment.recall for segment in manifest.segments), default=1.0),
             "metric": manifest.index.metric,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
@@ -15,6 +16,8 @@ from ragweave.knowledge import store
 from ragweave.knowledge.chunking import chunk
 from ragweave.knowledge.duplicates import SeenHashes, hashes_of
 from ragweave.knowledge.layout import Layout, SegmentLayout
+from ragweave.knowledge.lexical.postings import write_postings
+from ragweave.knowledge.lexical.words import Analyzer
 from ragweave.knowledge.manifest import FileRecord, SegmentRecord
 from ragweave.knowledge.readers import UniqueReader
 from ragweave.knowledge.readers.files import SourceFile
@@ -39,6 +42,7 @@ class Settings:
         kind: How its vectors are searched; see `IndexRecord`.
         parameters: Settings of the search.
         strict: Whether a source that cannot be read ends the work.
+        language: The language of the words that they are searched by; ``None`` for vectors alone.
         flat_up_to: Up to how many passages every vector is compared, whatever the kind.
     """
 
@@ -46,6 +50,7 @@ class Settings:
     kind: str
     parameters: dict[str, int]
     strict: bool
+    language: str | None = None
     flat_up_to: int = 0
 
 
@@ -124,14 +129,22 @@ def build_segment(
     progress.advance(begun)
     vectors = _vectors(table, encoder, progress, begun=begun)
     store.write_vectors(segment.vectors, vectors, reading.passages, encoder.dimension, begun=begun)
-    return Built(finished(segment, settings, dead, progress), dead, reading)
+    return Built(finished(segment, settings, dead, progress, layout.work / "postings"), dead, reading)
 
 
 def finished(
-    segment: SegmentLayout, settings: Settings, deleted: NDArray[np.int64], progress: Progress
+    segment: SegmentLayout,
+    settings: Settings,
+    deleted: NDArray[np.int64],
+    progress: Progress,
+    workshop: Path,
 ) -> SegmentRecord:
     """Index a segment whose passages and vectors are written, and describe it."""
     table, vectors = store.PassageTable(segment.passages), store.read_vectors(segment.vectors)
+    if settings.language is not None:
+        progress.start("Indexing words", len(table))
+        texts = _texts(table, progress)
+        write_postings(segment.postings, texts, Analyzer(settings.language), workshop)
     progress.start("Indexing", None)
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.kind
@@ -213,15 +226,19 @@ def _vectors(
     table: store.PassageTable, encoder: TextEncoder, progress: Progress, *, begun: int
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the vectors of the passages from one on, shard by shard, each of shape (any, D)."""
-    import numpy as np
-
-    for start in range(begun, len(table), store.SHARD):
-        passages = table.take(np.arange(start, min(start + store.SHARD, len(table))))
+    for passages in table.shards(begun):
         yield encoder.encode(
             [passage.text for passage in passages],
             titles=[passage.title for passage in passages],
             progress=progress.advance,
         )
+
+
+def _texts(table: store.PassageTable, progress: Progress) -> Iterator[list[str]]:
+    """Yield the titles and texts of all passages, shard by shard."""
+    for passages in table.shards():
+        yield [f"{passage.title}\n{passage.text}" for passage in passages]
+        progress.advance(len(passages))
 
 
 def check_output(layout: Layout, *, overwrite: bool) -> None:

@@ -21,7 +21,14 @@ from ragweave.knowledge.builder import Built, Settings, build_segment, check_out
 from ragweave.knowledge.duplicates import SeenHashes
 from ragweave.knowledge.layout import Layout, Pointer, sync_folder
 from ragweave.knowledge.lock import writer_lock
-from ragweave.knowledge.manifest import ChangeRecord, EncoderRecord, IndexRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import (
+    FORMAT_VERSION,
+    ChangeRecord,
+    EncoderRecord,
+    IndexRecord,
+    Manifest,
+    SegmentRecord,
+)
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.sources import Sources, fingerprint, key_of, matching
 from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_orphans, remove_versions
@@ -86,6 +93,7 @@ def add(
         kind=manifest.index.kind,
         parameters=manifest.index.parameters,
         strict=strict,
+        language=manifest.language,
         flat_up_to=FLAT_ADDITIONS,
     )
     found, unreadable = _fingerprints(files, strict=strict, progress=progress)
@@ -177,7 +185,11 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
 
     layout, manifest = Layout(base.path), base.manifest
     settings = Settings(
-        words=manifest.words, kind=manifest.index.kind, parameters=manifest.index.parameters, strict=True
+        words=manifest.words,
+        kind=manifest.index.kind,
+        parameters=manifest.index.parameters,
+        strict=True,
+        language=manifest.language,
     )
     nothing = np.zeros(0, np.int64)
     if len(manifest.segments) > 1 or len(base.deleted):
@@ -190,7 +202,7 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
             store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(nothing))))
             vectors = _advancing((own.vectors[rows] for own, rows in base.live_shards()), progress)
             store.write_vectors(segment.vectors, vectors, len(base), manifest.dimension)
-            record = finished(segment, settings, nothing, progress)
+            record = finished(segment, settings, nothing, progress, layout.work / "postings")
         put_in_force(
             layout,
             replace(_renewed(manifest, ChangeRecord(kind="compact")), segments=()),
@@ -277,6 +289,7 @@ def _build(
         words=settings.words,
         segments=(),
         files={},
+        language=settings.language,
     )
     sources = {key_of(file): found[key_of(file)] for file in readable if str(file.path) not in failed}
     put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
@@ -313,7 +326,13 @@ def _advancing(shards: Iterable[NDArray[np.float32]], progress: Progress) -> Ite
 def _renewed(manifest: Manifest, change: ChangeRecord) -> Manifest:
     from ragweave import __version__
 
-    return replace(manifest, ragweave_version=__version__, created=_now(), change=change)
+    return replace(
+        manifest,
+        ragweave_version=__version__,
+        created=_now(),
+        change=change,
+        format_version=FORMAT_VERSION,
+    )
 
 
 def _now() -> str:
@@ -366,6 +385,7 @@ def _plan(
         "encoder": encoder.fingerprint,
         "words": settings.words,
         "index": settings.kind,
+        "language": settings.language,
         "sources": content,
     }
     path = layout.work / "plan.json"

@@ -14,6 +14,47 @@ _POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
 
 
 @dataclass(frozen=True, slots=True)
+class PostingFiles:
+    """Every path of the postings of a segment.
+
+    Attributes:
+        folder: The segment's folder.
+    """
+
+    folder: Path
+
+    @property
+    def words(self) -> Path:
+        """The hashes of the words, rising: (W,)."""
+        return self.folder / "words.npy"
+
+    @property
+    def starts(self) -> Path:
+        """Where the postings of each word begin, and at last where they end: (W+1,)."""
+        return self.folder / "word_starts.npy"
+
+    @property
+    def rows(self) -> Path:
+        """The rows in which words occur, rising for each word: (P,)."""
+        return self.folder / "word_rows.npy"
+
+    @property
+    def counts(self) -> Path:
+        """How often they occur there: (P,)."""
+        return self.folder / "word_counts.npy"
+
+    @property
+    def lengths(self) -> Path:
+        """How many words each row has: (N,)."""
+        return self.folder / "lengths.npy"
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.words, self.starts, self.rows, self.counts, self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentLayout:
     """Every path of one segment: passages that were written together, and are never changed.
 
@@ -44,10 +85,15 @@ class SegmentLayout:
         return self.folder / "index.faiss"
 
     @property
+    def postings(self) -> PostingFiles:
+        """Which words occur where, unless it is searched by vectors alone."""
+        return PostingFiles(self.folder)
+
+    @property
     def data(self) -> tuple[Path, ...]:
         """All files that are there."""
-        index = (self.index,) if self.index.exists() else ()
-        return (self.passages, self.vectors, self.hashes, *index)
+        optional = (path for path in (self.index, *self.postings.all) if path.exists())
+        return (self.passages, self.vectors, self.hashes, *optional)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,11 @@ from typing import Any, TypeVar
 
 from ragweave.errors import KnowledgeBaseError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raised whenever an older ragweave could not read what a newer one writes."""
+
+READABLE = frozenset({2, 3})
+"""The formats that are read; of the second, whatever came later is absent."""
 
 _T = TypeVar("_T")
 
@@ -128,6 +131,7 @@ class Manifest:
         words: About how many words a passage has.
         segments: What it is made of, in the order of its rows.
         files: The version's own files by their names, which are plain names in its folder.
+        language: The language of the words that passages are searched by; ``None`` where there are vectors alone.
         format_version: The format of all this.
     """
 
@@ -140,6 +144,7 @@ class Manifest:
     words: int
     segments: tuple[SegmentRecord, ...]
     files: dict[str, FileRecord]
+    language: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -177,6 +182,7 @@ class Manifest:
             "dimension": self.dimension,
             "index": asdict(self.index),
             "chunking": {"words": self.words},
+            **({} if self.language is None else {"lexical": {"language": self.language}}),
             "segments": [asdict(segment) for segment in self.segments],
             "files": {name: asdict(record) for name, record in self.files.items()},
         }
@@ -204,10 +210,10 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise KnowledgeBaseError(f"The manifest {path} is damaged ({error}): {again}") from error
         found = content.get("format_version") if isinstance(content, dict) else None
-        if isinstance(found, int) and found != FORMAT_VERSION:
+        if isinstance(found, int) and found not in READABLE:
             raise KnowledgeBaseError(
-                f"The knowledge base at {path.parent} has format {found}, this ragweave reads format "
-                f"{FORMAT_VERSION}: install the version of ragweave that wrote it, or {again}"
+                f"The knowledge base at {path.parent} has format {found}, this ragweave reads formats "
+                f"{', '.join(map(str, sorted(READABLE)))}: install the version of ragweave that wrote it, or {again}"
             )
         try:
             manifest = cls._from_content(content)
@@ -253,6 +259,7 @@ class Manifest:
                 for segment in content["segments"]
             ),
             files=_files(content["files"]),
+            language=_typed(content["lexical"]["language"], str) if "lexical" in content else None,
         )
 
 

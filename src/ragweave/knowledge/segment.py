@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.layout import SegmentLayout
+from ragweave.knowledge.lexical.postings import Postings
 from ragweave.knowledge.manifest import SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, read_index, search_all
 
@@ -51,12 +52,14 @@ class Segment:
         self.vectors = store.read_vectors(files.vectors)
         self.hashes = store.read_array(files.hashes, np.uint64)
         self.index = None if record.factory == FLAT else read_index(files.index, parameters)
+        self.postings = Postings(files.postings) if files.postings.words.name in record.files else None
         expected = (record.rows, dimension)
         shapes = {
             files.passages: (len(self.table), dimension),
             files.vectors: self.vectors.shape,
             files.hashes: (len(self.hashes), dimension),
             files.index: expected if self.index is None else (self.index.ntotal, self.index.d),
+            files.postings.lengths: expected if self.postings is None else (len(self.postings), dimension),
         }
         for path, shape in shapes.items():
             if shape != expected:

@@ -7,7 +7,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, N
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.lexical.bm25 import BM25
+from ragweave.knowledge.lexical.words import Analyzer
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.passages import Passage
 from ragweave.knowledge.segment import Segment
@@ -99,6 +101,30 @@ class Snapshot:
         rows = np.concatenate([own for _, own in found[::-1]], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], NDArray[np.float32]]:
+        """What scores all rows by the words they share with a question; minus infinity where one was deleted.
+
+        Raises:
+            KnowledgeBaseError: There are no words to search by.
+        """
+        import numpy as np
+
+        segments = [segment.postings for segment in self.segments if segment.postings is not None]
+        language = self.manifest.language
+        if language is None or len(segments) < len(self.segments):
+            raise KnowledgeBaseError(
+                f"The knowledge base at {self.path} was built to be searched by vectors alone: build it again with "
+                "--overwrite to search it by words too."
+            )
+        bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language)
+
+        def score(question: str) -> NDArray[np.float32]:
+            scores = bm25.scores(analyzer.words(question))
+            scores[self.deleted] = -np.inf
+            return scores
+
+        return score
 
     def row_of(self, name: str) -> list[int]:
         """Find the row of a passage, or the rows of a document's passages."""

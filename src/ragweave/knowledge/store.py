@@ -9,7 +9,7 @@ Notation used for tensor shapes: N passages, D vector size.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -81,6 +81,13 @@ class PassageTable:
                 columns = (column.to_pylist() for column in own.columns)
                 found.extend(Passage(*values) for values in zip(*columns, strict=True))
         return found
+
+    def shards(self, start: int = 0) -> Iterator[list[Passage]]:
+        """The passages from a row on, as many at a time as a shard has."""
+        import numpy as np
+
+        for first in range(start, len(self), SHARD):
+            yield self.take(np.arange(first, min(first + SHARD, len(self))))
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
         """Find the rows whose value in a column is one of these, in rising order."""
@@ -185,6 +192,25 @@ def write_array(path: Path, values: NDArray[Any]) -> None:
 
     with durable(path) as file:
         np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
+
+
+@contextmanager
+def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a numpy array of one dimension and so many values, in parts.
+
+    Yields:
+        A function that writes the next part.
+    """
+    import numpy as np
+
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
+    with durable(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+
+        def write(part: NDArray[Any]) -> None:
+            file.write(np.ascontiguousarray(part, dtype=kind).data)
+
+        yield write
 
 
 def read_array(path: Path, kind: type[np.generic]) -> NDArray[Any]:

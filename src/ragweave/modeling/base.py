@@ -12,6 +12,8 @@ from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import numpy as np
 
     from ragweave.modeling.rag import RagModel
@@ -48,6 +50,31 @@ class RagPreTrainedModel(PreTrainedModel):
         embeddings = self.generator.resize_token_embeddings(*args, **kwargs)
         self.config.generator = self.generator.config
         return embeddings
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str] | None,
+        *model_args: Any,
+        retriever: Retriever | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model as transformers does, and let it call a retriever.
+
+        Args:
+            pretrained_model_name_or_path: Folder or name on the hub.
+            *model_args: Handed on to transformers.
+            retriever: Retriever that the model calls.
+            **kwargs: Handed on to transformers.
+
+        Returns:
+            The model, in evaluation mode; with ``output_loading_info`` what transformers returns beside it too.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        if retriever is not None:
+            # Not handed on: transformers copies its arguments in depth, and an index may be of any size.
+            (loaded[0] if isinstance(loaded, tuple) else loaded).set_retriever(retriever)
+        return loaded
 
     @classmethod
     def from_pretrained_question_encoder_generator(

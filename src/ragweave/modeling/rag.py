@@ -163,16 +163,34 @@ class RagModel(RagPreTrainedModel):
         ), output
 
     def score_passages(
-        self, question_vectors: Tensor, passage_vectors: Tensor, doc_ids: Tensor | None = None
+        self,
+        question_vectors: Tensor,
+        passage_vectors: Tensor,
+        doc_ids: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
-        """Scaled inner products of (B, D) questions and (B, K, D) passages: (B, K).
-
-        A passage whose id in ``doc_ids``, (B, K), is below 0 is not there and gets -inf.
+        """Passage scores, the logits of p(z|x): scaled inner products, and what else the retriever scores by.
 
         Written as a sum, since autocast would turn a matrix product into half precision.
+
+        Args:
+            question_vectors: (B, D).
+            passage_vectors: (B, K, D).
+            doc_ids: (B, K); a passage whose id is below 0 is not there and gets -inf.
+            weights: How much the inner products count, (B, K); 1 where left out. See `Hits`.
+            offsets: What is added to them, (B, K); 0 where left out.
+
+        Returns:
+            Scores, (B, K).
         """
         scores = (question_vectors.unsqueeze(1) * passage_vectors.to(question_vectors)).sum(-1)
         scores = self.config.doc_score_scale * scores
+        if weights is not None:
+            scores = weights.to(scores) * scores
+        if offsets is not None:
+            scores = scores + offsets.to(scores)
         return scores if doc_ids is None else scores.masked_fill(doc_ids < 0, float("-inf"))
 
     def retrieve(
@@ -216,7 +234,13 @@ class RagModel(RagPreTrainedModel):
         )
         passage_vectors = self._passage_vectors(found, n_docs, vectors)
         doc_ids = found["doc_ids"].to(input_ids.device)
-        scores = self.score_passages(vectors, passage_vectors, doc_ids)
+        scores = self.score_passages(
+            vectors,
+            passage_vectors,
+            doc_ids,
+            weights=found.get("doc_score_weights"),
+            offsets=found.get("doc_score_offsets"),
+        )
         check_scores(scores)
         return RetrievedContexts(
             context_input_ids=found["context_input_ids"].to(input_ids),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -52,5 +54,49 @@ class Index(Protocol):
 
         Returns:
             B dictionaries of lists of length K: "title" and "text" at least, empty for row -1.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What was found for B questions.
+
+    The score of a passage, the logit of p(z|x), is ``weights * scale * <question, passage> + offsets``, with the
+    model's scale: so a score may come from elsewhere in whole or in part, and gradient still reaches the question
+    encoder through what comes from the vectors.
+
+    Attributes:
+        rows: Row numbers, (B, K), best first and -1 where there are fewer hits.
+        vectors: The passages' vectors, (B, K, D), zero for those.
+        weights: How much the inner products count, (B, K); ``None`` for 1.
+        offsets: What is added to them, (B, K); ``None`` for nothing.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    weights: NDArray[np.float32] | None = None
+    offsets: NDArray[np.float32] | None = None
+
+
+@runtime_checkable
+class TextIndex(Protocol):
+    """An index that may look at the questions' words, and not at their vectors alone."""
+
+    def get_hits(
+        self,
+        question_hidden_states: NDArray[np.float32],
+        n_docs: int,
+        *,
+        questions: Sequence[str] | None,
+        doc_score_scale: float,
+    ) -> Hits:
+        """Find passages.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+            questions: The questions, where they are known.
+            doc_score_scale: What the model multiplies inner products with.
         """
         ...

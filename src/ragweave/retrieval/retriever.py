@@ -11,6 +11,7 @@ import numpy as np
 from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
 from ragweave.retrieval.contexts import ContextTemplate, fit, padded, token_ids
 from ragweave.retrieval.dataset import DatasetIndex
+from ragweave.retrieval.protocol import Hits, TextIndex
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -171,27 +172,54 @@ class RagRetriever:
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question.
         """
+        hits = self.search(question_hidden_states, n_docs)
+        return hits.vectors, hits.rows, self.index.get_doc_dicts(hits.rows)
+
+    def search(
+        self,
+        question_hidden_states: NDArray[np.float32],
+        n_docs: int,
+        *,
+        question_strings: Sequence[str] | None = None,
+    ) -> Hits:
+        """Find K passages for each of B questions, with all that their scores are made of.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+            question_strings: The questions, for an index that searches by words.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1, or the index needs the questions and they were not given.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question.
+        """
         if n_docs < 1:
             raise ConfigurationError(f"n_docs is {n_docs}; it must be 1 or more.")
         if not len(question_hidden_states):
             raise QuestionError("There is no question; ask at least one.")
         self.init_retrieval()
         size = self.config.retrieval_batch_size
-        slices = [
-            question_hidden_states[at : at + size] for at in range(0, len(question_hidden_states), size)
-        ]
         index = self.index  # one throughout, though another may be put in its place meanwhile
-        found = [index.get_top_docs(some, n_docs) for some in slices]
-        doc_ids = np.concatenate([np.asarray(ids) for ids, _ in found])
-        vectors = np.concatenate([np.asarray(vectors) for _, vectors in found])
+        found = []
+        for at in range(0, len(question_hidden_states), size):
+            vectors = question_hidden_states[at : at + size]
+            if isinstance(index, TextIndex):
+                texts = None if question_strings is None else question_strings[at : at + size]
+                scale = self.config.doc_score_scale
+                found.append(index.get_hits(vectors, n_docs, questions=texts, doc_score_scale=scale))
+            else:
+                rows, passage_vectors = index.get_top_docs(vectors, n_docs)
+                found.append(Hits(np.asarray(rows), np.asarray(passage_vectors)))
+        hits = _joined(found)
         expected = (len(question_hidden_states), n_docs)
-        if doc_ids.shape != expected or vectors.shape[:2] != expected:
+        if hits.rows.shape != expected or hits.vectors.shape[:2] != expected:
             raise IndexDataError(
-                f"The index returned row numbers of shape {doc_ids.shape} and vectors of shape "
-                f"{vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
+                f"The index returned row numbers of shape {hits.rows.shape} and vectors of shape "
+                f"{hits.vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
                 "passages that it has not."
             )
-        return vectors, doc_ids, index.get_doc_dicts(doc_ids)
+        return hits
 
     def postprocess_docs(
         self,
@@ -274,7 +302,8 @@ class RagRetriever:
 
         Returns:
             ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``,
-            (B, K, D); ``doc_ids``, (B, K), -1 for a passage that is not there; and with a context encoder's
+            (B, K, D); ``doc_ids``, (B, K), -1 for a passage that is not there; where scores are not inner products
+            alone ``doc_score_weights`` and ``doc_score_offsets``, (B, K), see `Hits`; and with a context encoder's
             tokenizer ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
 
         Raises:
@@ -296,16 +325,22 @@ class RagRetriever:
                 f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question "
                 "vectors; expected one for each."
             )
-        vectors, doc_ids, docs = self.retrieve(np.asarray(question_hidden_states), n_docs)
+        index = self.index
+        hits = self.search(np.asarray(question_hidden_states), n_docs, question_strings=question_strings)
+        docs = index.get_doc_dicts(hits.rows)
         context_input_ids, context_attention_mask = self.postprocess_docs(
             docs, question_strings, prefix, n_docs, return_tensors=return_tensors, padding=padding
         )
         result = {
             "context_input_ids": context_input_ids,
             "context_attention_mask": context_attention_mask,
-            "retrieved_doc_embeds": vectors,
-            "doc_ids": doc_ids,
+            "retrieved_doc_embeds": hits.vectors,
+            "doc_ids": hits.rows,
         }
+        if hits.weights is not None:
+            result["doc_score_weights"] = hits.weights
+        if hits.offsets is not None:
+            result["doc_score_offsets"] = hits.offsets
         if self.ctx_encoder_tokenizer is not None:
             tokenized = self.ctx_encoder_tokenizer(
                 *map(list, zip(*_passages(docs, n_docs), strict=True)),
@@ -340,6 +375,23 @@ def build_index(config: RagConfig) -> Index:
         index_path=config.index_path,
         use_dummy_dataset=config.use_dummy_dataset,
         revision=config.dataset_revision,
+    )
+
+
+def _joined(found: Sequence[Hits]) -> Hits:
+    """The hits of all questions from those of some at a time."""
+    if len(found) == 1:
+        return found[0]
+
+    def all_of(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+        there = [part for part in parts if part is not None]
+        return np.concatenate(there) if there else None
+
+    return Hits(
+        rows=np.concatenate([hits.rows for hits in found]),
+        vectors=np.concatenate([hits.vectors for hits in found]),
+        weights=all_of([hits.weights for hits in found]),
+        offsets=all_of([hits.offsets for hits in found]),
     )
 
 

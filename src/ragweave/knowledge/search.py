@@ -1,0 +1,74 @@
+"""How a knowledge base is searched: by vectors, by words, or by both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from ragweave.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RetrievalKind = Literal["dense", "bm25", "hybrid"]
+Fusion = Literal["weighted", "rrf"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How a knowledge base is searched, and what a passage's score, the logit of p(z|x), is made of.
+
+    Attributes:
+        kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores as they are, as
+            in the ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both.
+        fusion: How they are put together. ``"weighted"``: a weighted mean of the two scores, so that p(z|x) is in
+            proportion to the product of both distributions, each to the power of its weight; every candidate of
+            either is scored by both. ``"rrf"``: the logarithm of the fused reciprocal ranks, so that p(z|x) is in
+            proportion to these.
+        dense_weight: What vectors count in the weighted mean, from 0 to 1; words count the rest.
+        candidates: How many passages of each ranking are fused, or given to a reranker; K where that is more.
+        k1: How soon further occurrences of a word cease to count in BM25.
+        b: How much the length of a passage counts in BM25, from 0 to 1.
+    """
+
+    kind: RetrievalKind = "dense"
+    fusion: Fusion = "weighted"
+    dense_weight: float = 0.5
+    candidates: int = 100
+    k1: float = 0.9
+    b: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check what a user may have got wrong.
+
+        Raises:
+            ConfigurationError: A value cannot work.
+        """
+        for name, value, known in (
+            ("kind", self.kind, get_args(RetrievalKind)),
+            ("fusion", self.fusion, get_args(Fusion)),
+        ):
+            if value not in known:
+                raise ConfigurationError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
+        if not 0 <= self.dense_weight <= 1:
+            raise ConfigurationError(f"dense_weight is {self.dense_weight}: give a number from 0 to 1.")
+        if self.candidates < 1:
+            raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
+
+
+class PassageScorer(Protocol):
+    """Scores passages by reading them together with the question; `Reranker` is one."""
+
+    def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
+        """Score the passages of B questions.
+
+        Args:
+            questions: B questions.
+            docs: B dictionaries of lists with their titles and texts.
+
+        Returns:
+            For every question the logits of its passages.
+        """
+        ...
