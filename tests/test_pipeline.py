@@ -14,6 +14,7 @@ from ragweave.errors import (
     KnowledgeBaseError,
     ModelNotFoundError,
     QuestionError,
+    ShapeError,
 )
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
@@ -227,3 +228,42 @@ def test_questions_during_a_change_are_all_answered(tmp_path: Path, tiny_encoder
     thread.join()
     assert not failures
     assert all(len(answer.passages) == 2 for answer in answers)
+
+
+def test_hits_that_were_found_before_give_the_same_answers(pipeline: RagPipeline):
+    finder = pipeline.finder
+    hits = finder.retrieve(QUESTIONS, 3)
+    assert [doc["title"][0] for doc in finder.docs(hits)] == [
+        finder.index.base.passage(row).title for row in hits.rows[:, 0]
+    ]
+    assert pipeline(QUESTIONS, hits=hits, n_docs=2, max_new_tokens=4) == pipeline(
+        QUESTIONS, n_docs=2, max_new_tokens=4
+    )
+    with pytest.raises(ShapeError, match="hits are of 3 questions, expected 1"):
+        pipeline(QUESTIONS[:1], hits=hits)
+
+
+def test_passages_that_were_chosen_elsewhere(pipeline: RagPipeline):
+    base = pipeline.finder.index.base
+    row = base.row_of("kenya.txt")[0]
+    hits = pipeline.finder.index.given([[row], [row, 1 - row]], 2)
+    one, two = pipeline(QUESTIONS[:2], hits=hits, max_new_tokens=4)
+    assert [passage.id for passage in one.passages] == ["kenya.txt#0"]
+    assert {passage.id for passage in two.passages} == {base.passage(row).id, base.passage(1 - row).id}
+
+
+@pytest.mark.parametrize("formulation", ["token", "sequence"])
+def test_closed_book_is_the_generator_with_an_empty_passage(
+    formulation: str, tmp_path: Path, tiny_encoder_path: Path
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, formulation)
+    closed = RagPipeline.from_pretrained(folder, knowledge_base=None, dtype="float32")
+    answer = closed("Where is Lima?", max_new_tokens=5)
+    context = closed.retriever.generator_tokenizer(" / // Where is Lima?", return_tensors="pt")
+    alone = closed.model.generator.generate(
+        **{name: context[name] for name in ("input_ids", "attention_mask")}, max_new_tokens=5, num_beams=1
+    )
+    expected = closed.retriever.generator_tokenizer.batch_decode(alone, skip_special_tokens=True)[0].strip()
+    assert answer.answer == expected
+    with pytest.raises(ConfigurationError, match="no knowledge base"):
+        _ = closed.finder

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ragweave.encoding import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.quantization import quantize_int8
 from ragweave.reranking import Reranker
+from ragweave.retrieval.nothing import NoPassages
 
 if TYPE_CHECKING:
     import torch
 
-    from ragweave.knowledge.index import KnowledgeBaseIndex
     from ragweave.knowledge.search import PassageScorer, SearchSettings
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.pipeline import Formulation, GeneratorDtype
@@ -25,7 +26,7 @@ Parts = tuple["MixtureGeneration", "RagRetriever", TextEncoder]
 
 def load_pipeline_parts(
     name_or_path: str | Path,
-    knowledge_base: str | Path | KnowledgeBase,
+    knowledge_base: str | Path | KnowledgeBase | None,
     *,
     formulation: Formulation | None,
     search: SearchSettings | None,
@@ -38,14 +39,7 @@ def load_pipeline_parts(
 
     if formulation not in (None, "token", "sequence"):
         raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
-    base = (
-        knowledge_base
-        if isinstance(knowledge_base, KnowledgeBase)
-        else KnowledgeBase.open(Path(knowledge_base))
-    )
-    if isinstance(reranker, (str, Path)):
-        reranker = Reranker.from_pretrained(reranker, device=device)
-    index = base.as_index(search, reranker=reranker)
+    index = _index(knowledge_base, search, reranker, device)
     load = _embedded_parts if str(name_or_path) == embedded.NAME else _saved_parts
     if dtype != "int8":
         return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
@@ -54,9 +48,24 @@ def load_pipeline_parts(
     return parts
 
 
+def _index(
+    knowledge_base: str | Path | KnowledgeBase | None,
+    search: SearchSettings | None,
+    reranker: str | Path | PassageScorer | None,
+    device: str | None,
+) -> KnowledgeBaseIndex | NoPassages:
+    if knowledge_base is None:
+        return NoPassages()
+    if not isinstance(knowledge_base, KnowledgeBase):
+        knowledge_base = KnowledgeBase.open(Path(knowledge_base))
+    if isinstance(reranker, (str, Path)):
+        reranker = Reranker.from_pretrained(reranker, device=device)
+    return knowledge_base.as_index(search, reranker=reranker)
+
+
 def _embedded_parts(
     name: str,
-    index: KnowledgeBaseIndex,
+    index: KnowledgeBaseIndex | NoPassages,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
@@ -68,7 +77,8 @@ def _embedded_parts(
     from ragweave.retrieval.retriever import RagRetriever
 
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
-    index.base.check_encoder(encoder)
+    if isinstance(index, KnowledgeBaseIndex):
+        index.base.check_encoder(encoder)
     generator = embedded.load_generator(dtype=dtype)
     config = RagConfig.from_question_encoder_generator_configs(
         encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
@@ -82,7 +92,7 @@ def _embedded_parts(
 
 def _saved_parts(
     name: str,
-    index: KnowledgeBaseIndex,
+    index: KnowledgeBaseIndex | NoPassages,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
@@ -117,7 +127,7 @@ def _saved_parts(
         normalize=config.question_encoder_normalize,
     )
     # A question encoder may have been trained while the passages' stayed as it was: only the size must agree.
-    if encoder.dimension != index.base.manifest.dimension:
+    if isinstance(index, KnowledgeBaseIndex) and encoder.dimension != index.base.manifest.dimension:
         raise KnowledgeBaseError(
             f"The question encoder of '{name}' makes vectors of dimension {encoder.dimension}, but the knowledge "
             f"base holds {index.base.manifest.dimension}: build it with the passage encoder of this model."

@@ -11,16 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ragweave.errors import ConfigurationError, QuestionError
+from ragweave.errors import ConfigurationError, ShapeError
+from ragweave.finding import question_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from ragweave.encoding import TextEncoder
+    from ragweave.finding import PassageFinder
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.search import PassageScorer, SearchSettings
     from ragweave.modeling.generation import MixtureGeneration
+    from ragweave.retrieval.protocol import Hits
     from ragweave.retrieval.retriever import RagRetriever
 
 Formulation = Literal["token", "sequence"]
@@ -127,7 +130,7 @@ class RagPipeline:
         cls,
         name_or_path: str | Path = "embedded",
         *,
-        knowledge_base: str | Path | KnowledgeBase,
+        knowledge_base: str | Path | KnowledgeBase | None,
         formulation: Formulation | None = None,
         search: SearchSettings | None = None,
         reranker: str | Path | PassageScorer | None = None,
@@ -138,7 +141,8 @@ class RagPipeline:
 
         Args:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
-            knowledge_base: Folder of a knowledge base, or one that is open.
+            knowledge_base: Folder of a knowledge base, or one that is open; ``None`` to answer without passages
+                (closed book).
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
             search: How the knowledge base is searched; by vectors where left out.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder
@@ -165,7 +169,9 @@ class RagPipeline:
             dtype=dtype,
             device=device,
         )
-        return cls(*parts, extractive=str(name_or_path) == embedded.NAME)
+        # Without passages there is nothing to take words from.
+        held = str(name_or_path) == embedded.NAME and knowledge_base is not None
+        return cls(*parts, extractive=held)
 
     @overload
     def __call__(self, questions: str, **options: Any) -> Answer: ...
@@ -203,6 +209,7 @@ class RagPipeline:
         max_new_tokens: int = 32,
         batch_size: int = 8,
         extractive: bool | None = None,
+        hits: Hits | None = None,
         progress: Callable[[int], None] | None = None,
         prefetch: bool | None = None,
         **generate_options: Any,
@@ -217,6 +224,7 @@ class RagPipeline:
             batch_size: Questions answered together.
             extractive: Let answers be runs of words of the passages, and nothing else; the pipeline's own
                 way where left out, which is so for "embedded" and free elsewhere.
+            hits: What was found for the questions already, such as by `finder`; of it the first K are used.
             progress: Called after every batch with how many more questions are answered.
             prefetch: Encode the questions of a batch and retrieve for them, in a thread, while the one before is
                 being answered; where left out, on an accelerator. A processor would only divide itself.
@@ -228,7 +236,10 @@ class RagPipeline:
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
             ConfigurationError: An option has a value that cannot work.
+            ShapeError: ``hits`` are of another number of questions.
         """
+        if hits is not None and len(hits.rows) != len(questions):
+            raise ShapeError(f"hits are of {len(hits.rows)} questions, expected {len(questions)}.")
         for name, value in (
             ("n_docs", n_docs),
             ("num_beams", num_beams),
@@ -237,16 +248,18 @@ class RagPipeline:
         ):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
-        lengths = [self._checked_length(question) for question in questions]
+        lengths = [question_length(self.encoder, question) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: lengths[place])
         if prefetch is None:
             prefetch = self.model.device.type != "cpu"
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        count = min(n_docs or self.model.config.n_docs, max(self._n_passages(), 1))
+        most = max(self._n_passages(), 1) if hits is None else hits.rows.shape[1]
+        count = min(n_docs or self.model.config.n_docs, most)
         held = self.extractive if extractive is None else extractive
 
         def prepare(places: list[int]) -> _Prepared:
-            return self._prepare([questions[place].strip() for place in places], count, extractive=held)
+            own = None if hits is None else hits.of(places, count)
+            return self._prepare([questions[place].strip() for place in places], count, own, extractive=held)
 
         for places, prepared in zip(batches, _in_order(prepare, batches, ahead=prefetch), strict=True):
             answers = self._answer(
@@ -255,6 +268,20 @@ class RagPipeline:
             yield from zip(places, answers, strict=True)
             if progress is not None:
                 progress(len(places))
+
+    @property
+    def finder(self) -> PassageFinder:
+        """What finds passages in the knowledge base, without answering.
+
+        Raises:
+            ConfigurationError: The pipeline answers from something else than a knowledge base.
+        """
+        from ragweave.finding import PassageFinder
+        from ragweave.knowledge.index import KnowledgeBaseIndex
+
+        if not isinstance(self.retriever.index, KnowledgeBaseIndex):
+            raise ConfigurationError("This pipeline has no knowledge base to find passages in.")
+        return PassageFinder(self.encoder, self.retriever.index, self.model.config.doc_score_scale)
 
     def refresh(self) -> bool:
         """Answer the next questions from the knowledge base's version that is in force by now.
@@ -285,26 +312,17 @@ class RagPipeline:
         index = self.retriever.index
         return len(index) if isinstance(index, Sized) else self.model.config.n_docs
 
-    def _checked_length(self, question: str) -> int:
-        """A question's length in tokens of the encoder."""
-        if not question.strip():
-            raise QuestionError("The question is empty; ask something.")
-        length = self.encoder.token_count(question)
-        if self.encoder.max_length is not None and length > self.encoder.max_length:
-            raise QuestionError(
-                f"The question has {length} tokens, but the encoder reads {self.encoder.max_length}: ask a shorter "
-                f"one. It begins {question.strip()[:60]!r}."
-            )
-        return length
-
-    def _prepare(self, questions: list[str], n_docs: int, *, extractive: bool) -> _Prepared:
+    def _prepare(
+        self, questions: list[str], n_docs: int, hits: Hits | None, *, extractive: bool
+    ) -> _Prepared:
         """Encode questions, retrieve for them, and make the generator's contexts: all that comes before it."""
         import torch
 
         with torch.inference_mode():
             vectors = self.encoder.encode(questions)
             index = self.retriever.index
-            hits = self.retriever.search(vectors, n_docs, question_strings=questions)
+            if hits is None:
+                hits = self.retriever.search(vectors, n_docs, question_strings=questions)
             docs = index.get_doc_dicts(hits.rows)
             input_ids, mask = self.retriever.postprocess_docs(
                 docs, questions, None, n_docs, return_tensors="pt", padding="longest"

@@ -131,6 +131,20 @@ class KnowledgeBaseIndex:
         weight = self.settings.dense_weight if pooled else 0.0
         return Hits(rows, self._vectors(rows), np.full_like(offsets, weight), offsets)
 
+    def given(self, rows: Sequence[Sequence[int]], n_docs: int) -> Hits:
+        """Passages that were chosen by others, such as gold passages, as if they had been found by their vectors.
+
+        Args:
+            rows: For each of B questions the rows of its passages; of more than K the first.
+            n_docs: K.
+        """
+        import numpy as np
+
+        chosen = np.full((len(rows), n_docs), -1, dtype=np.int64)
+        for place, own in enumerate(rows):
+            chosen[place, : min(len(own), n_docs)] = own[:n_docs]
+        return Hits(chosen, self._vectors(chosen))
+
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up.
 

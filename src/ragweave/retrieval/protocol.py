@@ -78,6 +78,16 @@ class Hits:
     weights: NDArray[np.float32] | None = None
     offsets: NDArray[np.float32] | None = None
 
+    def of(self, questions: Sequence[int], n_docs: int) -> Hits:
+        """The best K hits of some questions, given by their places."""
+        chosen = list(questions)
+        return Hits(
+            rows=self.rows[chosen, :n_docs],
+            vectors=self.vectors[chosen, :n_docs],
+            weights=None if self.weights is None else self.weights[chosen, :n_docs],
+            offsets=None if self.offsets is None else self.offsets[chosen, :n_docs],
+        )
+
 
 @runtime_checkable
 class TextIndex(Protocol):
