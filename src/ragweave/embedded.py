@@ -27,6 +27,9 @@ GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
+DOC_SCORE_SCALE = 30.0
+"""What inner products of the embedded encoder are multiplied with to be logits."""
+
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
     "prefix": "Passage: ",
@@ -37,7 +40,7 @@ CONTEXT_FIELDS = {
     "retrieval_vector_size": 384,
     "question_encoder_pooling": "mean",
     "question_encoder_normalize": True,
-    "doc_score_scale": 30.0,
+    "doc_score_scale": DOC_SCORE_SCALE,
 }
 
 

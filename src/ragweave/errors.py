@@ -35,6 +35,10 @@ class SourceWarning(UserWarning):
     """A document source was skipped, and nothing else was to be done."""
 
 
+class DataError(RagweaveError, ValueError):
+    """Questions, gold answers or predictions are missing, damaged, or of another form than expected."""
+
+
 class KnowledgeBaseError(RagweaveError):
     """A folder is not a knowledge base, is damaged, or cannot be written."""
 

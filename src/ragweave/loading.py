@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ def load_pipeline_parts(
     formulation: Formulation | None,
     search: SearchSettings | None,
     reranker: str | Path | PassageScorer | None,
+    adapter: bool,
     dtype: GeneratorDtype,
     device: str | None,
 ) -> Parts:
@@ -40,7 +42,8 @@ def load_pipeline_parts(
     if formulation not in (None, "token", "sequence"):
         raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
     index = _index(knowledge_base, search, reranker, device)
-    load = _embedded_parts if str(name_or_path) == embedded.NAME else _saved_parts
+    own = partial(_embedded_parts, adapter=adapter)
+    load = own if str(name_or_path) == embedded.NAME else _saved_parts
     if dtype != "int8":
         return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
     parts = load(str(name_or_path), index, formulation, compute_dtype("float32", device), device)
@@ -69,6 +72,8 @@ def _embedded_parts(
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
+    *,
+    adapter: bool,
 ) -> Parts:
     from transformers import AutoTokenizer
 
@@ -79,7 +84,7 @@ def _embedded_parts(
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
     if isinstance(index, KnowledgeBaseIndex):
         index.base.check_encoder(encoder)
-    generator = embedded.load_generator(dtype=dtype)
+    generator = embedded.load_generator(dtype=dtype, adapter=adapter)
     config = RagConfig.from_question_encoder_generator_configs(
         encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
     )

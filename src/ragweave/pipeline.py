@@ -134,6 +134,7 @@ class RagPipeline:
         formulation: Formulation | None = None,
         search: SearchSettings | None = None,
         reranker: str | Path | PassageScorer | None = None,
+        adapter: bool = True,
         dtype: GeneratorDtype = "auto",
         device: str | None = None,
     ) -> RagPipeline:
@@ -147,6 +148,7 @@ class RagPipeline:
             search: How the knowledge base is searched; by vectors where left out.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder
                 or name on the hub, or one that is loaded.
+            adapter: Whether the generator of "embedded" has its question-answering adapter.
             dtype: Type that the generator computes in; "auto" is bfloat16 where the processor has it. "int8" is
                 for processors; see `ragweave.quantization`.
             device: Where to compute, such as ``"cuda"``.
@@ -166,6 +168,7 @@ class RagPipeline:
             formulation=formulation,
             search=search,
             reranker=reranker,
+            adapter=adapter,
             dtype=dtype,
             device=device,
         )

@@ -28,7 +28,7 @@ Set RAGWEAVE_DEBUG=1 to see where an error comes from.
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """Where a command is: a function, and in the same module its help as ``HELP``."""
+    """Where a command is: a function, or an application with commands below it, and its help as ``HELP``."""
 
     module: str
     function: str
@@ -42,6 +42,7 @@ COMMANDS = {
     "versions": _Command("ragweave.cli.versions", "versions"),
     "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),
+    "eval": _Command("ragweave.cli.eval", "app"),
     "info": _Command("ragweave.cli.info", "info"),
     "bench": _Command("ragweave.cli.bench", "bench"),
 }
@@ -61,9 +62,14 @@ class LazyGroup(TyperGroup):
         if command is None:
             return None
         module = import_module(command.module)
+        found = getattr(module, command.function)
+        if isinstance(found, typer.Typer):
+            group = typer.main.get_command(found)
+            group.help = _unwrapped(module.HELP)
+            return group
         # Typer makes a command of an application that has a single function.
         single = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        single.command(name=cmd_name, help=_unwrapped(module.HELP))(getattr(module, command.function))
+        single.command(name=cmd_name, help=_unwrapped(module.HELP))(found)
         return typer.main.get_command(single)
 
     def invoke(self, ctx: Any) -> Any:

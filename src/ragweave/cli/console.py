@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
 def stdout() -> Console:
@@ -98,6 +98,27 @@ def stage_bars(*, hidden: bool = False) -> Iterator[StageBars]:
     """Show the progress of a job with stages on standard error, where that is a terminal."""
     with _bars(hidden=hidden) as bars:
         yield StageBars(bars)
+
+
+@contextmanager
+def noted_bars() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show a progress bar for each job by its name, with a note beside it.
+
+    Yields:
+        A function of the job's name, how many steps it has, how many more are done, and the note.
+    """
+    from rich.progress import TextColumn
+
+    with _bars(hidden=False) as bars:
+        bars.columns = (*bars.columns, TextColumn("{task.fields[note]}"))
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, total: int, steps: int, note: str) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total, note="")
+            bars.update(tasks[name], advance=steps, note=note)
+
+        yield advance
 
 
 def _bars(*, hidden: bool) -> Progress:

@@ -5,7 +5,7 @@ Notation used for tensor shapes: B questions, K passages per question, N passage
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -319,6 +319,10 @@ class KnowledgeBase:
     def row_of(self, passage_or_document_id: str) -> list[int]:
         """Find the row of a passage, or the rows of all passages of a document; empty if there is none."""
         return self._snapshot.row_of(passage_or_document_id)
+
+    def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
+        """Find the rows of many passages and documents at once; those of names that are not there are empty."""
+        return self._snapshot.rows_of(names)
 
     def search(self, vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the passages with the largest inner products.

@@ -131,6 +131,15 @@ class Snapshot:
         rows = self.rows_with("id", [name])
         return (rows if len(rows) else self.rows_with("document_id", [name])).tolist()
 
+    def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
+        """Find the rows of passages and documents by their ids; where both have one, it is the passage's."""
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for column in ("id", "document_id"):
+            wanted = {name for name, rows in found.items() if not rows}
+            for row in self.rows_with(column, wanted).tolist():
+                found[getattr(self.passage(row), column)].append(row)
+        return found
+
     def rows_with(self, column: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows that are there and have one of these values in a column, rising."""
         import numpy as np

@@ -1,0 +1,324 @@
+"""Evaluation from a file of questions to a report, interrupted, gone on with, compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from ragweave import RagPipeline
+from ragweave.cli import app
+from ragweave.errors import ConfigurationError, DataError
+from ragweave.evaluation.compare import compare
+from ragweave.evaluation.data import Example, write_examples
+from ragweave.evaluation.evaluate import ModelSettings, evaluate
+from ragweave.evaluation.figures import values
+from ragweave.evaluation.folder import RunFolder, RunSettings
+from ragweave.evaluation.predictions import read_predictions
+from ragweave.evaluation.run import recalculate
+from tests.support.pipelines import build_knowledge_base, save_rag_model
+
+EXAMPLES = [
+    Example("a", "Where is Lima?", ("Peru", "the Peru"), ("peru.txt",)),
+    Example("b", "What is the capital of Kenya?", ("Nairobi",), ("kenya.txt#0",)),
+    Example("c", "Is Chile long? <script>alert(1)</script>", ("yes",), ()),
+]
+SETTINGS = RunSettings(n_docs=2, depth=3, max_new_tokens=4, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def kb(tmp_path_factory, tiny_encoder_path):
+    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_encoder_path):
+    return ModelSettings(
+        model=str(save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path)), dtype="float32"
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, kb, model):
+    folder = tmp_path_factory.mktemp("runs") / "base"
+    return evaluate(EXAMPLES, folder, knowledge_base=kb, model=model, settings=SETTINGS)
+
+
+def figures(folder):
+    return json.loads(folder.metrics.read_text())
+
+
+def test_predictions_are_what_the_pipeline_answers(finished, kb, model):
+    pipeline = RagPipeline.from_pretrained(model.model, knowledge_base=kb, dtype="float32")
+    answers = pipeline([example.question for example in EXAMPLES], n_docs=2, max_new_tokens=4)
+    predictions = read_predictions(finished.predictions)
+    assert [own.id for own in predictions] == ["a", "b", "c"]
+    for own, answer in zip(predictions, answers, strict=True):
+        assert (own.question, own.answer) == (answer.question, answer.answer)
+        assert own.score == pytest.approx(answer.score, abs=1e-5)
+        assert [passage.id for passage in own.passages] == [passage.id for passage in answer.passages]
+        assert sum(passage.posterior for passage in own.passages) == pytest.approx(1, abs=1e-5)
+        assert len(own.retrieved) == 3
+
+
+def test_metrics_are_means_with_intervals_beside_them(finished):
+    found = figures(finished)
+    own = values(read_predictions(finished.predictions), SETTINGS)
+    assert found["questions"] == 3
+    assert found["seconds"] > 0
+    for name in (
+        "exact_match",
+        "f1",
+        "recall@1",
+        "recall@2",
+        "recall@3",
+        "recall@5",
+        "mrr",
+        "answer_recall@1",
+    ):
+        there = [value for value in own[name] if not math.isnan(value)]
+        assert found[name] == pytest.approx(sum(there) / len(there))
+        low, high = found["intervals"][name]
+        assert low <= found[name] <= high
+    assert found["recall@3"] == 1.0  # of three passages all are found
+    assert found["counted"]["mrr"] == 2  # one question has no gold passage
+
+
+def test_documents_and_passages_may_be_gold(finished):
+    first, second, third = read_predictions(finished.predictions)
+    own = values([first, second, third], SETTINGS)
+    ranks = [[passage.document_id for passage in one.retrieved] for one in (first, second)]
+    assert own["mrr"][:2] == [1 / (1 + ranks[0].index("peru.txt")), 1 / (1 + ranks[1].index("kenya.txt"))]
+    assert math.isnan(own["mrr"][2])
+
+
+class StopError(Exception):
+    pass
+
+
+def interrupted(folder, kb, model, *, after):
+    done = []
+
+    def progress(_, total, steps, means):
+        done.append(steps)
+        if sum(done) >= after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        evaluate(EXAMPLES, folder, knowledge_base=kb, model=model, settings=SETTINGS, progress=progress)
+
+
+def test_an_interrupted_run_goes_on(tmp_path, kb, model, finished):
+    folder = RunFolder(tmp_path / "run")
+    interrupted(folder.root, kb, model, after=2)
+    lines = folder.predictions.read_bytes()
+    assert lines.count(b"\n") == 2
+    folder.predictions.write_bytes(lines + b'{"id": "c", "ques')  # killed in the middle of a line
+    seen = []
+    evaluate(
+        EXAMPLES,
+        folder.root,
+        knowledge_base=kb,
+        model=model,
+        settings=SETTINGS,
+        progress=lambda name, total, steps, means: seen.append((total, steps)),
+    )
+    assert seen == [(3, 2), (3, 1)]
+    assert read_predictions(folder.predictions) == read_predictions(finished.predictions)
+    assert {**figures(folder), "seconds": 0} == {**figures(finished), "seconds": 0}
+    assert sorted(path.name for path in folder.root.iterdir()) == [
+        "metrics.json",
+        "predictions.jsonl",
+        "report.html",
+        "run.json",
+    ]
+
+
+def test_a_folder_with_another_run_is_left_alone(tmp_path, kb, model):
+    interrupted(tmp_path / "run", kb, model, after=2)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    def again(examples=EXAMPLES, own=SETTINGS, **more):
+        return evaluate(examples, tmp_path / "run", knowledge_base=kb, model=model, settings=own, **more)
+
+    with pytest.raises(
+        DataError, match=r"another settings\.n_docs: choose another --output, or add --overwrite"
+    ):
+        again(own=replace(SETTINGS, n_docs=3))
+    with pytest.raises(DataError, match=r"another data\.questions, data\.sha256"):
+        again(examples=EXAMPLES[:2])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    again(own=replace(SETTINGS, n_docs=1), overwrite=True)
+    assert figures(RunFolder(tmp_path / "run"))["questions"] == 3
+
+
+def test_other_folders_are_never_written_to(tmp_path, kb, model):
+    (tmp_path / "mine.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match="choose another --output"):
+            evaluate(
+                EXAMPLES, tmp_path, knowledge_base=kb, model=model, settings=SETTINGS, overwrite=overwrite
+            )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_predictions_of_other_questions(tmp_path, kb, model):
+    interrupted(tmp_path / "run", kb, model, after=2)
+    path = tmp_path / "run" / "predictions.jsonl"
+    path.write_text(path.read_text().replace("Lima", "Rome"))
+    with pytest.raises(
+        DataError, match=r"the question 'Where is Rome\?' .id 'a'., which the data does not have"
+    ):
+        evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=SETTINGS)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": 1}', "null"])
+def test_damaged_predictions(tmp_path, finished, line):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(finished.predictions.read_text() + line + "\n")
+    with pytest.raises(DataError, match=r"Line 4 of .* is no prediction"):
+        read_predictions(path)
+
+
+def test_retrieval_alone(tmp_path, kb, model, finished):
+    folder = evaluate(
+        EXAMPLES,
+        tmp_path / "run",
+        knowledge_base=kb,
+        model=model,
+        settings=replace(SETTINGS, mode="retrieval"),
+    )
+    found, whole = figures(folder), figures(finished)
+    assert "exact_match" not in found
+    assert {name: found[name] for name in found if "@" in name} == {
+        name: whole[name] for name in whole if "@" in name
+    }
+    assert all(own.answer is None for own in read_predictions(folder.predictions))
+
+
+def test_closed_book(tmp_path, model):
+    folder = evaluate(
+        EXAMPLES,
+        tmp_path / "run",
+        knowledge_base=None,
+        model=model,
+        settings=replace(SETTINGS, mode="closed-book"),
+    )
+    assert "exact_match" in figures(folder)
+    assert not any("recall" in name for name in figures(folder))
+    assert all(own.passages == () for own in read_predictions(folder.predictions))
+
+
+def test_gold_passages_in_place_of_those_found(tmp_path, kb, model):
+    own = replace(SETTINGS, gold=True, n_docs=1)
+    folder = evaluate(EXAMPLES[:2], tmp_path / "run", knowledge_base=kb, model=model, settings=own)
+    predictions = read_predictions(folder.predictions)
+    assert [[passage.id for passage in one.passages] for one in predictions] == [
+        ["peru.txt#0"],
+        ["kenya.txt#0"],
+    ]
+    assert figures(folder)["gold_mass"] == pytest.approx(1)
+    with pytest.raises(DataError, match="'c' names no gold passage"):
+        evaluate(EXAMPLES, tmp_path / "other", knowledge_base=kb, model=model, settings=own)
+    assert not (tmp_path / "other").exists()
+
+
+def test_settings_that_contradict_each_other(tmp_path, kb, model):
+    for wrong, base in (
+        (replace(SETTINGS, gold=True, mode="retrieval"), kb),
+        (SETTINGS, None),
+        (replace(SETTINGS, metrics=("blue",)), kb),
+    ):
+        with pytest.raises(ConfigurationError):
+            evaluate(EXAMPLES, tmp_path / "run", knowledge_base=base, model=model, settings=wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_recalculate_needs_no_model(finished):
+    before = figures(finished)
+    finished.metrics.write_text(json.dumps({"seconds": before["seconds"]}))
+    assert recalculate(finished) == before
+    assert figures(finished) == before
+
+
+def test_the_report_escapes_what_it_shows(finished):
+    page = finished.report.read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert page.count("<svg") >= 3
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+
+
+def test_compare(tmp_path, kb, model, finished):
+    other = evaluate(
+        EXAMPLES,
+        tmp_path / "one",
+        knowledge_base=kb,
+        model=model,
+        settings=replace(SETTINGS, n_docs=1),
+        curve=(2,),
+    )
+    assert (other.root / "k2" / "metrics.json").exists()
+    assert other.report.read_text().count("<svg") == 1 + finished.report.read_text().count("<svg")
+    comparison = compare([finished.root, other.root, other.root / "k2"])
+    assert comparison.names == ("base", "one", "k2")
+    assert comparison.settings["settings.n_docs"] == ["2", "1", "2"]
+    assert comparison.means["f1"] == figures(finished)["f1"]
+    one, two = comparison.others["f1"]
+    assert one.mean == pytest.approx(figures(other)["f1"])
+    assert two.difference == 0
+    assert two.p_value == 1
+    few = evaluate(EXAMPLES[:2], tmp_path / "few", knowledge_base=kb, model=model, settings=SETTINGS)
+    with pytest.raises(DataError, match="differ in 1 questions"):
+        compare([finished.root, few.root])
+    with pytest.raises(DataError, match="at least two"):
+        compare([finished.root])
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command(tmp_path, kb, model, finished):
+    write_examples(tmp_path / "dev.jsonl", EXAMPLES)
+    options = ["--kb", kb, "--data", tmp_path / "dev.jsonl", "--model", model.model, "--dtype", "float32"]
+    options += ["--n-docs", 2, "--depth", 3, "--max-new-tokens", 4, "--batch-size", 2]
+    done = run("eval", *options, "--output", tmp_path / "run", "--json")
+    assert done.exit_code == 0, done.output
+    assert {**json.loads(done.stdout), "seconds": 0} == {**figures(finished), "seconds": 0}
+    again = run("eval", "--output", tmp_path / "run", "--recalculate")
+    assert "exact_match" in again.stdout
+    assert "report.html" in again.stdout
+    hybrid = run("eval", *options, "--output", tmp_path / "hybrid", "--retrieval", "hybrid", "--limit", 3)
+    assert hybrid.exit_code == 0, hybrid.output
+    compared = run("eval", "compare", tmp_path / "run", tmp_path / "hybrid")
+    assert compared.exit_code == 0, compared.output
+    assert "model.search.kind" in compared.stdout
+    shown = run("eval", "compare", tmp_path / "run", tmp_path / "hybrid", "--json")
+    assert json.loads(shown.stdout)["settings"]["model.search.kind"] == ["dense", "hybrid"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Name the folder of the run with --output"),
+        (["--output", "{}/run"], "Name the questions with --data"),
+        (["--output", "{}/run", "--data", "{}/no.jsonl"], "There is no file"),
+        (["--output", "{}/run", "--data", "{}/dev.jsonl"], "Name a knowledge base"),
+        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--columns", "a"], "write NAME=COLUMN"),
+        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--curve", "0"], "write numbers of passages"),
+        (["--output", "{}/run", "--recalculate"], "give the folder of a run"),
+        (["compare", "{}/run", "{}/other"], "give the folder of a run"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded_or_written(tmp_path, arguments, message):
+    write_examples(tmp_path / "dev.jsonl", EXAMPLES)
+    failed = run("eval", *(argument.format(tmp_path) for argument in arguments))
+    assert failed.exit_code == 1
+    assert message in " ".join(failed.stderr.split())
+    assert not (tmp_path / "run").exists()
