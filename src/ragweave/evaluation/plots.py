@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,6 +53,7 @@ def bars(points: Sequence[Point], *, xlabel: str, ylabel: str) -> str:
     ]
     axes.bar(places, means, color=_COLOUR, width=0.6, yerr=errors, error_kw={"ecolor": _FAINT, "capsize": 3})
     axes.set_xticks(list(places), [f"{point.label}\nn={point.count}" for point in points])
+    axes.set_xlim(-0.6, max(len(points), 3) - 0.4)  # few bars are not made wider
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1))
     return _svg(figure)
 
@@ -88,6 +88,8 @@ def reliability(confidences: Sequence[float], right: Sequence[float]) -> str:
         color=_COLOUR,
         alpha=0.8,
         lw=0,
+        clip_on=False,
+        zorder=3,
     )
     axes.set(xlabel="p(y|x)", ylabel="right", xlim=(0, 1), ylim=(0, 1))
     return _svg(figure)
@@ -115,8 +117,3 @@ def _svg(figure: Any) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
-
-
-def finite(values: Sequence[float]) -> list[float]:
-    """Values without those that are no numbers."""
-    return [value for value in values if math.isfinite(value)]

@@ -19,6 +19,9 @@ _LENGTHS = ((1, 5), (6, 8), (9, 11), (12, 15), (16, 10**6))
 _EXPLAINED = {
     "exact_match": "answers equal to a gold answer in SQuAD's normal form",
     "f1": "words shared with the best gold answer",
+    "recall": "gold passages among the first so many",
+    "answer_recall": "whether one of the first so many passages has a gold answer, word for word",
+    "ndcg": "gold passages among the first so many, weighed by rank",
     "mrr": "mean of 1 / rank of the first gold passage",
     "r_precision": "gold passages among the first R, where there are R of them",
     "gold_mass": "share of the posterior on gold passages",
@@ -76,7 +79,7 @@ def _rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
             "value": value,
             "interval": figures["intervals"].get(name),
             "count": figures["counted"].get(name, figures["questions"]),
-            "about": _EXPLAINED.get(name, ""),
+            "about": _EXPLAINED.get(name.partition("@")[0], ""),
         }
         for name, value in numbers.items()
     ]

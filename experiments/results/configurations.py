@@ -1,0 +1,87 @@
+"""What is compared: the embedded model as it is, and what becomes of it when one thing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ragweave.evaluation.evaluate import ModelSettings
+from ragweave.evaluation.folder import RunSettings
+from ragweave.knowledge.search import SearchSettings
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One row of the table.
+
+    Attributes:
+        name: Its folder.
+        label: What it is called in the table.
+        group: The heading that it stands below.
+        model: What answers, and how it searches.
+        settings: What is done with every question.
+        slow: Whether it is left out of data sets that are asked about less.
+    """
+
+    name: str
+    label: str
+    group: str
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="bfloat16"))
+    settings: RunSettings = field(default_factory=RunSettings)
+    slow: bool = False
+
+
+_BASE = Configuration("base", "dense, RAG-Token, K = 5, greedy, extractive, bf16", "The embedded model")
+
+
+def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
+    return replace(
+        _BASE, name=name, label=label, group="Retrieval", model=replace(_BASE.model, search=search)
+    )
+
+
+def _with(
+    name: str,
+    label: str,
+    group: str,
+    *,
+    model: dict[str, object] | None = None,
+    slow: bool = False,
+    **own: object,
+) -> Configuration:
+    return Configuration(
+        name,
+        label,
+        group,
+        replace(_BASE.model, **(model or {})),  # type: ignore[arg-type]
+        replace(_BASE.settings, **own),  # type: ignore[arg-type]
+        slow,
+    )
+
+
+CONFIGURATIONS = (
+    _BASE,
+    _searching("bm25", "BM25", SearchSettings("bm25")),
+    _searching("hybrid", "hybrid, weighted 0.5", SearchSettings("hybrid")),
+    _searching("rrf", "hybrid, reciprocal ranks", SearchSettings("hybrid", "rrf")),
+    _with("gold", "gold passage given", "Retrieval", gold=True, n_docs=1),
+    _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1),
+    _with(
+        "thorough",
+        "RAG-Sequence, thorough",
+        "Formulation",
+        model={"formulation": "sequence"},
+        decoding="thorough",
+    ),
+    _with("fast", "RAG-Sequence, fast", "Formulation", model={"formulation": "sequence"}, decoding="fast"),
+    _with("beams", "RAG-Token, 4 beams", "Formulation", num_beams=4),
+    _with("free", "RAG-Token, any words", "Formulation", extractive=False),
+    _with("k1", "K = 1", "Number of passages", n_docs=1),
+    _with("k2", "K = 2", "Number of passages", n_docs=2),
+    _with("k10", "K = 10", "Number of passages", n_docs=10),
+    _with("k20", "K = 20", "Number of passages", n_docs=20, slow=True),
+    _with("k50", "K = 50", "Number of passages", n_docs=50, slow=True),
+    _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
+    _with("float32", "float32", "Generator", model={"dtype": "float32"}),
+    _with("int8", "int8", "Generator", model={"dtype": "int8"}),
+)
+"""All rows, the first being what the others are compared with."""

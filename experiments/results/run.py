@@ -1,0 +1,96 @@
+"""The ablations of the embedded model, and the page of them.
+
+    python -m experiments.results.run --work .cache/results [--xquad DIR] [--page docs/results.md]
+
+The World Factbook comes from its package: questions about countries that the adapter was not trained on, and all
+documents to find the answers in. DIR holds ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id,
+title, text) of XQuAD's English part. Runs that were interrupted go on where they stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from examples.world_factbook.documents import load_countries, write_documents
+from experiments.embedded.factbook_questions import all_questions
+from experiments.results.configurations import CONFIGURATIONS
+from experiments.results.page import page
+from rich.console import Console
+
+from ragweave import KnowledgeBase, embedded
+from ragweave.cli.console import noted_bars, quiet_libraries
+from ragweave.encoding import TextEncoder
+from ragweave.evaluation.data import Example, read_examples
+from ragweave.evaluation.evaluate import evaluate
+from ragweave.evaluation.folder import RunFolder
+
+PER_COUNTRY = 4
+"""Questions about each country, so that none counts for much."""
+
+
+def knowledge_base(documents: Path, folder: Path) -> KnowledgeBase:
+    """Build a knowledge base of documents, unless it is there."""
+    if folder.exists():
+        return KnowledgeBase.open(folder)
+    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), name=embedded.ENCODER)
+    return KnowledgeBase.build([documents], folder, encoder=encoder)
+
+
+def factbook(work: Path, limit: int) -> tuple[list[Example], KnowledgeBase]:
+    """Questions about countries of the test split, and a knowledge base of the whole Factbook."""
+    documents = work / "factbook.jsonl"
+    if not documents.exists():
+        write_documents(documents)
+    questions = all_questions(load_countries(), PER_COUNTRY)["test"][:limit]
+    examples = [
+        Example(question["id"], question["question"], tuple(question["answers"]), (question["passage"],))
+        for question in questions
+    ]
+    return examples, knowledge_base(documents, work / "factbook-kb")
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of knowledge bases and runs")
+    parser.add_argument("--xquad", type=Path, help="folder with dev.jsonl and passages.jsonl")
+    parser.add_argument("--limit", type=int, default=100, help="questions about the Factbook")
+    parser.add_argument("--only", help="names of configurations, with commas between them")
+    parser.add_argument("--page", type=Path, help="where the page is written")
+    args = parser.parse_args()
+    quiet_libraries()
+    args.work.mkdir(parents=True, exist_ok=True)
+    data = {"factbook": factbook(args.work, args.limit)}
+    if args.xquad is not None:
+        examples = read_examples(args.xquad / "dev.jsonl")
+        data["xquad"] = (examples, knowledge_base(args.xquad / "passages.jsonl", args.work / "xquad-kb"))
+    chosen = None if args.only is None else set(args.only.split(","))
+    for configuration in CONFIGURATIONS:
+        if chosen is not None and configuration.name not in chosen:
+            continue
+        for name, (examples, base) in data.items():
+            if configuration.slow and name == "factbook":
+                continue
+            Console(stderr=True).print(f"{name}: {configuration.label}")
+            with noted_bars() as advance:
+                evaluate(
+                    examples,
+                    args.work / name / configuration.name,
+                    knowledge_base=base,
+                    model=configuration.model,
+                    settings=configuration.settings,
+                    progress=lambda job, total, done, means: advance(job, total, done, ""),
+                )
+    text = page({name: RunFolder(args.work / name) for name in data})
+    if args.page is None:
+        sys.stdout.write(text)
+    else:
+        args.page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
