@@ -159,6 +159,25 @@ class TextEncoder:
         """Count the tokens of a text, special ones included, however many the encoder would read."""
         return len(self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
 
+    def passage_token_count(self, title: str, text: str) -> int:
+        """Count the tokens of a passage with its title, special ones included."""
+        return self.token_count(with_title(title, text))
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the tokens of a text begin and end in it, in characters; special ones left out.
+
+        Raises:
+            ConfigurationError: The tokenizer does not know.
+        """
+        if not self.tokenizer.is_fast:
+            raise ConfigurationError(
+                f"The tokenizer of {self.name} does not tell where its tokens are: choose another way of chunking."
+            )
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
+        )
+        return [(start, end) for start, end in encoded["offset_mapping"]]
+
     def encode(
         self,
         texts: Sequence[str],

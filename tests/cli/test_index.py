@@ -164,3 +164,47 @@ def test_help_loads_no_framework():
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "index" in result.stdout
+
+
+def piped(text, *arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=text)
+
+
+def test_standard_input_is_a_source_with_a_name(tmp_path, tiny_encoder_path):
+    kb = tmp_path / "kb"
+    rows = '{"id": "a", "title": "Peru", "text": "Lima."}\n{"id": "b", "title": "Ulm", "text": "A river."}\n'
+    options = ["--model", tiny_encoder_path]
+    built = piped(
+        rows, "index", "-", "--stdin-format", "jsonl", "--stdin-name", "dump", "--output", kb, *options
+    )
+    assert built.exit_code == 0, built.output
+    assert "2 passages from 2 documents" in built.stdout
+    again = piped(rows, "add", kb, "-", "--stdin-format", "jsonl", "--stdin-name", "dump", *options)
+    assert "nothing has changed" in again.stdout
+    more = piped("A text.", "add", kb, "-", *options)
+    assert "3 passages" in more.stdout
+    changed = piped(rows[:46], "add", kb, "-", "--stdin-format", "jsonl", "--stdin-name", "dump", *options)
+    assert changed.exit_code == 0, changed.output
+    assert "2 passages from 2 documents" in changed.stdout
+    deleted = run("delete", kb, "--source", "stdin")
+    assert "1 passages" in deleted.stdout
+
+
+def test_chunking_is_kept(tmp_path, notes, tiny_encoder_path):
+    run(
+        "index",
+        notes,
+        "--output",
+        tmp_path / "kb",
+        "--model",
+        tiny_encoder_path,
+        "--chunking",
+        "words",
+        "--words",
+        3,
+    )
+    shown = json.loads(run("info", tmp_path / "kb", "--json").stdout)
+    assert (shown["chunking"], shown["words"], shown["passages"]) == ("words", 3, 3)
+    failed = run("index", notes, "--output", tmp_path / "other", "--words", 3, "--overlap", 2)
+    assert failed.exit_code == 1
+    assert "at most half of the 3" in failed.stderr

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.chunking import Chunking
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +22,4 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def base(tmp_path_factory, sources, tiny_encoder) -> KnowledgeBase:
     """A knowledge base that no test changes."""
     output = tmp_path_factory.mktemp("bases") / "kb"
-    return KnowledgeBase.build([sources], output, encoder=tiny_encoder, words=20)
+    return KnowledgeBase.build([sources], output, encoder=tiny_encoder, chunking=Chunking(words=20))

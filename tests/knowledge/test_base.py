@@ -14,7 +14,7 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking import chunk
+from ragweave.knowledge.chunking import Chunking, chunk
 from ragweave.knowledge.readers import read_documents
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
@@ -35,7 +35,9 @@ def every_vector(base):
 
 
 def test_passages_are_those_of_the_chunks_in_order(base, sources):
-    expected = [passage for document in read_documents([sources]) for passage in chunk(document, words=20)]
+    expected = [
+        passage for document in read_documents([sources]) for passage in chunk(document, Chunking(words=20))
+    ]
     assert len(base) == len(expected) > 2
     assert base.passages(range(len(base))) == expected
 
@@ -94,7 +96,7 @@ def test_rows_that_are_not_there(base):
 
 def test_several_shards(tmp_path, sources, tiny_encoder, base, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 2)
-    small = KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, words=20)
+    small = KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, chunking=Chunking(words=20))
     assert small.passages(range(len(small))) == base.passages(range(len(base)))
     np.testing.assert_allclose(every_vector(small), every_vector(base), atol=1e-6)
     assert small.row_of("peru.md") == base.row_of("peru.md")

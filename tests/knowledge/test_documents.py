@@ -6,13 +6,15 @@ import json
 import zipfile
 from pathlib import Path
 
+import datasets
 import pytest
 
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking import chunk
+from ragweave.knowledge.chunking import Chunking, chunk
 from ragweave.knowledge.passages import Document
-from ragweave.knowledge.readers import read_documents
+from ragweave.knowledge.readers import find_sources, read_documents
+from ragweave.knowledge.readers.hub import files_of
 
 
 def read(*sources: Path) -> list[Document]:
@@ -62,7 +64,7 @@ def packed(path: Path, **files: str) -> Path:
 def test_pages_of_a_pdf(tmp_path):
     document = only(pdf(tmp_path / "annual_report.pdf", ["Lima is in Peru.", "Ulm is on the Danube."]))
     assert document.title == "Annual report"
-    passages = chunk(document, words=4)
+    passages = chunk(document, Chunking(words=4))
     assert [(passage.text, passage.page) for passage in passages] == [
         ("Lima is in Peru.", 1),
         ("Ulm is on the Danube.", 2),
@@ -91,7 +93,7 @@ def test_slides_are_pages(tmp_path):
     slides.save(str(tmp_path / "talk.pptx"))
     document = only(tmp_path / "talk.pptx")
     assert document.title == "Peru"
-    found = {passage.page: passage.text for passage in chunk(document, words=5)}
+    found = {passage.page: passage.text for passage in chunk(document, Chunking(words=5))}
     assert "Lima is the capital." in found[1]
     assert "Ulm is on the Danube." in found[2]
 
@@ -246,3 +248,35 @@ def test_without_the_extra_the_others_are_read(tmp_path, tiny_encoder, monkeypat
     base = KnowledgeBase.build([tmp_path], tmp_path / "kb", encoder=tiny_encoder)
     assert len(base) == 1
     assert "ragweave[readers]" in base.manifest.change.skipped[0]
+
+
+def test_a_data_set_of_the_hub_is_known_by_its_address(tmp_path, tiny_encoder):
+    def loaded(*texts):
+        rows = {
+            "title": [f"{n}" for n in range(len(texts))],
+            "text": list(texts),
+            "embeddings": [[0.5]] * len(texts),
+        }
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+        cache = str(tmp_path / f"cache{len(texts)}")
+        data = {"train": str(tmp_path / "train.parquet")}
+        return datasets.load_dataset("parquet", data_files=data, split="train", cache_dir=cache)
+
+    address = "hf://datasets/me/mine:train"
+    base = KnowledgeBase.build(
+        files_of(loaded("One.", "Two."), address), tmp_path / "kb", encoder=tiny_encoder
+    )
+    assert {base.passage(row).source for row in range(2)} == {address}
+    assert base.passage(0).document_id == "mine:train:1"
+    same = base.add(files_of(loaded("One.", "Two."), address), encoder=tiny_encoder)
+    assert same.version == base.version
+    new = base.add(files_of(loaded("One.", "Two.", "Three."), address), encoder=tiny_encoder)
+    assert new.manifest.passages == 3
+
+
+def test_data_sets_that_cannot_be_had(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match="The data set nobody/nothing cannot be had from the hub"):
+        find_sources([Path("hf://datasets/nobody/nothing:train")])
+    with pytest.raises(SourceError, match="no address of a data set: write hf://datasets/NAME"):
+        find_sources([Path("hf://datasets/a/b/c d")])

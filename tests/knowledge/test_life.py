@@ -19,6 +19,7 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase, swap
+from ragweave.knowledge.chunking import Chunking
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 
@@ -379,7 +380,9 @@ def test_resuming_what_was_never_begun(tmp_path, notes, tiny_encoder):
 def test_where_passages_come_from(tmp_path, tiny_encoder):
     text = "# Title\n\nOne is here.\nTwo is\n  there. Three is far away.\n\fFour is on page two."
     (tmp_path / "a.md").write_text(text)
-    base = KnowledgeBase.build([tmp_path / "a.md"], tmp_path / "kb", encoder=tiny_encoder, words=3)
+    base = KnowledgeBase.build(
+        [tmp_path / "a.md"], tmp_path / "kb", encoder=tiny_encoder, chunking=Chunking(words=3)
+    )
     passages = base.passages(range(len(base)))
     assert len(passages) >= 4
     for passage in passages:

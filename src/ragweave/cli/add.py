@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ragweave.cli.changes import AsJson
+from ragweave.cli.spooling import StdinFormat, StdinName, spooled
 
 HELP = """Add documents to a knowledge base.
 
@@ -20,12 +21,19 @@ Examples:
   ragweave add kb notes/
 
   ragweave add kb minutes/2026-11.md --strict
+
+  git log | ragweave add kb - --stdin-name history
 """
 
 
 def add(
     kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
+    ],
+    stdin_format: StdinFormat = "txt",
+    stdin_name: StdinName = "stdin",
     model: Annotated[
         str | None,
         typer.Option(help="Encoder: the one that embedded the knowledge base, by whatever name it has here."),
@@ -48,13 +56,13 @@ def add(
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
     base = KnowledgeBase.open(kb)
-    find_sources(sources)
     quiet_libraries()
-    with stage_bars() as progress:
+    with spooled(sources, stdin_format, stdin_name) as given, stage_bars() as progress:
+        files = find_sources(given)
         encoder = load_encoder(model or base.manifest.encoder.name, device=device)
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always", SourceWarning)
-            new = base.add(sources, encoder=encoder, strict=strict, resume=resume, progress=progress)
+            new = base.add(files, encoder=encoder, strict=strict, resume=resume, progress=progress)
     for warning in skipped:
         if issubclass(warning.category, SourceWarning):
             warn(str(warning.message))

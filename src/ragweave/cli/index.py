@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ragweave.cli.spooling import StdinFormat, StdinName, spooled
+
 HELP = """Build a knowledge base from documents.
 
 Reads .txt, .md, .csv, .tsv and .parquet (columns title, text), .jsonl (keys id, title, text), .pdf, .docx, .pptx,
@@ -24,17 +26,42 @@ Examples:
 
   ragweave index notizen/ --output kb --language german
 
+  ragweave index handbook/ --output kb --chunking markdown --overlap 20
+
+  zcat dump.jsonl.gz | ragweave index - --stdin-format jsonl --stdin-name dump --output kb
+
   ragweave index dump.jsonl --output kb --resume
 """
 
 
 def index(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="KB", help="Folder to make.")],
+    stdin_format: StdinFormat = "txt",
+    stdin_name: StdinName = "stdin",
     model: Annotated[
         str, typer.Option(help="Encoder: 'embedded', a name on the hub, or a folder.")
     ] = "embedded",
-    words: Annotated[int, typer.Option(min=1, help="About how many words a passage has.")] = 100,
+    chunking: Annotated[
+        Literal["sentences", "words", "tokens", "markdown"],
+        typer.Option(
+            help="Cut passages at the ends of sentences, after exactly so many words, after so many tokens of the "
+            "encoder, or at Markdown's headings and the ends of sentences."
+        ),
+    ] = "sentences",
+    words: Annotated[int, typer.Option(min=1, help="How many words a passage has.")] = 100,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --chunking tokens, how many at most (default: what the encoder reads)."
+        ),
+    ] = None,
+    overlap: Annotated[
+        int, typer.Option(min=0, help="How many words (or tokens) of the passage before each repeats.")
+    ] = 0,
     kind: Annotated[
         str,
         typer.Option(
@@ -81,21 +108,22 @@ def index(
     from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.builder import check_output
+    from ragweave.knowledge.chunking import Chunking
     from ragweave.knowledge.layout import Layout
     from ragweave.knowledge.readers import find_sources
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
     check_output(Layout(output), overwrite=overwrite)
-    find_sources(sources)
     parameters = _parameters(settings or [])
     quiet_libraries()
-    with stage_bars() as progress:
+    with spooled(sources, stdin_format, stdin_name) as given, stage_bars() as progress:
+        files = find_sources(given)
         encoder = load_encoder(model, dtype, device)
         base = KnowledgeBase.build(
-            sources,
+            files,
             output,
             encoder=encoder,
-            words=words,
+            chunking=Chunking(chunking, words, tokens, overlap),
             index=kind,
             parameters=parameters,
             language=None if vectors_only else language,

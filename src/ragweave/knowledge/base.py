@@ -16,6 +16,7 @@ from ragweave.errors import (
     KnowledgeBaseError,
     ShapeError,
 )
+from ragweave.knowledge.chunking import Chunking
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.passages import Passage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.index import KnowledgeBaseIndex
+    from ragweave.knowledge.readers.files import SourceFile
     from ragweave.knowledge.search import PassageScorer, SearchSettings
 
 
@@ -68,11 +70,11 @@ class KnowledgeBase:
     @classmethod
     def build(
         cls,
-        sources: Sequence[Path | str],
+        sources: Sequence[Path | str | SourceFile],
         output: Path | str,
         *,
         encoder: TextEncoder,
-        words: int = 100,
+        chunking: Chunking | None = None,
         index: str = "auto",
         parameters: dict[str, int] | None = None,
         language: str | None = "english",
@@ -87,10 +89,11 @@ class KnowledgeBase:
         are those of one before is left out.
 
         Args:
-            sources: Files and folders of documents; `read_documents` says which kinds there are.
+            sources: Files and folders of documents, of the kinds that `read_documents` names; data sets of the hub,
+                ``hf://datasets/NAME@REVISION,CONFIGURATION:SPLIT``.
             output: The folder to make.
             encoder: What embeds the passages, and will embed the questions.
-            words: About how many words a passage has.
+            chunking: How documents are cut into passages; about 100 words, at the ends of sentences, where left out.
             index: How passages are searched: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, words of FAISS' index
                 factory, or ``"auto"``, which compares all vectors up to 100,000 and is ``"hnsw"`` above.
             parameters: Settings of the search, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
@@ -121,11 +124,15 @@ class KnowledgeBase:
             Analyzer(language)
         output = Path(output)
         build(
-            find_sources([Path(source) for source in sources]),
+            find_sources([Path(own) if isinstance(own, str) else own for own in sources]),
             output,
             encoder=encoder,
             settings=Settings(
-                words=words, kind=index, parameters=parameters, strict=strict, language=language
+                chunking=chunking or Chunking(),
+                kind=index,
+                parameters=parameters,
+                strict=strict,
+                language=language,
             ),
             overwrite=overwrite,
             resume=resume,
@@ -181,7 +188,7 @@ class KnowledgeBase:
 
     def add(
         self,
-        sources: Sequence[Path | str],
+        sources: Sequence[Path | str | SourceFile],
         *,
         encoder: TextEncoder,
         strict: bool = False,
@@ -211,7 +218,7 @@ class KnowledgeBase:
         from ragweave.knowledge.readers import find_sources
 
         self.check_encoder(encoder)
-        files = find_sources([Path(source) for source in sources])
+        files = find_sources([Path(own) if isinstance(own, str) else own for own in sources])
         with changing(self.path, resume=resume, resumable=True):
             add(
                 type(self).open(self.path, encoder=encoder)._snapshot,
@@ -422,7 +429,10 @@ class KnowledgeBase:
             "created": manifest.created,
             "documents": manifest.documents,
             "passages": manifest.passages,
-            "words": manifest.words,
+            "chunking": manifest.chunking.kind,
+            "words": manifest.chunking.words,
+            "tokens": manifest.chunking.tokens,
+            "overlap": manifest.chunking.overlap,
             "encoder": manifest.encoder.name,
             "fingerprint": manifest.encoder.fingerprint,
             "pooling": manifest.encoder.pooling,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
 from ragweave.knowledge import store
-from ragweave.knowledge.chunking import chunk
+from ragweave.knowledge.chunking import Chunking, chunk
 from ragweave.knowledge.duplicates import SeenHashes, hashes_of
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.lexical.postings import write_postings
@@ -38,7 +38,7 @@ class Settings:
     """How documents become a segment.
 
     Attributes:
-        words: About how many words a passage has.
+        chunking: How documents are cut into passages.
         kind: How its vectors are searched; see `IndexRecord`.
         parameters: Settings of the search.
         strict: Whether a source that cannot be read ends the work.
@@ -46,7 +46,7 @@ class Settings:
         flat_up_to: Up to how many passages every vector is compared, whatever the kind.
     """
 
-    words: int
+    chunking: Chunking
     kind: str
     parameters: dict[str, int]
     strict: bool
@@ -118,7 +118,7 @@ def build_segment(
         reading = Reading(**json.loads(notes.read_bytes()))
     else:
         segment.folder.mkdir(exist_ok=True)
-        reading = _read(segment, files, settings, seen, progress)
+        reading = _read(segment, files, encoder, settings, seen, progress)
         store.write_text(notes, json.dumps(asdict(reading)))
     table = store.PassageTable(segment.passages)
     dead = np.array(table.rows_with("source", reading.failed), dtype=np.int64)
@@ -164,6 +164,7 @@ def finished(
 def _read(
     segment: SegmentLayout,
     files: Sequence[SourceFile],
+    encoder: TextEncoder,
     settings: Settings,
     seen: SeenHashes,
     progress: Progress,
@@ -176,13 +177,14 @@ def _read(
     progress.start("Reading", len(files))
     for path in (segment.passages, segment.hashes):
         path.unlink(missing_ok=True)  # of a build that was interrupted here
-    store.write_passages(segment.passages, _shards(files, settings, seen, reading, hashes, progress))
+    store.write_passages(segment.passages, _shards(files, encoder, settings, seen, reading, hashes, progress))
     store.write_array(segment.hashes, np.concatenate(hashes))
     return reading
 
 
 def _shards(
     files: Sequence[SourceFile],
+    encoder: TextEncoder,
     settings: Settings,
     seen: SeenHashes,
     reading: Reading,
@@ -195,7 +197,7 @@ def _shards(
     for file in files:
         try:
             for document in documents.read(file):
-                shard.extend(chunk(document, words=settings.words))
+                shard.extend(chunk(document, settings.chunking, tokenizer=encoder))
                 while len(shard) >= store.SHARD:
                     yield _distinct(shard[: store.SHARD], seen, reading, hashes)
                     shard = shard[store.SHARD :]
@@ -203,7 +205,7 @@ def _shards(
             if settings.strict:
                 raise
             # What of it has been written already is struck out afterwards.
-            reading.failed.append(str(file.path))
+            reading.failed.append(file.source)
             reading.skipped.append(str(error))
         progress.advance(1)
     if shard:

@@ -89,7 +89,7 @@ def add(
 
     layout, manifest = Layout(base.path), base.manifest
     settings = Settings(
-        words=manifest.words,
+        chunking=manifest.chunking,
         kind=manifest.index.kind,
         parameters=manifest.index.parameters,
         strict=strict,
@@ -123,7 +123,7 @@ def add(
         layout, changed, encoder=encoder, settings=settings, seen=seen, resume=resume, progress=progress
     )
     failed = set(built.reading.failed)
-    kept = {source for source, file in before.items() if str(file.path) in failed}
+    kept = {source for source, file in before.items() if file.source in failed}
     replaced = base.rows_with("source", set(before) - kept)
     if built.record is None and not len(replaced):
         _nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
@@ -131,7 +131,7 @@ def add(
     _refuse_taken(base, layout, built, replaced)
     # Rows of the new segment come after all others.
     deleted = np.concatenate([np.union1d(base.deleted, replaced), built.deleted + manifest.rows])
-    sources = old | {key_of(file): found[key_of(file)] for file in changed if str(file.path) not in failed}
+    sources = old | {key_of(file): found[key_of(file)] for file in changed if file.source not in failed}
     change = ChangeRecord(
         kind="add",
         added=0 if built.record is None else built.record.passages,
@@ -185,7 +185,7 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
 
     layout, manifest = Layout(base.path), base.manifest
     settings = Settings(
-        words=manifest.words,
+        chunking=manifest.chunking,
         kind=manifest.index.kind,
         parameters=manifest.index.parameters,
         strict=True,
@@ -286,12 +286,12 @@ def _build(
         ),
         dimension=encoder.dimension,
         index=IndexRecord(kind=settings.kind, metric=METRIC, parameters=settings.parameters),
-        words=settings.words,
+        chunking=settings.chunking,
         segments=(),
         files={},
         language=settings.language,
     )
-    sources = {key_of(file): found[key_of(file)] for file in readable if str(file.path) not in failed}
+    sources = {key_of(file): found[key_of(file)] for file in readable if file.source not in failed}
     put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
 
 
@@ -383,7 +383,7 @@ def _plan(
     """
     plan: dict[str, Any] = {
         "encoder": encoder.fingerprint,
-        "words": settings.words,
+        "chunking": settings.chunking.to_record(),
         "index": settings.kind,
         "language": settings.language,
         "sources": content,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ragweave.errors import KnowledgeBaseError
+from ragweave.knowledge.chunking import Chunking
 
 FORMAT_VERSION = 3
 """Raised whenever an older ragweave could not read what a newer one writes."""
@@ -128,7 +129,7 @@ class Manifest:
         encoder: The encoder that embedded the passages.
         dimension: The size of a vector, D.
         index: How the vectors are searched.
-        words: About how many words a passage has.
+        chunking: How documents are cut into passages.
         segments: What it is made of, in the order of its rows.
         files: The version's own files by their names, which are plain names in its folder.
         language: The language of the words that passages are searched by; ``None`` where there are vectors alone.
@@ -141,7 +142,7 @@ class Manifest:
     encoder: EncoderRecord
     dimension: int
     index: IndexRecord
-    words: int
+    chunking: Chunking
     segments: tuple[SegmentRecord, ...]
     files: dict[str, FileRecord]
     language: str | None = None
@@ -181,7 +182,7 @@ class Manifest:
             "encoder": asdict(self.encoder),
             "dimension": self.dimension,
             "index": asdict(self.index),
-            "chunking": {"words": self.words},
+            "chunking": self.chunking.to_record(),
             **({} if self.language is None else {"lexical": {"language": self.language}}),
             "segments": [asdict(segment) for segment in self.segments],
             "files": {name: asdict(record) for name, record in self.files.items()},
@@ -245,7 +246,7 @@ class Manifest:
                 metric=_typed(index["metric"], str),
                 parameters={_typed(name, str): _count(value) for name, value in index["parameters"].items()},
             ),
-            words=_count(content["chunking"]["words"]),
+            chunking=_chunking(content["chunking"]),
             segments=tuple(
                 SegmentRecord(
                     name=_file_name(segment["name"]),
@@ -261,6 +262,16 @@ class Manifest:
             files=_files(content["files"]),
             language=_typed(content["lexical"]["language"], str) if "lexical" in content else None,
         )
+
+
+def _chunking(content: dict[str, Any]) -> Chunking:
+    tokens = content.get("tokens")
+    return Chunking(
+        kind=content.get("kind", "sentences"),
+        words=_count(content["words"]),
+        tokens=None if tokens is None else _count(tokens),
+        overlap=_count(content.get("overlap", 0)),
+    )
 
 
 def _change(content: dict[str, Any]) -> ChangeRecord:

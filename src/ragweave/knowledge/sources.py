@@ -43,12 +43,12 @@ def fingerprint(file: SourceFile) -> SourceRecord:
         raise SourceError(
             f"The file {file.path} cannot be read ({error.strerror}): check that it exists and its permissions."
         ) from error
-    return SourceRecord(source=str(file.path), sha256=digest)
+    return SourceRecord(source=file.source, sha256=digest)
 
 
 def key_of(file: SourceFile) -> str:
     """By what a file is known, from whatever folder it is named."""
-    return str(file.path.resolve())
+    return file.known_as or str(file.path.resolve())
 
 
 def to_json(sources: Sources) -> str:

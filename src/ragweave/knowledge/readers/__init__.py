@@ -10,6 +10,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.passages import Document
 from ragweave.knowledge.readers.columns import read_arrow, read_parquet
 from ragweave.knowledge.readers.files import SourceFile, find_files
+from ragweave.knowledge.readers.hub import find_on_hub, is_address
 from ragweave.knowledge.readers.jsonl import read_jsonl
 from ragweave.knowledge.readers.office import read_office
 from ragweave.knowledge.readers.pdf import read_pdf
@@ -58,8 +59,10 @@ def read_documents(sources: Sequence[Path]) -> Iterator[Document]:
     return (document for file in files for document in reader.read(file))
 
 
-def find_sources(sources: Sequence[Path]) -> list[SourceFile]:
+def find_sources(sources: Sequence[Path | SourceFile]) -> list[SourceFile]:
     """List the files of sources, those of a folder in sorted order, each once.
+
+    Data sets of the hub are downloaded, unless they are in the cache; a `SourceFile` is itself.
 
     Raises:
         SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
@@ -67,9 +70,18 @@ def find_sources(sources: Sequence[Path]) -> list[SourceFile]:
     if not sources:
         raise SourceError("No source was given: name files or folders to read documents from.")
     files: dict[Path, SourceFile] = {}
-    for file in find_files(list(_expanded(sources)), frozenset(READERS)):
-        files.setdefault(file.path.resolve(), file)
+    for source in sources:
+        for file in _files_of(source):
+            files.setdefault(file.path.resolve(), file)
     return list(files.values())
+
+
+def _files_of(source: Path | SourceFile) -> list[SourceFile]:
+    if isinstance(source, SourceFile):
+        return [source]
+    if is_address(source):
+        return find_on_hub(source)
+    return find_files(list(_expanded([source])), frozenset(READERS))
 
 
 def _expanded(sources: Sequence[Path]) -> Iterator[Path]:
@@ -96,7 +108,7 @@ class UniqueReader:
             SourceError: It cannot be read, changed while it was read, or has a document with the id of another.
         """
         before = _state(file)
-        source = str(file.path)
+        source = file.source
         for document in READERS[file.path.suffix.lower()](file):
             if document.id in self._seen:
                 raise SourceError(

@@ -68,6 +68,6 @@ def _rows(file: SourceFile, batches: Iterator[Any]) -> Iterator[Document]:
                 id=f"{file.name}:{number}" if own is None else str(own),
                 title=(row.get("title") or "").strip(),
                 text=row["text"],
-                source=str(file.path),
+                source=file.source,
                 line=number,
             )

@@ -17,10 +17,17 @@ class SourceFile:
     Attributes:
         path: Where it is.
         name: Its path below the source folder, with forward slashes; its file name if it was given itself.
+        known_as: What it is known by, where that is not the path: a name for standard input, an address on the hub.
     """
 
     path: Path
     name: str
+    known_as: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What its passages name as their source."""
+        return self.known_as or str(self.path)
 
 
 def find_files(sources: Sequence[Path], suffixes: frozenset[str]) -> list[SourceFile]:

@@ -34,7 +34,7 @@ def read_jsonl(file: SourceFile) -> Iterator[Document]:
             id=f"{file.name}:{number}" if document_id is None else _identifier(document_id, where),
             title=_string(record, "title", where).strip(),
             text=_string(record, "text", where),
-            source=str(file.path),
+            source=file.source,
             line=number,
         )
 

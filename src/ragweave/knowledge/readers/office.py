@@ -51,7 +51,7 @@ def read_office(file: SourceFile) -> Iterator[Document]:
         id=file.name,
         title=(found.title or first_heading(text) or readable_title(PurePosixPath(file.name).stem)).strip(),
         text=text,
-        source=str(file.path),
+        source=file.source,
     )
 
 

@@ -41,5 +41,5 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
         id=file.name,
         title=readable_title(PurePosixPath(file.name).stem),
         text=text,
-        source=str(file.path),
+        source=file.source,
     )

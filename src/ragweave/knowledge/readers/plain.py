@@ -32,7 +32,7 @@ def read_plain(file: SourceFile) -> Iterator[Document]:
         id=file.name,
         title=title or readable_title(PurePosixPath(file.name).stem),
         text=text,
-        source=str(file.path),
+        source=file.source,
         line=1,
     )
 

@@ -80,6 +80,6 @@ def _document(file: SourceFile, columns: dict[str, int], width: int, row: list[s
         id=document_id or f"{file.name}:{line}",
         title=row[columns["title"]].strip(),
         text=row[columns["text"]],
-        source=str(file.path),
+        source=file.source,
         line=line,
     )
