@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ragweave.cli.changes import AsJson
+from ragweave.cli.changes import AsJson, EngineKind, RayAddress, Workers
 from ragweave.cli.spooling import StdinFormat, StdinName, spooled
 
 HELP = """Add documents to a knowledge base.
@@ -41,6 +41,9 @@ def add(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a source that cannot be read, rather than skip it.")
     ] = False,
+    engine: EngineKind = "local",
+    workers: Workers = 2,
+    ray_address: RayAddress = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted addition of the same sources.")
     ] = False,
@@ -48,7 +51,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.changes import load_encoder, show_change
+    from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars, warn
     from ragweave.errors import SourceWarning
     from ragweave.knowledge.base import KnowledgeBase
@@ -62,7 +65,14 @@ def add(
         encoder = load_encoder(model or base.manifest.encoder.name, device=device)
         with warnings.catch_warnings(record=True) as skipped:
             warnings.simplefilter("always", SourceWarning)
-            new = base.add(files, encoder=encoder, strict=strict, resume=resume, progress=progress)
+            new = base.add(
+                files,
+                encoder=encoder,
+                strict=strict,
+                engine=load_engine(engine, workers, ray_address),
+                resume=resume,
+                progress=progress,
+            )
     for warning in skipped:
         if issubclass(warning.category, SourceWarning):
             warn(str(warning.message))

@@ -11,8 +11,35 @@ import typer
 if TYPE_CHECKING:
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.engines import Engine
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the knowledge base as one JSON object.")]
+
+
+EngineKind = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--engine", help="Embed in this process, or with the workers of a Ray cluster."),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="With --engine ray, how many workers.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="A Ray cluster that is running (default: one is started here).",
+    ),
+]
+
+
+def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:
+    """What embeds the passages."""
+    from ragweave.knowledge.engines import LocalEngine
+
+    if kind == "local":
+        return LocalEngine()
+    from ragweave.knowledge.engines.ray import RayEngine
+
+    return RayEngine(workers=workers, address=address)
 
 
 def show_change(base: KnowledgeBase, *, as_json: bool, before: str | None = None) -> None:

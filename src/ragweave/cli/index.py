@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ragweave.cli.changes import EngineKind, RayAddress, Workers
 from ragweave.cli.spooling import StdinFormat, StdinName, spooled
 
 HELP = """Build a knowledge base from documents.
@@ -31,6 +32,8 @@ Examples:
   zcat dump.jsonl.gz | ragweave index - --stdin-format jsonl --stdin-name dump --output kb
 
   ragweave index dump.jsonl --output kb --resume
+
+  ragweave index dump.jsonl --output kb --engine ray --workers 8 --ray-address 10.0.0.1:6379
 """
 
 
@@ -89,6 +92,9 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a source that cannot be read, rather than skip it.")
     ] = False,
+    engine: EngineKind = "local",
+    workers: Workers = 2,
+    ray_address: RayAddress = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with an interrupted build of the same sources and settings."),
@@ -104,7 +110,7 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was built as one JSON object.")] = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.changes import load_encoder, show_change
+    from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.builder import check_output
@@ -129,6 +135,7 @@ def index(
             language=None if vectors_only else language,
             overwrite=overwrite,
             strict=strict,
+            engine=load_engine(engine, workers, ray_address),
             resume=resume,
             progress=progress,
         )

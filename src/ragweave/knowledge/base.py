@@ -17,6 +17,7 @@ from ragweave.errors import (
     ShapeError,
 )
 from ragweave.knowledge.chunking import Chunking
+from ragweave.knowledge.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.passages import Passage
@@ -80,6 +81,7 @@ class KnowledgeBase:
         language: str | None = "english",
         overwrite: bool = False,
         strict: bool = False,
+        engine: Engine | None = None,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
@@ -101,6 +103,7 @@ class KnowledgeBase:
                 to compare words as they are written, ``None`` to search by vectors alone.
             overwrite: Give a knowledge base that is at ``output`` a new version. Its older ones are kept.
             strict: Fail at a source that cannot be read; it is skipped otherwise, and ``manifest.change`` says so.
+            engine: What embeds the passages, such as `RayEngine`; this process where left out.
             resume: Go on with a build of the same sources and settings that was interrupted.
             progress: Hears how far it is.
 
@@ -129,6 +132,7 @@ class KnowledgeBase:
             encoder=encoder,
             settings=Settings(
                 chunking=chunking or Chunking(),
+                engine=engine or LocalEngine(),
                 kind=index,
                 parameters=parameters,
                 strict=strict,
@@ -192,6 +196,7 @@ class KnowledgeBase:
         *,
         encoder: TextEncoder,
         strict: bool = False,
+        engine: Engine | None = None,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
@@ -203,6 +208,7 @@ class KnowledgeBase:
             sources: Files and folders of documents.
             encoder: The encoder that embedded the passages.
             strict: Fail at a source that cannot be read; it is skipped otherwise, and keeps its old passages.
+            engine: What embeds the passages, such as `RayEngine`; this process where left out.
             resume: Go on with an addition of the same sources that was interrupted.
             progress: Hears how far it is.
 
@@ -225,6 +231,7 @@ class KnowledgeBase:
                 files,
                 encoder=encoder,
                 strict=strict,
+                engine=engine or LocalEngine(),
                 resume=resume,
                 progress=progress or NoProgress(),
             )

@@ -15,6 +15,7 @@ from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.chunking import Chunking, chunk
 from ragweave.knowledge.duplicates import SeenHashes, hashes_of
+from ragweave.knowledge.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.lexical.postings import write_postings
 from ragweave.knowledge.lexical.words import Analyzer
@@ -43,6 +44,7 @@ class Settings:
         parameters: Settings of the search.
         strict: Whether a source that cannot be read ends the work.
         language: The language of the words that they are searched by; ``None`` for vectors alone.
+        engine: What embeds the passages.
         flat_up_to: Up to how many passages every vector is compared, whatever the kind.
     """
 
@@ -51,6 +53,7 @@ class Settings:
     parameters: dict[str, int]
     strict: bool
     language: str | None = None
+    engine: Engine = field(default_factory=LocalEngine)
     flat_up_to: int = 0
 
 
@@ -127,7 +130,7 @@ def build_segment(
     begun = store.vectors_written(segment.vectors)
     progress.start("Embedding", reading.passages)
     progress.advance(begun)
-    vectors = _vectors(table, encoder, progress, begun=begun)
+    vectors = settings.engine.embed(table.shards(begun), encoder, progress)
     store.write_vectors(segment.vectors, vectors, reading.passages, encoder.dimension, begun=begun)
     return Built(finished(segment, settings, dead, progress, layout.work / "postings"), dead, reading)
 
@@ -222,18 +225,6 @@ def _distinct(
     reading.passages += len(kept)
     reading.duplicates += len(shard) - len(kept)
     return kept
-
-
-def _vectors(
-    table: store.PassageTable, encoder: TextEncoder, progress: Progress, *, begun: int
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the vectors of the passages from one on, shard by shard, each of shape (any, D)."""
-    for passages in table.shards(begun):
-        yield encoder.encode(
-            [passage.text for passage in passages],
-            titles=[passage.title for passage in passages],
-            progress=progress.advance,
-        )
 
 
 def _texts(table: store.PassageTable, progress: Progress) -> Iterator[list[str]]:

@@ -19,6 +19,7 @@ from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
 from ragweave.knowledge import store
 from ragweave.knowledge.builder import Built, Settings, build_segment, check_output, finished
 from ragweave.knowledge.duplicates import SeenHashes
+from ragweave.knowledge.engines import Engine
 from ragweave.knowledge.layout import Layout, Pointer, sync_folder
 from ragweave.knowledge.lock import writer_lock
 from ragweave.knowledge.manifest import (
@@ -81,6 +82,7 @@ def add(
     *,
     encoder: TextEncoder,
     strict: bool,
+    engine: Engine,
     resume: bool,
     progress: Progress,
 ) -> None:
@@ -94,6 +96,7 @@ def add(
         parameters=manifest.index.parameters,
         strict=strict,
         language=manifest.language,
+        engine=engine,
         flat_up_to=FLAT_ADDITIONS,
     )
     found, unreadable = _fingerprints(files, strict=strict, progress=progress)
