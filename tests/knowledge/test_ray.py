@@ -15,6 +15,7 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError, MissingExtra
 from ragweave.knowledge import store
 from ragweave.knowledge.engines import ray as engine_module
 from ragweave.knowledge.engines.ray import RayEngine
+from ragweave.knowledge.passages import Passage
 from ragweave.knowledge.progress import NoProgress
 
 
@@ -31,7 +32,7 @@ def cluster():
 
 @pytest.fixture
 def notes(tmp_path):
-    lines = [f"{n},The river {n} is in peru. It is {n} km long." for n in range(400)]
+    lines = [f"{n},The river {n} is in peru. It is {n} km long." for n in range(300)]
     (tmp_path / "rivers.csv").write_text("title,text\n" + "\n".join(lines) + "\n")
     return tmp_path / "rivers.csv"
 
@@ -116,24 +117,18 @@ def test_an_interrupted_build_goes_on(cluster, tmp_path, notes, tiny_encoder, sm
     far = KnowledgeBase.build(
         [notes], tmp_path / "far", encoder=tiny_encoder, engine=engine, resume=True, progress=Count()
     )
-    assert ["Embedding", 400] in counted
+    assert ["Embedding", 300] in counted
     same(KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder), far)
 
 
-def test_errors_of_workers_are_told(cluster, tmp_path, notes, tiny_encoder, small_shards, monkeypatch):
+def test_errors_of_workers_are_told(cluster):
     class Broken:
         def __reduce__(self):
             return (RuntimeError, ("the weights are gone",))
 
-    engine = RayEngine(workers=1)
+    passages = [Passage("a", "a", "A", "A text.", "a.txt")]
     with pytest.raises(KnowledgeBaseError, match="The Ray cluster could not embed the passages"):
-        list(
-            engine.embed(
-                [KnowledgeBase.build([notes], tmp_path / "kb", encoder=tiny_encoder).passages([0])],
-                Broken(),
-                NoProgress(),
-            )
-        )
+        list(RayEngine(workers=1).embed([passages], Broken(), NoProgress()))
 
 
 def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
@@ -152,12 +147,13 @@ def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
         list(RayEngine(address="here:there").embed([[]], tiny_encoder, NoProgress()))
 
 
+@pytest.mark.slow
 def test_a_cluster_of_its_own_is_stopped(tmp_path, notes, tiny_encoder, small_shards):
     import ray
 
     far = KnowledgeBase.build([notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=1))
     assert not ray.is_initialized()
-    assert len(far) == 400
+    assert len(far) == 300
 
 
 def test_without_the_extra(monkeypatch):

@@ -29,8 +29,8 @@ _BATCH = 512
 class RayEngine:
     """Embeds with any number of workers, each of which holds the encoder.
 
-    The encoder goes to the workers through the cluster's own memory, and passages with the tasks: workers need neither
-    the model's files nor the knowledge base's disk. What a worker that died was doing, another does again.
+    The encoder goes to the workers through the cluster's own memory, and passages with the tasks: workers need
+    neither the model's files nor the knowledge base's disk. What a worker that died was doing, another does again.
 
     Args:
         workers: How many workers.
