@@ -17,6 +17,7 @@ from ragweave.evaluation.data import Example, write_examples
 from ragweave.evaluation.evaluate import ModelSettings, evaluate
 from ragweave.evaluation.figures import values
 from ragweave.evaluation.folder import RunFolder, RunSettings
+from ragweave.evaluation.metrics import bleu_1
 from ragweave.evaluation.predictions import read_predictions
 from ragweave.evaluation.run import recalculate
 from tests.support.pipelines import build_knowledge_base, save_rag_model
@@ -93,6 +94,27 @@ def test_documents_and_passages_may_be_gold(finished):
     ranks = [[passage.document_id for passage in one.retrieved] for one in (first, second)]
     assert own["mrr"][:2] == [1 / (1 + ranks[0].index("peru.txt")), 1 / (1 + ranks[1].index("kenya.txt"))]
     assert math.isnan(own["mrr"][2])
+
+
+def test_metrics_of_all_answers_together(tmp_path, kb, model):
+    own = replace(SETTINGS, metrics=("q_bleu_1", "bleu_1", "distinct_3", "rouge_l"))
+    folder = evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=own)
+    answers = [one.answer for one in read_predictions(folder.predictions)]
+    found = figures(folder)
+    assert found["bleu_1"] == pytest.approx(bleu_1(answers, [list(example.answers) for example in EXAMPLES]))
+    assert "bleu_1" not in found["intervals"]
+    assert 0 <= found["distinct_3"] <= 1
+    assert "q_bleu_1" in found["intervals"]
+    assert "ece" not in found  # none of these says whether an answer is right
+
+
+def test_kilt_counts_answers_whose_passages_were_found_first(finished):
+    own = values(read_predictions(finished.predictions), SETTINGS)
+    expected = [
+        value if precision == 1 else 0.0
+        for value, precision in zip(own["f1"][:2], own["r_precision"][:2], strict=True)
+    ]
+    assert own["kilt_f1"][:2] == expected
 
 
 class StopError(Exception):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.data import Example, check_gold
-from ragweave.evaluation.figures import ANSWER_METRICS
+from ragweave.evaluation.figures import ANSWER_METRICS, WHOLE_METRICS
 from ragweave.evaluation.folder import RunFolder, RunSettings
 from ragweave.evaluation.report import write_report
 from ragweave.evaluation.run import run
@@ -121,10 +121,9 @@ def _check(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBa
         )
     if settings.gold and settings.mode != "e2e":
         raise ConfigurationError("Gold passages are given to what answers: choose the mode e2e.")
-    if unknown := [name for name in settings.metrics if name not in ANSWER_METRICS]:
-        raise ConfigurationError(
-            f"There is no metric {', '.join(unknown)}; choose among {', '.join(ANSWER_METRICS)}."
-        )
+    known = [*ANSWER_METRICS, *WHOLE_METRICS]
+    if unknown := [name for name in settings.metrics if name not in known]:
+        raise ConfigurationError(f"There is no metric {', '.join(unknown)}; choose among {', '.join(known)}.")
     if base is not None:
         check_gold(examples, base)
     without = next((example for example in examples if not example.gold_passages), None)

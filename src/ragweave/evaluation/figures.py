@@ -9,12 +9,15 @@ from typing import Any
 from ragweave.evaluation.folder import RunSettings
 from ragweave.evaluation.metrics import (
     auroc,
+    bleu_1,
     bootstrap_interval,
     brier_score,
+    distinct_ngrams,
     exact_match,
     expected_calibration_error,
     f1,
     gold_mass,
+    kilt_score,
     label_match,
     mrr,
     ndcg_at_k,
@@ -24,7 +27,6 @@ from ragweave.evaluation.metrics import (
     regex_match,
     rouge_l,
     rouge_l_ms_marco,
-    sentence_bleu_1,
 )
 from ragweave.evaluation.predictions import Prediction
 
@@ -37,11 +39,16 @@ ANSWER_METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "regex_match": regex_match,
     "rouge_l": rouge_l,
     "rouge_l_ms_marco": rouge_l_ms_marco,
-    "bleu_1": sentence_bleu_1,
     "q_bleu_1": q_bleu_1,
     "accuracy": lambda answer, golds: max(label_match(answer, gold) for gold in golds),
 }
 """Metrics of an answer and its golds, by the names that are asked for."""
+
+WHOLE_METRICS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = {
+    "bleu_1": bleu_1,
+    "distinct_3": lambda answers, golds: distinct_ngrams(answers, 3),
+}
+"""Metrics of all answers together."""
 
 CORRECT = ("exact_match", "regex_match", "accuracy")
 """Those that say whether an answer is right."""
@@ -74,6 +81,10 @@ def figures_of(predictions: Sequence[Prediction], settings: RunSettings) -> dict
         intervals[name] = [interval.low, interval.high]
         if len(there) < len(every):
             counted[name] = len(there)
+    answered = [own for own in predictions if own.answer is not None and own.golds]
+    for name in (name for name in settings.metrics if name in WHOLE_METRICS and answered):
+        answers = [prediction.answer or "" for prediction in answered]
+        figures[name] = WHOLE_METRICS[name](answers, [prediction.golds for prediction in answered])
     return {**figures, **_calibration(predictions, own), "intervals": intervals, "counted": counted}
 
 
@@ -106,6 +117,8 @@ def _of_one(prediction: Prediction, settings: RunSettings) -> dict[str, float]:
     own: dict[str, float] = {}
     if prediction.answer is not None and prediction.golds:
         for name in settings.metrics:
+            if name in WHOLE_METRICS:
+                continue
             own[name] = ANSWER_METRICS[name](prediction.answer, prediction.golds)
     ranked, gold = matched(prediction), set(prediction.gold_passages)
     for depth in depths(settings) if ranked else ():
@@ -119,6 +132,9 @@ def _of_one(prediction: Prediction, settings: RunSettings) -> dict[str, float]:
         own["mrr"] = mrr(ranked, gold)
         own["r_precision"] = r_precision(ranked, gold)
         own[f"ndcg@{_NDCG_DEPTH}"] = ndcg_at_k(ranked, gold, _NDCG_DEPTH)
+        for name in ("exact_match", "f1"):
+            if name in own:
+                own[f"kilt_{name}"] = kilt_score(own[name], ranked, [gold])
     if prediction.passages and gold:
         ids = [passage.id if passage.id in gold else passage.document_id for passage in prediction.passages]
         own["gold_mass"] = gold_mass([passage.posterior for passage in prediction.passages], ids, gold)

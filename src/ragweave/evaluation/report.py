@@ -22,6 +22,8 @@ _EXPLAINED = {
     "recall": "gold passages among the first so many",
     "answer_recall": "whether one of the first so many passages has a gold answer, word for word",
     "ndcg": "gold passages among the first so many, weighed by rank",
+    "kilt_exact_match": "exact match where R-precision is 1, else 0",
+    "kilt_f1": "F1 where R-precision is 1, else 0",
     "mrr": "mean of 1 / rank of the first gold passage",
     "r_precision": "gold passages among the first R, where there are R of them",
     "gold_mass": "share of the posterior on gold passages",

@@ -122,7 +122,7 @@ def build_segment(
     else:
         segment.folder.mkdir(exist_ok=True)
         reading = _read(segment, files, encoder, settings, seen, progress)
-        store.write_text(notes, json.dumps(asdict(reading)))
+        store.replace_text(notes, json.dumps(asdict(reading)))
     table = store.PassageTable(segment.passages)
     dead = np.array(table.rows_with("source", reading.failed), dtype=np.int64)
     if len(dead) == reading.passages:

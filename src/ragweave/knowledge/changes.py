@@ -20,7 +20,7 @@ from ragweave.knowledge import store
 from ragweave.knowledge.builder import Built, Settings, build_segment, check_output, finished
 from ragweave.knowledge.duplicates import SeenHashes
 from ragweave.knowledge.engines import Engine
-from ragweave.knowledge.layout import Layout, Pointer, sync_folder
+from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.lock import writer_lock
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
@@ -73,7 +73,7 @@ def build(
             shutil.rmtree(workshop.work)
             workshop.writer.unlink()
             workshop.root.rename(output)
-            sync_folder(output.parent)
+            store.sync_folder(output.parent)
 
 
 def add(
@@ -393,7 +393,7 @@ def _plan(
     }
     path = layout.work / "plan.json"
     if not path.exists():
-        store.write_text(path, json.dumps(plan))
+        store.replace_text(path, json.dumps(plan))
     elif not resume or json.loads(path.read_bytes()) != plan:
         raise KnowledgeBaseError(
             f"What was begun in {layout.root} had other sources or settings than these: run the command without "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragweave.errors import KnowledgeBaseError
+from ragweave.knowledge import store
 
 _VERSION = re.compile(r"\d{6,}")
 _POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
@@ -229,25 +229,4 @@ class Layout:
 
     def write_current(self, pointer: Pointer) -> None:
         """Point to a version, in one step: a reader sees the old pointer or the new one."""
-        temporary = self.root / f".CURRENT.{os.getpid()}"
-        try:
-            with temporary.open("w", encoding="ascii") as file:
-                file.write(f"{pointer.version} {pointer.checksum}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.current)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(self.root)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power, where the system can."""
-    if os.name == "nt":  # pragma: no cover
-        return  # Windows does not open folders
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        store.replace_text(self.current, f"{pointer.version} {pointer.checksum}\n")

@@ -257,6 +257,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file of UTF-8 in place of another, in one step: a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of a process of the same number that was killed
+    try:
+        write_text(temporary, text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 @contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
     """Open a new file whose bytes are on the disk when it is left."""
@@ -268,6 +281,17 @@ def durable(path: Path) -> Iterator[BinaryIO]:
 def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, where the system can."""
+    if os.name == "nt":  # pragma: no cover
+        return  # Windows does not open folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def damaged(path: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragweave.knowledge import store
-from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout, sync_folder
+from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.sources import Sources, to_json
 
@@ -58,16 +58,16 @@ def put_in_force(
         files={path.name: FileRecord.of(path) for path in version.data},
     )
     store.write_text(version.manifest, manifest.to_json())
-    sync_folder(version.folder)
+    store.sync_folder(version.folder)
     layout.versions.mkdir(exist_ok=True)
     layout.segments.mkdir(exist_ok=True)
     try:
         if new is not None:
-            sync_folder(segment.folder)
+            store.sync_folder(segment.folder)
             segment.folder.rename(layout.segment(name).folder)
-            sync_folder(layout.segments)
+            store.sync_folder(layout.segments)
         version.folder.rename(layout.version(name).folder)
-        sync_folder(layout.versions)
+        store.sync_folder(layout.versions)
         layout.write_current(Pointer(name, manifest.checksum[:16]))
     except BaseException:
         # The pointer may have been replaced before the failure; only what it does not name may go.
@@ -87,7 +87,7 @@ def remove_versions(layout: Layout, names: Sequence[str]) -> None:
     # Versions go first: one without all of its segments must never be seen.
     for name in names:
         _remove(layout, layout.version(name).folder)
-    sync_folder(layout.versions)
+    store.sync_folder(layout.versions)
     remove_orphans(layout)
 
 

@@ -59,14 +59,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "ms-marco": Recipe(
         about="MS-MARCO's answers in sentences, without those that have none (Bajaj et al. 2016)",
-        metrics=("bleu_1", "rouge_l_ms_marco"),
+        metrics=("rouge_l_ms_marco", "bleu_1", "distinct_3"),
         hub="microsoft/ms_marco,v2.1:validation",
         columns={"id": "query_id", "question": "query", "answers": "answers"},
         left_out=frozenset({"No Answer Present."}),
     ),
     "jeopardy": Recipe(
         about="Jeopardy question generation from the answer's entity (Lewis et al. 2020, section 3.3)",
-        metrics=("q_bleu_1", "bleu_1", "rouge_l"),
+        metrics=("q_bleu_1", "bleu_1", "rouge_l", "distinct_3"),
         columns={"question": "answer", "answer": "question"},
     ),
     "fever-3": Recipe(
