@@ -11,10 +11,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.databases import Postgres
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,6 +53,24 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.png", "*.svg"))
     run(folder, "ragweave index docs --output kb")
     return folder
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server with the database that the pages name."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    with server.connect() as connection:
+        connection.execute("CREATE DATABASE rag")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def servers(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page names databases, what libpq takes for parts that a URI leaves out."""
+    if "postgresql:///" in page.read_text("utf-8"):
+        monkeypatch.setenv("PGHOST", str(request.getfixturevalue("postgres").socket))
+        monkeypatch.setenv("PGUSER", "postgres")
 
 
 def run(folder: Path, command: str) -> str:
@@ -96,7 +117,7 @@ def test_make_targets_and_extras_exist(page: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_ragweave_commands_run(page: Path, workplace: Path):
+def test_ragweave_commands_run(page: Path, workplace: Path, servers: None):
     for command in commands_of(page, with_skipped=False):
         if not command.startswith("ragweave ") or command == "ragweave index docs --output kb":
             continue
@@ -108,7 +129,11 @@ def test_ragweave_commands_run(page: Path, workplace: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run(
-    page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, quiet_transformers: None
+    page: Path,
+    workplace: Path,
+    servers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    quiet_transformers: None,
 ):
     monkeypatch.chdir(workplace)
     names: dict[str, object] = {}

@@ -60,7 +60,7 @@ def _index(
     if knowledge_base is None:
         return NoPassages()
     if not isinstance(knowledge_base, KnowledgeBase):
-        knowledge_base = KnowledgeBase.open(Path(knowledge_base))
+        knowledge_base = KnowledgeBase.open(knowledge_base)
     if isinstance(reranker, (str, Path)):
         reranker = Reranker.from_pretrained(reranker, device=device)
     return knowledge_base.as_index(search, reranker=reranker)

@@ -142,8 +142,8 @@ class RagPipeline:
 
         Args:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
-            knowledge_base: Folder of a knowledge base, or one that is open; ``None`` to answer without passages
-                (closed book).
+            knowledge_base: Folder of a knowledge base, or URI of one in a database, or one that is open; ``None`` to
+                answer without passages (closed book).
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
             search: How the knowledge base is searched; by vectors where left out.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder

@@ -66,6 +66,17 @@ def test_growth_of_a_knowledge_base_is_measured_step_by_step() -> None:
     assert steps[-2:] == ["compact", "verify"]
 
 
+def test_databases_are_measured_beside_folders() -> None:
+    result = run("databases", "--json", "--", "--passages", "300", "--questions", "5")
+    assert result.returncode == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    places = {row["what"] for row in rows}
+    assert {"folder, flat", "folder, hnsw", "Milvus Lite, hnsw", "PostgreSQL, hnsw"} <= places
+    recall = {row["what"]: row["median"] for row in rows if row["benchmark"] == "databases, recall@10"}
+    assert recall["folder, flat"] == 1
+    assert min(recall.values()) > 0.9
+
+
 def test_unknown_benchmarks_are_named_with_the_known_ones() -> None:
     result = run("speed")
     assert result.returncode == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.errors import KnowledgeBaseError, SourceError
-from ragweave.knowledge import builder, layout, store, writing
+from ragweave.knowledge import builder, layout, store
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.manifest import FileRecord, Manifest
 from ragweave.knowledge.vector_index import write_index
@@ -23,7 +23,7 @@ STEPS = [
     (store, "write_array"),
     (builder, "write_index"),
     (store, "write_text"),
-    (writing, "sync_folder"),
+    (store, "sync_folder"),
     (FileRecord, "of"),
     (Manifest, "to_json"),
     (layout.Layout, "write_current"),
@@ -66,10 +66,10 @@ def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
     output = tmp_path / "kb"
     KnowledgeBase.build([sources], output, encoder=tiny_encoder)
     before = snapshot(tmp_path)
-    sync = writing.sync_folder
+    sync = store.sync_folder
     fail = refuse(RuntimeError("power cut"))
     monkeypatch.setattr(
-        writing, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path)
+        store, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path)
     )
     with pytest.raises(RuntimeError, match="power cut"):
         KnowledgeBase.build([sources], output, encoder=tiny_encoder, overwrite=True)
@@ -79,7 +79,8 @@ def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
 def test_failure_after_a_version_is_in_force_leaves_it_whole(tmp_path, sources, tiny_encoder, monkeypatch):
     output = tmp_path / "kb"
     KnowledgeBase.build([sources], output, encoder=tiny_encoder)
-    monkeypatch.setattr(layout, "sync_folder", refuse(KeyboardInterrupt()))
+    sync, stop = store.sync_folder, refuse(KeyboardInterrupt())
+    monkeypatch.setattr(store, "sync_folder", lambda path: stop() if path == output else sync(path))
     with pytest.raises(KeyboardInterrupt):
         KnowledgeBase.build([sources], output, encoder=tiny_encoder, overwrite=True)
     base = KnowledgeBase.open(output)

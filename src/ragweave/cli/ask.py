@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sized
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -38,7 +37,7 @@ def ask(
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")
     ],
-    kb: Annotated[Path, typer.Option("--kb", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")],
     model: Annotated[
         str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
     ] = "embedded",

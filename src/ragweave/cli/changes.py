@@ -71,8 +71,8 @@ def show_change(base: KnowledgeBase, *, as_json: bool, before: str | None = None
         if number
     ]
     done = ", ".join(parts) if changed else "nothing has changed"
-    recall = min((segment.recall for segment in manifest.segments), default=1.0)
-    found = "" if recall == 1 else f" Recall@10 against comparing all vectors: {recall:.3f}."
+    recall = manifest.recall
+    found = "" if recall in (None, 1) else f" Recall@10 against comparing all vectors: {recall:.3f}."
     stdout().print(
         f"{base.path}: {manifest.passages} passages from {manifest.documents} documents, version "
         f"{base.version}, embedded by {manifest.encoder.name}{f' ({done})' if done else ''}.{found}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ Examples:
 
 
 def compact(
-    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
     keep: Annotated[int, typer.Option(min=0, help="How many older versions are kept.")] = 1,
     as_json: AsJson = False,
 ) -> None:

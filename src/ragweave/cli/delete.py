@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,7 @@ Examples:
 
 
 def delete(
-    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
     ids: Annotated[
         list[str] | None, typer.Option("--id", metavar="ID", help="Id of a passage or of a document.")
     ] = None,

@@ -34,6 +34,10 @@ Examples:
   ragweave index dump.jsonl --output kb --resume
 
   ragweave index dump.jsonl --output kb --engine ray --workers 8 --ray-address 10.0.0.1:6379
+
+  ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
+
+  ragweave index notes/ --output 'milvus://host:19530/?collection=kb'
 """
 
 
@@ -42,7 +46,9 @@ def index(
         list[Path],
         typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="KB", help="Folder to make.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="KB", help="Folder to make, or URI of a database.")
+    ],
     stdin_format: StdinFormat = "txt",
     stdin_name: StdinName = "stdin",
     model: Annotated[
@@ -71,7 +77,7 @@ def index(
             "--index",
             metavar="KIND",
             help="How passages are searched: flat, hnsw, ivfpq, sq8, words of FAISS' index factory, or auto: flat up "
-            "to 100,000 passages, hnsw above.",
+            "to 100,000 passages, hnsw above. In a database: flat, hnsw, or auto: flat up to 20,000.",
         ),
     ] = "auto",
     settings: Annotated[
@@ -113,13 +119,12 @@ def index(
     from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.builder import check_output
     from ragweave.knowledge.chunking import Chunking
-    from ragweave.knowledge.layout import Layout
+    from ragweave.knowledge.places import check_output
     from ragweave.knowledge.readers import find_sources
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
-    check_output(Layout(output), overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
     quiet_libraries()
     with spooled(sources, stdin_format, stdin_name) as given, stage_bars() as progress:

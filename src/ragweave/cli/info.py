@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,7 +21,7 @@ Examples:
 
 
 def info(
-    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every byte and compare it with its recorded hash.")
     ] = False,

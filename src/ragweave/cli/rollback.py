@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,7 +23,7 @@ Examples:
 
 
 def rollback(
-    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
     version: Annotated[str, typer.Argument(metavar="VERSION", help="One that 'ragweave versions' lists.")],
     as_json: AsJson = False,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +19,7 @@ Examples:
 
 
 def versions(
-    kb: Annotated[Path, typer.Argument(metavar="KB", help="Folder of the knowledge base.")],
+    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a version.")] = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""

@@ -1,4 +1,4 @@
-"""The knowledge base: passages, their vectors and an index, in a folder of immutable versions.
+"""The knowledge base: passages, their vectors and an index, in a folder of immutable versions, or in a database.
 
 Notation used for tensor shapes: B questions, K passages per question, N passages, D vector size.
 """
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave.errors import (
     ConfigurationError,
-    EncoderMismatchError,
     IndexDataError,
     KnowledgeBaseError,
     ShapeError,
 )
 from ragweave.knowledge.chunking import Chunking
+from ragweave.knowledge.databases.uri import is_uri
 from ragweave.knowledge.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.passages import Passage
 from ragweave.knowledge.progress import NoProgress, Progress
+from ragweave.knowledge.reader import Reader
 from ragweave.knowledge.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.index import KnowledgeBaseIndex
     from ragweave.knowledge.readers.files import SourceFile
-    from ragweave.knowledge.search import PassageScorer, SearchSettings
+    from ragweave.knowledge.search import PassageScorer, SearchSettings, WordScores
 
 
 class KnowledgeBase:
@@ -47,7 +48,7 @@ class KnowledgeBase:
         manifest: What the version holds.
 
     Attributes:
-        path: The folder of the knowledge base.
+        path: The folder of the knowledge base; the URI of one in a database, without a password.
         version: The version's name.
         manifest: What the version holds, and how it was made.
 
@@ -63,10 +64,11 @@ class KnowledgeBase:
     """
 
     def __init__(self, *, path: Path, version: str, manifest: Manifest) -> None:
-        self.path = path
+        self.path: Path | str = path
         self.version = version
         self.manifest = manifest
         self._snapshot = Snapshot(Layout(path), version, manifest)
+        self._reader: Reader = self._snapshot
 
     @classmethod
     def build(
@@ -93,7 +95,7 @@ class KnowledgeBase:
         Args:
             sources: Files and folders of documents, of the kinds that `read_documents` names; data sets of the hub,
                 ``hf://datasets/NAME@REVISION,CONFIGURATION:SPLIT``.
-            output: The folder to make.
+            output: The folder to make, or the URI of a database; see `ragweave.knowledge.databases`.
             encoder: What embeds the passages, and will embed the questions.
             chunking: How documents are cut into passages; about 100 words, at the ends of sentences, where left out.
             index: How passages are searched: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, words of FAISS' index
@@ -113,22 +115,20 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: The place is taken, in use, or cannot be written.
             SourceError: A source is missing, or none can be read.
-            ConfigurationError: FAISS has no such index, or there is no stemmer for the language.
+            ConfigurationError: FAISS, or the database, has no such index, or there is no stemmer for the language.
         """
         from ragweave.knowledge.builder import Settings
-        from ragweave.knowledge.changes import build
         from ragweave.knowledge.lexical.words import Analyzer
+        from ragweave.knowledge.places import check_kind, writer_of
         from ragweave.knowledge.readers import find_sources
-        from ragweave.knowledge.vector_index import check_kind
 
         parameters = parameters or {}
-        check_kind(index, parameters, encoder.dimension)
+        check_kind(output, index, parameters, encoder.dimension)
         if language is not None:
             Analyzer(language)
-        output = Path(output)
+        build = writer_of(output)
         build(
             find_sources([Path(own) if isinstance(own, str) else own for own in sources]),
-            output,
             encoder=encoder,
             settings=Settings(
                 chunking=chunking or Chunking(),
@@ -151,7 +151,7 @@ class KnowledgeBase:
         """Open the version that is in force, or another.
 
         Args:
-            path: The folder of the knowledge base.
+            path: The folder of the knowledge base, or the URI of a database.
             encoder: The encoder of the questions, to be compared with the one that embedded the passages.
             version: The version's name; that in force where left out.
 
@@ -162,6 +162,10 @@ class KnowledgeBase:
             KnowledgeBaseError: This is not a knowledge base, or it is damaged, or of an unknown format.
             EncoderMismatchError: The passages were embedded by another encoder.
         """
+        if is_uri(path):
+            from ragweave.knowledge.databases.base import DatabaseKnowledgeBase
+
+            return DatabaseKnowledgeBase.open(path, encoder=encoder, version=version)
         layout = Layout(Path(path))
         pointer = layout.read_current()
         if version is not None and version not in layout.version_names():
@@ -187,7 +191,9 @@ class KnowledgeBase:
             KnowledgeBaseError: It is damaged.
         """
         return (
-            self if Layout(self.path).read_current().version == self.version else type(self).open(self.path)
+            self
+            if Layout(self._snapshot.path).read_current().version == self.version
+            else type(self).open(self.path)
         )
 
     def add(
@@ -225,7 +231,7 @@ class KnowledgeBase:
 
         self.check_encoder(encoder)
         files = find_sources([Path(own) if isinstance(own, str) else own for own in sources])
-        with changing(self.path, resume=resume, resumable=True):
+        with changing(self._snapshot.path, resume=resume, resumable=True):
             add(
                 type(self).open(self.path, encoder=encoder)._snapshot,
                 files,
@@ -255,7 +261,7 @@ class KnowledgeBase:
 
         if not ids and not sources:
             raise ConfigurationError("Nothing to delete was named: give ids or sources.")
-        with changing(self.path):
+        with changing(self._snapshot.path):
             delete(type(self).open(self.path)._snapshot, ids=ids, sources=sources)
         return self.latest()
 
@@ -278,7 +284,7 @@ class KnowledgeBase:
 
         if keep < 0:
             raise ConfigurationError(f"keep is {keep}: give 0 or more.")
-        with changing(self.path):
+        with changing(self._snapshot.path):
             compact(type(self).open(self.path)._snapshot, keep=keep, progress=progress or NoProgress())
         return self.latest()
 
@@ -298,12 +304,12 @@ class KnowledgeBase:
 
     def versions(self) -> list[Manifest]:
         """What all versions hold that are there, the oldest first, by `version_names`."""
-        layout = Layout(self.path)
+        layout = Layout(self._snapshot.path)
         return [Manifest.read(layout.version(name).manifest) for name in layout.version_names()]
 
     def version_names(self) -> list[str]:
         """The names of all versions that are there, the oldest first."""
-        return Layout(self.path).version_names()
+        return Layout(self._snapshot.path).version_names()
 
     def __len__(self) -> int:
         return self.manifest.passages
@@ -312,7 +318,7 @@ class KnowledgeBase:
         """The vectors of M passages, (M, D)."""
         import numpy as np
 
-        return self._snapshot.vectors(np.asarray(rows, dtype=np.int64))
+        return self._reader.vectors(np.asarray(rows, dtype=np.int64))
 
     def passage(self, row: int) -> Passage:
         """Look one passage up.
@@ -320,7 +326,7 @@ class KnowledgeBase:
         Raises:
             IndexError: There is no such row.
         """
-        return self._snapshot.passage(int(row))
+        return self._reader.passage(int(row))
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
         """Look several passages up.
@@ -332,11 +338,11 @@ class KnowledgeBase:
 
     def row_of(self, passage_or_document_id: str) -> list[int]:
         """Find the row of a passage, or the rows of all passages of a document; empty if there is none."""
-        return self._snapshot.row_of(passage_or_document_id)
+        return self._reader.row_of(passage_or_document_id)
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """Find the rows of many passages and documents at once; those of names that are not there are empty."""
-        return self._snapshot.rows_of(names)
+        return self._reader.rows_of(names)
 
     def search(self, vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the passages with the largest inner products.
@@ -366,7 +372,7 @@ class KnowledgeBase:
                 f"vectors has shape {vectors.shape}, but the passages' vectors have dimension {dimension}: "
                 f"use the encoder that embedded them, {self.manifest.encoder.name}."
             )
-        return self._snapshot.search(np.ascontiguousarray(vectors, dtype=np.float32), n)
+        return self._reader.search(np.ascontiguousarray(vectors, dtype=np.float32), n)
 
     def search_text(
         self, questions: Sequence[str], n: int, *, k1: float = 0.9, b: float = 0.4
@@ -381,7 +387,8 @@ class KnowledgeBase:
 
         Returns:
             Scores, shape (B, K), best first, 0 for passages that share no word, and rows, shape (B, K). Where there
-            are fewer than K passages the scores are minus infinity and the rows -1.
+            are fewer than K passages (in a database, fewer that share a word) the scores are minus infinity and
+            the rows -1.
 
         Raises:
             KnowledgeBaseError: It was built to be searched by vectors alone.
@@ -389,27 +396,24 @@ class KnowledgeBase:
         """
         import numpy as np
 
-        from ragweave.retrieval.fusion import best
-
         if n < 1:
             raise ConfigurationError(f"n is {n}: ask for at least 1 passage.")
         score = self.text_scorer(k1=k1, b=b)
         scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
         rows = np.full((len(questions), n), -1, dtype=np.int64)
         for place, question in enumerate(questions):
-            all_scores = score(question)
-            own = best(all_scores, n)
-            rows[place, : len(own)], scores[place, : len(own)] = own, all_scores[own]
+            own, values = score(question).best(n)
+            rows[place, : len(own)], scores[place, : len(own)] = own, values
         return scores, rows
 
-    def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], NDArray[np.float32]]:
-        """What scores all rows by BM25 for one question, (N,): minus infinity for those that were deleted.
+    def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], WordScores]:
+        """What scores passages by BM25 for one question.
 
         Raises:
             KnowledgeBaseError: It was built to be searched by vectors alone.
             ConfigurationError: A number cannot be.
         """
-        return self._snapshot.text_scorer(k1=k1, b=b)
+        return self._reader.text_scorer(k1=k1, b=b)
 
     def as_index(
         self, settings: SearchSettings | None = None, *, reranker: PassageScorer | None = None
@@ -450,7 +454,7 @@ class KnowledgeBase:
             "parameters": manifest.index.parameters,
             "language": manifest.language,
             "segments": len(manifest.segments),
-            "recall": min((segment.recall for segment in manifest.segments), default=1.0),
+            "recall": manifest.recall,
             "metric": manifest.index.metric,
             "bytes": sum(
                 record.bytes
@@ -465,14 +469,7 @@ class KnowledgeBase:
         Raises:
             EncoderMismatchError: It is not.
         """
-        own = self.manifest.encoder
-        if encoder.fingerprint != own.fingerprint:
-            raise EncoderMismatchError(
-                f"The knowledge base at {self.path} was embedded by the encoder {own.name} ({own.pooling}, "
-                f"fingerprint {own.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, "
-                f"fingerprint {encoder.fingerprint[:12]}): use the first, or build the knowledge base again "
-                "with the second."
-            )
+        self.manifest.encoder.check(encoder, self.path)
 
     def verify(self) -> None:
         """Read every byte and compare it with what was written.
@@ -493,6 +490,8 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
     from ragweave.knowledge.changes import changing
     from ragweave.knowledge.changes import swap as put_in_force
 
+    if is_uri(path):
+        return KnowledgeBase.open(path).swap(version)
     layout = Layout(Path(path))
     if not layout.is_knowledge_base():
         layout.read_current()  # says what is wrong

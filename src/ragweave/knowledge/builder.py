@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.chunking import Chunking, chunk
-from ragweave.knowledge.duplicates import SeenHashes, hashes_of
+from ragweave.knowledge.duplicates import KnownHashes, hashes_of
 from ragweave.knowledge.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.lexical.postings import write_postings
@@ -95,7 +95,7 @@ def build_segment(
     *,
     encoder: TextEncoder,
     settings: Settings,
-    seen: SeenHashes,
+    seen: KnownHashes,
     resume: bool,
     progress: Progress,
 ) -> Built:
@@ -169,7 +169,7 @@ def _read(
     files: Sequence[SourceFile],
     encoder: TextEncoder,
     settings: Settings,
-    seen: SeenHashes,
+    seen: KnownHashes,
     progress: Progress,
 ) -> Reading:
     """Write the passages of all files that can be read, and their hashes."""
@@ -180,21 +180,33 @@ def _read(
     progress.start("Reading", len(files))
     for path in (segment.passages, segment.hashes):
         path.unlink(missing_ok=True)  # of a build that was interrupted here
-    store.write_passages(segment.passages, _shards(files, encoder, settings, seen, reading, hashes, progress))
+    store.write_passages(
+        segment.passages, read_shards(files, encoder, settings, seen, reading, hashes, progress)
+    )
     store.write_array(segment.hashes, np.concatenate(hashes))
     return reading
 
 
-def _shards(
+def read_shards(
     files: Sequence[SourceFile],
     encoder: TextEncoder,
     settings: Settings,
-    seen: SeenHashes,
+    seen: KnownHashes,
     reading: Reading,
     hashes: list[NDArray[np.uint64]],
     progress: Progress,
 ) -> Iterator[list[Passage]]:
-    """Cut the documents of files into passages and yield these in shards, each passage once."""
+    """Cut the documents of files into passages and yield these in shards, each passage once.
+
+    Args:
+        files: What to read.
+        encoder: What will embed the passages, and knows its tokens.
+        settings: How.
+        seen: What is there already.
+        reading: Is told what was found.
+        hashes: Gets the hashes of every shard, when that is yielded.
+        progress: Hears of every file.
+    """
     shard: list[Passage] = []
     documents = UniqueReader()
     for file in files:
@@ -216,7 +228,7 @@ def _shards(
 
 
 def _distinct(
-    shard: list[Passage], seen: SeenHashes, reading: Reading, hashes: list[NDArray[np.uint64]]
+    shard: list[Passage], seen: KnownHashes, reading: Reading, hashes: list[NDArray[np.uint64]]
 ) -> list[Passage]:
     own = hashes_of(shard)
     new = seen.add(own)
@@ -234,6 +246,14 @@ def _texts(table: store.PassageTable, progress: Progress) -> Iterator[list[str]]
         progress.advance(len(passages))
 
 
+def occupied(place: Path | str) -> KnowledgeBaseError:
+    """What is raised where a knowledge base would be replaced without having been asked for."""
+    return KnowledgeBaseError(
+        f"There is a knowledge base at {place} already: use 'ragweave add' to add to it, add --overwrite "
+        "(overwrite=True) to replace its content, or choose another output."
+    )
+
+
 def check_output(layout: Layout, *, overwrite: bool) -> None:
     """Check, before any work is done, that a knowledge base may be written to a place.
 
@@ -247,10 +267,7 @@ def check_output(layout: Layout, *, overwrite: bool) -> None:
     output = layout.root
     if layout.is_knowledge_base():
         if not overwrite:
-            raise KnowledgeBaseError(
-                f"There is a knowledge base at {output} already: use 'ragweave add' to add to it, add --overwrite "
-                "(overwrite=True) to replace its content, or choose another output."
-            )
+            raise occupied(output)
     elif output.is_dir():
         if any(output.iterdir()):
             raise KnowledgeBaseError(

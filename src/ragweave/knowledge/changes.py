@@ -31,7 +31,7 @@ from ragweave.knowledge.manifest import (
     SegmentRecord,
 )
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.sources import Sources, fingerprint, key_of, matching
+from ragweave.knowledge.sources import Sources, fingerprint, key_of, named_by
 from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_orphans, remove_versions
 
 if TYPE_CHECKING:
@@ -99,16 +99,11 @@ def add(
         engine=engine,
         flat_up_to=FLAT_ADDITIONS,
     )
-    found, unreadable = _fingerprints(files, strict=strict, progress=progress)
+    found, unreadable = fingerprints(files, strict=strict, progress=progress)
     old = base.sources
-    changed = [
-        file
-        for file in files
-        if key_of(file) in found
-        and (key_of(file) not in old or old[key_of(file)].sha256 != found[key_of(file)].sha256)
-    ]
+    changed = changed_among(files, found, old)
     if not changed:
-        _nothing_done(unreadable, of_many=bool(found))
+        nothing_done(unreadable, of_many=bool(found))
         return
     _plan(
         layout,
@@ -129,7 +124,7 @@ def add(
     kept = {source for source, file in before.items() if file.source in failed}
     replaced = base.rows_with("source", set(before) - kept)
     if built.record is None and not len(replaced):
-        _nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
+        nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
         return
     _refuse_taken(base, layout, built, replaced)
     # Rows of the new segment come after all others.
@@ -146,7 +141,32 @@ def add(
     _commit(base, change, new=built.record, deleted=deleted, sources=sources)
 
 
-def _nothing_done(skipped: list[str], *, of_many: bool) -> None:
+def changed_among(files: Sequence[SourceFile], found: Sources, old: Sources) -> list[SourceFile]:
+    """The files that were hashed, and are not in the knowledge base with this content."""
+    return [
+        file
+        for file in files
+        if key_of(file) in found
+        and (key_of(file) not in old or old[key_of(file)].sha256 != found[key_of(file)].sha256)
+    ]
+
+
+def nothing_called(name: str, place: Path | str) -> KnowledgeBaseError:
+    """What is raised where there is nothing of a name to delete."""
+    return KnowledgeBaseError(
+        f"There is no passage or document '{name}' in {place}: look at the ids in 'ragweave ask --json'."
+    )
+
+
+def id_taken(name: str, source: str, place: Path | str) -> SourceError:
+    """What is raised where a document has the id of another one."""
+    return SourceError(
+        f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
+        f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
+    )
+
+
+def nothing_done(skipped: list[str], *, of_many: bool) -> None:
     """Tell of sources that could not be read where there is no new version whose manifest could say so."""
     if skipped and not of_many:
         raise SourceError(" ".join(skipped))
@@ -162,20 +182,11 @@ def delete(base: Snapshot, *, ids: Sequence[str], sources: Sequence[str]) -> Non
     for name in ids:
         own = base.row_of(name)
         if not own:
-            raise KnowledgeBaseError(
-                f"There is no passage or document '{name}' in {base.path}: look at the ids in 'ragweave ask --json'."
-            )
+            raise nothing_called(name, base.path)
         rows.update(own)
-    left = dict(base.sources)
-    given = sorted({record.source for record in left.values()})
-    for pattern in sources:
-        chosen = set(matching(given, pattern))
-        if not chosen:
-            raise KnowledgeBaseError(
-                f"Nothing in {base.path} was read from '{pattern}'; sources begin with {', '.join(given[:3])}."
-            )
-        rows.update(base.rows_with("source", chosen).tolist())
-        left = {key: record for key, record in left.items() if record.source not in chosen}
+    chosen = named_by(sources, base.sources, base.path)
+    rows.update(base.rows_with("source", chosen).tolist())
+    left = {key: record for key, record in base.sources.items() if record.source not in chosen}
     new = np.array(sorted(rows), dtype=np.int64)
     deleted = np.union1d(base.deleted, new)
     change = ChangeRecord(kind="delete", deleted=len(new))
@@ -208,7 +219,7 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
             record = finished(segment, settings, nothing, progress, layout.work / "postings")
         put_in_force(
             layout,
-            replace(_renewed(manifest, ChangeRecord(kind="compact")), segments=()),
+            replace(renewed(manifest, ChangeRecord(kind="compact")), segments=()),
             new=record,
             deleted=nothing,
             sources=base.sources,
@@ -253,9 +264,7 @@ def _build(
     progress: Progress,
 ) -> None:
     """Write a version of these files alone."""
-    from ragweave import __version__
-
-    found, unreadable = _fingerprints(files, strict=settings.strict, progress=progress)
+    found, unreadable = fingerprints(files, strict=settings.strict, progress=progress)
     _plan(layout, encoder, settings, {key: record.sha256 for key, record in found.items()}, resume=resume)
     readable = [file for file in files if key_of(file) in found]
     built = build_segment(
@@ -271,15 +280,22 @@ def _build(
     if built.record is None:
         raise SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
     failed = set(built.reading.failed)
-    manifest = Manifest(
+    change = ChangeRecord(
+        kind="build", added=built.record.passages, duplicates=built.reading.duplicates, skipped=skipped
+    )
+    manifest = first_manifest(encoder, settings, change)
+    sources = {key_of(file): found[key_of(file)] for file in readable if file.source not in failed}
+    put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
+
+
+def first_manifest(encoder: TextEncoder, settings: Settings, change: ChangeRecord) -> Manifest:
+    """What is known of a knowledge base that is being built, but for its segments and files."""
+    from ragweave import __version__
+
+    return Manifest(
         ragweave_version=__version__,
         created=_now(),
-        change=ChangeRecord(
-            kind="build",
-            added=built.record.passages,
-            duplicates=built.reading.duplicates,
-            skipped=skipped,
-        ),
+        change=change,
         encoder=EncoderRecord(
             name=encoder.name,
             fingerprint=encoder.fingerprint,
@@ -294,8 +310,6 @@ def _build(
         files={},
         language=settings.language,
     )
-    sources = {key_of(file): found[key_of(file)] for file in readable if file.source not in failed}
-    put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
 
 
 def _commit(
@@ -316,7 +330,7 @@ def _commit(
         sources: What it was made from.
     """
     segments = base.records_without(deleted)
-    manifest = replace(_renewed(base.manifest, change), segments=segments)
+    manifest = replace(renewed(base.manifest, change), segments=segments)
     put_in_force(Layout(base.path), manifest, new=new, deleted=deleted, sources=sources)
 
 
@@ -326,7 +340,8 @@ def _advancing(shards: Iterable[NDArray[np.float32]], progress: Progress) -> Ite
         progress.advance(len(shard))
 
 
-def _renewed(manifest: Manifest, change: ChangeRecord) -> Manifest:
+def renewed(manifest: Manifest, change: ChangeRecord) -> Manifest:
+    """What is known of a knowledge base after another change, but for its segments and files."""
     from ragweave import __version__
 
     return replace(
@@ -342,7 +357,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _fingerprints(
+def fingerprints(
     files: Sequence[SourceFile], *, strict: bool, progress: Progress
 ) -> tuple[Sources, list[str]]:
     """Hash the content of files; sentences about those that cannot be read."""
@@ -369,11 +384,7 @@ def _refuse_taken(base: Snapshot, layout: Layout, built: Built, replaced: NDArra
         table.distinct("document_id", without=built.deleted.tolist()), without=replaced
     )
     if taken:
-        name, source = taken
-        raise SourceError(
-            f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
-            f"('ragweave delete {base.path} --id {name}'), or give the folder that holds both files as the source."
-        )
+        raise id_taken(*taken, base.path)
 
 
 def _plan(

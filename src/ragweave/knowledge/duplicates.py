@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ragweave.knowledge.passages import Passage
 
@@ -25,6 +25,18 @@ def hashes_of(passages: Sequence[Passage]) -> NDArray[np.uint64]:
         for passage in passages
     )
     return np.frombuffer(digests, dtype="<u8")
+
+
+class KnownHashes(Protocol):
+    """Tells which hashes are new."""
+
+    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Add M hashes.
+
+        Returns:
+            Which of them are new, (M,); of equal ones among them, the first.
+        """
+        ...
 
 
 class SeenHashes:

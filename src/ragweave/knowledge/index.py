@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.passages import Passage
-from ragweave.knowledge.search import PassageScorer, SearchSettings
+from ragweave.knowledge.search import PassageScorer, SearchSettings, WordScores
 from ragweave.knowledge.store import COLUMNS
-from ragweave.retrieval.fusion import best, reciprocal_rank_fusion
+from ragweave.retrieval.fusion import reciprocal_rank_fusion
 from ragweave.retrieval.protocol import Hits
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class KnowledgeBaseIndex:
         self.base = base
         self.settings = settings or SearchSettings()
         self.reranker = reranker
-        self._score_words: Callable[[str], NDArray[np.float32]] | None = (
+        self._score_words: Callable[[str], WordScores] | None = (
             None
             if self.settings.kind == "dense"
             else base.text_scorer(k1=self.settings.k1, b=self.settings.b)
@@ -165,7 +165,7 @@ class KnowledgeBaseIndex:
 
         words = self._score_words
         if words is not None and self.settings.kind == "bm25":
-            return [_top(words(question), n) for question in questions]
+            return [words(question).best(n) for question in questions]
         wanted = n if words is None else max(n, self.settings.candidates)
         dense = [rows[rows >= 0] for rows in self.base.search(vectors, wanted)[1]]
         if words is None:
@@ -173,7 +173,7 @@ class KnowledgeBaseIndex:
         found: list[Ranking] = []
         for question, vector, rows in zip(questions, vectors, dense, strict=True):
             by_words = words(question)
-            lexical, scores = _top(by_words, wanted)
+            lexical, scores = by_words.best(wanted)
             if self.settings.fusion == "rrf":
                 found.append(reciprocal_rank_fusion([rows, lexical[scores > 0]]))
             else:
@@ -184,7 +184,7 @@ class KnowledgeBaseIndex:
         self,
         rows: NDArray[np.int64],
         vector: NDArray[np.float32],
-        by_words: NDArray[np.float32],
+        by_words: WordScores,
         scale: float,
     ) -> Ranking:
         """Rank candidates of either kind by the weighted mean of both scores."""
@@ -192,7 +192,7 @@ class KnowledgeBaseIndex:
 
         weight = np.float32(self.settings.dense_weight)
         products = self.base.vectors_of(rows) @ vector
-        offsets = (1 - weight) * by_words[rows]
+        offsets = (1 - weight) * by_words.of(rows)
         order = np.lexsort((rows, -(weight * np.float32(scale) * products + offsets)))
         return rows[order], offsets[order]
 
@@ -206,11 +206,6 @@ class KnowledgeBaseIndex:
     def _columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         passages = [self.base.passage(row) if row >= 0 else _NOTHING for row in rows]
         return {name: [getattr(passage, name) for passage in passages] for name in COLUMNS}
-
-
-def _top(scores: NDArray[np.float32], n: int) -> Ranking:
-    rows = best(scores, n)
-    return rows, scores[rows]
 
 
 def _reranked(

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ragweave.errors import KnowledgeBaseError
+from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
 from ragweave.knowledge.chunking import Chunking
+
+if TYPE_CHECKING:
+    from ragweave.encoding import TextEncoder
 
 FORMAT_VERSION = 3
 """Raised whenever an older ragweave could not read what a newer one writes."""
@@ -19,6 +22,7 @@ READABLE = frozenset({2, 3})
 """The formats that are read; of the second, whatever came later is absent."""
 
 _T = TypeVar("_T")
+_AGAIN = "build the knowledge base again with --overwrite."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,24 @@ class EncoderRecord:
     pooling: str
     normalize: bool
     max_length: int | None
+
+    def check(self, encoder: TextEncoder, place: Path | str) -> None:
+        """Check that an encoder is this one.
+
+        Args:
+            encoder: The encoder.
+            place: Where the knowledge base is, for the message.
+
+        Raises:
+            EncoderMismatchError: It is not.
+        """
+        if encoder.fingerprint != self.fingerprint:
+            raise EncoderMismatchError(
+                f"The knowledge base at {place} was embedded by the encoder {self.name} ({self.pooling}, "
+                f"fingerprint {self.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, "
+                f"fingerprint {encoder.fingerprint[:12]}): use the first, or build the knowledge base again "
+                "with the second."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +106,8 @@ class SegmentRecord:
         passages: How many of them are still there.
         documents: How many documents those are of.
         factory: FAISS' words for its index; ``"Flat"`` where every vector is compared.
-        recall: Share of the ten nearest passages that the index finds, measured when it was built.
+        recall: Share of the ten nearest passages that the index finds, measured when it was built; ``None`` where it
+            was not, as in databases.
         files: Its files by their names.
     """
 
@@ -93,7 +116,7 @@ class SegmentRecord:
     passages: int
     documents: int
     factory: str
-    recall: float
+    recall: float | None
     files: dict[str, FileRecord]
 
 
@@ -164,6 +187,12 @@ class Manifest:
         return sum(segment.rows for segment in self.segments)
 
     @property
+    def recall(self) -> float | None:
+        """The least recall of a segment; ``None`` where one was not measured."""
+        measured = [segment.recall for segment in self.segments if segment.recall is not None]
+        return min(measured, default=1.0) if len(measured) == len(self.segments) else None
+
+    @property
     def checksum(self) -> str:
         """Hash of all of it."""
         return hashlib.sha256(_canonical(self._content())).hexdigest()
@@ -201,20 +230,36 @@ class Manifest:
         Raises:
             KnowledgeBaseError: It is missing, damaged, or of a format that this ragweave does not know.
         """
-        again = "build the knowledge base again with --overwrite."
         try:
-            content = json.loads(path.read_bytes())
+            return cls.parse(path.read_bytes(), path)
         except OSError as error:
             raise KnowledgeBaseError(
-                f"The manifest {path} cannot be read ({error.strerror}): {again}"
+                f"The manifest {path} cannot be read ({error.strerror}): {_AGAIN}"
             ) from error
+
+    @classmethod
+    def parse(cls, text: str | bytes, place: Path | str) -> Manifest:
+        """Read and check what `to_json` wrote.
+
+        Args:
+            text: The JSON.
+            place: Where it was found, for messages.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            KnowledgeBaseError: It is damaged, or of a format that this ragweave does not know.
+        """
+        try:
+            content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise KnowledgeBaseError(f"The manifest {path} is damaged ({error}): {again}") from error
+            raise KnowledgeBaseError(f"The manifest {place} is damaged ({error}): {_AGAIN}") from error
         found = content.get("format_version") if isinstance(content, dict) else None
         if isinstance(found, int) and found not in READABLE:
             raise KnowledgeBaseError(
-                f"The knowledge base at {path.parent} has format {found}, this ragweave reads formats "
-                f"{', '.join(map(str, sorted(READABLE)))}: install the version of ragweave that wrote it, or {again}"
+                f"The knowledge base of the manifest {place} has format {found}, this ragweave reads formats "
+                f"{', '.join(map(str, sorted(READABLE)))}: install the version of ragweave that wrote it, or {_AGAIN}"
             )
         try:
             manifest = cls._from_content(content)
@@ -222,7 +267,7 @@ class Manifest:
                 raise ValueError("its checksum is another")
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise KnowledgeBaseError(f"The manifest {path} is damaged ({error!r}): {again}") from error
+            raise KnowledgeBaseError(f"The manifest {place} is damaged ({error!r}): {_AGAIN}") from error
 
     @classmethod
     def _from_content(cls, content: dict[str, Any]) -> Manifest:
@@ -254,7 +299,7 @@ class Manifest:
                     passages=_count(segment["passages"]),
                     documents=_count(segment["documents"]),
                     factory=_typed(segment["factory"], str),
-                    recall=_typed(segment["recall"], float),
+                    recall=None if segment["recall"] is None else _typed(segment["recall"], float),
                     files=_files(segment["files"]),
                 )
                 for segment in content["segments"]

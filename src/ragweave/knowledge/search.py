@@ -58,6 +58,40 @@ class SearchSettings:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
 
 
+class WordScores(Protocol):
+    """What passages score for the words they share with one question."""
+
+    def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """At most K rows, best first, and their scores; who shares no word may be left out."""
+        ...
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The scores of M rows, (M,), 0 for those that share no word."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """Satisfies `WordScores` with the scores of all rows.
+
+    Attributes:
+        values: (N,), minus infinity for rows that are not there.
+    """
+
+    values: NDArray[np.float32]
+
+    def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """At most K rows, best first, and their scores."""
+        from ragweave.retrieval.fusion import best
+
+        rows = best(self.values, n)
+        return rows, self.values[rows]
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The scores of M rows, (M,)."""
+        return self.values[rows]
+
+
 class PassageScorer(Protocol):
     """Scores passages by reading them together with the question; `Reranker` is one."""
 

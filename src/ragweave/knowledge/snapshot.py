@@ -19,6 +19,7 @@ from ragweave.knowledge.lexical.bm25 import BM25
 from ragweave.knowledge.lexical.words import Analyzer
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.passages import Passage
+from ragweave.knowledge.search import RowScores
 from ragweave.knowledge.segment import Segment
 from ragweave.knowledge.sources import Sources, read_sources
 
@@ -102,7 +103,7 @@ class Snapshot:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
-    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], NDArray[np.float32]]:
+    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], RowScores]:
         """What scores all rows by the words they share with a question; minus infinity where one was deleted.
 
         Raises:
@@ -119,10 +120,10 @@ class Snapshot:
             )
         bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language)
 
-        def score(question: str) -> NDArray[np.float32]:
+        def score(question: str) -> RowScores:
             scores = bm25.scores(analyzer.words(question))
             scores[self.deleted] = -np.inf
-            return scores
+            return RowScores(scores)
 
         return score
 

@@ -69,6 +69,24 @@ def read_sources(path: Path) -> Sources:
         raise KnowledgeBaseError(damaged(path)) from error
 
 
+def named_by(patterns: Sequence[str], sources: Sources, place: Path | str) -> set[str]:
+    """The sources of a knowledge base that any of several paths or patterns names; see `matching`.
+
+    Raises:
+        KnowledgeBaseError: One of them names none.
+    """
+    given = sorted({record.source for record in sources.values()})
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = matching(given, pattern)
+        if not found:
+            raise KnowledgeBaseError(
+                f"Nothing in {place} was read from '{pattern}'; sources begin with {', '.join(given[:3])}."
+            )
+        chosen.update(found)
+    return chosen
+
+
 def matching(sources: Sequence[str], pattern: str) -> list[str]:
     """Those that are a path, lie below it, or match it as a glob pattern such as ``notes/*.md``."""
     folder = pattern.rstrip("/") + "/"

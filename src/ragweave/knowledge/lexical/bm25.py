@@ -59,7 +59,7 @@ class BM25:
         distinct, times = np.unique(hashed(words), return_counts=True)
         places = [own.places(distinct) for own in self.segments]
         rows_with = [sum(place.stop - place.start for place in own) for own in zip(*places, strict=True)]
-        weights = times * np.array([self._rarity(rows) for rows in rows_with])
+        weights = times * np.array([rarity(self._count, rows) for rows in rows_with])
         scores = []
         for segment, damping, own in zip(self.segments, self._damping, places, strict=True):
             total = np.zeros(len(segment), dtype=np.float32)
@@ -70,6 +70,7 @@ class BM25:
             scores.append(total)
         return np.concatenate(scores) if scores else np.zeros(0, np.float32)
 
-    def _rarity(self, rows: int) -> float:
-        """The inverse document frequency of a word that occurs in so many rows."""
-        return math.log1p((self._count - rows + 0.5) / (rows + 0.5))
+
+def rarity(count: int, rows: int) -> float:
+    """The inverse document frequency of a word that occurs in so many rows of so many."""
+    return math.log1p((count - rows + 0.5) / (rows + 0.5))

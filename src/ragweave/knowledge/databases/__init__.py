@@ -1,0 +1,1 @@
+"""Knowledge bases in databases: what is a folder elsewhere is a URI here."""

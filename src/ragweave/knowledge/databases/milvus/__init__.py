@@ -1,0 +1,1 @@
+"""A knowledge base in Milvus: a server, a cluster, or Milvus Lite in a file."""

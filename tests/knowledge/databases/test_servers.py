@@ -1,0 +1,98 @@
+"""Servers that are not there, go away and come back."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from ragweave import KnowledgeBase
+from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from tests.support.databases import PASSWORD, Milvus, Postgres, free_port
+
+QUESTION = np.ones((1, 16), dtype=np.float32)
+
+
+@pytest.fixture(params=[Postgres, Milvus], ids=lambda kind: kind.kind)
+def own_server(request, tmp_path_factory):
+    """A server that is stopped and started, and so is no other test's."""
+    server = request.param(tmp_path_factory.mktemp("own") / "data")
+    yield server
+    server.close()
+
+
+def test_a_server_that_restarts_in_the_middle(own_server, notes, tiny_encoder):
+    uri = own_server.uri()
+    base = KnowledgeBase.build([notes], uri, encoder=tiny_encoder)
+    expected = base.search(QUESTION, 3)[1].tolist()
+    passages = base.passages(expected[0])
+    own_server.stop()
+    for call in (
+        lambda: base.search(QUESTION, 3),
+        base.latest,
+        lambda: base.add([notes], encoder=tiny_encoder),
+        lambda: KnowledgeBase.open(uri),
+    ):
+        began = time.monotonic()
+        with pytest.raises(KnowledgeBaseError, match=own_server.kind.title()[:6]) as caught:
+            call()
+        assert time.monotonic() - began < 10
+        assert PASSWORD not in str(caught.value)
+        assert "kb" in str(caught.value)
+    own_server.start()
+    assert base.search(QUESTION, 3)[1].tolist() == expected
+    assert base.passages(expected[0]) == passages
+    own_server.stop()
+    own_server.start()
+    (notes / "ulm.txt").write_text("Ulm lies in the south.")
+    assert len(base.add([notes], encoder=tiny_encoder)) == 3
+
+
+@pytest.mark.parametrize(
+    "scheme", ["postgresql://ann:geheim-17@{}/db?table=kb", "milvus://{}/?collection=kb"]
+)
+def test_a_server_that_is_not_there(scheme, notes, tiny_encoder):
+    host = f"127.0.0.1:{free_port()}"
+    uri = scheme.format(host)
+    began = time.monotonic()
+    for call in (
+        lambda: KnowledgeBase.open(uri),
+        lambda: KnowledgeBase.build([notes], uri, encoder=tiny_encoder),
+    ):
+        with pytest.raises(KnowledgeBaseError, match=host) as caught:
+            call()
+        assert PASSWORD not in str(caught.value)
+    assert time.monotonic() - began < 20
+
+
+def test_a_uri_that_libpq_cannot_read():
+    for uri in (
+        "postgresql://ann:geheim-17@host:port:3/db",
+        "postgresql://ann:geheim-17%zz@host/db?colour=red",
+    ):
+        with pytest.raises((ConfigurationError, KnowledgeBaseError)) as caught:
+            KnowledgeBase.open(uri)
+        assert PASSWORD not in str(caught.value)
+
+
+def test_a_knowledge_base_that_is_not_there(server):
+    with pytest.raises(KnowledgeBaseError, match="There is no knowledge base at"):
+        KnowledgeBase.open(server.uri())
+
+
+def test_what_is_another_programs_is_left_alone(postgres, milvus, notes, tiny_encoder):
+    with postgres.connect() as connection:
+        connection.execute("CREATE TABLE theirs (n int); INSERT INTO theirs VALUES (7)")
+        with pytest.raises(KnowledgeBaseError, match=r"table .*theirs.* already that is no knowledge base"):
+            KnowledgeBase.build([notes], postgres.uri("theirs"), encoder=tiny_encoder, overwrite=True)
+        assert connection.execute("SELECT n FROM theirs").fetchall() == [(7,)]
+    client = milvus.connect()
+    client.create_collection("theirs", dimension=4)
+    client.create_collection("other_000001", dimension=4)
+    with pytest.raises(KnowledgeBaseError, match=r"theirs at .* is no knowledge base"):
+        KnowledgeBase.build([notes], milvus.uri("theirs"), encoder=tiny_encoder, overwrite=True)
+    with pytest.raises(KnowledgeBaseError, match="other_000001"):
+        KnowledgeBase.build([notes], milvus.uri("other"), encoder=tiny_encoder)
+    assert set(client.list_collections()) >= {"theirs", "other_000001"}
+    client.close()
