@@ -68,9 +68,7 @@ def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
     before = snapshot(tmp_path)
     sync = store.sync_folder
     fail = refuse(RuntimeError("power cut"))
-    monkeypatch.setattr(
-        store, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path)
-    )
+    monkeypatch.setattr(store, "sync_folder", lambda path: fail() if path.name == "versions" else sync(path))
     with pytest.raises(RuntimeError, match="power cut"):
         KnowledgeBase.build([sources], output, encoder=tiny_encoder, overwrite=True)
     assert snapshot(tmp_path) == before

@@ -65,7 +65,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", metavar="FILE", help="Questions and what is right.")
     ] = None,
-    kb: Annotated[Path | None, typer.Option("--kb", help="Folder of the knowledge base.")] = None,
+    kb: Annotated[str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")] = None,
     model: Annotated[
         str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
     ] = "embedded",

@@ -66,7 +66,7 @@ def evaluate(
     Args:
         examples: The questions and what is right.
         output: Folder of the run.
-        knowledge_base: Where passages are found; ``None`` for closed book.
+        knowledge_base: Where passages are found, a folder or a URI; ``None`` for closed book.
         model: What answers, and how it searches.
         settings: What is done with every question.
         curve: Other K to evaluate with, in folders below, for a plot against K.
@@ -108,7 +108,7 @@ def evaluate(
 def _opened(knowledge_base: Path | str | KnowledgeBase | None) -> KnowledgeBase | None:
     if knowledge_base is None or isinstance(knowledge_base, KnowledgeBase):
         return knowledge_base
-    return KnowledgeBase.open(Path(knowledge_base))
+    return KnowledgeBase.open(knowledge_base)
 
 
 def _check(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBase | None) -> None:

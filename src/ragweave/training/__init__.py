@@ -1,0 +1,1 @@
+"""Training: question encoder and generator together, from questions and answers."""
