@@ -8,6 +8,7 @@ import torch
 from ragweave import RagPipeline
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.data import Example
+from ragweave.training.adapters import add_adapter, merge_adapter
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
 from ragweave.training.trainer import RagTrainer
@@ -123,6 +124,28 @@ def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, m
     expected = whole.model.state_dict()
     for name, weight in second.model.state_dict().items():
         assert torch.allclose(weight, expected[name], atol=1e-5), name
+
+
+def test_an_adapter_learns_and_is_merged(tmp_path, model_path, kb):
+    pipeline = pipeline_of(model_path, kb)
+    before = {
+        name.replace(".base_layer", ""): own for name, own in weights(pipeline.model, "generator").items()
+    }
+    add_adapter(pipeline.model.generator, rank=4)
+    trainer = RagTrainer(pipeline, arguments(tmp_path, num_train_epochs=15), EXAMPLES, EXAMPLES)
+    start = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    end = trainer.evaluate()["eval_loss"]
+    assert end < 0.8 * start
+    merge_adapter(pipeline.model.generator)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(end, rel=1e-3)
+    after = weights(pipeline.model, "generator")
+    assert after.keys() == before.keys()
+    trainer.save_model()
+    assert (
+        pipeline_of(tmp_path, kb)("Where is Lima?", max_new_tokens=4).answer
+        == pipeline("Where is Lima?", max_new_tokens=4).answer
+    )
 
 
 def test_collapse_is_told(tmp_path, model_path, kb):

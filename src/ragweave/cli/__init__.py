@@ -43,6 +43,7 @@ COMMANDS = {
     "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),
     "eval": _Command("ragweave.cli.eval", "app"),
+    "train": _Command("ragweave.cli.train", "train"),
     "info": _Command("ragweave.cli.info", "info"),
     "bench": _Command("ragweave.cli.bench", "bench"),
 }

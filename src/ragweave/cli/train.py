@@ -1,0 +1,132 @@
+"""``ragweave train``: a model on your own questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+HELP = """Train question encoder and generator together on questions and answers.
+
+The passages come from a knowledge base, which stays as it is. The folder that is written is a model for --model of
+ask and eval. A run that was interrupted goes on from its last checkpoint with --resume.
+
+Examples:
+
+  ragweave train --kb kb --data train.jsonl --dev dev.jsonl --output model
+
+  ragweave train --kb kb --data train.jsonl --output model --freeze question-encoder --lora
+
+  ragweave train --kb kb --data train.jsonl --output model --model my-rag --formulation sequence --epochs 5
+
+  ragweave train --kb kb --data train.jsonl --output model --config trainer.yaml --resume
+"""
+
+
+def train(
+    kb: Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions and answers to learn.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
+    dev: Annotated[
+        str | None, typer.Option("--dev", metavar="FILE", help="Questions to evaluate on after every epoch.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="What to begin with: 'embedded', or folder or hub name of a RAG model.")
+    ] = "embedded",
+    formulation: Annotated[
+        Literal["token", "sequence"] | None,
+        typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
+    ] = None,
+    n_docs: Annotated[int, typer.Option(min=1, help="K, passages per question.")] = 5,
+    freeze: Annotated[
+        Literal["question-encoder", "generator"] | None, typer.Option(help="What keeps its weights.")
+    ] = None,
+    lora: Annotated[
+        bool,
+        typer.Option("--lora", help="Train a low-rank adapter of the generator, which is merged at the end."),
+    ] = False,
+    epochs: Annotated[float, typer.Option(min=0, help="How often the data is gone through.")] = 3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")] = 3e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions in a step, on each device.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the order of the data, and of dropout.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Further arguments of transformers' Trainer, by name."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of the data.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+) -> None:
+    """Run the command; HELP is what ``--help`` shows."""
+    from ragweave.cli.console import quiet_libraries, stdout
+    from ragweave.errors import ConfigurationError, require_extra
+    from ragweave.evaluation.data import check_gold, read_examples
+    from ragweave.knowledge.base import KnowledgeBase
+
+    require_extra("accelerate", "train")
+    # Mistakes in the data are told at once, not after a model was loaded.
+    examples = read_examples(data, limit=limit)
+    held_out = None if dev is None else read_examples(dev)
+    further = _read_yaml(config)
+    base = KnowledgeBase.open(kb)
+    if held_out is not None:
+        check_gold(held_out, base)
+    if output.exists() and any(output.iterdir()) and not resume:
+        raise ConfigurationError(f"{output} is not empty: choose another --output, or add --resume.")
+    quiet_libraries()
+    from ragweave.pipeline import RagPipeline
+    from ragweave.training.adapters import add_adapter, merge_adapter
+    from ragweave.training.arguments import RagTrainingArguments
+    from ragweave.training.trainer import RagTrainer
+
+    pipeline = RagPipeline.from_pretrained(
+        model, knowledge_base=base, formulation=formulation, dtype="float32", device=device
+    )
+    if lora:
+        add_adapter(pipeline.model.generator)
+    arguments: dict[str, Any] = {
+        "n_docs": n_docs,
+        "freeze": freeze,
+        "num_train_epochs": epochs,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+        "seed": seed,
+        "eval_strategy": "no" if held_out is None else "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "report_to": [],
+        "use_cpu": device in (None, "cpu"),
+        **further,
+    }
+    trainer = RagTrainer(
+        pipeline,
+        RagTrainingArguments(output_dir=str(output), **arguments),
+        train_dataset=examples,
+        eval_dataset=held_out,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    if lora:
+        merge_adapter(pipeline.model.generator)
+    trainer.save_model()
+    stdout().print(f"{output}: trained on {len(examples)} questions.", markup=False, soft_wrap=True)
+
+
+def _read_yaml(path: Path | None) -> dict[str, Any]:
+    from ragweave.errors import ConfigurationError
+
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as YAML ({error}): write 'name: value' lines."
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} holds no arguments: write 'name: value' lines.")
+    return content

@@ -1,0 +1,72 @@
+"""``ragweave train``: from a file of questions to a model that answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from ragweave.cli import app
+from tests.support.pipelines import build_knowledge_base, save_rag_model
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_encoder_path):
+    folder = tmp_path_factory.mktemp("train")
+    build_knowledge_base(folder, tiny_encoder_path)
+    save_rag_model(folder / "model", tiny_encoder_path)
+    rows = [
+        {"question": "Where is Lima?", "answers": ["Peru"], "passage": "peru.txt"},
+        {"question": "What is the capital of Kenya?", "answers": ["Nairobi"], "passage": "kenya.txt"},
+        {"question": "Is Chile long?", "answers": ["yes"], "passage": "chile.txt"},
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def options(place, output, *more):
+    return [
+        "train", "--kb", place / "kb", "--data", place / "data.jsonl", "--model", place / "model", "--output", output,
+        "--batch-size", 2, "--n-docs", 2, *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [[], ["--lora", "--freeze", "question-encoder"]], ids=["all", "adapter"])
+def test_what_was_trained_answers(place, tmp_path, more):
+    done = run(*options(place, tmp_path / "out", "--dev", place / "data.jsonl", "--epochs", 1, *more))
+    assert done.exit_code == 0, done.output
+    assert "trained on 3 questions" in done.stdout
+    options_of_ask = ["--kb", place / "kb", "--model", tmp_path / "out", "--json", "--max-new-tokens", 3]
+    asked = run("ask", *options_of_ask, "Where is Lima?")
+    assert asked.exit_code == 0, asked.output
+    assert json.loads(asked.stdout)["passages"]
+
+
+def test_a_run_goes_on(place, tmp_path):
+    (tmp_path / "more.yaml").write_text("max_steps: 2\nsave_strategy: steps\nsave_steps: 1\n")
+    assert run(*options(place, tmp_path / "out", "--config", tmp_path / "more.yaml")).exit_code == 0
+    refused = run(*options(place, tmp_path / "out"))
+    assert refused.exit_code == 1
+    assert "choose another --output, or add --resume" in " ".join(refused.stderr.split())
+    (tmp_path / "more.yaml").write_text("max_steps: 3\nsave_strategy: steps\nsave_steps: 1\n")
+    again = run(*options(place, tmp_path / "out", "--config", tmp_path / "more.yaml", "--resume"))
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "out" / "checkpoint-3").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a", "holds no arguments"), ("a: [", "cannot be read as YAML"), (None, "cannot be read")],
+)
+def test_arguments_that_cannot_be_read(place, tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "more.yaml").write_text(text)
+    failed = run(*options(place, tmp_path / "out", "--config", tmp_path / "more.yaml"))
+    assert failed.exit_code == 1
+    assert message in " ".join(failed.stderr.split())
+    assert not (tmp_path / "out").exists()
