@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Answer": "pipeline",
+    "Chunking": "knowledge.chunking",
     "DatasetIndex": "retrieval.dataset",
     "Index": "retrieval.protocol",
     "KnowledgeBase": "knowledge.base",
@@ -24,9 +25,12 @@ _HOME_OF = {
     "RagSequenceGenerateOutput": "outputs",
     "RagTokenForGeneration": "modeling.token",
     "RagTokenizer": "tokenization",
+    "RagTrainer": "training.trainer",
+    "RagTrainingArguments": "training.arguments",
     "RetrievAugLMMarginOutput": "outputs",
     "RetrievAugLMOutput": "outputs",
     "RetrievedPassage": "pipeline",
+    "SearchSettings": "knowledge.search",
     "TextEncoder": "encoding",
     "register_auto_classes": "registration",
 }
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
     from ragweave.configuration import RagConfig
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.chunking import Chunking
+    from ragweave.knowledge.search import SearchSettings
     from ragweave.modeling.rag import RagModel
     from ragweave.modeling.sequence import RagSequenceForGeneration
     from ragweave.modeling.token import RagTokenForGeneration
@@ -46,9 +52,12 @@ if TYPE_CHECKING:
     from ragweave.retrieval.protocol import Index
     from ragweave.retrieval.retriever import RagRetriever
     from ragweave.tokenization import RagTokenizer
+    from ragweave.training.arguments import RagTrainingArguments
+    from ragweave.training.trainer import RagTrainer
 
 __all__ = [
     "Answer",
+    "Chunking",
     "DatasetIndex",
     "Index",
     "KnowledgeBase",
@@ -61,9 +70,12 @@ __all__ = [
     "RagSequenceGenerateOutput",
     "RagTokenForGeneration",
     "RagTokenizer",
+    "RagTrainer",
+    "RagTrainingArguments",
     "RetrievAugLMMarginOutput",
     "RetrievAugLMOutput",
     "RetrievedPassage",
+    "SearchSettings",
     "TextEncoder",
     "__version__",
     "register_auto_classes",
