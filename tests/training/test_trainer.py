@@ -11,6 +11,7 @@ from ragweave.evaluation.data import Example
 from ragweave.training.adapters import add_adapter, merge_adapter
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
+from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -146,6 +147,48 @@ def test_an_adapter_learns_and_is_merged(tmp_path, model_path, kb):
         pipeline_of(tmp_path, kb)("Where is Lima?", max_new_tokens=4).answer
         == pipeline("Where is Lima?", max_new_tokens=4).answer
     )
+
+
+@pytest.mark.parametrize("name", ["emdr2", "pdist", "loop"])
+def test_losses_of_the_retriever_are_added_and_reach_the_question_encoder_alone(
+    tmp_path, model_path, kb, name
+):
+    pipeline = pipeline_of(model_path, kb)
+    plain = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
+    batch = plain.data_collator(EXAMPLES)
+    model = pipeline.model.train()
+    both = RagTrainer(pipeline, arguments(tmp_path, retriever_loss=name, retriever_loss_weight=2.0), EXAMPLES)
+
+    def seeded(function, *given, **more):
+        torch.manual_seed(0)  # the same dropout each time
+        return function(*given, **more)
+
+    own = (seeded(both.compute_loss, model, batch) - seeded(plain.compute_loss, model, batch)) / 2
+    output = seeded(model, **batch, reduce_loss=False)
+    per_passage, scored = model.per_passage_log_probs(batch["labels"], output.logits, 2)
+    formulation = "token" if type(model).__name__ == "RagTokenForGeneration" else "sequence"
+    expected = LOSSES[name](LossInputs(output.doc_scores, per_passage, scored, formulation))
+    assert own.item() == pytest.approx(expected.item(), abs=1e-3)
+    expected.backward()
+    assert any(
+        weight.grad is not None and weight.grad.any() for weight in model.question_encoder.parameters()
+    )
+    assert not any(weight.grad is not None and weight.grad.any() for weight in model.generator.parameters())
+
+
+def test_what_passages_say_alone_sums_to_the_models_loss(model_path, kb, tmp_path):
+    pipeline = pipeline_of(model_path, kb)
+    model = pipeline.model
+    batch = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES).data_collator(EXAMPLES)
+    with torch.no_grad():
+        output = model.eval()(**batch, reduce_loss=False)
+        own, scored = model.per_passage_log_probs(batch["labels"], output.logits, 2)
+    prior = output.doc_scores.log_softmax(-1)
+    if type(model).__name__ == "RagTokenForGeneration":
+        expected = -(torch.logsumexp(prior[..., None] + own, 1) * scored).sum(-1)
+    else:
+        expected = -torch.logsumexp(prior + (own * scored[:, None]).sum(-1), 1)
+    assert torch.allclose(expected, output.loss.as_subclass(torch.Tensor), atol=1e-3)
 
 
 def test_collapse_is_told(tmp_path, model_path, kb):

@@ -42,6 +42,12 @@ def train(
     freeze: Annotated[
         Literal["question-encoder", "generator"] | None, typer.Option(help="What keeps its weights.")
     ] = None,
+    retriever_loss: Annotated[
+        Literal["emdr2", "pdist", "loop"] | None,
+        typer.Option(
+            "--retriever-loss", help="A loss for the question encoder beside the marginal likelihood."
+        ),
+    ] = None,
     lora: Annotated[
         bool,
         typer.Option("--lora", help="Train a low-rank adapter of the generator, which is merged at the end."),
@@ -90,6 +96,7 @@ def train(
     arguments: dict[str, Any] = {
         "n_docs": n_docs,
         "freeze": freeze,
+        "retriever_loss": retriever_loss,
         "num_train_epochs": epochs,
         "learning_rate": learning_rate,
         "per_device_train_batch_size": batch_size,

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from ragweave.marginalization import Targets, group_by_question
+from ragweave.marginalization import Targets, group_by_question, target_log_probs
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
@@ -116,6 +116,20 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         )
         result = RetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
+
+    def per_passage_log_probs(self, labels: Tensor, logits: Tensor, n_docs: int) -> tuple[Tensor, Tensor]:
+        """What each passage alone says of labels, from the logits of a `forward` that was given them.
+
+        Args:
+            labels: The labels, (B, T).
+            logits: The logits that `forward` returned without marginalising, (B*K, T, V).
+            n_docs: K.
+
+        Returns:
+            Log p(y_t | x, z, y_<t), (B, K, T), and which tokens count, bool, (B, T).
+        """
+        targets = self._targets(labels, None, bool(self.config.exclude_bos_score))
+        return target_log_probs(group_by_question(logits, n_docs), targets.target_ids), targets.scored
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         check_labels(labels, self._vocabulary_size())

@@ -97,9 +97,11 @@ class RagTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The mean over questions of -log p(y|x)."""
+        """The mean over questions of -log p(y|x), and of the retriever's own loss where one was chosen."""
         output = model(**inputs, reduce_loss=False)
         loss = output.loss.as_subclass(Tensor).mean()
+        if self.args.retriever_loss is not None and model.training:
+            loss = loss + self.args.retriever_loss_weight * self._retriever_loss(output, inputs["labels"])
         return (loss, output) if return_outputs else loss
 
     def evaluate(
@@ -146,6 +148,15 @@ class RagTrainer(Trainer):
             RagTokenizer(retriever.question_encoder_tokenizer, retriever.generator_tokenizer).save_pretrained(
                 folder
             )
+
+    def _retriever_loss(self, output: Any, labels: Tensor) -> Tensor:
+        from ragweave.modeling.token import RagTokenForGeneration
+        from ragweave.training.losses import LOSSES, Formulation, LossInputs
+
+        model = self.accelerator.unwrap_model(self.model)
+        own, scored = model.per_passage_log_probs(labels, output.logits, output.doc_scores.shape[1])
+        formulation: Formulation = "token" if isinstance(model, RagTokenForGeneration) else "sequence"
+        return LOSSES[self.args.retriever_loss](LossInputs(output.doc_scores, own, scored, formulation))
 
     @torch.no_grad()
     def _loss_of(self, examples: Sequence[Example]) -> float:

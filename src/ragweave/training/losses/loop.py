@@ -1,0 +1,90 @@
+"""Leave-one-out perplexity distillation (Izacard et al. 2022, section 2.2): how much a passage is missed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ragweave.marginalization import sequence_log_likelihood, token_log_likelihood
+from ragweave.training.losses.distillation import distil
+from ragweave.training.losses.inputs import Formulation, LossInputs
+from ragweave.training.losses.options import Reduction, tempered
+
+
+def loop(
+    inputs: LossInputs,
+    *,
+    temperature: float = 1.0,
+    target_temperature: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """KL(p || p(z|x)), where p is high for passages without which the answer is unlikely; trains the retriever.
+
+        p_k = softmax_K(-log p(y | x, D_K without z_k) / target_temperature)
+        p(z|x) = softmax_K(doc_scores / temperature)
+
+    The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). No gradient passes through p, neither
+    to the generator nor to the scores. Of a question with one passage nothing is learnt: p and p(z|x) are both 1.
+
+    Args:
+        inputs: The batch.
+        temperature: Of p(z|x).
+        target_temperature: Of p.
+        reduction: "mean" over questions, or "none".
+
+    Returns:
+        The loss, () or (B,).
+
+    Raises:
+        ConfigurationError: An option has a value that cannot work.
+    """
+    # Detached here already, so that nothing of the K sums is kept for a backward pass.
+    evidence = -leave_one_out_log_likelihood(
+        inputs.counted_log_probs.detach(),
+        inputs.scored,
+        tempered(inputs.doc_scores.detach(), temperature),
+        inputs.formulation,
+    )
+    return distil(inputs, evidence, temperature, target_temperature, reduction)
+
+
+def leave_one_out_log_likelihood(
+    token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor, formulation: Formulation
+) -> Tensor:
+    """Log p(y | x, D_K without z_k) for every k, (B, K): the mixture without passage k.
+
+        Sequence:  sum_{j≠k} p_j prod_t p(y_t | x, z_j, y_<t)
+        Token:     prod_t sum_{j≠k} p_j p(y_t | x, z_j, y_<t)
+
+    With p_j = p(z_j|x) / (1 - p(z_k|x)), the prior of those that are left.
+
+    Atlas reads all passages at once (fusion in decoder): what the generator says with one of them left out is
+    known only after another run, K runs in all. A mixture reads every passage alone, and what it says under one
+    does not depend on the others: the log-probabilities of a single run are enough, summed K times.
+
+    Args:
+        token_log_probs: log p(y_t | x, z, y_<t), (B, K, T).
+        scored: Which target tokens count, bool, (B, T).
+        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        formulation: "sequence" or "token".
+
+    Returns:
+        Log-likelihoods, (B, K); 0, that of a sure answer, where no passage is left.
+    """
+    b, k = doc_scores.shape
+    if formulation == "sequence":  # one term for the answer does; (B, K, K, T) is not needed
+        token_log_probs = token_log_probs.masked_fill(~scored[:, None], 0.0).sum(-1, keepdim=True)
+        scored = scored.new_ones(b, 1)
+    itself = torch.eye(k, dtype=torch.bool, device=doc_scores.device)
+    # (B, K, K): the passage left out, then those that are read without it.
+    others = doc_scores[:, None].masked_fill(itself, float("-inf"))
+    nothing_left = others.isneginf().all(-1)  # (B, K)
+    # A softmax over nothing is no number, in no gradient either.
+    others = others.masked_fill(nothing_left[..., None], 0.0)
+    likelihood = sequence_log_likelihood if formulation == "sequence" else token_log_likelihood
+    log_likelihoods = likelihood(
+        token_log_probs.repeat_interleave(k, dim=0),  # (B*K, K, T)
+        scored.repeat_interleave(k, dim=0),
+        others.flatten(0, 1),
+    ).view(b, k)
+    return log_likelihoods.masked_fill(nothing_left, 0.0)

@@ -1,0 +1,33 @@
+"""Marginal likelihood (Lewis et al. 2020): the answer's probability under the mixture itself."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ragweave.marginalization import sequence_log_likelihood, token_log_likelihood
+from ragweave.training.losses.inputs import LossInputs
+from ragweave.training.losses.options import Reduction, reduced, tempered
+
+
+def marginal(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean") -> Tensor:
+    """Negative marginal log-likelihood, -log p(y|x); trains retriever and generator.
+
+        Sequence:  p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)
+        Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
+
+    With p(z|x) = softmax_K(doc_scores / temperature).
+
+    Args:
+        inputs: The batch.
+        temperature: Of p(z|x).
+        reduction: "mean" over questions, or "none".
+
+    Returns:
+        The loss, () or (B,).
+
+    Raises:
+        ConfigurationError: An option has a value that cannot work.
+    """
+    likelihood = sequence_log_likelihood if inputs.formulation == "sequence" else token_log_likelihood
+    doc_scores = tempered(inputs.doc_scores, temperature)
+    return reduced(-likelihood(inputs.counted_log_probs, inputs.scored, doc_scores), reduction)
