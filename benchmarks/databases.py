@@ -29,8 +29,8 @@ PLANE, NOISE, N_DOCS = 32, 0.02, 10
 PLACES = {
     "folder, flat": ("{folder}/flat", "flat"),
     "folder, hnsw": ("{folder}/hnsw", "hnsw"),
-    "Milvus Lite, flat": ("milvus://{folder}/kb.db?collection=flat", "flat"),
-    "Milvus Lite, hnsw": ("milvus://{folder}/kb.db?collection=hnsw", "hnsw"),
+    "Milvus Lite, flat": ("milvus://{folder}/flat.db?collection=kb", "flat"),
+    "Milvus Lite, hnsw": ("milvus://{folder}/hnsw.db?collection=kb", "hnsw"),
     "PostgreSQL, flat": ("{postgres}&table=flat", "flat"),
     "PostgreSQL, hnsw": ("{postgres}&table=hnsw", "hnsw"),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -420,3 +422,17 @@ def test_what_was_found_can_be_looked_up_though_it_is_deleted(kb, tiny_encoder):
     late = kb.latest()
     with pytest.raises(IndexError, match="no longer"):
         late.passages(rows[0])
+
+
+def test_several_threads_ask_at_once(kb, tiny_encoder):
+    questions = tiny_encoder.encode(["lima", "ulm", "river"])
+    expected = kb.search(questions, 3)[1]
+
+    def ask(_):
+        _, rows = kb.search(questions, 3)
+        return rows, [kb.passage(row).id for row in rows[0]]
+
+    with ThreadPoolExecutor(8) as pool:
+        for rows, ids in pool.map(ask, range(40)):
+            assert (rows == expected).all()
+            assert len(set(ids)) == 3

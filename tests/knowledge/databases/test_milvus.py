@@ -114,6 +114,7 @@ def test_a_writer_that_dies_at_any_write_leaves_the_old_or_the_new(
     assert write > 8
 
 
+@pytest.mark.slow
 def test_building_anew_that_dies_at_any_write(milvus, notes, tiny_encoder, monkeypatch, dying, tmp_path):
     monkeypatch.setattr(lease, "RENEWED", 3600.0)
     monkeypatch.setattr(lease, "GONE", 0.0)
@@ -199,6 +200,26 @@ def test_of_two_that_begin_at_once_the_earlier_gives_up(milvus, notes, tiny_enco
         base.delete(ids=["ulm.txt"])
     monkeypatch.undo()
     assert len(base.latest()) == 3
+
+
+def test_a_writer_whose_place_was_taken_changes_nothing(milvus, notes, tiny_encoder, monkeypatch):
+    """It was suspended while it embedded, for longer than a writer is waited for."""
+    base = KnowledgeBase.build([notes], milvus.uri(), encoder=tiny_encoder)
+    (notes / "new.txt").write_text("A new text.")
+    encode = type(tiny_encoder).encode
+
+    def suspended(self, given, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "_wait_for_the_other", lambda *_: None)
+            KnowledgeBase.open(base.path).delete(ids=["ulm.txt"])
+        return encode(self, given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny_encoder), "encode", suspended)
+        with pytest.raises(KnowledgeBaseError, match="Another process is changing"):
+            base.add([notes], encoder=tiny_encoder)
+    assert (len(base.latest()), base.latest().manifest.change.kind) == (2, "delete")
+    assert base.row_of("ulm.txt") == []
 
 
 def test_texts_that_are_too_long(milvus, tmp_path, tiny_encoder):

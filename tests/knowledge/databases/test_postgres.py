@@ -57,7 +57,7 @@ def test_vectors_that_are_too_large_for_a_graph(postgres, notes):
 
 def test_another_encoder_and_size_in_the_place_of_one_that_is_open(postgres, notes):
     uri = postgres.uri()
-    old = KnowledgeBase.build([notes], uri, encoder=Sized(8))
+    old = KnowledgeBase.build([notes], uri, encoder=Sized(8)).delete(ids=["ulm.txt"])
     new = KnowledgeBase.build([notes], uri, encoder=Sized(16), overwrite=True)
     with pytest.raises(KnowledgeBaseError, match="open the knowledge base again"):
         old.search(Sized(8).encode(["Ulm"]), 1)

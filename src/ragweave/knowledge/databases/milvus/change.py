@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class MilvusChange:
         name: The knowledge base's collection.
         base: What holds.
         state: What is there.
+        check: Fails where this is no longer the one writer.
         in_file: Whether it is Milvus Lite that keeps them, which is slow before rows are in its files.
 
     Attributes:
@@ -60,12 +61,19 @@ class MilvusChange:
     """
 
     def __init__(
-        self, client: MilvusClient, name: str, base: Base, state: State | None, *, in_file: bool
+        self,
+        client: MilvusClient,
+        name: str,
+        base: Base,
+        state: State | None,
+        *,
+        check: Callable[[], None],
+        in_file: bool,
     ) -> None:
         self.state = state
         self.committed = False
         self.base = base
-        self._client, self._name, self._in_file = client, name, in_file
+        self._client, self._name, self._in_file, self._still_writer = client, name, in_file, check
         self._number = base.begun + 1
         self._first = first_row(self._number)
         self._target, self._written = base.passages, 0
@@ -192,6 +200,7 @@ class MilvusChange:
             forgotten=forgotten,
         )
         note(self._client, self._name, steps)
+        self._still_writer()
         self.base = Base(
             version=self._number,
             begun=self._number,

@@ -166,17 +166,23 @@ class MilvusDatabase:
         name = self._uri.collection
         with sentences(self._uri), self._new_file():
             client = self._connection.run(lambda client: _with_base(client, self._uri))
-            with self._one_writer(client):
+            with self._one_writer(client) as check:
                 base = _mended(client, name)
                 change = MilvusChange(
-                    client, name, base, _state(base, self.place), in_file=self._uri.file is not None
+                    client,
+                    name,
+                    base,
+                    _state(base, self.place),
+                    check=check,
+                    in_file=self._uri.file is not None,
                 )
                 try:
                     yield change
                 finally:
                     if not change.committed:
-                        # Where the server is gone, the next change does it.
-                        with suppress(MilvusException, grpc.RpcError):
+                        # Where the server is gone, or another writer is at work, that one does it.
+                        with suppress(KnowledgeBaseError, MilvusException, grpc.RpcError):
+                            check()
                             self._abandon(client)
             self._base = change.base
 
@@ -207,7 +213,7 @@ class MilvusDatabase:
 
         return self._connection.run(once)
 
-    def _one_writer(self, client: MilvusClient) -> AbstractContextManager[None]:
+    def _one_writer(self, client: MilvusClient) -> AbstractContextManager[Callable[[], None]]:
         if self._uri.file is None:
             return lease(client, self._uri)
         return _one_thread(self._uri.file, self.place)
@@ -286,13 +292,13 @@ def _mended(client: MilvusClient, name: str) -> Base:
 
 
 @contextmanager
-def _one_thread(file: Path, place: str) -> Iterator[None]:
-    """Be the one writer in this process; no other can open the file."""
+def _one_thread(file: Path, place: str) -> Iterator[Callable[[], None]]:
+    """Be the one writer in this process; no other can open the file. Yields what checks that: nothing has to."""
     from filelock import FileLock, Timeout
 
     try:
         with FileLock(file / "ragweave.lock", timeout=0, thread_local=False):
-            yield
+            yield lambda: None
     except Timeout as error:
         raise KnowledgeBaseError(f"{place} is being changed by this process: try again later.") from error
 

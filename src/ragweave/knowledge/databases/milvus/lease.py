@@ -2,8 +2,9 @@
 
 A writer leaves a record with its name, and renews it while it works. Whoever finds one waits to see whether it is
 renewed: so no two clocks are compared. Two that begin at once both leave theirs, wait, and look again: the record
-holds the name of the later one, and the earlier one gives up (Fischer's algorithm). It is safe as long as a write
-becomes visible within the time that is waited; what a writer does after it was stopped for longer is not.
+holds the name of the later one, and the earlier one gives up (Fischer's algorithm). That is safe as long as a write
+becomes visible within the time that is waited. A writer that was suspended for so long that another took its place
+finds that out before its change comes into force, or is taken back.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -32,8 +33,11 @@ _KEY = "writer"
 
 
 @contextmanager
-def lease(client: MilvusClient, uri: MilvusUri) -> Iterator[None]:
+def lease(client: MilvusClient, uri: MilvusUri) -> Iterator[Callable[[], None]]:
     """Be the one writer of a knowledge base on a server.
+
+    Yields:
+        A function that checks that this has not changed.
 
     Raises:
         KnowledgeBaseError: Another process is, which is named.
@@ -46,19 +50,25 @@ def lease(client: MilvusClient, uri: MilvusUri) -> Iterator[None]:
     _wait_for_the_other(client, uri)
     write_records(client, uri.collection, {_KEY: own})
     time.sleep(SETTLED)
-    _refuse_unless(own["token"], client, uri)
+
+    def check() -> None:
+        now = _read(client, uri)
+        if now.get("token") != own["token"]:
+            raise _taken(now, uri)
+
+    check()
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(client, uri, own, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(client, uri, own, check, done), daemon=True)
     renewing.start()
     try:
-        yield
+        yield check
     finally:
         done.set()
         renewing.join()
         # Where the server is gone, the record stays, and the next writer finds it unrenewed.
-        with suppress(MilvusException, grpc.RpcError):
-            if _read(client, uri).get("token") == own["token"]:
-                remove_records(client, uri.collection, [_KEY])
+        with suppress(KnowledgeBaseError, MilvusException, grpc.RpcError):
+            check()
+            remove_records(client, uri.collection, [_KEY])
 
 
 def _read(client: MilvusClient, uri: MilvusUri) -> dict[str, Any]:
@@ -79,12 +89,6 @@ def _wait_for_the_other(client: MilvusClient, uri: MilvusUri) -> None:
             raise _taken(now, uri)
 
 
-def _refuse_unless(token: object, client: MilvusClient, uri: MilvusUri) -> None:
-    now = _read(client, uri)
-    if now.get("token") != token:
-        raise _taken(now, uri)
-
-
 def _taken(record: dict[str, Any], uri: MilvusUri) -> KnowledgeBaseError:
     return KnowledgeBaseError(
         f"Another process is changing {uri.shown} ({record.get('owner', 'it has not said who it is')}): try again "
@@ -92,8 +96,15 @@ def _taken(record: dict[str, Any], uri: MilvusUri) -> KnowledgeBaseError:
     )
 
 
-def _renew(client: MilvusClient, uri: MilvusUri, own: dict[str, Any], done: threading.Event) -> None:
+def _renew(
+    client: MilvusClient,
+    uri: MilvusUri,
+    own: dict[str, Any],
+    check: Callable[[], None],
+    done: threading.Event,
+) -> None:
     while not done.wait(RENEWED):
-        with suppress(MilvusException, grpc.RpcError):
+        with suppress(KnowledgeBaseError, MilvusException, grpc.RpcError):
+            check()
             own["beat"] += 1
             write_records(client, uri.collection, {_KEY: own})

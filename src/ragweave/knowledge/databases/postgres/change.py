@@ -48,8 +48,8 @@ class PostgresChange:
         self._connection = connection
         self._tables = self._target = tables
         self._words, self._searched_by_words = 0, False
-        # Rows up to this one were there before.
-        self._last = 0 if state is None else self._one(sql.SQL("SELECT coalesce(max(row), 0) FROM {}"))
+        # Rows up to this one were given before, and perhaps deleted since.
+        self._last = 0 if state is None else self._last_row()
 
     def sources(self) -> Sources:
         """What the knowledge base was made from."""
@@ -145,7 +145,7 @@ class PostgresChange:
         words = self._words
         if self._target is self._tables:
             _, removed = self._remove(_GONE, self._going(gone), self._tables)
-            words += self._one(sql.SQL("SELECT words FROM {}"), self._tables.base) - removed
+            words += self._all_words() - removed
         else:
             for statement in self._target.create_indexes(words=self._searched_by_words):
                 self._connection.execute(statement)
@@ -224,9 +224,15 @@ class PostgresChange:
                 sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(self._tables.plain[part]))
             )
 
-    def _one(self, statement: sql.SQL, table: sql.Identifier | None = None) -> int:
-        found = self._connection.execute(statement.format(table or self._tables.passages)).fetchone()
-        return 0 if found is None else int(found[0])
+    def _last_row(self) -> int:
+        statement = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'row')::regclass), 0)"
+        (last,) = self._connection.execute(statement, [self._tables.passages.as_string()]).fetchall()[0]
+        return int(last)
+
+    def _all_words(self) -> int:
+        statement = sql.SQL("SELECT words FROM {}").format(self._tables.base)
+        (words,) = self._connection.execute(statement).fetchall()[0]
+        return int(words)
 
 
 _GONE = sql.SQL("(source = ANY(%(sources)s) OR row = ANY(%(rows)s)) AND row <= %(last)s")
