@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import signal
 import sys
@@ -77,11 +78,12 @@ def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
     cluster, tmp_path, notes, tiny_encoder, small_shards
 ):
     local = KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder)
-    killer = Killer()
+    killer, own_print = Killer(), builtins.print
     far = KnowledgeBase.build(
         [notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=2), progress=killer
     )
     assert killer.killed
+    assert builtins.print is own_print
     assert not any(psutil.pid_exists(pid) for pid in killer.killed)
     same(local, far)
     assert cluster.is_initialized()  # it was there before
@@ -101,6 +103,7 @@ class Stop(NoProgress):
             raise StopError
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_goes_on(cluster, tmp_path, notes, tiny_encoder, small_shards):
     engine = RayEngine(workers=1)
     with pytest.raises(StopError):

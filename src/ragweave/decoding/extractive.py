@@ -1,7 +1,7 @@
 """Decoding only what stands in the passages: answers are runs of whole words of one of them.
 
 A small generator that may say anything paraphrases, repeats itself and goes on too long. Held to the
-passages' own words, it points at an answer instead (issue 1 has the figures that led here).
+passages' own words, it points at an answer instead.
 
 An answer begins where a word begins and ends where a word ends. "1,234.5", "$5.2", "18%", "U.S." and "don't"
 are words, and so is every Chinese or Japanese character; "well-known" and "km/h" are two each. Punctuation

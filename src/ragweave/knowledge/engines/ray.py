@@ -5,6 +5,7 @@ Notation used for tensor shapes: M passages, D vector size.
 
 from __future__ import annotations
 
+import builtins
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ class RayEngine:
         Raises:
             KnowledgeBaseError: There is no cluster at the address, or it has failed.
         """
-        with self._cluster() as ray:
+        with _own_print(), self._cluster() as ray:
             import numpy as np
             from ray.exceptions import RayError
 
@@ -137,6 +138,16 @@ class RayEngine:
             yield ray
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _own_print() -> Iterator[None]:
+    """Put ``print`` back as it was: Ray replaces it in the whole process, for bars that are not shown here."""
+    own = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = own
 
 
 class _Embed:
