@@ -19,8 +19,8 @@ _HEAD = """# Results
 
 Written by `python -m experiments.results.run`. Each row is the embedded model with one thing changed. Numbers in
 brackets are 95 % bootstrap intervals over questions; a star marks a difference from the first row with p < 0.05, two
-stars p < 0.01 (paired permutation test). Questions a second are of 2 cores that other programs shared: they tell the
-order of magnitude only. Recall and MRR are of the gold document, whatever K is.
+stars p < 0.01 (paired permutation test). Recall and MRR are of the gold document, whatever K is. Rows that were not
+run are left out; [performance.md](performance.md) has the speed.
 """
 
 _ABOUT = {
@@ -30,7 +30,7 @@ _ABOUT = {
     "passages of the data are searched.",
 }
 
-_COLUMNS = "| | exact match | F1 | recall@1 | recall@5 | MRR | questions/s |"
+_COLUMNS = "| | exact match | F1 | recall@1 | recall@5 | MRR |"
 
 
 def page(data: Mapping[str, RunFolder]) -> str:
@@ -45,7 +45,7 @@ def page(data: Mapping[str, RunFolder]) -> str:
         if rows:
             questions = read_json(folder.root / "base" / "metrics.json")["questions"]
             parts.append(f"## {TITLES[name]}\n\n{questions} {_ABOUT[name]}\n")
-            parts.append("\n".join([_COLUMNS, "|-|-|-|-|-|-|-|", *rows]) + "\n")
+            parts.append("\n".join([_COLUMNS, "|-|-|-|-|-|-|", *rows]) + "\n")
     return "\n".join(parts)
 
 
@@ -57,7 +57,7 @@ def _rows(folder: RunFolder) -> Iterator[str]:
             continue
         if configuration.group != group:
             group = configuration.group
-            yield f"| **{group}** | | | | | | |"
+            yield f"| **{group}** | | | | | |"
         yield _row(configuration, run, RunFolder(folder.root / "base"))
 
 
@@ -65,8 +65,7 @@ def _row(configuration: Configuration, run: RunFolder, base: RunFolder) -> str:
     figures = read_json(run.metrics)
     stars = _stars(base, run)
     cells = [_cell(figures, name, stars) for name in ("exact_match", "f1", "recall@1", "recall@5", "mrr")]
-    speed = figures["questions"] / figures["seconds"]
-    return f"| {configuration.label} | {' | '.join(cells)} | {speed:.2f} |"
+    return f"| {configuration.label} | {' | '.join(cells)} |"
 
 
 def _stars(base: RunFolder, run: RunFolder) -> dict[str, str]:
