@@ -189,7 +189,8 @@ def test_predictions_of_other_questions(tmp_path, kb, model):
     path = tmp_path / "run" / "predictions.jsonl"
     path.write_text(path.read_text().replace("Lima", "Rome"))
     with pytest.raises(
-        DataError, match=r"the question 'Where is Rome\?' .id 'a'., which the data does not have"
+        DataError,
+        match=r"Prediction 1 of .* the question 'Where is Rome\?' .id 'a'., which the data does not have",
     ):
         evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=SETTINGS)
 

@@ -110,11 +110,11 @@ class RunFolder:
         if changed := sorted(_differences(before, json.loads(json.dumps(dict(description))))):
             raise DataError(f"{self.root} holds a run with another {', '.join(changed)}: {elsewhere}")
         found = read_predictions(self.predictions, mend=True) if self.predictions.exists() else []
-        for prediction in found:
+        for number, prediction in enumerate(found, start=1):
             if questions.get(prediction.id) != prediction.question:
                 raise DataError(
-                    f"{self.predictions} answers the question {prediction.question[:60]!r} (id '{prediction.id}'), "
-                    f"which the data does not have: {elsewhere}"
+                    f"Prediction {number} of {self.predictions} answers the question {prediction.question[:60]!r} "
+                    f"(id '{prediction.id}'), which the data does not have: {elsewhere}"
                 )
         return {prediction.id: prediction for prediction in found}
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from ragweave.evaluation.data.example import Example
-from ragweave.evaluation.data.gold import check_gold
-from ragweave.evaluation.data.reading import FORMATS, read_examples
+from ragweave.evaluation.data.columns import Columns
+from ragweave.evaluation.data.example import Example, GivenPassage
+from ragweave.evaluation.data.formats import FORMATS
+from ragweave.evaluation.data.gold import check_gold, lacking_gold
+from ragweave.evaluation.data.reading import read_examples
 from ragweave.evaluation.data.recipes import RECIPES, Recipe, find_recipe
 from ragweave.evaluation.data.writing import write_examples
 
 __all__ = [
     "FORMATS",
     "RECIPES",
+    "Columns",
     "Example",
+    "GivenPassage",
     "Recipe",
     "check_gold",
     "find_recipe",
+    "lacking_gold",
     "read_examples",
     "write_examples",
 ]

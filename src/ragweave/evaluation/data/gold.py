@@ -11,20 +11,36 @@ from ragweave.evaluation.data.example import Example
 if TYPE_CHECKING:
     from ragweave.knowledge.base import KnowledgeBase
 
+_NAMED = 5
+
+
+def lacking_gold(examples: Sequence[Example], base: KnowledgeBase) -> list[tuple[Example, str]]:
+    """Find the gold passages that a knowledge base lacks, by their own ids and those of documents.
+
+    Args:
+        examples: The questions; all their ids are looked up together.
+        base: The knowledge base.
+
+    Returns:
+        Questions with the id that is lacking, in the order of the data.
+    """
+    rows = base.rows_of({name for example in examples for name in example.gold_passages})
+    return [(example, name) for example in examples for name in example.gold_passages if not rows[name]]
+
 
 def check_gold(examples: Sequence[Example], base: KnowledgeBase) -> None:
     """Check that a knowledge base has every gold passage, or the document of that id.
 
     Raises:
-        DataError: It lacks some; the message names the first.
+        DataError: It lacks some; the message says how many, and which are the first.
     """
-    rows = base.rows_of({name for example in examples for name in example.gold_passages})
-    lacking = [(example, name) for example in examples for name in example.gold_passages if not rows[name]]
-    if lacking:
-        example, name = lacking[0]
-        others = f" (nor {len(lacking) - 1} others)" if len(lacking) > 1 else ""
-        raise DataError(
-            f"The {example.where or example.id} names the gold passage '{name}', which the knowledge base "
-            f"{base.path} does not have{others}: build it from the passages that the data was made for, or leave "
-            "gold passages out of the data."
-        )
+    lacking = lacking_gold(examples, base)
+    if not lacking:
+        return
+    total = sum(len(example.gold_passages) for example in examples)
+    named = ", ".join(f"'{name}' ({example.where or example.id})" for example, name in lacking[:_NAMED])
+    others = f" and {len(lacking) - _NAMED} others" if len(lacking) > _NAMED else ""
+    raise DataError(
+        f"The knowledge base {base.path} lacks {len(lacking)} of the {total} gold passages: {named}{others}. Build "
+        "it from the passages that the data was made for, or read the data without them (--columns passages=-)."
+    )

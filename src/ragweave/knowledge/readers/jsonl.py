@@ -8,7 +8,7 @@ from typing import Any
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.passages import Document
-from ragweave.knowledge.readers.decoding import read_lines
+from ragweave.knowledge.readers.decoding import read_lines, whole_text
 from ragweave.knowledge.readers.files import SourceFile
 
 
@@ -68,19 +68,7 @@ def _string(record: dict[str, Any], key: str, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise SourceError(f"{where} has a '{key}' that is not a string: put it in quotation marks.")
-    return _whole(value, key, where)
-
-
-def _whole(value: str, key: str, where: str) -> str:
-    r"""Refuse half of a character, which JSON can spell (``\ud83d`` alone) and no file can hold."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise SourceError(
-            f"{where} has a '{key}' with half of a surrogate pair at character {error.start}: write the "
-            "whole character."
-        ) from error
-    return value
+    return whole_text(value, key, where)
 
 
 def _identifier(value: object, where: str) -> str:
@@ -88,4 +76,4 @@ def _identifier(value: object, where: str) -> str:
         raise SourceError(
             f"{where} has an 'id' that is neither a text nor a whole number: change or remove it."
         )
-    return _whole(str(value), "id", where)
+    return whole_text(str(value), "id", where)

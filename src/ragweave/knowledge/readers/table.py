@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from pathlib import Path
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.passages import Document
@@ -26,30 +27,50 @@ def read_table(file: SourceFile) -> Iterator[Document]:
     Raises:
         SourceError: The file cannot be read, lacks a column, or has a row that does not fit its columns.
     """
-    # The limit is one for the whole process: it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    delimiter = "\t" if file.path.suffix.lower() == ".tsv" else ","
-    rows = csv.reader((line for _, line in read_lines(file.path)), delimiter=delimiter, strict=True)
-    header = _next_row(file, rows)
+    rows = table_rows(file.path)
+    _, header = next(rows, (1, None))
     if header is None:
         raise SourceError(
             f"The table {file.path} is empty: give it a first line with the columns title, text."
         )
     columns = _columns(file, header)
-    first_line = rows.line_num + 1
-    while (row := _next_row(file, rows)) is not None:
-        if row:  # a blank line is no row
-            yield _document(file, columns, len(header), row, first_line)
-        first_line = rows.line_num + 1
+    for line, row in rows:
+        yield _document(file, columns, row, line)
 
 
-def _next_row(file: SourceFile, rows: Iterator[list[str]]) -> list[str] | None:
+def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read the rows of a table, separated by tabs where its ending is ``.tsv`` and by commas otherwise.
+
+    Args:
+        path: The file.
+
+    Yields:
+        The line that the row begins in, from 1 on, and its fields, of the first row those of the header. Blank lines
+        are no rows.
+
+    Raises:
+        SourceError: The file cannot be read, has a quotation mark that is not closed, or a row of another length than
+            the first.
+    """
+    # The limit is one for the whole process: it is only ever raised.
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    rows = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
+    line, width = 1, 0
     try:
-        return next(rows, None)
+        for row in rows:
+            width = width or len(row)
+            if row and len(row) != width:
+                raise SourceError(
+                    f"The row at line {line} of {path} has {len(row)} fields, the first line has {width}: put "
+                    "fields that hold the separator in quotation marks."
+                )
+            if row:
+                yield line, row
+            line = rows.line_num + 1
     except csv.Error as error:
-        line = getattr(rows, "line_num", 0)
         raise SourceError(
-            f"Line {line} of {file.path} cannot be read as a table ({error}): close every quotation mark, "
+            f"Line {rows.line_num} of {path} cannot be read as a table ({error}): close every quotation mark, "
             'and write one inside of a field as "".'
         ) from error
 
@@ -69,12 +90,7 @@ def _columns(file: SourceFile, header: list[str]) -> dict[str, int]:
     return {name: positions[name] for name in ("id", "title", "text") if name in positions}
 
 
-def _document(file: SourceFile, columns: dict[str, int], width: int, row: list[str], line: int) -> Document:
-    if len(row) != width:
-        raise SourceError(
-            f"The row at line {line} of {file.path} has {len(row)} fields, the first line has {width}: put "
-            "fields that hold the separator in quotation marks."
-        )
+def _document(file: SourceFile, columns: dict[str, int], row: list[str], line: int) -> Document:
     document_id = row[columns["id"]].strip() if "id" in columns else ""
     return Document(
         id=document_id or f"{file.name}:{line}",
