@@ -18,8 +18,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python examples/world_factbook/demo.py
 
+# Two processes of one thread each: torch's threads would wait for each other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout=1800
