@@ -234,3 +234,26 @@ def test_dpr_of_both_kinds(tiny_encoder_path, tmp_path, kind):
     with torch.inference_mode():
         expected = model(**tokenizer(TEXTS[0], return_tensors="pt")).pooler_output
     np.testing.assert_allclose(encoder.encode(TEXTS[:1]), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("mean", False), ("cls", False)])
+def test_what_is_saved_embeds_alike(tmp_path, tiny_encoder_path, pooling, normalize):
+    encoder = TextEncoder.from_pretrained(
+        tiny_encoder_path, pooling=pooling, normalize=normalize, max_length=20
+    )
+    encoder.save_pretrained(tmp_path / "saved")
+    again = TextEncoder.from_pretrained(tmp_path / "saved")
+    assert (again.pooling, again.normalize, again.max_length) == (pooling, normalize, 20)
+    assert again.fingerprint == encoder.fingerprint
+    texts = ["The capital of peru.", "a river " * 20]
+    np.testing.assert_array_equal(again.encode(texts), encoder.encode(texts))
+    from sentence_transformers import SentenceTransformer
+
+    other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_allclose(other.encode(texts), encoder.encode(texts), atol=1e-5)
+
+
+def test_saving_to_a_file_is_refused(tmp_path, tiny_encoder):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match="is a file"):
+        tiny_encoder.save_pretrained(tmp_path / "file")

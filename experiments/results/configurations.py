@@ -63,7 +63,7 @@ CONFIGURATIONS = (
     _searching("bm25", "BM25", SearchSettings("bm25")),
     _searching("hybrid", "hybrid, weighted 0.5", SearchSettings("hybrid")),
     _searching("rrf", "hybrid, reciprocal ranks", SearchSettings("hybrid", "rrf")),
-    _with("gold", "gold passage given", "Retrieval", gold=True, n_docs=1),
+    _with("gold", "gold document given, its first passage", "Retrieval", gold=True, n_docs=1),
     _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1),
     _with(
         "thorough",

@@ -66,6 +66,39 @@ def read_settings(name_or_path: str) -> EncoderSettings:
     return replace(settings, max_length=transformer_config.get("max_seq_length"))
 
 
+def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> None:
+    """Write what `read_settings` reads, as sentence-transformers does.
+
+    An encoder that makes its own vector (pooling "pooler", as DPR's do) needs nothing of it, and has no such files.
+
+    Args:
+        folder: The model's folder.
+        settings: How its token states become vectors.
+        dimension: D, the size of a vector.
+    """
+    if settings.pooling == "pooler":
+        return
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    if settings.normalize:
+        modules.append(("Normalize", "2_Normalize"))
+    files: dict[str, object] = {
+        "modules.json": [
+            {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for place, (kind, path) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": dimension,
+            "pooling_mode_cls_token": settings.pooling == "cls",
+            "pooling_mode_mean_tokens": settings.pooling == "mean",
+        },
+        "sentence_bert_config.json": {"max_seq_length": settings.max_length, "do_lower_case": False},
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
 def _pooling_of(name_or_path: str, config: dict[str, Any]) -> Pooling:
     """Read either spelling: ``pooling_mode: "mean"``, or the older ``pooling_mode_mean_tokens: true``."""
     mode = config.get("pooling_mode")

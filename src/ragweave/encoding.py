@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragweave.encoder_settings import EncoderSettings, read_settings
+from ragweave.encoder_settings import EncoderSettings, read_settings, write_settings
 from ragweave.errors import ConfigurationError, ModelNotFoundError
 from ragweave.hardware import cpu_capabilities
 from ragweave.modeling.pooling import POOLINGS, Pooling, pool
@@ -134,6 +134,22 @@ class TextEncoder:
         if device is not None:
             model.to(device)
         return encoder
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save model, tokenizer and how texts are embedded, in the way of sentence-transformers.
+
+        Args:
+            folder: Where; made if it is not there.
+
+        Raises:
+            ConfigurationError: The path is a file.
+        """
+        folder = Path(folder)
+        if folder.is_file():
+            raise ConfigurationError(f"{folder} is a file; give a folder to save the encoder in.")
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_settings(folder, EncoderSettings(self.pooling, self.normalize, self.max_length), self.dimension)
 
     @cached_property
     def dimension(self) -> int:

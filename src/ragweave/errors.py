@@ -39,6 +39,10 @@ class DataError(RagweaveError, ValueError):
     """Questions, gold answers or predictions are missing, damaged, or of another form than expected."""
 
 
+class TrainingError(RagweaveError):
+    """A training run cannot go on: its loss is no number, a checkpoint cannot be written, its data is another."""
+
+
 class KnowledgeBaseError(RagweaveError):
     """A folder is not a knowledge base, is damaged, or cannot be written."""
 

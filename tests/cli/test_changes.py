@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ragweave.cli import app
+from tests.support.encoders import save_tiny_encoder
 
 
 def run(*arguments):
@@ -66,6 +67,19 @@ def test_a_life(kb, notes):
     assert "* 000004" in table
     assert "000003" not in table
     done("info", kb, "--verify")
+
+
+def test_another_encoder(kb, tmp_path):
+    encoder = save_tiny_encoder(tmp_path / "other", seed=5)
+    written = done("reembed", kb, "--model", encoder, "--output", tmp_path / "new")
+    assert "2 passages from 2 documents, version 000001" in written.stdout
+    again = json.loads(
+        done("reembed", kb, "--model", encoder, "--output", tmp_path / "new", "--keep", 0, "--json").stdout
+    )
+    assert (again["passages"], again["version"]) == (2, "000002")
+    missing = run("reembed", tmp_path / "gone", "--model", encoder, "--output", tmp_path / "x")
+    assert missing.exit_code == 1
+    assert "no knowledge base" in missing.stderr
 
 
 def test_mistakes(kb, tmp_path):

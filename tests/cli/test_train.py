@@ -47,6 +47,20 @@ def test_what_was_trained_answers(place, tmp_path, more):
     assert json.loads(asked.stdout)["passages"]
 
 
+def test_everything_is_trained_and_the_best_is_kept(place, tmp_path):
+    more = ["--end-to-end", "--patience", 1, "--tensorboard", "--dev", place / "data.jsonl", "--epochs", 3]
+    done = run(*options(place, tmp_path / "out", *more))
+    assert done.exit_code == 0, done.output
+    assert list((tmp_path / "out").glob("**/events.out.tfevents.*"))
+    saved = tmp_path / "out"
+    asked = run(
+        "ask", "--kb", saved / "knowledge-base", "--model", saved, "--json", "--max-new-tokens", 3, "Where?"
+    )
+    assert asked.exit_code == 0, asked.output
+    refused = run(*options(place, tmp_path / "other", "--patience", 1))
+    assert "give them with --dev" in " ".join(refused.stderr.split())
+
+
 def test_a_run_goes_on(place, tmp_path):
     (tmp_path / "more.yaml").write_text("max_steps: 2\nsave_strategy: steps\nsave_steps: 1\n")
     assert run(*options(place, tmp_path / "out", "--config", tmp_path / "more.yaml")).exit_code == 0

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 import torch
+from transformers import TrainerCallback
 
-from ragweave import RagPipeline
-from ragweave.errors import ConfigurationError, DataError
+from ragweave.errors import ConfigurationError, DataError, TrainingError
 from ragweave.evaluation.data import Example
 from ragweave.training.adapters import add_adapter, merge_adapter
-from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
+from ragweave.training.cross_attention import recorded_attention
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-
-EXAMPLES = [
-    Example("1", "Where is Lima?", ("Peru", "in Peru"), ("peru.txt",)),
-    Example("2", "What is the capital of Kenya?", ("Nairobi",), ("kenya.txt",)),
-    Example("3", "What is the capital of Chile?", ("Santiago",), ("chile.txt",)),
-    Example("4", "Which ocean is at the coast of Kenya?", ("the Indian Ocean",), ("kenya.txt",)),
-]
+from tests.support.training import EXAMPLES, arguments, pipeline_of, weights
 
 
 @pytest.fixture(scope="module")
@@ -33,33 +29,13 @@ def model_path(request, tmp_path_factory, tiny_encoder_path):
     return save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, *request.param)
 
 
-def pipeline_of(path, kb):
-    return RagPipeline.from_pretrained(path, knowledge_base=kb, dtype="float32")
-
-
-def arguments(folder, **more):
-    return RagTrainingArguments(
-        output_dir=str(folder),
-        **{
-            "per_device_train_batch_size": 2,
-            "per_device_eval_batch_size": 2,
-            "learning_rate": 1e-2,
-            "lr_scheduler_type": "constant",
-            "num_train_epochs": 1,
-            "report_to": [],
-            "save_strategy": "no",
-            "use_cpu": True,
-            "seed": 3,
-            "disable_tqdm": True,
-            "logging_steps": 1,
-            "eval_max_new_tokens": 4,
-            **more,
-        },
-    )
-
-
-def weights(model, part):
-    return {name: weight.detach().clone() for name, weight in getattr(model, part).named_parameters()}
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def changed(before, after):
@@ -191,6 +167,37 @@ def test_what_passages_say_alone_sums_to_the_models_loss(model_path, kb, tmp_pat
     assert torch.allclose(expected, output.loss.as_subclass(torch.Tensor), atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+def test_attention_is_distilled(tmp_path, tmp_path_factory, tiny_encoder_path, kb, kind):
+    path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", kind)
+    pipeline = pipeline_of(path, kb)
+    plain = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
+    batch = plain.data_collator(EXAMPLES)
+    both = RagTrainer(pipeline, arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
+    model = pipeline.model.train()
+    without_dropout(model)
+    own = both.compute_loss(model, batch) - plain.compute_loss(model, batch)
+    # The attention weights that the generator itself shows are the softmax of what was recorded.
+    model.generator.set_attn_implementation("eager")
+    with recorded_attention(model.generator) as record:
+        output = model(**batch, reduce_loss=False, output_attentions=True, output_retrieved=True)
+    attention = record.of_passages(2, output.context_attention_mask)
+    weights_shown = torch.cat(output.generator_cross_attentions, 1).unflatten(0, (-1, 2))
+    scores = attention.scores.masked_fill(~attention.mask[:, :, None, None], float("-inf"))
+    assert torch.allclose(scores.softmax(-1), weights_shown, atol=1e-5)
+    assert attention.value_norms.shape == (4, 2, scores.shape[2], scores.shape[4])
+    per_passage, scored = model.per_passage_log_probs(batch["labels"], output.logits, 2)
+    inputs = LossInputs(output.doc_scores, per_passage, scored, "token", attention)
+    assert own.item() == pytest.approx(LOSSES["adist"](inputs).item(), abs=1e-4)
+
+
+def test_attention_of_a_causal_generator_is_refused(tmp_path, tmp_path_factory, tiny_encoder_path, kb):
+    path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", "llama")
+    trainer = RagTrainer(pipeline_of(path, kb), arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
+    with pytest.raises(ConfigurationError, match="Choose emdr2, pdist or loop"):
+        trainer.train()
+
+
 def test_collapse_is_told(tmp_path, model_path, kb):
     pipeline = pipeline_of(model_path, kb)
     pipeline.model.config.n_docs = 1
@@ -208,17 +215,128 @@ def test_the_collator_ends_answers_as_the_generator_does(model_path, kb):
     pipeline = pipeline_of(model_path, kb)
     tokenizer = pipeline.retriever.generator_tokenizer
     causal = pipeline.model.config.generator_is_causal
-    batch = RagCollator(pipeline.encoder.tokenizer, tokenizer, causal=causal)(EXAMPLES)
+    batch = RagCollator(pipeline.retriever, causal=causal)(EXAMPLES)
     assert batch["labels"].shape[0] == batch["input_ids"].shape[0] == 4
     for row, example in zip(batch["labels"], EXAMPLES, strict=True):
         ids = [token for token in row.tolist() if token >= 0]
         assert ids[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(ids, skip_special_tokens=True).strip() == example.answers[0]
     with pytest.raises(DataError, match="no answer to learn"):
-        RagCollator(pipeline.encoder.tokenizer, tokenizer, causal=causal)([Example("1", "a?", (), ("b",))])
+        RagCollator(pipeline.retriever, causal=causal)([Example("1", "a?", (), ("b",))])
+
+
+def test_accumulated_steps_are_one_step_of_all_their_questions(tmp_path, model_path, kb):
+    ends = []
+    for size, accumulated in ((4, 1), (2, 2)):
+        pipeline = pipeline_of(model_path, kb)
+        without_dropout(pipeline.model)
+        more = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": accumulated,
+            "num_train_epochs": 2,
+            "optim": "sgd",
+        }
+        trainer = RagTrainer(pipeline, arguments(tmp_path / str(size), **more), EXAMPLES)
+        trainer.train()
+        ends.append((trainer.state.log_history[0]["loss"], pipeline.model.state_dict()))
+    (whole_loss, whole), (parts_loss, parts) = ends
+    assert parts_loss == pytest.approx(whole_loss, rel=1e-4)
+    for name, weight in whole.items():
+        assert torch.allclose(weight, parts[name], atol=1e-5), name
+
+
+def test_checkpointed_activations_change_nothing(tmp_path, model_path, kb):
+    losses = []
+    for checkpointing in (False, True):
+        pipeline = pipeline_of(model_path, kb)
+        without_dropout(pipeline.model)
+        args = arguments(tmp_path, num_train_epochs=3, activation_checkpointing=checkpointing)
+        trainer = RagTrainer(pipeline, args, EXAMPLES)
+        trainer.train()
+        losses.append([own["loss"] for own in trainer.state.log_history if "loss" in own])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_retrieving_ahead_changes_nothing(tmp_path, model_path, kb):
+    losses = []
+    for ahead in (False, True):
+        pipeline = pipeline_of(model_path, kb)
+        without_dropout(pipeline.model)
+        args = arguments(tmp_path, num_train_epochs=3, freeze="question-encoder", retrieve_ahead=ahead)
+        trainer = RagTrainer(pipeline, args, EXAMPLES)
+        assert ("context_input_ids" in next(iter(trainer.get_train_dataloader()))) is ahead
+        trainer.train()
+        losses.append([own["loss"] for own in trainer.state.log_history if "loss" in own])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_contexts_are_made_in_other_processes(tmp_path, model_path, kb):
+    pipeline = pipeline_of(model_path, kb)
+    args = arguments(tmp_path, freeze="question-encoder", dataloader_num_workers=2)
+    batches = list(RagTrainer(pipeline, args, EXAMPLES).get_train_dataloader())
+    assert [len(batch["doc_scores"]) for batch in batches] == [2, 2]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path, model_path, kb):
+    pipeline = pipeline_of(model_path, kb)
+    trainer = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
+    with torch.no_grad():
+        next(iter(pipeline.model.generator.parameters())).fill_(float("nan"))
+    with pytest.raises(TrainingError, match="The loss of step 1 is nan"):
+        trainer.train()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, model_path, kb):
+    class FullDisk(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    saving = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
+    trainer = RagTrainer(
+        pipeline_of(model_path, kb), arguments(tmp_path, **saving), EXAMPLES, callbacks=[FullDisk()]
+    )
+    try:
+        with pytest.raises(TrainingError, match="The checkpoint of step 2 could not be written"):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1"]
+    again = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path, **saving), EXAMPLES)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4
+
+
+def test_other_data_is_not_gone_on_with(tmp_path, model_path, kb):
+    RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES).train()
+    other = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES[:3])
+    with pytest.raises(TrainingError, match=r"4 questions then, 3 now"):
+        other.train(resume_from_checkpoint=True)
+    empty = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path / "empty"), EXAMPLES)
+    with pytest.raises(TrainingError, match="no run in"):
+        empty.train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"), [(("long " * 80,), "tokens, of which 64"), ((" ",), "no answer to learn")]
+)
+def test_answers_that_cannot_be_learned_are_named_before_training(tmp_path, model_path, kb, answers, message):
+    wrong = Example("5", "Is it?", answers, ("b",), where="data.jsonl, line 5")
+    with pytest.raises(DataError, match=f"data.jsonl, line 5.*{message}"):
+        RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), [*EXAMPLES, wrong])
 
 
 def test_arguments_that_cannot_be(tmp_path):
-    for wrong in ({"freeze": "everything"}, {"n_docs": 0}):
+    wrongs = (
+        {"freeze": "everything"},
+        {"n_docs": 0},
+        {"retriever_loss": "hinge"},
+        {"refresh_engine": "spark"},
+        {"refresh_steps": 0},
+        {"retrieve_ahead": True},
+        {"retrieve_ahead": True, "freeze": "question-encoder", "end_to_end": True},
+    )
+    for wrong in wrongs:
         with pytest.raises(ConfigurationError):
             arguments(tmp_path, **wrong)

@@ -39,6 +39,7 @@ COMMANDS = {
     "add": _Command("ragweave.cli.add", "add"),
     "delete": _Command("ragweave.cli.delete", "delete"),
     "compact": _Command("ragweave.cli.compact", "compact"),
+    "reembed": _Command("ragweave.cli.reembed", "reembed"),
     "versions": _Command("ragweave.cli.versions", "versions"),
     "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),

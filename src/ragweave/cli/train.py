@@ -7,6 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ragweave.cli.changes import EngineKind, RayAddress, Workers
+
+_KEEP_BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "exact_match",
+    "greater_is_better": True,
+}
+
 HELP = """Train question encoder and generator together on questions and answers.
 
 The passages come from a knowledge base, which stays as it is. The folder that is written is a model for --model of
@@ -19,6 +27,10 @@ Examples:
   ragweave train --kb kb --data train.jsonl --output model --freeze question-encoder --lora
 
   ragweave train --kb kb --data train.jsonl --output model --model my-rag --formulation sequence --epochs 5
+
+  ragweave train --kb kb --data train.jsonl --dev dev.jsonl --output model --epochs 20 --patience 3 --tensorboard
+
+  ragweave train --kb kb --data train.jsonl --output model --end-to-end --refresh-steps 500
 
   ragweave train --kb kb --data train.jsonl --output model --config trainer.yaml --resume
 """
@@ -43,15 +55,48 @@ def train(
         Literal["question-encoder", "generator"] | None, typer.Option(help="What keeps its weights.")
     ] = None,
     retriever_loss: Annotated[
-        Literal["emdr2", "pdist", "loop"] | None,
-        typer.Option(
-            "--retriever-loss", help="A loss for the question encoder beside the marginal likelihood."
-        ),
+        Literal["adist", "emdr2", "pdist", "loop"] | None,
+        typer.Option("--retriever-loss", help="A loss for the retriever beside the marginal likelihood."),
     ] = None,
     lora: Annotated[
         bool,
         typer.Option("--lora", help="Train a low-rank adapter of the generator, which is merged at the end."),
     ] = False,
+    end_to_end: Annotated[
+        bool,
+        typer.Option(
+            "--end-to-end",
+            help="Train the document encoder too; the index follows it in the background, as OUTPUT/knowledge-base.",
+        ),
+    ] = False,
+    document_encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--document-encoder",
+            help="With --end-to-end, the encoder of the passages (default: KB names it).",
+        ),
+    ] = None,
+    refresh_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --end-to-end, steps between refreshes (default: at the ends of epochs)."
+        ),
+    ] = None,
+    engine: EngineKind = "local",
+    workers: Workers = 2,
+    ray_address: RayAddress = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --dev, stop when so many epochs bring no better exact match, and keep the best."
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write figures for TensorBoard below --output.")
+    ] = False,
+    max_answer_length: Annotated[
+        int, typer.Option(min=1, help="The longest answer to learn, in tokens.")
+    ] = 64,
     epochs: Annotated[float, typer.Option(min=0, help="How often the data is gone through.")] = 3,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")] = 3e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions in a step, on each device.")] = 8,
@@ -73,6 +118,10 @@ def train(
     from ragweave.knowledge.base import KnowledgeBase
 
     require_extra("accelerate", "train")
+    if tensorboard:
+        require_extra("tensorboard", "train")
+    if patience is not None and dev is None:
+        raise ConfigurationError("--patience needs questions to tell by: give them with --dev.")
     # Mistakes in the data are told at once, not after a model was loaded.
     examples = read_examples(data, limit=limit)
     held_out = None if dev is None else read_examples(dev)
@@ -83,6 +132,8 @@ def train(
     if output.exists() and any(output.iterdir()) and not resume:
         raise ConfigurationError(f"{output} is not empty: choose another --output, or add --resume.")
     quiet_libraries()
+    from transformers import EarlyStoppingCallback
+
     from ragweave.pipeline import RagPipeline
     from ragweave.training.adapters import add_adapter, merge_adapter
     from ragweave.training.arguments import RagTrainingArguments
@@ -104,7 +155,15 @@ def train(
         "eval_strategy": "no" if held_out is None else "epoch",
         "save_strategy": "epoch",
         "save_total_limit": 1,
-        "report_to": [],
+        "report_to": ["tensorboard"] if tensorboard else [],
+        "max_answer_length": max_answer_length,
+        "end_to_end": end_to_end,
+        "document_encoder": document_encoder,
+        "refresh_steps": refresh_steps,
+        "refresh_engine": engine,
+        "refresh_workers": workers,
+        "refresh_address": ray_address,
+        **({} if patience is None else _KEEP_BEST),
         "use_cpu": device in (None, "cpu"),
         **further,
     }
@@ -113,6 +172,7 @@ def train(
         RagTrainingArguments(output_dir=str(output), **arguments),
         train_dataset=examples,
         eval_dataset=held_out,
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
     trainer.train(resume_from_checkpoint=resume)
     if lora:

@@ -226,8 +226,9 @@ class KnowledgeBase:
             EncoderMismatchError: The passages were embedded by another encoder.
             SourceError: A source is missing, or none can be read, or a document's id is taken.
         """
-        from ragweave.knowledge.changes import add, changing
+        from ragweave.knowledge.changes import add
         from ragweave.knowledge.readers import find_sources
+        from ragweave.knowledge.workplace import changing
 
         self.check_encoder(encoder)
         files = find_sources([Path(own) if isinstance(own, str) else own for own in sources])
@@ -257,7 +258,8 @@ class KnowledgeBase:
             KnowledgeBaseError: There is nothing of this name, or the knowledge base cannot be changed.
             ConfigurationError: Nothing was named.
         """
-        from ragweave.knowledge.changes import changing, delete
+        from ragweave.knowledge.changes import delete
+        from ragweave.knowledge.workplace import changing
 
         if not ids and not sources:
             raise ConfigurationError("Nothing to delete was named: give ids or sources.")
@@ -280,13 +282,58 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
-        from ragweave.knowledge.changes import changing, compact
+        from ragweave.knowledge.changes import compact
+        from ragweave.knowledge.workplace import changing
 
         if keep < 0:
             raise ConfigurationError(f"keep is {keep}: give 0 or more.")
         with changing(self._snapshot.path):
             compact(type(self).open(self.path)._snapshot, keep=keep, progress=progress or NoProgress())
         return self.latest()
+
+    def reembed(
+        self,
+        output: Path | str,
+        *,
+        encoder: TextEncoder,
+        engine: Engine | None = None,
+        keep: int | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> KnowledgeBase:
+        """Embed the same passages with another encoder, without reading the sources again.
+
+        Args:
+            output: The folder to make; a knowledge base that is there, this one too, gets a new version.
+            encoder: What embeds them.
+            engine: Where they are embedded, such as `RayEngine`; this process where left out.
+            keep: How many older versions at ``output`` are kept, the newest; all where left out.
+            resume: Go on where this was interrupted, with the same encoder.
+            progress: Hears how far it is.
+
+        Returns:
+            What was written, open.
+
+        Raises:
+            KnowledgeBaseError: The place is taken, in use, or cannot be written; or there is no passage.
+            ConfigurationError: The output is a database, or ``keep`` is below 0.
+        """
+        from ragweave.knowledge.reembedding import reembed
+
+        if is_uri(output):
+            raise ConfigurationError(f"{output} is a database: give a folder.")
+        if keep is not None and keep < 0:
+            raise ConfigurationError(f"keep is {keep}: give 0 or more.")
+        reembed(
+            self._snapshot,
+            Path(output),
+            encoder=encoder,
+            engine=engine or LocalEngine(),
+            keep=keep,
+            resume=resume,
+            progress=progress or NoProgress(),
+        )
+        return type(self).open(output, encoder=encoder)
 
     def swap(self, version: str) -> KnowledgeBase:
         """Put another version in force, an older one or a newer.
@@ -487,8 +534,8 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
         KnowledgeBaseError: There is no such version, or it is damaged, or another process is changing the knowledge
             base.
     """
-    from ragweave.knowledge.changes import changing
     from ragweave.knowledge.changes import swap as put_in_force
+    from ragweave.knowledge.workplace import changing
 
     if is_uri(path):
         return KnowledgeBase.open(path).swap(version)

@@ -6,10 +6,8 @@ Every change holds the writer's lock, prepares a version beside the others and p
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +18,7 @@ from ragweave.knowledge import store
 from ragweave.knowledge.builder import Built, Settings, build_segment, check_output, finished
 from ragweave.knowledge.duplicates import SeenHashes
 from ragweave.knowledge.engines import Engine
-from ragweave.knowledge.layout import Layout, Pointer
-from ragweave.knowledge.lock import writer_lock
+from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
     ChangeRecord,
@@ -32,7 +29,8 @@ from ragweave.knowledge.manifest import (
 )
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.sources import Sources, fingerprint, key_of, named_by
-from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_orphans, remove_versions
+from ragweave.knowledge.workplace import making
+from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,20 +58,8 @@ def build(
 ) -> None:
     """Build a knowledge base, or the next version of one; see `KnowledgeBase.build`."""
     check_output(Layout(output), overwrite=overwrite)
-    # A link to a folder stays a link: what it leads to is replaced.
-    output = output.resolve()
-    target = Layout(output)
-    with _sentences(output):
-        if target.is_knowledge_base():
-            with _changing(target, resume=resume, resumable=True):
-                _build(target, files, encoder, settings, resume=resume, progress=progress)
-            return
-        with _workshop(output, resume=resume) as workshop:
-            _build(workshop, files, encoder, settings, resume=resume, progress=progress)
-            shutil.rmtree(workshop.work)
-            workshop.writer.unlink()
-            workshop.root.rename(output)
-            store.sync_folder(output.parent)
+    with making(output, resume=resume) as layout:
+        _build(layout, files, encoder, settings, resume=resume, progress=progress)
 
 
 def add(
@@ -212,8 +198,7 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
         if len(base):
             segment.folder.mkdir()
             progress.start("Copying", len(base))
-            store.write_passages(segment.passages, (own.table.take(rows) for own, rows in base.live_shards()))
-            store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(nothing))))
+            copy_passages(base, segment)
             vectors = _advancing((own.vectors[rows] for own, rows in base.live_shards()), progress)
             store.write_vectors(segment.vectors, vectors, len(base), manifest.dimension)
             record = finished(segment, settings, nothing, progress, layout.work / "postings")
@@ -224,10 +209,22 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
             deleted=nothing,
             sources=base.sources,
         )
-    names = layout.version_names()
+    keep_versions(layout, keep)
+
+
+def keep_versions(layout: Layout, keep: int) -> None:
+    """Forget all versions but that in force and so many others, the newest."""
     current = layout.read_current().version
-    older = [name for name in names if name != current]
+    older = [name for name in layout.version_names() if name != current]
     remove_versions(layout, older[: max(len(older) - keep, 0)])
+
+
+def copy_passages(base: Snapshot, segment: SegmentLayout) -> None:
+    """Write all passages that are there into one segment, with their hashes; without vectors."""
+    import numpy as np
+
+    store.write_passages(segment.passages, (own.table.take(rows) for own, rows in base.live_shards()))
+    store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(np.zeros(0, np.int64)))))
 
 
 def swap(layout: Layout, version: str) -> None:
@@ -240,18 +237,6 @@ def swap(layout: Layout, version: str) -> None:
     manifest = Manifest.read(layout.version(version).manifest)
     Snapshot(layout, version, manifest)  # fails where a file is missing or damaged
     layout.write_current(Pointer(version, manifest.checksum[:16]))
-
-
-@contextmanager
-def changing(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
-    """Hold the lock of a knowledge base and prepare for a change of it.
-
-    Raises:
-        KnowledgeBaseError: Another process is changing it, or it cannot be written.
-    """
-    layout = Layout(path)
-    with _sentences(path), _changing(layout, resume=resume, resumable=resumable):
-        yield layout
 
 
 def _build(
@@ -390,11 +375,7 @@ def _refuse_taken(base: Snapshot, layout: Layout, built: Built, replaced: NDArra
 def _plan(
     layout: Layout, encoder: TextEncoder, settings: Settings, content: dict[str, str], *, resume: bool
 ) -> None:
-    """Note what is about to be done; with ``resume``, check that it is what was begun.
-
-    Raises:
-        KnowledgeBaseError: It is something else.
-    """
+    """Note from what and how passages are about to be made; see `check_plan`."""
     plan: dict[str, Any] = {
         "encoder": encoder.fingerprint,
         "chunking": settings.chunking.to_record(),
@@ -402,6 +383,15 @@ def _plan(
         "language": settings.language,
         "sources": content,
     }
+    check_plan(layout, plan, resume=resume)
+
+
+def check_plan(layout: Layout, plan: dict[str, Any], *, resume: bool) -> None:
+    """Note what is about to be done; with ``resume``, check that it is what was begun.
+
+    Raises:
+        KnowledgeBaseError: It is something else.
+    """
     path = layout.work / "plan.json"
     if not path.exists():
         store.replace_text(path, json.dumps(plan))
@@ -410,81 +400,3 @@ def _plan(
             f"What was begun in {layout.root} had other sources or settings than these: run the command without "
             "--resume to begin anew."
         )
-
-
-@contextmanager
-def _changing(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
-    """Hold the lock; keep what was prepared if it can be gone on with, and nothing else."""
-    with writer_lock(layout):
-        _tidy(layout, resume=resume)
-        layout.work.mkdir(exist_ok=True)
-        try:
-            yield
-        except BaseException as error:
-            if not (resumable and _is_worth_keeping(layout, error)):
-                shutil.rmtree(layout.work, ignore_errors=True)
-            raise
-        shutil.rmtree(layout.work, ignore_errors=True)
-
-
-def _tidy(layout: Layout, *, resume: bool) -> None:
-    """Remove what killed writers left."""
-    if not resume:
-        shutil.rmtree(layout.work, ignore_errors=True)
-    for left in layout.root.glob(".CURRENT.*"):
-        left.unlink(missing_ok=True)
-    if layout.current.exists():
-        try:
-            remove_orphans(layout)
-        except KnowledgeBaseError:
-            return  # a version is damaged: nothing may be thrown away that could mend it
-
-
-def _is_worth_keeping(layout: Layout, error: BaseException) -> bool:
-    """Whether vectors are on the disk that took long; a note with the error says so."""
-    kept = store.vectors_written(prepared_segment(layout).vectors) > 0
-    if kept:
-        error.add_note("run the command again with --resume to go on where it stopped.")
-    return kept
-
-
-@contextmanager
-def _workshop(output: Path, *, resume: bool) -> Iterator[Layout]:
-    """Make a hidden folder beside the output, and remove it unless the work in it can be gone on with."""
-    missing = [folder for folder in output.parents if not folder.exists()]
-    layout = Layout(output.parent / f".{output.name}.building")
-    try:
-        layout.root.mkdir(parents=True, exist_ok=True)
-        kept = False
-        try:
-            with _changing(layout, resume=resume, resumable=True):
-                yield layout
-        except BaseException:
-            kept = layout.work.exists()
-            raise
-        finally:
-            if not kept:
-                _remove_workshop(layout)
-    finally:
-        for parent in missing:
-            # Goes only where nothing was put into it, that is, where building failed.
-            if not any(parent.iterdir() if parent.is_dir() else ["gone"]):
-                parent.rmdir()
-
-
-def _remove_workshop(layout: Layout) -> None:
-    """Remove the workshop, unless another process is at work in it."""
-    if not layout.writer.exists():
-        shutil.rmtree(layout.root, ignore_errors=True)
-
-
-@contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into one that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise KnowledgeBaseError(
-            f"The knowledge base could not be written to {path} ({error.strerror or error}): free some "
-            "space, check the folder's permissions, or choose another output. Nothing was changed there."
-        ) from error

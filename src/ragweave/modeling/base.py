@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
@@ -43,6 +43,10 @@ class RagPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     supports_gradient_checkpointing = True
+    # The loss is a mean over questions, whatever their answers' lengths: Trainer divides it by its accumulation.
+    accepts_loss_kwargs = False
+    # A folder saved in the midst of training holds the document encoder too, which answering does not need.
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"^(rag\.)?ctx_encoder\."]
     generator: PreTrainedModel
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:

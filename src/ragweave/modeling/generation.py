@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         reduce_loss: bool | None = None,
         labels: Tensor | None = None,
         n_docs: int | None = None,
+        question_strings: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> RetrievAugLMMarginOutput:
         """Score answers, with a loss where labels are given.
@@ -105,6 +107,7 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             output_hidden_states=output_hidden_states,
             output_retrieved=output_retrieved,
             n_docs=n_docs,
+            question_strings=question_strings,
         )
         loss = None
         if targets is not None:

@@ -7,6 +7,7 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -199,6 +200,7 @@ class RagModel(RagPreTrainedModel):
         attention_mask: Tensor | None = None,
         *,
         n_docs: int | None = None,
+        question_strings: Sequence[str] | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> RetrievedContexts:
@@ -210,6 +212,8 @@ class RagModel(RagPreTrainedModel):
             input_ids: Question tokens, (B, S).
             attention_mask: Their mask, (B, S).
             n_docs: K; ``config.n_docs`` where left out.
+            question_strings: The questions as the user wrote them; decoded from their tokens where left out, which
+                may have lost their capitals.
             output_attentions: Return the question encoder's attentions too.
             output_hidden_states: Return the question encoder's hidden states too.
 
@@ -231,6 +235,8 @@ class RagModel(RagPreTrainedModel):
             prefix=self.config.prefix or getattr(self.generator.config, "prefix", None),
             n_docs=n_docs,
             return_tensors="pt",
+            # Not handed on where there are none: a retriever of another make need not know the argument.
+            **({} if question_strings is None else {"question_strings": question_strings}),
         )
         passage_vectors = self._passage_vectors(found, n_docs, vectors)
         doc_ids = found["doc_ids"].to(input_ids.device)
@@ -261,6 +267,7 @@ class RagModel(RagPreTrainedModel):
         context_attention_mask: Tensor | None = None,
         doc_scores: Tensor | None = None,
         n_docs: int | None = None,
+        question_strings: Sequence[str] | None = None,
         **flags: bool | None,
     ) -> RetrievedContexts:
         """The caller's own contexts where given, retrieved ones otherwise.
@@ -270,7 +277,9 @@ class RagModel(RagPreTrainedModel):
             ShapeError: The given contexts, mask and scores disagree.
         """
         if context_input_ids is None and self.retriever is not None and input_ids is not None:
-            return self.retrieve(input_ids, attention_mask, n_docs=n_docs, **flags)
+            return self.retrieve(
+                input_ids, attention_mask, n_docs=n_docs, question_strings=question_strings, **flags
+            )
         if context_input_ids is None or context_attention_mask is None or doc_scores is None:
             raise missing_contexts(
                 context_input_ids=context_input_ids,
@@ -313,6 +322,7 @@ class RagModel(RagPreTrainedModel):
         output_hidden_states: bool | None = None,
         output_retrieved: bool | None = None,
         n_docs: int | None = None,
+        question_strings: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> RetrievAugLMOutput:
         """Score decoder tokens under every passage.
@@ -334,6 +344,7 @@ class RagModel(RagPreTrainedModel):
             output_hidden_states: Return hidden states of all parts.
             output_retrieved: Return passages' ids, vectors and contexts.
             n_docs: K; taken from ``doc_scores`` where given, from the configuration otherwise.
+            question_strings: The questions of ``input_ids`` as the user wrote them; see `retrieve`.
             **kwargs: ``return_dict``; anything else is not known here.
 
         Returns:
@@ -367,6 +378,7 @@ class RagModel(RagPreTrainedModel):
                 context_attention_mask,
                 doc_scores,
                 n_docs,
+                question_strings,
                 output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states,
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from transformers import TrainingArguments
 
 from ragweave.errors import ConfigurationError
+
+Freeze = Literal["question-encoder", "generator"]
+RetrieverLoss = Literal["adist", "emdr2", "pdist", "loop"]
 
 
 @dataclass
@@ -17,18 +20,40 @@ class RagTrainingArguments(TrainingArguments):
     Attributes:
         n_docs: K, passages per question; the model's where ``None``.
         freeze: What keeps its weights: ``"question-encoder"``, ``"generator"`` or nothing.
-        retriever_loss: A loss of `ragweave.training.losses` that teaches the question encoder beside the marginal
-            likelihood: ``"emdr2"``, ``"pdist"`` or ``"loop"``.
+        retriever_loss: A loss of `ragweave.training.losses` that teaches the retriever beside the marginal
+            likelihood: ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
         retriever_loss_weight: What it counts.
+        max_answer_length: The longest answer to learn, in tokens.
+        retrieve_ahead: Retrieve for all questions before the first step, and make contexts in the processes that load
+            data; only while the question encoder keeps its weights, where ``None`` means yes.
+        end_to_end: Train the document encoder too, and let the index follow it.
+        document_encoder: Folder or hub name of the encoder that embedded the passages; where ``None``, the knowledge
+            base names it.
+        refresh_steps: Steps between two refreshes of the index; at the ends of epochs where ``None``.
+        refresh_in_background: Whether training goes on while the index is refreshed.
+        refresh_engine: Where the passages are embedded: ``"local"`` for a process, ``"ray"`` for a cluster's workers.
+        refresh_workers: With Ray, how many.
+        refresh_address: With Ray, a cluster that is running; one is started here where ``None``.
+        refresh_device: Without Ray, where that process computes, such as ``"cuda:1"``.
         eval_max_new_tokens: The longest answer when evaluating, in tokens.
         eval_questions: At most so many questions are answered in each evaluation; all where ``None``.
     """
 
     n_docs: int | None = None
-    freeze: Literal["question-encoder", "generator"] | None = None
-    retriever_loss: Literal["emdr2", "pdist", "loop"] | None = None
+    freeze: Freeze | None = None
+    retriever_loss: RetrieverLoss | None = None
     retriever_loss_weight: float = 1.0
-    eval_max_new_tokens: int = field(default=32)
+    max_answer_length: int = 64
+    retrieve_ahead: bool | None = None
+    end_to_end: bool = False
+    document_encoder: str | None = None
+    refresh_steps: int | None = None
+    refresh_in_background: bool = True
+    refresh_engine: Literal["local", "ray"] = "local"
+    refresh_workers: int = 2
+    refresh_address: str | None = None
+    refresh_device: str | None = None
+    eval_max_new_tokens: int = 32
     eval_questions: int | None = None
 
     def __post_init__(self) -> None:
@@ -40,13 +65,30 @@ class RagTrainingArguments(TrainingArguments):
         # The collator makes batches of examples, which have no columns to be left out.
         self.remove_unused_columns = False
         super().__post_init__()
-        if self.freeze not in (None, "question-encoder", "generator"):
+        for name, words in (("freeze", Freeze), ("retriever_loss", RetrieverLoss)):
+            given = getattr(self, name)
+            if given is not None and given not in get_args(words):
+                raise ConfigurationError(
+                    f"{name} is {given!r}; choose one of {', '.join(get_args(words))}, or none."
+                )
+        if self.refresh_engine not in ("local", "ray"):
+            raise ConfigurationError(f"refresh_engine is {self.refresh_engine!r}; choose 'local' or 'ray'.")
+        for name in ("n_docs", "refresh_steps", "refresh_workers", "max_answer_length"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise ConfigurationError(f"{name} is {given}; it must be 1 or more.")
+        trained = self.end_to_end or self.freeze != "question-encoder"
+        if self.retrieve_ahead and trained:
             raise ConfigurationError(
-                f"freeze is {self.freeze!r}; choose 'question-encoder', 'generator' or nothing."
+                "retrieve_ahead retrieves before training: it needs freeze='question-encoder', and no end_to_end."
             )
-        if self.retriever_loss not in (None, "emdr2", "pdist", "loop"):
-            raise ConfigurationError(
-                f"retriever_loss is {self.retriever_loss!r}; choose 'emdr2', 'pdist', 'loop' or none."
-            )
-        if self.n_docs is not None and self.n_docs < 1:
-            raise ConfigurationError(f"n_docs is {self.n_docs}; it must be 1 or more.")
+        if self.retrieve_ahead is None:
+            self.retrieve_ahead = not trained
+
+    @property
+    def refresh_options(self) -> list[str]:
+        """Options of ``ragweave reembed`` for refreshes of the index."""
+        if self.refresh_engine == "local":
+            return [] if self.refresh_device is None else ["--device", self.refresh_device]
+        options = ["--engine", "ray", "--workers", str(self.refresh_workers)]
+        return options if self.refresh_address is None else [*options, "--ray-address", self.refresh_address]

@@ -1,29 +1,33 @@
 """From questions and answers to what a RAG model is trained on.
 
-Notation used for tensor shapes: B questions, S question tokens, T answer tokens.
+Notation used for tensor shapes: B questions, K passages per question, S question or context tokens, T answer tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.data import Example
 from ragweave.marginalization import IGNORE_INDEX
+from ragweave.training.ahead import RetrievedExample
+
+if TYPE_CHECKING:
+    from ragweave.retrieval.retriever import RagRetriever
 
 
 class RagCollator:
-    """Makes batches of questions and answers.
+    """Makes batches of questions and answers, with contexts where passages have been retrieved already.
 
     Of several answers the first is what the model learns to say: the data's own wording, where others are aliases.
 
     Args:
-        question_tokenizer: The question encoder's tokenizer.
-        generator_tokenizer: The generator's tokenizer.
+        retriever: The model's retriever, whose tokenizers are used; looks passages up for those that were retrieved.
         causal: Whether the generator is causal: its answers then begin with a space and end with the end token.
         max_question_length: The most tokens of a question.
         max_answer_length: The most tokens of an answer.
@@ -34,57 +38,78 @@ class RagCollator:
 
     def __init__(
         self,
-        question_tokenizer: Any,
-        generator_tokenizer: Any,
+        retriever: RagRetriever,
         *,
         causal: bool,
         max_question_length: int | None = None,
         max_answer_length: int = 64,
     ) -> None:
-        if causal and generator_tokenizer.eos_token_id is None:
+        if causal and retriever.generator_tokenizer.eos_token_id is None:
             raise ConfigurationError("The generator's tokenizer has no end token for answers to end with.")
-        self.question_tokenizer = question_tokenizer
-        self.generator_tokenizer = generator_tokenizer
+        self.retriever = retriever
         self.causal = causal
         self.max_question_length = max_question_length
         self.max_answer_length = max_answer_length
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example | RetrievedExample]) -> dict[str, Tensor | list[str]]:
         """Make a batch.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` of the questions, (B, S), and ``labels``, (B, T), of which -100 is
-            not scored.
+            ``labels``, (B, T), of which -100 is not scored; of the questions ``input_ids`` and ``attention_mask``,
+            (B, S), and their texts as ``question_strings``; where passages have been retrieved, in place of these
+            ``context_input_ids`` and ``context_attention_mask``, (B*K, S), with ``doc_scores``, (B, K).
 
         Raises:
-            DataError: A question has no answer to learn.
+            DataError: A question has no answer to learn, or one that is too long.
         """
-        questions = self.question_tokenizer(
-            [example.question for example in examples],
+        retrieved = [example for example in examples if isinstance(example, RetrievedExample)]
+        plain = [own.example if isinstance(own, RetrievedExample) else own for own in examples]
+        rows = [self.answer_ids(example) for example in plain]
+        width = max(map(len, rows))
+        labels = torch.tensor([[*row, *[IGNORE_INDEX] * (width - len(row))] for row in rows])
+        questions = [example.question.strip() for example in plain]
+        if retrieved:
+            return {**self._contexts(retrieved, questions), "labels": labels}
+        encoded = self.retriever.question_encoder_tokenizer(
+            questions,
             padding=True,
             truncation=self.max_question_length is not None,
             max_length=self.max_question_length,
             return_tensors="pt",
         )
-        rows = [self._answer(example) for example in examples]
-        width = max(map(len, rows))
-        labels = torch.tensor([[*row, *[IGNORE_INDEX] * (width - len(row))] for row in rows])
         return {
-            "input_ids": questions["input_ids"],
-            "attention_mask": questions["attention_mask"],
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "question_strings": questions,  # what is decoded from an encoder without capitals has none
             "labels": labels,
         }
 
-    def _answer(self, example: Example) -> list[int]:
-        if not example.answers:
+    def answer_ids(self, example: Example) -> list[int]:
+        """The tokens of the answer that is learned.
+
+        Raises:
+            DataError: There is none, or it is too long.
+        """
+        place = example.where or f"question {example.id}"
+        if not example.answers or not example.answers[0].strip():
+            raise DataError(f"{place}: there is no answer to learn; leave the question out of the data.")
+        text = f" {example.answers[0]}" if self.causal else example.answers[0]
+        tokenizer = self.retriever.generator_tokenizer
+        ids: list[int] = tokenizer(text, add_special_tokens=not self.causal, truncation=False)["input_ids"]
+        if self.causal:
+            ids = [*ids, tokenizer.eos_token_id]
+        if len(ids) > self.max_answer_length:
             raise DataError(
-                f"The {example.where or example.id} has no answer to learn: leave the question out of the data."
+                f"{place}: the answer has {len(ids)} tokens, of which {self.max_answer_length} are learned; shorten "
+                "it, leave the question out, or raise --max-answer-length (max_answer_length=...)."
             )
-        answer = example.answers[0]
-        if not self.causal:
-            ids: list[int] = self.generator_tokenizer(
-                answer, truncation=True, max_length=self.max_answer_length
-            )["input_ids"]
-            return ids
-        ids = self.generator_tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
-        return [*ids[: self.max_answer_length - 1], self.generator_tokenizer.eos_token_id]
+        return ids
+
+    def _contexts(self, retrieved: Sequence[RetrievedExample], questions: list[str]) -> dict[str, Tensor]:
+        rows = np.stack([example.rows for example in retrieved])
+        docs = self.retriever.index.get_doc_dicts(rows)
+        ids, mask = self.retriever.postprocess_docs(
+            docs, questions, None, rows.shape[1], return_tensors="pt", padding="longest"
+        )
+        scores = torch.from_numpy(np.stack([example.doc_scores for example in retrieved]))
+        return {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": scores}

@@ -5,33 +5,41 @@ Notation used for tensor shapes: B questions, K passages per question.
 
 from __future__ import annotations
 
-import math
+import shutil
 import time
-import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import Trainer, TrainerControl
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
 
-from ragweave.errors import ConfigurationError
+from ragweave.errors import ConfigurationError, TrainingError
 from ragweave.evaluation.data import Example
-from ragweave.evaluation.metrics import exact_match, f1
+from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
+from ragweave.training.cross_attention import recorded_attention
+from ragweave.training.documents import document_encoder, train_documents
+from ragweave.training.losses import LOSSES, CrossAttention, Formulation, LossInputs
+from ragweave.training.measuring import figures_of, measured
+from ragweave.training.record import check_record, write_record
+from ragweave.training.refresh import IndexRefresh
 
 if TYPE_CHECKING:
     from ragweave.pipeline import RagPipeline
 
-COLLAPSED_BELOW = 0.05
-"""A retriever that gives fewer distinct passages than this share of what it could has collapsed."""
+DOCUMENT_ENCODER = "document-encoder"
+"""Where a trained document encoder is, below the folder of its model."""
 
 
 class RagTrainer(Trainer):
-    """Trains question encoder and generator together; documents and their index stay as they are.
+    """Trains question encoder and generator together and, end to end, the document encoder and its index with them.
 
     The paper's recipe (Lewis et al. 2020, section 2.4): the loss is the mean over questions of -log p(y|x), with the
     passages marginalised out, so that gradient reaches the generator through p(y|x,z) and the question encoder
@@ -45,8 +53,14 @@ class RagTrainer(Trainer):
         eval_dataset: Questions and answers to evaluate on.
         **kwargs: Handed on to transformers' Trainer.
 
+    Attributes:
+        pipeline: The pipeline; after training end to end it searches the run's own knowledge base.
+        refresh: What keeps the index up with the document encoder; ``None`` but end to end.
+
     Raises:
-        ConfigurationError: Nothing is left to train.
+        ConfigurationError: Nothing is left to train, or arguments do not go together.
+        DataError: A question has no answer to learn, or one that is too long.
+        TrainingError: End to end, the knowledge base is not in a folder.
     """
 
     def __init__(
@@ -61,33 +75,76 @@ class RagTrainer(Trainer):
         model.set_retriever(pipeline.retriever)
         if args.n_docs is not None:
             model.config.n_docs = args.n_docs
-        _freeze(model, args.freeze)
         collator = RagCollator(
-            pipeline.encoder.tokenizer,
-            pipeline.retriever.generator_tokenizer,
+            pipeline.retriever,
             causal=model.config.generator_is_causal,
             max_question_length=pipeline.encoder.max_length,
+            max_answer_length=args.max_answer_length,
         )
+        # A mistake in the data is told now, not when its batch comes.
+        for example in (*(train_dataset or ()), *(eval_dataset or ())):
+            collator.answer_ids(example)
+        self.documents = None
+        if args.end_to_end:
+            index = pipeline.finder.index
+            self.documents = document_encoder(index.base, pipeline.encoder, args.document_encoder)
+            train_documents(model, pipeline.retriever, self.documents)
+        _freeze(model, args.freeze)
+        self._examples = train_dataset
+        dataset: Sequence[Example] | RetrievedExamples | None = train_dataset
+        if train_dataset is not None and args.retrieve_ahead:
+            with tqdm(total=len(train_dataset), desc="Retrieving", disable=args.disable_tqdm) as bar:
+                dataset = retrieve_ahead(pipeline, train_dataset, model.config.n_docs, bar.update)
         super().__init__(
             model=model,
             args=args,
             data_collator=collator,
-            train_dataset=train_dataset,
+            train_dataset=dataset,
             eval_dataset=eval_dataset,
             **kwargs,
         )
         self.pipeline = pipeline
+        self.refresh: IndexRefresh | None = None
+        if self.documents is not None:
+            self.refresh = IndexRefresh(
+                pipeline.retriever,
+                self.documents,
+                Path(str(args.output_dir)),
+                steps=args.refresh_steps,
+                background=args.refresh_in_background,
+                options=args.refresh_options,
+                is_main=self.is_world_process_zero(),
+            )
+            self.add_callback(self.refresh)
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Train as transformers' Trainer does, and leave the model ready to answer.
 
         Args:
-            *args: Handed on, as ``resume_from_checkpoint``.
+            resume_from_checkpoint: A checkpoint to go on from, or true for the last one; where there is none yet, the
+                run begins.
             **kwargs: Handed on.
+
+        Raises:
+            TrainingError: The run cannot go on: the loss is no number, a checkpoint or a last refresh of the index
+                failed, or the data is not that which the run was begun with.
         """
+        output = Path(str(self.args.output_dir))
+        if resume_from_checkpoint:
+            check_record(output, self._examples or ())
+            if resume_from_checkpoint is True and get_last_checkpoint(str(output)) is None:
+                resume_from_checkpoint = None
+        elif self.is_world_process_zero():
+            write_record(output, self._examples or ())
         try:
-            return super().train(*args, **kwargs)
+            result = super().train(resume_from_checkpoint, **kwargs)
+            if self.refresh is not None:
+                chosen = self.state.best_global_step if self.args.load_best_model_at_end else None
+                self.refresh.finish(chosen or self.state.global_step)
+            return result
         finally:
+            if self.refresh is not None:
+                self.refresh.stop()
             self.model.eval()
 
     def compute_loss(
@@ -98,11 +155,38 @@ class RagTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The mean over questions of -log p(y|x), and of the retriever's own loss where one was chosen."""
-        output = model(**inputs, reduce_loss=False)
+        own_loss = self.args.retriever_loss if model.training else None
+        plain: Any = self.accelerator.unwrap_model(model)
+        attends = own_loss == "adist"
+        with recorded_attention(plain.generator) if attends else nullcontext() as record:
+            output = model(**inputs, reduce_loss=False, output_retrieved=attends)
         loss = output.loss.as_subclass(Tensor).mean()
-        if self.args.retriever_loss is not None and model.training:
-            loss = loss + self.args.retriever_loss_weight * self._retriever_loss(output, inputs["labels"])
+        if own_loss is not None:
+            k = output.doc_scores.shape[1]
+            attention = None
+            if record is not None:
+                mask = inputs.get("context_attention_mask", output.context_attention_mask)
+                attention = record.of_passages(k, mask)
+            loss = loss + self.args.retriever_loss_weight * self._retriever_loss(
+                plain, output, inputs["labels"], attention
+            )
         return (loss, output) if return_outputs else loss
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Do one step as transformers' Trainer does.
+
+        Raises:
+            TrainingError: The loss is no number; the weights are as they were before the step.
+        """
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss).all():
+            last = get_last_checkpoint(str(self.args.output_dir))
+            raise TrainingError(
+                f"The loss of step {self.state.global_step + 1} is {loss.item()}: lower the learning rate, clip "
+                "gradients (max_grad_norm), or train in float32 or bfloat16 rather than float16. "
+                + (f"The last checkpoint is {last}." if last else "No checkpoint had been written yet.")
+            )
+        return loss
 
     def evaluate(
         self,
@@ -110,7 +194,7 @@ class RagTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Answer the questions and measure the answers and what was retrieved.
+        """Answer the questions, each process its share, and measure the answers and what was retrieved.
 
         Returns:
             Under names that begin with the prefix: ``loss``, the mean of -log p(y|x) of the gold answers;
@@ -122,23 +206,43 @@ class RagTrainer(Trainer):
             UserWarning: The retriever has collapsed: nearly all questions get the same passages.
         """
         dataset: list[Example] = list(self.eval_dataset if eval_dataset is None else eval_dataset)
-        chosen = dataset[: self.args.eval_questions]
+        own = dataset[: self.args.eval_questions][self.args.process_index :: self.args.world_size]
         begun = time.perf_counter()
         training = self.model.training
         self.model.eval()
         try:
-            figures = {"loss": self._loss_of(chosen), **self._answered(chosen)}
+            losses = gather_object(self._losses(own))
+            answers = self.pipeline(
+                [example.question for example in own],
+                max_new_tokens=self.args.eval_max_new_tokens,
+                batch_size=self.args.per_device_eval_batch_size,
+            )
+            rows = gather_object([measured(*pair) for pair in zip(own, answers, strict=True)])
         finally:
             self.model.train(training)
-        figures["runtime"] = time.perf_counter() - begun
+        figures = {
+            "loss": sum(losses) / max(len(losses), 1),
+            **figures_of(rows, len(self.pipeline.finder.index)),
+            "runtime": time.perf_counter() - begun,
+        }
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
         control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         self.control: TrainerControl = control
         return named
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log figures, and of an index that is refreshed how many steps its vectors are behind."""
+        if self.refresh is not None:
+            logs["index_staleness"] = self.refresh.staleness(self.state.global_step)
+            logs["index_refreshes_failed"] = self.refresh.failures
+        super().log(logs, start_time)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its tokenizers: a folder that `ask`, `eval` and `from_pretrained` take."""
+        """Save the model with its tokenizers: a folder that `ask`, `eval` and `from_pretrained` take.
+
+        End to end, the document encoder is saved below it, as `DOCUMENT_ENCODER`.
+        """
         from ragweave.tokenization import RagTokenizer
 
         super().save_model(output_dir, _internal_call)
@@ -148,56 +252,47 @@ class RagTrainer(Trainer):
             RagTokenizer(retriever.question_encoder_tokenizer, retriever.generator_tokenizer).save_pretrained(
                 folder
             )
+            if self.documents is not None and not _internal_call:
+                self.documents.save_pretrained(folder / DOCUMENT_ENCODER)
 
-    def _retriever_loss(self, output: Any, labels: Tensor) -> Tensor:
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint, or nothing: half of one would be gone on from."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:  # each library has its own for a full disk
+            folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            shutil.rmtree(folder, ignore_errors=True)
+            last = get_last_checkpoint(str(self.args.output_dir))
+            raise TrainingError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({error}): free "
+                "some space and go on with --resume "
+                + (
+                    f"from {Path(last).name}."
+                    if last
+                    else "(there is no checkpoint yet: the run begins anew)."
+                )
+            ) from error
+
+    def _retriever_loss(
+        self, model: Any, output: Any, labels: Tensor, attention: CrossAttention | None
+    ) -> Tensor:
         from ragweave.modeling.token import RagTokenForGeneration
-        from ragweave.training.losses import LOSSES, Formulation, LossInputs
 
-        model = self.accelerator.unwrap_model(self.model)
         own, scored = model.per_passage_log_probs(labels, output.logits, output.doc_scores.shape[1])
         formulation: Formulation = "token" if isinstance(model, RagTokenForGeneration) else "sequence"
-        return LOSSES[self.args.retriever_loss](LossInputs(output.doc_scores, own, scored, formulation))
+        inputs = LossInputs(output.doc_scores, own, scored, formulation, attention)
+        return LOSSES[self.args.retriever_loss](inputs)
 
     @torch.no_grad()
-    def _loss_of(self, examples: Sequence[Example]) -> float:
-        total = 0.0
+    def _losses(self, examples: Sequence[Example]) -> list[float]:
+        """-log p(y|x) of each question's gold answer."""
+        losses: list[float] = []
         size = self.args.per_device_eval_batch_size
         for start in range(0, len(examples), size):
             batch = self._prepare_inputs(self.data_collator(examples[start : start + size]))
             with self.compute_loss_context_manager():
-                total += float(self.model(**batch, reduce_loss=True).loss)
-        return total / max(len(examples), 1)
-
-    def _answered(self, examples: Sequence[Example]) -> dict[str, float]:
-        answers = self.pipeline(
-            [example.question for example in examples],
-            max_new_tokens=self.args.eval_max_new_tokens,
-            batch_size=self.args.per_device_eval_batch_size,
-        )
-        pairs = list(zip(examples, answers, strict=True))
-        found = [{passage.id for passage in answer.passages} for answer in answers]
-        possible = sum(map(len, found))
-        distinct = len(set().union(*found)) / max(min(possible, len(self.pipeline.finder.index)), 1)
-        if len(examples) > 1 / COLLAPSED_BELOW and distinct < COLLAPSED_BELOW:
-            warnings.warn(
-                f"The retriever has collapsed: {len(examples)} questions got {len(set().union(*found))} different "
-                "passages. Lower the learning rate, freeze the question encoder (freeze='question-encoder'), or "
-                "begin with one that was trained for retrieval.",
-                UserWarning,
-                stacklevel=2,
-            )
-        recalls = [
-            float(any({own, own.rpartition("#")[0]} & set(example.gold_passages) for own in ids))
-            for (example, _), ids in zip(pairs, found, strict=True)
-            if example.gold_passages
-        ]
-        return {
-            "exact_match": _mean([exact_match(answer.answer, example.answers) for example, answer in pairs]),
-            "f1": _mean([f1(answer.answer, example.answers) for example, answer in pairs]),
-            **({"recall": _mean(recalls)} if recalls else {}),
-            "top_mass": _mean([max(own.posterior for own in answer.passages) for answer in answers]),
-            "distinct": distinct,
-        }
+                losses += self.model(**batch, reduce_loss=False).loss.tolist()
+        return losses
 
 
 def _freeze(model: Any, part: str | None) -> None:
@@ -211,7 +306,3 @@ def _freeze(model: Any, part: str | None) -> None:
         frozen.requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ConfigurationError("Nothing is left to train: freeze less.")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

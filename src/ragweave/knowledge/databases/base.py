@@ -129,6 +129,16 @@ class DatabaseKnowledgeBase(KnowledgeBase):
         changes.compact(self.database, progress=progress or NoProgress())
         return self.latest()
 
+    def reembed(self, output: Path | str, **_options: Any) -> NoReturn:
+        """Fail: passages of a database are embedded anew from their sources.
+
+        Raises:
+            KnowledgeBaseError: Always.
+        """
+        raise KnowledgeBaseError(
+            f"{self.path} is a database: embed its sources anew with 'ragweave index SOURCE --model ENCODER'."
+        )
+
     def swap(self, version: str) -> NoReturn:
         """Fail: there are no versions to choose among.
 

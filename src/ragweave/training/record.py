@@ -1,0 +1,47 @@
+"""What a run was begun with, so that one with other data is not taken for its continuation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ragweave.errors import TrainingError
+from ragweave.evaluation.data import Example
+from ragweave.knowledge.store import replace_text
+
+FILE = "training-data.json"
+
+
+def write_record(folder: Path, examples: Sequence[Example]) -> None:
+    """Note the data of a run that begins."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(folder / FILE, json.dumps(_record(examples)) + "\n")
+
+
+def check_record(folder: Path, examples: Sequence[Example]) -> None:
+    """Check that a run goes on with the data that it was begun with.
+
+    Raises:
+        TrainingError: They are others, or the folder has no run to go on with.
+    """
+    try:
+        begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"There is no run in {folder} to go on with: leave --resume out to begin one."
+        ) from error
+    own = _record(examples)
+    if begun != own:
+        raise TrainingError(
+            f"The training data has changed since the run in {folder} was begun ({begun.get('questions')} questions "
+            f"then, {own['questions']} now): bring back the file as it was, or begin anew in another --output."
+        )
+
+
+def _record(examples: Sequence[Example]) -> dict[str, str | int]:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.question, *example.answers]).encode())
+    return {"questions": len(examples), "sha256": digest.hexdigest()}

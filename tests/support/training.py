@@ -1,0 +1,43 @@
+"""Questions to learn, and arguments of a short run."""
+
+from __future__ import annotations
+
+from ragweave import RagPipeline
+from ragweave.evaluation.data import Example
+from ragweave.training.arguments import RagTrainingArguments
+
+EXAMPLES = [
+    Example("1", "Where is Lima?", ("Peru", "in Peru"), ("peru.txt",)),
+    Example("2", "What is the capital of Kenya?", ("Nairobi",), ("kenya.txt",)),
+    Example("3", "What is the capital of Chile?", ("Santiago",), ("chile.txt",)),
+    Example("4", "Which ocean is at the coast of Kenya?", ("the Indian Ocean",), ("kenya.txt",)),
+]
+
+
+def pipeline_of(path, kb):
+    return RagPipeline.from_pretrained(path, knowledge_base=kb, dtype="float32")
+
+
+def arguments(folder, **more):
+    return RagTrainingArguments(
+        output_dir=str(folder),
+        **{
+            "per_device_train_batch_size": 2,
+            "per_device_eval_batch_size": 2,
+            "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant",
+            "num_train_epochs": 1,
+            "report_to": [],
+            "save_strategy": "no",
+            "use_cpu": True,
+            "seed": 3,
+            "disable_tqdm": True,
+            "logging_steps": 1,
+            "eval_max_new_tokens": 4,
+            **more,
+        },
+    )
+
+
+def weights(model, part):
+    return {name: weight.detach().clone() for name, weight in getattr(model, part).named_parameters()}
