@@ -117,7 +117,14 @@ def test_make_targets_and_extras_exist(page: Path):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_ragweave_commands_run(page: Path, workplace: Path, servers: None):
+def test_what_a_page_shows_runs(
+    page: Path,
+    workplace: Path,
+    servers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    quiet_transformers: None,
+):
+    # The commands first: a page's Python may open what they made.
     for command in commands_of(page, with_skipped=False):
         if not command.startswith("ragweave ") or command == "ragweave index docs --output kb":
             continue
@@ -125,16 +132,6 @@ def test_ragweave_commands_run(page: Path, workplace: Path, servers: None):
         if "--json" in command:
             for line in output.splitlines():
                 assert json.loads(line)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(
-    page: Path,
-    workplace: Path,
-    servers: None,
-    monkeypatch: pytest.MonkeyPatch,
-    quiet_transformers: None,
-):
     monkeypatch.chdir(workplace)
     names: dict[str, object] = {}
     for block in blocks_of(page):
