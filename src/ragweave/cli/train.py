@@ -178,7 +178,8 @@ def train(
     if lora:
         merge_adapter(pipeline.model.generator)
     trainer.save_model()
-    stdout().print(f"{output}: trained on {len(examples)} questions.", markup=False, soft_wrap=True)
+    if trainer.is_world_process_zero():
+        stdout().print(f"{output}: trained on {len(examples)} questions.", markup=False, soft_wrap=True)
 
 
 def _read_yaml(path: Path | None) -> dict[str, Any]:
