@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "Answer": "pipeline",
+    "Answer": "answers",
+    "AnswerToken": "answers",
     "Chunking": "knowledge.chunking",
     "DatasetIndex": "retrieval.dataset",
     "Index": "retrieval.protocol",
@@ -29,13 +30,14 @@ _HOME_OF = {
     "RagTrainingArguments": "training.arguments",
     "RetrievAugLMMarginOutput": "outputs",
     "RetrievAugLMOutput": "outputs",
-    "RetrievedPassage": "pipeline",
+    "RetrievedPassage": "answers",
     "SearchSettings": "knowledge.search",
     "TextEncoder": "encoding",
     "register_auto_classes": "registration",
 }
 
 if TYPE_CHECKING:
+    from ragweave.answers import Answer, AnswerToken, RetrievedPassage
     from ragweave.configuration import RagConfig
     from ragweave.encoding import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from ragweave.modeling.sequence import RagSequenceForGeneration
     from ragweave.modeling.token import RagTokenForGeneration
     from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput, RetrievAugLMOutput
-    from ragweave.pipeline import Answer, RagPipeline, RetrievedPassage
+    from ragweave.pipeline import RagPipeline
     from ragweave.registration import register_auto_classes
     from ragweave.retrieval.dataset import DatasetIndex
     from ragweave.retrieval.memory import MemoryIndex
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AnswerToken",
     "Chunking",
     "DatasetIndex",
     "Index",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,9 +15,9 @@ from ragweave.errors import ConfigurationError, ShapeError
 from ragweave.finding import question_length
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
+    from ragweave.answers import Answer, FoundPassage
     from ragweave.encoding import TextEncoder
     from ragweave.finding import PassageFinder
     from ragweave.knowledge.base import KnowledgeBase
@@ -31,55 +31,12 @@ GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
-class RetrievedPassage:
-    """A passage that an answer was made from.
-
-    Attributes:
-        id: The passage's id in the knowledge base.
-        title: Its title.
-        text: Its text.
-        source: What it was read from.
-        doc_score: Its scaled inner product with the question: the logit of p(z|x).
-        posterior: p(z | x, y), how much it counted for the answer; the posteriors of an answer sum to one.
-    """
-
-    id: str
-    title: str
-    text: str
-    source: str
-    doc_score: float
-    posterior: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer and where it came from.
-
-    Attributes:
-        question: The question, as it was asked.
-        answer: The answer.
-        score: log p(y|x), natural logarithm.
-        passages: What it was made from, by falling posterior.
-    """
-
-    question: str
-    answer: str
-    score: float
-    passages: tuple[RetrievedPassage, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The answer as plain dictionaries and lists, ready for JSON."""
-        return {**asdict(self), "passages": [asdict(passage) for passage in self.passages]}
-
-
-@dataclass(frozen=True, slots=True)
 class _Prepared:
     """A batch of B questions, ready for the generator.
 
     Attributes:
         questions: The questions.
-        rows: Rows of their passages in the index, (B, K).
-        docs: The passages.
+        found: The K passages of each; ``None`` where there is none.
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
         doc_scores: Scaled passage scores, (B, K).
@@ -87,8 +44,7 @@ class _Prepared:
     """
 
     questions: list[str]
-    rows: NDArray[Any]
-    docs: list[dict[str, Any]]
+    found: list[list[FoundPassage | None]]
     context_input_ids: Tensor
     context_attention_mask: Tensor
     doc_scores: Tensor
@@ -321,6 +277,8 @@ class RagPipeline:
         """Encode questions, retrieve for them, and make the generator's contexts: all that comes before it."""
         import torch
 
+        from ragweave.explaining.assembling import found_passages
+
         with torch.inference_mode():
             vectors = self.encoder.encode(questions)
             index = self.retriever.index
@@ -338,12 +296,14 @@ class RagPipeline:
                 offsets=None if hits.offsets is None else torch.from_numpy(hits.offsets),
             )
         allowed = self._spans_only(docs) if extractive else None
-        return _Prepared(questions, hits.rows, docs, input_ids, mask, scores, allowed)
+        found = [found_passages(*own) for own in zip(docs, hits.rows, scores, strict=True)]
+        return _Prepared(questions, found, input_ids, mask, scores, allowed)
 
     def _answer(self, prepared: _Prepared, **options: Any) -> list[Answer]:
         """Read the contexts once, generate from them, and find out where the answers came from."""
         import torch
 
+        from ragweave.explaining.assembling import assemble
         from ragweave.outputs import RetrievedContexts
         from ragweave.provenance import explain
 
@@ -365,21 +325,8 @@ class RagPipeline:
                 **options,
             )
             provenance = explain(self.model, read, given.doc_scores, sequences)
-        texts = self.retriever.generator_tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
-        return [
-            Answer(
-                question=question,
-                answer=text.strip(),
-                score=float(provenance.log_likelihood[b]),
-                passages=_passages(
-                    prepared.docs[b],
-                    prepared.rows[b],
-                    prepared.doc_scores[b].tolist(),
-                    provenance.posterior[b].tolist(),
-                ),
-            )
-            for b, (question, text) in enumerate(zip(prepared.questions, texts, strict=True))
-        ]
+        tokenizer = self.retriever.generator_tokenizer
+        return assemble(prepared.questions, prepared.found, sequences, provenance, tokenizer)
 
     def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
         """Hold each question's answer to the words of its passages."""
@@ -407,22 +354,3 @@ def _in_order(
             ready = coming.result()
             coming = None if following is None else pool.submit(prepare, following)
             yield ready
-
-
-def _passages(
-    doc: dict[str, Any], rows: NDArray[Any], scores: list[float], posteriors: list[float]
-) -> tuple[RetrievedPassage, ...]:
-    """The passages that are there, by falling posterior."""
-    found = [
-        RetrievedPassage(
-            id=str(doc["id"][k]) if "id" in doc else str(row),
-            title=doc["title"][k],
-            text=doc["text"][k],
-            source=doc["source"][k] if "source" in doc else "",
-            doc_score=scores[k],
-            posterior=posteriors[k],
-        )
-        for k, row in enumerate(rows)
-        if row >= 0
-    ]
-    return tuple(sorted(found, key=lambda passage: -passage.posterior))

@@ -36,7 +36,15 @@ def test_json_is_one_object_a_line_and_nothing_else(knowledge_base: Path, model:
         assert posteriors == sorted(posteriors, reverse=True)
         assert sum(posteriors) == pytest.approx(1, abs=1e-5)
         for passage in answer["passages"]:
-            assert passage.keys() == {"id", "title", "text", "source", "doc_score", "posterior"}
+            assert passage.keys() == {
+                "id",
+                "title",
+                "text",
+                "source",
+                "doc_score",
+                "prior",
+                "posterior",
+            }
 
 
 def test_for_people(knowledge_base: Path, model: Path):
@@ -46,6 +54,20 @@ def test_for_people(knowledge_base: Path, model: Path):
     assert lines[0] == "Where is Lima?"
     assert "posterior" in lines[2]
     assert len([line for line in lines[3:] if line.strip()]) == 2
+
+
+def test_explained_token_by_token(knowledge_base: Path, model: Path):
+    question = "Where is Lima?"
+    asked = ask(knowledge_base, model, "--json", "--explain", question)
+    tokens = json.loads(asked.stdout)["tokens"]
+    shown = ask(knowledge_base, model, "--explain", question)
+    assert shown.exit_code == 0, shown.output
+    table = shown.stdout[shown.stdout.index("token") :].splitlines()
+    assert table[0].split() == ["token", "[1]", "[2]"]
+    rows = [line.split()[-2:] for line in table[1:] if line.strip()]
+    expected = [[f"{own:.3f}" for own in token["posteriors"]] for token in tokens if token["text"].strip()]
+    assert [row for row in rows if row in expected] == expected
+    assert rows
 
 
 def test_questions_from_standard_input(knowledge_base: Path, model: Path):

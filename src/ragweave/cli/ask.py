@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
 
 if TYPE_CHECKING:
-    from ragweave.pipeline import Answer
+    from rich.console import Console
+
+    from ragweave.answers import Answer
 
 HELP = """Answer questions from a knowledge base.
 
@@ -26,6 +28,8 @@ Examples:
   ragweave ask --kb kb --n-docs 10 --beams 4 "Who wrote it?" "When?"
 
   ragweave ask --kb kb --json - < questions.txt > answers.jsonl
+
+  ragweave ask --kb kb --explain "What is the capital of Mongolia?"
 
   ragweave ask --kb kb --retrieval hybrid --dense-weight 0.7 "What does error E1234 mean?"
 
@@ -67,6 +71,9 @@ def ask(
         typer.Option(help="Type that the generator computes in."),
     ] = "auto",
     device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show for each token of the answer which passage it came from.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a line, and nothing else.")
     ] = False,
@@ -108,7 +115,7 @@ def ask(
         ):
             waiting[place] = answer
             while shown in waiting:  # in the order of the questions, as soon as they are known
-                _show(waiting.pop(shown), as_json=as_json, console=stdout())
+                _show(waiting.pop(shown), explain=explain, as_json=as_json, console=stdout())
                 shown += 1
 
 
@@ -123,20 +130,26 @@ def _read(questions: list[str]) -> list[str]:
     return asked
 
 
-def _show(answer: Answer, *, as_json: bool, console: Any) -> None:
+def _show(answer: Answer, *, explain: bool, as_json: bool, console: Console) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(answer.to_dict(tokens=explain), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
     from rich.text import Text
 
+    from ragweave.cli.heat_map import coloured_answer, heat_map
+
     console.print(Text(answer.question, style="dim"))
-    console.print(Text(answer.answer or "(no answer)", style="bold"))
-    console.print(Text(f"{'posterior':>9}  {'score':>6}  passage", style="dim"))
-    for passage in answer.passages:
-        line = Text(f"{passage.posterior:9.3f}  {passage.doc_score:6.2f}  ")
+    console.print(coloured_answer(answer) if explain else Text(answer.answer or "(no answer)", style="bold"))
+    console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
+    for place, passage in enumerate(answer.passages):
+        line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
+        line.append(f"[{place + 1}] " if explain else "", style="bold")
         line.append(passage.title or passage.id, style="cyan")
         line.append("  " + " ".join(passage.text.split()), style="dim")
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
+    if explain and answer.passages:
+        console.print()
+        console.print(heat_map(answer, console))
     console.print()

@@ -21,8 +21,9 @@ from ragweave.evaluation.predictions import (
 )
 
 if TYPE_CHECKING:
+    from ragweave.answers import Answer
     from ragweave.finding import PassageFinder
-    from ragweave.pipeline import Answer, RagPipeline
+    from ragweave.pipeline import RagPipeline
 
 CHUNK = 128
 """How many questions are retrieved for before they are answered: what is in memory at a time."""

@@ -1,0 +1,137 @@
+"""From what a model computed to answers with their passages and tokens.
+
+Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from ragweave.answers import Answer, AnswerToken, Field, FoundPassage, RetrievedPassage, Support
+from ragweave.explaining.support import Run, supporting_runs
+from ragweave.explaining.texts import token_texts
+from ragweave.marginalization import passage_log_probs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from ragweave.provenance import Provenance
+
+
+def found_passages(doc: dict[str, Any], rows: NDArray[Any], doc_scores: Tensor) -> list[FoundPassage | None]:
+    """The passages of one question.
+
+    Args:
+        doc: Lists of length K: "title" and "text", perhaps "id" and "source".
+        rows: Their rows in the index, (K,), -1 for none.
+        doc_scores: Scaled passage scores, (K,).
+
+    Returns:
+        K passages, ``None`` where there is none.
+    """
+    priors = passage_log_probs(doc_scores[None])[0].exp().tolist()
+    scores = doc_scores.tolist()
+    return [
+        None
+        if row < 0
+        else FoundPassage(
+            id=str(doc["id"][k]) if "id" in doc else str(row),
+            title=doc["title"][k],
+            text=doc["text"][k],
+            source=doc["source"][k] if "source" in doc else "",
+            doc_score=scores[k],
+            prior=priors[k],
+        )
+        for k, row in enumerate(rows)
+    ]
+
+
+def assemble(
+    questions: Sequence[str],
+    found: Sequence[Sequence[FoundPassage | None]],
+    sequences: Tensor,
+    provenance: Provenance,
+    tokenizer: Any,
+) -> list[Answer]:
+    """Put B answers together.
+
+    Args:
+        questions: The questions.
+        found: The K passages of each; ``None`` where there is none.
+        sequences: The answers as ``generate`` returned them, (B, 1+T), start token first.
+        provenance: Where they came from.
+        tokenizer: The generator's tokenizer.
+    """
+    texts = tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
+    answers = []
+    for b, (question, text) in enumerate(zip(questions, texts, strict=True)):
+        whole = provenance.posterior[b].tolist()
+        there = [k for k, passage in enumerate(found[b]) if passage is not None]
+        order = sorted(there, key=lambda k: -whole[k])
+        passages = tuple(
+            RetrievedPassage(
+                id=passage.id,
+                title=passage.title,
+                text=passage.text,
+                source=passage.source,
+                doc_score=passage.doc_score,
+                prior=passage.prior,
+                posterior=whole[k],
+            )
+            for k in order
+            if (passage := found[b][k]) is not None
+        )
+        scored = provenance.scored[b]
+        answers.append(
+            Answer(
+                question=question,
+                answer=text.strip(),
+                score=float(provenance.log_likelihood[b]),
+                passages=passages,
+                tokens=_tokens(
+                    text.strip(),
+                    token_texts(sequences[b, 1:][scored].tolist(), text.strip(), tokenizer),
+                    provenance.token_posteriors[b][order][:, scored].T.tolist(),
+                    passages,
+                ),
+            )
+        )
+    return answers
+
+
+def _tokens(
+    answer: str,
+    texts: Sequence[str],
+    posteriors: Sequence[Sequence[float]],
+    passages: Sequence[RetrievedPassage],
+) -> tuple[AnswerToken, ...]:
+    """Tokens with their T texts, (T, K) posteriors, and the words that support them."""
+    repeated: dict[int, dict[Field, list[Run | None]]] = {}
+    tokens = []
+    ends = list(accumulate(map(len, texts)))
+    for text, end, own in zip(texts, ends, posteriors, strict=True):
+        token = AnswerToken(text, tuple(own), None)
+        best = token.passage
+        if best is not None and text:
+            if best not in repeated:
+                passage = passages[best]
+                repeated[best] = {
+                    "text": supporting_runs(answer, passage.text),
+                    "title": supporting_runs(answer, passage.title),
+                }
+            token = AnswerToken(text, token.posteriors, _support(best, repeated[best], end - len(text), end))
+        tokens.append(token)
+    return tuple(tokens)
+
+
+def _support(passage: int, repeated: dict[Field, list[Run | None]], start: int, end: int) -> Support | None:
+    """The longest run of words around the characters of a token; in the text before the title."""
+    found: tuple[int, Support] | None = None
+    for field, runs in repeated.items():
+        for run in runs[start:end]:
+            if run is not None and (found is None or run.words > found[0]):
+                found = run.words, Support(passage, field, run.start, run.end)
+    return None if found is None else found[1]
