@@ -34,6 +34,7 @@ _HOME_OF = {
     "SearchSettings": "knowledge.search",
     "TextEncoder": "encoding",
     "register_auto_classes": "registration",
+    "stream_answer": "streaming",
 }
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ragweave.retrieval.memory import MemoryIndex
     from ragweave.retrieval.protocol import Index
     from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.streaming import stream_answer
     from ragweave.tokenization import RagTokenizer
     from ragweave.training.arguments import RagTrainingArguments
     from ragweave.training.trainer import RagTrainer
@@ -82,6 +84,7 @@ __all__ = [
     "TextEncoder",
     "__version__",
     "register_auto_classes",
+    "stream_answer",
 ]
 
 

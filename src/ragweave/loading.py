@@ -39,8 +39,8 @@ def load_pipeline_parts(
     """Model, retriever and question encoder for `RagPipeline.from_pretrained`; arguments and errors as there."""
     from ragweave import embedded
 
-    if formulation not in (None, "token", "sequence"):
-        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
+    if formulation is not None:
+        model_class(formulation)  # an unknown word is told at once, not after a model was loaded
     index = _index(knowledge_base, search, reranker, device)
     own = partial(_embedded_parts, adapter=adapter)
     load = own if str(name_or_path) == embedded.NAME else _saved_parts
@@ -88,7 +88,7 @@ def _embedded_parts(
     config = RagConfig.from_question_encoder_generator_configs(
         encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
     )
-    model = _model_class(formulation or "token")(config, encoder.model, generator).eval()
+    model = model_class(formulation or "token")(config, encoder.model, generator).eval()
     if device is not None:
         model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
@@ -115,7 +115,7 @@ def _saved_parts(
             formulation = (
                 "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
             )
-        model: Any = _model_class(formulation).from_pretrained(name, config=config).eval()
+        model: Any = model_class(formulation).from_pretrained(name, config=config).eval()
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
@@ -140,8 +140,15 @@ def _saved_parts(
     return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=index), encoder
 
 
-def _model_class(formulation: Formulation) -> Any:
+def model_class(formulation: Formulation) -> Any:
+    """The class of models of a formulation.
+
+    Raises:
+        ConfigurationError: It is neither "token" nor "sequence".
+    """
     from ragweave.modeling.sequence import RagSequenceForGeneration
     from ragweave.modeling.token import RagTokenForGeneration
 
+    if formulation not in ("token", "sequence"):
+        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
     return RagTokenForGeneration if formulation == "token" else RagSequenceForGeneration

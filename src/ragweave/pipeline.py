@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -20,14 +21,31 @@ if TYPE_CHECKING:
     from ragweave.answers import Answer, FoundPassage
     from ragweave.encoding import TextEncoder
     from ragweave.finding import PassageFinder
+    from ragweave.following import Following
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.search import PassageScorer, SearchSettings
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.retrieval.protocol import Hits
     from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.streaming import Listener
 
 Formulation = Literal["token", "sequence"]
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found for B questions.
+
+    Attributes:
+        docs: Titles and texts as the index returned them, for each question.
+        passages: The K passages of each question; ``None`` where there is none.
+        doc_scores: Scaled passage scores, (B, K).
+    """
+
+    docs: list[dict[str, Any]]
+    passages: list[list[FoundPassage | None]]
+    doc_scores: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +54,16 @@ class _Prepared:
 
     Attributes:
         questions: The questions.
-        found: The K passages of each; ``None`` where there is none.
+        found: Their passages.
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
-        doc_scores: Scaled passage scores, (B, K).
         allowed: What may be said next, where answers are held to the passages.
     """
 
     questions: list[str]
-    found: list[list[FoundPassage | None]]
+    found: _Found
     context_input_ids: Tensor
     context_attention_mask: Tensor
-    doc_scores: Tensor
     allowed: Callable[..., list[int]] | None
 
 
@@ -171,6 +187,7 @@ class RagPipeline:
         hits: Hits | None = None,
         progress: Callable[[int], None] | None = None,
         prefetch: bool | None = None,
+        listener: Listener | None = None,
         **generate_options: Any,
     ) -> Iterator[tuple[int, Answer]]:
         """Answer questions batch by batch, those of like lengths together.
@@ -187,6 +204,8 @@ class RagPipeline:
             progress: Called after every batch with how many more questions are answered.
             prefetch: Encode the questions of a batch and retrieve for them, in a thread, while the one before is
                 being answered; where left out, on an accelerator. A processor would only divide itself.
+            listener: Hears of passages when they are found and of answers while they are made, and may stop them; a
+                question that was stopped has as its answer what had been said. See `ragweave.streaming`.
             **generate_options: Handed on to the model's ``generate``.
 
         Yields:
@@ -199,22 +218,19 @@ class RagPipeline:
         """
         if hits is not None and len(hits.rows) != len(questions):
             raise ShapeError(f"hits are of {len(hits.rows)} questions, expected {len(questions)}.")
-        for name, value in (
-            ("n_docs", n_docs),
-            ("num_beams", num_beams),
-            ("max_new_tokens", max_new_tokens),
-            ("batch_size", batch_size),
-        ):
-            if value is not None and value < 1:
-                raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+        self._check(n_docs=n_docs, num_beams=num_beams, max_new_tokens=max_new_tokens, batch_size=batch_size)
         lengths = [question_length(self.encoder, question) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: lengths[place])
         if prefetch is None:
             prefetch = self.model.device.type != "cpu"
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        most = max(self._n_passages(), 1) if hits is None else hits.rows.shape[1]
-        count = min(n_docs or self.model.config.n_docs, most)
+        count = self._count(n_docs) if hits is None else min(self._wanted(n_docs), hits.rows.shape[1])
         held = self.extractive if extractive is None else extractive
+
+        def following(places: list[int]) -> Following | None:
+            from ragweave.following import Following
+
+            return None if listener is None else Following(listener, places)
 
         def prepare(places: list[int]) -> _Prepared:
             own = None if hits is None else hits.of(places, count)
@@ -222,7 +238,11 @@ class RagPipeline:
 
         for places, prepared in zip(batches, _in_order(prepare, batches, ahead=prefetch), strict=True):
             answers = self._answer(
-                prepared, num_beams=num_beams, max_new_tokens=max_new_tokens, **generate_options
+                prepared,
+                following(places),
+                num_beams=num_beams,
+                max_new_tokens=max_new_tokens,
+                **generate_options,
             )
             yield from zip(places, answers, strict=True)
             if progress is not None:
@@ -267,27 +287,77 @@ class RagPipeline:
         self.retriever.index = index.over(latest)
         return True
 
-    def _n_passages(self) -> int:
-        index = self.retriever.index
-        return len(index) if isinstance(index, Sized) else self.model.config.n_docs
+    def with_formulation(self, formulation: Formulation) -> RagPipeline:
+        """A pipeline of the same networks that answers under a formulation; this one where it does so already.
 
-    def _prepare(
-        self, questions: list[str], n_docs: int, hits: Hits | None, *, extractive: bool
-    ) -> _Prepared:
-        """Encode questions, retrieve for them, and make the generator's contexts: all that comes before it."""
+        Retriever and encoder are shared too, so that `refresh` of either is seen by both.
+
+        Raises:
+            ConfigurationError: ``formulation`` is neither "token" nor "sequence".
+        """
+        from ragweave.loading import model_class
+
+        wanted = model_class(formulation)
+        if isinstance(self.model, wanted):
+            return self
+        model = wanted(self.model.config, self.model.question_encoder, self.model.generator).eval()
+        model.generation_config = self.model.generation_config
+        return type(self)(model, self.retriever, self.encoder, extractive=self.extractive)
+
+    def retrieve(
+        self, questions: Sequence[str], *, n_docs: int | None = None
+    ) -> list[tuple[FoundPassage, ...]]:
+        """Find passages without answering.
+
+        Args:
+            questions: The questions.
+            n_docs: K, passages per question; the model's default where left out.
+
+        Returns:
+            The passages of each question, by falling p(z|x).
+
+        Raises:
+            QuestionError: A question is empty, or longer than the encoder reads.
+            ConfigurationError: ``n_docs`` is below 1.
+        """
+        from ragweave.explaining.assembling import by_prior
+
+        self._check(n_docs=n_docs)
+        for question in questions:
+            question_length(self.encoder, question)
+        if not questions:
+            return []
+        found = self._find([question.strip() for question in questions], self._count(n_docs), None)
+        return [by_prior(own) for own in found.passages]
+
+    def _check(self, **counts: int | None) -> None:
+        """Refuse counts below 1."""
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+
+    def _wanted(self, n_docs: int | None) -> int:
+        return n_docs or int(self.model.config.n_docs)
+
+    def _count(self, n_docs: int | None) -> int:
+        """K: what was asked for, or as many passages as there are."""
+        index = self.retriever.index
+        most = len(index) if isinstance(index, Sized) else self.model.config.n_docs
+        return min(self._wanted(n_docs), max(most, 1))
+
+    def _find(self, questions: list[str], n_docs: int, hits: Hits | None) -> _Found:
+        """Encode questions and find their passages, or look up those that were found already."""
         import torch
 
         from ragweave.explaining.assembling import found_passages
 
+        # A copy has one index throughout, though `refresh` may put another in its place meanwhile.
+        retriever = copy(self.retriever)
         with torch.inference_mode():
             vectors = self.encoder.encode(questions)
-            index = self.retriever.index
             if hits is None:
-                hits = self.retriever.search(vectors, n_docs, question_strings=questions)
-            docs = index.get_doc_dicts(hits.rows)
-            input_ids, mask = self.retriever.postprocess_docs(
-                docs, questions, None, n_docs, return_tensors="pt", padding="longest"
-            )
+                hits = retriever.search(vectors, n_docs, question_strings=questions)
+            docs = retriever.index.get_doc_dicts(hits.rows)
             scores = self.model.rag.score_passages(
                 torch.from_numpy(vectors),
                 torch.from_numpy(hits.vectors),
@@ -295,11 +365,21 @@ class RagPipeline:
                 weights=None if hits.weights is None else torch.from_numpy(hits.weights),
                 offsets=None if hits.offsets is None else torch.from_numpy(hits.offsets),
             )
-        allowed = self._spans_only(docs) if extractive else None
-        found = [found_passages(*own) for own in zip(docs, hits.rows, scores, strict=True)]
-        return _Prepared(questions, found, input_ids, mask, scores, allowed)
+        passages = [found_passages(*own) for own in zip(docs, hits.rows, scores, strict=True)]
+        return _Found(docs, passages, scores)
 
-    def _answer(self, prepared: _Prepared, **options: Any) -> list[Answer]:
+    def _prepare(
+        self, questions: list[str], n_docs: int, hits: Hits | None, *, extractive: bool
+    ) -> _Prepared:
+        """Find passages for questions and make the generator's contexts: all that comes before it."""
+        found = self._find(questions, n_docs, hits)
+        input_ids, mask = self.retriever.postprocess_docs(
+            found.docs, questions, None, n_docs, return_tensors="pt", padding="longest"
+        )
+        allowed = self._spans_only(found.docs) if extractive else None
+        return _Prepared(questions, found, input_ids, mask, allowed)
+
+    def _answer(self, prepared: _Prepared, following: Following | None, **options: Any) -> list[Answer]:
         """Read the contexts once, generate from them, and find out where the answers came from."""
         import torch
 
@@ -307,14 +387,16 @@ class RagPipeline:
         from ragweave.outputs import RetrievedContexts
         from ragweave.provenance import explain
 
-        device = self.model.device
+        device, tokenizer = self.model.device, self.retriever.generator_tokenizer
         if prepared.allowed is not None:
             options["prefix_allowed_tokens_fn"] = prepared.allowed
+        if following is not None:
+            following.begin(self.model, tokenizer, prepared.found.passages, options)
         with torch.inference_mode():
             given = RetrievedContexts(
                 prepared.context_input_ids.to(device),
                 prepared.context_attention_mask.to(device),
-                prepared.doc_scores.to(device),
+                prepared.found.doc_scores.to(device),
             )
             read = self.model.rag.read(given, reuse=True)
             sequences = self.model.generate(
@@ -325,8 +407,10 @@ class RagPipeline:
                 **options,
             )
             provenance = explain(self.model, read, given.doc_scores, sequences)
-        tokenizer = self.retriever.generator_tokenizer
-        return assemble(prepared.questions, prepared.found, sequences, provenance, tokenizer)
+        answers = assemble(prepared.questions, prepared.found.passages, sequences, provenance, tokenizer)
+        if following is not None:
+            following.finish(answers)
+        return answers
 
     def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
         """Hold each question's answer to the words of its passages."""

@@ -81,8 +81,7 @@ def _scored(model: MixtureGeneration, targets: Tensor) -> Tensor:
     """Which generated tokens belong to the answers, bool, (B, T): all up to the first that ends one."""
     scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
     # A model without a padding token fills up with another, and one may end answers at any of several tokens.
-    ends = model.generation_config.eos_token_id or model.rag.eos_token_id
-    if ends is None:
+    if not model.end_token_ids:
         return scored
-    is_end = torch.isin(targets, torch.as_tensor(ends, device=targets.device)).long()
+    is_end = torch.isin(targets, torch.tensor(model.end_token_ids, device=targets.device)).long()
     return scored & (is_end.cumsum(-1) - is_end == 0)

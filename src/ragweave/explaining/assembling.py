@@ -49,6 +49,12 @@ def found_passages(doc: dict[str, Any], rows: NDArray[Any], doc_scores: Tensor) 
     ]
 
 
+def by_prior(passages: Sequence[FoundPassage | None]) -> tuple[FoundPassage, ...]:
+    """Those of K passages that are there, by falling p(z|x)."""
+    there = [passage for passage in passages if passage is not None]
+    return tuple(sorted(there, key=lambda passage: -passage.prior))
+
+
 def assemble(
     questions: Sequence[str],
     found: Sequence[Sequence[FoundPassage | None]],

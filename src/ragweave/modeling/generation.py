@@ -150,6 +150,14 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
             targets.scored[:, 0] = False
         return targets
 
+    @property
+    def end_token_ids(self) -> list[int]:
+        """The tokens of which any ends an answer."""
+        ends = self.generation_config.eos_token_id or self.rag.eos_token_id
+        if ends is None:
+            return []
+        return list(ends) if isinstance(ends, (list, tuple)) else [ends]
+
     def _vocabulary_size(self) -> int:
         return self.generator.get_output_embeddings().weight.shape[0]
 
