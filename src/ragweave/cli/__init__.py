@@ -44,7 +44,7 @@ COMMANDS = {
     "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),
     "eval": _Command("ragweave.cli.eval", "app"),
-    "train": _Command("ragweave.cli.train", "train"),
+    "train": _Command("ragweave.cli.train", "app"),
     "info": _Command("ragweave.cli.info", "info"),
     "bench": _Command("ragweave.cli.bench", "bench"),
 }

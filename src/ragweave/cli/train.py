@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ragweave.cli.changes import EngineKind, RayAddress, Workers
+from ragweave.cli.train_retriever import HELP as RETRIEVER_HELP
+from ragweave.cli.train_retriever import retriever
 
 _KEEP_BEST = {
     "load_best_model_at_end": True,
@@ -33,13 +35,23 @@ Examples:
   ragweave train --kb kb --data train.jsonl --output model --end-to-end --refresh-steps 500
 
   ragweave train --kb kb --data train.jsonl --output model --config trainer.yaml --resume
+
+  ragweave train retriever --kb kb --data train.jsonl --output model
 """
 
+app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
+
+@app.callback(invoke_without_command=True)
 def train(
-    kb: Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")],
-    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions and answers to learn.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
+    context: typer.Context,
+    kb: Annotated[str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="FILE", help="Questions and answers to learn.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")
+    ] = None,
     dev: Annotated[
         str | None, typer.Option("--dev", metavar="FILE", help="Questions to evaluate on after every epoch.")
     ] = None,
@@ -113,10 +125,15 @@ def train(
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
     from ragweave.cli.console import quiet_libraries, stdout
+    from ragweave.cli.settings_file import read_settings_file
     from ragweave.errors import ConfigurationError, require_extra
     from ragweave.evaluation.data import check_gold, read_examples
     from ragweave.knowledge.base import KnowledgeBase
 
+    if context.invoked_subcommand is not None:
+        return
+    if kb is None or data is None or output is None:
+        raise ConfigurationError("Give --kb, --data and --output.")
     require_extra("accelerate", "train")
     if tensorboard:
         require_extra("tensorboard", "train")
@@ -125,7 +142,7 @@ def train(
     # Mistakes in the data are told at once, not after a model was loaded.
     examples = read_examples(data, limit=limit)
     held_out = None if dev is None else read_examples(dev)
-    further = _read_yaml(config)
+    further = read_settings_file(config)
     base = KnowledgeBase.open(kb)
     if held_out is not None:
         check_gold(held_out, base)
@@ -182,19 +199,5 @@ def train(
         stdout().print(f"{output}: trained on {len(examples)} questions.", markup=False, soft_wrap=True)
 
 
-def _read_yaml(path: Path | None) -> dict[str, Any]:
-    from ragweave.errors import ConfigurationError
-
-    if path is None:
-        return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} cannot be read as YAML ({error}): write 'name: value' lines."
-        ) from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} holds no arguments: write 'name: value' lines.")
-    return content
+# Imports no more than this module does.
+app.command("retriever", help=RETRIEVER_HELP)(retriever)

@@ -1,0 +1,109 @@
+"""``ragweave train retriever``: a retriever on your own questions and passages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """Train the retriever alone, on questions and the passages that answer them.
+
+Contrastive training of the encoder of questions and passages, with the other passages of a batch and those that BM25
+finds as negatives. The folder that is written is a model for --model of ask and eval; its knowledge base, embedded
+anew, is in OUTPUT/knowledge-base, and the encoder in OUTPUT/document-encoder.
+
+Where the data names no gold passage, the first that BM25 finds with the answer in it is taken.
+
+Examples:
+
+  ragweave train retriever --kb kb --data train.jsonl --output model
+
+  ragweave train retriever --kb kb --data train.jsonl --output model --negatives 3 --batch-size 32 --epochs 5
+
+  ragweave ask --kb model/knowledge-base --model model "Who wrote it?"
+"""
+
+
+def retriever(
+    kb: Annotated[str, typer.Option("--kb", help="Folder of the knowledge base.")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions and what answers them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
+    model: Annotated[
+        str, typer.Option(help="What to begin with: 'embedded', or folder or hub name of a RAG model.")
+    ] = "embedded",
+    negatives: Annotated[
+        int, typer.Option(min=0, help="Passages of BM25 that do not answer, per question.")
+    ] = 1,
+    epochs: Annotated[float, typer.Option(min=0, help="How often the data is gone through.")] = 3,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")] = 2e-5,
+    batch_size: Annotated[
+        int, typer.Option(min=2, help="Questions in a step; more of them are more negatives.")
+    ] = 16,
+    seed: Annotated[int, typer.Option(help="Of the order of the data, and of dropout.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Further arguments of transformers' Trainer, by name."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of the data.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+) -> None:
+    """Run the command; HELP is what ``--help`` shows."""
+    from ragweave.cli.console import noted_bars, quiet_libraries, stage_bars, stdout
+    from ragweave.cli.settings_file import read_settings_file
+    from ragweave.errors import ConfigurationError, require_extra
+    from ragweave.evaluation.data import check_gold, read_examples
+    from ragweave.knowledge.base import KnowledgeBase
+
+    require_extra("sentence_transformers", "train")
+    examples = read_examples(data, limit=limit)
+    further = read_settings_file(config)
+    base = KnowledgeBase.open(kb)
+    check_gold(examples, base)
+    if output.exists() and any(output.iterdir()) and not resume:
+        raise ConfigurationError(f"{output} is not empty: choose another --output, or add --resume.")
+    quiet_libraries()
+    from ragweave.pipeline import RagPipeline
+    from ragweave.tokenization import RagTokenizer
+    from ragweave.training.contrastive import train_retriever
+    from ragweave.training.pairs import training_pairs
+    from ragweave.training.refresh import FOLDER
+    from ragweave.training.trainer import DOCUMENT_ENCODER
+
+    with noted_bars() as advance:
+        job = "Finding passages"
+        pairs = training_pairs(
+            base,
+            examples,
+            n_negatives=negatives,
+            progress=lambda done: advance(job, len(examples), done, ""),
+        )
+    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32", device=device)
+    arguments = {
+        "num_train_epochs": epochs,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+        "seed": seed,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "report_to": [],
+        "use_cpu": device in (None, "cpu"),
+        **further,
+    }
+    train_retriever(pipeline.encoder, pairs, output, resume=resume, **arguments)
+    pipeline.model.save_pretrained(output)
+    tokenizers = (pipeline.retriever.question_encoder_tokenizer, pipeline.retriever.generator_tokenizer)
+    RagTokenizer(*tokenizers).save_pretrained(output)
+    pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER)
+    # Loaded anew, so that the knowledge base names the folder and not what the encoder was before.
+    encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER, device=device)
+    with stage_bars() as progress:
+        base.reembed(output / FOLDER, encoder=encoder, resume=resume, progress=progress)
+    stdout().print(
+        f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers.",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,105 @@
+"""Questions with a passage that answers them and passages that only look like it, to train a retriever on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragweave.encoding import with_title
+from ragweave.errors import DataError
+from ragweave.evaluation.data import Example
+from ragweave.evaluation.metrics.answer_recall import has_answer
+
+if TYPE_CHECKING:
+    from ragweave.knowledge.base import KnowledgeBase
+
+_CANDIDATES = 100
+"""How many passages of the search by words are looked at, as in Karpukhin et al. 2020, section 3.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A question and passages, as the encoder reads them: with their titles.
+
+    Attributes:
+        question: The question.
+        positive: A passage that answers it.
+        negatives: Passages that share its words and do not answer it; best first, perhaps fewer than were asked for.
+    """
+
+    question: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+def training_pairs(
+    base: KnowledgeBase,
+    examples: Sequence[Example],
+    *,
+    n_negatives: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[TrainingPair]:
+    """Find a passage that answers each question, and hard negatives among what BM25 finds.
+
+    The positive is, among the gold passages (or those of the gold document), the one that BM25 finds first and that
+    has one of the answers in it, or the first one where none has. Where nobody knows gold passages it is the first
+    that BM25 finds with an answer in it (Karpukhin et al. 2020, section 4.1). Negatives are the best of BM25 that are
+    not gold and have no answer in them.
+
+    Args:
+        base: The knowledge base, with words to search by.
+        examples: The questions.
+        n_negatives: How many hard negatives a question gets.
+        progress: Called with how many more questions are done.
+
+    Returns:
+        A pair for every question of which a passage was found that answers it.
+
+    Raises:
+        DataError: No question has one.
+        KnowledgeBaseError: It was built to be searched by vectors alone.
+    """
+    gold_rows = base.rows_of({name for example in examples for name in example.gold_passages})
+    scorer = base.text_scorer()
+    pairs: list[TrainingPair] = []
+    for example in examples:
+        gold = [row for name in example.gold_passages for row in gold_rows[name]]
+        pair = _pair(base, example, scorer(example.question).best(_CANDIDATES)[0].tolist(), gold, n_negatives)
+        if pair is not None:
+            pairs.append(pair)
+        if progress is not None:
+            progress(1)
+    if not pairs:
+        raise DataError(
+            "No passage was found that answers any of the questions: name gold passages in the data, or build the "
+            "knowledge base from the documents that the questions are about."
+        )
+    return pairs
+
+
+def _pair(
+    base: KnowledgeBase, example: Example, found: list[int], gold: list[int], n_negatives: int
+) -> TrainingPair | None:
+    ranked = [*(row for row in found if row in gold), *(row for row in gold if row not in found)]
+    rows = ranked or found
+    answers = [place for place, row in enumerate(rows) if _answers(base, row, example)]
+    if not answers and not ranked:
+        return None
+    positive = rows[answers[0] if answers else 0]
+    negatives: list[str] = []
+    for row in found:
+        if len(negatives) == n_negatives:
+            break
+        if row != positive and row not in gold and not _answers(base, row, example):
+            negatives.append(_read(base, row))
+    return TrainingPair(example.question.strip(), _read(base, positive), tuple(negatives))
+
+
+def _answers(base: KnowledgeBase, row: int, example: Example) -> bool:
+    return has_answer(base.passage(row).text, example.answers)
+
+
+def _read(base: KnowledgeBase, row: int) -> str:
+    passage = base.passage(row)
+    return with_title(passage.title, passage.text)
