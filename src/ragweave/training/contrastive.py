@@ -63,7 +63,7 @@ def train_retriever(
 
     checkpoint = get_last_checkpoint(str(output)) if resume and output.is_dir() else None
     if resume and checkpoint is None:
-        raise TrainingError(f"There is no checkpoint in {output} to go on from: leave --resume out.")
+        raise TrainingError(f"There is no checkpoint in {output} to go on from: leave --resume (resume) out.")
     # The way in which sentence-transformers pools and normalises is read from files.
     start = output / ".start"
     encoder.save_pretrained(start)
