@@ -52,5 +52,5 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,milvus,pgvector,dev]"
+	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,milvus,pgvector,serve,dev]"
 	@touch $@

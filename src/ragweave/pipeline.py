@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ragweave.streaming import Listener
 
 Formulation = Literal["token", "sequence"]
+FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 
@@ -287,6 +288,13 @@ class RagPipeline:
         self.retriever.index = index.over(latest)
         return True
 
+    @property
+    def formulation(self) -> Formulation:
+        """What this pipeline answers under."""
+        from ragweave.modeling.token import RagTokenForGeneration
+
+        return "token" if isinstance(self.model, RagTokenForGeneration) else "sequence"
+
     def with_formulation(self, formulation: Formulation) -> RagPipeline:
         """A pipeline of the same networks that answers under a formulation; this one where it does so already.
 
@@ -298,7 +306,7 @@ class RagPipeline:
         from ragweave.loading import model_class
 
         wanted = model_class(formulation)
-        if isinstance(self.model, wanted):
+        if formulation == self.formulation:
             return self
         model = wanted(self.model.config, self.model.question_encoder, self.model.generator).eval()
         model.generation_config = self.model.generation_config

@@ -43,6 +43,7 @@ COMMANDS = {
     "versions": _Command("ragweave.cli.versions", "versions"),
     "rollback": _Command("ragweave.cli.rollback", "rollback"),
     "ask": _Command("ragweave.cli.ask", "ask"),
+    "serve": _Command("ragweave.cli.serve", "serve"),
     "eval": _Command("ragweave.cli.eval", "app"),
     "train": _Command("ragweave.cli.train", "app"),
     "info": _Command("ragweave.cli.info", "info"),

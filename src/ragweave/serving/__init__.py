@@ -1,0 +1,1 @@
+"""The service: a pipeline behind HTTP, with batching, limits, keys, metrics and a page."""

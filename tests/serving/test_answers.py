@@ -1,0 +1,143 @@
+"""Answers over HTTP: those of the pipeline, whole and as events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from ragweave import RagPipeline
+from ragweave.serving.settings import Limits, ServingSettings
+from tests.support.serving import served
+
+QUESTIONS = ["Where is Lima?", "What is the capital of Kenya?", "Is Chile long?"]
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, Any]]:
+    """Server-sent events: their names and what they hold."""
+    found = []
+    for block in response.text.split("\n\n"):
+        if block:
+            name, data = block.split("\n")
+            found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare answers; they may have been computed in another batch."""
+    assert found["question"] == expected["question"]
+    assert found["answer"] == expected["answer"]
+    assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
+    assert [own["id"] for own in found["passages"]] == [own["id"] for own in expected["passages"]]
+    for own, other in zip(found["tokens"], expected["tokens"], strict=True):
+        assert own["text"] == other["text"]
+        assert own["posteriors"] == pytest.approx(other["posteriors"], abs=1e-4)
+        assert own["support"] == other["support"]
+
+
+def test_one_question(client: httpx.Client, pipeline: RagPipeline):
+    response = client.post("/v1/answers", json={"question": QUESTIONS[0], "max_new_tokens": 6})
+    assert response.status_code == 200
+    (answer,) = response.json()["answers"]
+    same(answer, pipeline(QUESTIONS[0], max_new_tokens=6).to_dict())
+
+
+@pytest.mark.parametrize("formulation", ["token", "sequence"])
+def test_several_questions_and_all_options(client: httpx.Client, pipeline: RagPipeline, formulation: str):
+    options = {"n_docs": 3, "num_beams": 2, "max_new_tokens": 5}
+    asked = {"questions": QUESTIONS, "formulation": formulation, **options}
+    answers = client.post("/v1/answers", json=asked).json()["answers"]
+    expected = pipeline.with_formulation(formulation)(QUESTIONS, **options)
+    for found, own in zip(answers, expected, strict=True):
+        same(found, own.to_dict())
+
+
+def test_sources_have_no_folders(client: httpx.Client):
+    (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
+    assert {own["source"] for own in answer["passages"]} <= {"peru.txt", "kenya.txt", "chile.txt"}
+
+
+def test_token_by_token(client: httpx.Client, pipeline: RagPipeline):
+    asked = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True}
+    response = client.post("/v1/answers", json=asked)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = events_of(response)
+    names = [name for name, _ in events]
+    assert names[0] == "passages"
+    assert names[-1] == "answer"
+    assert names.count("token") > 3
+    answer = events[-1][1]
+    same(answer, pipeline(QUESTIONS[0], max_new_tokens=12).to_dict())
+    assert "".join(data["text"] for name, data in events if name == "token") == answer["answer"]
+    priors = {own["id"]: own["prior"] for own in events[0][1]["passages"]}
+    assert priors == {own["id"]: own["prior"] for own in answer["passages"]}
+
+
+def test_what_decides_at_the_end_is_told_at_the_end(client: httpx.Client):
+    asked = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True, "formulation": "sequence"}
+    names = [name for name, _ in events_of(client.post("/v1/answers", json=asked))]
+    assert names == ["passages", "token", "answer"]
+
+
+def test_passages_alone(client: httpx.Client, pipeline: RagPipeline):
+    found = client.post("/v1/retrieve", json={"questions": QUESTIONS, "n_docs": 2}).json()["results"]
+    for own, passages in zip(found, pipeline.retrieve(QUESTIONS, n_docs=2), strict=True):
+        assert [passage["id"] for passage in own["passages"]] == [passage.id for passage in passages]
+        assert sum(passage["prior"] for passage in own["passages"]) == pytest.approx(1, abs=1e-5)
+    assert [own["question"] for own in found] == QUESTIONS
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/answers", "/v1/retrieve"])
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "give question or questions"),
+        ({"question": "a", "questions": ["b"]}, "not both"),
+        ({"questions": []}, "questions"),
+        ({"question": ""}, "question"),
+        ({"question": "  \n"}, "empty"),
+        ({"questions": ["a", " "]}, "empty"),
+        ({"question": "Lima " * 200}, "the encoder reads"),
+        ({"question": "a", "n_docs": 0}, "n_docs"),
+        ({"question": "a", "n_docs": "2"}, "n_docs"),
+        ({"question": "a", "n_docs": 10**30}, "limit n_docs"),
+        ({"question": "a", "n_docs": 21}, "n_docs is 21, but the limit n_docs of this service is 20"),
+        ({"question": "a" * 2001}, "limit question_characters"),
+        ({"questions": ["a"] * 17}, "limit questions"),
+        ({"question": "a", "colour": "red"}, "colour"),
+        ({"question": "\ud800"}, "question"),
+    ],
+)
+def test_what_cannot_be_asked(client: httpx.Client, endpoint: str, body: dict, words: str):
+    response = client.post(endpoint, content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert response.status_code == 422, response.text
+    assert words in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"question": "a", "num_beams": 9}, "limit num_beams"),
+        ({"question": "a", "max_new_tokens": 257}, "limit max_new_tokens"),
+        ({"question": "a", "formulation": "both"}, "formulation"),
+        ({"questions": ["a", "b"], "stream": True}, "Only one question"),
+        ({"question": "Lima " * 200, "stream": True}, "the encoder reads"),
+    ],
+)
+def test_what_answers_cannot_be(client: httpx.Client, body: dict, words: str):
+    response = client.post("/v1/answers", json=body)
+    assert response.status_code == 422, response.text
+    assert words in response.json()["error"]["message"]
+
+
+def test_settings_are_what_a_request_does_not_say(pipeline: RagPipeline):
+    settings = ServingSettings(n_docs=3, max_new_tokens=4, limits=Limits(n_docs=3))
+    with served(pipeline, settings) as running, running.client() as client:
+        (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
+        same(answer, pipeline(QUESTIONS[0], n_docs=3, max_new_tokens=4).to_dict())
+        known = client.get("/v1/knowledge-base").json()
+        assert known["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4}
+        assert known["limits"]["n_docs"] == 3
+        assert known["passages"] == 3

@@ -1,0 +1,214 @@
+"""The queue: what is answered together, what is refused, and that nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragweave import Answer
+from ragweave.serving.batching import Batcher
+from ragweave.serving.errors import OverloadedError, UnavailableError
+from ragweave.serving.jobs import AnswerOptions, Done, Failed, Job
+from ragweave.serving.settings import Batching
+
+
+def options(n_docs: int = 1) -> AnswerOptions:
+    return AnswerOptions(n_docs=n_docs, num_beams=1, max_new_tokens=4, formulation="token")
+
+
+class Worker:
+    """Answers with the question itself; before that it waits at a gate, where there is one."""
+
+    def __init__(self, *, open_: bool = True) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = threading.Event()
+        self.begun = threading.Event()
+        if open_:
+            self.gate.set()
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        self.begun.set()
+        assert self.gate.wait(timeout=30)
+        self.batches.append([job.question for job in jobs])
+        for job in jobs:
+            if job.question == "break":
+                raise OSError("the disk is gone")
+            job.tell(Done(Answer(job.question, job.question, 0.0, ())))
+
+
+@asynccontextmanager
+async def running(worker: Worker, **fields):
+    batcher = Batcher(worker, Batching(**fields))
+    batcher.start()
+    yield batcher
+    worker.gate.set()
+    await batcher.stop()
+
+
+async def answer_of(job: Job) -> str:
+    event = await asyncio.wait_for(job.next_event(), timeout=30)
+    assert isinstance(event, Done)
+    return event.answer.answer
+
+
+def jobs_of(questions: str, n_docs: int = 1) -> list[Job]:
+    return [Job(question, options(n_docs)) for question in questions]
+
+
+def test_what_arrives_together_is_answered_together():
+    worker = Worker()
+
+    async def ask():
+        async with running(worker, max_wait=0.2) as batcher:
+            jobs = jobs_of("abc")
+            for job in jobs:
+                batcher.submit([job])
+            assert [await answer_of(job) for job in jobs] == ["a", "b", "c"]
+
+    asyncio.run(ask())
+    assert worker.batches == [["a", "b", "c"]]
+
+
+def test_a_full_batch_waits_for_nobody():
+    worker = Worker()
+
+    async def ask():
+        async with running(worker, max_wait=1000, max_batch=2) as batcher:
+            jobs = jobs_of("ab")
+            batcher.submit(jobs)
+            assert [await answer_of(job) for job in jobs] == ["a", "b"]
+
+    asyncio.run(ask())
+
+
+def test_what_is_to_be_answered_otherwise_comes_next():
+    worker = Worker()
+
+    async def ask():
+        async with running(worker, max_wait=0.05) as batcher:
+            first, second = jobs_of("ac"), jobs_of("bd", n_docs=2)
+            batcher.submit([first[0], second[0], first[1], second[1]])
+            for job in (*first, *second):
+                await answer_of(job)
+
+    asyncio.run(ask())
+    assert worker.batches == [["a", "c"], ["b", "d"]]
+
+
+def test_too_many_are_refused_and_the_others_answered():
+    worker = Worker(open_=False)
+
+    async def ask():
+        async with running(worker, max_queue=3, max_wait=0) as batcher:
+            first = jobs_of("a")
+            batcher.submit(first)
+            await asyncio.to_thread(worker.begun.wait)
+            waiting = jobs_of("bcd")
+            batcher.submit(waiting)
+            with pytest.raises(OverloadedError, match="again in") as refused:
+                batcher.submit(jobs_of("e"))
+            assert int(refused.value.headers["Retry-After"]) >= 1
+            assert batcher.waiting == 3
+            worker.gate.set()
+            for job in (*first, *waiting):
+                await answer_of(job)
+            batcher.submit(again := jobs_of("f"))
+            assert await answer_of(again[0]) == "f"
+
+    asyncio.run(ask())
+    assert sorted(own for batch in worker.batches for own in batch) == list("abcdf")
+
+
+def test_all_questions_of_a_request_or_none():
+    worker = Worker(open_=False)
+
+    async def ask():
+        async with running(worker, max_queue=2, max_wait=1000) as batcher:
+            with pytest.raises(OverloadedError):
+                batcher.submit(jobs_of("abc"))
+            assert batcher.waiting == 0
+
+    asyncio.run(ask())
+
+
+def test_whom_nobody_waits_for_leaves_the_queue():
+    worker = Worker(open_=False)
+
+    async def ask():
+        async with running(worker, max_queue=1, max_wait=0) as batcher:
+            first, second, third = jobs_of("abc")
+            batcher.submit([first])
+            await asyncio.to_thread(worker.begun.wait)
+            batcher.submit([second])
+            batcher.abandon(second)
+            batcher.abandon(first)
+            assert first.abandoned
+            batcher.submit([third])
+            worker.gate.set()
+            assert await answer_of(third) == "c"
+
+    asyncio.run(ask())
+    assert worker.batches == [["a"], ["c"]]
+
+
+def test_a_batch_that_fails_is_told_and_the_next_one_answered():
+    async def ask():
+        async with running(Worker(), max_wait=0) as batcher:
+            (broken,) = [Job("break", options())]
+            batcher.submit([broken])
+            event = await broken.next_event()
+            assert isinstance(event, Failed)
+            assert isinstance(event.error, OSError)
+            batcher.submit(jobs := jobs_of("a"))
+            assert await answer_of(jobs[0]) == "a"
+
+    asyncio.run(ask())
+
+
+def test_stopping_answers_what_waits_and_takes_no_more():
+    worker = Worker()
+
+    async def ask():
+        batcher = Batcher(worker, Batching(max_wait=1000))
+        with pytest.raises(UnavailableError):
+            batcher.submit(jobs_of("a"))
+        batcher.start()
+        jobs = jobs_of("abc")
+        batcher.submit(jobs)
+        await batcher.stop()
+        assert [await answer_of(job) for job in jobs] == ["a", "b", "c"]
+        with pytest.raises(UnavailableError, match="stopping"):
+            batcher.submit(jobs_of("d"))
+
+    asyncio.run(ask())
+
+
+arrivals = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2), st.booleans()), max_size=12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(arrivals, st.integers(1, 3))
+def test_whatever_arrives_is_answered_once(arrivals, max_batch: int):
+    worker = Worker()
+
+    async def ask():
+        async with running(worker, max_wait=0.001, max_batch=max_batch, max_queue=1000) as batcher:
+            sent: list[Job] = []
+            for number, (pause, n_docs, alone) in enumerate(arrivals):
+                new = [Job(f"{number}-{own}", options(n_docs)) for own in range(1 if alone else 3)]
+                batcher.submit(new)
+                sent += new
+                await asyncio.sleep(pause / 2000)
+            assert [await answer_of(job) for job in sent] == [job.question for job in sent]
+            return [job.question for job in sent]
+
+    asked = asyncio.run(ask())
+    answered = [own for batch in worker.batches for own in batch]
+    assert sorted(answered) == sorted(asked)
+    assert max((len(batch) for batch in worker.batches), default=0) <= max_batch

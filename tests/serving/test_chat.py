@@ -1,0 +1,131 @@
+"""Chats, asked by OpenAI's own client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from ragweave import RagPipeline
+from tests.support.serving import Running
+
+QUESTION = "Where is Lima?"
+MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Is Chile long?"},
+    {"role": "assistant", "content": "It is."},
+    {"role": "user", "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "Lima?"}]},
+]
+
+
+@pytest.fixture(scope="module")
+def chat(server: Running) -> Iterator[openai.OpenAI]:
+    own = httpx.Client(trust_env=False)
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=own) as client:
+        yield client
+
+
+def test_models(chat: openai.OpenAI):
+    names = [model.id for model in chat.models.list()]
+    assert names == ["ragweave", "ragweave-token", "ragweave-sequence"]
+    assert chat.models.retrieve("ragweave-token").id == "ragweave-token"
+    with pytest.raises(openai.NotFoundError, match="choose one of ragweave"):
+        chat.models.retrieve("gpt-4")
+
+
+@pytest.mark.parametrize("formulation", ["token", "sequence"])
+def test_the_last_message_of_the_user_is_answered(
+    chat: openai.OpenAI, pipeline: RagPipeline, formulation: str
+):
+    completion = chat.chat.completions.create(
+        model=f"ragweave-{formulation}",
+        messages=MESSAGES,
+        max_tokens=6,
+        temperature=0.2,
+        extra_body={"n_docs": 3},
+    )
+    expected = pipeline.with_formulation(formulation)(QUESTION, n_docs=3, max_new_tokens=6)
+    message = completion.choices[0].message
+    assert message.content == expected.answer
+    assert message.role == "assistant"
+    assert completion.usage.completion_tokens == len(expected.tokens)
+    assert completion.usage.total_tokens == completion.usage.prompt_tokens + len(expected.tokens)
+    ended = not expected.tokens[-1].text
+    assert completion.choices[0].finish_reason == ("stop" if ended else "length")
+
+
+def test_every_part_of_the_answer_is_cited(chat: openai.OpenAI, pipeline: RagPipeline):
+    completion = chat.chat.completions.create(model="ragweave", messages=MESSAGES, max_tokens=12)
+    message = completion.choices[0].message
+    answer = pipeline(QUESTION, max_new_tokens=12)
+    cited = [own.url_citation for own in message.annotations]
+    assert "".join(message.content[own.start_index : own.end_index] for own in cited) == message.content
+    end = 0
+    for token in answer.tokens:
+        start, end = end, end + len(token.text)
+        if token.text:
+            (own,) = [one for one in cited if one.start_index <= start and end <= one.end_index]
+            passage = answer.passages[token.passage]
+            assert own.passage_id == passage.id
+            assert own.title == (passage.title or passage.id)
+            assert own.url.startswith("urn:ragweave:")
+            assert 0 < own.posterior <= 1
+
+
+def test_a_stream(chat: openai.OpenAI, pipeline: RagPipeline):
+    stream = chat.chat.completions.create(
+        model="ragweave",
+        messages=MESSAGES,
+        max_completion_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    *chunks, last = list(stream)
+    texts = [own.choices[0].delta.content or "" for own in chunks]
+    answer = pipeline(QUESTION, max_new_tokens=12)
+    assert "".join(texts) == answer.answer
+    assert sum(map(bool, texts)) > 3
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    (annotations,) = [
+        own for chunk in chunks if (own := getattr(chunk.choices[0].delta, "annotations", None))
+    ]
+    assert annotations[0]["url_citation"]["passage_id"] in {own.id for own in answer.passages}
+    assert last.choices == []
+    assert last.usage.completion_tokens == len(answer.tokens)
+    assert len({chunk.id for chunk in [*chunks, last]}) == 1
+
+
+def test_a_stream_ends_with_done(client: httpx.Client):
+    body = {"model": "ragweave", "messages": MESSAGES, "stream": True}
+    lines = [line for line in client.post("/v1/chat/completions", json=body).text.split("\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    assert all(line.startswith("data: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"messages": [{"role": "system", "content": "Be brief."}]}, "no message of the user"),
+        ({"messages": [{"role": "user", "content": " "}]}, "empty"),
+        ({"messages": [{"role": "user", "content": "a"}] * 65}, "limit messages"),
+        ({"messages": [{"role": "user", "content": "Lima " * 200}]}, "the encoder reads"),
+        ({"max_tokens": 1000}, "limit max_new_tokens"),
+        ({"n": 2}, "n above 1"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_asked(chat: openai.OpenAI, change: dict, words: str, stream: bool):
+    asked = {"model": "ragweave", "messages": MESSAGES, "stream": stream, **change}
+    with pytest.raises(openai.UnprocessableEntityError, match=words):
+        chat.chat.completions.create(**asked)
+
+
+def test_no_such_model(chat: openai.OpenAI):
+    with pytest.raises(openai.NotFoundError, match="no model of this name"):
+        chat.chat.completions.create(model="gpt-4", messages=MESSAGES)

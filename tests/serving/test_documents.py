@@ -1,0 +1,136 @@
+"""Documents added and deleted over HTTP, while questions are answered."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ragweave import KnowledgeBase, RagPipeline
+from ragweave.encoding import TextEncoder
+from tests.support.serving import ADMIN_KEY, Running
+
+QUESTION = "Where is the lighthouse of ulm?"
+LIGHTHOUSE = {"id": "towers/lighthouse", "title": "Ulm", "text": QUESTION}
+
+
+def best(client: httpx.Client, question: str = QUESTION) -> dict:
+    found = client.post("/v1/retrieve", json={"question": question, "n_docs": 1}).json()
+    return found["results"][0]["passages"][0]
+
+
+def texts(client: httpx.Client) -> dict[str, str]:
+    """The texts of all passages, by their ids."""
+    found = client.post("/v1/retrieve", json={"question": QUESTION, "n_docs": 20}).json()
+    return {own["id"]: own["text"] for own in found["results"][0]["passages"]}
+
+
+def test_added_replaced_and_deleted(own_server: Running):
+    with own_server.client(ADMIN_KEY) as client:
+        before = client.get("/v1/knowledge-base").json()
+        response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
+        assert response.status_code == 200, response.text
+        added = response.json()
+        assert added["documents"] == before["documents"] + 1
+        assert added["version"] == client.get("/v1/knowledge-base").json()["version"] != before["version"]
+        assert best(client)["id"] == "towers/lighthouse#0"
+        (answer,) = client.post("/v1/answers", json={"question": QUESTION}).json()["answers"]
+        assert "towers/lighthouse#0" in [own["id"] for own in answer["passages"]]
+        # Once more changes nothing; another text takes the place of the one before.
+        assert client.post("/v1/documents", json={"documents": [LIGHTHOUSE]}).json() == added
+        changed = {**LIGHTHOUSE, "text": f"{QUESTION} It was moved."}
+        replaced = client.post("/v1/documents", json={"documents": [changed]}).json()
+        assert replaced["documents"] == added["documents"]
+        assert texts(client)["towers/lighthouse#0"] == changed["text"]
+        deleted = client.delete("/v1/documents/towers/lighthouse").json()
+        assert deleted["documents"] == before["documents"]
+        assert "towers/lighthouse#0" not in texts(client)
+        again = client.delete("/v1/documents/towers/lighthouse")
+        assert again.status_code == 404
+        assert "no document 'towers/lighthouse'" in again.json()["error"]["message"]
+
+
+def test_documents_added_apart_stand_beside_each_other(own_server: Running):
+    with own_server.client(ADMIN_KEY) as client:
+        for number in range(3):
+            document = {"id": f"d{number}", "text": f"The number is {number}."}
+            assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
+        assert client.get("/v1/knowledge-base").json()["documents"] == 6
+
+
+def test_a_document_from_elsewhere_is_not_replaced(own_server: Running):
+    with own_server.client(ADMIN_KEY) as client:
+        response = client.post("/v1/documents", json={"documents": [{**LIGHTHOUSE, "id": "peru.txt"}]})
+        assert response.status_code == 409
+        assert "'peru.txt'" in response.json()["error"]["message"]
+        assert client.delete("/v1/documents/peru.txt").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("documents", "words"),
+    [
+        ([], "documents"),
+        ([{"id": "a", "text": " \n"}], "empty"),
+        ([{"id": "", "text": "a"}], "id"),
+        ([{"id": " a", "text": "a"}], "white space"),
+        ([{"id": "a#1", "text": "a"}], "id"),
+        ([{"id": "a", "text": "a"}] * 2, "two documents have one id"),
+        ([{"id": f"{number}", "text": "a"} for number in range(65)], "limit documents"),
+        ([{"id": "a", "text": "a" * 200_001}], "limit document_characters"),
+        ([{"id": "a", "text": "a", "path": "/etc/passwd"}], "path"),
+    ],
+)
+def test_what_cannot_be_added(own_server: Running, documents: list, words: str):
+    with own_server.client(ADMIN_KEY) as client:
+        response = client.post("/v1/documents", json={"documents": documents})
+        assert response.status_code == 422
+        assert words in response.json()["error"]["message"]
+
+
+def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):
+    from ragweave.knowledge.workplace import changing
+
+    with own_server.client(ADMIN_KEY) as client, changing(tmp_path / "kb"):
+        response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
+        assert response.status_code == 503
+        assert str(tmp_path) not in response.text
+
+
+def test_a_version_made_elsewhere_is_taken_up(own_server: Running, tmp_path: Path, tiny_encoder_path: Path):
+    with own_server.client() as client:
+        assert best(client)["id"] != "lighthouse.txt#0"
+        (tmp_path / "lighthouse.txt").write_text(QUESTION)
+        base = KnowledgeBase.open(tmp_path / "kb")
+        base.add([tmp_path / "lighthouse.txt"], encoder=TextEncoder.from_pretrained(tiny_encoder_path))
+        (answer,) = client.post("/v1/answers", json={"question": QUESTION}).json()["answers"]
+        assert "lighthouse.txt#0" in [own["id"] for own in answer["passages"]]
+        assert best(client)["id"] == "lighthouse.txt#0"
+
+
+def test_a_damaged_version_is_passed_over(
+    own_server: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with own_server.client() as client:
+        before = best(client)
+        (tmp_path / "kb" / "CURRENT").write_text("damaged")
+        assert best(client) == before
+        assert client.post("/v1/answers", json={"question": QUESTION}).status_code == 200
+    assert own_server.figure("ragweave_refresh_failures") >= 1
+    assert "cannot be used (KnowledgeBaseError)" in caplog.text
+    assert str(tmp_path) not in caplog.text
+
+
+def test_no_question_is_lost_while_documents_change(own_server: Running, own_pipeline: RagPipeline):
+    def ask(number: int) -> int:
+        with own_server.client() as client:
+            path = "/v1/answers" if number % 2 else "/v1/retrieve"
+            return client.post(path, json={"question": QUESTION, "n_docs": 3}).status_code
+
+    with own_server.client(ADMIN_KEY) as client, ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(ask, number) for number in range(40)]
+        for number in range(5):
+            document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
+            assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
+        assert {own.result() for own in asked} == {200}

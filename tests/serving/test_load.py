@@ -1,0 +1,243 @@
+"""Many callers, slow answers, callers that hang up, and an end: nothing is lost and nothing grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ragweave import RagPipeline
+from ragweave.serving.settings import Batching, Limits, ServingSettings
+from tests.support.serving import Gated, Running, served
+
+QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for something that will soon be so."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end, "this was never so"
+        time.sleep(0.01)
+
+
+def waiting(running: Running) -> float:
+    return running.figure("ragweave_waiting_questions")
+
+
+def test_callers_that_come_together_share_batches(pipeline: RagPipeline):
+    expected = {
+        text: pipeline(text, max_new_tokens=4).answer for text in ("Where is Lima?", "Is Chile long?")
+    }
+    with served(pipeline, ServingSettings(batching=Batching(max_wait=0.05))) as running:
+
+        def ask(number: int) -> None:
+            text = list(expected)[number % 2]
+            with running.client() as client:
+                response = client.post("/v1/answers", json={"question": text, "max_new_tokens": 4})
+            assert response.json()["answers"][0]["answer"] == expected[text]
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(32)))
+        assert running.figure("ragweave_batch_questions_sum") == 32
+        assert running.figure("ragweave_batch_questions_count") < 32
+        assert running.figure("ragweave_requests_total", endpoint="/v1/answers", status="200") == 32
+
+
+def test_overload_is_refused_and_the_queue_does_not_grow(pipeline: RagPipeline):
+    gated = Gated.over(pipeline)
+    limits, batching = Limits(questions=3), Batching(max_queue=3, max_batch=1, max_wait=0)
+    with (
+        served(gated, ServingSettings(limits=limits, batching=batching)) as running,
+        ThreadPoolExecutor(8) as pool,
+        running.client() as client,
+    ):
+        sent = [pool.submit(client.post, "/v1/answers", json=QUESTION)]
+        assert gated.begun.acquire(timeout=30)
+        sent += [pool.submit(client.post, "/v1/answers", json=QUESTION) for _ in range(3)]
+        until(lambda: waiting(running) == 3)
+        for _ in range(5):
+            refused = client.post("/v1/answers", json=QUESTION)
+            assert refused.status_code == 429
+            assert int(refused.headers["Retry-After"]) >= 1
+            assert refused.json()["error"]["code"] == "overloaded"
+        refused = client.post("/v1/answers", json={**QUESTION, "stream": True})
+        assert refused.status_code == 429
+        assert waiting(running) == 3
+        assert client.post("/v1/retrieve", json={"question": "Where is Lima?"}).status_code == 200
+        gated.gate.set()
+        assert [own.result().status_code for own in sent] == [200] * 4
+
+
+def test_deadlines_are_kept_wherever_a_question_is(pipeline: RagPipeline):
+    gated = Gated.over(pipeline)
+    with (
+        served(gated, ServingSettings(batching=Batching(deadline=0.3))) as running,
+        running.client() as client,
+    ):
+        began = time.monotonic()
+        response = client.post("/v1/answers", json=QUESTION)
+        assert response.status_code == 504
+        assert "limit deadline" in response.json()["error"]["message"]
+        assert client.post("/v1/answers", json={**QUESTION, "stream": True}).status_code == 504
+        assert time.monotonic() - began < 10
+        assert waiting(running) == 0
+        gated.gate.set()
+
+
+def test_a_caller_that_hangs_up_leaves_the_queue(pipeline: RagPipeline):
+    gated = Gated.over(pipeline)
+    with served(gated, ServingSettings(batching=Batching(max_wait=0))) as running, running.client() as client:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(client.post, "/v1/answers", json=QUESTION)
+            assert gated.begun.acquire(timeout=30)
+            for stream in (False, True):
+                with pytest.raises(httpx.ReadTimeout):
+                    client.post("/v1/answers", json={**QUESTION, "stream": stream}, timeout=0.3)
+            until(lambda: waiting(running) == 0)
+            gated.gate.set()
+            assert first.result().status_code == 200
+        assert running.figure("ragweave_batch_questions_sum") == 1
+
+
+def test_a_caller_that_hangs_up_ends_the_answer(pipeline: RagPipeline):
+    steps: list[float] = []
+
+    class Slow(RagPipeline):
+        def stream(self, *arguments, **options):
+            def processor(ids, scores):
+                steps.append(time.monotonic())
+                time.sleep(0.02)
+                scores[:, self.model.rag.eos_token_id] = float("-inf")
+                return scores
+
+            return super().stream(*arguments, logits_processor=[processor], **options)
+
+    slow = Slow(pipeline.model, pipeline.retriever, pipeline.encoder)
+    asked = {"question": "Where is Lima?", "max_new_tokens": 200, "stream": True}
+    with served(slow) as running, running.client() as client:
+        with client.stream("POST", "/v1/answers", json=asked) as response:
+            for line in response.iter_lines():
+                if line == "event: token":
+                    break
+        until(lambda: time.monotonic() - steps[-1] > 0.5)
+        assert len(steps) < 150
+        assert (
+            client.post("/v1/answers", json={**asked, "stream": False, "max_new_tokens": 3}).status_code
+            == 200
+        )
+
+
+def test_stopping_finishes_what_has_begun(pipeline: RagPipeline):
+    gated = Gated.over(pipeline)
+    with (
+        served(gated, ServingSettings(batching=Batching(max_wait=0))) as running,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        with running.client() as client:
+            sent = [pool.submit(client.post, "/v1/answers", json=QUESTION)]
+            assert gated.begun.acquire(timeout=30)
+            sent += [pool.submit(client.post, "/v1/answers", json=QUESTION) for _ in range(2)]
+            until(lambda: waiting(running) == 2)
+            stopping = threading.Thread(target=running.stop)
+            stopping.start()
+            time.sleep(0.2)
+            with pytest.raises(httpx.ConnectError), running.client() as late:
+                late.post("/v1/answers", json=QUESTION)
+            gated.gate.set()
+            assert [own.result().status_code for own in sent] == [200] * 3
+        stopping.join()
+
+
+def test_a_broken_worker_is_a_500_and_not_the_end(pipeline: RagPipeline, caplog: pytest.LogCaptureFixture):
+    class Broken(RagPipeline):
+        def stream(self, questions, **options):
+            if "break" in questions[0]:
+                raise OSError("/secret/path is gone")
+            return super().stream(questions, **options)
+
+    broken = Broken(pipeline.model, pipeline.retriever, pipeline.encoder)
+    with served(broken) as running, running.client() as client:
+        for stream in (False, True):
+            response = client.post("/v1/answers", json={"question": "break", "stream": stream})
+            assert response.status_code == 500
+            assert "secret" not in response.text
+            assert "Traceback" not in response.text
+        assert client.post("/v1/answers", json=QUESTION).status_code == 200
+    assert "OSError" in caplog.text
+    assert "secret" not in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_the_command(model_path: Path, base_path: Path, tmp_path: Path):
+    """It says where it serves, answers, finishes what it began when it is interrupted, and ends well."""
+    command = [
+        sys.executable,
+        "-m",
+        "ragweave",
+        "serve",
+        "--kb",
+        base_path,
+        "--model",
+        model_path,
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(
+        [*command, "--max-wait", "0.5"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"http://[\d.]+:\d+", line)
+        assert url, line + process.stderr.read()
+        with (
+            httpx.Client(base_url=url[0], trust_env=False, timeout=60) as client,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            assert client.get("/readyz").json() == {"status": "ready"}
+            elsewhere = client.get("/healthz", headers={"Host": "rebound.example"})
+            assert elsewhere.status_code == 403
+            sent = pool.submit(client.post, "/v1/answers", json=QUESTION)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert sent.result().status_code == 200
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--api-key-file", "none.txt"], "key file none.txt"),
+        (["--port", "1", "--host", "256.0.0.1"], "cannot be listened on"),
+        (["--kb", "nowhere"], "knowledge base"),
+    ],
+)
+def test_what_the_command_refuses(model_path: Path, base_path: Path, arguments: list[str], words: str):
+    from typer.testing import CliRunner
+
+    from ragweave.cli import app
+
+    defaults = ["--kb", str(base_path), "--model", str(model_path)]
+    result = CliRunner().invoke(app, ["serve", *defaults, *arguments])
+    assert result.exit_code == 1
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert json.dumps(result.stdout) == '""'

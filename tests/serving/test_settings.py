@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ragweave.errors import ConfigurationError
+from ragweave.serving.keys import KeyRing
+from ragweave.serving.settings import Batching, Limits, ServingSettings
+from tests.support.serving import ADMIN_KEY, KEY
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Limits(questions=0), "questions is 0"),
+        (lambda: Batching(max_batch=0), "max_batch is 0"),
+        (lambda: Batching(max_wait=-1), "max_wait is -1"),
+        (lambda: Batching(deadline=0), "deadline is 0"),
+        (lambda: ServingSettings(n_docs=0), "n_docs is 0"),
+        (lambda: ServingSettings(num_beams=9), "num_beams is 9, but the limit for requests is 8"),
+        (lambda: ServingSettings(batching=Batching(max_queue=2)), "raise max_queue"),
+    ],
+)
+def test_values_that_cannot_work(make, words: str):
+    with pytest.raises(ConfigurationError, match=words):
+        make()
+
+
+def test_keys_from_a_file(tmp_path: Path):
+    file = tmp_path / "keys.txt"
+    file.write_text(f"# of the press office\n{KEY}\n\n  {ADMIN_KEY}  \n")
+    ring = KeyRing.from_file(file)
+    assert ring.opens(KEY)
+    assert ring.opens(ADMIN_KEY)
+    for other in ("", KEY[:-1], KEY + " ", "# of the press office", "\udcff"):
+        assert not ring.opens(other)
+    assert KEY not in repr(ring) + repr(vars(ring)) + repr(ServingSettings(keys=ring))
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "ssh\n", "\xff"])
+def test_files_without_keys(tmp_path: Path, content: str):
+    file = tmp_path / "keys.txt"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"The key file .*keys\.txt") as refused:
+        KeyRing.from_file(file)
+    assert "ssh" not in str(refused.value).replace(str(file), "")
+
+
+def test_no_file(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        KeyRing.from_file(tmp_path / "none.txt")

@@ -1,0 +1,82 @@
+"""A real server on loopback, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ragweave import RagPipeline
+from ragweave.serving.app import create_app
+from ragweave.serving.running import listening, server_of
+from ragweave.serving.settings import ServingSettings
+
+KEY = "a-key-for-tests-only"
+ADMIN_KEY = "another-key-for-tests"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is running.
+
+    Attributes:
+        url: Its address.
+        app: The application.
+        server: The server, to be told to end.
+        thread: Where it runs.
+    """
+
+    url: str
+    app: Any
+    server: Any
+    thread: threading.Thread
+
+    def client(self, key: str | None = None, **options: Any) -> httpx.Client:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=60)
+        assert not self.thread.is_alive()
+
+    def figure(self, name: str, **labels: str) -> float:
+        """One of the service's metrics."""
+        return self.app.state.service.metrics.registry.get_sample_value(name, labels or None) or 0.0
+
+
+@contextmanager
+def served(pipeline: RagPipeline, settings: ServingSettings | None = None) -> Iterator[Running]:
+    """Serve a pipeline for as long as this lasts."""
+    settings = settings or ServingSettings()
+    app, ready = create_app(pipeline, settings), threading.Event()
+    with listening("127.0.0.1", 0) as own:
+        server = server_of(app, settings, ready=ready.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
+        thread.start()
+        assert ready.wait(timeout=60)
+        running = Running(f"http://127.0.0.1:{own.getsockname()[1]}", app, server, thread)
+        yield running
+        running.stop()
+
+
+class Gated(RagPipeline):
+    """A pipeline that waits at a gate before each batch, so that a test can say when it goes on."""
+
+    gate: threading.Event
+    begun: threading.Semaphore
+
+    @classmethod
+    def over(cls, pipeline: RagPipeline) -> Gated:
+        own = cls(pipeline.model, pipeline.retriever, pipeline.encoder, extractive=pipeline.extractive)
+        own.gate, own.begun = threading.Event(), threading.Semaphore(0)
+        return own
+
+    def stream(self, *arguments: Any, **options: Any) -> Any:
+        self.begun.release()
+        assert self.gate.wait(timeout=60)
+        return super().stream(*arguments, **options)
