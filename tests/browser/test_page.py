@@ -1,0 +1,264 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from ragweave.serving.keys import KeyRing
+from ragweave.serving.settings import ServingSettings
+from tests.browser.conftest import HOSTILE, Paced
+from tests.support.browsing import show
+from tests.support.serving import KEY, Running, served
+
+QUESTION = "Where is Lima?"
+CONTRAST = Path(__file__).parent / "contrast.js"
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, driver, url: str) -> None:
+        self.driver = driver
+        self.url = url
+
+    def open(self, **asked: str) -> None:
+        self.driver.get("about:blank")  # an address that differs in its end alone would not be loaded anew
+        self.driver.get(self.url + (f"/#{urlencode(asked)}" if asked else "/"))
+        self.until(lambda: "version" in self.one("#base").text or self.one("#key-line").is_displayed())
+
+    def all(self, selector: str):
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        return [own.text for own in self.all(selector)]
+
+    def until(self, holds):
+        return WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: holds())
+
+    def ask(self, question: str = QUESTION) -> None:
+        self.type(question + Keys.ENTER)
+
+    def type(self, text: str) -> None:
+        box = self.one("#question")
+        box.clear()
+        box.send_keys(text)
+
+    def answered(self, results: int = 1) -> None:
+        self.until(lambda: len(self.all('.result[aria-busy="false"]')) == results and self.all(".token"))
+
+    def tokens(self):
+        return self.all(".token")
+
+
+@pytest.fixture
+def page(browser, server: Running, pipeline: Paced) -> Page:
+    pipeline.tokens = None
+    show(browser)
+    page = Page(browser, server.url)
+    page.open()
+    browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+    page.open()
+    browser.get_log("browser")
+    browser.get_log("performance")
+    return page
+
+
+def test_an_answer_with_its_passages(page: Page, pipeline: Paced):
+    page.ask()
+    page.answered()
+    answer = pipeline(QUESTION, n_docs=2)
+    assert page.one(".answer").text == answer.answer
+    expected = sorted(answer.passages, key=lambda own: -own.prior)
+    assert page.texts(".passage .title") == [own.title or own.id for own in expected]
+    assert page.texts(".prior-figure") == [f"{own.prior:.3f}" for own in expected]
+    assert page.texts(".posterior-figure") == [f"{own.posterior:.3f}" for own in expected]
+    words = [token for token in answer.tokens if token.text.strip()]
+    assert page.texts(".token") == [token.text.strip() for token in words]
+    places = [expected.index(answer.passages[token.passage]) for token in words]
+    assert all(
+        f"passage-{place}" in own.get_attribute("class")
+        for own, place in zip(page.tokens(), places, strict=True)
+    )
+    for support in {token.support for token in answer.tokens if token.support is not None}:
+        text = getattr(answer.passages[support.passage], support.field)
+        assert any(text[support.start : support.end] in mark for mark in page.texts("mark"))
+    assert "version 000001, 2 passages from 2 documents" in page.one("#base").text
+    assert "Answered in" in page.one("#status").text
+
+
+def test_the_answer_streams_in_and_can_be_stopped(page: Page, pipeline: Paced):
+    pipeline.tokens = threading.Semaphore(0)
+    page.ask()
+    page.until(lambda: len(page.all(".passage")) == 2)  # before the first token
+    assert page.one(".result").get_attribute("aria-busy") == "true"
+    assert page.one("#status").text == "Searching and answering …"
+    whole = pipeline.__class__(pipeline.model, pipeline.retriever, pipeline.encoder, extractive=True)(
+        QUESTION
+    )
+    assert page.one(".answer").text == ""
+
+    def next_token() -> str:
+        pipeline.tokens.release()
+        return page.one(".answer").text
+
+    page.until(next_token)
+    assert whole.answer.startswith(page.one(".answer").text)
+    assert not page.tokens()
+    page.one("#stop").click()
+    page.until(lambda: page.one("#status").text == "Stopped.")
+    assert page.one(".result").get_attribute("aria-busy") == "false"
+    pipeline.tokens.release(100)
+
+
+def test_pointing_at_a_token_shows_its_posteriors(page: Page, pipeline: Paced):
+    page.ask()
+    page.answered()
+    answer = pipeline(QUESTION, n_docs=2)
+    order = sorted(range(2), key=lambda own: -answer.passages[own].prior)
+    words = [token for token in answer.tokens if token.text.strip()]
+    for button, token in zip(page.tokens(), words, strict=True):
+        ActionChains(page.driver).move_to_element(button).perform()
+        page.until(lambda own=token: f"“{own.text.strip()}”" in page.one(".detail-title").text)
+        assert page.texts(".bars .figure") == [f"{token.posteriors[own]:.3f}" for own in order]
+        assert len(page.all("mark.shown")) == (token.support is not None)
+        label = button.get_attribute("aria-label")
+        assert label.endswith(f"{max(token.posteriors):.3f}")
+
+
+def test_with_the_keyboard_alone(page: Page):
+    page.ask()
+    page.answered()
+    for button in page.all(".token"):
+        page.driver.execute_script("arguments[0].classList.remove('shown')", button)
+    for _ in range(12):
+        ActionChains(page.driver).send_keys(Keys.TAB).perform()
+        active = page.driver.switch_to.active_element
+        if active.get_attribute("class").startswith("token"):
+            break
+    assert active.get_attribute("class").startswith("token")
+    assert "shown" in active.get_attribute("class")
+    outline = page.driver.execute_script("return getComputedStyle(arguments[0]).outlineStyle", active)
+    assert outline == "solid"
+
+
+def test_formulations_one_after_the_other_and_side_by_side(page: Page, pipeline: Paced):
+    for formulation, name in (("sequence", "RAG-Sequence"), ("token", "RAG-Token")):
+        Select(page.one("#formulation")).select_by_value(formulation)
+        page.ask()
+        page.until(lambda own=name: page.texts(".name") == [own])
+        page.answered()
+        assert page.one(".answer").text == pipeline.with_formulation(formulation)(QUESTION).answer
+    Select(page.one("#formulation")).select_by_value("both")
+    page.ask()
+    page.answered(2)
+    assert page.texts(".name") == ["RAG-Token", "RAG-Sequence"]
+    first, second = page.all(".result")
+    assert first.location["y"] == second.location["y"]
+    assert first.location["x"] < second.location["x"]
+
+
+def test_errors_are_shown_as_such(page: Page):
+    page.ask("Lima " * 200)
+    page.until(lambda: page.one("#error").is_displayed())
+    assert "the encoder reads" in page.one("#error").text
+    assert page.one("#error").get_attribute("role") == "alert"
+    page.ask()
+    page.answered()
+    assert not page.one("#error").is_displayed()
+
+
+def test_a_service_that_has_gone(browser, pipeline: Paced):
+    pipeline.tokens = None
+    with served(pipeline) as running:
+        page = Page(browser, running.url)
+        page.open()
+    page.ask()
+    page.until(lambda: page.one("#error").is_displayed())
+    assert "cannot be reached" in page.one("#error").text
+
+
+def test_what_documents_say_is_text(page: Page):
+    page.ask("Where does the llama of ulm live?")
+    page.answered()
+    assert "<script>alert(1)</script>" in page.texts(".passage .title")
+    assert any(HOSTILE in text for text in page.texts(".passage .text"))
+    assert page.driver.title == "ragweave"
+    assert not page.all("main b, main img, main script")
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_complains(page: Page, server: Running):
+    page.open()
+    page.ask()
+    page.answered()
+    assert page.driver.get_log("browser") == []
+    messages = [json.loads(own["message"])["message"] for own in page.driver.get_log("performance")]
+    asked = [
+        own["params"]["request"]["url"] for own in messages if own["method"] == "Network.requestWillBeSent"
+    ]
+    assert len(asked) > 4
+    hosts = {urlsplit(url).netloc for url in asked if not url.startswith(("about:", "data:"))}
+    assert hosts == {urlsplit(server.url).netloc}
+
+
+def test_a_link_asks_again_and_what_was_asked_is_remembered(page: Page):
+    Select(page.one("#formulation")).select_by_value("sequence")
+    page.one("#n_docs").clear()
+    page.one("#n_docs").send_keys("1")
+    page.ask()
+    page.answered()
+    link = page.driver.current_url
+    page.open()
+    assert page.texts("#asked button") == [QUESTION]
+    page.driver.get("about:blank")
+    page.driver.get(link)
+    page.answered()
+    assert page.texts(".name") == ["RAG-Sequence"]
+    assert len(page.all(".passage")) == 1
+    assert page.one("#question").get_attribute("value") == QUESTION
+    page.open()
+    page.one("#asked button").click()
+    page.answered()
+    assert page.texts(".name") == ["RAG-Sequence"]
+    page.one("#forget").click()
+    page.open()
+    assert not page.one("#history").is_displayed()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
+    show(page.driver, theme=theme, width=width, height=844)
+    Select(page.one("#formulation")).select_by_value("both")
+    page.ask()
+    page.answered(2)
+    script = "return [document.documentElement.scrollWidth, innerWidth]"
+    wide, room = page.driver.execute_script(script)
+    assert wide <= room == width
+    assert page.driver.execute_script(CONTRAST.read_text("utf-8")) >= 4.5
+    first, second = page.all(".result")
+    assert (first.location["y"] < second.location["y"]) == (width == 390)
+
+
+def test_a_key_is_asked_for(browser, pipeline: Paced):
+    pipeline.tokens = None
+    with served(pipeline, ServingSettings(keys=KeyRing([KEY]))) as running:
+        page = Page(browser, running.url)
+        page.open()
+        assert page.one("#key-line").is_displayed()
+        page.one("#key").send_keys(KEY + Keys.TAB)
+        page.until(lambda: "version" in page.one("#base").text)
+        page.ask()
+        page.answered()
+        assert KEY not in page.driver.current_url
