@@ -6,6 +6,7 @@ Notation used for tensor shapes: B questions, K passages per question, T answer 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -75,21 +76,10 @@ def assemble(
     answers = []
     for b, (question, text) in enumerate(zip(questions, texts, strict=True)):
         whole = provenance.posterior[b].tolist()
-        there = [k for k, passage in enumerate(found[b]) if passage is not None]
-        order = sorted(there, key=lambda k: -whole[k])
-        passages = tuple(
-            RetrievedPassage(
-                id=passage.id,
-                title=passage.title,
-                text=passage.text,
-                source=passage.source,
-                doc_score=passage.doc_score,
-                prior=passage.prior,
-                posterior=whole[k],
-            )
-            for k in order
-            if (passage := found[b][k]) is not None
-        )
+        there = [(k, passage) for k, passage in enumerate(found[b]) if passage is not None]
+        there.sort(key=lambda own: -whole[own[0]])
+        order = [k for k, _ in there]
+        passages = tuple(RetrievedPassage(**asdict(passage), posterior=whole[k]) for k, passage in there)
         scored = provenance.scored[b]
         answers.append(
             Answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ragweave.encoding import with_title
@@ -82,18 +83,15 @@ def _pair(
     base: KnowledgeBase, example: Example, found: list[int], gold: list[int], n_negatives: int
 ) -> TrainingPair | None:
     ranked = [*(row for row in found if row in gold), *(row for row in gold if row not in found)]
-    rows = ranked or found
-    answers = [place for place, row in enumerate(rows) if _answers(base, row, example)]
-    if not answers and not ranked:
+    answering = (row for row in ranked or found if _answers(base, row, example))
+    positive = next(answering, ranked[0] if ranked else None)
+    if positive is None:
         return None
-    positive = rows[answers[0] if answers else 0]
-    negatives: list[str] = []
-    for row in found:
-        if len(negatives) == n_negatives:
-            break
-        if row != positive and row not in gold and not _answers(base, row, example):
-            negatives.append(_read(base, row))
-    return TrainingPair(example.question.strip(), _read(base, positive), tuple(negatives))
+    others = (row for row in found if row != positive and row not in gold)
+    negatives = islice((row for row in others if not _answers(base, row, example)), n_negatives)
+    return TrainingPair(
+        example.question.strip(), _read(base, positive), tuple(_read(base, row) for row in negatives)
+    )
 
 
 def _answers(base: KnowledgeBase, row: int, example: Example) -> bool:

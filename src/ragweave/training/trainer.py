@@ -26,7 +26,7 @@ from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
 from ragweave.training.cross_attention import recorded_attention
 from ragweave.training.documents import document_encoder, train_documents
-from ragweave.training.losses import LOSSES, CrossAttention, Formulation, LossInputs
+from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
 from ragweave.training.measuring import figures_of, measured
 from ragweave.training.record import check_record, write_record
 from ragweave.training.refresh import IndexRefresh
@@ -276,11 +276,8 @@ class RagTrainer(Trainer):
     def _retriever_loss(
         self, model: Any, output: Any, labels: Tensor, attention: CrossAttention | None
     ) -> Tensor:
-        from ragweave.modeling.token import RagTokenForGeneration
-
         own, scored = model.per_passage_log_probs(labels, output.logits, output.doc_scores.shape[1])
-        formulation: Formulation = "token" if isinstance(model, RagTokenForGeneration) else "sequence"
-        inputs = LossInputs(output.doc_scores, own, scored, formulation, attention)
+        inputs = LossInputs(output.doc_scores, own, scored, self.pipeline.formulation, attention)
         return LOSSES[self.args.retriever_loss](inputs)
 
     @torch.no_grad()
