@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ragweave.cli.changes import AsJson, EngineKind, RayAddress, Workers
+from ragweave.cli.models import Device
 from ragweave.cli.spooling import StdinFormat, StdinName, spooled
 
 HELP = """Add documents to a knowledge base.
@@ -47,7 +48,7 @@ def add(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted addition of the same sources.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""

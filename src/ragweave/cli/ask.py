@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sized
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ragweave.cli.models import Beams, Device, GeneratorDtype, MaxNewTokens, ModelFormulation, NDocs, RagModel
 from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
 
 if TYPE_CHECKING:
@@ -42,18 +43,11 @@ def ask(
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")
     ],
     kb: Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")],
-    model: Annotated[
-        str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
-    ] = "embedded",
-    n_docs: Annotated[
-        int | None, typer.Option(min=1, help="Passages per question (default: the model's).")
-    ] = None,
-    beams: Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Beams of the search.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
-    formulation: Annotated[
-        Literal["token", "sequence"] | None,
-        typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
-    ] = None,
+    model: RagModel = "embedded",
+    n_docs: NDocs = None,
+    beams: Beams = 1,
+    max_new_tokens: MaxNewTokens = 32,
+    formulation: ModelFormulation = None,
     retrieval: Retrieval = "dense",
     fusion: FusedBy = "weighted",
     dense_weight: DenseWeight = 0.5,
@@ -66,11 +60,8 @@ def ask(
             help="Answer only with words that stand together in a passage, or freely (default: the model's).",
         ),
     ] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8"],
-        typer.Option(help="Type that the generator computes in."),
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    dtype: GeneratorDtype = "auto",
+    device: Device = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show for each token of the answer which passage it came from.")
     ] = False,

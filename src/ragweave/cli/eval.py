@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ragweave.cli.models import Beams, Device, GeneratorDtype, MaxNewTokens, ModelFormulation, RagModel
 from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
 
 if TYPE_CHECKING:
@@ -66,9 +67,7 @@ def evaluate(
         str | None, typer.Option("--data", metavar="FILE", help="Questions and what is right.")
     ] = None,
     kb: Annotated[str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")] = None,
-    model: Annotated[
-        str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
-    ] = "embedded",
+    model: RagModel = "embedded",
     mode: Annotated[
         Literal["e2e", "retrieval", "closed-book"],
         typer.Option(help="Retrieve and answer, only retrieve, or answer without passages."),
@@ -77,8 +76,8 @@ def evaluate(
     depth: Annotated[
         int, typer.Option(min=1, help="Passages that are retrieved to measure retrieval, K at least.")
     ] = 20,
-    beams: Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Beams of the search.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
+    beams: Beams = 1,
+    max_new_tokens: MaxNewTokens = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions, the first.")] = None,
     curve: Annotated[
         str | None, typer.Option(metavar="K,K,...", help="Evaluate with these K too, for a plot against K.")
@@ -91,10 +90,7 @@ def evaluate(
     gold: Annotated[
         bool, typer.Option("--gold-passages", help="Answer from the gold passages, not from those found.")
     ] = False,
-    formulation: Annotated[
-        Literal["token", "sequence"] | None,
-        typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
-    ] = None,
+    formulation: ModelFormulation = None,
     decoding: Annotated[
         Literal["thorough", "fast"] | None, typer.Option(help="How RAG-Sequence decodes.")
     ] = None,
@@ -122,11 +118,8 @@ def evaluate(
         str | None, typer.Option(metavar="NAME,...", help="Metrics of answers (default: exact_match,f1).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 8,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8"],
-        typer.Option(help="Type that the generator computes in."),
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    dtype: GeneratorDtype = "auto",
+    device: Device = None,
     recalculate: Annotated[
         bool, typer.Option("--recalculate", help="Compute figures and report anew from predictions.")
     ] = False,

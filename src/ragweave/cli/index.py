@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragweave.cli.changes import EngineKind, RayAddress, Workers
+from ragweave.cli.models import Device
 from ragweave.cli.spooling import StdinFormat, StdinName, spooled
 
 HELP = """Build a knowledge base from documents.
@@ -112,7 +113,7 @@ def index(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Type that the encoder computes in; auto: bfloat16 where the processor has it."),
     ] = "float32",
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was built as one JSON object.")] = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragweave.cli.changes import AsJson, EngineKind, RayAddress, Workers
+from ragweave.cli.models import Device
 
 HELP = """Embed the passages of a knowledge base with another encoder.
 
@@ -45,7 +46,7 @@ def reembed(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Type that the encoder computes in; auto: bfloat16 where the processor has it."),
     ] = "float32",
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""

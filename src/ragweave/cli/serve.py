@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ragweave.cli.models import Beams, Device, GeneratorDtype, MaxNewTokens, NDocs, RagModel
 from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
 
 HELP = """Serve answers from a knowledge base over HTTP: a page, JSON, and what OpenAI's clients speak.
@@ -27,9 +28,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def serve(
     kb: Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")],
-    model: Annotated[
-        str, typer.Option(help="'embedded', or folder or hub name of a RAG model.")
-    ] = "embedded",
+    model: RagModel = "embedded",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = 8000,
     api_key_file: Annotated[
@@ -38,11 +37,9 @@ def serve(
     admin_key_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keys of which changes of documents want one.")
     ] = None,
-    n_docs: Annotated[
-        int | None, typer.Option(min=1, help="Passages per question (default: the model's).")
-    ] = None,
-    beams: Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Beams of the search.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
+    n_docs: NDocs = None,
+    beams: Beams = 1,
+    max_new_tokens: MaxNewTokens = 32,
     formulation: Annotated[
         Literal["token", "sequence"] | None,
         typer.Option(help="RAG-Token or RAG-Sequence where a request does not say (default: the model's)."),
@@ -64,11 +61,8 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Let pages of this origin call the service; may be repeated."),
     ] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "int8"],
-        typer.Option(help="Type that the generator computes in."),
-    ] = "auto",
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    dtype: GeneratorDtype = "auto",
+    device: Device = None,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
     from ragweave.cli.console import quiet_libraries, stderr, warn

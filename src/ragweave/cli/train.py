@@ -8,8 +8,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ragweave.cli.changes import EngineKind, RayAddress, Workers
+from ragweave.cli.models import Device, ModelFormulation
 from ragweave.cli.train_retriever import HELP as RETRIEVER_HELP
 from ragweave.cli.train_retriever import retriever
+from ragweave.cli.training import (
+    Config,
+    Epochs,
+    LearningRate,
+    Limit,
+    Resume,
+    Seed,
+    StartingModel,
+    check_output,
+    read_settings_file,
+)
 
 _KEEP_BEST = {
     "load_best_model_at_end": True,
@@ -55,13 +67,8 @@ def train(
     dev: Annotated[
         str | None, typer.Option("--dev", metavar="FILE", help="Questions to evaluate on after every epoch.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="What to begin with: 'embedded', or folder or hub name of a RAG model.")
-    ] = "embedded",
-    formulation: Annotated[
-        Literal["token", "sequence"] | None,
-        typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
-    ] = None,
+    model: StartingModel = "embedded",
+    formulation: ModelFormulation = None,
     n_docs: Annotated[int, typer.Option(min=1, help="K, passages per question.")] = 5,
     freeze: Annotated[
         Literal["question-encoder", "generator"] | None, typer.Option(help="What keeps its weights.")
@@ -109,23 +116,17 @@ def train(
     max_answer_length: Annotated[
         int, typer.Option(min=1, help="The longest answer to learn, in tokens.")
     ] = 64,
-    epochs: Annotated[float, typer.Option(min=0, help="How often the data is gone through.")] = 3,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")] = 3e-5,
+    epochs: Epochs = 3,
+    learning_rate: LearningRate = 3e-5,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions in a step, on each device.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the order of the data, and of dropout.")] = 0,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="YAML", help="Further arguments of transformers' Trainer, by name."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of the data.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    seed: Seed = 0,
+    config: Config = None,
+    limit: Limit = None,
+    resume: Resume = False,
+    device: Device = None,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
     from ragweave.cli.console import quiet_libraries, stdout
-    from ragweave.cli.settings_file import read_settings_file
     from ragweave.errors import ConfigurationError, require_extra
     from ragweave.evaluation.data import check_gold, read_examples
     from ragweave.knowledge.base import KnowledgeBase
@@ -146,8 +147,7 @@ def train(
     base = KnowledgeBase.open(kb)
     if held_out is not None:
         check_gold(held_out, base)
-    if output.exists() and any(output.iterdir()) and not resume:
-        raise ConfigurationError(f"{output} is not empty: choose another --output, or add --resume.")
+    check_output(output, resume=resume)
     quiet_libraries()
     from transformers import EarlyStoppingCallback
 

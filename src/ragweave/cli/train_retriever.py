@@ -7,6 +7,19 @@ from typing import Annotated
 
 import typer
 
+from ragweave.cli.models import Device
+from ragweave.cli.training import (
+    Config,
+    Epochs,
+    LearningRate,
+    Limit,
+    Resume,
+    Seed,
+    StartingModel,
+    check_output,
+    read_settings_file,
+)
+
 HELP = """Train the retriever alone, on questions and the passages that answer them.
 
 Contrastive training of the encoder of questions and passages, with the other passages of a batch and those that BM25
@@ -29,32 +42,24 @@ def retriever(
     kb: Annotated[str, typer.Option("--kb", help="Folder of the knowledge base.")],
     data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions and what answers them.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
-    model: Annotated[
-        str, typer.Option(help="What to begin with: 'embedded', or folder or hub name of a RAG model.")
-    ] = "embedded",
+    model: StartingModel = "embedded",
     negatives: Annotated[
         int, typer.Option(min=0, help="Passages of BM25 that do not answer, per question.")
     ] = 1,
-    epochs: Annotated[float, typer.Option(min=0, help="How often the data is gone through.")] = 3,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")] = 2e-5,
+    epochs: Epochs = 3,
+    learning_rate: LearningRate = 2e-5,
     batch_size: Annotated[
         int, typer.Option(min=2, help="Questions in a step; more of them are more negatives.")
     ] = 16,
-    seed: Annotated[int, typer.Option(help="Of the order of the data, and of dropout.")] = 0,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="YAML", help="Further arguments of transformers' Trainer, by name."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of the data.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="Where to compute, such as cuda.")] = None,
+    seed: Seed = 0,
+    config: Config = None,
+    limit: Limit = None,
+    resume: Resume = False,
+    device: Device = None,
 ) -> None:
     """Run the command; HELP is what ``--help`` shows."""
     from ragweave.cli.console import noted_bars, quiet_libraries, stage_bars, stdout
-    from ragweave.cli.settings_file import read_settings_file
-    from ragweave.errors import ConfigurationError, require_extra
+    from ragweave.errors import require_extra
     from ragweave.evaluation.data import check_gold, read_examples
     from ragweave.knowledge.base import KnowledgeBase
 
@@ -63,8 +68,7 @@ def retriever(
     further = read_settings_file(config)
     base = KnowledgeBase.open(kb)
     check_gold(examples, base)
-    if output.exists() and any(output.iterdir()) and not resume:
-        raise ConfigurationError(f"{output} is not empty: choose another --output, or add --resume.")
+    check_output(output, resume=resume)
     quiet_libraries()
     from ragweave.pipeline import RagPipeline
     from ragweave.tokenization import RagTokenizer
