@@ -77,6 +77,19 @@ def test_databases_are_measured_beside_folders() -> None:
     assert min(recall.values()) > 0.9
 
 
+def test_serving_is_measured_by_callers_and_over_time() -> None:
+    options = ("--size", "tiny", "--questions", "6", "--clients", "1", "3", "--soak", "0.02")
+    result = run("serving", "--json", "--", *options)
+    assert result.returncode == 0, result.stderr
+    rows = {row["what"]: row for row in map(json.loads, result.stdout.splitlines())}
+    assert rows["1 caller"]["ratio"] == 1
+    assert rows["3 callers"]["median"] > 0
+    assert rows["3 callers, lost"]["median"] == 0
+    assert rows["3 callers, p50"]["median"] <= rows["3 callers, p99"]["median"]
+    assert rows["failed"]["median"] == 0 < rows["answered"]["median"]
+    assert rows["memory at the end"]["median"] > 0
+
+
 def test_unknown_benchmarks_are_named_with_the_known_ones() -> None:
     result = run("speed")
     assert result.returncode == 1

@@ -196,7 +196,7 @@ bodies = st.binary(max_size=200) | st.recursive(
 QUESTIONS = st.text(st.characters(), max_size=40)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["/v1/answers", "/v1/retrieve", "/v1/chat/completions", "/v1/documents"]),
     body=bodies,
@@ -207,7 +207,7 @@ def test_arbitrary_bytes(client: httpx.Client, path: str, body: bytes):
     assert "Traceback" not in response.text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=QUESTIONS)
 def test_arbitrary_questions(client: httpx.Client, question: str):
     body = json.dumps({"question": question, "max_new_tokens": 2})
