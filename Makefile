@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build; a plain "torch" would download gigabytes of CUDA.
 TORCH := torch==2.13.0
 
-.PHONY: help demo test test-slow lint fix bench clean
+.PHONY: help demo test test-slow lint fix bench docs clean
 
 help:
 	@echo "make demo       answer eight questions from the World Factbook (creates the environment first)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint       check style and types"
 	@echo "make fix        mend what style checks can mend"
 	@echo "make bench      run the benchmarks"
+	@echo "make docs       build the documentation into site/; a warning is an error"
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/world_factbook/demo.py
@@ -37,8 +38,12 @@ fix: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/ragweave bench
 
+# The variable silences a notice of mkdocs-material about its own future.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .cache
+	rm -rf $(VENV) .cache site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,5 +57,5 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,milvus,pgvector,serve,dev]"
+	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,milvus,pgvector,serve,docs,dev]"
 	@touch $@

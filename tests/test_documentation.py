@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +76,31 @@ def servers(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
         monkeypatch.setenv("PGUSER", "postgres")
 
 
+def environment() -> dict[str, str]:
+    """What commands run in: one thread, and the programs of this Python."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+
+
+@contextmanager
+def serving(folder: Path, command: str) -> Iterator[None]:
+    """A command that serves, for as long as this lasts; it has to say where, and to end well."""
+    with subprocess.Popen(
+        shlex.split(command), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            line = process.stderr.readline()
+            assert "Serving on http" in line, line + process.stderr.read()
+            yield
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+
+
 def run(folder: Path, command: str) -> str:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
     result = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=240
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
@@ -99,6 +119,17 @@ def test_every_difference_and_part_of_the_specification_names_a_test():
         untested = [row for row in rows if row not in heads and "::test_" not in row]
         assert len(rows) - len(heads) > 20
         assert not untested
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    result = subprocess.run(
+        command, cwd=ROOT, env={**environment(), "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    pages = {page.with_suffix(".html").name for page in PAGES[1:]}
+    assert {page.name for page in tmp_path.glob("*.html")} == pages | {"404.html"}
+    assert "RagPipeline" in (tmp_path / "reference.html").read_text("utf-8")
 
 
 def test_pages_have_blocks():
@@ -124,16 +155,20 @@ def test_what_a_page_shows_runs(
     monkeypatch: pytest.MonkeyPatch,
     quiet_transformers: None,
 ):
-    # The commands first: a page's Python may open what they made.
-    for command in commands_of(page, with_skipped=False):
-        if not command.startswith("ragweave ") or command == "ragweave index docs --output kb":
-            continue
-        output = run(workplace, command)
-        if "--json" in command:
-            for line in output.splitlines():
-                assert json.loads(line)
-    monkeypatch.chdir(workplace)
-    names: dict[str, object] = {}
-    for block in blocks_of(page):
-        if block.language == "python" and not block.skipped:
-            exec(compile(block.code, f"{page.name}", "exec"), names)  # noqa: S102  # the project's own pages
+    with ExitStack() as running:
+        # The commands first: a page's Python may open what they made.
+        for command in commands_of(page, with_skipped=False):
+            if command.startswith("ragweave serve "):
+                running.enter_context(serving(workplace, command))
+            elif command.startswith("curl -s "):
+                assert json.loads(run(workplace, command))["answers"]
+            elif command.startswith("ragweave ") and command != "ragweave index docs --output kb":
+                output = run(workplace, command)
+                if "--json" in command:
+                    for line in output.splitlines():
+                        assert json.loads(line)
+        monkeypatch.chdir(workplace)
+        names: dict[str, object] = {}
+        for block in blocks_of(page):
+            if block.language == "python" and not block.skipped:
+                exec(compile(block.code, f"{page.name}", "exec"), names)  # noqa: S102  # the project's own pages
