@@ -63,9 +63,16 @@ def explain(
     n_questions, n_docs = doc_scores.shape
     targets = sequences[:, 1:]
     scored = _scored(model, targets)
-    rows = sequences[:, None, :-1].expand(-1, n_docs, -1).reshape(n_questions * n_docs, -1)
-    logits = model.rag.adapter.decode(read, rows, options=DecodeOptions()).logits
-    log_probs = target_log_probs(logits.view(n_questions, n_docs, *logits.shape[1:]), targets)  # (B, K, T)
+    rows = sequences.repeat_interleave(n_docs, dim=0)  # (B*K, 1+T)
+    # Answers are filled up to the longest: over a large vocabulary the rest would cost more than it is worth.
+    positions = scored.repeat_interleave(n_docs, dim=0)  # (B*K, T)
+    logits = model.rag.adapter.decode(
+        read, rows[:, :-1], options=DecodeOptions(logits_at=positions)
+    ).logits  # (1, M, V)
+    found = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
+    log_probs = found.new_zeros(positions.shape)
+    log_probs[positions] = found.flatten()
+    log_probs = log_probs.view(n_questions, n_docs, -1)  # (B, K, T), 0 where nothing was said
     per_token = token_posteriors(log_probs, doc_scores)
     if isinstance(model, RagTokenForGeneration):
         likelihood = token_log_likelihood(log_probs, scored, doc_scores)

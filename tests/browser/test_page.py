@@ -251,6 +251,17 @@ def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
     assert (first.location["y"] < second.location["y"]) == (width == 390)
 
 
+def test_the_endpoints_are_described(page: Page, server: Running):
+    page.driver.get(f"{server.url}/docs")
+    page.until(lambda: page.all("#endpoints section"))
+    titles = page.texts("#endpoints h2")
+    paths = server.app.openapi()["paths"]
+    assert titles == [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+    page.all("#endpoints summary")[0].click()
+    assert "question" in page.one("#endpoints details[open]").text
+    assert page.driver.get_log("browser") == []
+
+
 def test_a_key_is_asked_for(browser, pipeline: Paced):
     pipeline.tokens = None
     with served(pipeline, ServingSettings(keys=KeyRing([KEY]))) as running:

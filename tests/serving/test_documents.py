@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase, RagPipeline
 from ragweave.encoding import TextEncoder
@@ -87,6 +90,15 @@ def test_what_cannot_be_added(own_server: Running, documents: list, words: str):
         response = client.post("/v1/documents", json={"documents": documents})
         assert response.status_code == 422
         assert words in response.json()["error"]["message"]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(), min_size=1, max_size=30), st.text(st.characters(), max_size=10))
+def test_arbitrary_documents(own_server: Running, text: str, title: str):
+    with own_server.client(ADMIN_KEY) as client:
+        body = json.dumps({"documents": [{"id": "any", "title": title, "text": text}]})
+        response = client.post("/v1/documents", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (200, 422), response.text
 
 
 def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):

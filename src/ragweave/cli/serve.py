@@ -57,6 +57,14 @@ def serve(
         int, typer.Option(min=1, help="Questions that may wait; what comes then is refused (429).")
     ] = 64,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is given up (504).")] = 60,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Serve requests that call this machine so; may be repeated (default: loopback names where it "
+            "listens there, any elsewhere).",
+        ),
+    ] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Let pages of this origin call the service; may be repeated."),
@@ -90,7 +98,7 @@ def serve(
         batching=Batching(max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, deadline=deadline),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
         admin_keys=None if admin_key_file is None else KeyRing.from_file(admin_key_file),
-        allowed_hosts=LOOPBACK if host in LOOPBACK else (),
+        allowed_hosts=(*(LOOPBACK if host in LOOPBACK else ()), *(allowed_host or ())),
         cors_origins=tuple(cors_origin or ()),
     )
     if host not in LOOPBACK and api_key_file is None:

@@ -54,7 +54,7 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
         title="ragweave",
         version=ragweave.__version__,
         summary="Answers from a knowledge base, and where each of their tokens came from.",
-        docs_url=None,  # what FastAPI shows there is loaded from elsewhere
+        docs_url=None,  # what FastAPI shows there is loaded from elsewhere; `page` has one of its own
         redoc_url=None,
         lifespan=lifespan,
     )

@@ -6,7 +6,8 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -14,12 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from ragweave.answers import Answer, FoundPassage
-from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
 from ragweave.finding import question_length
 from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.knowledge.readers.files import SourceFile
 from ragweave.pipeline import FORMULATIONS, Formulation
-from ragweave.serving.errors import ConflictError, NotThereError, UnavailableError
+from ragweave.serving.errors import ConflictError, NotThereError, UnavailableError, UnreadableError
 from ragweave.serving.jobs import Done, Failed, Job, Retrieved, Said
 
 if TYPE_CHECKING:
@@ -123,19 +124,22 @@ class Engine:
 
         Raises:
             ConflictError: An id belongs to a document that was read from elsewhere.
+            UnreadableError: A document has nothing to be read.
             UnavailableError: The knowledge base cannot be changed now.
         """
-        latest = self.base.latest()
-        for document in documents:
-            rows = latest.row_of(document.id)
-            if rows and latest.passage(rows[0]).source != _POSTED + document.id:
-                raise ConflictError(
-                    f"There is a document {document.id!r} already, from another source: delete it first, or choose "
-                    "another id."
-                )
-        with TemporaryDirectory(prefix="ragweave-") as folder:
+        with _changing(), TemporaryDirectory(prefix="ragweave-") as folder:
+            latest = self.base.latest()
+            for document in documents:
+                rows = latest.row_of(document.id)
+                if rows and latest.passage(rows[0]).source != _POSTED + document.id:
+                    raise ConflictError(
+                        f"There is a document {document.id!r} already, from another source: delete it first, or "
+                        "choose another id."
+                    )
             sources = [_written(document, Path(folder), place) for place, document in enumerate(documents)]
-            return self._changed(lambda: latest.add(sources, encoder=self._embedding, strict=True))
+            base = latest.add(sources, encoder=self._embedding, strict=True)
+        self.refresh(now=True)
+        return base
 
     def delete(self, document_id: str) -> KnowledgeBase:
         """Delete a document, or one passage.
@@ -144,10 +148,13 @@ class Engine:
             NotThereError: There is none with this id.
             UnavailableError: The knowledge base cannot be changed now.
         """
-        latest = self.base.latest()
-        if not latest.row_of(document_id):
-            raise NotThereError(f"There is no document {document_id!r}.")
-        return self._changed(lambda: latest.delete(ids=[document_id]))
+        with _changing():
+            latest = self.base.latest()
+            if not latest.row_of(document_id):
+                raise NotThereError(f"There is no document {document_id!r}.")
+            base = latest.delete(ids=[document_id])
+        self.refresh(now=True)
+        return base
 
     def refresh(self, *, now: bool = False) -> None:
         """Take up a new version of the knowledge base, if it is time to look.
@@ -169,17 +176,6 @@ class Engine:
                     "The new version of the knowledge base cannot be used (%s); answering from the one before.",
                     type(error).__name__,
                 )
-
-    def _changed(self, change: Callable[[], KnowledgeBase]) -> KnowledgeBase:
-        try:
-            base = change()
-        except KnowledgeBaseError as error:
-            _LOG.warning("The knowledge base was not changed (%s).", type(error).__name__)
-            raise UnavailableError(
-                "The knowledge base cannot be changed now; another process may be changing it. Try again later."
-            ) from error
-        self.refresh(now=True)
-        return base
 
     def _can_be_asked(self, job: Job) -> bool:
         try:
@@ -204,6 +200,22 @@ class _Telling:
 
     def stopped(self, place: int) -> bool:
         return self._jobs[place].abandoned
+
+
+@contextmanager
+def _changing() -> Iterator[None]:
+    """Say what went wrong with a change without what the library says of it, which names paths."""
+    try:
+        yield
+    except SourceError as error:
+        raise UnreadableError(
+            "A document has no text that can be made a passage: change or remove it."
+        ) from error
+    except (KnowledgeBaseError, OSError) as error:
+        _LOG.warning("The knowledge base was not changed (%s).", type(error).__name__)
+        raise UnavailableError(
+            "The knowledge base cannot be changed now; another process may be changing it. Try again later."
+        ) from error
 
 
 def public_name(source: str) -> str:

@@ -81,6 +81,13 @@ class UnsupportedError(ServingError):
     code = "unsupported"
 
 
+class UnreadableError(ServingError):
+    """A document cannot be made passages of."""
+
+    status = 422
+    code = "unreadable_document"
+
+
 class OverloadedError(ServingError):
     """Too many wait already.
 

@@ -29,7 +29,7 @@ def error_body(error: Exception) -> dict[str, Any]:
     if isinstance(error, ServingError):
         return _body(error.status, str(error), error.code)
     if isinstance(error, _SPOKEN):
-        return _body(422, str(error), "invalid_question")
+        return _body(422, str(error), "invalid_request")
     _LOG.error("A request failed: %s.", type(error).__name__, exc_info=_traced(error))
     return _body(
         500, "Something went wrong here; the request may be right. Try it again later.", "internal_error"

@@ -17,7 +17,7 @@ from ragweave.serving.citations import annotations_of
 from ragweave.serving.errors import NotThereError, UnsupportedError
 from ragweave.serving.failures import error_body
 from ragweave.serving.jobs import AnswerOptions, Done, Retrieved, Said
-from ragweave.serving.limits import check_counts
+from ragweave.serving.limits import check_counts, check_questions
 from ragweave.serving.routes.shared import Given, errors
 from ragweave.serving.schemas import (
     ChatChoice,
@@ -28,7 +28,6 @@ from ragweave.serving.schemas import (
     ModelList,
     Usage,
 )
-from ragweave.serving.service import Service
 from ragweave.serving.waiting import event, event_stream, while_connected
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -75,14 +74,15 @@ async def complete(request: Request, body: ChatRequest, service: Given) -> ChatR
         formulation=_formulation_of(body.model),
     )
     completion = _Completion(body.model, options)
+    check_questions(service.settings.limits, [question])
+    prompt_tokens = await service.look(lambda engine: engine.token_count(question))
     if not body.stream:
         (answer,) = await while_connected(request, service.answer([question], options))
-        return completion.whole(Done(answer), await _prompt_tokens(service, question))
+        return completion.whole(Done(answer), prompt_tokens)
     events = service.stream(question, options)
     first = await while_connected(request, anext(events))
     usage = body.stream_options is not None and body.stream_options.include_usage
-    prompt_tokens = await _prompt_tokens(service, question) if usage else None
-    return event_stream(completion.chunks(first, events, prompt_tokens))
+    return event_stream(completion.chunks(first, events, prompt_tokens if usage else None))
 
 
 class _Completion:
@@ -168,10 +168,6 @@ class _Completion:
 def _usage(prompt_tokens: int, done: Done) -> Usage:
     said = len(done.answer.tokens)
     return Usage(prompt_tokens=prompt_tokens, completion_tokens=said, total_tokens=prompt_tokens + said)
-
-
-async def _prompt_tokens(service: Service, question: str) -> int:
-    return await service.look(lambda engine: engine.token_count(question))
 
 
 def _formulation_of(name: str) -> Formulation | None:

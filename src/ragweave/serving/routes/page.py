@@ -1,4 +1,4 @@
-"""``GET /``: the page, and the files that it is made of."""
+"""``GET /`` and ``/docs``: the page, and the endpoints for people to read."""
 
 from __future__ import annotations
 
@@ -15,4 +15,14 @@ router = APIRouter(include_in_schema=False)
 @router.get("/")
 async def page() -> FileResponse:
     """The page."""
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+    return _file("index.html")
+
+
+@router.get("/docs")
+async def reference() -> FileResponse:
+    """The endpoints, from the OpenAPI schema."""
+    return _file("reference.html")
+
+
+def _file(name: str) -> FileResponse:
+    return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
