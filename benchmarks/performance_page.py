@@ -65,10 +65,10 @@ whose inputs have outliers; the last row is what happens otherwise.
 
 SERVING = """## Serving
 
-`ragweave bench serving -- KB --questions 64` on two threads of an Intel Xeon (avx512_bf16, amx_bf16), the knowledge base
-of these pages, K 5, batches up to 8; other work ran on the machine now and then. Callers ask one question after the
-other; the first row is one question at a time. The second table is `--size tiny --questions 192`: a random generator of
-two layers.
+`ragweave bench serving -- KB --questions 64` on two threads of an Intel Xeon (avx512_bf16, amx_bf16), the knowledge
+base of these pages, K 5, batches up to 8; other work ran on the machine now and then. Callers ask one question after
+the other; the first row is one question at a time. The second table is `--size tiny --questions 192`: a random
+generator of two layers.
 
 | The embedded model | Questions/s | Ratio | p50 | p99 | Lost |
 |-|-|-|-|-|-|
@@ -82,9 +82,10 @@ two layers.
 | 8 callers | 8.80 | 3.09 | 0.897 s | 0.971 s | 0 |
 | 32 callers | 9.27 | 3.25 | 3.46 s | 3.56 s | 0 |
 
-What batching gains is the time between the multiplications. The tiny generator has little else, and three times as many
-questions are answered together as one by one. The embedded model on a processor spends its time on reading contexts and on
-multiplying, which eight questions need eight times: the aim of three times the throughput at 32 callers is missed there.
+What batching gains is the time between the multiplications. The tiny generator has little else, and three times as
+many questions are answered together as one by one. The embedded model on a processor spends its time on reading
+contexts and on multiplying, which eight questions need eight times: the aim of three times the throughput at 32
+callers is missed there.
 
 Ten minutes of 32 callers at the tiny generator (`--size tiny --clients 32 --soak 10`): 5,040 questions answered, none
 failed; memory of the server 916 MiB after the first minute, 919 MiB at the end, 931 MiB at most.
