@@ -174,6 +174,7 @@ def test_errors_are_shown_as_such(page: Page):
     page.until(lambda: page.one("#error").is_displayed())
     assert "the encoder reads" in page.one("#error").text
     assert page.one("#error").get_attribute("role") == "alert"
+    assert not page.all(".result")
     page.ask()
     page.answered()
     assert not page.one("#error").is_displayed()

@@ -75,6 +75,7 @@ async function ask() {
   const work = formulations.map((formulation, place) => answer(asked, formulation, views[place], own.signal));
   const ends = await Promise.allSettled(work);
   views.forEach((view) => view.end());
+  for (const view of views) if (view.isEmpty) view.element.remove();
   if (running !== own) return; // another question was asked meanwhile
   running = null;
   at("stop").hidden = true;

@@ -17,6 +17,10 @@ export class ResultView {
     return this.element.querySelector(selector);
   }
 
+  get isEmpty() {
+    return this.items.length === 0;
+  }
+
   showPassages(passages) {
     this.items = passages.map((passage, place) => {
       this.places.set(passage.id, place);
