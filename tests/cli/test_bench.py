@@ -77,6 +77,7 @@ def test_databases_are_measured_beside_folders() -> None:
     assert min(recall.values()) > 0.9
 
 
+@pytest.mark.slow
 def test_serving_is_measured_by_callers_and_over_time() -> None:
     options = ("--size", "tiny", "--questions", "6", "--clients", "1", "3", "--soak", "0.02")
     result = run("serving", "--json", "--", *options)
