@@ -15,6 +15,7 @@ from pathlib import Path
 
 from examples.world_factbook.documents import load_countries, write_documents
 from experiments.embedded.factbook_questions import all_questions
+from experiments.pages import replace_part
 from experiments.results.configurations import CONFIGURATIONS
 from experiments.results.page import page
 from rich.console import Console
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--xquad", type=Path, help="folder with dev.jsonl and passages.jsonl")
     parser.add_argument("--limit", type=int, default=100, help="questions about the Factbook")
     parser.add_argument("--only", help="names of configurations, with commas between them")
-    parser.add_argument("--page", type=Path, help="where the page is written")
+    parser.add_argument("--page", type=Path, help="a page whose part about ablations is written anew")
     args = parser.parse_args()
     quiet_libraries()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def main() -> None:
     if args.page is None:
         sys.stdout.write(text)
     else:
-        args.page.write_text(text, encoding="utf-8")
+        replace_part(args.page, "ablations", text)
 
 
 if __name__ == "__main__":

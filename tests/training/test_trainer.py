@@ -85,6 +85,20 @@ def test_what_is_frozen_keeps_its_weights(tmp_path, model_path, kb, frozen, movi
     assert changed(before[moving], weights(pipeline.model, moving))
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.01])
+def test_the_encoder_has_a_learning_rate_of_its_own(tmp_path, model_path, kb, rate):
+    pipeline = pipeline_of(model_path, kb)
+    before = {part: weights(pipeline.model, part) for part in ("question_encoder", "generator")}
+    trainer = RagTrainer(
+        pipeline, arguments(tmp_path, num_train_epochs=1, retriever_learning_rate=rate), EXAMPLES
+    )
+    trainer.train()
+    assert changed(before["generator"], weights(pipeline.model, "generator"))
+    assert changed(before["question_encoder"], weights(pipeline.model, "question_encoder")) is (rate > 0)
+    given = [weight for group in trainer.optimizer.param_groups for weight in group["params"]]
+    assert len(given) == sum(weight.requires_grad for weight in pipeline.model.parameters())
+
+
 def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, model_path, kb):
     whole = pipeline_of(model_path, kb)
     RagTrainer(whole, arguments(tmp_path / "whole", num_train_epochs=4), EXAMPLES).train()

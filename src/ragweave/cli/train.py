@@ -118,6 +118,13 @@ def train(
     ] = 64,
     epochs: Epochs = 3,
     learning_rate: LearningRate = 3e-5,
+    retriever_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--retriever-learning-rate",
+            help="Of the encoders; with --lora, 2e-5 beside a --learning-rate of 3e-4 is usual.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions in a step, on each device.")] = 8,
     seed: Seed = 0,
     config: Config = None,
@@ -165,6 +172,7 @@ def train(
         "n_docs": n_docs,
         "freeze": freeze,
         "retriever_loss": retriever_loss,
+        "retriever_learning_rate": retriever_learning_rate,
         "num_train_epochs": epochs,
         "learning_rate": learning_rate,
         "per_device_train_batch_size": batch_size,

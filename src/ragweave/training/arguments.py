@@ -23,6 +23,8 @@ class RagTrainingArguments(TrainingArguments):
         retriever_loss: A loss of `ragweave.training.losses` that teaches the retriever beside the marginal
             likelihood: ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
         retriever_loss_weight: What it counts.
+        retriever_learning_rate: Of the question encoder and the document encoder; ``learning_rate`` where ``None``. An
+            adapter learns at ten times the rate that would ruin an encoder.
         max_answer_length: The longest answer to learn, in tokens.
         retrieve_ahead: Retrieve for all questions before the first step, and make contexts in the processes that load
             data; only while the question encoder keeps its weights, where ``None`` means yes.
@@ -43,6 +45,7 @@ class RagTrainingArguments(TrainingArguments):
     freeze: Freeze | None = None
     retriever_loss: RetrieverLoss | None = None
     retriever_loss_weight: float = 1.0
+    retriever_learning_rate: float | None = None
     max_answer_length: int = 64
     retrieve_ahead: bool | None = None
     end_to_end: bool = False

@@ -147,6 +147,21 @@ class RagTrainer(Trainer):
                 self.refresh.stop()
             self.model.eval()
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Make the optimiser, in which the encoders have a learning rate of their own where they were given one."""
+        given = self.optimizer
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        rate = self.args.retriever_learning_rate
+        if given is None and rate is not None:
+            generator = {id(weight) for weight in self.pipeline.model.generator.parameters()}
+            optimizer.param_groups = [
+                {**group, "params": weights, "lr": group["lr"] if own else rate}
+                for group in optimizer.param_groups
+                for own in (True, False)
+                if (weights := [weight for weight in group["params"] if (id(weight) in generator) is own])
+            ]
+        return optimizer
+
     def compute_loss(
         self,
         model: nn.Module,
