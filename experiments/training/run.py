@@ -24,7 +24,7 @@ from transformers import set_seed
 
 from ragweave import RagPipeline
 from ragweave.cli.console import noted_bars, quiet_libraries
-from ragweave.evaluation.folder import RunFolder, RunSettings
+from ragweave.evaluation.folder import Mode, RunFolder, RunSettings
 from ragweave.evaluation.run import run
 
 QUESTIONS = 368
@@ -63,7 +63,7 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
         retriever_learning_rate=RETRIEVER_LEARNING_RATE,
         **configuration.arguments,
     )
-    mode = "closed-book" if configuration.closed_book else "e2e"
+    mode: Mode = "closed-book" if configuration.closed_book else "e2e"
     questions = work.questions("dev")
     with noted_bars() as advance:
         run(
