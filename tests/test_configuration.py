@@ -43,6 +43,7 @@ def test_defaults() -> None:
         "doc_score_scale": 1.0,
         "question_encoder_pooling": None,
         "question_encoder_normalize": False,
+        "extractive": False,
     }
     assert {name: getattr(config, name) for name in expected} == expected
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ragweave import KnowledgeBase, RagPipeline
+from ragweave import KnowledgeBase, RagPipeline, RagTokenizer
 from ragweave.errors import (
     ConfigurationError,
     EncoderMismatchError,
@@ -128,6 +128,26 @@ def test_more_passages_than_there_are(pipeline: RagPipeline):
 def test_extractive_answers_stand_in_a_passage(pipeline: RagPipeline):
     for answer in pipeline(QUESTIONS, extractive=True, max_new_tokens=8, num_beams=2):
         assert any(answer.answer in f"{passage.title}\n{passage.text}" for passage in answer.passages)
+
+
+def test_a_saved_model_says_whether_answers_are_extractive(
+    tmp_path: Path, pipeline: RagPipeline, knowledge_base: Path
+):
+    plain = pipeline(QUESTIONS, max_new_tokens=8)
+    held = pipeline(QUESTIONS, max_new_tokens=8, extractive=True)
+    assert [answer.answer for answer in plain] != [answer.answer for answer in held]
+    model = pipeline.model.__class__.from_pretrained(pipeline.model.config.name_or_path)
+    model.config.extractive = True
+    model.save_pretrained(tmp_path)
+    retriever = pipeline.retriever
+    RagTokenizer(retriever.question_encoder_tokenizer, retriever.generator_tokenizer).save_pretrained(
+        tmp_path
+    )
+    again = RagPipeline.from_pretrained(tmp_path, knowledge_base=knowledge_base, dtype="float32")
+    assert [answer.answer for answer in again(QUESTIONS, max_new_tokens=8)] == [
+        answer.answer for answer in held
+    ]
+    assert not RagPipeline.from_pretrained(tmp_path, knowledge_base=None).extractive
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])

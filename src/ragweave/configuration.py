@@ -55,6 +55,8 @@ class RagConfig(PreTrainedConfig):
         question_encoder_pooling: "pooler" (the encoder's own vector), "cls" or "mean"; ``None`` takes the
             encoder's own vector from a DPR encoder and "cls" elsewhere. (ragweave only)
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
+        extractive: Whether a `RagPipeline` with the model answers in words that stand together in a passage, where
+            nobody says otherwise. `generate` itself takes no notice. (ragweave only)
 
     Raises:
         ConfigurationError: A value is of another type, or none of the allowed ones; the message names them.
@@ -97,6 +99,7 @@ class RagConfig(PreTrainedConfig):
     doc_score_scale: float = 1.0
     question_encoder_pooling: Pooling | None = None
     question_encoder_normalize: bool = False
+    extractive: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.question_encoder = _sub_config(self.question_encoder, "question_encoder", default="dpr")

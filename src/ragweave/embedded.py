@@ -41,6 +41,7 @@ CONTEXT_FIELDS = {
     "question_encoder_pooling": "mean",
     "question_encoder_normalize": True,
     "doc_score_scale": DOC_SCORE_SCALE,
+    "extractive": True,
 }
 
 

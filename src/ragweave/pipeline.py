@@ -132,7 +132,6 @@ class RagPipeline:
             EncoderMismatchError: The knowledge base was embedded with another encoder.
             ConfigurationError: ``formulation`` or ``dtype`` is none of the known words.
         """
-        from ragweave import embedded
         from ragweave.loading import load_pipeline_parts
 
         parts = load_pipeline_parts(
@@ -146,7 +145,7 @@ class RagPipeline:
             device=device,
         )
         # Without passages there is nothing to take words from.
-        held = str(name_or_path) == embedded.NAME and knowledge_base is not None
+        held = parts[0].config.extractive and knowledge_base is not None
         return cls(*parts, extractive=held)
 
     @overload

@@ -23,8 +23,8 @@ class RagTrainingArguments(TrainingArguments):
         retriever_loss: A loss of `ragweave.training.losses` that teaches the retriever beside the marginal
             likelihood: ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
         retriever_loss_weight: What it counts.
-        retriever_learning_rate: Of the question encoder and the document encoder; ``learning_rate`` where ``None``. An
-            adapter learns at ten times the rate that would ruin an encoder.
+        retriever_learning_rate: Of the question encoder and the document encoder; ``learning_rate`` where
+            ``None``. An adapter learns at ten times the rate that would ruin an encoder.
         max_answer_length: The longest answer to learn, in tokens.
         retrieve_ahead: Retrieve for all questions before the first step, and make contexts in the processes that load
             data; only while the question encoder keeps its weights, where ``None`` means yes.

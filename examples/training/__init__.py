@@ -1,0 +1,1 @@
+"""Training on your own questions, step by step."""
