@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ragweave.decoding.proposals import proposals
+
 
 @dataclass(frozen=True)
 class Hypotheses:
@@ -67,7 +69,7 @@ def collect(
     n_questions, n_docs = has_passage.shape
     rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
     found = [
-        _proposals(passages, real, pad_token_id, ends, deduplicate=deduplicate)
+        proposals(passages, real, pad_token_id, ends, deduplicate=deduplicate)
         for passages, real in zip(rows, has_passage.tolist(), strict=True)
     ]
     most = max(1, *(len(own) for own in found))
@@ -105,37 +107,3 @@ def best_per_question(
     token_ids = pad(hypotheses.token_ids, (0, 0, 0, lacking), value=pad_token_id)
     rows = token_ids.gather(1, best.indices[..., None].expand(-1, -1, token_ids.shape[-1]))
     return rows.flatten(0, 1)[:, : int(lengths.max())], best.values.flatten()
-
-
-def _proposals(
-    passages: list[list[list[int]]],
-    real: list[bool],
-    pad_token_id: int,
-    ends: Sequence[int],
-    *,
-    deduplicate: bool,
-) -> list[tuple[tuple[int, ...], dict[int, int]]]:
-    """One question's hypotheses in the order of proposal; for each, passages and which of theirs it is."""
-    proposals = [
-        (_trimmed(row, pad_token_id, ends), k, place)
-        for k, rows in enumerate(passages)
-        if real[k]
-        for place, row in enumerate(rows)
-    ]
-    if not deduplicate:
-        return [(tokens, {passage: place}) for tokens, passage, place in proposals]
-    merged: dict[tuple[int, ...], dict[int, int]] = {}
-    for tokens, passage, place in proposals:
-        merged.setdefault(tokens, {}).setdefault(passage, place)
-    return list(merged.items())
-
-
-def _trimmed(row: list[int], pad_token_id: int, ends: Sequence[int]) -> tuple[int, ...]:
-    """A hypothesis up to its end token, without padding; the start token may equal either."""
-    for position in range(1, len(row)):
-        if row[position] in ends:
-            return tuple(row[: position + 1])
-    length = len(row)
-    while length > 1 and row[length - 1] == pad_token_id:
-        length -= 1
-    return tuple(row[:length])

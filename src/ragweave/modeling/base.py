@@ -10,6 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
+from ragweave.modeling.arguments import take_prefixed
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -112,8 +113,8 @@ class RagPreTrainedModel(PreTrainedModel):
             ```
         """
         fields = RagConfig.__dataclass_fields__
-        encoder_kwargs = _take_prefixed(kwargs, "question_encoder_", except_for=fields)
-        generator_kwargs = _take_prefixed(kwargs, "generator_", except_for=fields)
+        encoder_kwargs = take_prefixed(kwargs, "question_encoder_", except_for=fields)
+        generator_kwargs = take_prefixed(kwargs, "generator_", except_for=fields)
         question_encoder = encoder_kwargs.pop("model", None) or _load(
             question_encoder_pretrained_model_name_or_path,
             "question_encoder",
@@ -270,9 +271,3 @@ def _load(name: str | None, part: str, kwargs: dict[str, Any], *, causal_or_seq2
         kwargs["config"] = config
     loader = _generator_class(kwargs["config"]) if causal_or_seq2seq else AutoModel
     return loader.from_pretrained(name, **kwargs)
-
-
-def _take_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:
-    """Move the arguments with a prefix out of ``kwargs``; fields of RagConfig that bear it stay."""
-    names = [name for name in kwargs if name.startswith(prefix) and name not in except_for]
-    return {name.removeprefix(prefix): kwargs.pop(name) for name in names}

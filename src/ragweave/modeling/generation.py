@@ -14,11 +14,11 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
 from ragweave.marginalization import Targets, group_by_question, target_log_probs
+from ragweave.modeling.arguments import chosen, refuse_unknown
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
 from ragweave.modeling.losses import QuestionLosses
-from ragweave.modeling.rag import chosen, refuse_unknown
 from ragweave.outputs import RetrievAugLMMarginOutput
 
 

@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache
 from ragweave.configuration import RagConfig
 from ragweave.errors import MissingContextError, ShapeError
 from ragweave.linear import fast_linear
+from ragweave.modeling.arguments import chosen, refuse_unknown
 from ragweave.modeling.base import (
     RagPreTrainedModel,
     Retriever,
@@ -25,16 +26,11 @@ from ragweave.modeling.base import (
     build_question_encoder,
     resolve_config,
 )
-from ragweave.modeling.contexts import (
-    EncodedContexts,
-    check_mask,
-    check_scores,
-    missing_contexts,
-    resolve_n_docs,
-    trim_right,
-)
+from ragweave.modeling.context_checks import check_mask, missing_contexts, resolve_n_docs
+from ragweave.modeling.contexts import EncodedContexts, check_scores, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for, check_generator
 from ragweave.modeling.pooling import Pooling, pool
+from ragweave.modeling.special_tokens import SpecialTokens
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
 
 QUESTION_FIELDS = (
@@ -113,32 +109,34 @@ class RagModel(RagPreTrainedModel):
         return adapter_for(self.generator)
 
     @property
+    def special_tokens(self) -> SpecialTokens:
+        """The generator's special tokens, as the configuration names them."""
+        return SpecialTokens(self.config)
+
+    @property
     def pad_token_id(self) -> int | None:
         """The generator's padding token."""
-        return _first_id(self.config.pad_token_id, getattr(self.config.generator, "pad_token_id", None))
+        return self.special_tokens.pad
 
     @property
     def eos_token_id(self) -> int | None:
         """The generator's end-of-sequence token (the first, where there are several)."""
-        return _first_id(self.config.eos_token_id, getattr(self.config.generator, "eos_token_id", None))
+        return self.special_tokens.eos
 
     @property
     def bos_token_id(self) -> int | None:
         """The generator's beginning-of-sequence token."""
-        return _first_id(self.config.bos_token_id, getattr(self.config.generator, "bos_token_id", None))
+        return self.special_tokens.bos
 
     @property
     def filler_token_id(self) -> int:
         """A token to fill positions with that nothing looks at."""
-        return _first_id(self.pad_token_id, self.eos_token_id, 0) or 0
+        return self.special_tokens.filler
 
     @property
     def decoder_start_token_id(self) -> int:
         """The token that a decoder begins with; for causal generators, a placeholder."""
-        own = getattr(self.config.generator, "decoder_start_token_id", None)
-        candidates = (self.config.decoder_start_token_id, own)
-        start = _first_id(*candidates, self.bos_token_id, self.pad_token_id)
-        return self.filler_token_id if start is None else start
+        return self.special_tokens.decoder_start
 
     def encode_question(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **flags: bool | None
@@ -453,33 +451,6 @@ class RagModel(RagPreTrainedModel):
             )
         vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
         return vectors.view(-1, n_docs, vectors.shape[-1])
-
-
-def chosen(value: bool | None, otherwise: bool) -> bool:
-    """What a caller asked for, or else what the configuration says."""
-    return bool(otherwise if value is None else value)
-
-
-def _first_id(*candidates: int | list[int] | None) -> int | None:
-    """The first id that is there; of a list, its first."""
-    for candidate in candidates:
-        if isinstance(candidate, (list, tuple)) and candidate:
-            return int(candidate[0])
-        if isinstance(candidate, int):
-            return candidate
-    return None
-
-
-def refuse_unknown(arguments: dict[str, Any]) -> None:
-    """Check that a caller gave no argument that would silently do nothing.
-
-    Raises:
-        TypeError: There is one; the message names it.
-    """
-    # What tokenizers and transformers' Trainer pass along without being asked may stay.
-    unknown = [name for name in arguments if name not in ("token_type_ids", "num_items_in_batch")]
-    if unknown:
-        raise TypeError(f"forward() got unknown argument(s): {', '.join(unknown)}.")
 
 
 def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
