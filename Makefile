@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The CPU build; a plain "torch" would download gigabytes of CUDA.
 TORCH := torch==2.13.0
+# TensorFlow asks for other versions of what it needs than some extras do.
+TF_VENV := .venv-tf
+TF_BIN := $(TF_VENV)/bin
 
-.PHONY: help demo test test-slow lint fix bench docs clean
+.PHONY: help demo test test-slow test-tf lint fix bench docs clean
 
 help:
 	@echo "make demo       answer eight questions from the World Factbook (creates the environment first)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too"
+	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
 	@echo "make lint       check style and types"
 	@echo "make fix        mend what style checks can mend"
 	@echo "make bench      run the benchmarks"
@@ -25,6 +29,11 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout=1800
+
+# One thread, as above; TensorFlow's notes about the machine are left out.
+test-tf: $(TF_VENV)/.dev
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 \
+		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" tests/tf
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -43,7 +52,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) .cache site
+	rm -rf $(VENV) $(TF_VENV) .cache site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,4 +67,13 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,milvus,pgvector,serve,docs,dev]"
+	@touch $@
+
+$(TF_BIN)/python:
+	$(PYTHON) -m venv $(TF_VENV)
+	$(TF_BIN)/pip install --quiet --upgrade pip
+	$(TF_BIN)/pip install --quiet "$(TORCH)"
+
+$(TF_VENV)/.dev: $(TF_BIN)/python pyproject.toml
+	$(TF_BIN)/pip install --quiet --editable ".[tf]" "jax>=0.10" "pytest>=8.3" "pytest-timeout>=2.3"
 	@touch $@

@@ -1,0 +1,1 @@
+"""The RAG classes for TensorFlow, as models of Keras 3. Importing this loads no framework."""
