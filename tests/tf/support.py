@@ -139,7 +139,8 @@ def assert_close(got: Any, expected: Any, tolerance: float = 1e-4) -> None:
     """Equal shapes, and values no further apart than a part of the largest."""
     got, expected = array(got), array(expected)
     assert got.shape == expected.shape
-    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max()))
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * largest)
 
 
 def assert_all_close(got: Any, expected: Any, tolerance: float = 1e-4) -> None:

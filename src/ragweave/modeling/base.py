@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
@@ -11,28 +11,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
 from ragweave.modeling.arguments import take_prefixed
+from ragweave.modeling.parts import Retriever, resolve_config
 
 if TYPE_CHECKING:
     from os import PathLike
 
-    import numpy as np
-
     from ragweave.modeling.rag import RagModel
-
-
-class Retriever(Protocol):
-    """What a model asks of its retriever; `ragweave.RagRetriever` is the usual one."""
-
-    def __call__(
-        self,
-        question_input_ids: Any,
-        question_hidden_states: np.ndarray,
-        prefix: str | None = None,
-        n_docs: int | None = None,
-        return_tensors: str | None = None,
-    ) -> Any:
-        """Retrieve passages for B questions and make the generator's contexts from them."""
-        ...
 
 
 class RagPreTrainedModel(PreTrainedModel):
@@ -220,28 +204,6 @@ class RagForGeneration(RagPreTrainedModel):
         shifted = input_ids.new_full(input_ids.shape, start)
         shifted[:, 1:] = input_ids[:, :-1]
         return shifted.masked_fill(shifted < 0, self.rag.filler_token_id)
-
-
-def resolve_config(
-    config: RagConfig | None,
-    question_encoder: PreTrainedModel | None,
-    generator: PreTrainedModel | None,
-    **kwargs: Any,
-) -> RagConfig:
-    """The configuration given, or one made from the two models.
-
-    Raises:
-        ConfigurationError: There is neither, or it is none of ours.
-    """
-    if config is None:
-        if question_encoder is None or generator is None:
-            raise ConfigurationError("Give a RagConfig, or both a question_encoder and a generator.")
-        return RagConfig.from_question_encoder_generator_configs(
-            question_encoder.config, generator.config, **kwargs
-        )
-    if getattr(config, "model_type", None) != RagConfig.model_type:
-        raise ConfigurationError(f"config is a {type(config).__name__}; give a RagConfig.")
-    return config
 
 
 def build_question_encoder(config: RagConfig) -> PreTrainedModel:

@@ -60,25 +60,19 @@ def is_traced(*tensors: Any) -> bool:
     return False
 
 
-def is_keras_tensor(value: Any) -> bool:
-    """Whether a value is a placeholder by which Keras finds out shapes."""
-    import keras
-
-    return isinstance(value, keras.KerasTensor)
-
-
 def multiply_transposed(states: Any, weight: Any) -> Any:
     """States times weights in torch's layout: (..., I) and (O, I) to (..., O), without a copy of the weights."""
     import keras
     from keras import ops
 
+    weight = ops.convert_to_tensor(weight, dtype=states.dtype)
     if keras.config.backend() != "tensorflow":
         return ops.matmul(states, ops.transpose(weight))
     import tensorflow
 
     shape = ops.shape(states)
     flat = ops.reshape(states, (-1, shape[-1]))
-    product = tensorflow.linalg.matmul(flat, ops.convert_to_tensor(weight), transpose_b=True)
+    product = tensorflow.linalg.matmul(flat, weight, transpose_b=True)
     return ops.reshape(product, (*shape[:-1], weight.shape[0]))
 
 

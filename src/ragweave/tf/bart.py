@@ -12,7 +12,17 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from ragweave.tf.layers import Embedding, LayerNorm, Linear, activation, attend, hidden_keys, split_heads
+from ragweave.tf.layers import (
+    Container,
+    Embedding,
+    LayerNorm,
+    Linear,
+    activation,
+    attend,
+    hidden_keys,
+    split_heads,
+    within_range,
+)
 from ragweave.tf.networks import DecoderCache, Encoded, write
 from ragweave.tf.seq2seq import CrossKeys, Seq2SeqGenerator
 
@@ -20,7 +30,7 @@ from ragweave.tf.seq2seq import CrossKeys, Seq2SeqGenerator
 POSITION_OFFSET = 2
 
 
-class BartAttention(keras.layers.Layer):
+class BartAttention(Container):
     """Multi-head attention with projections."""
 
     def __init__(self, config: Any, heads: int) -> None:
@@ -46,7 +56,7 @@ class BartAttention(keras.layers.Layer):
         return self.out_proj(found), weights
 
 
-class BartLayer(keras.layers.Layer):
+class BartLayer(Container):
     """What layers of encoder and decoder share: self-attention and the wide layers."""
 
     def __init__(self, config: Any, heads: int, wide: int) -> None:
@@ -74,7 +84,7 @@ class BartEncoderLayer(BartLayer):
         """(N, S, H) to the same, and attention weights."""
         found, weights = self.self_attn(states, *self.self_attn.keys_values(states), bias)
         states = self.self_attn_layer_norm(states + self.dropout(found))
-        return self.feed_forward(states), weights
+        return within_range(self.feed_forward(states)), weights
 
 
 class BartDecoderLayer(BartLayer):
@@ -124,7 +134,7 @@ class BartDecoderLayer(BartLayer):
         return self.feed_forward(states), key, value, weights, cross_weights
 
 
-class BartEncoder(keras.layers.Layer):
+class BartEncoder(Container):
     """The encoder; it has word embeddings of its own where a checkpoint has."""
 
     def __init__(self, config: Any) -> None:
@@ -151,7 +161,7 @@ class BartEncoder(keras.layers.Layer):
         return hidden, attentions
 
 
-class BartDecoder(keras.layers.Layer):
+class BartDecoder(Container):
     """The decoder; it has word embeddings of its own where a checkpoint has."""
 
     def __init__(self, config: Any) -> None:
@@ -192,7 +202,7 @@ class BartDecoder(keras.layers.Layer):
         return found
 
 
-class BartModel(keras.layers.Layer):
+class BartModel(Container):
     """Encoder, decoder and the word embeddings of both."""
 
     def __init__(self, config: Any) -> None:

@@ -13,11 +13,20 @@ import keras
 from keras import ops
 
 from ragweave.errors import ConfigurationError
-from ragweave.tf.layers import Embedding, LayerNorm, Linear, activation, attend, hidden_keys, split_heads
+from ragweave.tf.layers import (
+    Container,
+    Embedding,
+    LayerNorm,
+    Linear,
+    activation,
+    attend,
+    hidden_keys,
+    split_heads,
+)
 from ragweave.tf.networks import Encoded
 
 
-class BertEmbeddings(keras.layers.Layer):
+class BertEmbeddings(Container):
     """Words, positions and the one segment, added up."""
 
     def __init__(self, config: Any) -> None:
@@ -37,7 +46,7 @@ class BertEmbeddings(keras.layers.Layer):
         return self.dropout(self.LayerNorm(states + self.position_embeddings(positions)))
 
 
-class BertSelfAttention(keras.layers.Layer):
+class BertSelfAttention(Container):
     """Attention of tokens to all tokens."""
 
     def __init__(self, config: Any) -> None:
@@ -59,7 +68,7 @@ class BertSelfAttention(keras.layers.Layer):
         return attend(query * self._scale, key, value, bias, self.dropout)
 
 
-class BertOutput(keras.layers.Layer):
+class BertOutput(Container):
     """A linear layer, then the sum with what it came from, normalised."""
 
     def __init__(self, config: Any, inputs: int) -> None:
@@ -74,7 +83,7 @@ class BertOutput(keras.layers.Layer):
         return self.LayerNorm(self.dropout(self.dense(states)) + before)
 
 
-class BertAttention(keras.layers.Layer):
+class BertAttention(Container):
     """Self-attention with its output layer."""
 
     def __init__(self, config: Any) -> None:
@@ -89,7 +98,7 @@ class BertAttention(keras.layers.Layer):
         return self.output_(found, states), weights
 
 
-class BertIntermediate(keras.layers.Layer):
+class BertIntermediate(Container):
     """The wide layer."""
 
     def __init__(self, config: Any) -> None:
@@ -103,7 +112,7 @@ class BertIntermediate(keras.layers.Layer):
         return self._activation(self.dense(states))
 
 
-class BertLayer(keras.layers.Layer):
+class BertLayer(Container):
     """One layer of the encoder."""
 
     def __init__(self, config: Any) -> None:
@@ -119,7 +128,7 @@ class BertLayer(keras.layers.Layer):
         return self.output_(self.intermediate(states), states), weights
 
 
-class BertEncoder(keras.layers.Layer):
+class BertEncoder(Container):
     """All layers."""
 
     def __init__(self, config: Any) -> None:
@@ -137,7 +146,7 @@ class BertEncoder(keras.layers.Layer):
         return hidden, attentions
 
 
-class BertPooler(keras.layers.Layer):
+class BertPooler(Container):
     """The vector of the first token, once more through a linear layer."""
 
     def __init__(self, config: Any) -> None:
@@ -150,7 +159,7 @@ class BertPooler(keras.layers.Layer):
         return ops.tanh(self.dense(states[:, 0]))
 
 
-class BertModel(keras.layers.Layer):
+class BertModel(Container):
     """BERT (Devlin et al. 2018, arXiv 1810.04805).
 
     Args:
@@ -193,7 +202,7 @@ class BertModel(keras.layers.Layer):
         )
 
 
-class DprEncoder(keras.layers.Layer):
+class DprEncoder(Container):
     """BERT and, where the configuration has one, a projection of its first token."""
 
     def __init__(self, config: Any) -> None:
@@ -213,7 +222,7 @@ class DprEncoder(keras.layers.Layer):
         return output
 
 
-class DprQuestionEncoder(keras.layers.Layer):
+class DprQuestionEncoder(Container):
     """DPR's question encoder (Karpukhin et al. 2020, arXiv 2004.04906).
 
     Args:
@@ -237,10 +246,12 @@ class DprQuestionEncoder(keras.layers.Layer):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Encoded:
-        """Encode N questions, (N, S), with their mask, (N, S)."""
-        return self.question_encoder(
+        """Encode N questions, (N, S), with their mask, (N, S), as one vector each."""
+        output = self.question_encoder(
             input_ids,
             attention_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
+        output.last_hidden_state = None
+        return output

@@ -21,6 +21,13 @@ from ragweave.tf.backend import multiply_transposed
 HIDDEN = -1e9
 
 
+class Container(keras.layers.Layer):
+    """A layer of layers. It takes what it is given as it is: in mixed precision, biases of scores stay float32."""
+
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+
+
 class Linear(keras.layers.Layer):
     """x W' + b, the weights laid out as torch lays them out: (outputs, inputs).
 
@@ -134,7 +141,11 @@ def attend(
         States, (N, T, h*d), and attention weights, (N, h, T, S).
     """
     scores = at_least_float32(ops.matmul(query, ops.swapaxes(key, -1, -2)))
-    weights = ops.cast(ops.softmax(scores if bias is None else scores + bias, axis=-1), value.dtype)
+    if bias is not None:
+        scores = scores + bias
+    # Keras warns of a softmax over one thing; it is 1.
+    weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
+    weights = ops.cast(weights, value.dtype)
     if dropout is not None:
         weights = dropout(weights)
     return join_heads(ops.matmul(weights, value)), weights
@@ -164,6 +175,14 @@ def at_least_float32(tensor: Any) -> Any:
         if keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
         else ops.cast(tensor, "float32")
     )
+
+
+def within_range(states: Any) -> Any:
+    """States that float16 can hold: what has become infinite is cut off, as transformers does; others as they are."""
+    if keras.backend.standardize_dtype(states.dtype) != "float16":
+        return states
+    most = 65504.0 - 1000.0
+    return ops.clip(states, -most, most)
 
 
 def activation(name: str) -> Callable[[Any], Any]:

@@ -61,7 +61,7 @@ class Encoded:
     """What an encoder returns.
 
     Attributes:
-        last_hidden_state: (N, S, H).
+        last_hidden_state: (N, S, H); none from DPR.
         pooled: One vector for each row, (N, H), where the network makes one itself.
         hidden_states: Layer by layer, where asked for.
         attentions: Layer by layer, where asked for.

@@ -10,18 +10,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-import keras
 from keras import ops
+from transformers import GenerationConfig
 
 from ragweave.tf.backend import multiply_transposed
-from ragweave.tf.layers import Embedding, Linear
+from ragweave.tf.layers import Container, Embedding, Linear
 from ragweave.tf.networks import Decoded, DecoderCache, Encoded, causal_bias, row_attentions
 
 Layers = tuple[Any, ...]
 CrossKeys = tuple[Layers, Layers]
 
 
-class Seq2SeqGenerator(keras.layers.Layer):
+class Seq2SeqGenerator(Container):
     """A generator with an encoder.
 
     Encoder, decoder and head look into one table of word embeddings, unless `untie` gave one of them its own.
@@ -40,6 +40,7 @@ class Seq2SeqGenerator(keras.layers.Layer):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+        self.generation_config = GenerationConfig.from_model_config(config)
         self.lm_head: Linear | None = None
 
     @property

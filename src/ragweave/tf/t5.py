@@ -14,7 +14,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from ragweave.tf.layers import Embedding, Linear, ScaleNorm, activation, attend, hidden_keys, split_heads
+from ragweave.tf.layers import (
+    Container,
+    Embedding,
+    Linear,
+    ScaleNorm,
+    activation,
+    attend,
+    hidden_keys,
+    split_heads,
+    within_range,
+)
 from ragweave.tf.networks import DecoderCache, Encoded, write
 from ragweave.tf.seq2seq import CrossKeys, Seq2SeqGenerator
 
@@ -37,7 +47,7 @@ def bucket_table(buckets: int, max_distance: int) -> np.ndarray:
     return np.where(distances < exact, distances, far).astype(np.int32)
 
 
-class T5Attention(keras.layers.Layer):
+class T5Attention(Container):
     """Multi-head attention without scaling; the first layer's holds the table of position biases."""
 
     def __init__(self, config: Any, *, positions: bool = False) -> None:
@@ -66,7 +76,7 @@ class T5Attention(keras.layers.Layer):
         return self.o(found), weights
 
 
-class T5LayerSelfAttention(keras.layers.Layer):
+class T5LayerSelfAttention(Container):
     """Attention to own tokens."""
 
     def __init__(self, config: Any, *, positions: bool) -> None:
@@ -85,10 +95,10 @@ class T5LayerSelfAttention(keras.layers.Layer):
         if past_key is not None:
             key, value = write(past_key, key, past_length), write(past_value, value, past_length)
         found, weights = self.SelfAttention(normal, key, value, bias)
-        return states + self.dropout(found), key, value, weights
+        return within_range(states + self.dropout(found)), key, value, weights
 
 
-class T5LayerCrossAttention(keras.layers.Layer):
+class T5LayerCrossAttention(Container):
     """Attention to the context, whose keys R rows share."""
 
     def __init__(self, config: Any) -> None:
@@ -103,10 +113,10 @@ class T5LayerCrossAttention(keras.layers.Layer):
         rows, tokens, size = ops.shape(states)
         folded = ops.reshape(self.layer_norm(states), (ops.shape(key)[0], -1, size))  # (N, R*T, H)
         found, weights = self.EncDecAttention(folded, key, value, bias)
-        return states + self.dropout(ops.reshape(found, (rows, tokens, size))), weights
+        return within_range(states + self.dropout(ops.reshape(found, (rows, tokens, size)))), weights
 
 
-class T5Wide(keras.layers.Layer):
+class T5Wide(Container):
     """The wide layers, gated or not."""
 
     def __init__(self, config: Any) -> None:
@@ -134,7 +144,7 @@ class T5Wide(keras.layers.Layer):
         return self.wo(self.dropout(wide))
 
 
-class T5LayerFF(keras.layers.Layer):
+class T5LayerFF(Container):
     """The wide layers with their norm."""
 
     def __init__(self, config: Any) -> None:
@@ -146,10 +156,10 @@ class T5LayerFF(keras.layers.Layer):
 
     def call(self, states: Any) -> Any:
         """(N, T, H) to the same."""
-        return states + self.dropout(self.DenseReluDense(self.layer_norm(states)))
+        return within_range(states + self.dropout(self.DenseReluDense(self.layer_norm(states))))
 
 
-class T5Block(keras.layers.Layer):
+class T5Block(Container):
     """One layer of encoder or decoder."""
 
     def __init__(self, config: Any, *, decoder: bool, positions: bool) -> None:
@@ -179,7 +189,7 @@ class T5Block(keras.layers.Layer):
         return self.layer[-1](states), key, value, weights, cross_weights
 
 
-class T5Stack(keras.layers.Layer):
+class T5Stack(Container):
     """Encoder or decoder; it has word embeddings of its own where a checkpoint has."""
 
     def __init__(self, config: Any, blocks: int, *, decoder: bool) -> None:

@@ -1,0 +1,127 @@
+"""What the TensorFlow classes return: the fields of `ragweave.outputs`, with tensors of Keras' backend.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R rows per question, S context tokens, T target tokens, V vocabulary,
+    D vector size, H size of a state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers.utils import ModelOutput
+
+from ragweave.tf.networks import DecoderCache
+
+Tensor = Any
+
+
+@dataclass
+class TFRetrievAugLMOutput(ModelOutput):
+    """What `TFRagModel` returns; the fields are those of `ragweave.RetrievAugLMOutput`.
+
+    Attributes:
+        logits: Generator logits, (B*K, T, V).
+        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        past_key_values: The generator's cache.
+        retrieved_doc_embeds: Passage vectors, (B, K, D); with ``output_retrieved``.
+        retrieved_doc_ids: Rows of the passages in the index, (B, K), -1 for none; with ``output_retrieved``.
+        context_input_ids: Contexts, (B*K, S); with ``output_retrieved``.
+        context_attention_mask: Their mask, (B*K, S); with ``output_retrieved``.
+        question_encoder_last_hidden_state: Question vectors, (B, D).
+        question_enc_hidden_states: Hidden states of the question encoder; with ``output_hidden_states``.
+        question_enc_attentions: Attentions of the question encoder; with ``output_attentions``.
+        generator_enc_last_hidden_state: Encoder states of the generator, (B*K, S, H).
+        generator_enc_hidden_states: Hidden states of the generator's encoder, layer by layer.
+        generator_enc_attentions: Attentions of the generator's encoder.
+        generator_dec_hidden_states: Hidden states of the decoder.
+        generator_dec_attentions: Attentions of the decoder.
+        generator_cross_attentions: Cross attentions of the decoder.
+    """
+
+    logits: Tensor = None
+    doc_scores: Tensor = None
+    past_key_values: DecoderCache | None = None
+    retrieved_doc_embeds: Tensor = None
+    retrieved_doc_ids: Tensor = None
+    context_input_ids: Tensor = None
+    context_attention_mask: Tensor = None
+    question_encoder_last_hidden_state: Tensor = None
+    question_enc_hidden_states: tuple[Tensor, ...] | None = None
+    question_enc_attentions: tuple[Tensor, ...] | None = None
+    generator_enc_last_hidden_state: Tensor = None
+    generator_enc_hidden_states: tuple[Tensor, ...] | None = None
+    generator_enc_attentions: tuple[Tensor, ...] | None = None
+    generator_dec_hidden_states: tuple[Tensor, ...] | None = None
+    generator_dec_attentions: tuple[Tensor, ...] | None = None
+    generator_cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class TFRetrievAugLMMarginOutput(TFRetrievAugLMOutput):
+    """What the two models for generation return: `TFRetrievAugLMOutput` and a loss.
+
+    Attributes:
+        loss: -log p(y|x): (B,), or a scalar where the loss is reduced. Given with ``labels``.
+    """
+
+    loss: Tensor = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss is not None:  # callers unpack (loss, logits, ...): the loss goes first
+            self.move_to_end("loss", last=False)
+
+
+@dataclass
+class TFRagGenerateOutput(ModelOutput):
+    """What ``generate`` returns with ``return_dict_in_generate``; the fields are those of torch's outputs.
+
+    Attributes:
+        sequences: Token ids, (B*num_return_sequences, T), best first for every question.
+        sequences_scores: Of each, (B*num_return_sequences,): what beam search ranked it by, None where there was no
+            beam search; from RAG-Sequence log p(y|x), -inf for a row of padding that stands where a question has
+            fewer distinct hypotheses than were asked for.
+        doc_scores: Scaled passage scores, (B, K).
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+        retrieved_doc_ids: Rows of the passages in the index, (B, K), where the model retrieved them.
+    """
+
+    sequences: Tensor = None
+    sequences_scores: Tensor = None
+    doc_scores: Tensor = None
+    context_input_ids: Tensor = None
+    context_attention_mask: Tensor = None
+    retrieved_doc_ids: Tensor = None
+
+
+@dataclass(frozen=True)
+class RetrievedContexts:
+    """A question's passages as the generator will read them; the fields are those of torch's.
+
+    Attributes:
+        context_input_ids: Contexts, (B*K, S).
+        context_attention_mask: Their mask, (B*K, S).
+        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        retrieved_doc_embeds: Passage vectors, (B, K, D); like all that follows, only of retrieved contexts.
+        retrieved_doc_ids: Rows in the index, (B, K), -1 for none.
+        question_encoder_last_hidden_state: Question vectors, (B, D).
+        question_enc_hidden_states: Hidden states of the question encoder.
+        question_enc_attentions: Attentions of the question encoder.
+    """
+
+    context_input_ids: Tensor
+    context_attention_mask: Tensor
+    doc_scores: Tensor
+    retrieved_doc_embeds: Tensor = None
+    retrieved_doc_ids: Tensor = None
+    question_encoder_last_hidden_state: Tensor = None
+    question_enc_hidden_states: tuple[Tensor, ...] | None = None
+    question_enc_attentions: tuple[Tensor, ...] | None = None
+
+    def shown(self) -> dict[str, Tensor]:
+        """What answers were read from, as the output of ``generate`` names it; without what there is not."""
+        names = ("doc_scores", "context_input_ids", "context_attention_mask", "retrieved_doc_ids")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
