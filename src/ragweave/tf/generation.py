@@ -8,11 +8,14 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
+from transformers import GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
@@ -23,8 +26,12 @@ from ragweave.tf.contexts import EncodedContexts
 from ragweave.tf.labels import check_label_rows, check_labels, make_targets, shift_tokens_right
 from ragweave.tf.marginalization import Targets
 from ragweave.tf.networks import DecoderCache
+from ragweave.tf.options import Allowed, Processor, SearchOptions
 from ragweave.tf.outputs import TFRetrievAugLMMarginOutput
+from ragweave.tf.processors import processors
 from ragweave.tf.rag import TFRagModel
+from ragweave.tf.search import Answer, search
+from ragweave.tf.stepping import MixtureStep, graphs
 
 Tensor = Any
 
@@ -46,6 +53,7 @@ class TFRagForGeneration(TFRagPreTrainedModel):
         super().__init__(rag.config)
         self.rag = rag
         self.supports_jit = retriever is None
+        self._steps: Any = None
         self.built = True
 
     @property
@@ -183,6 +191,58 @@ class TFRagForGeneration(TFRagPreTrainedModel):
         first = ops.equal(ops.arange(ops.shape(labels)[1]), 0)[None]
         scored = ops.logical_and(targets.scored, ops.logical_not(ops.logical_and(first, begins)))
         return Targets(targets.decoder_input_ids, targets.target_ids, scored)
+
+    def _merged_generation_config(
+        self, given: GenerationConfig | None, *others: GenerationConfig, **own: Any
+    ) -> GenerationConfig:
+        """What a call says, then the caller's GenerationConfig, this model's, the networks', then others'; a new one.
+
+        Raises:
+            TypeError: A call says what no GenerationConfig knows.
+        """
+        config, special = copy.deepcopy(self.generation_config), self.rag.special_tokens
+        tokens = {
+            "decoder_start_token_id": special.decoder_start,
+            "bos_token_id": special.bos,
+            "eos_token_id": self.config.eos_token_id or getattr(self.config.generator, "eos_token_id", None),
+            "pad_token_id": special.filler,
+        }
+        config.update(**tokens, defaults_only=True)
+        for other in others:
+            config.update(**other.to_dict(), defaults_only=True)
+        if given is not None:
+            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
+        refuse_unknown(config.update(**{name: value for name, value in own.items() if value is not None}))
+        return config
+
+    def _searched(
+        self,
+        contexts: EncodedContexts,
+        doc_scores: Tensor,
+        options: SearchOptions,
+        *,
+        allowed: Allowed | None = None,
+        logits_processor: Sequence[Processor] = (),
+        seed: int | None = None,
+    ) -> list[list[Answer]]:
+        """Search under B mixtures of K passages.
+
+        Args:
+            contexts: B*K contexts that were read.
+            doc_scores: Scaled passage scores, (B, K).
+            options: How to search.
+            allowed: Says which tokens may follow.
+            logits_processor: The caller's processors.
+            seed: Where a search that draws begins.
+        """
+        if self._steps is None:
+            self._steps = graphs(self.generator)
+        rows = options.num_return_sequences if options.do_sample else options.num_beams
+        step = MixtureStep(
+            self.generator, self._steps, contexts, doc_scores, rows=rows, max_length=options.max_length
+        )
+        changes = processors(options, allowed, rows, logits_processor)
+        return search(step, doc_scores.shape[0], options, changes, np.random.default_rng(seed))
 
     def compute_loss(
         self,

@@ -1,0 +1,224 @@
+"""Answers: the tokens that the torch classes find, by every way of decoding; and what cannot be decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from ragweave.errors import ConfigurationError
+from tests.tf.parity import FORMULATIONS, KINDS, Case, numpy_of, pair
+from tests.tf.support import array, assert_close
+
+MODELS = pytest.mark.parametrize("kind", KINDS)
+BEAMS = {"num_beams": 3, "num_return_sequences": 3}
+
+
+def trimmed(sequences: Any, ends: int, pad: int) -> list[tuple[int, ...]]:
+    """Rows up to their end; where there is none, without padding."""
+    rows = []
+    for row in array(sequences).tolist():
+        length = next((place + 1 for place, token in enumerate(row) if place and token == ends), len(row))
+        while length > 1 and row[length - 1] == pad:
+            length -= 1
+        rows.append(tuple(row[:length]))
+    return rows
+
+
+def assert_equal_answers(theirs: Any, ours: Any, case: Case, **options: Any) -> None:
+    """The same tokens and, where there are any, the same scores."""
+    options = {"max_new_tokens": 7, "return_dict_in_generate": True, "output_scores": True, **options}
+    expected = theirs.generate(**case.arguments, **options)
+    got = ours.generate(**numpy_of(case.arguments), **options)
+    ends, pad = theirs.rag.eos_token_id, theirs.rag.filler_token_id
+    assert trimmed(got.sequences, ends, pad) == trimmed(expected.sequences, ends, pad)
+    scores = expected.get("sequences_scores")
+    if scores is not None:
+        assert_close(got.sequences_scores, scores)
+    assert_close(got.doc_scores, expected.doc_scores)
+
+
+@MODELS
+@pytest.mark.parametrize("seed", range(4))
+def test_greedy_tokens(kind: str, seed: int, tmp_path: Path):
+    theirs, ours = pair("token", kind, seed, tmp_path)
+    assert_equal_answers(theirs, ours, Case(seed))
+
+
+@MODELS
+@pytest.mark.parametrize("seed", range(4))
+def test_beams(kind: str, seed: int, tmp_path: Path):
+    theirs, ours = pair("token", kind, seed, tmp_path)
+    draw = Random(seed)  # noqa: S311
+    options = {
+        "num_beams": draw.randint(2, 5),
+        "num_return_sequences": 2,
+        "length_penalty": draw.choice((0.0, 1.0, 2.0, -0.5)),
+        "early_stopping": draw.choice((True, False, "never")),
+    }
+    assert_equal_answers(theirs, ours, Case(seed), **options)
+
+
+@MODELS
+@pytest.mark.parametrize("decoding", ["thorough", "fast"])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("deduplicate", [True, False])
+def test_sequences(kind: str, decoding: str, beams: int, deduplicate: bool, tmp_path: Path):
+    theirs, ours = pair("sequence", kind, beams, tmp_path)
+    for seed in range(2):
+        assert_equal_answers(
+            theirs,
+            ours,
+            Case(seed),
+            decoding=decoding,
+            num_beams=beams,
+            num_return_sequences=4,
+            do_deduplication=deduplicate,
+        )
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_new_tokens": 5},
+        {"min_length": 4, **BEAMS},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 2, **BEAMS},
+        {"repetition_penalty": 1.7},
+        {"repetition_penalty": 1.7, **BEAMS},
+        {"forced_bos_token_id": 5, **BEAMS},
+        {"forced_eos_token_id": 2},
+        {"forced_eos_token_id": 2, **BEAMS},
+        {"eos_token_id": [2, 7, 9], **BEAMS},
+        {"max_length": 5, "max_new_tokens": None},
+        {"max_new_tokens": 1},
+    ],
+    ids=str,
+)
+def test_options(formulation: str, options: dict[str, Any], tmp_path: Path):
+    theirs, ours = pair(formulation, "bart", 3, tmp_path)
+    case = Case(5)
+    if "eos_token_id" in options:  # what lies behind one of several ends is padding in ours alone
+        expected = theirs.generate(**case.arguments, max_new_tokens=7, **options)
+        got = array(ours.generate(**numpy_of(case.arguments), max_new_tokens=7, **options)).tolist()
+        for row, other in zip(got, expected.tolist(), strict=True):
+            end = next((n + 1 for n, token in enumerate(row) if n and token in (2, 7, 9)), len(row))
+            assert row[:end] == other[:end]
+        return
+    assert_equal_answers(theirs, ours, case, **options)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_allowed_tokens_are_asked_by_question(formulation: str, tmp_path: Path):
+    theirs, ours = pair(formulation, "bart", 0, tmp_path)
+    case = Case(1)
+
+    def allowed(question: int, tokens: Any) -> list[int]:
+        return [2, 10 + question, 20 + len(tokens)]
+
+    options = {"prefix_allowed_tokens_fn": allowed, "num_beams": 2}
+    assert_equal_answers(theirs, ours, case, **options)
+
+
+def test_processors_of_ones_own(tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+
+    def only_eleven(ids: Any, scores: Any) -> Any:
+        return np.where(np.arange(scores.shape[1]) == 11, scores, -np.inf)
+
+    answers = ours.generate(**numpy_of(Case(0).arguments), max_new_tokens=3, logits_processor=[only_eleven])
+    assert (array(answers)[:, 1:] == 11).all()
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_drawing_takes_its_chance_from_the_seed(formulation: str, tmp_path: Path):
+    _, ours = pair(formulation, "bart", 0, tmp_path)
+    given = {**numpy_of(Case(0).arguments), "do_sample": True, "num_return_sequences": 3, "max_new_tokens": 6}
+    first, again, other = (array(ours.generate(**given, seed=seed)).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("options", [{"temperature": 1e-4}, {"top_k": 1}, {"top_p": 1e-6}], ids=str)
+def test_drawing_the_likeliest_is_greedy(options: dict[str, float], tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    given = {**numpy_of(Case(0).arguments), "max_new_tokens": 6}
+    drawn = array(ours.generate(**given, do_sample=True, seed=0, **options))
+    assert drawn.tolist() == array(ours.generate(**given)).tolist()
+
+
+def test_tokens_are_drawn_by_their_probability(tmp_path: Path):
+    theirs, ours = pair("token", "bart", 0, tmp_path)
+    case = Case(0)
+    drawn = array(
+        ours.generate(
+            **numpy_of(case.arguments),
+            do_sample=True,
+            top_k=0,
+            num_return_sequences=4000,
+            max_new_tokens=1,
+            temperature=2.0,
+            seed=0,
+        )
+    )
+    questions = len(case.arguments["doc_scores"])
+    start = torch.full((questions, 1), theirs.rag.decoder_start_token_id)
+    with torch.no_grad():
+        logits = theirs(**case.arguments, decoder_input_ids=start, do_marginalize=True).logits[:, -1]
+    expected = (logits / 2.0).softmax(-1)
+    for question, own in enumerate(drawn[:, 1].reshape(questions, -1)):
+        shares = np.bincount(own, minlength=expected.shape[1]) / len(own)
+        assert 0.5 * np.abs(shares - expected[question].numpy()).sum() < 0.1
+
+
+def test_a_configuration_of_ones_own_is_taken_and_left_as_it_is(tmp_path: Path):
+    theirs, ours = pair("token", "bart", 0, tmp_path)
+    config = GenerationConfig(num_beams=3, max_new_tokens=5)
+    before = config.to_dict()
+    assert_equal_answers(theirs, ours, Case(0), generation_config=config, max_new_tokens=5)
+    assert config.to_dict() == before
+
+
+def test_contexts_may_have_been_read_before(tmp_path: Path):
+    _, ours = pair("sequence", "t5", 0, tmp_path)
+    given = numpy_of(Case(0).arguments)
+    read = ours.rag.read(ours.rag.contexts_for(**given))
+    once = array(ours.generate(**given, num_beams=2, max_new_tokens=5))
+    assert (
+        array(ours.generate(**given, encoder_outputs=read, num_beams=2, max_new_tokens=5)).tolist()
+        == once.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"penalty_alpha": 0.6}, "penalty_alpha"),
+        ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups"),
+        ({"num_beams": 2, "do_sample": True}, "choose one"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
+        ({"max_new_tokens": 0}, "1 or more"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_decoded_is_named(options: dict[str, Any], message: str, tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    with pytest.raises(ValueError, match=message):  # some of them by transformers' configuration itself
+        ours.generate(**numpy_of(Case(0).arguments), **options)
+
+
+def test_unknown_arguments_are_refused(tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    with pytest.raises(TypeError, match="beans"):
+        ours.generate(**numpy_of(Case(0).arguments), beans=3)
+
+
+def test_decoding_is_thorough_or_fast(tmp_path: Path):
+    _, ours = pair("sequence", "bart", 0, tmp_path)
+    with pytest.raises(ConfigurationError, match="'thorough' or 'fast'"):
+        ours.generate(**numpy_of(Case(0).arguments), decoding="quick")

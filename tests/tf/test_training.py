@@ -1,0 +1,192 @@
+"""Training: with a tape and with Keras' fit, in graphs, compiled, in mixed precision; there and back to torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+import ragweave
+import ragweave.tf
+from ragweave.errors import ConfigurationError
+from tests.tf.parity import FORMULATIONS, KINDS, OURS, TORCH, Case, gradients, numpy_of, pair, torch_model
+from tests.tf.support import array, assert_close
+
+MODELS = pytest.mark.parametrize("kind", KINDS)
+on_tensorflow = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="is about TensorFlow's graphs"
+)
+
+
+def batch_of(case: Case) -> dict[str, Any]:
+    """Arguments of `call`, contexts grouped by question, so that all have B rows."""
+    given = numpy_of(case.arguments)
+    questions = len(given["doc_scores"])
+    for name in ("context_input_ids", "context_attention_mask"):
+        given[name] = given[name].reshape(questions, -1, given[name].shape[-1])
+    return {**given, "labels": case.labels.numpy()}
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@MODELS
+def test_fit_learns(formulation: str, kind: str, tmp_path: Path):
+    _, ours = pair(formulation, kind, 0, tmp_path)
+    batch = batch_of(Case(0))
+    start = float(array(ours(batch).loss).mean())
+    ours.compile(optimizer=keras.optimizers.Adam(1e-2))
+    history = ours.fit(x=batch, batch_size=len(batch["labels"]), epochs=12, verbose=0).history["loss"]
+    assert history[0] == pytest.approx(start, rel=1e-4)
+    assert history[-1] < 0.5 * start
+    assert ours.evaluate(x=batch, batch_size=len(batch["labels"]), verbose=0) == pytest.approx(
+        float(array(ours(batch).loss).mean()), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_a_step_is_torchs_step(formulation: str, tmp_path: Path):
+    theirs, ours = pair(formulation, "bart", 0, tmp_path / "before")
+    case, rate = Case(0), 0.05
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=rate)
+    for _ in range(3):
+        optimizer.zero_grad()
+        theirs(**case.arguments, labels=case.labels).loss.mean().backward()
+        optimizer.step()
+    ours.compile(optimizer=keras.optimizers.SGD(rate))
+    batch = batch_of(case)
+    ours.fit(x=batch, batch_size=len(batch["labels"]), epochs=3, verbose=0)
+    ours.save_pretrained(tmp_path / "after")
+    again = TORCH[formulation].from_pretrained(tmp_path / "after")
+    expected = dict(theirs.named_parameters())
+    for name, weight in again.named_parameters():
+        assert_close(weight.detach(), expected[name].detach(), 1e-4)
+
+
+def test_gradient_reaches_both_networks_through_a_retriever(tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    batch = batch_of(Case(0))
+    vectors = np.random.default_rng(0).normal(size=(*batch["doc_scores"].shape, 16)).astype(np.float32)
+
+    def retriever(ids: Any, hidden: Any, **_: Any) -> dict[str, Any]:
+        return {
+            "context_input_ids": batch["context_input_ids"].reshape(-1, batch["context_input_ids"].shape[-1]),
+            "context_attention_mask": batch["context_attention_mask"].reshape(
+                -1, batch["context_attention_mask"].shape[-1]
+            ),
+            "retrieved_doc_embeds": vectors[..., : hidden.shape[-1]],
+            "doc_ids": np.zeros(batch["doc_scores"].shape, dtype=np.int64),
+        }
+
+    ours.set_retriever(retriever)
+    questions = np.arange(5, 5 + 4 * len(batch["labels"])).reshape(-1, 4)
+    found = gradients(
+        ours,
+        lambda: keras.ops.sum(
+            ours(questions, labels=batch["labels"], n_docs=batch["doc_scores"].shape[1], training=True).loss
+        ),
+    )
+    for part in ("question_encoder", "generator"):
+        assert any(np.abs(own).max() > 1e-6 for name, own in found.items() if part in name), part
+
+
+@on_tensorflow
+def test_a_graph_says_what_the_model_says(tmp_path: Path):
+    import tensorflow
+
+    _, ours = pair("sequence", "t5", 0, tmp_path)
+    batch = batch_of(Case(0))
+    expected = array(ours(batch).loss)
+    for compile_ in (False, True):
+        graph = tensorflow.function(lambda given: ours(given).loss, jit_compile=compile_)
+        assert_close(graph({name: tensorflow.constant(own) for name, own in batch.items()}), expected)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_fit_asks_a_retriever_inside_of_its_graph(formulation: str, tmp_path: Path):
+    _, ours = pair(formulation, "bart", 0, tmp_path)
+    asked = []
+    contexts = np.arange(4, 34).reshape(6, 5)
+
+    def retriever(ids: Any, hidden: Any, *, n_docs: int, **_: Any) -> dict[str, Any]:
+        asked.append(len(ids))
+        return {
+            "context_input_ids": contexts[: len(ids) * n_docs],
+            "context_attention_mask": np.ones_like(contexts[: len(ids) * n_docs]),
+            "retrieved_doc_embeds": np.ones((len(ids), n_docs, hidden.shape[-1]), np.float32),
+            "doc_ids": np.zeros((len(ids), n_docs), dtype=np.int64),
+        }
+
+    ours.set_retriever(retriever)
+    ours.compile(optimizer=keras.optimizers.Adam(1e-2))
+    batch = {"input_ids": np.arange(5, 13).reshape(2, 4), "labels": np.array([[0, 8, 9, 2], [0, 7, 2, -100]])}
+    history = ours.fit(x=batch, batch_size=2, epochs=10, verbose=0).history["loss"]
+    assert len(asked) >= 10
+    assert history[-1] < 0.7 * history[0]
+
+
+@on_tensorflow
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_mixed_precision_is_near_and_learns(formulation: str, tmp_path: Path):
+    theirs = torch_model(formulation, "bart", 0)
+    theirs.save_pretrained(tmp_path)
+    ours = OURS[formulation].from_pretrained(tmp_path, dtype="mixed_bfloat16")
+    case = Case(0)
+    expected = theirs(**case.arguments, labels=case.labels).loss.detach()
+    batch = batch_of(case)
+    assert_close(ours(batch).loss, expected, 0.1 * float(expected.max()))
+    assert {str(own.dtype) for own in ours.trainable_variables} == {"float32"}
+    ours.compile(optimizer=keras.optimizers.Adam(1e-2))
+    history = ours.fit(x=batch, batch_size=len(batch["labels"]), epochs=10, verbose=0).history["loss"]
+    assert history[-1] < 0.7 * history[0]
+
+
+def test_sample_weights_count(tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    batch = batch_of(Case(0))
+    ours.compile(optimizer="sgd")
+    weights = np.linspace(0.0, 1.0, len(batch["labels"])).astype("float32")
+    expected = float((array(ours(batch).loss) * weights).mean())
+    got = ours.compute_loss(batch, None, ours(batch), weights)
+    assert float(array(got)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_fit_wants_labels_among_the_arguments(tmp_path: Path):
+    _, ours = pair("token", "bart", 0, tmp_path)
+    batch = batch_of(Case(0))
+    with pytest.raises(ConfigurationError, match="labels"):
+        ours.compute_loss(batch, batch["labels"], ours(batch))
+
+
+@on_tensorflow
+def test_everything_works_without_torch(tmp_path: Path):
+    theirs = torch_model("token", "bart", 0)
+    theirs.save_pretrained(tmp_path / "model")
+    case = Case(0)
+    expected = theirs.generate(**case.arguments, num_beams=2, max_new_tokens=5)
+    np.savez(tmp_path / "given.npz", **batch_of(case))
+    code = f"""
+import sys
+sys.modules["torch"] = None  # importing it fails, as where it is not installed
+import keras, numpy as np
+from ragweave.tf import TFRagSequenceForGeneration, TFRagTokenForGeneration
+given = dict(np.load(r"{tmp_path / "given.npz"}"))
+labels = given.pop("labels")
+model = TFRagTokenForGeneration.from_pretrained(r"{tmp_path / "model"}")
+print(keras.ops.convert_to_numpy(model.generate(**given, num_beams=2, max_new_tokens=5)).tolist())
+model.compile(optimizer="sgd")
+model.fit(x={{**given, "labels": labels}}, verbose=0)
+model.save_pretrained(r"{tmp_path / "trained"}")
+TFRagSequenceForGeneration.from_pretrained(r"{tmp_path / "trained"}").generate(**given, max_new_tokens=3)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = eval(result.stdout.splitlines()[-1])  # noqa: S307
+    for row, other in zip(rows, expected.tolist(), strict=True):
+        assert row[: len(other)] == other[: len(row)]
+    assert ragweave.RagTokenForGeneration.from_pretrained(tmp_path / "trained") is not None
