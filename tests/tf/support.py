@@ -160,3 +160,14 @@ def right_padded(rows: int, columns: int, seed: int) -> torch.Tensor:
     lengths = torch.randint(1, columns + 1, (rows,), generator=torch.Generator().manual_seed(seed))
     lengths[0] = columns
     return (torch.arange(columns) < lengths[:, None]).long()
+
+
+def trimmed(sequences: Any, ends: int, pad: int) -> list[tuple[int, ...]]:
+    """Rows up to their end; where there is none, without padding."""
+    rows = []
+    for row in array(sequences).tolist():
+        length = next((place + 1 for place, token in enumerate(row) if place and token == ends), len(row))
+        while length > 1 and row[length - 1] == pad:
+            length -= 1
+        rows.append(tuple(row[:length]))
+    return rows

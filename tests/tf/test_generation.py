@@ -13,21 +13,10 @@ from transformers import GenerationConfig
 
 from ragweave.errors import ConfigurationError
 from tests.tf.parity import FORMULATIONS, KINDS, Case, numpy_of, pair
-from tests.tf.support import array, assert_close
+from tests.tf.support import array, assert_close, trimmed
 
 MODELS = pytest.mark.parametrize("kind", KINDS)
 BEAMS = {"num_beams": 3, "num_return_sequences": 3}
-
-
-def trimmed(sequences: Any, ends: int, pad: int) -> list[tuple[int, ...]]:
-    """Rows up to their end; where there is none, without padding."""
-    rows = []
-    for row in array(sequences).tolist():
-        length = next((place + 1 for place, token in enumerate(row) if place and token == ends), len(row))
-        while length > 1 and row[length - 1] == pad:
-            length -= 1
-        rows.append(tuple(row[:length]))
-    return rows
 
 
 def assert_equal_answers(theirs: Any, ours: Any, case: Case, **options: Any) -> None:
