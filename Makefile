@@ -33,7 +33,7 @@ test-slow: $(VENV)/.dev
 # One thread, as above; TensorFlow's notes about the machine are left out.
 test-tf: $(TF_VENV)/.dev
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 \
-		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" tests/tf
+		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" -n 2 tests/tf
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -75,5 +75,5 @@ $(TF_BIN)/python:
 	$(TF_BIN)/pip install --quiet "$(TORCH)"
 
 $(TF_VENV)/.dev: $(TF_BIN)/python pyproject.toml
-	$(TF_BIN)/pip install --quiet --editable ".[tf]" "jax>=0.10" "pytest>=8.3" "pytest-timeout>=2.3"
+	$(TF_BIN)/pip install --quiet --editable ".[tf]" "jax>=0.10" "pytest>=8.3" "pytest-timeout>=2.3" "pytest-xdist>=3.6"
 	@touch $@

@@ -44,9 +44,10 @@ BENCHMARKS = (
     "scale",
     "retrieval",
     "serving",
+    "tensorflow-classes",
 )
-# Left out where none is named: they generate gigabytes, or take minutes.
-_LONG = ("databases", "scale", "retrieval", "serving")
+# Left out where none is named: they generate gigabytes, take minutes, or need TensorFlow.
+_LONG = ("databases", "scale", "retrieval", "serving", "tensorflow-classes")
 
 
 def bench(
