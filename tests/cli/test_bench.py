@@ -77,6 +77,19 @@ def test_databases_are_measured_beside_folders() -> None:
     assert min(recall.values()) > 0.9
 
 
+def test_processes_share_one_copy_of_an_index() -> None:
+    result = run("shared-index", "--json", "--", "--passages", "3000", "--processes", "1", "3")
+    assert result.returncode == 0, result.stderr
+    rows = {
+        (row["benchmark"][14:], row["what"]): row["median"]
+        for row in map(json.loads, result.stdout.splitlines())
+    }
+    one, three = rows["1 process", "as it is"], rows["3 processes", "as it is"]
+    assert one > 3000 * 384 * 4 / 1e6  # all vectors are there
+    assert three < 1.1 * one
+    assert rows["3 processes", "counted in each"] > 2.7 * one
+
+
 @pytest.mark.slow
 def test_serving_is_measured_by_callers_and_over_time() -> None:
     options = ("--size", "tiny", "--questions", "6", "--clients", "1", "3", "--soak", "0.02")

@@ -89,6 +89,25 @@ def test_a_refresh_that_is_killed_leaves_the_old_index_in_use(tmp_path, model_pa
     assert pipeline.retriever.index.base.path == tmp_path / "knowledge-base"  # the last one catches up
 
 
+@pytest.mark.slow  # a cluster is started
+def test_workers_of_ray_refresh_the_index(tmp_path, model_path, kb):
+    before = KnowledgeBase.open(kb)
+    pipeline = pipeline_of(model_path, kb)
+    args = end_to_end(tmp_path, refresh_in_background=False, refresh_engine="ray", refresh_workers=1)
+    trainer = RagTrainer(pipeline, args, EXAMPLES)
+    trainer.train()
+    assert trainer.refresh.failures == 0
+    assert trainer.refresh.staleness(trainer.state.global_step) == 0
+    base = pipeline.retriever.index.base
+    assert base.path == tmp_path / "knowledge-base"
+    passages = [base.passages([row])[0] for row in range(3)]
+    expected = trainer.documents.encode(
+        [own.text for own in passages], titles=[own.title for own in passages]
+    )
+    assert np.allclose(base.vectors_of([0, 1, 2]), expected, atol=1e-4)
+    assert not np.allclose(expected, before.vectors_of([0, 1, 2]), atol=1e-3)
+
+
 def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, model_path, kb):
     settings = {"refresh_steps": 2, "refresh_in_background": False, "num_train_epochs": 2}
     saving = {"save_strategy": "steps", "save_steps": 3}

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from ragweave import KnowledgeBase
+from ragweave.encoding import TextEncoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-from tests.support.training import EXAMPLES
+from tests.support.training import EXAMPLES, pipeline_of
 
 QUESTIONS = [*EXAMPLES, *EXAMPLES[::-1]]
 
@@ -122,3 +125,22 @@ def test_two_processes_that_were_killed_end_where_an_uninterrupted_run_does(runs
     assert "trained on" not in said
     runs.run("run", "--resume", processes=2, questions=2, yaml_options=saving)
     assert_alike(runs.weights("whole"), runs.weights("run"), 1e-5)
+
+
+def test_two_processes_refresh_one_index_end_to_end(runs):
+    options = ("--end-to-end", "--refresh-steps", "2")
+    waits = {"refresh_in_background": False}
+    runs.run("one", *options, processes=1, questions=4, yaml_options=waits)
+    runs.run("two", *options, processes=2, questions=2, yaml_options=waits)
+    # In the last steps both search what the refresh after the second has made.
+    assert runs.losses("two") == pytest.approx(runs.losses("one"), rel=1e-3)
+    assert_alike(runs.weights("one"), runs.weights("two"), 1e-4)
+    first, second = (
+        KnowledgeBase.open(
+            runs.folder / name / "knowledge-base",
+            encoder=TextEncoder.from_pretrained(runs.folder / name / "document-encoder"),
+        )
+        for name in ("one", "two")
+    )
+    assert np.allclose(first.vectors_of([0, 1, 2]), second.vectors_of([0, 1, 2]), atol=1e-3)
+    assert pipeline_of(runs.folder / "two", second)("Where is Lima?", max_new_tokens=3).passages

@@ -44,10 +44,11 @@ BENCHMARKS = (
     "scale",
     "retrieval",
     "serving",
+    "shared-index",
     "tensorflow-classes",
 )
 # Left out where none is named: they generate gigabytes, take minutes, or need TensorFlow.
-_LONG = ("databases", "scale", "retrieval", "serving", "tensorflow-classes")
+_LONG = ("databases", "scale", "retrieval", "serving", "shared-index", "tensorflow-classes")
 
 
 def bench(

@@ -30,13 +30,15 @@ def check_record(folder: Path, examples: Sequence[Example]) -> None:
         begun = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
-            f"There is no run in {folder} to go on with: leave --resume out to begin one."
+            f"There is no run in {folder} to go on with: leave --resume (resume_from_checkpoint) out to begin "
+            "one."
         ) from error
     own = _record(examples)
     if begun != own:
         raise TrainingError(
             f"The training data has changed since the run in {folder} was begun ({begun.get('questions')} questions "
-            f"then, {own['questions']} now): bring back the file as it was, or begin anew in another --output."
+            f"then, {own['questions']} now): bring back the file as it was, or begin anew in "
+            "another --output (output_dir)."
         )
 
 

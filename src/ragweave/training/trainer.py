@@ -280,7 +280,7 @@ class RagTrainer(Trainer):
             last = get_last_checkpoint(str(self.args.output_dir))
             raise TrainingError(
                 f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({error}): free "
-                "some space and go on with --resume "
+                "some space and go on with --resume (resume_from_checkpoint=True) "
                 + (
                     f"from {Path(last).name}."
                     if last
