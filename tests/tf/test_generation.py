@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from ragweave.errors import ConfigurationError
+from tests.support.models import contexts
 from tests.tf.parity import FORMULATIONS, KINDS, Case, numpy_of, pair
 from tests.tf.support import array, assert_close, trimmed
 
@@ -101,6 +102,14 @@ def test_options(formulation: str, options: dict[str, Any], tmp_path: Path):
             assert row[:end] == other[:end]
         return
     assert_equal_answers(theirs, ours, case, **options)
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_one_passage_is_a_mixture_too(formulation: str, tmp_path: Path):
+    theirs, ours = pair(formulation, "bart", 3, tmp_path)
+    case = Case(5)
+    case.arguments = contexts(2, 1, 6, seed=5)
+    assert_equal_answers(theirs, ours, case, repetition_penalty=1.7)
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from keras import ops
@@ -38,6 +38,9 @@ Tensor = Any
 
 class TFRagForGeneration(TFRagPreTrainedModel):
     """A model that wraps `TFRagModel` and marginalises what it returns. Arguments as for `TFRagModel`."""
+
+    # Whether a search runs over mixtures of passages, or under each passage alone.
+    _searches_mixtures: ClassVar[bool]
 
     def __init__(
         self,
@@ -236,7 +239,7 @@ class TFRagForGeneration(TFRagPreTrainedModel):
             seed: Where a search that draws begins.
         """
         if self._steps is None:
-            self._steps = graphs(self.generator)
+            self._steps = graphs(self.generator, mixes=self._searches_mixtures)
         rows = options.num_return_sequences if options.do_sample else options.num_beams
         step = MixtureStep(
             self.generator, self._steps, contexts, doc_scores, rows=rows, max_length=options.max_length

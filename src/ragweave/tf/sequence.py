@@ -39,6 +39,8 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         ```
     """
 
+    _searches_mixtures = False
+
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 

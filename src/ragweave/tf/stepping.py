@@ -23,31 +23,30 @@ from ragweave.tf.options import Ids, Scores
 Tensor = Any
 
 
-def graphs(generator: Any) -> tuple[Any, Any]:
+def graphs(generator: Any, *, mixes: bool) -> tuple[Any, Any]:
     """The two graphs of a step, for a generator; to be kept, since making them takes seconds.
 
     Args:
         generator: A generator of `ragweave.tf`.
+        mixes: Whether scores are log-probabilities of mixtures; the generator's own logits, of K = 1, otherwise.
 
     Returns:
         The step that begins or goes on, and the one in which rows continue others.
     """
 
     def plain(cache: DecoderCache, mask: Tensor, tokens: Tensor, doc_scores: Tensor) -> tuple[Tensor, Any]:
-        return _next(generator, cache, mask, tokens, doc_scores)
+        return _next(generator, mixes, cache, mask, tokens, doc_scores)
 
     def reordered(
         cache: DecoderCache, mask: Tensor, tokens: Tensor, doc_scores: Tensor, rows: Tensor
     ) -> tuple[Tensor, Any]:
-        return _next(generator, cache.reordered(rows), mask, tokens, doc_scores)
+        return _next(generator, mixes, cache.reordered(rows), mask, tokens, doc_scores)
 
     return compiled(plain), compiled(reordered)
 
 
 class MixtureStep:
     """Scores the next token of answers under mixtures of K passages, B*R rows at a time; see `ragweave.tf.search`.
-
-    With K = 1 that is the generator under one passage.
 
     Args:
         generator: A generator of `ragweave.tf`.
@@ -99,7 +98,7 @@ class MixtureStep:
 
 
 def _next(
-    generator: Any, cache: DecoderCache, mask: Tensor, tokens: Tensor, doc_scores: Tensor
+    generator: Any, mixes: bool, cache: DecoderCache, mask: Tensor, tokens: Tensor, doc_scores: Tensor
 ) -> tuple[Tensor, DecoderCache]:
     """One token of all rows under all passages: scores, (B*R, V), and the cache with the token in it."""
     n_questions, n_docs = ops.shape(doc_scores)
@@ -108,7 +107,7 @@ def _next(
     decoded = generator.decode((cache.cross_keys, cache.cross_values), mask, rows, past=cache, use_cache=True)
     logits = at_least_float32(decoded.logits)
     vocabulary = ops.shape(logits)[-1]
-    if doc_scores.shape[1] == 1:  # nothing to mix
+    if not mixes:
         return ops.reshape(logits, (-1, vocabulary)), decoded.cache
     grouped = ops.reshape(logits, (n_questions, n_docs, -1, vocabulary))  # (B, K, R, V)
     return ops.reshape(token_log_marginals(grouped, doc_scores), (-1, vocabulary)), decoded.cache

@@ -32,6 +32,8 @@ class TFRagTokenForGeneration(TFRagForGeneration):
         ```
     """
 
+    _searches_mixtures = True
+
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
