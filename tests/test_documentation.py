@@ -24,6 +24,12 @@ from tests.support.databases import Postgres
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRAINS = "training-tutorial.md"
+"""A page whose commands take minutes."""
+SHOWN = [
+    pytest.param(page, marks=[pytest.mark.slow, pytest.mark.timeout(3000)] if page.name == TRAINS else [])
+    for page in PAGES
+]
 BLOCK = re.compile(
     r"(?P<skip><!-- not run: .+? -->\n+)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
 )
@@ -77,9 +83,9 @@ def servers(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 
 def environment() -> dict[str, str]:
-    """What commands run in: one thread, and the programs of this Python."""
+    """What commands run in: one thread, the programs of this Python, and the examples of the clone."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 @contextmanager
@@ -100,7 +106,7 @@ def serving(folder: Path, command: str) -> Iterator[None]:
 
 def run(folder: Path, command: str) -> str:
     result = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=240
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=1500
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout
@@ -147,7 +153,7 @@ def test_make_targets_and_extras_exist(page: Path):
             assert set(named.split(",")) <= set(extras)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
 def test_what_a_page_shows_runs(
     page: Path,
     workplace: Path,
@@ -162,7 +168,10 @@ def test_what_a_page_shows_runs(
                 running.enter_context(serving(workplace, command))
             elif command.startswith("curl -s "):
                 assert json.loads(run(workplace, command))["answers"]
-            elif command.startswith("ragweave ") and command != "ragweave index docs --output kb":
+            elif (
+                command.startswith(("ragweave ", "python -m examples."))
+                and command != "ragweave index docs --output kb"
+            ):
                 output = run(workplace, command)
                 if "--json" in command:
                     for line in output.splitlines():

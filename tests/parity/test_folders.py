@@ -76,6 +76,7 @@ def test_defaults_are_those_of_transformers() -> None:
         "forced_eos_token_id",
         "answer_sep",
         "doc_score_scale",
+        "extractive",
         "question_encoder_pooling",
         "question_encoder_normalize",
     }
