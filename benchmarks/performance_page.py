@@ -93,11 +93,11 @@ failed; memory of the server 916 MiB after the first minute, 919 MiB at the end,
 
 ELSEWHERE = """## On another machine
 
-On an Intel Xeon (avx512_bf16, amx_bf16), two threads, a training step took transformers 3.7 s, ragweave 2.2 s and with
-bfloat16 autocast 1.1 s: 1.65 to 1.69 and 3.27 to 3.39 times as fast, medians of two runs of
-`python benchmarks/training_step.py --rounds 5`. (The version whose figures are above, run in turn with this one: 1.64 to
-1.85 and 3.44 to 3.66.) transformers multiplies faster there than on the machine of the tables above; the aim of 1.8 in
-float32 is missed by a tenth.
+On an Intel Xeon (avx512_bf16, amx_bf16), two threads, a training step took transformers 3.7 s, ragweave 2.2 s and
+with bfloat16 autocast 1.1 s: 1.65 to 1.69 and 3.27 to 3.39 times as fast, medians of two runs of
+`python benchmarks/training_step.py --rounds 5`. (The version whose figures are above, run in turn with this one: 1.64
+to 1.85 and 3.44 to 3.66.) transformers multiplies faster there than on the machine of the tables above; the aim of
+1.8 in float32 is missed by a tenth.
 
 ## TensorFlow
 
