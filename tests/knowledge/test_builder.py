@@ -164,6 +164,8 @@ def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
         [*command, "--output", str(tmp_path / "kb"), "--model", str(tiny_encoder_path), "--words", "10"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore the signal, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     def building():
