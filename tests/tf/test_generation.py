@@ -200,7 +200,8 @@ def test_contexts_may_have_been_read_before(tmp_path: Path):
         ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups"),
         ({"num_beams": 2, "do_sample": True}, "choose one"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
-        ({"max_new_tokens": 0}, "1 or more"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_length": 1}, "1 or more"),
     ],
     ids=str,
 )

@@ -107,7 +107,9 @@ def search_options(config: GenerationConfig) -> SearchOptions:
     else:
         max_length = int(config.max_length or _DEFAULT_LENGTH)
     if max_length < 2:
-        raise ConfigurationError("max_new_tokens has to be 1 or more.")
+        raise ConfigurationError(
+            "max_new_tokens has to be 1 or more, max_length 2: it counts the start token."
+        )
     least = config.min_length or 0
     if config.min_new_tokens is not None:
         least = max(least, int(config.min_new_tokens) + 1)
