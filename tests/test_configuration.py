@@ -60,6 +60,8 @@ def test_defaults() -> None:
         ({"label_smoothing": -0.1}, r"label_smoothing is -0.1"),
         ({"doc_score_scale": 0.0}, r"doc_score_scale is 0.0; it must be above 0"),
         ({"doc_score_scale": -2.0}, r"doc_score_scale is -2.0"),
+        ({"retrieval": "sparse"}, r"retrieval is 'sparse'; choose one of 'dense', 'bm25', 'hybrid'"),
+        ({"dense_weight": 1.5}, r"dense_weight is 1.5; it must lie in \[0, 1\]"),
         ({"n_docs": "5"}, r"'n_docs' expected int, got str \(value: '5'\)"),
         ({"use_cache": "maybe"}, r"'use_cache' expected bool, got str"),
         ({"title_sep": 3}, r"'title_sep' expected str, got int"),

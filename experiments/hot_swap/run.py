@@ -156,13 +156,13 @@ def ask_both(
     """
     from benchmarks.harness import machine
 
-    from ragweave import KnowledgeBase, RagPipeline
+    from ragweave import KnowledgeBase, RagPipeline, SearchSettings
 
     work.state["machine"] = machine()
     versions: dict[Version, str] = work.state["versions"]
     base = KnowledgeBase.open(work.knowledge_base).swap(versions["original"])
     with work.timed("loading"):
-        pipeline = RagPipeline.from_pretrained(model, knowledge_base=base)
+        pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, search=SearchSettings("dense"))
     for decoding in DECODINGS:
         ask(pipeline, facts, exchange, work.answers, version="original", decoding=decoding)
     with work.timed("swap"):

@@ -25,12 +25,12 @@ class Configuration:
     name: str
     label: str
     group: str
-    model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="bfloat16"))
+    model: ModelSettings = field(default_factory=ModelSettings)
     settings: RunSettings = field(default_factory=RunSettings)
     slow: bool = False
 
 
-_BASE = Configuration("base", "dense, RAG-Token, K = 5, greedy, extractive, bf16", "The embedded model")
+_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive", "The embedded model")
 
 
 def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
@@ -60,8 +60,8 @@ def _with(
 
 CONFIGURATIONS = (
     _BASE,
+    _searching("dense", "dense", SearchSettings("dense")),
     _searching("bm25", "BM25", SearchSettings("bm25")),
-    _searching("hybrid", "hybrid, weighted 0.5", SearchSettings("hybrid")),
     _searching("rrf", "hybrid, reciprocal ranks", SearchSettings("hybrid", "rrf")),
     _with("gold", "gold document given, its first passage", "Retrieval", gold=True, n_docs=1),
     _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1),
@@ -82,6 +82,7 @@ CONFIGURATIONS = (
     _with("k50", "K = 50", "Number of passages", n_docs=50, slow=True),
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
     _with("float32", "float32", "Generator", model={"dtype": "float32"}),
+    _with("bfloat16", "bfloat16", "Generator", model={"dtype": "bfloat16"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),
 )
 """All rows, the first being what the others are compared with."""

@@ -8,6 +8,8 @@ from typing import Any
 from ragweave import SearchSettings
 from ragweave.pipeline import Formulation
 
+_DENSE = SearchSettings("dense")
+
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
@@ -25,7 +27,7 @@ class Configuration:
     name: str
     label: str
     formulation: Formulation = "token"
-    search: SearchSettings = field(default_factory=SearchSettings)
+    search: SearchSettings = _DENSE
     closed_book: bool = False
     arguments: dict[str, Any] = field(default_factory=dict)
 

@@ -18,7 +18,7 @@ from experiments.training.work import Work
 from rich.console import Console
 from transformers import get_linear_schedule_with_warmup
 
-from ragweave import RagPipeline
+from ragweave import RagPipeline, SearchSettings
 from ragweave.evaluation.data import Example
 from ragweave.evaluation.metrics import has_answer
 from ragweave.training.losses import LOSSES, LossInputs
@@ -38,7 +38,9 @@ def compare_losses(work: Work, seeds: Sequence[int]) -> None:
     missing = [(way, seed) for seed in seeds for way in WAYS if not record(work.root, way, seed).exists()]
     if not missing:
         return
-    pipeline = RagPipeline.from_pretrained(work.start, knowledge_base=work.knowledge_base(), dtype="bfloat16")
+    pipeline = RagPipeline.from_pretrained(
+        work.start, knowledge_base=work.knowledge_base(), search=SearchSettings("dense"), dtype="bfloat16"
+    )
     likelihoods = Likelihoods(pipeline)
     encoder = pipeline.model.question_encoder
     before = copy.deepcopy(encoder.state_dict())

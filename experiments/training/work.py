@@ -11,7 +11,7 @@ from examples.world_factbook.documents import load_countries, write_documents
 from experiments.embedded.factbook_questions import all_questions
 from torch import nn
 
-from ragweave import KnowledgeBase, RagPipeline, RagTrainer, RagTrainingArguments, embedded
+from ragweave import KnowledgeBase, RagPipeline, RagTrainer, RagTrainingArguments, SearchSettings, embedded
 from ragweave.encoding import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
 from ragweave.knowledge.chunking.settings import Chunking
@@ -73,7 +73,9 @@ def train_start(work: Work) -> None:
     if work.start.exists():
         return
     base, examples = work.factbook()
-    pipeline = RagPipeline.from_pretrained("embedded", knowledge_base=base, dtype="bfloat16", adapter=False)
+    pipeline = RagPipeline.from_pretrained(
+        "embedded", knowledge_base=base, search=SearchSettings("dense"), dtype="bfloat16", adapter=False
+    )
     train(
         pipeline, examples, work.root / "start-run", n_docs=2, learning_rate=5e-4, freeze="question-encoder"
     ).save_model(str(work.start))

@@ -3,12 +3,13 @@
 from dataclasses import fields
 from functools import cache
 from os import PathLike, fspath
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
+from ragweave.knowledge.search import DEFAULT_DENSE_WEIGHT, RetrievalKind
 from ragweave.modeling.pooling import POOLINGS, Pooling
 
 INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
@@ -55,6 +56,9 @@ class RagConfig(PreTrainedConfig):
         question_encoder_pooling: "pooler" (the encoder's own vector), "cls" or "mean"; ``None`` takes the
             encoder's own vector from a DPR encoder and "cls" elsewhere. (ragweave only)
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
+        retrieval: How a `RagPipeline` with the model searches its knowledge base, where nobody says otherwise:
+            "dense" (by vectors, the paper's way), "bm25" (by words) or "hybrid". (ragweave only)
+        dense_weight: What vectors count beside words in "hybrid", from 0 to 1. (ragweave only)
         extractive: Whether a `RagPipeline` with the model answers in words that stand together in a passage, where
             nobody says otherwise. `generate` itself takes no notice. (ragweave only)
 
@@ -99,6 +103,8 @@ class RagConfig(PreTrainedConfig):
     doc_score_scale: float = 1.0
     question_encoder_pooling: Pooling | None = None
     question_encoder_normalize: bool = False
+    retrieval: str = "dense"
+    dense_weight: float = DEFAULT_DENSE_WEIGHT
     extractive: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -132,6 +138,12 @@ class RagConfig(PreTrainedConfig):
             raise ConfigurationError(f"label_smoothing is {self.label_smoothing}; it must lie in [0, 1).")
         if not self.doc_score_scale > 0.0:
             raise ConfigurationError(f"doc_score_scale is {self.doc_score_scale}; it must be above 0.")
+        if self.retrieval not in get_args(RetrievalKind):
+            raise ConfigurationError(
+                f"retrieval is {self.retrieval!r}; choose one of {_listed(get_args(RetrievalKind))}."
+            )
+        if not 0.0 <= self.dense_weight <= 1.0:
+            raise ConfigurationError(f"dense_weight is {self.dense_weight}; it must lie in [0, 1].")
 
     @property
     def generator_is_causal(self) -> bool:

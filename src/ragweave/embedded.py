@@ -20,6 +20,8 @@ from ragweave.knowledge.manifest import FileRecord
 if TYPE_CHECKING:
     import torch
 
+    from ragweave.knowledge.search import RetrievalKind
+
 NAME = "embedded"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -29,6 +31,10 @@ ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
 DOC_SCORE_SCALE = 30.0
 """What inner products of the embedded encoder are multiplied with to be logits."""
+
+RETRIEVAL: RetrievalKind = "hybrid"
+DENSE_WEIGHT = 0.5
+"""How a knowledge base is searched; chosen on questions of articles that the figures are not about."""
 
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
@@ -41,6 +47,8 @@ CONTEXT_FIELDS = {
     "question_encoder_pooling": "mean",
     "question_encoder_normalize": True,
     "doc_score_scale": DOC_SCORE_SCALE,
+    "retrieval": RETRIEVAL,
+    "dense_weight": DENSE_WEIGHT,
     "extractive": True,
 }
 

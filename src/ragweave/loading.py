@@ -10,6 +10,7 @@ from ragweave.encoding import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.index import KnowledgeBaseIndex
+from ragweave.knowledge.search import SearchSettings
 from ragweave.quantization import quantize_int8
 from ragweave.reranking import Reranker
 from ragweave.retrieval.nothing import NoPassages
@@ -17,7 +18,7 @@ from ragweave.retrieval.nothing import NoPassages
 if TYPE_CHECKING:
     import torch
 
-    from ragweave.knowledge.search import PassageScorer, SearchSettings
+    from ragweave.knowledge.search import PassageScorer, RetrievalKind
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.pipeline import Formulation, GeneratorDtype
     from ragweave.retrieval.retriever import RagRetriever
@@ -44,11 +45,30 @@ def load_pipeline_parts(
     index = _index(knowledge_base, search, reranker, device)
     own = partial(_embedded_parts, adapter=adapter)
     load = own if str(name_or_path) == embedded.NAME else _saved_parts
-    if dtype != "int8":
-        return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
-    parts = load(str(name_or_path), index, formulation, compute_dtype("float32", device), device)
-    quantize_int8(parts[0].generator)
-    return parts
+    computed = compute_dtype("float32" if dtype == "int8" else dtype, device)
+    model, retriever, encoder = load(str(name_or_path), index, formulation, computed, device)
+    if isinstance(index, KnowledgeBaseIndex):
+        config = model.config
+        settings = model_search(index.base, search, config.retrieval, config.dense_weight)
+        retriever.index = index.base.as_index(settings, reranker=index.reranker)
+    if dtype == "int8":
+        quantize_int8(model.generator)
+    return model, retriever, encoder
+
+
+def model_search(
+    base: KnowledgeBase, search: SearchSettings | None, retrieval: RetrievalKind, dense_weight: float
+) -> SearchSettings:
+    """How a model searches a knowledge base: what is left open is as the model says.
+
+    Args:
+        base: The knowledge base; where it has vectors alone, the model searches by them.
+        search: What is asked for.
+        retrieval: The model's own way.
+        dense_weight: What vectors count in it.
+    """
+    own = "dense" if base.manifest.language is None else retrieval
+    return (search or SearchSettings()).filled(own, dense_weight)
 
 
 def _index(

@@ -118,7 +118,8 @@ class RagPipeline:
             knowledge_base: Folder of a knowledge base, or URI of one in a database, or one that is open; ``None`` to
                 answer without passages (closed book).
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
-            search: How the knowledge base is searched; by vectors where left out.
+            search: How the knowledge base is searched; what it leaves open, or all, as the model says
+                (`RagConfig`): by vectors and words for "embedded", by vectors alone elsewhere.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder
                 or name on the hub, or one that is loaded.
             adapter: Whether the generator of "embedded" has its question-answering adapter.

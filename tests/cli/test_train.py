@@ -7,6 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from ragweave import RagPipeline
 from ragweave.cli import app
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -34,6 +35,15 @@ def options(place, output, *more):
         "train", "--kb", place / "kb", "--data", place / "data.jsonl", "--model", place / "model", "--output", output,
         "--batch-size", 2, "--n-docs", 2, *more,
     ]  # fmt: skip
+
+
+def test_what_was_trained_searches_as_it_was_trained_to(place, tmp_path):
+    searching = ["--retrieval", "hybrid", "--dense-weight", 0.7]
+    done = run(*options(place, tmp_path / "out", "--epochs", 1, "--freeze", "question-encoder", *searching))
+    assert done.exit_code == 0, done.output
+    pipeline = RagPipeline.from_pretrained(tmp_path / "out", knowledge_base=place / "kb")
+    settings = pipeline.retriever.index.settings
+    assert (settings.kind, settings.dense_weight) == ("hybrid", 0.7)
 
 
 @pytest.mark.parametrize("more", [[], ["--lora", "--freeze", "question-encoder"]], ids=["all", "adapter"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from ragweave import KnowledgeBase, RagPipeline, RagTokenForGeneration
+from ragweave import KnowledgeBase, RagConfig, RagPipeline, RagTokenForGeneration
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge.search import SearchSettings
 from tests.support.pipelines import save_rag_model
@@ -179,7 +181,48 @@ def test_pipeline_and_model_score_alike_and_keep_their_way_of_searching(large, m
     expected = sorted(passage.doc_score for passage in answer.passages)
     assert sorted(output.doc_scores[0].tolist()) == pytest.approx(expected, abs=1e-4)
     assert pipeline.refresh() is False
-    assert pipeline.retriever.index.settings == settings
+    assert pipeline.retriever.index.settings == settings.filled()
+
+
+@pytest.fixture
+def hybrid_model(tmp_path, model_path):
+    """A model that searches by words and vectors where nobody says otherwise."""
+    folder = shutil.copytree(model_path, tmp_path / "hybrid-model")
+    RagConfig.from_pretrained(folder, retrieval="hybrid", dense_weight=0.25).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "weight"),
+    [
+        (None, "hybrid", 0.25),
+        (SearchSettings(), "hybrid", 0.25),
+        (SearchSettings(dense_weight=0.75), "hybrid", 0.75),
+        (SearchSettings("hybrid"), "hybrid", 0.25),
+        (SearchSettings("dense"), "dense", 0.25),
+        (SearchSettings("bm25", dense_weight=0.0), "bm25", 0.0),
+    ],
+)
+def test_what_is_left_open_of_the_search_is_as_the_model_says(large, hybrid_model, given, kind, weight):
+    pipeline = RagPipeline.from_pretrained(
+        hybrid_model, knowledge_base=large, search=given, reranker=Alphabetical(), dtype="float32"
+    )
+    settings = pipeline.retriever.index.settings
+    assert (settings.kind, settings.dense_weight) == (kind, weight)
+    assert isinstance(pipeline.retriever.index.reranker, Alphabetical)
+
+
+def test_a_model_that_wants_words_takes_vectors_where_there_are_no_words(
+    tmp_path, tiny_encoder, hybrid_model
+):
+    (tmp_path / "a.csv").write_text("title,text\nPeru,The capital of Peru is Lima.\n")
+    base = KnowledgeBase.build(
+        [tmp_path / "a.csv"], tmp_path / "vectors", encoder=tiny_encoder, language=None
+    )
+    pipeline = RagPipeline.from_pretrained(hybrid_model, knowledge_base=base, dtype="float32")
+    assert pipeline.retriever.index.settings.kind == "dense"
+    with pytest.raises(KnowledgeBaseError, match="vectors alone"):
+        RagPipeline.from_pretrained(hybrid_model, knowledge_base=base, search=SearchSettings("hybrid"))
 
 
 def test_gradient_reaches_the_question_encoder_through_a_hybrid(large, model_path):

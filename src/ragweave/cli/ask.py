@@ -48,9 +48,9 @@ def ask(
     beams: Beams = 1,
     max_new_tokens: MaxNewTokens = 32,
     formulation: ModelFormulation = None,
-    retrieval: Retrieval = "dense",
+    retrieval: Retrieval = None,
     fusion: FusedBy = "weighted",
-    dense_weight: DenseWeight = 0.5,
+    dense_weight: DenseWeight = None,
     candidates: Candidates = 100,
     rerank: Rerank = None,
     extractive: Annotated[

@@ -82,9 +82,9 @@ def evaluate(
     curve: Annotated[
         str | None, typer.Option(metavar="K,K,...", help="Evaluate with these K too, for a plot against K.")
     ] = None,
-    retrieval: Retrieval = "dense",
+    retrieval: Retrieval = None,
     fusion: FusedBy = "weighted",
-    dense_weight: DenseWeight = 0.5,
+    dense_weight: DenseWeight = None,
     candidates: Candidates = 100,
     rerank: Rerank = None,
     gold: Annotated[

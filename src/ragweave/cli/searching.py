@@ -9,8 +9,11 @@ import typer
 from ragweave.knowledge.search import Fusion, RetrievalKind
 
 Retrieval = Annotated[
-    RetrievalKind,
-    typer.Option("--retrieval", help="Search by vectors (dense), by words (bm25), or by both (hybrid)."),
+    RetrievalKind | None,
+    typer.Option(
+        "--retrieval",
+        help="Search by vectors (dense), by words (bm25), or by both (hybrid) (default: the model's).",
+    ),
 ]
 FusedBy = Annotated[
     Fusion,
@@ -19,7 +22,10 @@ FusedBy = Annotated[
     ),
 ]
 DenseWeight = Annotated[
-    float, typer.Option("--dense-weight", min=0, max=1, help="What vectors count in the weighted mean.")
+    float | None,
+    typer.Option(
+        "--dense-weight", min=0, max=1, help="What vectors count in the weighted mean (default: the model's)."
+    ),
 ]
 Candidates = Annotated[
     int, typer.Option("--candidates", min=1, help="Passages of each ranking that are fused or reranked.")

@@ -9,6 +9,7 @@ import typer
 
 from ragweave.cli.changes import EngineKind, RayAddress, Workers
 from ragweave.cli.models import Device, ModelFormulation
+from ragweave.cli.searching import DenseWeight, Retrieval
 from ragweave.cli.train_retriever import HELP as RETRIEVER_HELP
 from ragweave.cli.train_retriever import retriever
 from ragweave.cli.training import (
@@ -46,6 +47,8 @@ Examples:
 
   ragweave train --kb kb --data train.jsonl --output model --end-to-end --refresh-steps 500
 
+  ragweave train --kb kb --data train.jsonl --output model --retrieval dense
+
   ragweave train --kb kb --data train.jsonl --output model --config trainer.yaml --resume
 
   ragweave train retriever --kb kb --data train.jsonl --output model
@@ -70,6 +73,8 @@ def train(
     model: StartingModel = "embedded",
     formulation: ModelFormulation = None,
     n_docs: Annotated[int, typer.Option(min=1, help="K, passages per question.")] = 5,
+    retrieval: Retrieval = None,
+    dense_weight: DenseWeight = None,
     freeze: Annotated[
         Literal["question-encoder", "generator"] | None, typer.Option(help="What keeps its weights.")
     ] = None,
@@ -158,13 +163,19 @@ def train(
     quiet_libraries()
     from transformers import EarlyStoppingCallback
 
+    from ragweave.knowledge.search import SearchSettings
     from ragweave.pipeline import RagPipeline
     from ragweave.training.adapters import add_adapter, merge_adapter
     from ragweave.training.arguments import RagTrainingArguments
     from ragweave.training.trainer import RagTrainer
 
     pipeline = RagPipeline.from_pretrained(
-        model, knowledge_base=base, formulation=formulation, dtype="float32", device=device
+        model,
+        knowledge_base=base,
+        formulation=formulation,
+        search=SearchSettings(retrieval, dense_weight=dense_weight),
+        dtype="float32",
+        device=device,
     )
     if lora:
         add_adapter(pipeline.model.generator)

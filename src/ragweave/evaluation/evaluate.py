@@ -32,7 +32,7 @@ class ModelSettings:
     Attributes:
         model: ``"embedded"``, or the folder or hub name of a RAG model.
         formulation: ``"token"`` or ``"sequence"``; the model's own where ``None``.
-        search: How the knowledge base is searched.
+        search: How the knowledge base is searched; what it leaves open is as the model says.
         rerank: Folder or hub name of a cross-encoder.
         adapter: Whether the embedded generator has its adapter.
         dtype: Type that the generator computes in.
@@ -141,6 +141,7 @@ def _loaded(
     from ragweave import embedded
     from ragweave.encoding import TextEncoder
     from ragweave.finding import PassageFinder
+    from ragweave.loading import model_search
     from ragweave.pipeline import RagPipeline
     from ragweave.reranking import Reranker
 
@@ -152,7 +153,8 @@ def _loaded(
         reranker = (
             None if model.rerank is None else Reranker.from_pretrained(model.rerank, device=model.device)
         )
-        index = base.as_index(model.search, reranker=reranker)
+        search = model_search(base, model.search, embedded.RETRIEVAL, embedded.DENSE_WEIGHT)
+        index = base.as_index(search, reranker=reranker)
         return PassageFinder(encoder, index, embedded.DOC_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(
         model.model,

@@ -32,7 +32,7 @@ class KnowledgeBaseIndex:
 
     Args:
         base: The knowledge base, open.
-        settings: How it is searched; by vectors where left out.
+        settings: How it is searched; by vectors where they are left out or do not say.
         reranker: Reads the candidates together with the question; its logits are then their scores.
 
     Raises:
@@ -47,7 +47,7 @@ class KnowledgeBaseIndex:
         reranker: PassageScorer | None = None,
     ) -> None:
         self.base = base
-        self.settings = settings or SearchSettings()
+        self.settings = (settings or SearchSettings()).filled()
         self.reranker = reranker
         self._score_words: Callable[[str], WordScores] | None = (
             None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from ragweave.errors import ConfigurationError
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 RetrievalKind = Literal["dense", "bm25", "hybrid"]
 Fusion = Literal["weighted", "rrf"]
 
+DEFAULT_DENSE_WEIGHT = 0.5
+"""What vectors count beside words, where nobody says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
@@ -22,20 +25,22 @@ class SearchSettings:
 
     Attributes:
         kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores as they are, as
-            in the ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both.
+            in the ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both. ``None``: as the model says
+            (`RagConfig`), and ``"dense"`` where no model does or the knowledge base has vectors alone.
         fusion: How they are put together. ``"weighted"``: a weighted mean of the two scores, so that p(z|x) is in
             proportion to the product of both distributions, each to the power of its weight; every candidate of
             either is scored by both. ``"rrf"``: the logarithm of the fused reciprocal ranks, so that p(z|x) is in
             proportion to these.
-        dense_weight: What vectors count in the weighted mean, from 0 to 1; words count the rest.
+        dense_weight: What vectors count in the weighted mean, from 0 to 1; words count the rest. ``None``: as the
+            model says, and 0.5 where no model does.
         candidates: How many passages of each ranking are fused, or given to a reranker; K where that is more.
         k1: How soon further occurrences of a word cease to count in BM25.
         b: How much the length of a passage counts in BM25, from 0 to 1.
     """
 
-    kind: RetrievalKind = "dense"
+    kind: RetrievalKind | None = None
     fusion: Fusion = "weighted"
-    dense_weight: float = 0.5
+    dense_weight: float | None = None
     candidates: int = 100
     k1: float = 0.9
     b: float = 0.4
@@ -50,12 +55,27 @@ class SearchSettings:
             ("kind", self.kind, get_args(RetrievalKind)),
             ("fusion", self.fusion, get_args(Fusion)),
         ):
-            if value not in known:
+            if value is not None and value not in known:
                 raise ConfigurationError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
-        if not 0 <= self.dense_weight <= 1:
+        if self.dense_weight is not None and not 0 <= self.dense_weight <= 1:
             raise ConfigurationError(f"dense_weight is {self.dense_weight}: give a number from 0 to 1.")
         if self.candidates < 1:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
+
+    def filled(
+        self, kind: RetrievalKind = "dense", dense_weight: float = DEFAULT_DENSE_WEIGHT
+    ) -> SearchSettings:
+        """The same settings, with nothing left open.
+
+        Args:
+            kind: How to search where they do not say.
+            dense_weight: What vectors count where they do not say.
+        """
+        return replace(
+            self,
+            kind=self.kind or kind,
+            dense_weight=dense_weight if self.dense_weight is None else self.dense_weight,
+        )
 
 
 class WordScores(Protocol):

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_l
 
 from ragweave.errors import ConfigurationError, TrainingError
 from ragweave.evaluation.data import Example
+from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.collator import RagCollator
@@ -75,6 +76,10 @@ class RagTrainer(Trainer):
         model.set_retriever(pipeline.retriever)
         if args.n_docs is not None:
             model.config.n_docs = args.n_docs
+        if isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
+            # What is saved searches as it was trained to.
+            settings = pipeline.retriever.index.settings
+            model.config.retrieval, model.config.dense_weight = settings.kind, settings.dense_weight
         collator = RagCollator(
             pipeline.retriever,
             causal=model.config.generator_is_causal,
