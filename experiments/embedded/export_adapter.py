@@ -23,6 +23,7 @@ KEPT = (
     "lora_dropout",
     "bias",
     "target_modules",
+    "layers_to_transform",
     "inference_mode",
 )
 

@@ -1,0 +1,140 @@
+"""What the embedded generator learns to read: passages with questions, from four sources.
+
+`data/README.md` says where each comes from and under which licence it may be used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from examples.world_factbook.documents import country_documents, load_countries
+from experiments.embedded.factbook_questions import all_questions
+from experiments.embedded.packing import Pair, Reading
+
+from ragweave.knowledge.chunking import chunk
+from ragweave.knowledge.passages import Document
+
+DATA = Path(__file__).parent / "data"
+
+HELD_OUT = (
+    "European Union law",
+    "Steam engine",
+    "University of Chicago",
+    "Victoria (Australia)",
+    "Warsaw",
+    "Yuan dynasty",
+)
+"""Articles of XQuAD's training questions that settings are chosen on, and that nothing is learned from."""
+
+Record = dict[str, Any]
+
+
+def read_lines(path: Path) -> list[Record]:
+    """Read a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def xquad(folder: Path, *, held_out: bool) -> list[Reading]:
+    """Passages of XQuAD's training articles, with their own questions and with those of `data/xquad.jsonl`.
+
+    Args:
+        folder: Holds ``passages.jsonl`` and ``train.jsonl``.
+        held_out: Whether to return the articles of `HELD_OUT`, with their own questions alone, or all others.
+    """
+    documents = {record["id"]: record for record in read_lines(folder / "passages.jsonl")}
+    questions = read_lines(folder / "train.jsonl")
+    if not held_out:
+        questions += [_in_full(record) for record in read_lines(DATA / "xquad.jsonl")]
+    chosen = [q for q in questions if (documents[q["passage"]]["title"] in HELD_OUT) == held_out]
+    return _readings(documents, chosen)
+
+
+def written() -> list[Reading]:
+    """Passages that were written for this, with their questions."""
+    return [
+        Reading(own["title"], own["text"], tuple(Pair(q["question"], q["answer"]) for q in own["questions"]))
+        for own in read_lines(DATA / "passages.jsonl")
+    ]
+
+
+def factbook_prose() -> list[Reading]:
+    """What the Factbook tells of countries' histories, with the questions of `data/factbook.jsonl`."""
+    return _readings(_factbook(), [_in_full(record) for record in read_lines(DATA / "factbook.jsonl")])
+
+
+def factbook_facts(per_country: int) -> list[Reading]:
+    """The Factbook's sections, with questions made by `factbook_questions`.
+
+    Args:
+        per_country: At most so many questions about each country of the training split.
+    """
+    return _readings(_factbook(), all_questions(_countries(), per_country)["train"])
+
+
+def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:
+    """The same with at most so many questions each, in parts of about the same size.
+
+    Args:
+        readings: Passages with their questions.
+        most: The most questions.
+    """
+    parts = []
+    for own in readings:
+        n_parts = -(-len(own.pairs) // most)
+        parts += [Reading(own.title, own.text, own.pairs[start::n_parts]) for start in range(n_parts)]
+    return parts
+
+
+@cache
+def _countries() -> dict[str, dict[str, Any]]:
+    return load_countries()
+
+
+@cache
+def _factbook() -> dict[str, Record]:
+    return {
+        document["id"]: document
+        for code, country in _countries().items()
+        for document in country_documents(code, country)
+    }
+
+
+def _in_full(record: Record) -> Record:
+    return {
+        "question": record["question"],
+        "answers": [record["answer"]],
+        "passage": record["passage"],
+    }
+
+
+def _readings(documents: dict[str, Record], questions: Iterable[Record]) -> list[Reading]:
+    """Passages as a knowledge base would have them, each with the questions that it answers."""
+    by_document: dict[str, list[Record]] = defaultdict(list)
+    for question in questions:
+        by_document[question["passage"]].append(question)
+    readings = []
+    for name, own in by_document.items():
+        document = documents[name]
+        texts = [passage.text for passage in chunk(Document(name, document["title"], document["text"], name))]
+        pairs: dict[int, list[Pair]] = defaultdict(list)
+        for question in own:
+            place = _place(question, texts)
+            if place is not None:
+                pairs[place].append(Pair(question["question"].strip(), question["answers"][0]))
+        readings += [Reading(document["title"], texts[place], tuple(pairs[place])) for place in sorted(pairs)]
+    return readings
+
+
+def _place(question: Record, texts: Sequence[str]) -> int | None:
+    """Which passage answers: of those with the answer in them, the one with most words of the question."""
+    words = set(re.findall(r"\w+", question["question"].lower()))
+    having = [place for place, text in enumerate(texts) if question["answers"][0] in text]
+    if not having:
+        return None
+    return max(having, key=lambda place: len(words & set(re.findall(r"\w+", texts[place].lower()))))

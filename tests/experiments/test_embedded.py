@@ -1,0 +1,146 @@
+"""What the embedded generator learned to read: rows of several questions, and the data they are made of."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+import pytest
+import torch
+from experiments.embedded import readings
+from experiments.embedded.packing import Pair, Reading, answer_log_probs, pack
+from experiments.embedded.train_adapter import main
+from transformers import AutoModelForCausalLM
+
+from ragweave.retrieval.contexts import ContextTemplate
+from tests.support.models import generator_config, randomise
+from tests.support.retrieval import byte_level_bpe
+
+TEMPLATE = ContextTemplate("Passage: ", "\n", "\nQuestion: ", "\nAnswer:")
+READINGS = [
+    Reading(
+        "Peru",
+        "Lima is the capital of Peru, and the Andes cross it.",
+        (
+            Pair("What is the capital of Peru?", "Lima"),
+            Pair("What crosses Peru?", "the Andes"),
+            Pair("Which?", "Lima is the capital"),
+        ),
+    ),
+    Reading("Ulm", "Ulm lies on the Danube.", (Pair("What does Ulm lie on?", "the Danube"),)),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return byte_level_bpe(bart=False)
+
+
+@pytest.fixture(scope="module")
+def generator(tokenizer):
+    config = generator_config("llama", len(tokenizer), bos_token_id=0, eos_token_id=0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    randomise(model, 0)
+    return model
+
+
+def alone(generator, tokenizer, reading, pair):
+    """One question with its passage and nothing else, token by token."""
+    context = tokenizer(TEMPLATE.fill(reading.title, reading.text, pair.question))["input_ids"]
+    answer = [*tokenizer(f" {pair.answer}")["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        logits = generator(torch.tensor([context + answer])).logits[0].log_softmax(-1)
+    told = [logits[len(context) - 1 + place] for place in range(len(answer))]
+    return (
+        sum(float(row[token]) for row, token in zip(told, answer, strict=True)),
+        all(int(row.argmax()) == token for row, token in zip(told, answer, strict=True)),
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_question_has_the_same_answer_in_a_row_of_several_as_alone(generator, tokenizer, number):
+    reading = READINGS[number]
+    log_probs, hits = answer_log_probs(generator, [pack(reading, TEMPLATE, tokenizer)])
+    expected = [alone(generator, tokenizer, reading, pair) for pair in reading.pairs]
+    assert log_probs.tolist() == pytest.approx([own for own, _ in expected], abs=1e-4)
+    assert hits.tolist() == [own for _, own in expected]
+
+
+def test_rows_that_are_read_together_do_not_see_each_other(generator, tokenizer):
+    rows = [pack(own, TEMPLATE, tokenizer) for own in READINGS]
+    together, _ = answer_log_probs(generator, rows)
+    apart = torch.cat([answer_log_probs(generator, [row])[0] for row in rows])
+    assert together.tolist() == pytest.approx(apart.tolist(), abs=1e-4)
+    together.sum().backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in generator.parameters())
+
+
+def test_parts_hold_every_question_once():
+    reading = Reading("a", "b", tuple(Pair(f"{n}?", str(n)) for n in range(23)))
+    parts = readings.in_parts([reading], 10)
+    assert [len(part.pairs) for part in parts] == [8, 8, 7]
+    assert Counter(pair for part in parts for pair in part.pairs) == Counter(reading.pairs)
+
+
+def test_written_passages_hold_the_answers_to_their_questions():
+    written = readings.written()
+    assert len(written) == 400
+    for own in written:
+        assert len(own.pairs) >= 7
+        for pair in own.pairs:
+            assert re.search(rf"(?<!\w){re.escape(pair.answer)}(?!\w)", own.text), pair
+            assert pair.question.endswith("?")
+
+
+def test_questions_about_the_factbook_are_about_countries_to_train_on():
+    from examples.world_factbook.documents import slug
+    from experiments.embedded.factbook_questions import TEST_COUNTRIES, split_of
+
+    questions = readings.read_lines(readings.DATA / "factbook.jsonl")
+    found = readings.factbook_prose()
+    assert sum(len(own.pairs) for own in found) == len(questions)
+    assert all(split_of(own.title.removesuffix(": Introduction")) == "train" for own in found)
+    assert not {question["passage"].split("/")[0] for question in questions} & {
+        slug(name) for name in TEST_COUNTRIES
+    }
+
+
+@pytest.fixture
+def xquad(tmp_path):
+    """A folder laid out like XQuAD's, one article of which is held out."""
+    rows = {
+        "passages": [
+            {"id": "1-0", "title": "Warsaw", "text": "Warsaw stands on the Vistula."},
+            {"id": "4-0", "title": "Force", "text": "Newton described forces. A force has a direction."},
+        ],
+        "train": [
+            {"id": "a", "question": "Where is Warsaw? ", "answers": ["the Vistula"], "passage": "1-0"},
+            {"id": "b", "question": "Who described forces?", "answers": ["Newton"], "passage": "4-0"},
+            {"id": "c", "question": "Of what?", "answers": ["nowhere"], "passage": "4-0"},
+        ],
+    }
+    for name, own in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    return tmp_path
+
+
+def test_held_out_articles_are_not_learned_from(xquad, monkeypatch):
+    monkeypatch.setattr(readings, "DATA", xquad)
+    (xquad / "xquad.jsonl").write_text(
+        json.dumps({"passage": "4-0", "question": "What has a force?", "answer": "a direction"})
+        + "\n"
+        + json.dumps({"passage": "1-0", "question": "What stands?", "answer": "Warsaw"})
+        + "\n"
+    )
+    (held_out,) = readings.xquad(xquad, held_out=True)
+    assert held_out.pairs == (Pair("Where is Warsaw?", "the Vistula"),)
+    (learned,) = readings.xquad(xquad, held_out=False)
+    assert {pair.answer for pair in learned.pairs} == {"Newton", "a direction"}
+
+
+def test_the_command_says_what_it_wants(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train_adapter"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--xquad" in capsys.readouterr().err
