@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 from ragweave.errors import ConfigurationError, DataError, TrainingError
 from ragweave.evaluation.data import Example
 from ragweave.training.adapters import add_adapter, merge_adapter
+from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
-from ragweave.training.cross_attention import recorded_attention
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
 from tests.support.pipelines import build_knowledge_base, save_rag_model
@@ -181,7 +181,7 @@ def test_what_passages_say_alone_sums_to_the_models_loss(model_path, kb, tmp_pat
     assert torch.allclose(expected, output.loss.as_subclass(torch.Tensor), atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["bart", "t5"])
+@pytest.mark.parametrize("kind", ["bart", "t5", "llama", "mistral", "gpt2"])
 def test_attention_is_distilled(tmp_path, tmp_path_factory, tiny_encoder_path, kb, kind):
     path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", kind)
     pipeline = pipeline_of(path, kb)
@@ -191,23 +191,40 @@ def test_attention_is_distilled(tmp_path, tmp_path_factory, tiny_encoder_path, k
     model = pipeline.model.train()
     without_dropout(model)
     own = both.compute_loss(model, batch) - plain.compute_loss(model, batch)
-    # The attention weights that the generator itself shows are the softmax of what was recorded.
-    model.generator.set_attn_implementation("eager")
     with recorded_attention(model.generator) as record:
-        output = model(**batch, reduce_loss=False, output_attentions=True, output_retrieved=True)
+        output = model(**batch, reduce_loss=False, output_retrieved=True)
     attention = record.of_passages(2, output.context_attention_mask)
-    weights_shown = torch.cat(output.generator_cross_attentions, 1).unflatten(0, (-1, 2))
+    assert attention.value_norms.shape == (4, 2, attention.scores.shape[2], attention.scores.shape[4])
+    # The attention weights that the generator itself shows are the softmax of what was recorded.
     scores = attention.scores.masked_fill(~attention.mask[:, :, None, None], float("-inf"))
-    assert torch.allclose(scores.softmax(-1), weights_shown, atol=1e-5)
-    assert attention.value_norms.shape == (4, 2, scores.shape[2], scores.shape[4])
+    found, shown = scores.softmax(-1).nan_to_num(), weights_shown(model, batch, scores.shape[-1])
+    assert torch.allclose(found, shown, atol=1e-5)
     per_passage, scored = model.per_passage_log_probs(batch["labels"], output.logits, 2)
     inputs = LossInputs(output.doc_scores, per_passage, scored, "token", attention)
     assert own.item() == pytest.approx(LOSSES["adist"](inputs).item(), abs=1e-4)
 
 
-def test_attention_of_a_causal_generator_is_refused(tmp_path, tmp_path_factory, tiny_encoder_path, kb):
+def weights_shown(model, batch, tokens):
+    """The attention of answers to contexts, (4, 2, H, T, S), as the generator shows it; it sums to one, or zero."""
+    before = model.generator.config._attn_implementation
+    model.generator.set_attn_implementation("eager")
+    causal = model.config.generator_is_causal
+    output = model(**batch, reduce_loss=False, output_attentions=True, output_retrieved=True)
+    model.generator.set_attn_implementation(before)
+    if not causal:
+        return torch.cat(output.generator_cross_attentions, 1).unflatten(0, (-1, 2))
+    length = batch["labels"].shape[1]
+    shown = torch.cat(output.generator_dec_attentions, 1)[:, :, -length:, :tokens].unflatten(0, (-1, 2))
+    return (shown / shown.sum(-1, keepdim=True)).nan_to_num()
+
+
+def test_attention_that_cannot_be_seen_is_refused(tmp_path, tmp_path_factory, tiny_encoder_path, kb):
     path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", "llama")
-    trainer = RagTrainer(pipeline_of(path, kb), arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
+    pipeline = pipeline_of(path, kb)
+    trainer = RagTrainer(pipeline, arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
+    for module in pipeline.model.generator.modules():
+        if hasattr(module, "q_proj"):  # a kind that does not ask transformers' interface how to attend
+            module.forward = lambda hidden_states, **_: (hidden_states, None)
     with pytest.raises(ConfigurationError, match="Choose emdr2, pdist or loop"):
         trainer.train()
 

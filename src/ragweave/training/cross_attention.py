@@ -1,4 +1,4 @@
-"""How a generator looks at passages while it is trained: its cross-attention before the softmax, for distillation.
+"""The cross-attention of a generator with an encoder, before the softmax, for distillation.
 
 Notation used for tensor shapes: B questions, K passages per question, H heads of all layers, T answer tokens, S
 context tokens, D head size.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ragweave.errors import ConfigurationError
-from ragweave.training.losses import CrossAttention
+from ragweave.training.recording import RecordedAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,16 @@ _FAMILIES = (
 )
 
 
-@dataclass
-class RecordedAttention:
-    """Scores and value norms, layer by layer, of one forward pass.
-
-    Attributes:
-        scores: Of each layer, (B*K, H, T, S).
-        value_norms: Of each layer, (B*K, H, S).
-    """
-
-    scores: list[Tensor] = field(default_factory=list)
-    value_norms: list[Tensor] = field(default_factory=list)
-
-    def of_passages(self, n_docs: int, context_attention_mask: Tensor) -> CrossAttention:
-        """What was recorded, by passage.
-
-        Args:
-            n_docs: K.
-            context_attention_mask: Mask of the contexts, (B*K, S) or wider.
-        """
-        scores, norms = torch.cat(self.scores, 1), torch.cat(self.value_norms, 1)
-        mask = context_attention_mask[:, : scores.shape[-1]].bool()
-        return CrossAttention(*(own.unflatten(0, (-1, n_docs)) for own in (scores, norms, mask)))
-
-
 @contextmanager
-def recorded_attention(generator: nn.Module) -> Iterator[RecordedAttention]:
+def recorded_cross_attention(generator: nn.Module, record: RecordedAttention) -> Iterator[None]:
     """Record the cross-attention of what a generator computes inside.
 
+    Args:
+        generator: An encoder-decoder of transformers.
+        record: What is recorded goes here.
+
     Raises:
-        ConfigurationError: The generator has none, or of a kind that is not known.
+        ConfigurationError: Its cross-attention is of a kind that is not known.
     """
     found = [
         (module, family)
@@ -84,15 +64,14 @@ def recorded_attention(generator: nn.Module) -> Iterator[RecordedAttention]:
     ]
     if not found:
         raise ConfigurationError(
-            f"adist needs a generator with the cross-attention of BART or T5; {type(generator).__name__} has none. "
-            "Choose emdr2, pdist or loop."
+            f"adist knows the cross-attention of BART and T5, and {type(generator).__name__} has neither. Choose "
+            "emdr2, pdist or loop."
         )
-    record = RecordedAttention()
     hooks = [
         module.register_forward_hook(_recorder(family, record), with_kwargs=True) for module, family in found
     ]
     try:
-        yield record
+        yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -24,8 +24,8 @@ from ragweave.evaluation.data import Example
 from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
+from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
-from ragweave.training.cross_attention import recorded_attention
 from ragweave.training.documents import document_encoder, train_documents
 from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
 from ragweave.training.measuring import figures_of, measured

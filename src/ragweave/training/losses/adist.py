@@ -41,7 +41,7 @@ def adist(
     """
     if inputs.attention is None:
         raise ConfigurationError(
-            "adist needs the generator's cross-attention, which is not there: give LossInputs(attention=...), "
+            "adist needs the generator's attention to its contexts, which is not there: give LossInputs(attention=...), "
             "or choose another loss."
         )
     evidence = passage_attention(inputs.attention, inputs.present, inputs.scored)
@@ -82,7 +82,10 @@ def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor
     scores = attention.scores.masked_fill(unread[:, :, None, None], float("-inf"))
     b, k, h, t, s = scores.shape
     joint = scores.permute(0, 2, 3, 1, 4).reshape(b, h, t, k * s)
+    blind = joint.isneginf().all(-1, keepdim=True)  # of a window that has left the passages behind
+    joint = joint.masked_fill(blind, 0.0)
     joint = torch.softmax(joint, dim=-1, dtype=torch.promote_types(joint.dtype, torch.float32))
+    joint = joint.masked_fill(blind, 0.0)
     norms = attention.value_norms.masked_fill(unread[:, :, None], 0.0).to(joint.dtype)  # (B, K, H, S)
     taken = torch.einsum("bhtks,bkhs->bkht", joint.view(b, h, t, k, s), norms)
     taken = taken.masked_fill(~scored[:, None, None], 0.0)
