@@ -41,8 +41,8 @@ def adist(
     """
     if inputs.attention is None:
         raise ConfigurationError(
-            "adist needs the generator's attention to its contexts, which is not there: give LossInputs(attention=...), "
-            "or choose another loss."
+            "adist needs the generator's attention to its contexts, which is not there: give "
+            "LossInputs(attention=...), or choose another loss."
         )
     evidence = passage_attention(inputs.attention, inputs.present, inputs.scored)
     return distil(inputs, evidence, temperature, target_temperature, reduction)
