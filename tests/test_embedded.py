@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ragweave import KnowledgeBase, RagPipeline, TextEncoder, embedded
+from ragweave.evaluation.data import Example
+from ragweave.evaluation.evaluate import evaluate
+from ragweave.evaluation.folder import RunSettings
 from ragweave.evaluation.metrics import f1
 
 DOCUMENTS = {
@@ -68,6 +72,19 @@ def test_right_passage_first_and_mostly_right_answer(pipeline: RagPipeline):
         assert answer.passages[0].id == f"{document}#0", answer.question
     right = [f1(a.answer, golds) >= 0.5 for a, (_, golds) in zip(answers, QUESTIONS.values(), strict=True)]
     assert sum(right) >= 9, [(a.question, a.answer) for a in answers]
+
+
+def test_it_searches_by_vectors_and_words(pipeline: RagPipeline, tmp_path: Path):
+    settings = pipeline.finder.index.settings
+    assert (settings.kind, settings.dense_weight) == ("hybrid", 0.5)
+    examples = [Example("1", "Who owns the Quillon orchard?", ("Marta Quillon",), ("orchard.md",))]
+    run = evaluate(
+        examples,
+        tmp_path / "run",
+        knowledge_base=pipeline.finder.index.base,
+        settings=RunSettings(mode="retrieval"),
+    )
+    assert json.loads(run.description.read_text())["model"]["search"]["kind"] == "hybrid"
 
 
 def test_posteriors_sum_to_one_and_fall(pipeline: RagPipeline):

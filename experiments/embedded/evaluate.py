@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ragweave import RagPipeline, embedded
+from ragweave import RagPipeline, SearchSettings, embedded
 from ragweave.evaluation.metrics import exact_match, f1
 
 
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--n-docs", type=int, default=5)
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--formulation", choices=("token", "sequence"), default="token")
+    parser.add_argument("--retrieval", choices=("dense", "bm25", "hybrid"))
     parser.add_argument("--free", action="store_true", help="not held to the words of the passages")
     parser.add_argument("--scale", type=float, default=embedded.CONTEXT_FIELDS["doc_score_scale"])
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
@@ -41,7 +42,11 @@ def main() -> None:
     embedded.CONTEXT_FIELDS["doc_score_scale"] = args.scale
     records = [json.loads(line) for line in args.data.read_text(encoding="utf-8").splitlines()][: args.limit]
     pipeline = RagPipeline.from_pretrained(
-        "embedded", knowledge_base=args.kb, formulation=args.formulation, dtype=args.dtype
+        "embedded",
+        knowledge_base=args.kb,
+        formulation=args.formulation,
+        search=SearchSettings(args.retrieval),
+        dtype=args.dtype,
     )
     start = time.perf_counter()
     answers = pipeline(
@@ -51,8 +56,8 @@ def main() -> None:
         extractive=not args.free,
     )
     seconds = time.perf_counter() - start
-    _, rows, _ = pipeline.retriever.retrieve(pipeline.encoder.encode([r["question"] for r in records]), 5)
-    base = pipeline.retriever.index.base
+    finder = pipeline.finder
+    rows, base = finder.retrieve([record["question"] for record in records], 5).rows, finder.index.base
     found = [
         {name for passage in base.passages(own) for name in (passage.id, passage.document_id)} for own in rows
     ]

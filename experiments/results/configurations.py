@@ -25,12 +25,12 @@ class Configuration:
     name: str
     label: str
     group: str
-    model: ModelSettings = field(default_factory=ModelSettings)
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="float32"))
     settings: RunSettings = field(default_factory=RunSettings)
     slow: bool = False
 
 
-_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive", "The embedded model")
+_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive, float32", "The embedded model")
 
 
 def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
@@ -81,7 +81,6 @@ CONFIGURATIONS = (
     _with("k20", "K = 20", "Number of passages", n_docs=20, slow=True),
     _with("k50", "K = 50", "Number of passages", n_docs=50, slow=True),
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
-    _with("float32", "float32", "Generator", model={"dtype": "float32"}),
     _with("bfloat16", "bfloat16", "Generator", model={"dtype": "bfloat16"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),
 )

@@ -17,8 +17,7 @@ TITLES = {
 
 _HEAD = """# Results
 
-Written by `python -m experiments.results.run`. Each row is the embedded model with one thing changed; it computes
-in bfloat16 where the processor has it, and elsewhere in float32. Numbers in
+Written by `python -m experiments.results.run`. Each row is the embedded model with one thing changed. Numbers in
 brackets are 95 % bootstrap intervals over questions; a star marks a difference from the first row with p < 0.05, two
 stars p < 0.01 (paired permutation test). Recall and MRR are of the gold document, whatever K is. Rows that were not
 run are left out; [performance.md](performance.md) has the speed.

@@ -56,8 +56,8 @@ class RagConfig(PreTrainedConfig):
         question_encoder_pooling: "pooler" (the encoder's own vector), "cls" or "mean"; ``None`` takes the
             encoder's own vector from a DPR encoder and "cls" elsewhere. (ragweave only)
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
-        retrieval: How a `RagPipeline` with the model searches its knowledge base, where nobody says otherwise:
-            "dense" (by vectors, the paper's way), "bm25" (by words) or "hybrid". (ragweave only)
+        retrieval: How `RagPipeline.from_pretrained` searches a knowledge base for the model, where nobody says
+            otherwise: "dense" (by vectors, the paper's way), "bm25" (by words) or "hybrid". (ragweave only)
         dense_weight: What vectors count beside words in "hybrid", from 0 to 1. (ragweave only)
         extractive: Whether a `RagPipeline` with the model answers in words that stand together in a passage, where
             nobody says otherwise. `generate` itself takes no notice. (ragweave only)

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ragweave.cache import cache_folder, created_once
 from ragweave.errors import ModelNotFoundError, require_extra
 from ragweave.knowledge.manifest import FileRecord
+from ragweave.knowledge.search import SearchSettings
 
 if TYPE_CHECKING:
     import torch
-
-    from ragweave.knowledge.search import RetrievalKind
 
 NAME = "embedded"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,9 +31,8 @@ ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 DOC_SCORE_SCALE = 30.0
 """What inner products of the embedded encoder are multiplied with to be logits."""
 
-RETRIEVAL: RetrievalKind = "hybrid"
-DENSE_WEIGHT = 0.5
-"""How a knowledge base is searched; chosen on questions of articles that the figures are not about."""
+SEARCH = SearchSettings("hybrid", dense_weight=0.5)
+"""How a knowledge base is searched where nobody says."""
 
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
@@ -47,8 +45,8 @@ CONTEXT_FIELDS = {
     "question_encoder_pooling": "mean",
     "question_encoder_normalize": True,
     "doc_score_scale": DOC_SCORE_SCALE,
-    "retrieval": RETRIEVAL,
-    "dense_weight": DENSE_WEIGHT,
+    "retrieval": SEARCH.kind,
+    "dense_weight": SEARCH.dense_weight,
     "extractive": True,
 }
 

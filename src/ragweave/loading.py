@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from ragweave.retrieval.nothing import NoPassages
 if TYPE_CHECKING:
     import torch
 
-    from ragweave.knowledge.search import PassageScorer, RetrievalKind
+    from ragweave.knowledge.search import PassageScorer
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.pipeline import Formulation, GeneratorDtype
     from ragweave.retrieval.retriever import RagRetriever
 
 Parts = tuple["MixtureGeneration", "RagRetriever", TextEncoder]
+IndexMaker = Callable[[SearchSettings], KnowledgeBaseIndex | NoPassages]
 
 
 def load_pipeline_parts(
@@ -42,53 +44,35 @@ def load_pipeline_parts(
 
     if formulation is not None:
         model_class(formulation)  # an unknown word is told at once, not after a model was loaded
-    index = _index(knowledge_base, search, reranker, device)
+    index = _index_maker(knowledge_base, search, reranker, device)
     own = partial(_embedded_parts, adapter=adapter)
     load = own if str(name_or_path) == embedded.NAME else _saved_parts
-    computed = compute_dtype("float32" if dtype == "int8" else dtype, device)
-    model, retriever, encoder = load(str(name_or_path), index, formulation, computed, device)
-    if isinstance(index, KnowledgeBaseIndex):
-        config = model.config
-        settings = model_search(index.base, search, config.retrieval, config.dense_weight)
-        retriever.index = index.base.as_index(settings, reranker=index.reranker)
-    if dtype == "int8":
-        quantize_int8(model.generator)
-    return model, retriever, encoder
+    if dtype != "int8":
+        return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
+    parts = load(str(name_or_path), index, formulation, compute_dtype("float32", device), device)
+    quantize_int8(parts[0].generator)
+    return parts
 
 
-def model_search(
-    base: KnowledgeBase, search: SearchSettings | None, retrieval: RetrievalKind, dense_weight: float
-) -> SearchSettings:
-    """How a model searches a knowledge base: what is left open is as the model says.
-
-    Args:
-        base: The knowledge base; where it has vectors alone, the model searches by them.
-        search: What is asked for.
-        retrieval: The model's own way.
-        dense_weight: What vectors count in it.
-    """
-    own = "dense" if base.manifest.language is None else retrieval
-    return (search or SearchSettings()).filled(own, dense_weight)
-
-
-def _index(
+def _index_maker(
     knowledge_base: str | Path | KnowledgeBase | None,
     search: SearchSettings | None,
     reranker: str | Path | PassageScorer | None,
     device: str | None,
-) -> KnowledgeBaseIndex | NoPassages:
+) -> IndexMaker:
+    """What makes the index, of the way in which the model searches where nobody says."""
     if knowledge_base is None:
-        return NoPassages()
+        return lambda _: NoPassages()
     if not isinstance(knowledge_base, KnowledgeBase):
         knowledge_base = KnowledgeBase.open(knowledge_base)
     if isinstance(reranker, (str, Path)):
         reranker = Reranker.from_pretrained(reranker, device=device)
-    return knowledge_base.as_index(search, reranker=reranker)
+    return lambda otherwise: knowledge_base.as_index(search, otherwise=otherwise, reranker=reranker)
 
 
 def _embedded_parts(
     name: str,
-    index: KnowledgeBaseIndex | NoPassages,
+    index_of: IndexMaker,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
@@ -101,6 +85,7 @@ def _embedded_parts(
     from ragweave.configuration import RagConfig
     from ragweave.retrieval.retriever import RagRetriever
 
+    index = index_of(embedded.SEARCH)
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
     if isinstance(index, KnowledgeBaseIndex):
         index.base.check_encoder(encoder)
@@ -117,7 +102,7 @@ def _embedded_parts(
 
 def _saved_parts(
     name: str,
-    index: KnowledgeBaseIndex | NoPassages,
+    index_of: IndexMaker,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
@@ -130,6 +115,7 @@ def _saved_parts(
         if RagConfig.get_config_dict(name)[0].get("model_type") != RagConfig.model_type:
             raise ValueError("there is no configuration of a RAG model")
         config = RagConfig.from_pretrained(name)
+        index = index_of(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         tokenizer = RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
             formulation = (

@@ -119,7 +119,8 @@ class RagPipeline:
                 answer without passages (closed book).
             formulation: "token" or "sequence"; the model's own where left out, "token" for "embedded".
             search: How the knowledge base is searched; what it leaves open, or all, as the model says
-                (`RagConfig`): by vectors and words for "embedded", by vectors alone elsewhere.
+                (`RagConfig.retrieval`): by vectors and words for "embedded", by vectors alone for models that do not
+                say.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder
                 or name on the hub, or one that is loaded.
             adapter: Whether the generator of "embedded" has its question-answering adapter.

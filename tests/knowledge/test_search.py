@@ -225,6 +225,18 @@ def test_a_model_that_wants_words_takes_vectors_where_there_are_no_words(
         RagPipeline.from_pretrained(hybrid_model, knowledge_base=base, search=SearchSettings("hybrid"))
 
 
+def test_a_pipeline_searches_as_each_version_of_its_knowledge_base_can(tmp_path, tiny_encoder, hybrid_model):
+    (tmp_path / "a.csv").write_text("title,text\nPeru,The capital of Peru is Lima.\n")
+    sources, folder = [tmp_path / "a.csv"], tmp_path / "kb"
+    base = KnowledgeBase.build(sources, folder, encoder=tiny_encoder, language=None)
+    pipeline = RagPipeline.from_pretrained(hybrid_model, knowledge_base=base, dtype="float32")
+    for language, kind in (("english", "hybrid"), (None, "dense")):
+        KnowledgeBase.build(sources, folder, encoder=tiny_encoder, language=language, overwrite=True)
+        assert pipeline.refresh()
+        assert pipeline.retriever.index.settings.kind == kind
+        assert pipeline("peru", n_docs=1, max_new_tokens=2).passages
+
+
 def test_gradient_reaches_the_question_encoder_through_a_hybrid(large, model_path):
     pipeline = RagPipeline.from_pretrained(
         model_path, knowledge_base=large, search=SearchSettings(kind="hybrid"), dtype="float32"

@@ -77,6 +77,8 @@ def test_defaults_are_those_of_transformers() -> None:
         "answer_sep",
         "doc_score_scale",
         "extractive",
+        "retrieval",
+        "dense_weight",
         "question_encoder_pooling",
         "question_encoder_normalize",
     }

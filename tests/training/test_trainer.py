@@ -218,6 +218,15 @@ def weights_shown(model, batch, tokens):
     return (shown / shown.sum(-1, keepdim=True)).nan_to_num()
 
 
+def test_attention_by_other_means_than_sdpa_is_refused(tmp_path, tmp_path_factory, tiny_encoder_path, kb):
+    path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", "llama")
+    pipeline = pipeline_of(path, kb)
+    pipeline.model.generator.set_attn_implementation("eager")
+    trainer = RagTrainer(pipeline, arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
+    with pytest.raises(ConfigurationError, match="attends by sdpa, and LlamaForCausalLM does by eager"):
+        trainer.train()
+
+
 def test_attention_that_cannot_be_seen_is_refused(tmp_path, tmp_path_factory, tiny_encoder_path, kb):
     path = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, "token", "llama")
     pipeline = pipeline_of(path, kb)

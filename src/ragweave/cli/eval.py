@@ -30,7 +30,7 @@ Examples:
 
   ragweave eval --kb kb --data dev.jsonl --output runs/base
 
-  ragweave eval --kb kb --data dev.jsonl --output runs/hybrid --retrieval hybrid --n-docs 10
+  ragweave eval --kb kb --data dev.jsonl --output runs/dense --retrieval dense
 
   ragweave eval --kb kb --data dev.jsonl --output runs/search --mode retrieval
 
@@ -40,7 +40,7 @@ Examples:
 
   ragweave eval --output runs/base --recalculate
 
-  ragweave eval compare runs/base runs/hybrid
+  ragweave eval compare runs/base runs/dense
 """
 
 COMPARE_HELP = """Put runs of the same questions side by side, with what differs in their settings.

@@ -88,6 +88,8 @@ def evaluate(
     if overwrite:
         _clear(folder)
     finder, pipeline = _loaded(model, base, settings)
+    if finder is not None:  # the folder says how it was searched, whatever the model's own way becomes
+        model = replace(model, search=finder.index.settings)
     about = {"model": asdict(model), "data": _fingerprint(examples), "knowledge_base": _described(base)}
     for k in (settings.n_docs, *(k for k in curve if k != settings.n_docs)):
         own = folder if k == settings.n_docs else RunFolder(folder.root / f"k{k}")
@@ -141,7 +143,6 @@ def _loaded(
     from ragweave import embedded
     from ragweave.encoding import TextEncoder
     from ragweave.finding import PassageFinder
-    from ragweave.loading import model_search
     from ragweave.pipeline import RagPipeline
     from ragweave.reranking import Reranker
 
@@ -153,8 +154,7 @@ def _loaded(
         reranker = (
             None if model.rerank is None else Reranker.from_pretrained(model.rerank, device=model.device)
         )
-        search = model_search(base, model.search, embedded.RETRIEVAL, embedded.DENSE_WEIGHT)
-        index = base.as_index(search, reranker=reranker)
+        index = base.as_index(model.search, otherwise=embedded.SEARCH, reranker=reranker)
         return PassageFinder(encoder, index, embedded.DOC_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(
         model.model,

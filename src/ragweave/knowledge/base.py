@@ -463,12 +463,17 @@ class KnowledgeBase:
         return self._reader.text_scorer(k1=k1, b=b)
 
     def as_index(
-        self, settings: SearchSettings | None = None, *, reranker: PassageScorer | None = None
+        self,
+        settings: SearchSettings | None = None,
+        *,
+        otherwise: SearchSettings | None = None,
+        reranker: PassageScorer | None = None,
     ) -> KnowledgeBaseIndex:
         """This knowledge base as an index for `RagRetriever`.
 
         Args:
-            settings: How it is searched; by vectors where left out.
+            settings: How it is searched; what they leave open is as `otherwise` says.
+            otherwise: How the model searches where nobody says; by vectors where that is left out.
             reranker: Reads the candidates together with the question; its logits are then their scores.
 
         Raises:
@@ -476,7 +481,7 @@ class KnowledgeBase:
         """
         from ragweave.knowledge.index import KnowledgeBaseIndex
 
-        return KnowledgeBaseIndex(self, settings=settings, reranker=reranker)
+        return KnowledgeBaseIndex(self, settings=settings, otherwise=otherwise, reranker=reranker)
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""

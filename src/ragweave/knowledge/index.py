@@ -32,7 +32,9 @@ class KnowledgeBaseIndex:
 
     Args:
         base: The knowledge base, open.
-        settings: How it is searched; by vectors where they are left out or do not say.
+        settings: How it is searched; what they leave open is as `otherwise` says.
+        otherwise: How the model searches where nobody says; by vectors where that is left out. Where the knowledge
+            base has vectors alone, it is by them.
         reranker: Reads the candidates together with the question; its logits are then their scores.
 
     Raises:
@@ -44,11 +46,13 @@ class KnowledgeBaseIndex:
         base: KnowledgeBase,
         *,
         settings: SearchSettings | None = None,
+        otherwise: SearchSettings | None = None,
         reranker: PassageScorer | None = None,
     ) -> None:
         self.base = base
-        self.settings = (settings or SearchSettings()).filled()
         self.reranker = reranker
+        self._asked, self._otherwise = settings or SearchSettings(), otherwise or SearchSettings()
+        self.settings = self._asked.filled(self._otherwise, words=base.manifest.language is not None)
         self._score_words: Callable[[str], WordScores] | None = (
             None
             if self.settings.kind == "dense"
@@ -60,7 +64,7 @@ class KnowledgeBaseIndex:
 
     def over(self, base: KnowledgeBase) -> KnowledgeBaseIndex:
         """Another knowledge base, such as a newer version, searched in the same way."""
-        return type(self)(base, settings=self.settings, reranker=self.reranker)
+        return type(self)(base, settings=self._asked, otherwise=self._otherwise, reranker=self.reranker)
 
     def init_index(self) -> None:
         """Do nothing: a knowledge base is ready once it is open."""

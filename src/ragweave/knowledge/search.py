@@ -62,19 +62,19 @@ class SearchSettings:
         if self.candidates < 1:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
 
-    def filled(
-        self, kind: RetrievalKind = "dense", dense_weight: float = DEFAULT_DENSE_WEIGHT
-    ) -> SearchSettings:
+    def filled(self, otherwise: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
         """The same settings, with nothing left open.
 
         Args:
-            kind: How to search where they do not say.
-            dense_weight: What vectors count where they do not say.
+            otherwise: What holds where they do not say.
+            words: Whether there are words to search by; otherwise it is by vectors, where they do not say.
         """
+        own = otherwise or SearchSettings()
+        weights = (self.dense_weight, own.dense_weight, DEFAULT_DENSE_WEIGHT)
         return replace(
             self,
-            kind=self.kind or kind,
-            dense_weight=dense_weight if self.dense_weight is None else self.dense_weight,
+            kind=self.kind or (own.kind if words else None) or "dense",
+            dense_weight=next(weight for weight in weights if weight is not None),
         )
 
 

@@ -17,7 +17,7 @@ def recorded_attention(generator: PreTrainedModel) -> Iterator[RecordedAttention
     """Record the attention that a generator pays to its contexts while this lasts.
 
     Raises:
-        ConfigurationError: The generator has an encoder, and cross-attention of a kind that is not known.
+        ConfigurationError: Its attention is of a kind that is not known.
     """
     own = recorded_cross_attention if generator.config.is_encoder_decoder else recorded_self_attention
     record = RecordedAttention()

@@ -24,11 +24,13 @@ class RecordedAttention:
         value_norms: Of each layer, (B*K, H, S).
         mask: Which context tokens there are, bool, (B*K, S), where the generator was shown them in another order
             than they were handed over.
+        length: T, as a causal generator was told.
     """
 
     scores: list[Tensor] = field(default_factory=list)
     value_norms: list[Tensor] = field(default_factory=list)
     mask: Tensor | None = None
+    length: int = 0
 
     def of_passages(self, n_docs: int, context_attention_mask: Tensor) -> CrossAttention:
         """What was recorded, by passage.

@@ -20,43 +20,54 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
+from ragweave.decoding.attention import NAME as SHARED
 from ragweave.decoding.attention import shared_sdpa_attention
+from ragweave.errors import ConfigurationError
 from ragweave.training.recording import RecordedAttention
 
 NAME = "ragweave_recorded_sdpa"
-# The attribute under which modules of a generator that is recorded have what is to be called.
-NOTE = "ragweave_note"
+# The attribute under which modules of a generator that is recorded have their record.
+RECORD = "ragweave_record"
 
 
 @contextmanager
 def recorded_self_attention(generator: PreTrainedModel, record: RecordedAttention) -> Iterator[None]:
-    """Record what the answer's positions see of the prompt; attention is computed by sdpa meanwhile.
+    """Record what the answer's positions see of the prompt.
 
     Args:
         generator: A causal language model of transformers, which reads prompt and answer in one pass and is told
             with ``logits_to_keep`` how long the answer is.
         record: What is recorded goes here.
+
+    Raises:
+        ConfigurationError: The generator does not attend by sdpa, in whose place the recording stands.
     """
     before = generator.config._attn_implementation
+    if before not in ("sdpa", SHARED):
+        raise ConfigurationError(
+            f"adist needs a causal generator that attends by sdpa, and {type(generator).__name__} does by {before}: "
+            "load it with attn_implementation='sdpa' where it can, or choose emdr2, pdist or loop."
+        )
     AttentionInterface.register(NAME, _recording_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     generator.set_attn_implementation(NAME)
     modules = list(generator.modules())
-
-    def begin(_module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        note = partial(_note, record, kwargs["logits_to_keep"])
-        for module in modules:
-            setattr(module, NOTE, note)
-
-    hook = generator.register_forward_pre_hook(begin, with_kwargs=True)
+    for module in modules:
+        setattr(module, RECORD, record)
+    hook = generator.register_forward_pre_hook(partial(_begin, record), with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
         for module in modules:
-            if hasattr(module, NOTE):
-                delattr(module, NOTE)
+            delattr(module, RECORD)
         generator.set_attn_implementation(before)
+
+
+def _begin(
+    record: RecordedAttention, _module: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    record.length = kwargs["logits_to_keep"]
 
 
 def _recording_attention(
@@ -68,16 +79,15 @@ def _recording_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers: sdpa, of which notes are taken."""
-    note = getattr(module, NOTE, None)
-    if note is not None:
-        note(query, key, value, attention_mask, kwargs.get("scaling"))
+    record = getattr(module, RECORD, None)
+    if record is not None:
+        _note(record, query, key, value, attention_mask, kwargs.get("scaling"))
     return shared_sdpa_attention(module, query, key, value, attention_mask, **kwargs)
 
 
 @torch.no_grad()
 def _note(
     record: RecordedAttention,
-    length: int,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -87,8 +97,7 @@ def _note(
     """Note the scores of one layer.
 
     Args:
-        record: Where they go.
-        length: T.
+        record: Where they go, and T.
         query: Queries, (B*K, h, S+T, d).
         key: Keys, (B*K, h/g, S+T, d).
         value: Values, (B*K, h/g, S+T, d).
@@ -96,6 +105,7 @@ def _note(
             where it sees all before it.
         scaling: Factor of the scores; the root of 1/d where left out.
     """
+    length = record.length
     prompt = key.shape[2] - length
     if prompt < 1:  # it was read before, into a cache
         return

@@ -77,7 +77,7 @@ class RagTrainer(Trainer):
         if args.n_docs is not None:
             model.config.n_docs = args.n_docs
         if isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
-            # What is saved searches as it was trained to.
+            # What is saved searches as it was trained to, but for what a configuration cannot say (rrf, k1, b).
             settings = pipeline.retriever.index.settings
             model.config.retrieval, model.config.dense_weight = settings.kind, settings.dense_weight
         collator = RagCollator(

@@ -62,10 +62,10 @@ def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor
     would give all passages the same weight but for their value norms. The scores are normalised anew here over
     the tokens of all K passages, which multiplies the attention inside passage k by its share
     Z_k / sum_j Z_j, with Z_k = sum_s exp(e_kts). In the first layer that is the very attention of a decoder
-    that sees all passages (over these contexts), because its queries depend on no passage yet. In later layers
-    each passage has changed the query it is asked with. A softmax does not feel what is added to all its scores,
-    and so nothing in the generator's training keeps scores of different queries on one scale: Z_k tells
-    passages apart there only as far as queries stayed alike.
+    that sees all passages (over these contexts), because its queries depend on no passage yet (but for their
+    positions, where the generator is causal). In later layers each passage has changed the query it is asked with.
+    A softmax does not feel what is added to all its scores, and so nothing in the generator's training keeps scores
+    of different queries on one scale: Z_k tells passages apart there only as far as queries stayed alike.
 
     Where a generator hands out nothing but attention weights, their logarithms as ``scores`` make Z_k = 1: every
     passage gets 1/K of the attention, and the value norms alone tell them apart.

@@ -11,7 +11,10 @@ from ragweave.errors import ShapeError
 
 @dataclass(frozen=True)
 class CrossAttention:
-    """Cross-attention of a generator that read every passage as a context of its own.
+    """Attention of a generator that read every passage as a context of its own.
+
+    It is the cross-attention of a decoder with an encoder, and a causal generator's attention from the answer's
+    positions to the prompt's (but for its last token, which is the answer's first position).
 
     Heads (H) are those of all layers, one layer after the other.
 

@@ -25,7 +25,7 @@ class LossInputs:
             gives them; may be anything where there is no passage or the token does not count.
         scored: Which target tokens count, bool, (B, T).
         formulation: How the model sums over passages: "sequence" or "token".
-        attention: The generator's cross-attention, which attention distillation needs and no other loss.
+        attention: How the generator looked at its contexts, which attention distillation needs and no other loss.
 
     Raises:
         ConfigurationError: ``formulation`` is neither word.
