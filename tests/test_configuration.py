@@ -44,6 +44,7 @@ def test_defaults() -> None:
         "question_encoder_pooling": None,
         "question_encoder_normalize": False,
         "extractive": False,
+        "passage_encoder_fingerprint": None,
     }
     assert {name: getattr(config, name) for name in expected} == expected
 
@@ -66,6 +67,7 @@ def test_defaults() -> None:
         ({"use_cache": "maybe"}, r"'use_cache' expected bool, got str"),
         ({"title_sep": 3}, r"'title_sep' expected str, got int"),
         ({"index_name": None}, r"'index_name' expected str, got NoneType"),
+        ({"passage_encoder_fingerprint": 3}, r"'passage_encoder_fingerprint'.*expected str, got int"),
         ({"label_smoothing": "a"}, r"'label_smoothing'.*expected float, got str"),
         ({"generator": {"model_type": "no-such-model"}}, r"generator has model_type 'no-such-model'"),
     ],
@@ -134,10 +136,18 @@ def test_a_saved_configuration_loads_as_it_was(generator: str, tmp_path: Path) -
         question_encoder_normalize=True,
         index_name="custom",
         prefix="q: ",
+        passage_encoder_fingerprint="0a1b",
     )
     config.save_pretrained(tmp_path)
     loaded = RagConfig.from_pretrained(tmp_path)
-    for name in ("n_docs", "answer_sep", "doc_score_scale", "prefix", "index_name"):
+    for name in (
+        "n_docs",
+        "answer_sep",
+        "doc_score_scale",
+        "prefix",
+        "index_name",
+        "passage_encoder_fingerprint",
+    ):
         assert getattr(loaded, name) == getattr(config, name)
     assert loaded.question_encoder_pooling == "mean"
     assert loaded.question_encoder_normalize is True

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from ragweave import KnowledgeBase, RagPipeline, RagTokenizer
+from ragweave import KnowledgeBase, RagConfig, RagPipeline, RagTokenForGeneration, RagTokenizer
 from ragweave.errors import (
     ConfigurationError,
     EncoderMismatchError,
@@ -16,6 +17,7 @@ from ragweave.errors import (
     QuestionError,
     ShapeError,
 )
+from ragweave.training.adapters import add_adapter
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -181,6 +183,51 @@ def test_no_such_model(tmp_path: Path, knowledge_base: Path, monkeypatch: pytest
         RagPipeline.from_pretrained(tmp_path / "nothing", knowledge_base=knowledge_base)
 
 
+def without_weights(folder: Path, *parts: str) -> list[str]:
+    """Remove the weights whose names have one of these parts in them from a saved model."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    removed = [name for name in weights if any(part in name for part in parts)]
+    kept = {name: weight for name, weight in weights.items() if name not in removed}
+    save_file(kept, path, metadata={"format": "pt"})
+    return removed
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("bart", "generator.model.decoder.layers.1.fc2.weight"),
+        ("bart", "generator.model.shared.weight"),  # the head has this one's values
+        ("t5", "generator.decoder.block.0.layer.0.SelfAttention.q.weight"),
+        ("llama", "generator.lm_head.weight"),
+        ("gpt2", "question_encoder.encoder.layer.0.output.dense.weight"),
+    ],
+)
+def test_a_model_that_lacks_a_weight_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, kind: str, part: str
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", kind)
+    pooler = without_weights(folder, "question_encoder.pooler")
+    assert len(pooler) == 2
+    # Weights that are tied are in the files once, and nothing reads the pooler's here.
+    RagPipeline.from_pretrained(folder, knowledge_base=None)
+    assert without_weights(folder, part) == [f"rag.{part}"]
+    with pytest.raises(ModelNotFoundError, match=f"no whole model.*'rag.{part}'; save the model again"):
+        RagPipeline.from_pretrained(folder, knowledge_base=None)
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama", "gpt2"])
+def test_a_checkpoint_with_an_adapter_beside_its_layers_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, kind: str
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", kind)
+    model = RagTokenForGeneration.from_pretrained(folder)
+    add_adapter(model.generator, rank=2)
+    model.save_pretrained(folder)
+    with pytest.raises(ModelNotFoundError, match=r"no whole model.*'rag\.generator\..*weight'.*--resume"):
+        RagPipeline.from_pretrained(folder, knowledge_base=None)
+
+
 def test_unknown_words_are_refused(knowledge_base: Path):
     with pytest.raises(ConfigurationError, match="'token' or 'sequence'"):
         RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, formulation="both")  # type: ignore[arg-type]
@@ -199,6 +246,26 @@ def test_knowledge_base_of_another_encoder(tmp_path: Path, knowledge_base: Path)
         KnowledgeBase.open(knowledge_base, encoder=other)
     with pytest.raises(EncoderMismatchError):
         RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base)
+
+
+def test_a_knowledge_base_of_another_passage_encoder_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, knowledge_base: Path
+):
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path)
+    # Another passage encoder than the question encoder's; its vectors are of the same size.
+    own = build_knowledge_base(tmp_path, save_tiny_encoder(tmp_path / "passages", seed=1))
+    assert RagPipeline.from_pretrained(folder, knowledge_base=own)  # the model does not say
+    config = RagConfig.from_pretrained(folder)
+    config.passage_encoder_fingerprint = KnowledgeBase.open(own).manifest.encoder.fingerprint
+    config.save_pretrained(folder)
+    assert RagPipeline.from_pretrained(folder, knowledge_base=own)(
+        "Where is Lima?", max_new_tokens=2
+    ).passages
+    assert RagPipeline.from_pretrained(folder, knowledge_base=None)
+    with pytest.raises(
+        EncoderMismatchError, match="build the knowledge base with the passage encoder of this model"
+    ):
+        RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
 
 
 def test_a_new_version_of_the_knowledge_base_is_picked_up_when_asked_for(

@@ -60,7 +60,11 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
         n_docs=k,
         seed=seed,
         learning_rate=LEARNING_RATE,
-        retriever_learning_rate=RETRIEVER_LEARNING_RATE,
+        **(
+            {}
+            if "freeze" in configuration.arguments
+            else {"retriever_learning_rate": RETRIEVER_LEARNING_RATE}
+        ),
         **configuration.arguments,
     )
     mode: Mode = "closed-book" if configuration.closed_book else "e2e"

@@ -61,6 +61,9 @@ class RagConfig(PreTrainedConfig):
         dense_weight: What vectors count beside words in "hybrid", from 0 to 1. (ragweave only)
         extractive: Whether a `RagPipeline` with the model answers in words that stand together in a passage, where
             nobody says otherwise. `generate` itself takes no notice. (ragweave only)
+        passage_encoder_fingerprint: Fingerprint of the encoder whose passages the model was trained to search, as
+            training saves it (`TextEncoder.fingerprint`). `RagPipeline.from_pretrained` refuses a knowledge base of
+            another; ``None`` takes any whose vectors have the right size. (ragweave only)
 
     Raises:
         ConfigurationError: A value is of another type, or none of the allowed ones; the message names them.
@@ -106,6 +109,7 @@ class RagConfig(PreTrainedConfig):
     retrieval: str = "dense"
     dense_weight: float = DEFAULT_DENSE_WEIGHT
     extractive: bool = False
+    passage_encoder_fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.question_encoder = _sub_config(self.question_encoder, "question_encoder", default="dpr")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragweave.encoding import TextEncoder, compute_dtype
-from ragweave.errors import ConfigurationError, KnowledgeBaseError, ModelNotFoundError
+from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.knowledge.search import SearchSettings
@@ -19,6 +19,7 @@ from ragweave.retrieval.nothing import NoPassages
 if TYPE_CHECKING:
     import torch
 
+    from ragweave.configuration import RagConfig
     from ragweave.knowledge.search import PassageScorer
     from ragweave.modeling.generation import MixtureGeneration
     from ragweave.pipeline import Formulation, GeneratorDtype
@@ -116,18 +117,20 @@ def _saved_parts(
             raise ValueError("there is no configuration of a RAG model")
         config = RagConfig.from_pretrained(name)
         index = index_of(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
+        _check_passage_encoder(name, config, index)
         tokenizer = RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
             formulation = (
                 "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
             )
-        model: Any = model_class(formulation).from_pretrained(name, config=config).eval()
+        model, found = model_class(formulation).from_pretrained(name, config=config, output_loading_info=True)
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
             f"tokenizers, or a name on the hub ({str(error).splitlines()[0]})."
         ) from error
-    model.rag.generator.to(dtype)
+    _check_whole(name, model, found)
+    model.eval().rag.generator.to(dtype)
     if device is not None:
         model.to(device)
     encoder = TextEncoder(
@@ -144,6 +147,59 @@ def _saved_parts(
             f"base holds {index.base.manifest.dimension}: build it with the passage encoder of this model."
         )
     return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=index), encoder
+
+
+def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> None:
+    """Check that a knowledge base was embedded by the encoder whose passages a model was trained to search.
+
+    Raises:
+        EncoderMismatchError: It was not.
+    """
+    expected = config.passage_encoder_fingerprint
+    if expected is None or not isinstance(index, KnowledgeBaseIndex):
+        return
+    found = index.base.manifest.encoder
+    if found.fingerprint != expected:
+        raise EncoderMismatchError(
+            f"The model '{name}' was trained to search passages of the encoder with fingerprint {expected[:12]}, but "
+            f"the knowledge base at {index.base.path} was embedded by {found.name} (fingerprint "
+            f"{found.fingerprint[:12]}): build the knowledge base with the passage encoder of this model, as "
+            "'ragweave reembed' does; where it was trained too, that is the model's folder document-encoder."
+        )
+
+
+def _check_whole(name: str, model: Any, found: dict[str, Any]) -> None:
+    """Check that all weights of a model were in its files.
+
+    Args:
+        name: Where it was loaded from.
+        model: The model, whose lacking weights are random.
+        found: What transformers says of the loading.
+
+    Raises:
+        ModelNotFoundError: Some were not.
+    """
+    weights = [*model.named_parameters(remove_duplicate=False)]
+    # A weight that is tied has several names, of which one is enough.
+    loaded = {id(weight) for own, weight in weights if own not in found["missing_keys"]}
+    missing = [own for own, weight in weights if id(weight) not in loaded]
+    if model.rag.question_pooling != "pooler":
+        # Only that pooling reads the pooler's weights; many checkpoints come without them.
+        missing = [
+            own for own in missing if not own.startswith("rag.question_encoder.") or ".pooler." not in own
+        ]
+    if not missing:
+        return
+    if any(".lora_" in own for own in found["unexpected_keys"]):
+        advice = (
+            "it is a checkpoint of a run with an adapter. Go on with that run (ragweave train --resume), or take the "
+            "run's folder, which has the merged model when it has ended"
+        )
+    else:
+        advice = "save the model again with save_pretrained, or copy all of its files"
+    raise ModelNotFoundError(
+        f"'{name}' is no whole model: its files lack {len(missing)} weights, such as '{missing[0]}'; {advice}."
+    )
 
 
 def model_class(formulation: Formulation) -> Any:

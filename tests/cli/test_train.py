@@ -83,9 +83,50 @@ def test_a_run_goes_on(place, tmp_path):
     assert (tmp_path / "out" / "checkpoint-3").is_dir()
 
 
+def test_what_is_shown_meanwhile_is_no_result(place, tmp_path):
+    (tmp_path / "more.yaml").write_text("logging_steps: 1\nweight_decay: 1e-2\n")
+    more = ["--dev", place / "data.jsonl", "--epochs", 1, "--config", tmp_path / "more.yaml"]
+    done = run(*options(place, tmp_path / "out", *more))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == f"{tmp_path / 'out'}: trained on 3 questions."
+    shown = done.stderr.splitlines()
+    assert any(line.startswith("step 1 of 2: loss ") for line in shown)
+    assert any(line.startswith("step 2 of 2: ") and "exact_match" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--lora", "--freeze", "generator"], "choose one"),
+        (["--freeze", "question-encoder", "--retriever-loss", "emdr2"], "retriever_loss is for the encoders"),
+        (
+            ["--freeze", "question-encoder", "--retriever-learning-rate", 1e-5],
+            "retriever_learning_rate is for",
+        ),
+        (["--refresh-steps", 3], "refresh_steps is for training end to end"),
+        (["--document-encoder", "other"], "document_encoder is for training end to end"),
+        (["--engine", "ray"], "refresh_engine is for training end to end"),
+        (["--device", "cuda:1"], "CUDA_VISIBLE_DEVICES=1"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(place, tmp_path, more, message):
+    failed = run(*options(place, tmp_path / "out", *more))
+    assert failed.exit_code == 1
+    assert message in " ".join(failed.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("- a", "holds no arguments"), ("a: [", "cannot be read as YAML"), (None, "cannot be read")],
+    [
+        ("- a", "holds no arguments"),
+        ("a: [", "cannot be read as YAML"),
+        (None, "cannot be read"),
+        ("warmup_step: 3", "'warmup_step' that training does not take: did you mean warmup_steps?"),
+        ("output_dir: elsewhere", "'output_dir' that training does not take"),
+        ("weight_decay: much", "weight_decay: 'much', which is no number"),
+        ("label_smoothing_factor: 0.1", "set the model's label_smoothing"),
+    ],
 )
 def test_arguments_that_cannot_be_read(place, tmp_path, text, message):
     if text is not None:

@@ -77,6 +77,7 @@ def test_defaults_are_those_of_transformers() -> None:
         "answer_sep",
         "doc_score_scale",
         "extractive",
+        "passage_encoder_fingerprint",
         "retrieval",
         "dense_weight",
         "question_encoder_pooling",

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +18,7 @@ from ragweave import KnowledgeBase
 from ragweave.encoding import TextEncoder
 from ragweave.errors import EncoderMismatchError
 from ragweave.training.documents import document_encoder
+from ragweave.training.refresh import IndexRefresh
 from ragweave.training.trainer import RagTrainer
 from tests.support.encoders import save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
@@ -61,6 +69,9 @@ def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(tmp_path,
     assert KnowledgeBase.open(kb).version == before.version
     assert not (tmp_path / ".refresh").exists()
     again = pipeline_of(tmp_path, base)
+    # Training from it again finds its encoder.
+    assert base.manifest.encoder.name == str(tmp_path / "document-encoder")
+    assert document_encoder(base, again.encoder).fingerprint == documents.fingerprint
     questions = [example.question for example in EXAMPLES]
     assert [own.answer for own in again(questions, max_new_tokens=3)] == [
         own.answer for own in pipeline(questions, max_new_tokens=3)
@@ -87,6 +98,99 @@ def test_a_refresh_that_is_killed_leaves_the_old_index_in_use(tmp_path, model_pa
     assert seen == [kb]
     assert trainer.refresh.failures == 1
     assert pipeline.retriever.index.base.path == tmp_path / "knowledge-base"  # the last one catches up
+
+
+def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
+    tmp_path, model_path, kb, tiny_encoder_path
+):
+    changing, output = tmp_path / "its kb", tmp_path / "run"
+    shutil.copytree(kb, changing)
+    pipeline = pipeline_of(model_path, changing)
+    trainer = RagTrainer(pipeline, end_to_end(output, refresh_steps=100), EXAMPLES)
+    # The version that is searched goes, as 'ragweave compact' lets it.
+    KnowledgeBase.open(changing).reembed(
+        changing, encoder=TextEncoder.from_pretrained(tiny_encoder_path), keep=0
+    )
+    with pytest.warns(UserWarning, match="with the encoder of step 2 .*There is no version") as told:
+        trainer.train()
+    trainer.save_model()
+    assert trainer.refresh.failures == 1
+    assert pipeline.retriever.index.base.path == changing
+    sentence = next(str(own.message) for own in told if "could not be refreshed" in str(own.message))
+    command = shlex.split(re.search("bring it up to date with: (ragweave reembed .*)", sentence)[1])
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    documents = TextEncoder.from_pretrained(output / "document-encoder")
+    assert len(KnowledgeBase.open(output / "knowledge-base", encoder=documents)) == 3
+
+
+@pytest.mark.parametrize("what", ["the snapshot", "the process"])
+def test_a_refresh_that_cannot_be_started_is_told_and_leaves_the_old_index_in_use(
+    tmp_path, model_path, kb, monkeypatch, what
+):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    pipeline = pipeline_of(model_path, kb)
+    trainer = RagTrainer(pipeline, end_to_end(tmp_path, refresh_steps=1), EXAMPLES)
+    if what == "the snapshot":
+        monkeypatch.setattr(TextEncoder, "save_pretrained", full)
+    else:
+        monkeypatch.setattr(subprocess, "Popen", full)
+    with pytest.warns(UserWarning, match="the encoder of step 1 .*No space left on device"):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert trainer.refresh.failures == 3  # two steps, and the last one
+    assert pipeline.retriever.index.base.path == kb
+    assert not (tmp_path / ".refresh").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "torchrun", "expected"),
+    [(None, False, "4"), ("3", False, "3"), (None, True, "4"), ("1", True, "4")],
+)
+def test_a_refresh_computes_on_half_of_the_cores(
+    tmp_path, model_path, kb, monkeypatch, given, torchrun, expected
+):
+    seen = []
+
+    def popen(*args, env, **kwargs):
+        seen.append(env["OMP_NUM_THREADS"])
+        raise OSError("seen")
+
+    pipeline = pipeline_of(model_path, kb)
+    trainer = RagTrainer(pipeline, end_to_end(tmp_path), EXAMPLES)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.warns(UserWarning, match="seen"):
+        trainer.refresh.finish(1)
+    assert seen == [expected]
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_of_its_refresh(tmp_path, model_path, kb):
+    building = tmp_path / ".knowledge-base.building"
+    processes = []
+
+    class Interrupts(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            processes.append(trainer.refresh._running.process)
+            while not building.exists() and processes[0].poll() is None:
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+    trainer = RagTrainer(pipeline_of(model_path, kb), end_to_end(tmp_path, refresh_steps=1), EXAMPLES)
+    trainer.add_callback(Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert processes[0].returncode is not None
+    assert not building.exists()
+    assert not (tmp_path / ".refresh").exists()
+    assert not [*tmp_path.glob("knowledge-base/.w*r")]
 
 
 @pytest.mark.slow  # a cluster is started
@@ -123,6 +227,40 @@ def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, m
     again.train(resume_from_checkpoint=True)
     expected = whole.model.state_dict()
     for name, weight in second.model.state_dict().items():
+        assert torch.allclose(weight, expected[name], atol=1e-4), name
+
+
+class Staleness(TrainerCallback):
+    """Notes of every step how far the encoder is ahead of what is searched, and the version of that."""
+
+    def __init__(self, refresh: IndexRefresh):
+        self.refresh = refresh
+        self.seen = {}
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        version = self.refresh.retriever.index.base.version
+        self.seen[state.global_step] = (version, self.refresh.staleness(state.global_step))
+
+
+def test_checkpoints_before_the_last_refreshes_are_gone_on_from_exactly(tmp_path, model_path, kb):
+    settings = {"refresh_steps": 2, "refresh_in_background": False, "max_steps": 8}
+    saving = {"save_strategy": "steps", "save_steps": 5}
+
+    def run(**more):
+        pipeline = pipeline_of(model_path, kb)
+        trainer = RagTrainer(pipeline, end_to_end(tmp_path, **settings, **saving), EXAMPLES * 4)
+        notes = Staleness(trainer.refresh)
+        trainer.add_callback(notes)
+        trainer.train(**more)
+        return pipeline.model.state_dict(), notes.seen
+
+    expected, whole = run()
+    # Of the refreshes after steps 2, 4, 6 and 8, checkpoint-5 searched that of 4, and that of 6 was replaced last.
+    assert KnowledgeBase.open(tmp_path / "knowledge-base").version_names() == ["000002", "000003", "000004"]
+    found, again = run(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert {step: own[1] for step, own in again.items()} == {5: 1, 6: 0, 7: 1}
+    assert again[5] == whole[5]
+    for name, weight in found.items():
         assert torch.allclose(weight, expected[name], atol=1e-4), name
 
 

@@ -19,6 +19,14 @@ from tests.support.encoders import load_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import EXAMPLES
 
+OPTIONS = {
+    "per_device_train_batch_size": 2,
+    "report_to": [],
+    "use_cpu": True,
+    "disable_tqdm": True,
+    "num_train_epochs": 1,
+}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_encoder_path):
@@ -57,6 +65,43 @@ def test_a_gold_passage_is_taken_though_the_answer_is_not_in_it(base):
     assert "Santiago" in pair.positive
 
 
+def test_gold_passages_are_enough_where_answers_are_not_known(base):
+    (pair,) = training_pairs(base, [Example("1", "Which capital is it?", (), ("kenya.txt",))], n_negatives=5)
+    assert "Nairobi" in pair.positive
+    assert len(pair.negatives) == 2
+    assert pair.positive not in pair.negatives
+
+
+def test_a_copy_of_the_positive_is_no_negative(tmp_path, tiny_encoder_path):
+    for name, text in (("a", "Lima is in Peru."), ("b", "Lima is in Peru."), ("c", "Lima is a bean.")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    base = KnowledgeBase.build(
+        [tmp_path / f"{name}.txt" for name in "abc"],
+        tmp_path / "kb",
+        encoder=load_tiny_encoder(tiny_encoder_path),
+    )
+    (pair,) = training_pairs(base, [Example("1", "Where is Lima?", (), ("a.txt",))], n_negatives=5)
+    assert ["bean" in text for text in pair.negatives] == [True]
+
+
+def test_negatives_that_a_question_lacks_are_filled_up(tmp_path, tiny_encoder_path):
+    seen = {}
+
+    def look(trainer):
+        seen.update(trainer.train_dataset.to_dict())
+
+    pairs = [
+        TrainingPair("Where is Lima?", "Peru", ("Chile", "Kenya")),
+        TrainingPair("Where is Nairobi?", "Kenya", ("Peru",)),
+        TrainingPair("Where is Santiago?", "Chile"),
+    ]
+    train_retriever(load_tiny_encoder(tiny_encoder_path), pairs, tmp_path, prepare=look, **OPTIONS)
+    negatives = [*zip(seen["negative_0"], seen["negative_1"], strict=True)]
+    assert negatives[:2] == [("Chile", "Kenya"), ("Peru", "Peru")]
+    assert set(negatives[2]) <= {"Kenya", "Peru"}
+    assert "negative_2" not in seen
+
+
 def margin(encoder, pair):
     question, positive, negative = torch.from_numpy(
         encoder.encode([pair.question, pair.positive, pair.negatives[0]])
@@ -68,18 +113,71 @@ def test_the_encoder_learns_to_prefer_the_positive(tmp_path, tiny_encoder_path, 
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = training_pairs(base, EXAMPLES)
     before = [margin(encoder, pair) for pair in pairs]
-    options = {"per_device_train_batch_size": 2, "report_to": [], "use_cpu": True, "disable_tqdm": True}
-    train_retriever(encoder, pairs, tmp_path, num_train_epochs=20, learning_rate=2e-3, **options)
+    train_retriever(encoder, pairs, tmp_path, **{**OPTIONS, "num_train_epochs": 20, "learning_rate": 2e-3})
     after = [margin(encoder, pair) for pair in pairs]
     assert sum(after) > sum(before)
     assert sum(own > 0 for own in after) >= 3
-    assert not (tmp_path / ".start").exists()
+
+
+def test_a_loss_that_is_no_number_leaves_the_encoder_and_writes_nothing(tmp_path, tiny_encoder_path):
+    encoder = load_tiny_encoder(tiny_encoder_path)
+    pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
+
+    def spoil(trainer):
+        with torch.no_grad():
+            next(trainer.model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="The loss of step 1 is nan"):
+        train_retriever(encoder, pairs, tmp_path, prepare=spoil, save_steps=1, **OPTIONS)
+    assert not list(tmp_path.glob("checkpoint-*"))
+    assert all(weight.isfinite().all() for weight in encoder.model.parameters())
+
+
+def test_a_run_goes_on_from_its_last_whole_checkpoint_and_with_the_same_data(tmp_path, tiny_encoder_path):
+    encoder = load_tiny_encoder(tiny_encoder_path)
+    pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
+    saving = {**OPTIONS, "save_strategy": "epoch"}
+    train_retriever(encoder, pairs, tmp_path, **saving)
+    (tmp_path / "checkpoint-7").mkdir()  # killed while it was written
+    (tmp_path / "checkpoint-7" / "model.safetensors").write_bytes(b"half")
+    train_retriever(encoder, pairs, tmp_path, resume=True, **{**saving, "num_train_epochs": 2})
+    assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+    with pytest.raises(TrainingError, match=r"2 questions then, 1 now"):
+        train_retriever(encoder, pairs[:1], tmp_path, resume=True, **saving)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, tiny_encoder_path):
+    encoder = load_tiny_encoder(tiny_encoder_path)
+    pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
+
+    class KilledError(Exception):
+        pass
+
+    def kill(trainer):
+        def step(*args, **kwargs):
+            raise KilledError
+
+        trainer.training_step = step
+
+    with pytest.raises(KilledError):
+        train_retriever(encoder, pairs, tmp_path, prepare=kill, **OPTIONS)
+    train_retriever(encoder, pairs, tmp_path, resume=True, save_strategy="epoch", **OPTIONS)
+    assert (tmp_path / "checkpoint-1").is_dir()
+
+
+def test_several_processes_are_refused(tmp_path, tiny_encoder_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match=r"one of 2 .* without torchrun"):
+        train_retriever(
+            load_tiny_encoder(tiny_encoder_path), [TrainingPair("Where is Lima?", "Peru")], tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_cannot_be_trained_is_said(tmp_path, tiny_encoder_path):
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = [TrainingPair("Where is Lima?", "Peru")]
-    with pytest.raises(TrainingError, match="no checkpoint"):
+    with pytest.raises(TrainingError, match="no run in"):
         train_retriever(encoder, pairs, tmp_path / "run", resume=True)
     encoder.pooling = "pooler"
     with pytest.raises(ConfigurationError, match="end-to-end"):

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from ragweave.errors import ConfigurationError, DataError, TrainingError
 from ragweave.evaluation.data import Example
+from ragweave.knowledge.search import SearchSettings
 from ragweave.training.adapters import add_adapter, merge_adapter
 from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
@@ -365,6 +366,56 @@ def test_answers_that_cannot_be_learned_are_named_before_training(tmp_path, mode
     wrong = Example("5", "Is it?", answers, ("b",), where="data.jsonl, line 5")
     with pytest.raises(DataError, match=f"data.jsonl, line 5.*{message}"):
         RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), [*EXAMPLES, wrong])
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+@pytest.mark.parametrize(
+    ("question", "length", "message"),
+    [
+        ("river " * 90, 100, "but the encoder reads"),
+        ("river river?", 3, "max_combined_length"),
+        (" ", 100, "empty"),
+    ],
+)
+def test_questions_that_are_too_long_are_named_before_training(
+    tmp_path, model_path, kb, question, length, message, evaluated
+):
+    wrong = Example("5", question, ("Peru",), ("b",), where="data.jsonl, line 5")
+    pipeline = pipeline_of(model_path, kb)
+    pipeline.retriever.config.max_combined_length = length
+    given = (EXAMPLES[:0], [wrong]) if evaluated else ([wrong], None)
+    with pytest.raises(DataError, match=f"data.jsonl, line 5.*{message}"):
+        RagTrainer(pipeline, arguments(tmp_path), *given)
+
+
+def test_a_bar_shows_how_many_questions_are_answered(tmp_path, model_path, kb, capsys):
+    trainer = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES, EXAMPLES)
+    trainer.evaluate()
+    assert "Answering" not in capsys.readouterr().err
+    trainer.args.disable_tqdm = False
+    trainer.evaluate()
+    assert "Answering: 100%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        (SearchSettings("bm25"), "would learn nothing"),
+        (SearchSettings("hybrid", "rrf"), "would learn nothing"),
+        (SearchSettings("hybrid", dense_weight=0.0), "would learn nothing"),
+        (SearchSettings("hybrid", dense_weight=0.1), None),
+    ],
+)
+def test_scores_that_teach_the_encoder_nothing_are_refused(tmp_path, model_path, kb, search, message):
+    pipeline = pipeline_of(model_path, kb)
+    pipeline.retriever.index = pipeline.finder.index.base.as_index(search)
+    RagTrainer(pipeline, arguments(tmp_path, freeze="question-encoder"), EXAMPLES)
+    pipeline.model.requires_grad_(True)
+    if message is None:
+        RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
+        return
+    with pytest.raises(ConfigurationError, match=message):
+        RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
 
 
 def test_arguments_that_cannot_be(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -39,6 +40,13 @@ def reembed(
     keep: Annotated[
         int | None, typer.Option(min=0, help="How many older versions at --output are kept (default: all).")
     ] = None,
+    keep_version: Annotated[
+        list[str] | None,
+        typer.Option(help="A version at --output that is kept beside these; may be given several times."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the knowledge base calls the encoder (default: as --model).")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where this was interrupted, with the same encoder.")
     ] = False,
@@ -53,16 +61,22 @@ def reembed(
     from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.reembedding import keep_named
 
     base = KnowledgeBase.open(kb, version=version)
     quiet_libraries()
+    encoder = load_encoder(model, dtype, device)
+    if name is not None:
+        encoder.name = name
     with stage_bars() as progress:
         written = base.reembed(
             output,
-            encoder=load_encoder(model, dtype, device),
+            encoder=encoder,
             engine=load_engine(engine, workers, ray_address),
-            keep=keep,
+            keep=None if keep_version else keep,
             resume=resume,
             progress=progress,
         )
+    if keep is not None and keep_version:
+        keep_named(Path(output), keep_version, others=keep)
     show_change(written, as_json=as_json)

@@ -22,6 +22,7 @@ from ragweave.cli.training import (
     StartingModel,
     check_output,
     read_settings_file,
+    trainer_options,
 )
 
 _KEEP_BEST = {
@@ -150,25 +151,53 @@ def train(
     require_extra("accelerate", "train")
     if tensorboard:
         require_extra("tensorboard", "train")
+    if lora and freeze == "generator":
+        raise ConfigurationError(
+            "--lora trains an adapter of the generator, which --freeze generator keeps: choose one."
+        )
+    options = trainer_options(
+        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed, device=device
+    )
     if patience is not None and dev is None:
         raise ConfigurationError("--patience needs questions to tell by: give them with --dev.")
     # Mistakes in the data are told at once, not after a model was loaded.
     examples = read_examples(data, limit=limit)
     held_out = None if dev is None else read_examples(dev)
-    further = read_settings_file(config)
     base = KnowledgeBase.open(kb)
     if held_out is not None:
         check_gold(held_out, base)
     check_output(output, resume=resume)
     quiet_libraries()
+    from ragweave.training.arguments import RagTrainingArguments
+
+    further = read_settings_file(config, RagTrainingArguments)
     from transformers import EarlyStoppingCallback
 
+    from ragweave.cli.training_progress import show_training
     from ragweave.knowledge.search import SearchSettings
     from ragweave.pipeline import RagPipeline
     from ragweave.training.adapters import add_adapter, merge_adapter
-    from ragweave.training.arguments import RagTrainingArguments
     from ragweave.training.trainer import RagTrainer
 
+    own: dict[str, Any] = {
+        "n_docs": n_docs,
+        "freeze": freeze,
+        "retriever_loss": retriever_loss,
+        "retriever_learning_rate": retriever_learning_rate,
+        **options,
+        "eval_strategy": "no" if held_out is None else "epoch",
+        **({"report_to": ["tensorboard"]} if tensorboard else {}),
+        "max_answer_length": max_answer_length,
+        "end_to_end": end_to_end,
+        "document_encoder": document_encoder,
+        "refresh_steps": refresh_steps,
+        "refresh_engine": engine,
+        "refresh_workers": workers,
+        "refresh_address": ray_address,
+        **({} if patience is None else _KEEP_BEST),
+        **further,
+    }
+    arguments = RagTrainingArguments(output_dir=str(output), **own)
     pipeline = RagPipeline.from_pretrained(
         model,
         knowledge_base=base,
@@ -179,37 +208,14 @@ def train(
     )
     if lora:
         add_adapter(pipeline.model.generator)
-    arguments: dict[str, Any] = {
-        "n_docs": n_docs,
-        "freeze": freeze,
-        "retriever_loss": retriever_loss,
-        "retriever_learning_rate": retriever_learning_rate,
-        "num_train_epochs": epochs,
-        "learning_rate": learning_rate,
-        "per_device_train_batch_size": batch_size,
-        "seed": seed,
-        "eval_strategy": "no" if held_out is None else "epoch",
-        "save_strategy": "epoch",
-        "save_total_limit": 1,
-        "report_to": ["tensorboard"] if tensorboard else [],
-        "max_answer_length": max_answer_length,
-        "end_to_end": end_to_end,
-        "document_encoder": document_encoder,
-        "refresh_steps": refresh_steps,
-        "refresh_engine": engine,
-        "refresh_workers": workers,
-        "refresh_address": ray_address,
-        **({} if patience is None else _KEEP_BEST),
-        "use_cpu": device in (None, "cpu"),
-        **further,
-    }
     trainer = RagTrainer(
         pipeline,
-        RagTrainingArguments(output_dir=str(output), **arguments),
+        arguments,
         train_dataset=examples,
         eval_dataset=held_out,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
+    show_training(trainer)
     trainer.train(resume_from_checkpoint=resume)
     if lora:
         merge_adapter(pipeline.model.generator)

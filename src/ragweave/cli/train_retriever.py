@@ -18,6 +18,7 @@ from ragweave.cli.training import (
     StartingModel,
     check_output,
     read_settings_file,
+    trainer_options,
 )
 
 HELP = """Train the retriever alone, on questions and the passages that answer them.
@@ -64,19 +65,25 @@ def retriever(
     from ragweave.knowledge.base import KnowledgeBase
 
     require_extra("sentence_transformers", "train")
+    options = trainer_options(
+        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed, device=device
+    )
     examples = read_examples(data, limit=limit)
-    further = read_settings_file(config)
     base = KnowledgeBase.open(kb)
     check_gold(examples, base)
     check_output(output, resume=resume)
     quiet_libraries()
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    further = read_settings_file(config, SentenceTransformerTrainingArguments)
+    from ragweave.cli.training_progress import show_training
     from ragweave.pipeline import RagPipeline
     from ragweave.tokenization import RagTokenizer
-    from ragweave.training.contrastive import train_retriever
+    from ragweave.training.contrastive import require_one_process, train_retriever
     from ragweave.training.pairs import training_pairs
-    from ragweave.training.refresh import FOLDER
-    from ragweave.training.trainer import DOCUMENT_ENCODER
+    from ragweave.training.refresh import DOCUMENT_ENCODER, FOLDER
 
+    require_one_process()
     with noted_bars() as advance:
         job = "Finding passages"
         pairs = training_pairs(
@@ -86,24 +93,15 @@ def retriever(
             progress=lambda done: advance(job, len(examples), done, ""),
         )
     pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32", device=device)
-    arguments = {
-        "num_train_epochs": epochs,
-        "learning_rate": learning_rate,
-        "per_device_train_batch_size": batch_size,
-        "seed": seed,
-        "save_strategy": "epoch",
-        "save_total_limit": 1,
-        "report_to": [],
-        "use_cpu": device in (None, "cpu"),
-        **further,
-    }
-    train_retriever(pipeline.encoder, pairs, output, resume=resume, **arguments)
-    pipeline.model.save_pretrained(output)
-    tokenizers = (pipeline.retriever.question_encoder_tokenizer, pipeline.retriever.generator_tokenizer)
-    RagTokenizer(*tokenizers).save_pretrained(output)
+    arguments = {**options, **further}
+    train_retriever(pipeline.encoder, pairs, output, resume=resume, prepare=show_training, **arguments)
     pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER)
     # Loaded anew, so that the knowledge base names the folder and not what the encoder was before.
     encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER, device=device)
+    pipeline.model.config.passage_encoder_fingerprint = encoder.fingerprint
+    pipeline.model.save_pretrained(output)
+    tokenizers = (pipeline.retriever.question_encoder_tokenizer, pipeline.retriever.generator_tokenizer)
+    RagTokenizer(*tokenizers).save_pretrained(output)
     with stage_bars() as progress:
         base.reembed(output / FOLDER, encoder=encoder, resume=resume, progress=progress)
     stdout().print(

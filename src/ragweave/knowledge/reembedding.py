@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +14,8 @@ from ragweave.knowledge.changes import check_plan, copy_passages, first_manifest
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import ChangeRecord
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.workplace import making
-from ragweave.knowledge.writing import prepared_segment, put_in_force
+from ragweave.knowledge.workplace import changing, making
+from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_versions
 
 if TYPE_CHECKING:
     from ragweave.encoding import TextEncoder
@@ -73,3 +75,38 @@ def reembed(
         )
         if keep is not None:
             keep_versions(layout, keep)
+
+
+def keep_named(output: Path, names: Collection[str], *, others: int = 0) -> None:
+    """Forget versions of a knowledge base, but not that in force.
+
+    Args:
+        output: Its folder.
+        names: Versions that are kept; some may be gone already.
+        others: How many older ones are kept beside them, the newest.
+
+    Raises:
+        KnowledgeBaseError: Another process is changing it, or it cannot be written.
+    """
+    with changing(output) as layout:
+        kept = {*names, layout.read_current().version}
+        older = [name for name in layout.version_names() if name not in kept]
+        remove_versions(layout, older[: max(len(older) - others, 0)])
+
+
+class _NotWantedError(Exception):
+    """Ends the making of something that is not wanted."""
+
+
+def discard_prepared(output: Path) -> None:
+    """Remove what an interrupted `reembed` has left to be gone on with.
+
+    Args:
+        output: Where it was to write.
+
+    Raises:
+        KnowledgeBaseError: Another process is at work there, or it cannot be written.
+    """
+    # Making empties the place where it prepares, and leaves nothing of it where it fails at once.
+    with suppress(_NotWantedError), making(output, resume=False):
+        raise _NotWantedError

@@ -81,12 +81,39 @@ class RagTrainingArguments(TrainingArguments):
             if given is not None and given < 1:
                 raise ConfigurationError(f"{name} is {given}; it must be 1 or more.")
         trained = self.end_to_end or self.freeze != "question-encoder"
+        self._refuse_what_does_nothing(trained)
+        if self.n_gpu > 1:
+            # nn.DataParallel would divide tensors and not the questions' texts; more devices take more processes.
+            self._n_gpu = 1
         if self.retrieve_ahead and trained:
             raise ConfigurationError(
                 "retrieve_ahead retrieves before training: it needs freeze='question-encoder', and no end_to_end."
             )
         if self.retrieve_ahead is None:
             self.retrieve_ahead = not trained
+
+    def _refuse_what_does_nothing(self, trained: bool) -> None:
+        for name in ("retriever_loss", "retriever_learning_rate"):
+            if getattr(self, name) is not None and not trained:
+                raise ConfigurationError(
+                    f"{name} is for the encoders, and freeze='question-encoder' keeps the only one: leave out one "
+                    "of them."
+                )
+        given = {
+            "refresh_steps": self.refresh_steps is not None,
+            "document_encoder": self.document_encoder is not None,
+            "refresh_engine": self.refresh_engine != "local",
+        }
+        idle = next((name for name, there in given.items() if there), None)
+        if idle is not None and not self.end_to_end:
+            raise ConfigurationError(
+                f"{idle} is for training end to end: add end_to_end (--end-to-end), or leave it out."
+            )
+        if self.label_smoothing_factor:
+            raise ConfigurationError(
+                "label_smoothing_factor is of transformers' own loss: set the model's label_smoothing (RagConfig) "
+                "instead."
+            )
 
     @property
     def refresh_options(self) -> list[str]:

@@ -14,6 +14,15 @@ from ragweave.evaluation.metrics import exact_match, f1
 COLLAPSED_BELOW = 0.05
 """A retriever that gives fewer distinct passages than this share of what it could has collapsed."""
 
+_HARDLY_MORE = 1.5
+"""Up to so many times the passages of one question, all questions together get hardly more than that one."""
+
+_ROOM = 4
+"""So many times the passages of one question there must have been to get, for few of them to tell anything."""
+
+_ENOUGH_QUESTIONS = 20
+"""Fewer questions than these may well be about the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -60,16 +69,18 @@ def figures_of(all_measured: Sequence[Measured], n_passages: int) -> dict[str, f
         different passages were retrieved, as a share of how many there could have been.
 
     Warns:
-        UserWarning: The retriever has collapsed: nearly all questions get the same passages.
+        UserWarning: The retriever has collapsed: nearly all questions get the same passages. That is so where 20
+            questions or more together get at most 1.5 times as many different passages as one of them (K), though
+            there were at least 4 times K to get; or where ``distinct`` is below 0.05.
     """
     retrieved = {name for own in all_measured for name in own.passages}
     possible = min(sum(len(own.passages) for own in all_measured), n_passages)
     distinct = len(retrieved) / max(possible, 1)
-    if len(all_measured) > 1 / COLLAPSED_BELOW and distinct < COLLAPSED_BELOW:
+    if _has_collapsed(all_measured, len(retrieved), possible):
         warnings.warn(
-            f"The retriever has collapsed: {len(all_measured)} questions got {len(retrieved)} different passages. "
-            "Lower the learning rate, freeze the question encoder (freeze='question-encoder'), or begin with one "
-            "that was trained for retrieval.",
+            f"The retriever has collapsed: {len(all_measured)} questions got {len(retrieved)} different passages, "
+            f"of {possible} that they could have got. Lower the learning rate, freeze the question encoder "
+            "(freeze='question-encoder'), or begin with one that was trained for retrieval.",
             UserWarning,
             stacklevel=2,
         )
@@ -81,6 +92,18 @@ def figures_of(all_measured: Sequence[Measured], n_passages: int) -> dict[str, f
         "top_mass": _mean([own.top_mass for own in all_measured]),
         "distinct": distinct,
     }
+
+
+def _has_collapsed(all_measured: Sequence[Measured], different: int, possible: int) -> bool:
+    """Whether nearly all questions got the same passages.
+
+    The share alone does not tell: where all get the same K of N passages it is K / N, much in a small knowledge base.
+    """
+    if len(all_measured) < _ENOUGH_QUESTIONS or not different:
+        return False
+    of_one = max(len(own.passages) for own in all_measured)
+    hardly_more = different <= _HARDLY_MORE * of_one and possible >= _ROOM * of_one
+    return hardly_more or different < COLLAPSED_BELOW * possible
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -46,7 +46,7 @@ def training_pairs(
     The positive is, among the gold passages (or those of the gold document), the one that BM25 finds first and that
     has one of the answers in it, or the first one where none has. Where nobody knows gold passages it is the first
     that BM25 finds with an answer in it (Karpukhin et al. 2020, section 4.1). Negatives are the best of BM25 that are
-    not gold and have no answer in them.
+    not gold, are no copies of the positive, and have no answer in them, where answers are known.
 
     Args:
         base: The knowledge base, with words to search by.
@@ -87,7 +87,9 @@ def _pair(
     positive = next(answering, ranked[0] if ranked else None)
     if positive is None:
         return None
-    others = (row for row in found if row != positive and row not in gold)
+    text = base.passage(positive).text
+    # A copy of the positive is no negative, whatever row it is in.
+    others = (row for row in found if row not in gold and base.passage(row).text != text)
     negatives = islice((row for row in others if not _answers(base, row, example)), n_negatives)
     return TrainingPair(
         example.question.strip(), _read(base, positive), tuple(_read(base, row) for row in negatives)
@@ -95,7 +97,8 @@ def _pair(
 
 
 def _answers(base: KnowledgeBase, row: int, example: Example) -> bool:
-    return has_answer(base.passage(row).text, example.answers)
+    """Whether a passage has one of the answers in it; none does where only gold passages are known."""
+    return bool(example.answers) and has_answer(base.passage(row).text, example.answers)
 
 
 def _read(base: KnowledgeBase, row: int) -> str:

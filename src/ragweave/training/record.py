@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ragweave.errors import TrainingError
-from ragweave.evaluation.data import Example
 from ragweave.knowledge.store import replace_text
 
 FILE = "training-data.json"
 
 
-def write_record(folder: Path, examples: Sequence[Example]) -> None:
-    """Note the data of a run that begins."""
+def write_record(folder: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Note the data of a run that begins.
+
+    Args:
+        folder: The run's folder.
+        rows: The texts that are learned from, those of a question each.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / FILE, json.dumps(_record(examples)) + "\n")
+    replace_text(folder / FILE, json.dumps(_record(rows)) + "\n")
 
 
-def check_record(folder: Path, examples: Sequence[Example]) -> None:
+def check_record(folder: Path, rows: Iterable[Sequence[str]]) -> None:
     """Check that a run goes on with the data that it was begun with.
+
+    Args:
+        folder: The run's folder.
+        rows: The texts that are learned from, those of a question each.
 
     Raises:
         TrainingError: They are others, or the folder has no run to go on with.
@@ -31,9 +39,9 @@ def check_record(folder: Path, examples: Sequence[Example]) -> None:
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"There is no run in {folder} to go on with: leave --resume (resume_from_checkpoint) out to begin "
-            "one."
+            "one in an empty folder."
         ) from error
-    own = _record(examples)
+    own = _record(rows)
     if begun != own:
         raise TrainingError(
             f"The training data has changed since the run in {folder} was begun ({begun.get('questions')} questions "
@@ -42,8 +50,9 @@ def check_record(folder: Path, examples: Sequence[Example]) -> None:
         )
 
 
-def _record(examples: Sequence[Example]) -> dict[str, str | int]:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps([example.question, *example.answers]).encode())
-    return {"questions": len(examples), "sha256": digest.hexdigest()}
+def _record(rows: Iterable[Sequence[str]]) -> dict[str, str | int]:
+    digest, count = hashlib.sha256(), 0
+    for row in rows:
+        digest.update(json.dumps([*row]).encode())
+        count += 1
+    return {"questions": count, "sha256": digest.hexdigest()}

@@ -5,9 +5,8 @@ Notation used for tensor shapes: B questions, K passages per question.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,30 +15,28 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerControl
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
+from transformers import TrainerControl
+from transformers.trainer_utils import TrainOutput
 
-from ragweave.errors import ConfigurationError, TrainingError
+from ragweave.errors import ConfigurationError, DataError, QuestionError
 from ragweave.evaluation.data import Example
+from ragweave.finding import question_length
 from ragweave.knowledge.index import KnowledgeBaseIndex
 from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
 from ragweave.training.documents import document_encoder, train_documents
+from ragweave.training.guards import GuardedTrainer
 from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
 from ragweave.training.measuring import figures_of, measured
-from ragweave.training.record import check_record, write_record
-from ragweave.training.refresh import IndexRefresh
+from ragweave.training.refresh import DOCUMENT_ENCODER, IndexRefresh
 
 if TYPE_CHECKING:
     from ragweave.pipeline import RagPipeline
 
-DOCUMENT_ENCODER = "document-encoder"
-"""Where a trained document encoder is, below the folder of its model."""
 
-
-class RagTrainer(Trainer):
+class RagTrainer(GuardedTrainer):
     """Trains question encoder and generator together and, end to end, the document encoder and its index with them.
 
     The paper's recipe (Lewis et al. 2020, section 2.4): the loss is the mean over questions of -log p(y|x), with the
@@ -60,7 +57,7 @@ class RagTrainer(Trainer):
 
     Raises:
         ConfigurationError: Nothing is left to train, or arguments do not go together.
-        DataError: A question has no answer to learn, or one that is too long.
+        DataError: A question has no answer to learn or one that is too long, or is itself too long.
         TrainingError: End to end, the knowledge base is not in a folder.
     """
 
@@ -78,7 +75,7 @@ class RagTrainer(Trainer):
             model.config.n_docs = args.n_docs
         if isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
             # What is saved searches as it was trained to, but for what a configuration cannot say (rrf, k1, b).
-            settings = pipeline.retriever.index.settings
+            settings: Any = pipeline.retriever.index.settings  # an index leaves nothing open in them
             model.config.retrieval, model.config.dense_weight = settings.kind, settings.dense_weight
         collator = RagCollator(
             pipeline.retriever,
@@ -89,12 +86,14 @@ class RagTrainer(Trainer):
         # A mistake in the data is told now, not when its batch comes.
         for example in (*(train_dataset or ()), *(eval_dataset or ())):
             collator.answer_ids(example)
+            _check_question(pipeline, example)
         self.documents = None
         if args.end_to_end:
             index = pipeline.finder.index
             self.documents = document_encoder(index.base, pipeline.encoder, args.document_encoder)
             train_documents(model, pipeline.retriever, self.documents)
         _freeze(model, args.freeze)
+        _check_gradient(pipeline, args)
         self._examples = train_dataset
         dataset: Sequence[Example] | RetrievedExamples | None = train_dataset
         if train_dataset is not None and args.retrieve_ahead:
@@ -122,8 +121,12 @@ class RagTrainer(Trainer):
             )
             self.add_callback(self.refresh)
 
+    def learned(self) -> Iterable[Sequence[str]]:
+        """The questions with their answers."""
+        return ([example.question, *example.answers] for example in self._examples or ())
+
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """Train as transformers' Trainer does, and leave the model ready to answer.
+        """Train as `GuardedTrainer` does, and leave the model ready to answer.
 
         Args:
             resume_from_checkpoint: A checkpoint to go on from, or true for the last one; where there is none yet, the
@@ -131,16 +134,12 @@ class RagTrainer(Trainer):
             **kwargs: Handed on.
 
         Raises:
-            TrainingError: The run cannot go on: the loss is no number, a checkpoint or a last refresh of the index
-                failed, or the data is not that which the run was begun with.
+            TrainingError: The run cannot go on: loss or gradient are no numbers, a checkpoint cannot be written or is
+                not whole, or the data is not that which the run was begun with.
+
+        Warns:
+            UserWarning: The last refresh of the index failed; the warning has the command that does it later.
         """
-        output = Path(str(self.args.output_dir))
-        if resume_from_checkpoint:
-            check_record(output, self._examples or ())
-            if resume_from_checkpoint is True and get_last_checkpoint(str(output)) is None:
-                resume_from_checkpoint = None
-        elif self.is_world_process_zero():
-            write_record(output, self._examples or ())
         try:
             result = super().train(resume_from_checkpoint, **kwargs)
             if self.refresh is not None:
@@ -192,22 +191,6 @@ class RagTrainer(Trainer):
             )
         return (loss, output) if return_outputs else loss
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Do one step as transformers' Trainer does.
-
-        Raises:
-            TrainingError: The loss is no number; the weights are as they were before the step.
-        """
-        loss = super().training_step(model, inputs, *args, **kwargs)
-        if not torch.isfinite(loss).all():
-            last = get_last_checkpoint(str(self.args.output_dir))
-            raise TrainingError(
-                f"The loss of step {self.state.global_step + 1} is {loss.item()}: lower the learning rate, clip "
-                "gradients (max_grad_norm), or train in float32 or bfloat16 rather than float16. "
-                + (f"The last checkpoint is {last}." if last else "No checkpoint had been written yet.")
-            )
-        return loss
-
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -232,11 +215,13 @@ class RagTrainer(Trainer):
         self.model.eval()
         try:
             losses = gather_object(self._losses(own))
-            answers = self.pipeline(
-                [example.question for example in own],
-                max_new_tokens=self.args.eval_max_new_tokens,
-                batch_size=self.args.per_device_eval_batch_size,
-            )
+            with tqdm(total=len(own), desc="Answering", disable=self.args.disable_tqdm) as bar:
+                answers = self.pipeline(
+                    [example.question for example in own],
+                    max_new_tokens=self.args.eval_max_new_tokens,
+                    batch_size=self.args.per_device_eval_batch_size,
+                    progress=bar.update,
+                )
             rows = gather_object([measured(*pair) for pair in zip(own, answers, strict=True)])
         finally:
             self.model.train(training)
@@ -265,6 +250,11 @@ class RagTrainer(Trainer):
         """
         from ragweave.tokenization import RagTokenizer
 
+        index = self.pipeline.retriever.index
+        if isinstance(index, KnowledgeBaseIndex):
+            # End to end, this is the encoder of the last refresh.
+            fingerprint = index.base.manifest.encoder.fingerprint
+            self.pipeline.model.config.passage_encoder_fingerprint = fingerprint
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
@@ -274,24 +264,6 @@ class RagTrainer(Trainer):
             )
             if self.documents is not None and not _internal_call:
                 self.documents.save_pretrained(folder / DOCUMENT_ENCODER)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint, or nothing: half of one would be gone on from."""
-        try:
-            super()._save_checkpoint(model, trial)
-        except Exception as error:  # each library has its own for a full disk
-            folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            shutil.rmtree(folder, ignore_errors=True)
-            last = get_last_checkpoint(str(self.args.output_dir))
-            raise TrainingError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({error}): free "
-                "some space and go on with --resume (resume_from_checkpoint=True) "
-                + (
-                    f"from {Path(last).name}."
-                    if last
-                    else "(there is no checkpoint yet: the run begins anew)."
-                )
-            ) from error
 
     def _retriever_loss(
         self, model: Any, output: Any, labels: Tensor, attention: CrossAttention | None
@@ -312,8 +284,46 @@ class RagTrainer(Trainer):
         return losses
 
 
+def _check_question(pipeline: RagPipeline, example: Example) -> None:
+    """Check that a question can be retrieved for, and that it fits into a context.
+
+    Raises:
+        DataError: It is empty, or too long for the encoder or the generator.
+    """
+    try:
+        question_length(pipeline.encoder, example.question)
+        nothing = [{"title": [""], "text": [""]}]
+        pipeline.retriever.postprocess_docs(nothing, [example.question.strip()], None, 1, padding=False)
+    except QuestionError as error:
+        place = example.where or f"question {example.id}"
+        raise DataError(f"{place}: {error} Or leave it out of the data.") from error
+
+
+def _check_gradient(pipeline: RagPipeline, args: RagTrainingArguments) -> None:
+    """Check that the scores of passages teach the encoders, where these are to learn.
+
+    Raises:
+        ConfigurationError: They come from words, ranks or a reranker alone.
+    """
+    index = pipeline.retriever.index
+    if not isinstance(index, KnowledgeBaseIndex) or (
+        args.freeze == "question-encoder" and not args.end_to_end
+    ):
+        return
+    by_vectors = index.settings.kind == "dense" or (
+        index.settings.kind == "hybrid"
+        and index.settings.fusion == "weighted"
+        and index.settings.dense_weight
+    )
+    if index.reranker is not None or not by_vectors:
+        raise ConfigurationError(
+            "The scores of passages are not made of vectors (bm25, rrf, a reranker), so that the encoders would "
+            "learn nothing: search by 'dense' or weighted 'hybrid', or freeze the question encoder."
+        )
+
+
 def _freeze(model: Any, part: str | None) -> None:
-    """Let one part keep its weights.
+    """Let one part keep its weights, and what no vector is made with: a pooler whose vector is not taken.
 
     Raises:
         ConfigurationError: Nothing is left to train.
@@ -321,5 +331,9 @@ def _freeze(model: Any, part: str | None) -> None:
     frozen = {"question-encoder": model.question_encoder, "generator": model.generator}.get(part or "")
     if frozen is not None:
         frozen.requires_grad_(False)
+    pooler = getattr(model.question_encoder, "pooler", None)
+    if pooler is not None and model.rag.question_pooling != "pooler":
+        # Weights without gradient would make processes wait for it.
+        pooler.requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ConfigurationError("Nothing is left to train: freeze less.")

@@ -1,0 +1,68 @@
+"""What the commands that train show meanwhile, on standard error: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from ragweave.cli.console import stderr
+
+_LEFT_OUT = frozenset({"epoch", "total_flos", "train_samples_per_second", "train_steps_per_second"})
+
+
+def show_training(trainer: Trainer) -> None:
+    """Show how a trainer gets on in place of what transformers would print on standard output."""
+    for theirs in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(theirs)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(TrainingProgress())
+
+
+class TrainingProgress(TrainerCallback):
+    """A callback that draws a bar of the steps, and writes what is logged above it."""
+
+    def __init__(self) -> None:
+        self._console = stderr()
+        self._bars = Progress(
+            TextColumn("Training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show the bar, as far as an earlier run has come."""
+        self._task = self._bars.add_task("", total=state.max_steps, completed=state.global_step, note="")
+        self._bars.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on by a step."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Show figures: the loss beside the bar, all others and those without a bar as a line."""
+        figures = {name: value for name, value in (logs or {}).items() if name not in _LEFT_OUT}
+        if "loss" in figures and self._task is not None and self._console.is_terminal:
+            self._bars.update(self._task, note=f"loss {float(figures['loss']):.3f}")
+            return
+        shown = ", ".join(f"{name.removeprefix('eval_')} {_short(value)}" for name, value in figures.items())
+        self._console.print(
+            f"step {state.global_step} of {state.max_steps}: {shown}", markup=False, soft_wrap=True
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave the bar as it is."""
+        self._bars.stop()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
