@@ -121,6 +121,7 @@ def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
     subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
     documents = TextEncoder.from_pretrained(output / "document-encoder")
     assert len(KnowledgeBase.open(output / "knowledge-base", encoder=documents)) == 3
+    assert pipeline_of(output, output / "knowledge-base")("Where is Lima?", max_new_tokens=2).passages
 
 
 @pytest.mark.parametrize("what", ["the snapshot", "the process"])
@@ -190,7 +191,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_of_its_refresh(tmp_path, model
     assert processes[0].returncode is not None
     assert not building.exists()
     assert not (tmp_path / ".refresh").exists()
-    assert not [*tmp_path.glob("knowledge-base/.w*r")]
+    assert not [path for name in (".work", ".writer") for path in tmp_path.glob(f"knowledge-base/{name}")]
 
 
 @pytest.mark.slow  # a cluster is started

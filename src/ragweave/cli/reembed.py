@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -42,7 +41,7 @@ def reembed(
     ] = None,
     keep_version: Annotated[
         list[str] | None,
-        typer.Option(help="A version at --output that is kept beside these; may be given several times."),
+        typer.Option(help="With --keep, a version at --output that is kept too; may be given several times."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What the knowledge base calls the encoder (default: as --model).")
@@ -60,9 +59,11 @@ def reembed(
     """Run the command; HELP is what ``--help`` shows."""
     from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars
+    from ragweave.errors import ConfigurationError
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.reembedding import keep_named
 
+    if keep_version and keep is None:
+        raise ConfigurationError("--keep-version needs --keep: without it all versions are kept.")
     base = KnowledgeBase.open(kb, version=version)
     quiet_libraries()
     encoder = load_encoder(model, dtype, device)
@@ -73,10 +74,9 @@ def reembed(
             output,
             encoder=encoder,
             engine=load_engine(engine, workers, ray_address),
-            keep=None if keep_version else keep,
+            keep=keep,
+            keep_named=keep_version or (),
             resume=resume,
             progress=progress,
         )
-    if keep is not None and keep_version:
-        keep_named(Path(output), keep_version, others=keep)
     show_change(written, as_json=as_json)

@@ -215,8 +215,8 @@ def train(
         eval_dataset=held_out,
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
-    show_training(trainer)
-    trainer.train(resume_from_checkpoint=resume)
+    with show_training(trainer):
+        trainer.train(resume_from_checkpoint=resume)
     if lora:
         merge_adapter(pipeline.model.generator)
     trainer.save_model()

@@ -94,7 +94,7 @@ def retriever(
         )
     pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32", device=device)
     arguments = {**options, **further}
-    train_retriever(pipeline.encoder, pairs, output, resume=resume, prepare=show_training, **arguments)
+    train_retriever(pipeline.encoder, pairs, output, resume=resume, around=show_training, **arguments)
     pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER)
     # Loaded anew, so that the knowledge base names the folder and not what the encoder was before.
     encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER, device=device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -12,21 +14,33 @@ from ragweave.cli.console import stderr
 _LEFT_OUT = frozenset({"epoch", "total_flos", "train_samples_per_second", "train_steps_per_second"})
 
 
-def show_training(trainer: Trainer) -> None:
-    """Show how a trainer gets on in place of what transformers would print on standard output."""
+@contextmanager
+def show_training(trainer: Trainer) -> Iterator[None]:
+    """Show how a trainer gets on while this lasts, in place of what transformers would print on standard output."""
     for theirs in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(theirs)
+    trainer.args.disable_tqdm = True  # two kinds of bars would write over each other
+    progress = TrainingProgress(trainer)
     if trainer.is_world_process_zero():
-        trainer.add_callback(TrainingProgress())
+        trainer.add_callback(progress)
+    try:
+        yield
+    finally:
+        progress.stop()
 
 
 class TrainingProgress(TrainerCallback):
-    """A callback that draws a bar of the steps, and writes what is logged above it."""
+    """A callback that draws a bar of the steps and one of the questions that are answered to evaluate.
 
-    def __init__(self) -> None:
+    Args:
+        trainer: What it is told about.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
         self._console = stderr()
         self._bars = Progress(
-            TextColumn("Training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -35,16 +49,29 @@ class TrainingProgress(TrainerCallback):
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._answering: TaskID | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the bar, as far as an earlier run has come."""
-        self._task = self._bars.add_task("", total=state.max_steps, completed=state.global_step, note="")
+        self._task = self._bars.add_task(
+            "Training", total=state.max_steps, completed=state.global_step, note=""
+        )
         self._bars.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Go on by a step."""
         if self._task is not None:
             self._bars.update(self._task, completed=state.global_step)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on by the questions that were answered; the bar goes when all are."""
+        done, total = getattr(self._trainer, "answering", (0, 0))
+        if self._answering is None:
+            self._answering = self._bars.add_task("Answering", note="")
+        self._bars.update(self._answering, completed=done, total=total)
+        if done == total:
+            self._bars.remove_task(self._answering)
+            self._answering = None
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -59,8 +86,8 @@ class TrainingProgress(TrainerCallback):
             f"step {state.global_step} of {state.max_steps}: {shown}", markup=False, soft_wrap=True
         )
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave the bar as it is."""
+    def stop(self) -> None:
+        """Leave the bar as it is, however training ended."""
         self._bars.stop()
 
 

@@ -298,6 +298,7 @@ class KnowledgeBase:
         encoder: TextEncoder,
         engine: Engine | None = None,
         keep: int | None = None,
+        keep_named: Collection[str] = (),
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
@@ -308,6 +309,7 @@ class KnowledgeBase:
             encoder: What embeds them.
             engine: Where they are embedded, such as `RayEngine`; this process where left out.
             keep: How many older versions at ``output`` are kept, the newest; all where left out.
+            keep_named: Versions that are kept beside these; some may be gone already.
             resume: Go on where this was interrupted, with the same encoder.
             progress: Hears how far it is.
 
@@ -330,6 +332,7 @@ class KnowledgeBase:
             encoder=encoder,
             engine=engine or LocalEngine(),
             keep=keep,
+            keep_named=keep_named,
             resume=resume,
             progress=progress or NoProgress(),
         )

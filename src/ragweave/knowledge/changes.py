@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,10 +212,10 @@ def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
     keep_versions(layout, keep)
 
 
-def keep_versions(layout: Layout, keep: int) -> None:
-    """Forget all versions but that in force and so many others, the newest."""
-    current = layout.read_current().version
-    older = [name for name in layout.version_names() if name != current]
+def keep_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
+    """Forget all versions but that in force, those that are named, and so many others, the newest."""
+    kept = {layout.read_current().version, *named}
+    older = [name for name in layout.version_names() if name not in kept]
     remove_versions(layout, older[: max(len(older) - keep, 0)])
 
 

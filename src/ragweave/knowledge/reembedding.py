@@ -14,8 +14,8 @@ from ragweave.knowledge.changes import check_plan, copy_passages, first_manifest
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import ChangeRecord
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.workplace import changing, making
-from ragweave.knowledge.writing import prepared_segment, put_in_force, remove_versions
+from ragweave.knowledge.workplace import making
+from ragweave.knowledge.writing import prepared_segment, put_in_force
 
 if TYPE_CHECKING:
     from ragweave.encoding import TextEncoder
@@ -30,6 +30,7 @@ def reembed(
     encoder: TextEncoder,
     engine: Engine,
     keep: int | None,
+    keep_named: Collection[str],
     resume: bool,
     progress: Progress,
 ) -> None:
@@ -74,24 +75,7 @@ def reembed(
             sources=base.sources,
         )
         if keep is not None:
-            keep_versions(layout, keep)
-
-
-def keep_named(output: Path, names: Collection[str], *, others: int = 0) -> None:
-    """Forget versions of a knowledge base, but not that in force.
-
-    Args:
-        output: Its folder.
-        names: Versions that are kept; some may be gone already.
-        others: How many older ones are kept beside them, the newest.
-
-    Raises:
-        KnowledgeBaseError: Another process is changing it, or it cannot be written.
-    """
-    with changing(output) as layout:
-        kept = {*names, layout.read_current().version}
-        older = [name for name in layout.version_names() if name not in kept]
-        remove_versions(layout, older[: max(len(older) - others, 0)])
+            keep_versions(layout, keep, keep_named)
 
 
 class _NotWantedError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ def train_retriever(
     output: Path,
     *,
     resume: bool = False,
-    prepare: Callable[[Trainer], None] | None = None,
+    around: Callable[[Trainer], AbstractContextManager[None]] | None = None,
     **arguments: Any,
 ) -> None:
     """Train an encoder of questions and passages, in place.
@@ -43,7 +44,7 @@ def train_retriever(
         pairs: What it learns.
         output: Folder of checkpoints.
         resume: Go on from the last whole checkpoint there; where there is none yet, the run begins.
-        prepare: Called with the trainer before it begins, such as to add callbacks.
+        around: Called with the trainer; training happens within what it returns, such as a bar.
         **arguments: Those of sentence-transformers' trainer, which are those of transformers'.
 
     Raises:
@@ -90,9 +91,8 @@ def train_retriever(
         train_dataset=Dataset.from_dict(_columns(pairs)),
         loss=loss,
     )
-    if prepare is not None:
-        prepare(trainer)
-    trainer.train(resume_from_checkpoint=resume)
+    with nullcontext() if around is None else around(trainer):
+        trainer.train(resume_from_checkpoint=resume)
     trained: Any = model.transformers_model
     encoder.model.load_state_dict(trained.state_dict())
     encoder.model.eval()

@@ -99,7 +99,8 @@ class GuardedTrainer(Trainer):
         except BaseException as error:  # Ctrl-C too
             if is_whole(folder):  # older ones may have been removed already
                 raise
-            shutil.rmtree(folder, ignore_errors=True)
+            if self.args.should_save:  # the others would remove what is still being written
+                shutil.rmtree(folder, ignore_errors=True)
             if not _is_of_disk(error):
                 raise
             last = last_checkpoint(folder.parent)

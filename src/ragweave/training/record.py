@@ -45,8 +45,8 @@ def check_record(folder: Path, rows: Iterable[Sequence[str]]) -> None:
     if begun != own:
         raise TrainingError(
             f"The training data has changed since the run in {folder} was begun ({begun.get('questions')} questions "
-            f"then, {own['questions']} now): bring back the file as it was, or begin anew in "
-            "another --output (output_dir)."
+            f"then, {own['questions']} now): bring back the file as it was (of a retriever, the knowledge base and "
+            "--negatives too), or begin anew in another --output (output_dir)."
         )
 
 

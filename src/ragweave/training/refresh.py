@@ -149,14 +149,17 @@ class IndexRefresh(TrainerCallback, ExportableState):
         if not state.global_step or not saved:
             return
         version, step = saved["attributes"]["version"], saved["attributes"]["step"]
-        if version is None:
-            return
-        there = [self.is_main and self._has(version)]
-        broadcast_object_list(there)
-        if there[0]:
-            self._search(version, step)
-        else:  # removed by others: what the checkpoint's encoder makes is the nearest to it
-            self._catch_up(state.global_step)
+        if version is not None:
+            there = [self.is_main and self._has(version)]
+            broadcast_object_list(there)
+            if there[0]:
+                self._search(version, step)
+            else:  # removed by others: what the checkpoint's encoder makes is the nearest to it
+                self._catch_up(state.global_step)
+        # One that was due when the checkpoint was written was not finished, or not begun.
+        due = state.global_step % self.steps == 0 if self.steps else float(state.epoch or 0.5).is_integer()
+        if due and self.staleness(state.global_step):
+            self._start(state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -250,7 +253,8 @@ class IndexRefresh(TrainerCallback, ExportableState):
         command += ["--keep", "0", *self.options]
         # Other processes search the version of now until they hear of the new one; checkpoints written meanwhile
         # name it too.
-        for version in sorted({base.version, *_named_by_checkpoints(self._output)}):
+        searched = {base.version} if base.path == self.folder else set()
+        for version in sorted(searched | _named_by_checkpoints(self._output)):
             command += ["--keep-version", version]
         return command
 

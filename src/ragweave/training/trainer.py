@@ -54,6 +54,8 @@ class RagTrainer(GuardedTrainer):
     Attributes:
         pipeline: The pipeline; after training end to end it searches the run's own knowledge base.
         refresh: What keeps the index up with the document encoder; ``None`` but end to end.
+        answering: While evaluating, how many questions are answered, and of how many; callbacks hear of it in
+            ``on_prediction_step``.
 
     Raises:
         ConfigurationError: Nothing is left to train, or arguments do not go together.
@@ -108,6 +110,7 @@ class RagTrainer(GuardedTrainer):
             **kwargs,
         )
         self.pipeline = pipeline
+        self.answering = (0, 0)
         self.refresh: IndexRefresh | None = None
         if self.documents is not None:
             self.refresh = IndexRefresh(
@@ -215,12 +218,22 @@ class RagTrainer(GuardedTrainer):
         self.model.eval()
         try:
             losses = gather_object(self._losses(own))
-            with tqdm(total=len(own), desc="Answering", disable=self.args.disable_tqdm) as bar:
+            hidden = self.args.disable_tqdm or not self.is_local_process_zero()
+            self.answering = (0, len(own))
+            with tqdm(total=len(own), desc="Answering", disable=hidden) as bar:
+
+                def advance(count: int) -> None:
+                    bar.update(count)
+                    self.answering = (self.answering[0] + count, len(own))
+                    self.control = self.callback_handler.on_prediction_step(
+                        self.args, self.state, self.control
+                    )
+
                 answers = self.pipeline(
                     [example.question for example in own],
                     max_new_tokens=self.args.eval_max_new_tokens,
                     batch_size=self.args.per_device_eval_batch_size,
-                    progress=bar.update,
+                    progress=advance,
                 )
             rows = gather_object([measured(*pair) for pair in zip(own, answers, strict=True)])
         finally:
@@ -250,11 +263,12 @@ class RagTrainer(GuardedTrainer):
         """
         from ragweave.tokenization import RagTokenizer
 
-        index = self.pipeline.retriever.index
-        if isinstance(index, KnowledgeBaseIndex):
-            # End to end, this is the encoder of the last refresh.
-            fingerprint = index.base.manifest.encoder.fingerprint
-            self.pipeline.model.config.passage_encoder_fingerprint = fingerprint
+        index, config = self.pipeline.retriever.index, self.pipeline.model.config
+        if self.documents is not None and not _internal_call:
+            self.documents.__dict__.pop("fingerprint", None)  # of before training
+            config.passage_encoder_fingerprint = self.documents.fingerprint
+        elif isinstance(index, KnowledgeBaseIndex):  # of a checkpoint, the encoder of the last refresh
+            config.passage_encoder_fingerprint = index.base.manifest.encoder.fingerprint
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
@@ -331,9 +345,10 @@ def _freeze(model: Any, part: str | None) -> None:
     frozen = {"question-encoder": model.question_encoder, "generator": model.generator}.get(part or "")
     if frozen is not None:
         frozen.requires_grad_(False)
-    pooler = getattr(model.question_encoder, "pooler", None)
-    if pooler is not None and model.rag.question_pooling != "pooler":
-        # Weights without gradient would make processes wait for it.
-        pooler.requires_grad_(False)
+    for encoder in (model.question_encoder, model.rag.ctx_encoder):
+        pooler = getattr(encoder, "pooler", None)
+        if pooler is not None and model.rag.question_pooling != "pooler":
+            # With activation checkpointing, processes do not look for weights without gradient, and would wait.
+            pooler.requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ConfigurationError("Nothing is left to train: freeze less.")
