@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -26,6 +27,16 @@ OPTIONS = {
     "disable_tqdm": True,
     "num_train_epochs": 1,
 }
+
+
+def beginning_with(first):
+    """Training that begins with what a function does to the trainer."""
+
+    def around(trainer):
+        first(trainer)
+        return nullcontext()
+
+    return around
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +106,9 @@ def test_negatives_that_a_question_lacks_are_filled_up(tmp_path, tiny_encoder_pa
         TrainingPair("Where is Nairobi?", "Kenya", ("Peru",)),
         TrainingPair("Where is Santiago?", "Chile"),
     ]
-    train_retriever(load_tiny_encoder(tiny_encoder_path), pairs, tmp_path, prepare=look, **OPTIONS)
+    train_retriever(
+        load_tiny_encoder(tiny_encoder_path), pairs, tmp_path, around=beginning_with(look), **OPTIONS
+    )
     negatives = [*zip(seen["negative_0"], seen["negative_1"], strict=True)]
     assert negatives[:2] == [("Chile", "Kenya"), ("Peru", "Peru")]
     assert set(negatives[2]) <= {"Kenya", "Peru"}
@@ -128,7 +141,7 @@ def test_a_loss_that_is_no_number_leaves_the_encoder_and_writes_nothing(tmp_path
             next(trainer.model.parameters()).fill_(float("nan"))
 
     with pytest.raises(TrainingError, match="The loss of step 1 is nan"):
-        train_retriever(encoder, pairs, tmp_path, prepare=spoil, save_steps=1, **OPTIONS)
+        train_retriever(encoder, pairs, tmp_path, around=beginning_with(spoil), save_steps=1, **OPTIONS)
     assert not list(tmp_path.glob("checkpoint-*"))
     assert all(weight.isfinite().all() for weight in encoder.model.parameters())
 
@@ -160,7 +173,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path,
         trainer.training_step = step
 
     with pytest.raises(KilledError):
-        train_retriever(encoder, pairs, tmp_path, prepare=kill, **OPTIONS)
+        train_retriever(encoder, pairs, tmp_path, around=beginning_with(kill), **OPTIONS)
     train_retriever(encoder, pairs, tmp_path, resume=True, save_strategy="epoch", **OPTIONS)
     assert (tmp_path / "checkpoint-1").is_dir()
 

@@ -63,6 +63,8 @@ class RagTrainer(GuardedTrainer):
         TrainingError: End to end, the knowledge base is not in a folder.
     """
 
+    control: TrainerControl
+
     def __init__(
         self,
         pipeline: RagPipeline,
