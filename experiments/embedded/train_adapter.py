@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +59,31 @@ def build_generator(rank: int, first_layer: int) -> Any:
     return generator
 
 
-def epoch(args: argparse.Namespace, tokenizer: Any, number: int) -> list[list[Row]]:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What there is to read.
+
+    Attributes:
+        own: XQuAD's passages, all of which are read in every epoch.
+        prose: Other passages with questions in the manner of SQuAD.
+        facts: Sections of the Factbook, with questions about single facts.
+    """
+
+    own: list[Reading]
+    prose: list[Reading]
+    facts: list[Reading]
+
+
+def epoch(args: argparse.Namespace, sources: Sources, tokenizer: Any, number: int) -> list[list[Row]]:
     """What is read in an epoch, step by step: another part of what was written and of the Factbook each time.
 
     Rows of like lengths share a step, so that little of it is padding.
     """
     rng = random.Random(f"{args.seed} {number}")  # noqa: S311
-    prose = [*written(), *factbook_prose()]
     readings = [
-        *xquad(args.xquad, held_out=False),
-        *rng.sample(prose, round(args.share * len(prose))),
-        *rng.sample(factbook_facts(args.facts_per_country), args.facts),
+        *sources.own,
+        *rng.sample(sources.prose, round(args.share * len(sources.prose))),
+        *rng.sample(sources.facts, args.facts),
     ]
     shuffled = [Reading(r.title, r.text, tuple(rng.sample(r.pairs, len(r.pairs)))) for r in readings]
     rows = [pack(own, TEMPLATE, tokenizer) for own in in_parts(shuffled, args.questions_per_row)]
@@ -165,7 +180,12 @@ def main() -> None:
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(generator_path())
     held_out = [pack(own, TEMPLATE, tokenizer) for own in in_parts(xquad(args.xquad, held_out=True), 10)]
-    batches = [step for number in range(args.epochs) for step in epoch(args, tokenizer, number)]
+    sources = Sources(
+        xquad(args.xquad, held_out=False),
+        [*written(), *factbook_prose()],
+        factbook_facts(args.facts_per_country),
+    )
+    batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
     run = Run(build_generator(args.rank, args.first_layer), len(batches), args.learning_rate, args.output)
     run.generator.train()
     done = run.go_on()

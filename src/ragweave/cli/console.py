@@ -107,10 +107,7 @@ def noted_bars() -> Iterator[Callable[[str, int, int, str], None]]:
     Yields:
         A function of the job's name, how many steps it has, how many more are done, and the note.
     """
-    from rich.progress import TextColumn
-
-    with _bars(hidden=False) as bars:
-        bars.columns = (*bars.columns, TextColumn("{task.fields[note]}"))
+    with bars_with_notes() as bars:
         tasks: dict[str, TaskID] = {}
 
         def advance(name: str, total: int, steps: int, note: str) -> None:
@@ -119,6 +116,15 @@ def noted_bars() -> Iterator[Callable[[str, int, int, str], None]]:
             bars.update(tasks[name], advance=steps, note=note)
 
         yield advance
+
+
+def bars_with_notes() -> Progress:
+    """Bars of tasks that have a field ``note``, shown beside them."""
+    from rich.progress import TextColumn
+
+    bars = _bars(hidden=False)
+    bars.columns = (*bars.columns, TextColumn("{task.fields[note]}"))
+    return bars
 
 
 def _bars(*, hidden: bool) -> Progress:

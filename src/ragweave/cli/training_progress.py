@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from ragweave.cli.console import stderr
+from ragweave.cli.console import bars_with_notes
 
 _LEFT_OUT = frozenset({"epoch", "total_flos", "train_samples_per_second", "train_steps_per_second"})
 
@@ -38,16 +38,8 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
-        self._console = stderr()
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._bars = bars_with_notes()
+        self._console = self._bars.console
         self._task: TaskID | None = None
         self._answering: TaskID | None = None
 
