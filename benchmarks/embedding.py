@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from harness import compare, in_turn, machine, say
 
-from ragweave.encoding import TextEncoder
-from ragweave.knowledge.chunking import chunk
-from ragweave.knowledge.passages import Document, Passage
+from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.types import Document, Passage
 
 
 def factbook_passages(count: int) -> list[Passage]:
@@ -61,7 +61,7 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     if arguments.model is None:
-        from ragweave.embedded import encoder_path
+        from ragweave.pipeline.embedded import encoder_path
 
         arguments.model = encoder_path()
     torch.set_num_threads(arguments.threads)

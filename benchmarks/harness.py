@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from ragweave.cli.bench import JSON_VARIABLE
-from ragweave.hardware import cpu_capabilities
-from ragweave.linear import fast_linear
+from ragweave.encoders.hardware import cpu_capabilities
+from ragweave.encoders.linear import fast_linear
 
 
 def machine() -> str:

@@ -32,7 +32,7 @@ transformers' before the clock runs."""
 ABOUT_SPEED = """## Where the time goes
 
 - torch multiplies float32 matrices on x86 with MKL, which on AMD's processors reaches half of what oneDNN does
-  there. ragweave sends the linear layers of its models to oneDNN on such processors (`ragweave.linear`), in training
+  there. ragweave sends the linear layers of its models to oneDNN on such processors (`ragweave.encoders.linear`), in training
   too; on Intel's it changes nothing. That is a factor of about 1.8 in the float32 figures above; what is left of the
   ratios is less work. `torch.backends.mkldnn.flags(enabled=False)` switches it off.
 - Contexts are cut to the longest real one, and those of like length are read together, a few at a time: activations

@@ -144,7 +144,7 @@ def openers(folder: Path) -> dict[str, Callable[[], Search]]:
 
     from ragweave import RagConfig
     from ragweave.retrieval.faiss_files import read_faiss
-    from ragweave.retrieval.retriever import build_index
+    from ragweave.retrieval.rag_retriever import build_index
 
     passages, index_path = str(folder / "passages"), str(folder / "index.faiss")
 

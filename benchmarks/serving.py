@@ -157,7 +157,8 @@ def small(folder: Path) -> tuple[str, str]:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from ragweave import RagConfig, RagTokenForGeneration, RagTokenizer, TextEncoder, embedded
+    from ragweave import RagConfig, RagTokenForGeneration, RagTokenizer, TextEncoder
+    from ragweave.pipeline import embedded
 
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), name=embedded.ENCODER)
     tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())

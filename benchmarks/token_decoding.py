@@ -17,7 +17,7 @@ from harness import compare, emit, in_turn, machine, matmul_peak, say, seconds
 from models import contexts, pair
 from transformers.utils import logging
 
-from ragweave.linear import fast_linear
+from ragweave.encoders.linear import fast_linear
 
 
 def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype) -> None:

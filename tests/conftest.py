@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="session")

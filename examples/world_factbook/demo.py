@@ -23,7 +23,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ragweave import RagPipeline
-    from ragweave.answers import Answer
+    from ragweave.provenance.answers import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "world-factbook"

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ragweave import RagPipeline, SearchSettings, embedded
+from ragweave import RagPipeline, SearchSettings
 from ragweave.evaluation.metrics import exact_match, f1
+from ragweave.pipeline import embedded
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Turn a checkpoint of `train_adapter` into the adapter that ragweave ships: bfloat16, and no path in its files.
 
-python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/adapters/smollm2-135m-qa]
+python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/pipeline/adapters/smollm2-135m-qa]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ragweave import embedded
+from ragweave.pipeline import embedded
 
 # What peft needs to know; everything else it writes is its own default.
 KEPT = (

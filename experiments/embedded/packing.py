@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ragweave.linear import fast_linear
+from ragweave.encoders.linear import fast_linear
 from ragweave.retrieval.contexts import ContextTemplate, token_ids
 
 

@@ -17,8 +17,8 @@ from examples.world_factbook.documents import country_documents, load_countries
 from experiments.embedded.factbook_questions import all_questions
 from experiments.embedded.packing import Pair, Reading
 
-from ragweave.knowledge.chunking import chunk
-from ragweave.knowledge.passages import Document
+from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.types import Document
 
 DATA = Path(__file__).parent / "data"
 

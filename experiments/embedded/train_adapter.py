@@ -24,7 +24,7 @@ from experiments.embedded.readings import factbook_facts, factbook_prose, in_par
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.utils import logging
 
-from ragweave.embedded import CONTEXT_FIELDS, generator_path, load_generator
+from ragweave.pipeline.embedded import CONTEXT_FIELDS, generator_path, load_generator
 from ragweave.retrieval.contexts import ContextTemplate
 
 TEMPLATE = ContextTemplate(

@@ -131,8 +131,9 @@ def ask(
 
 def build_missing(work: Workplace) -> None:
     """Builds the versions of the knowledge base that are not there yet, with the embedded encoder."""
-    from ragweave import TextEncoder, embedded
+    from ragweave import TextEncoder
     from ragweave.cli.console import stage_bars
+    from ragweave.pipeline import embedded
 
     if not work.missing():
         return

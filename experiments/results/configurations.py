@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ragweave.evaluation.evaluate import ModelSettings
 from ragweave.evaluation.folder import RunSettings
-from ragweave.knowledge.search import SearchSettings
+from ragweave.types import SearchSettings
 
 
 @dataclass(frozen=True)

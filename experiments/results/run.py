@@ -20,12 +20,13 @@ from experiments.results.configurations import CONFIGURATIONS
 from experiments.results.page import page
 from rich.console import Console
 
-from ragweave import KnowledgeBase, embedded
+from ragweave import KnowledgeBase
 from ragweave.cli.console import noted_bars, quiet_libraries
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
 from ragweave.evaluation.evaluate import evaluate
 from ragweave.evaluation.folder import RunFolder
+from ragweave.pipeline import embedded
 
 PER_COUNTRY = 4
 """Questions about each country, so that none counts for much."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragweave import SearchSettings
-from ragweave.pipeline import Formulation
+from ragweave.pipeline.rag_pipeline import Formulation
 
 _DENSE = SearchSettings("dense")
 

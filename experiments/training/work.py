@@ -11,10 +11,11 @@ from examples.world_factbook.documents import load_countries, write_documents
 from experiments.embedded.factbook_questions import all_questions
 from torch import nn
 
-from ragweave import KnowledgeBase, RagPipeline, RagTrainer, RagTrainingArguments, SearchSettings, embedded
-from ragweave.encoding import TextEncoder
+from ragweave import KnowledgeBase, RagPipeline, RagTrainer, RagTrainingArguments, SearchSettings
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
-from ragweave.knowledge.chunking.settings import Chunking
+from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.pipeline import embedded
 from ragweave.training.adapters import add_adapter, merge_adapter
 
 PASSAGE_WORDS = 30

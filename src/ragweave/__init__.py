@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "Answer": "answers",
-    "AnswerToken": "answers",
-    "Chunking": "knowledge.chunking",
+    "Answer": "provenance.answers",
+    "AnswerToken": "provenance.answers",
+    "Chunking": "knowledge.chunking_settings",
     "DatasetIndex": "retrieval.dataset",
-    "Index": "retrieval.protocol",
+    "Index": "retrieval.index_protocol",
     "KnowledgeBase": "knowledge.base",
     "MemoryIndex": "retrieval.memory",
     "RagConfig": "configuration",
     "RagModel": "modeling.rag",
-    "RagPipeline": "pipeline",
-    "RagRetriever": "retrieval.retriever",
+    "RagPipeline": "pipeline.rag_pipeline",
+    "RagRetriever": "retrieval.rag_retriever",
     "RagSequenceForGeneration": "modeling.sequence",
     "RagSequenceGenerateOutput": "outputs",
     "RagTokenForGeneration": "modeling.token",
@@ -30,34 +30,34 @@ _HOME_OF = {
     "RagTrainingArguments": "training.arguments",
     "RetrievAugLMMarginOutput": "outputs",
     "RetrievAugLMOutput": "outputs",
-    "RetrievedPassage": "answers",
-    "SearchSettings": "knowledge.search",
-    "TextEncoder": "encoding",
-    "register_auto_classes": "registration",
-    "stream_answer": "streaming",
+    "RetrievedPassage": "provenance.answers",
+    "SearchSettings": "types",
+    "TextEncoder": "encoders.text_encoder",
+    "register_auto_classes": "modeling.registration",
+    "stream_answer": "pipeline.streaming",
 }
 
 if TYPE_CHECKING:
-    from ragweave.answers import Answer, AnswerToken, RetrievedPassage
     from ragweave.configuration import RagConfig
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.chunking import Chunking
-    from ragweave.knowledge.search import SearchSettings
+    from ragweave.knowledge.chunking_settings import Chunking
     from ragweave.modeling.rag import RagModel
+    from ragweave.modeling.registration import register_auto_classes
     from ragweave.modeling.sequence import RagSequenceForGeneration
     from ragweave.modeling.token import RagTokenForGeneration
     from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput, RetrievAugLMOutput
-    from ragweave.pipeline import RagPipeline
-    from ragweave.registration import register_auto_classes
+    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.pipeline.streaming import stream_answer
+    from ragweave.provenance.answers import Answer, AnswerToken, RetrievedPassage
     from ragweave.retrieval.dataset import DatasetIndex
+    from ragweave.retrieval.index_protocol import Index
     from ragweave.retrieval.memory import MemoryIndex
-    from ragweave.retrieval.protocol import Index
-    from ragweave.retrieval.retriever import RagRetriever
-    from ragweave.streaming import stream_answer
+    from ragweave.retrieval.rag_retriever import RagRetriever
     from ragweave.tokenization import RagTokenizer
     from ragweave.training.arguments import RagTrainingArguments
     from ragweave.training.trainer import RagTrainer
+    from ragweave.types import SearchSettings
 
 __all__ = [
     "Answer",

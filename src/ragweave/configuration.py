@@ -9,8 +9,7 @@ from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.search import DEFAULT_DENSE_WEIGHT, RetrievalKind
-from ragweave.modeling.pooling import POOLINGS, Pooling
+from ragweave.types import DEFAULT_DENSE_WEIGHT, POOLINGS, Pooling, RetrievalKind
 
 INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
 

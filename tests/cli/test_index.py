@@ -46,7 +46,7 @@ def test_for_people(notes, tmp_path, tiny_encoder_path):
 
 
 def test_embedded_is_the_default_encoder(notes, tmp_path, tiny_encoder_path, monkeypatch):
-    monkeypatch.setattr("ragweave.embedded.encoder_path", lambda: tiny_encoder_path)
+    monkeypatch.setattr("ragweave.pipeline.embedded.encoder_path", lambda: tiny_encoder_path)
     built = run("index", notes, "--output", tmp_path / "kb", "--json")
     assert json.loads(built.stdout)["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
 

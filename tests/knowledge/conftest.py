@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking import Chunking
+from ragweave.knowledge.chunking_settings import Chunking
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking import Chunking, chunk
-from ragweave.knowledge.readers import read_documents
+from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.loaders.loader import read_documents
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 
@@ -118,7 +119,7 @@ def test_info_has_what_commands_promise_and_fits_into_json(base, tiny_encoder):
 
 
 def test_index_satisfies_the_protocol(base, tiny_encoder):
-    from ragweave.retrieval.protocol import Index
+    from ragweave.retrieval.index_protocol import Index
 
     index = base.as_index()
     assert isinstance(index, Index)

@@ -19,7 +19,7 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase, swap
-from ragweave.knowledge.chunking import Chunking
+from ragweave.knowledge.chunking_settings import Chunking
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 
@@ -262,7 +262,7 @@ def test_another_encoder_is_refused(kb, notes, tmp_path):
 def test_one_writer_at_a_time_and_it_is_named(kb):
     code = (
         "import sys, pathlib\n"
-        "from ragweave.knowledge.workplace import changing\n"
+        "from ragweave.knowledge.ingest.transaction import changing\n"
         "with changing(pathlib.Path(sys.argv[1])):\n"
         "    print('locked', flush=True)\n"
         "    sys.stdin.read()\n"
@@ -279,7 +279,7 @@ def test_one_writer_at_a_time_and_it_is_named(kb):
 
 
 def test_a_file_that_changes_while_it_is_read(kb, notes, tiny_encoder, monkeypatch):
-    from ragweave.knowledge import readers
+    from ragweave.knowledge.ingest.loaders import loader as readers
 
     original = readers.READERS[".txt"]
 
@@ -354,7 +354,7 @@ def test_an_interrupted_embedding_goes_on_where_it_stopped(tmp_path, tiny_encode
 def test_a_build_that_was_killed_in_its_first_shard_goes_on(tmp_path, tiny_encoder, monkeypatch):
     (tmp_path / "a.txt").write_text("Lima is in Peru.")
     with monkeypatch.context() as patch:  # nothing is tidied up by a process that is killed
-        patch.setattr("ragweave.knowledge.workplace.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("ragweave.knowledge.ingest.transaction.shutil.rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
             KnowledgeBase.build([tmp_path / "a.txt"], tmp_path / "kb", encoder=tiny_encoder, progress=Stop(0))
     assert (tmp_path / ".kb.building" / ".work" / "segment" / "vectors.npy").exists()

@@ -10,7 +10,7 @@ import torch
 
 from ragweave import KnowledgeBase, RagConfig, RagPipeline, RagTokenForGeneration
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
-from ragweave.knowledge.search import SearchSettings
+from ragweave.types import SearchSettings
 from tests.support.pipelines import save_rag_model
 
 SCALE = 3.0

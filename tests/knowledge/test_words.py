@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.knowledge import postings
+from ragweave.knowledge.analyzer import Analyzer, hashed
+from ragweave.knowledge.bm25 import BM25
 from ragweave.knowledge.layout import PostingFiles
-from ragweave.knowledge.lexical import postings
-from ragweave.knowledge.lexical.bm25 import BM25
-from ragweave.knowledge.lexical.words import Analyzer, hashed
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), min_size=1, max_size=30)
 

@@ -18,8 +18,8 @@ from ragweave import RagRetriever
 from ragweave.errors import IndexDataError
 from ragweave.retrieval import canonical
 from ragweave.retrieval.canonical import CanonicalIndex
-from ragweave.retrieval.protocol import Index
-from ragweave.retrieval.retriever import build_index
+from ragweave.retrieval.index_protocol import Index
+from ragweave.retrieval.rag_retriever import build_index
 from tests.support import indexes, retrieval
 from tests.support.indexes import N_DUMMY, D, N
 

@@ -14,7 +14,7 @@ import pytest
 
 from ragweave.errors import IndexDataError, ShapeError
 from ragweave.retrieval.dataset import DatasetIndex
-from ragweave.retrieval.protocol import Index
+from ragweave.retrieval.index_protocol import Index
 from tests.support import models, retrieval
 
 D = models.DIMENSION

@@ -15,9 +15,9 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from ragweave import RagRetriever
 from ragweave.errors import IndexDataError
+from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.legacy import INDEX_FILE, META_FILE, PASSAGES_FILE, LegacyIndex
-from ragweave.retrieval.protocol import Index
-from ragweave.retrieval.retriever import build_index
+from ragweave.retrieval.rag_retriever import build_index
 from tests.support import indexes, retrieval
 from tests.support.indexes import FIRST_LEGACY_ID, D
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ragweave import MemoryIndex
 from ragweave.errors import IndexDataError, ShapeError
-from ragweave.retrieval.protocol import Index
+from ragweave.retrieval.index_protocol import Index
 from tests.support import retrieval
 
 TITLES, TEXTS = zip(*retrieval.PASSAGES, strict=True)

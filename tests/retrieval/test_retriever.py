@@ -13,7 +13,7 @@ import torch
 
 from ragweave import MemoryIndex, RagConfig, RagRetriever
 from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
-from ragweave.retrieval.retriever import build_index
+from ragweave.retrieval.rag_retriever import build_index
 from tests.support import models, retrieval
 from tests.support.models import FORMULATIONS
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase, RagPipeline
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 from tests.support.serving import ADMIN_KEY, Running
 
 QUESTION = "Where is the lighthouse of ulm?"
@@ -102,7 +102,7 @@ def test_arbitrary_documents(own_server: Running, text: str, title: str):
 
 
 def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):
-    from ragweave.knowledge.workplace import changing
+    from ragweave.knowledge.ingest.transaction import changing
 
     with own_server.client(ADMIN_KEY) as client, changing(tmp_path / "kb"):
         response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 
 WORDS = ["a", "the", "of", "is", "capital", "river", "lima", "peru", "ulm", "danube"]
 

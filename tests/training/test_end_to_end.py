@@ -15,7 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from ragweave import KnowledgeBase
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import EncoderMismatchError
 from ragweave.training.documents import document_encoder
 from ragweave.training.refresh import IndexRefresh

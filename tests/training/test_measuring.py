@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from ragweave.answers import Answer, RetrievedPassage
 from ragweave.evaluation.data import Example
+from ragweave.provenance.answers import Answer, RetrievedPassage
 from ragweave.training.measuring import Measured, figures_of, measured
 
 

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ragweave import KnowledgeBase
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import EXAMPLES, pipeline_of
 

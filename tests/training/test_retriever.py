@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ragweave import KnowledgeBase
 from ragweave.cli import app
-from ragweave.encoding import TextEncoder
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, DataError, TrainingError
 from ragweave.evaluation.data import Example
 from ragweave.training.contrastive import train_retriever

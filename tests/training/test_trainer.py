@@ -10,12 +10,12 @@ from transformers import TrainerCallback
 
 from ragweave.errors import ConfigurationError, DataError, TrainingError
 from ragweave.evaluation.data import Example
-from ragweave.knowledge.search import SearchSettings
 from ragweave.training.adapters import add_adapter, merge_adapter
 from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
+from ragweave.types import SearchSettings
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import EXAMPLES, arguments, pipeline_of, weights
 

@@ -56,7 +56,7 @@ def add(
     from ragweave.cli.console import quiet_libraries, stage_bars, warn
     from ragweave.errors import SourceWarning
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.readers import find_sources
+    from ragweave.knowledge.ingest.loaders.loader import find_sources
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
     base = KnowledgeBase.open(kb)

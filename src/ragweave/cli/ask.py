@@ -15,7 +15,7 @@ from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Ret
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ragweave.answers import Answer
+    from ragweave.provenance.answers import Answer
 
 HELP = """Answer questions from a knowledge base.
 
@@ -77,8 +77,8 @@ def ask(
         warn("There are no questions on standard input.")
         return
     quiet_libraries()
-    from ragweave.knowledge.search import SearchSettings
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.types import SearchSettings
 
     pipeline = RagPipeline.from_pretrained(
         model,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.engines import Engine
+    from ragweave.knowledge.ingest.engines import Engine
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the knowledge base as one JSON object.")]
 
@@ -33,11 +33,11 @@ RayAddress = Annotated[
 
 def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:
     """What embeds the passages."""
-    from ragweave.knowledge.engines import LocalEngine
+    from ragweave.knowledge.ingest.engines import LocalEngine
 
     if kind == "local":
         return LocalEngine()
-    from ragweave.knowledge.engines.ray import RayEngine
+    from ragweave.knowledge.ingest.ray_engine import RayEngine
 
     return RayEngine(workers=workers, address=address)
 
@@ -85,8 +85,8 @@ def load_encoder(
     model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32", device: str | None = None
 ) -> TextEncoder:
     """Load an encoder: "embedded", or by a name on the hub, or from a folder."""
-    from ragweave.embedded import ENCODER, encoder_path
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.pipeline.embedded import ENCODER, encoder_path
 
     if model not in {"embedded", ENCODER}:
         return TextEncoder.from_pretrained(model, dtype=dtype, device=device)

@@ -140,7 +140,7 @@ def evaluate(
     from ragweave.evaluation.folder import RunFolder, RunSettings
     from ragweave.evaluation.report import write_report
     from ragweave.evaluation.run import recalculate as figures_anew
-    from ragweave.knowledge.search import SearchSettings
+    from ragweave.types import SearchSettings
 
     if output is None:
         raise ConfigurationError("Name the folder of the run with --output.")

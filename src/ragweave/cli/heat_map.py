@@ -8,12 +8,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from ragweave.explaining.colours import colour_of
+from ragweave.provenance.colours import colour_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ragweave.answers import Answer
+    from ragweave.provenance.answers import Answer
 
 # Less than this of a token came from passages that are left pale.
 _PALE = 0.15

@@ -38,7 +38,6 @@ Examples:
 
   ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
 
-  ragweave index notes/ --output 'milvus://host:19530/?collection=kb'
 """
 
 
@@ -120,9 +119,9 @@ def index(
     from ragweave.cli.changes import load_encoder, load_engine, show_change
     from ragweave.cli.console import quiet_libraries, stage_bars
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.chunking import Chunking
+    from ragweave.knowledge.chunking_settings import Chunking
+    from ragweave.knowledge.ingest.loaders.loader import find_sources
     from ragweave.knowledge.places import check_output
-    from ragweave.knowledge.readers import find_sources
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
     check_output(output, overwrite=overwrite)

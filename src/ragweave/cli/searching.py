@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ragweave.knowledge.search import Fusion, RetrievalKind
+from ragweave.types import Fusion, RetrievalKind
 
 Retrieval = Annotated[
     RetrievalKind | None,

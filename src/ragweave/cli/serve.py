@@ -78,10 +78,10 @@ def serve(
 
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(package, "serve")
-    from ragweave.knowledge.search import SearchSettings
     from ragweave.serving.keys import KeyRing
     from ragweave.serving.running import run
     from ragweave.serving.settings import Batching, Limits, ServingSettings
+    from ragweave.types import SearchSettings
 
     # Mistakes in the arguments are told at once, not after a model was loaded.
     own = Limits()
@@ -104,7 +104,7 @@ def serve(
     if host not in LOOPBACK and api_key_file is None:
         warn("Everyone who reaches this address may ask: --api-key-file lets in only those who have a key.")
     quiet_libraries()
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
     pipeline = RagPipeline.from_pretrained(
         model,

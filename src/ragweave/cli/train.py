@@ -174,10 +174,10 @@ def train(
     from transformers import EarlyStoppingCallback
 
     from ragweave.cli.training_progress import show_training
-    from ragweave.knowledge.search import SearchSettings
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
     from ragweave.training.adapters import add_adapter, merge_adapter
     from ragweave.training.trainer import RagTrainer
+    from ragweave.types import SearchSettings
 
     own: dict[str, Any] = {
         "n_docs": n_docs,

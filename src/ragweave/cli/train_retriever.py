@@ -77,7 +77,7 @@ def retriever(
 
     further = read_settings_file(config, SentenceTransformerTrainingArguments)
     from ragweave.cli.training_progress import show_training
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
     from ragweave.tokenization import RagTokenizer
     from ragweave.training.contrastive import require_one_process, train_retriever
     from ragweave.training.pairs import training_pairs

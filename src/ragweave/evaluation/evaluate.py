@@ -15,11 +15,11 @@ from ragweave.evaluation.folder import RunFolder, RunSettings
 from ragweave.evaluation.report import write_report
 from ragweave.evaluation.run import run
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.search import SearchSettings
+from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
-    from ragweave.finding import PassageFinder
-    from ragweave.pipeline import Formulation, GeneratorDtype, RagPipeline
+    from ragweave.pipeline.rag_pipeline import Formulation, GeneratorDtype, RagPipeline
+    from ragweave.retrieval.finding import PassageFinder
 
 RunProgress = Callable[[str, int, int, dict[str, float]], None]
 """Hears the name of a run, how many questions it has, how many more are done, and the means so far."""
@@ -140,11 +140,11 @@ def _loaded(
     model: ModelSettings, base: KnowledgeBase | None, settings: RunSettings
 ) -> tuple[PassageFinder | None, RagPipeline | None]:
     """What finds passages and what answers, as far as the run needs them."""
-    from ragweave import embedded
-    from ragweave.encoding import TextEncoder
-    from ragweave.finding import PassageFinder
-    from ragweave.pipeline import RagPipeline
-    from ragweave.reranking import Reranker
+    from ragweave.encoders.cross_encoder import Reranker
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.pipeline import embedded
+    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.retrieval.finding import PassageFinder
 
     if settings.mode == "retrieval" and model.model == embedded.NAME and base is not None:
         encoder = TextEncoder.from_pretrained(

@@ -21,9 +21,9 @@ from ragweave.evaluation.predictions import (
 )
 
 if TYPE_CHECKING:
-    from ragweave.answers import Answer
-    from ragweave.finding import PassageFinder
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.provenance.answers import Answer
+    from ragweave.retrieval.finding import PassageFinder
 
 CHUNK = 128
 """How many questions are retrieved for before they are answered: what is in memory at a time."""

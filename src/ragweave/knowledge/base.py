@@ -9,30 +9,32 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ragweave.errors import (
     ConfigurationError,
     IndexDataError,
     KnowledgeBaseError,
     ShapeError,
 )
-from ragweave.knowledge.chunking import Chunking
-from ragweave.knowledge.databases.uri import is_uri
-from ragweave.knowledge.engines import Engine, LocalEngine
+from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.passages import Passage
+from ragweave.knowledge.postgres.uri import is_uri
 from ragweave.knowledge.progress import NoProgress, Progress
-from ragweave.knowledge.reader import Reader
 from ragweave.knowledge.snapshot import Snapshot
+from ragweave.knowledge.storage import Reader
+from ragweave.types import Passage
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ragweave.encoding import TextEncoder
-    from ragweave.knowledge.index import KnowledgeBaseIndex
-    from ragweave.knowledge.readers.files import SourceFile
-    from ragweave.knowledge.search import PassageScorer, SearchSettings, WordScores
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.ingest.loaders.files import SourceFile
+    from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+    from ragweave.knowledge.storage import WordScores
+    from ragweave.retrieval.index_protocol import PassageScorer
+    from ragweave.types import SearchSettings
 
 
 class KnowledgeBase:
@@ -117,10 +119,10 @@ class KnowledgeBase:
             SourceError: A source is missing, or none can be read.
             ConfigurationError: FAISS, or the database, has no such index, or there is no stemmer for the language.
         """
-        from ragweave.knowledge.builder import Settings
-        from ragweave.knowledge.lexical.words import Analyzer
+        from ragweave.knowledge.analyzer import Analyzer
+        from ragweave.knowledge.ingest.builder import Settings
+        from ragweave.knowledge.ingest.loaders.loader import find_sources
         from ragweave.knowledge.places import check_kind, writer_of
-        from ragweave.knowledge.readers import find_sources
 
         parameters = parameters or {}
         check_kind(output, index, parameters, encoder.dimension)
@@ -163,7 +165,7 @@ class KnowledgeBase:
             EncoderMismatchError: The passages were embedded by another encoder.
         """
         if is_uri(path):
-            from ragweave.knowledge.databases.base import DatabaseKnowledgeBase
+            from ragweave.knowledge.postgres.knowledge_base import DatabaseKnowledgeBase
 
             return DatabaseKnowledgeBase.open(path, encoder=encoder, version=version)
         layout = Layout(Path(path))
@@ -226,9 +228,9 @@ class KnowledgeBase:
             EncoderMismatchError: The passages were embedded by another encoder.
             SourceError: A source is missing, or none can be read, or a document's id is taken.
         """
-        from ragweave.knowledge.changes import add
-        from ragweave.knowledge.readers import find_sources
-        from ragweave.knowledge.workplace import changing
+        from ragweave.knowledge.ingest.changes import add
+        from ragweave.knowledge.ingest.loaders.loader import find_sources
+        from ragweave.knowledge.ingest.transaction import changing
 
         self.check_encoder(encoder)
         files = find_sources([Path(own) if isinstance(own, str) else own for own in sources])
@@ -258,8 +260,8 @@ class KnowledgeBase:
             KnowledgeBaseError: There is nothing of this name, or the knowledge base cannot be changed.
             ConfigurationError: Nothing was named.
         """
-        from ragweave.knowledge.changes import delete
-        from ragweave.knowledge.workplace import changing
+        from ragweave.knowledge.ingest.changes import delete
+        from ragweave.knowledge.ingest.transaction import changing
 
         if not ids and not sources:
             raise ConfigurationError("Nothing to delete was named: give ids or sources.")
@@ -282,8 +284,8 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
-        from ragweave.knowledge.changes import compact
-        from ragweave.knowledge.workplace import changing
+        from ragweave.knowledge.ingest.changes import compact
+        from ragweave.knowledge.ingest.transaction import changing
 
         if keep < 0:
             raise ConfigurationError(f"keep is {keep}: give 0 or more.")
@@ -320,7 +322,7 @@ class KnowledgeBase:
             KnowledgeBaseError: The place is taken, in use, or cannot be written; or there is no passage.
             ConfigurationError: The output is a database, or ``keep`` is below 0.
         """
-        from ragweave.knowledge.reembedding import reembed
+        from ragweave.knowledge.ingest.reembedding import reembed
 
         if is_uri(output):
             raise ConfigurationError(f"{output} is a database: give a folder.")
@@ -366,8 +368,6 @@ class KnowledgeBase:
 
     def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M passages, (M, D)."""
-        import numpy as np
-
         return self._reader.vectors(np.asarray(rows, dtype=np.int64))
 
     def passage(self, row: int) -> Passage:
@@ -410,8 +410,6 @@ class KnowledgeBase:
             IndexDataError: The vectors are of another dimension than the index.
             ConfigurationError: ``n`` is below 1.
         """
-        import numpy as np
-
         if n < 1:
             raise ConfigurationError(f"n is {n}: ask for at least 1 passage.")
         dimension = self.manifest.dimension
@@ -444,8 +442,6 @@ class KnowledgeBase:
             KnowledgeBaseError: It was built to be searched by vectors alone.
             ConfigurationError: ``n`` is below 1, or another number cannot be.
         """
-        import numpy as np
-
         if n < 1:
             raise ConfigurationError(f"n is {n}: ask for at least 1 passage.")
         score = self.text_scorer(k1=k1, b=b)
@@ -482,7 +478,7 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: It is to be searched by words, and was built for vectors alone.
         """
-        from ragweave.knowledge.index import KnowledgeBaseIndex
+        from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 
         return KnowledgeBaseIndex(self, settings=settings, otherwise=otherwise, reranker=reranker)
 
@@ -542,8 +538,8 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
         KnowledgeBaseError: There is no such version, or it is damaged, or another process is changing the knowledge
             base.
     """
-    from ragweave.knowledge.changes import swap as put_in_force
-    from ragweave.knowledge.workplace import changing
+    from ragweave.knowledge.ingest.changes import swap as put_in_force
+    from ragweave.knowledge.ingest.transaction import changing
 
     if is_uri(path):
         return KnowledgeBase.open(path).swap(version)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
-from ragweave.knowledge.chunking import Chunking
+from ragweave.knowledge.chunking_settings import Chunking
 
 if TYPE_CHECKING:
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
 
 FORMAT_VERSION = 3
 """Raised whenever an older ragweave could not read what a newer one writes."""

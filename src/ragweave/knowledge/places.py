@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ragweave.knowledge.databases.uri import is_uri
+from ragweave.knowledge.postgres.uri import is_uri
 
 
 def check_output(place: Path | str, *, overwrite: bool) -> None:
@@ -21,13 +21,13 @@ def check_output(place: Path | str, *, overwrite: bool) -> None:
             database cannot be reached.
     """
     if is_uri(place):
-        from ragweave.knowledge.databases.changes import check_free
-        from ragweave.knowledge.databases.opening import database_at
+        from ragweave.knowledge.postgres.changes import check_free
+        from ragweave.knowledge.postgres.opening import database_at
 
         database = database_at(str(place))
         check_free(database, database.state(), overwrite=overwrite)
         return
-    from ragweave.knowledge import builder
+    from ragweave.knowledge.ingest import builder
     from ragweave.knowledge.layout import Layout
 
     builder.check_output(Layout(Path(place)), overwrite=overwrite)
@@ -40,8 +40,8 @@ def check_kind(place: Path | str, kind: str, parameters: dict[str, int], dimensi
         ConfigurationError: There is none.
     """
     if is_uri(place):
-        from ragweave.knowledge.databases import kinds
-        from ragweave.knowledge.databases.opening import database_at
+        from ragweave.knowledge.postgres import index_kinds as kinds
+        from ragweave.knowledge.postgres.opening import database_at
 
         kinds.check(kind, parameters, dimension, database_at(str(place)).most_indexed)
         return
@@ -51,12 +51,12 @@ def check_kind(place: Path | str, kind: str, parameters: dict[str, int], dimensi
 
 
 def writer_of(place: Path | str) -> Callable[..., None]:
-    """What builds a knowledge base at a place from files; see `ragweave.knowledge.changes.build`."""
+    """What builds a knowledge base at a place from files; see `ragweave.knowledge.ingest.changes.build`."""
     if is_uri(place):
-        from ragweave.knowledge.databases.changes import build as build_in_database
-        from ragweave.knowledge.databases.opening import database_at
+        from ragweave.knowledge.postgres.changes import build as build_in_database
+        from ragweave.knowledge.postgres.opening import database_at
 
         return partial(build_in_database, database_at(str(place)))
-    from ragweave.knowledge.changes import build
+    from ragweave.knowledge.ingest.changes import build
 
     return partial(build, output=Path(place))

@@ -5,18 +5,15 @@ Notation used for tensor shapes: B questions, K passages per question, N rows, D
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.layout import SegmentLayout
-from ragweave.knowledge.lexical.postings import Postings
 from ragweave.knowledge.manifest import SegmentRecord
+from ragweave.knowledge.postings import Postings
 from ragweave.knowledge.vector_index import FLAT, read_index, search_all
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Segment:
@@ -44,8 +41,6 @@ class Segment:
         parameters: dict[str, int],
         deleted: NDArray[np.int64],
     ) -> None:
-        import numpy as np
-
         self.record = record
         self.deleted = deleted
         self.table = store.PassageTable(files.passages)
@@ -75,8 +70,6 @@ class Segment:
 
     def live_rows(self) -> NDArray[np.int64]:
         """The rows that were not deleted, rising."""
-        import numpy as np
-
         return np.flatnonzero(~self._gone)
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -89,8 +82,6 @@ class Segment:
         Returns:
             Scores and rows, shape (B, K), best first; minus infinity and -1 where there are fewer.
         """
-        import numpy as np
-
         wanted = min(n, self.record.passages)
         asked, enough = wanted, not wanted
         scores = np.zeros((len(questions), 0), dtype=np.float32)

@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
+from ragweave.knowledge.analyzer import Analyzer
+from ragweave.knowledge.bm25 import BM25
 from ragweave.knowledge.layout import Layout
-from ragweave.knowledge.lexical.bm25 import BM25
-from ragweave.knowledge.lexical.words import Analyzer
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
-from ragweave.knowledge.passages import Passage
-from ragweave.knowledge.search import RowScores
 from ragweave.knowledge.segment import Segment
-from ragweave.knowledge.sources import Sources, read_sources
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ragweave.knowledge.source_records import Sources, read_sources
+from ragweave.knowledge.storage import RowScores
+from ragweave.types import Passage
 
 
 class Snapshot:
@@ -41,8 +39,6 @@ class Snapshot:
     """
 
     def __init__(self, layout: Layout, version: str, manifest: Manifest) -> None:
-        import numpy as np
-
         self.path = layout.root
         self.manifest = manifest
         self._layout, self._version = layout, version
@@ -78,8 +74,6 @@ class Snapshot:
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows, (M, D)."""
-        import numpy as np
-
         found = np.empty((len(rows), self.manifest.dimension), dtype=np.float32)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers):
@@ -89,8 +83,6 @@ class Snapshot:
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Find the passages with the largest inner products: scores and rows, (B, K), best first."""
-        import numpy as np
-
         found = [
             (np.full((len(questions), n), -np.inf, np.float32), np.full((len(questions), n), -1, np.int64))
         ]
@@ -109,8 +101,6 @@ class Snapshot:
         Raises:
             KnowledgeBaseError: There are no words to search by.
         """
-        import numpy as np
-
         segments = [segment.postings for segment in self.segments if segment.postings is not None]
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
@@ -143,8 +133,6 @@ class Snapshot:
 
     def rows_with(self, column: str, values: Collection[str]) -> NDArray[np.int64]:
         """The rows that are there and have one of these values in a column, rising."""
-        import numpy as np
-
         rows = [
             int(start) + row
             for start, segment in zip(self._starts, self.segments, strict=False)
@@ -156,8 +144,6 @@ class Snapshot:
         self, names: Collection[str], *, without: NDArray[np.int64]
     ) -> tuple[str, str] | None:
         """The id and the source of a document that is there and is among these, rows apart; ``None`` if none is."""
-        import numpy as np
-
         rows = np.setdiff1d(self.rows_with("document_id", names), without)
         if not len(rows):
             return None
@@ -166,8 +152,6 @@ class Snapshot:
 
     def hashes_without(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
         """The hashes of the passages that are there, but for some rows, segment by segment."""
-        import numpy as np
-
         for segment, own in zip(self.segments, self._by_segment(rows), strict=True):
             yield np.asarray(segment.hashes[np.setdiff1d(segment.live_rows(), own)])
 
@@ -223,15 +207,11 @@ class Snapshot:
                 )
 
     def _place(self, row: int) -> tuple[int, int]:
-        import numpy as np
-
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return number, row - int(self._starts[number])
 
     def _by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Rising rows, those of each segment, counted from its beginning."""
-        import numpy as np
-
         ends = np.searchsorted(rows, self._starts)
         return [
             rows[first:last] - start

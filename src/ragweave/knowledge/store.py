@@ -13,14 +13,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
-from ragweave.knowledge.passages import Passage
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ragweave.types import Passage
 
 COLUMNS = tuple(field.name for field in fields(Passage))
 """The columns of the passages' table, which are the attributes of a passage."""
@@ -40,7 +39,6 @@ class PassageTable:
     """
 
     def __init__(self, path: Path) -> None:
-        import numpy as np
         import pyarrow as pa
 
         try:
@@ -58,8 +56,6 @@ class PassageTable:
         return int(self._starts[-1])
 
     def __getitem__(self, row: int) -> Passage:
-        import numpy as np
-
         if not 0 <= row < len(self):
             raise IndexError(f"There is no passage {row}: rows run from 0 to {len(self) - 1}.")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -68,7 +64,6 @@ class PassageTable:
 
     def take(self, rows: NDArray[np.int64]) -> list[Passage]:
         """Look up the passages of M rising rows."""
-        import numpy as np
         import pyarrow as pa
 
         ends = np.searchsorted(rows, self._starts)
@@ -84,8 +79,6 @@ class PassageTable:
 
     def shards(self, start: int = 0) -> Iterator[list[Passage]]:
         """The passages from a row on, as many at a time as a shard has."""
-        import numpy as np
-
         for first in range(start, len(self), SHARD):
             yield self.take(np.arange(first, min(first + SHARD, len(self))))
 
@@ -103,7 +96,6 @@ class PassageTable:
 
     def distinct(self, column: str, without: Collection[int] = ()) -> set[str]:
         """The values of a column, but for those of some rows."""
-        import numpy as np
         import pyarrow.compute as pc
 
         gone = np.zeros(len(self), dtype=bool)
@@ -150,8 +142,6 @@ def write_vectors(
         dimension: D.
         begun: How many are in the file already.
     """
-    import numpy as np
-
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
     if not begun:
         path.unlink(missing_ok=True)  # what an interruption has left of a first shard
@@ -179,8 +169,6 @@ def vectors_written(path: Path) -> int:
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:
     """Where the vectors of a file begin, and D."""
-    import numpy as np
-
     np.lib.format.read_magic(file)
     (_, dimension), _, _ = np.lib.format.read_array_header_1_0(file)
     return file.tell(), dimension
@@ -188,8 +176,6 @@ def _read_header(file: BinaryIO) -> tuple[int, int]:
 
 def write_array(path: Path, values: NDArray[Any]) -> None:
     """Write a numpy array."""
-    import numpy as np
-
     with durable(path) as file:
         np.lib.format.write_array(file, values, version=(1, 0), allow_pickle=False)
 
@@ -201,8 +187,6 @@ def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callab
     Yields:
         A function that writes the next part.
     """
-    import numpy as np
-
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
     with durable(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -231,8 +215,6 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
     Raises:
         KnowledgeBaseError: The file is damaged.
     """
-    import numpy as np
-
     vectors = _mapped(path)
     if vectors.dtype != np.float32 or vectors.ndim != 2:
         raise KnowledgeBaseError(damaged(path))
@@ -240,8 +222,6 @@ def read_vectors(path: Path) -> NDArray[np.float32]:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    import numpy as np
-
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy lets errors of its parser through where a header is damaged

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge import store
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 FLAT = "Flat"
 """FAISS' words for comparing with every vector, for which no index is kept: the vectors are there."""
@@ -92,7 +91,6 @@ def write_index(path: Path, vectors: NDArray[np.float32], factory: str, paramete
         ConfigurationError: The index cannot be trained with so few vectors.
     """
     import faiss
-    import numpy as np
 
     if factory == FLAT:
         return 1.0
@@ -138,7 +136,6 @@ def search_all(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Compare questions with every vector: the K largest inner products and their rows, both (B, K)."""
     import faiss
-    import numpy as np
 
     if not len(questions):
         return np.zeros((0, k), dtype=np.float32), np.zeros((0, k), dtype=np.int64)
@@ -162,8 +159,6 @@ def _set(index: Any, parameters: dict[str, int]) -> None:
 
 def _recall(index: Any, vectors: NDArray[np.float32], asked: NDArray[np.int64]) -> float:
     """Share of the nearest neighbours of some rows that an index finds, the rows themselves left out."""
-    import numpy as np
-
     questions = np.ascontiguousarray(vectors[asked])
     k = min(_NEIGHBOURS + 1, len(vectors))
     exact, found = search_all(questions, vectors, k)[1].tolist(), index.search(questions, k)[1].tolist()

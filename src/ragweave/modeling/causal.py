@@ -20,10 +20,10 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from ragweave.decoding.attention import share_prompts
-from ragweave.decoding.cache import MixtureCache, PromptLayer
+from ragweave.encoders.linear import fast_linear
 from ragweave.errors import ConfigurationError, MissingContextError
-from ragweave.linear import fast_linear
+from ragweave.modeling.attention import share_prompts
+from ragweave.modeling.caches import MixtureCache, PromptLayer
 from ragweave.modeling.contexts import EncodedContexts, length_groups
 from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Retriever(Protocol):

@@ -16,17 +16,18 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from ragweave.configuration import RagConfig
+from ragweave.encoders.linear import fast_linear
+from ragweave.encoders.pooling import pool
 from ragweave.errors import MissingContextError, ShapeError
-from ragweave.linear import fast_linear
 from ragweave.modeling.arguments import chosen, refuse_unknown
 from ragweave.modeling.base import RagPreTrainedModel, build_generator, build_question_encoder
 from ragweave.modeling.context_checks import check_mask, missing_contexts, resolve_n_docs
 from ragweave.modeling.contexts import EncodedContexts, check_scores, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for, check_generator
 from ragweave.modeling.parts import Retriever, resolve_config
-from ragweave.modeling.pooling import Pooling, pool
 from ragweave.modeling.special_tokens import SpecialTokens
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
+from ragweave.types import Pooling
 
 QUESTION_FIELDS = (
     "question_encoder_last_hidden_state",

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
-from ragweave.decoding.attention import share_context_keys
-from ragweave.decoding.cache import MixtureCache
-from ragweave.linear import fast_linear
+from ragweave.encoders.linear import fast_linear
+from ragweave.modeling.attention import share_context_keys
+from ragweave.modeling.caches import MixtureCache
 from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
 from ragweave.modeling.generators import Decoded, DecodeOptions, head_input
 

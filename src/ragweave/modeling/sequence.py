@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from ragweave.decoding.hypotheses import Hypotheses, best_per_question, collect
-from ragweave.decoding.search_scores import SearchScores
 from ragweave.errors import ConfigurationError
 from ragweave.marginalization import (
     Targets,
@@ -18,9 +16,11 @@ from ragweave.marginalization import (
     sequence_nll,
     target_log_probs,
 )
+from ragweave.modeling.beam_scores import SearchScores
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import MixtureGeneration
 from ragweave.modeling.generators import DecodeOptions
+from ragweave.modeling.hypotheses import Hypotheses, best_per_question, collect
 from ragweave.outputs import RagSequenceGenerateOutput
 
 Decoding = Literal["thorough", "fast"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.protocol import INDEX_COLUMN
+from ragweave.retrieval.index_protocol import INDEX_COLUMN
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from numpy.typing import NDArray
 
 
 class DatasetRows:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval import sources
+from ragweave.retrieval import data_files as sources
 from ragweave.retrieval.faiss_files import check_faiss, read_faiss
 from ragweave.retrieval.parquet import ParquetRows
-from ragweave.retrieval.rows import PassageRows, SavedRows, texts_of_rows
+from ragweave.retrieval.passage_rows import PassageRows, SavedRows, texts_of_rows
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # A small data set, such as wiki_dpr's stand-in of 10,000 passages, needs no FAISS file: up to this many
 # passages, an exact index is built in memory.

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
 from ragweave.retrieval.arrow import DatasetRows
 from ragweave.retrieval.faiss_files import check_faiss, read_faiss
-from ragweave.retrieval.protocol import INDEX_COLUMN, REQUIRED_COLUMNS
-from ragweave.retrieval.rows import texts_of_rows
+from ragweave.retrieval.index_protocol import INDEX_COLUMN, REQUIRED_COLUMNS
+from ragweave.retrieval.passage_rows import texts_of_rows
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from datasets import Dataset
-    from numpy.typing import NDArray
 
 
 class DatasetIndex:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
+from ragweave.retrieval.data_files import hub_file
 from ragweave.retrieval.faiss_files import read_faiss
-from ragweave.retrieval.protocol import MISSING
-from ragweave.retrieval.sources import hub_file
+from ragweave.retrieval.index_protocol import MISSING
 from ragweave.retrieval.unpickling import load_plain_data
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 HUB_NAME = "huggingface/wiki_dpr"
 INDEX_FILE = "hf_bert_base.hnswSQ8_correct_phi_128.c_index.index.dpr"

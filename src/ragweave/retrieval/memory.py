@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.protocol import MISSING
+from ragweave.retrieval.index_protocol import MISSING
 from ragweave.retrieval.vectors import check_queries, vectors_of_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class MemoryIndex:

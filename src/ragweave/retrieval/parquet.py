@@ -6,17 +6,15 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.protocol import INDEX_COLUMN
-from ragweave.retrieval.rows import check_columns
+from ragweave.retrieval.index_protocol import INDEX_COLUMN
+from ragweave.retrieval.passage_rows import check_columns
 from ragweave.retrieval.vectors import matrix
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Decoded columns of row groups that are kept, in bytes: neighbouring questions often find the same ones.
 KEPT_BYTES = 128 * 2**20

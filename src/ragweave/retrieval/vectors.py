@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError, ShapeError
-from ragweave.retrieval.protocol import INDEX_COLUMN
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from ragweave.retrieval.index_protocol import INDEX_COLUMN
 
 
 def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -> None:

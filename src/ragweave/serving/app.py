@@ -19,7 +19,7 @@ from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
 if TYPE_CHECKING:
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
 
 def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -> FastAPI:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate, groupby
 from urllib.parse import quote
 
-from ragweave.answers import Answer
+from ragweave.provenance.answers import Answer
 from ragweave.serving.schemas import Annotation, UrlCitation
 
 

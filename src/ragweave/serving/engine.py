@@ -14,21 +14,22 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from ragweave.answers import Answer, FoundPassage
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
-from ragweave.finding import question_length
-from ragweave.knowledge.index import KnowledgeBaseIndex
-from ragweave.knowledge.readers.files import SourceFile
-from ragweave.pipeline import FORMULATIONS, Formulation
+from ragweave.knowledge.ingest.loaders.files import SourceFile
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.pipeline.rag_pipeline import FORMULATIONS, Formulation
+from ragweave.provenance.answers import Answer
+from ragweave.retrieval.finding import question_length
 from ragweave.serving.errors import ConflictError, NotThereError, UnavailableError, UnreadableError
 from ragweave.serving.jobs import Done, Failed, Job, Retrieved, Said
+from ragweave.types import ScoredPassage
 
 if TYPE_CHECKING:
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
-P = TypeVar("P", bound=FoundPassage)
+P = TypeVar("P", bound=ScoredPassage)
 
 _LOG = logging.getLogger(__name__)
 _POSTED = "posted:"  # what documents that came by HTTP name as their source, and then their id
@@ -109,7 +110,7 @@ class Engine:
         ):
             jobs[place].tell(Done(_shown_answer(answer)))
 
-    def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[FoundPassage, ...]]:
+    def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[ScoredPassage, ...]]:
         """Find passages; arguments and errors as for `RagPipeline.retrieve`."""
         self.refresh()
         found = self._finding.retrieve(questions, n_docs=n_docs)
@@ -192,7 +193,7 @@ class _Telling:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
 
-    def retrieved(self, place: int, passages: Sequence[FoundPassage]) -> None:
+    def retrieved(self, place: int, passages: Sequence[ScoredPassage]) -> None:
         self._jobs[place].tell(Retrieved([_shown(passage) for passage in passages]))
 
     def said(self, place: int, text: str) -> None:

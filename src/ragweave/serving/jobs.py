@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragweave.answers import Answer, FoundPassage
-from ragweave.pipeline import Formulation
+from ragweave.pipeline.rag_pipeline import Formulation
+from ragweave.provenance.answers import Answer
+from ragweave.types import ScoredPassage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class AnswerOptions:
 class Retrieved:
     """The passages of a question were found."""
 
-    passages: Sequence[FoundPassage]
+    passages: Sequence[ScoredPassage]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from ragweave.serving.settings import ServingSettings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
 _SPARE_SECONDS = 5
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ragweave.answers import Answer, FoundPassage
-from ragweave.pipeline import Formulation
+from ragweave.pipeline.rag_pipeline import Formulation
+from ragweave.provenance.answers import Answer
+from ragweave.types import ScoredPassage
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Question = Annotated[str, Field(min_length=1, description="A question; white space alone is none.")]
@@ -63,7 +64,7 @@ class Retrieval(BaseModel):
     """What was found for a question, by falling p(z|x)."""
 
     question: str
-    passages: list[FoundPassage]
+    passages: list[ScoredPassage]
 
 
 class RetrieveResponse(BaseModel):

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ragweave.answers import Answer, FoundPassage
+from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import Batcher
 from ragweave.serving.engine import Engine, NewDocument
 from ragweave.serving.errors import DeadlineError
@@ -16,10 +16,11 @@ from ragweave.serving.lanes import Lane
 from ragweave.serving.limits import check_counts, check_questions
 from ragweave.serving.metrics import Metrics
 from ragweave.serving.settings import ServingSettings
+from ragweave.types import ScoredPassage
 
 if TYPE_CHECKING:
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.pipeline import Formulation, RagPipeline
+    from ragweave.pipeline.rag_pipeline import Formulation, RagPipeline
 
 T = TypeVar("T")
 
@@ -127,7 +128,7 @@ class Service:
         finally:
             self._batcher.abandon(job)
 
-    async def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[FoundPassage, ...]]:
+    async def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[ScoredPassage, ...]]:
         """Find passages; raises what `answer` raises."""
         check_questions(self.settings.limits, questions)
         check_counts(self.settings.limits, n_docs=n_docs)

@@ -1,6 +1,6 @@
 """RAG-Sequence's hypotheses: what each passage's search proposed, gathered per question, and their scores.
 
-It is to be read beside `ragweave.decoding.hypotheses`, and needs numpy alone.
+It is to be read beside `ragweave.modeling.hypotheses`, and needs numpy alone.
 
 Notation used for array shapes
     B questions, K passages per question, R hypotheses per passage, C distinct hypotheses per question, T tokens with
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.decoding.proposals import proposals
+from ragweave.modeling.proposals import proposals
 from ragweave.tf.options import Ids, Scores, SearchOptions
 from ragweave.tf.search import Answer
 

@@ -1,4 +1,4 @@
-"""How the states of a question encoder become one vector; see `ragweave.modeling.pooling`.
+"""How the states of a question encoder become one vector; see `ragweave.encoders.pooling`.
 
 Notation used for tensor shapes: B texts, S tokens, D vector size.
 """
@@ -10,9 +10,9 @@ from typing import Any
 from keras import ops
 
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.pooling import Pooling
 from ragweave.tf.layers import at_least_float32
 from ragweave.tf.networks import Encoded
+from ragweave.types import Pooling
 
 
 def pool(outputs: Encoded, attention_mask: Any, pooling: Pooling, normalize: bool) -> Any:

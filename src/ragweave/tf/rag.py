@@ -19,7 +19,6 @@ from ragweave.errors import MissingContextError, ShapeError
 from ragweave.modeling.arguments import chosen, refuse_unknown
 from ragweave.modeling.context_checks import check_mask, missing_contexts, resolve_n_docs
 from ragweave.modeling.parts import Retriever, resolve_config
-from ragweave.modeling.pooling import Pooling
 from ragweave.modeling.special_tokens import SpecialTokens
 from ragweave.tf.backend import layers_of
 from ragweave.tf.base import TFRagPreTrainedModel, takes_dictionary
@@ -28,6 +27,7 @@ from ragweave.tf.networks import DecoderCache, build_generator, build_question_e
 from ragweave.tf.outputs import RetrievedContexts, TFRetrievAugLMOutput
 from ragweave.tf.pooling import pool
 from ragweave.tf.retrieving import ask
+from ragweave.types import Pooling
 
 Tensor = Any
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ragweave.evaluation.data import Example
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
 _AT_ONCE = 256
 """Questions whose passages' vectors are in memory together."""

@@ -18,7 +18,7 @@ from ragweave.marginalization import IGNORE_INDEX
 from ragweave.training.ahead import RetrievedExample
 
 if TYPE_CHECKING:
-    from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.retrieval.rag_retriever import RagRetriever
 
 
 class RagCollator:

@@ -17,7 +17,7 @@ from ragweave.training.pairs import TrainingPair
 if TYPE_CHECKING:
     from transformers import Trainer
 
-    from ragweave.encoding import TextEncoder
+    from ragweave.encoders.text_encoder import TextEncoder
 
 _COSINE_SCALE = 20.0
 """What cosines are multiplied with to be logits, sentence-transformers' own default."""

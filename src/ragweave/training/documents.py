@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragweave.encoding import TextEncoder, with_title
+from ragweave.encoders.text_encoder import TextEncoder, with_title
 from ragweave.errors import ConfigurationError, EncoderMismatchError, ModelNotFoundError
 
 if TYPE_CHECKING:

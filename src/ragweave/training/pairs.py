@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ragweave.encoding import with_title
+from ragweave.encoders.text_encoder import with_title
 from ragweave.errors import DataError
 from ragweave.evaluation.data import Example
 from ragweave.evaluation.metrics.answer_recall import has_answer

@@ -29,14 +29,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ragweave.errors import KnowledgeBaseError, TrainingError
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.index import KnowledgeBaseIndex
-from ragweave.knowledge.reembedding import discard_prepared
+from ragweave.knowledge.ingest.reembedding import discard_prepared
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from ragweave.encoding import TextEncoder
-    from ragweave.retrieval.retriever import RagRetriever
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.retrieval.rag_retriever import RagRetriever
 
 FOLDER = "knowledge-base"
 """Where the run's own knowledge base is, below its folder."""

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from ragweave.decoding.attention import NAME as SHARED
-from ragweave.decoding.attention import shared_sdpa_attention
 from ragweave.errors import ConfigurationError
+from ragweave.modeling.attention import NAME as SHARED
+from ragweave.modeling.attention import shared_sdpa_attention
 from ragweave.training.recording import RecordedAttention
 
 NAME = "ragweave_recorded_sdpa"

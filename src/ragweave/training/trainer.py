@@ -20,8 +20,8 @@ from transformers.trainer_utils import TrainOutput
 
 from ragweave.errors import ConfigurationError, DataError, QuestionError
 from ragweave.evaluation.data import Example
-from ragweave.finding import question_length
-from ragweave.knowledge.index import KnowledgeBaseIndex
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.retrieval.finding import question_length
 from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.attention import recorded_attention
@@ -33,7 +33,7 @@ from ragweave.training.measuring import figures_of, measured
 from ragweave.training.refresh import DOCUMENT_ENCODER, IndexRefresh
 
 if TYPE_CHECKING:
-    from ragweave.pipeline import RagPipeline
+    from ragweave.pipeline.rag_pipeline import RagPipeline
 
 
 class RagTrainer(GuardedTrainer):

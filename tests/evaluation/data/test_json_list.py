@@ -55,7 +55,7 @@ def test_the_list_is_read_wherever_its_pieces_end(tmp_path, monkeypatch, content
     text = json.dumps(content, indent=indent, ensure_ascii=not readable)
     path = tmp_path / "dev.json"
     path.write_text(text, "utf-8")
-    monkeypatch.setattr("ragweave.knowledge.readers.decoding.PIECE", step)
+    monkeypatch.setattr("ragweave.knowledge.ingest.loaders.decoding.PIECE", step)
     found = read_examples(path, format="dpr")
     assert [own.question for own in found] == [own["question"].strip() for own in content]
 
@@ -122,7 +122,7 @@ def test_bytes_that_are_no_text(tmp_path, monkeypatch):
     path = tmp_path / "dev.json"
     path.write_bytes(b'\xef\xbb\xbf[{"question": "\xc3\xa9\xe9", "answers": ["a"]}]')
     for step in (1, 2, 100):
-        monkeypatch.setattr("ragweave.knowledge.readers.decoding.PIECE", step)
+        monkeypatch.setattr("ragweave.knowledge.ingest.loaders.decoding.PIECE", step)
         with pytest.raises(DataError, match="is not UTF-8 text: byte 0xe9 at offset 20"):
             read_examples(path, format="dpr")
     path.write_bytes(b'[{"question": "\xc3')

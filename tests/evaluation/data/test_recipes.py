@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from ragweave.embedded import generator_path
 from ragweave.errors import DataError
 from ragweave.evaluation.data import RECIPES, GivenPassage, Recipe, read_examples
 from ragweave.evaluation.figures import ANSWER_METRICS, WHOLE_METRICS
+from ragweave.pipeline.embedded import generator_path
 from tests.support.questions import parts, written
 
 MARCO = {

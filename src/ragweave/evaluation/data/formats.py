@@ -16,7 +16,7 @@ from ragweave.evaluation.data.parquet import from_parquet
 from ragweave.evaluation.data.qa import from_qa, split_qa
 from ragweave.evaluation.data.record import Record
 from ragweave.evaluation.data.table import from_table
-from ragweave.knowledge.readers.decoding import read_pieces
+from ragweave.knowledge.ingest.loaders.decoding import read_pieces
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
     "jsonl": from_json_lines,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragweave.errors import DataError
-from ragweave.evaluation.data.example import Example
+from ragweave.types import Example
 
 if TYPE_CHECKING:
     from ragweave.knowledge.base import KnowledgeBase

@@ -15,7 +15,7 @@ from typing import Any
 from ragweave.errors import DataError
 from ragweave.evaluation.data.lines import data_errors
 from ragweave.evaluation.data.record import Record
-from ragweave.knowledge.readers.decoding import read_pieces
+from ragweave.knowledge.ingest.loaders.decoding import read_pieces
 
 LONGEST = 64 * 2**20
 """How many characters one object may have."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.errors import DataError, SourceError
-from ragweave.knowledge.readers.decoding import read_lines
+from ragweave.knowledge.ingest.loaders.decoding import read_lines
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.data.columns import Columns, lacks
 from ragweave.evaluation.data.dpr import is_dpr, of_dpr
-from ragweave.evaluation.data.example import Example
 from ragweave.evaluation.data.kilt import is_kilt, of_kilt
 from ragweave.evaluation.data.ms_marco import is_ms_marco, of_ms_marco
 from ragweave.evaluation.data.recipes import Recipe
 from ragweave.evaluation.data.record import Record
 from ragweave.evaluation.data.texts import answers_of, contexts_of, passages_of, text_of
+from ragweave.types import Example
 
 
 @dataclass(frozen=True, slots=True)

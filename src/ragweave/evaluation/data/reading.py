@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ragweave.errors import DataError
 from ragweave.evaluation.data.columns import Columns
-from ragweave.evaluation.data.example import Example
 from ragweave.evaluation.data.formats import records_of
 from ragweave.evaluation.data.mapping import Mapper, in_our_fields
 from ragweave.evaluation.data.recipes import Recipe, find_recipe
 from ragweave.evaluation.data.record import Record
+from ragweave.types import Example
 
 
 def read_examples(

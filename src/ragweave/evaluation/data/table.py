@@ -8,7 +8,7 @@ from pathlib import Path
 from ragweave.errors import DataError
 from ragweave.evaluation.data.lines import data_errors
 from ragweave.evaluation.data.record import Record
-from ragweave.knowledge.readers.table import table_rows
+from ragweave.knowledge.ingest.loaders.table import table_rows
 
 
 def from_table(path: Path) -> Iterator[Record]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from ragweave.errors import DataError
 from ragweave.evaluation.data.dpr import passage_id
-from ragweave.evaluation.data.example import GivenPassage
 from ragweave.evaluation.data.lines import data_errors, parse_list
 from ragweave.evaluation.data.record import Record
-from ragweave.knowledge.readers.decoding import whole_text
+from ragweave.knowledge.ingest.loaders.decoding import whole_text
+from ragweave.types import GivenPassage
 
 
 def text_of(record: Record, value: Any, name: str) -> str:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.errors import DataError
-from ragweave.evaluation.data.example import Example
 from ragweave.knowledge.store import replace_text
+from ragweave.types import Example
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:

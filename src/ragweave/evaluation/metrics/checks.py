@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def require_golds(golds: Collection[Any], name: str = "golds") -> None:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from ragweave.errors import QuestionError
-from ragweave.pipeline import FORMULATIONS, Formulation
+from ragweave.pipeline.rag_pipeline import FORMULATIONS, Formulation
 from ragweave.serving.citations import annotations_of
 from ragweave.serving.errors import NotThereError, UnsupportedError
 from ragweave.serving.failures import error_body

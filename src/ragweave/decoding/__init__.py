@@ -1,1 +1,0 @@
-"""Decoding the mixture: the cache that beams share, and the search of RAG-Sequence."""

@@ -1,0 +1,1 @@
+"""Text to vectors or scores: bi-encoders, cross-encoders and their pooling."""

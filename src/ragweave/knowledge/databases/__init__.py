@@ -1,1 +1,0 @@
-"""Knowledge bases in databases: what is a folder elsewhere is a URI here."""

@@ -1,1 +1,0 @@
-"""A knowledge base in PostgreSQL, with the extension pgvector."""

@@ -1,0 +1,1 @@
+"""The write side of a knowledge base: loaders, chunking, transactions, embedding engines."""

@@ -1,1 +1,0 @@
-"""Search by words: BM25 over postings that are kept with each segment, and scored with statistics of all."""

@@ -1,0 +1,178 @@
+"""Postings: for every word the rows it occurs in and how often, sorted by the hashes of the words.
+
+They are written with bounded memory: each shard becomes a sorted run on the disk, and runs are merged one range of
+hashes after another.
+
+Notation used for tensor shapes: N rows, W distinct words, P postings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragweave.errors import KnowledgeBaseError
+from ragweave.knowledge import store
+from ragweave.knowledge.analyzer import Analyzer, hashed
+from ragweave.knowledge.layout import PostingFiles
+
+MERGED_AT_ONCE = 1 << 22
+"""About how many postings are in memory while runs are merged."""
+
+_MOST_OFTEN = 0xFFFF
+
+
+class Postings:
+    """The postings of a segment, mapped into memory.
+
+    Args:
+        files: Where they are.
+
+    Raises:
+        KnowledgeBaseError: A file is missing or damaged.
+    """
+
+    def __init__(self, files: PostingFiles) -> None:
+        self.words = store.read_array(files.words, np.uint64)
+        self.starts = store.read_array(files.starts, np.int64)
+        self.rows = store.read_array(files.rows, np.int32)
+        self.counts = store.read_array(files.counts, np.uint16)
+        self.lengths = store.read_array(files.lengths, np.int32)
+        whole = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
+        if not whole or self.starts[-1] != len(self.rows):
+            raise KnowledgeBaseError(store.damaged(files.starts))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def places(self, words: NDArray[np.uint64]) -> list[slice]:
+        """Where the postings of M words are; empty for a word that does not occur."""
+        if not len(self.words):
+            return [slice(0, 0)] * len(words)
+        found = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
+        return [
+            slice(int(self.starts[at]), int(self.starts[at + 1])) if self.words[at] == word else slice(0, 0)
+            for at, word in zip(found, words, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The postings of a shard, sorted by word and row.
+
+    Attributes:
+        words: Hashes, one for every posting: (P,).
+        rows: Rows, (P,).
+        counts: How often, (P,).
+    """
+
+    words: NDArray[np.uint64]
+    rows: NDArray[np.int32]
+    counts: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def between(self, first: int, last: int) -> _Run:
+        """The postings of words whose hashes are from one up to another, that included."""
+        start = np.searchsorted(self.words, np.uint64(first), side="left")
+        end = np.searchsorted(self.words, np.uint64(last), side="right")
+        return _Run(self.words[start:end], self.rows[start:end], self.counts[start:end])
+
+
+def write_postings(
+    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, workshop: Path
+) -> None:
+    """Write the postings of texts.
+
+    Args:
+        files: The files to make.
+        shards: The texts of all rows, as many at a time as fit into memory.
+        analyzer: What takes them apart.
+        workshop: A folder for what is needed meanwhile; made, and removed.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    for path in files.all:
+        path.unlink(missing_ok=True)  # of a build that was interrupted here
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir()
+    lengths: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    runs: list[_Run] = []
+    for number, texts in enumerate(shards):
+        own, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
+        lengths.append(own)
+        runs.append(_on_disk(run, workshop / str(number)))
+    _merge(files, runs)
+    store.write_array(files.lengths, np.concatenate(lengths))
+    shutil.rmtree(workshop)
+
+
+def _run(texts: Sequence[str], analyzer: Analyzer, *, first_row: int) -> tuple[NDArray[np.int32], _Run]:
+    """Count the words of texts: how many each has, and the postings."""
+    numbers: dict[str, int] = {}
+    found: list[int] = []
+    lengths = np.zeros(len(texts), np.int32)
+    for row, text in enumerate(texts):
+        own = analyzer.words(text)
+        lengths[row] = len(own)
+        found += [numbers.setdefault(word, len(numbers)) for word in own]
+    words = hashed(numbers)[np.array(found, dtype=np.int64)]
+    rows = np.repeat(np.arange(first_row, first_row + len(texts), dtype=np.int32), lengths)
+    order = np.argsort(words, kind="stable")  # rows rise already
+    words, rows = words[order], rows[order]
+    new = np.ones(len(words), dtype=bool)
+    new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
+    first = np.flatnonzero(new)
+    counts = np.diff(np.append(first, len(words)))
+    return lengths, _Run(words[first], rows[first], np.minimum(counts, _MOST_OFTEN).astype(np.uint16))
+
+
+def _on_disk(run: _Run, folder: Path) -> _Run:
+    """Write a run and map it into memory."""
+    folder.mkdir()
+    mapped = []
+    for name, values in (("words", run.words), ("rows", run.rows), ("counts", run.counts)):
+        path = folder / f"{name}.npy"
+        store.write_array(path, cast("NDArray[Any]", values))
+        mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    return _Run(*mapped)
+
+
+def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
+    """Write the postings of all runs, one range of hashes after another: hashes are spread evenly."""
+    count = sum(map(len, runs))
+    words: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    with (
+        store.array_writer(files.rows, np.dtype("<i4"), count) as write_rows,
+        store.array_writer(files.counts, np.dtype("<u2"), count) as write_counts,
+    ):
+        written = 0
+        for first, last in _ranges(-(-count // MERGED_AT_ONCE)):
+            parts = [run.between(first, last) for run in runs]
+            own = np.concatenate([part.words for part in parts])
+            order = np.argsort(own, kind="stable")  # runs come in the order of their rows
+            own = own[order]
+            distinct, begins = np.unique(own, return_index=True)
+            words.append(distinct)
+            starts.append(begins + written)
+            written += len(own)
+            write_rows(np.concatenate([part.rows for part in parts])[order])
+            write_counts(np.concatenate([part.counts for part in parts])[order])
+    store.write_array(files.words, np.concatenate(words))
+    store.write_array(files.starts, np.concatenate([*starts, np.array([count])]))
+
+
+def _ranges(count: int) -> Iterator[tuple[int, int]]:
+    """Divide all hashes into ranges of equal size: the first and the last of each."""
+    bounds = [2**64 * part // count for part in range(count + 1)] if count else []
+    yield from ((first, after - 1) for first, after in pairwise(bounds))

@@ -1,0 +1,1 @@
+"""Text in, `Answer` out: loading, the embedded model, streaming."""

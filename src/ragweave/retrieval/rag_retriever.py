@@ -1,0 +1,436 @@
+"""RagRetriever: from question vectors to the generator's contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
+from ragweave.retrieval.contexts import ContextTemplate, fit, padded, token_ids
+from ragweave.retrieval.dataset import DatasetIndex
+from ragweave.retrieval.index_protocol import Hits, TextIndex
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from datasets import Dataset
+    from transformers import BatchEncoding
+
+    from ragweave.configuration import RagConfig
+    from ragweave.retrieval.index_protocol import Index
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
+DATASET_FOLDER = "hf_dataset"
+INDEX_FILE = "hf_dataset_index.faiss"
+
+
+class RagRetriever:
+    """Finds passages for question vectors and makes the generator's contexts from them.
+
+    Args:
+        config: The model's configuration; says which index to build where none is given.
+        question_encoder_tokenizer: Tokenizer that the questions were tokenized with.
+        generator_tokenizer: The generator's tokenizer.
+        index: Any object with the methods of `Index`.
+        init_retrieval: Load the index now, and not at the first search.
+
+    Raises:
+        IndexDataError: The index that the configuration names cannot be opened.
+
+    Example:
+        ```python
+        retriever = RagRetriever.from_pretrained("facebook/rag-token-nq", indexed_dataset=dataset)
+        model = RagTokenForGeneration.from_pretrained("facebook/rag-token-nq", retriever=retriever)
+        ```
+    """
+
+    def __init__(
+        self,
+        config: RagConfig,
+        question_encoder_tokenizer: Any,
+        generator_tokenizer: Any,
+        index: Index | None = None,
+        init_retrieval: bool = True,
+    ) -> None:
+        self.config = config
+        self.question_encoder_tokenizer = question_encoder_tokenizer
+        self.generator_tokenizer = generator_tokenizer
+        self.ctx_encoder_tokenizer: Any = None
+        self.index = index if index is not None else build_index(config)
+        if init_retrieval:
+            self.init_retrieval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        retriever_name_or_path: str | PathLike[str],
+        indexed_dataset: Dataset | None = None,
+        *,
+        config: RagConfig | None = None,
+        index: Index | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a retriever from a RAG model's folder or hub name.
+
+        Args:
+            retriever_name_or_path: Folder or name with the configuration and both tokenizers.
+            indexed_dataset: Passages with a FAISS index, used instead of the configuration's.
+            config: Configuration to use instead of the saved one.
+            index: Any index, used instead of the configuration's.
+            **kwargs: Fields of RagConfig to change, such as ``index_name`` and ``passages_path``; options of
+                the hub, such as ``revision``.
+
+        Raises:
+            IndexDataError: The index cannot be opened.
+        """
+        from ragweave.configuration import RagConfig
+        from ragweave.tokenization import RagTokenizer
+
+        if config is None:
+            config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
+        _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
+        tokenizer = RagTokenizer.from_pretrained(
+            retriever_name_or_path,
+            config=config,
+            **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs},
+        )
+        if indexed_dataset is not None:
+            config.index_name = "custom"
+            index = DatasetIndex(config.retrieval_vector_size, indexed_dataset)
+        return cls(config, tokenizer.question_encoder, tokenizer.generator, index=index)
+
+    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+        """Save configuration, tokenizers and, of a data set index, passages and vectors.
+
+        Paths in the saved configuration are relative to the folder, so the folder can be moved. Everything
+        is written beside what is there and then put in its place: a failure leaves an earlier save as it was,
+        and a retriever may be saved into the folder that it was loaded from.
+
+        Raises:
+            ConfigurationError: The path is a file.
+        """
+        import copy
+        from tempfile import TemporaryDirectory
+
+        import faiss
+
+        from ragweave.tokenization import RagTokenizer
+
+        folder = Path(save_directory)
+        if folder.is_file():
+            raise ConfigurationError(f"{folder} is a file; give a folder to save the retriever in.")
+        folder.mkdir(parents=True, exist_ok=True)
+        config = copy.deepcopy(self.config)
+        with TemporaryDirectory(prefix=".saving-", dir=folder) as staging_name:
+            staging = Path(staging_name)
+            if isinstance(self.index, DatasetIndex):
+                self.index.init_index()
+                self.index.passages.save_to_disk(str(staging / DATASET_FOLDER))
+                faiss.write_index(self.index.faiss_index, str(staging / INDEX_FILE))
+                config.index_name, config.passages_path, config.index_path = (
+                    "custom",
+                    DATASET_FOLDER,
+                    INDEX_FILE,
+                )
+            config.save_pretrained(staging)
+            RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
+            _move(staging, folder)
+
+    def init_retrieval(self) -> None:
+        """Load the index, if that has not been done."""
+        if not self.index.is_initialized():
+            self.index.init_index()
+
+    def set_ctx_encoder_tokenizer(self, ctx_encoder_tokenizer: Any) -> None:
+        """Return tokenised passages too, for training the context encoder."""
+        self.ctx_encoder_tokenizer = ctx_encoder_tokenizer
+
+    @property
+    def return_tokenized_docs(self) -> bool:
+        """Whether tokenised passages are returned."""
+        return self.ctx_encoder_tokenizer is not None
+
+    def retrieve(
+        self, question_hidden_states: NDArray[np.float32], n_docs: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[dict[str, Any]]]:
+        """Find K passages for each of B questions, ``retrieval_batch_size`` questions at a time.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+
+        Returns:
+            Passage vectors, (B, K, D); their row numbers, (B, K), -1 where the index has fewer; and B
+            dictionaries of lists with their titles and texts.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question.
+        """
+        hits = self.search(question_hidden_states, n_docs)
+        return hits.vectors, hits.rows, self.index.get_doc_dicts(hits.rows)
+
+    def search(
+        self,
+        question_hidden_states: NDArray[np.float32],
+        n_docs: int,
+        *,
+        question_strings: Sequence[str] | None = None,
+    ) -> Hits:
+        """Find K passages for each of B questions, with all that their scores are made of.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+            question_strings: The questions, for an index that searches by words.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1, or the index needs the questions and they were not given.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question.
+        """
+        if n_docs < 1:
+            raise ConfigurationError(f"n_docs is {n_docs}; it must be 1 or more.")
+        if not len(question_hidden_states):
+            raise QuestionError("There is no question; ask at least one.")
+        self.init_retrieval()
+        size = self.config.retrieval_batch_size
+        index = self.index  # one throughout, though another may be put in its place meanwhile
+        found = []
+        for at in range(0, len(question_hidden_states), size):
+            vectors = question_hidden_states[at : at + size]
+            if isinstance(index, TextIndex):
+                texts = None if question_strings is None else question_strings[at : at + size]
+                scale = self.config.doc_score_scale
+                found.append(index.get_hits(vectors, n_docs, questions=texts, doc_score_scale=scale))
+            else:
+                rows, passage_vectors = index.get_top_docs(vectors, n_docs)
+                found.append(Hits(np.asarray(rows), np.asarray(passage_vectors)))
+        hits = _joined(found)
+        expected = (len(question_hidden_states), n_docs)
+        if hits.rows.shape != expected or hits.vectors.shape[:2] != expected:
+            raise IndexDataError(
+                f"The index returned row numbers of shape {hits.rows.shape} and vectors of shape "
+                f"{hits.vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
+                "passages that it has not."
+            )
+        return hits
+
+    def postprocess_docs(
+        self,
+        docs: Sequence[dict[str, Any]],
+        input_strings: Sequence[str],
+        prefix: str | None,
+        n_docs: int,
+        return_tensors: str | None = None,
+        *,
+        padding: bool | Literal["longest", "max_length"] = "max_length",
+    ) -> tuple[Any, Any]:
+        """Make the generator's contexts.
+
+        Args:
+            docs: B dictionaries of lists of K titles and texts.
+            input_strings: B questions.
+            prefix: Text before every context; where left out the configuration's, or its generator's.
+            n_docs: K.
+            return_tensors: "pt", "np" or none for lists.
+            padding: "max_length" pads to ``max_combined_length``, "longest" or true to the longest context,
+                false not at all.
+
+        Returns:
+            Token ids and attention mask, (B*K, S).
+
+        Raises:
+            ConfigurationError: ``padding`` is none of these.
+            QuestionError: A question alone is longer than ``max_combined_length``.
+        """
+        from transformers import BatchEncoding
+
+        if padding not in (True, False, "longest", "max_length"):
+            raise ConfigurationError(
+                f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
+            )
+        config, tokenizer = self.config, self.generator_tokenizer
+        if prefix is None:
+            prefix = config.prefix or getattr(config.generator, "prefix", None) or ""
+        template = ContextTemplate(
+            prefix=prefix,
+            title_sep=config.title_sep,
+            doc_sep=config.doc_sep,
+            answer_sep=getattr(config, "answer_sep", ""),
+        )
+        questions = [question for question in input_strings for _ in range(n_docs)]
+        rows = fit(
+            template, _passages(docs, n_docs), questions, token_ids(tokenizer), config.max_combined_length
+        )
+        ids: Any = rows
+        mask: Any = [[1] * len(row) for row in rows]
+        if padding is not False:
+            length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
+            ids, mask = padded(rows, length, side=tokenizer.padding_side, filler=_filler(tokenizer))
+            if return_tensors is not None:  # BatchEncoding takes its time with lists
+                ids, mask = np.array(ids), np.array(mask)
+        encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    def __call__(
+        self,
+        question_input_ids: Any,
+        question_hidden_states: NDArray[np.float32],
+        prefix: str | None = None,
+        n_docs: int | None = None,
+        return_tensors: str | None = None,
+        *,
+        question_strings: Sequence[str] | None = None,
+        padding: bool | Literal["longest", "max_length"] = "max_length",
+    ) -> BatchEncoding:
+        """Retrieve passages for B questions and make contexts from them.
+
+        Args:
+            question_input_ids: Question tokens, (B, S), decoded to find the question's text.
+            question_hidden_states: Question vectors, (B, D).
+            prefix: Text before every context.
+            n_docs: K; ``config.n_docs`` where left out.
+            return_tensors: "pt", "np" or none for lists.
+            question_strings: The questions as the user wrote them, used instead of decoding.
+            padding: As for `postprocess_docs`.
+
+        Returns:
+            ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``,
+            (B, K, D); ``doc_ids``, (B, K), -1 for a passage that is not there; where scores are not inner products
+            alone ``doc_score_weights`` and ``doc_score_offsets``, (B, K), see `Hits`; and with a context encoder's
+            tokenizer ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
+
+        Raises:
+            ConfigurationError: ``n_docs`` is below 1, or ``padding`` unknown.
+            IndexDataError: The index cannot be searched with these vectors.
+            QuestionError: There is no question, or one is longer than ``max_combined_length``.
+        """
+        from transformers import BatchEncoding
+
+        n_docs = n_docs if n_docs is not None else self.config.n_docs
+        if question_strings is None:
+            if question_input_ids is None:
+                raise QuestionError("Give the questions, as question_input_ids or as question_strings.")
+            question_strings = self.question_encoder_tokenizer.batch_decode(
+                question_input_ids, skip_special_tokens=True
+            )
+        if len(question_strings) != len(question_hidden_states):
+            raise QuestionError(
+                f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question "
+                "vectors; expected one for each."
+            )
+        index = self.index
+        hits = self.search(np.asarray(question_hidden_states), n_docs, question_strings=question_strings)
+        docs = index.get_doc_dicts(hits.rows)
+        context_input_ids, context_attention_mask = self.postprocess_docs(
+            docs, question_strings, prefix, n_docs, return_tensors=return_tensors, padding=padding
+        )
+        result = {
+            "context_input_ids": context_input_ids,
+            "context_attention_mask": context_attention_mask,
+            "retrieved_doc_embeds": hits.vectors,
+            "doc_ids": hits.rows,
+        }
+        if hits.weights is not None:
+            result["doc_score_weights"] = hits.weights
+        if hits.offsets is not None:
+            result["doc_score_offsets"] = hits.offsets
+        if self.ctx_encoder_tokenizer is not None:
+            tokenized = self.ctx_encoder_tokenizer(
+                *map(list, zip(*_passages(docs, n_docs), strict=True)),
+                truncation=True,
+                padding="longest",
+                return_tensors=return_tensors,
+            )
+            result["tokenized_doc_ids"] = tokenized["input_ids"]
+            result["tokenized_doc_attention_mask"] = tokenized["attention_mask"]
+        return BatchEncoding(result, tensor_type=return_tensors)
+
+
+def build_index(config: RagConfig) -> Index:
+    """The index that a configuration names.
+
+    Raises:
+        IndexDataError: It cannot be opened.
+    """
+    from ragweave.retrieval.canonical import CanonicalIndex
+    from ragweave.retrieval.legacy import LegacyIndex
+
+    size = config.retrieval_vector_size
+    if config.index_name == "custom":
+        return DatasetIndex.load_from_disk(size, config.passages_path, config.index_path)
+    if config.index_name == "legacy":
+        return LegacyIndex(size, config.index_path, config.passages_path)
+    return CanonicalIndex(
+        size,
+        dataset=config.dataset,
+        split=config.dataset_split,
+        index_name=config.index_name,
+        index_path=config.index_path,
+        use_dummy_dataset=config.use_dummy_dataset,
+        revision=config.dataset_revision,
+    )
+
+
+def _joined(found: Sequence[Hits]) -> Hits:
+    """The hits of all questions from those of some at a time."""
+    if len(found) == 1:
+        return found[0]
+
+    def all_of(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+        there = [part for part in parts if part is not None]
+        return np.concatenate(there) if there else None
+
+    return Hits(
+        rows=np.concatenate([hits.rows for hits in found]),
+        vectors=np.concatenate([hits.vectors for hits in found]),
+        weights=all_of([hits.weights for hits in found]),
+        offsets=all_of([hits.offsets for hits in found]),
+    )
+
+
+def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, str]]:
+    """(title, text) of B*K passages; a data set may hold null for either."""
+    return [(doc["title"][k] or "", doc["text"][k] or "") for doc in docs for k in range(n_docs)]
+
+
+def _filler(tokenizer: Any) -> int:
+    """What fills contexts up. Nothing looks at it: of a tokenizer without a padding token, any will do."""
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return int(candidate)
+    return 0
+
+
+def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:
+    """Find what a saved configuration's paths lead to; those that the caller gave stay as they are.
+
+    They are relative to its folder. transformers saves them absolute, or relative to where it ran: such a
+    file is looked for there, and by its name in the folder, which may have been moved since.
+    """
+    for name in ("passages_path", "index_path"):
+        value = getattr(config, name)
+        if value is None or name in given:
+            continue
+        places = (folder / value, Path(value), folder / Path(value).name)
+        setattr(config, name, next((str(place) for place in places if place.exists()), value))
+
+
+def _move(staging: Path, folder: Path) -> None:
+    """Move what is in one folder into another, in place of what bears the same names there."""
+    replaced = staging / ".replaced"
+    replaced.mkdir()
+    for new in sorted(path for path in staging.iterdir() if path != replaced):
+        old = folder / new.name
+        if old.is_dir() or (new.is_dir() and old.exists()):  # a folder cannot be replaced in one step
+            old.rename(replaced / new.name)
+        new.replace(old)
+
+
+__all__ = ["IndexDataError", "RagRetriever", "build_index"]

@@ -1,0 +1,187 @@
+"""Plain data that every room shares: documents, passages, questions, and how a knowledge base is searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+from ragweave.errors import ConfigurationError
+
+Pooling = Literal["pooler", "cls", "mean"]
+"""``"pooler"``: the vector the model itself makes; ``"cls"``: its first token; ``"mean"``: all its tokens."""
+
+POOLINGS: tuple[Pooling, ...] = ("pooler", "cls", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as a reader returned it, before it is cut into passages.
+
+    Attributes:
+        id: Identifier, unique in a knowledge base.
+        title: Title that every passage of the document keeps; may be empty.
+        text: The whole text.
+        source: Path or name of what it was read from.
+        line: The line of the source that the text begins in, from 1 on; 0 where lines mean nothing.
+    """
+
+    id: str
+    title: str
+    text: str
+    source: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One retrievable piece of a document: the z of the paper.
+
+    Attributes:
+        id: The document's id plus ``#0``, ``#1``, ... in reading order.
+        document_id: The document's id.
+        title: The document's title.
+        text: The passage's own text.
+        source: Path or name of what the document was read from.
+        start: Where it begins in the document's text, in characters.
+        end: Where it ends there.
+        line: The line of the source that it begins in, from 1 on; 0 where lines mean nothing.
+        page: The page of the source that it begins on, from 1 on; 0 where there are no pages.
+    """
+
+    id: str
+    document_id: str
+    title: str
+    text: str
+    source: str
+    start: int = 0
+    end: int = 0
+    line: int = 0
+    page: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPassage:
+    """A passage that was retrieved for a question.
+
+    Attributes:
+        id: The passage's id in the knowledge base.
+        title: Its title.
+        text: Its text.
+        source: What it was read from.
+        doc_score: Its scaled inner product with the question: the logit of p(z|x).
+        prior: p(z|x), how much the retriever made of it; the priors of a question sum to one.
+    """
+
+    id: str
+    title: str
+    text: str
+    source: str
+    doc_score: float
+    prior: float
+
+
+RetrievalKind = Literal["dense", "bm25", "hybrid"]
+Fusion = Literal["weighted", "rrf"]
+
+DEFAULT_DENSE_WEIGHT = 0.5
+"""What vectors count beside words, where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How a knowledge base is searched, and what a passage's score, the logit of p(z|x), is made of.
+
+    Attributes:
+        kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores as they are, as
+            in the ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both. ``None``: as the model says
+            (`RagConfig`), and ``"dense"`` where no model does or the knowledge base has vectors alone.
+        fusion: How they are put together. ``"weighted"``: a weighted mean of the two scores, so that p(z|x) is in
+            proportion to the product of both distributions, each to the power of its weight; every candidate of
+            either is scored by both. ``"rrf"``: the logarithm of the fused reciprocal ranks, so that p(z|x) is in
+            proportion to these.
+        dense_weight: What vectors count in the weighted mean, from 0 to 1; words count the rest. ``None``: as the
+            model says, and 0.5 where no model does.
+        candidates: How many passages of each ranking are fused, or given to a reranker; K where that is more.
+        k1: How soon further occurrences of a word cease to count in BM25.
+        b: How much the length of a passage counts in BM25, from 0 to 1.
+    """
+
+    kind: RetrievalKind | None = None
+    fusion: Fusion = "weighted"
+    dense_weight: float | None = None
+    candidates: int = 100
+    k1: float = 0.9
+    b: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check what a user may have got wrong.
+
+        Raises:
+            ConfigurationError: A value cannot work.
+        """
+        for name, value, known in (
+            ("kind", self.kind, get_args(RetrievalKind)),
+            ("fusion", self.fusion, get_args(Fusion)),
+        ):
+            if value is not None and value not in known:
+                raise ConfigurationError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
+        if self.dense_weight is not None and not 0 <= self.dense_weight <= 1:
+            raise ConfigurationError(f"dense_weight is {self.dense_weight}: give a number from 0 to 1.")
+        if self.candidates < 1:
+            raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
+
+    def filled(self, otherwise: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
+        """The same settings, with nothing left open.
+
+        Args:
+            otherwise: What holds where they do not say.
+            words: Whether there are words to search by; otherwise it is by vectors, where they do not say.
+        """
+        own = otherwise or SearchSettings()
+        weights = (self.dense_weight, own.dense_weight, DEFAULT_DENSE_WEIGHT)
+        return replace(
+            self,
+            kind=self.kind or (own.kind if words else None) or "dense",
+            dense_weight=next(weight for weight in weights if weight is not None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPassage:
+    """A passage that the data itself gives with a question.
+
+    Attributes:
+        text: Its text.
+        title: Its title; may be empty.
+        id: Its id; empty where the data has none.
+        gold: Whether the data says that it holds the answer; ``None`` where it says nothing.
+    """
+
+    text: str
+    title: str = ""
+    id: str = ""
+    gold: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question and what is right.
+
+    Attributes:
+        id: Its id, unique among those it was read with.
+        question: The question, or whatever else the model is given, such as a claim.
+        answers: Answers that are right, each as good as another; empty where only passages are known.
+        gold_passages: Ids of passages or documents of the knowledge base that hold the answer; empty where nobody
+            knows them.
+        where: Where it was read, for messages: a file and a line. Examples are equal wherever they were read.
+        contexts: Passages that the data gives with the question; empty where they were not asked for.
+        label: The class that a claim belongs to, as the data writes it; ``None`` where there are no classes.
+    """
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    gold_passages: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
+    contexts: tuple[GivenPassage, ...] = ()
+    label: str | None = None

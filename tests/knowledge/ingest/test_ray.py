@@ -1,0 +1,171 @@
+"""Embedding with the workers of a Ray cluster: real ones, started here."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+
+from ragweave import KnowledgeBase
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, MissingExtraError
+from ragweave.knowledge import store
+from ragweave.knowledge.ingest import ray_engine as engine_module
+from ragweave.knowledge.ingest.ray_engine import RayEngine
+from ragweave.knowledge.progress import NoProgress
+from ragweave.types import Passage
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of this machine that the tests share: starting one takes seconds."""
+    import ray
+
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def notes(tmp_path):
+    lines = [f"{n},The river {n} is in peru. It is {n} km long." for n in range(300)]
+    (tmp_path / "rivers.csv").write_text("title,text\n" + "\n".join(lines) + "\n")
+    return tmp_path / "rivers.csv"
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 100)
+    monkeypatch.setattr(engine_module, "_BATCH", 10)
+
+
+def same(one, other):
+    segment = ("segments", "000001")
+    passages = [base.path.joinpath(*segment, "passages.arrow").read_bytes() for base in (one, other)]
+    assert passages[0] == passages[1]
+    rows = range(len(one))
+    assert one.vectors_of(rows) == pytest.approx(other.vectors_of(rows), abs=1e-5)
+
+
+class Killer(NoProgress):
+    """Kills a worker with SIGKILL as soon as some passages are embedded."""
+
+    def __init__(self) -> None:
+        self.killed = []
+        self._stage = ""
+
+    def start(self, stage, total):
+        self._stage = stage
+
+    def advance(self, steps):
+        if self._stage == "Embedding" and not self.killed:
+            workers = [
+                process
+                for process in psutil.process_iter(["cmdline", "name"])
+                if any("MapWorker" in part for part in process.info["cmdline"] or [process.info["name"]])
+            ]
+            for worker in workers[:1]:
+                os.kill(worker.pid, signal.SIGKILL)
+                self.killed.append(worker.pid)
+
+
+def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
+    cluster, tmp_path, notes, tiny_encoder, small_shards
+):
+    local = KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder)
+    killer, own_print = Killer(), builtins.print
+    far = KnowledgeBase.build(
+        [notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=2), progress=killer
+    )
+    assert killer.killed
+    assert builtins.print is own_print
+    assert not any(psutil.pid_exists(pid) for pid in killer.killed)
+    same(local, far)
+    assert cluster.is_initialized()  # it was there before
+
+
+class StopError(Exception):
+    pass
+
+
+class Stop(NoProgress):
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, steps):
+        self.done += steps
+        if self.done > 150:
+            raise StopError
+
+
+@pytest.mark.slow
+def test_an_interrupted_build_goes_on(cluster, tmp_path, notes, tiny_encoder, small_shards):
+    engine = RayEngine(workers=1)
+    with pytest.raises(StopError):
+        KnowledgeBase.build([notes], tmp_path / "far", encoder=tiny_encoder, engine=engine, progress=Stop())
+    counted = []
+
+    class Count(NoProgress):
+        def start(self, stage, total):
+            counted.append([stage, 0])
+
+        def advance(self, steps):
+            counted[-1][1] += steps
+
+    far = KnowledgeBase.build(
+        [notes], tmp_path / "far", encoder=tiny_encoder, engine=engine, resume=True, progress=Count()
+    )
+    assert ["Embedding", 300] in counted
+    same(KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder), far)
+
+
+def test_errors_of_workers_are_told(cluster):
+    class Broken:
+        def __reduce__(self):
+            return (RuntimeError, ("the weights are gone",))
+
+    passages = [Passage("a", "a", "A", "A text.", "a.txt")]
+    with pytest.raises(KnowledgeBaseError, match="The Ray cluster could not embed the passages"):
+        list(RayEngine(workers=1).embed([passages], Broken(), NoProgress()))
+
+
+def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+    begun = time.perf_counter()
+    with pytest.raises(KnowledgeBaseError, match=r"no Ray cluster at 127\.0\.0\.1:9 .*ray start --head"):
+        KnowledgeBase.build(
+            [notes], tmp_path / "kb", encoder=tiny_encoder, engine=RayEngine(address="127.0.0.1:9")
+        )
+    assert time.perf_counter() - begun < 15
+    assert not (tmp_path / "kb").exists()
+    with pytest.raises(ConfigurationError, match="no address of a Ray cluster"):
+        list(RayEngine(address="here:there").embed([[]], tiny_encoder, NoProgress()))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own_is_stopped(tmp_path, notes, tiny_encoder, small_shards):
+    import ray
+
+    far = KnowledgeBase.build([notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=1))
+    assert not ray.is_initialized()
+    assert len(far) == 300
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ragweave\[ray\]'"):
+        RayEngine()
+
+
+def test_numbers_that_cannot_be():
+    with pytest.raises(ConfigurationError, match="give 1 or more"):
+        RayEngine(workers=0)

@@ -1,0 +1,149 @@
+"""What PostgreSQL alone does: transactions, large vectors, schemas, an extension that may be missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ragweave import KnowledgeBase
+from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.knowledge import store
+from tests.support.databases import PASSWORD
+
+
+class Sized:
+    """Makes vectors of any size, from the words of a text."""
+
+    name, fingerprint, pooling, normalize, max_length = "sized", "sized", "none", False, None
+
+    def __init__(self, dimension):
+        self.dimension = dimension
+
+    def encode(self, texts, *, titles=None, progress=None):
+        generators = [np.random.default_rng(list(text.encode()) or [0]) for text in texts]
+        return np.stack([own.standard_normal(self.dimension, dtype=np.float32) for own in generators])
+
+
+@pytest.mark.parametrize("dimension", [1536, 1537, 2001])
+def test_large_vectors_are_indexed_and_found(postgres, notes, dimension):
+    encoder = Sized(dimension)
+    base = KnowledgeBase.build([notes], postgres.uri(), encoder=encoder, index="hnsw")
+    question = encoder.encode(["Ulm is on the danube."])
+    scores, rows = base.search(question, 2)
+    assert base.passage(rows[0, 0]).text == "Ulm is on the danube."
+    np.testing.assert_allclose(scores[0], base.vectors_of(rows[0]) @ question[0], rtol=1e-5)
+    with postgres.connect() as connection:
+        table = str(base.path).rpartition("=")[2]
+        (definition,) = connection.execute(
+            "SELECT indexdef FROM pg_indexes WHERE tablename = %s AND indexdef LIKE '%%hnsw%%'", [table]
+        ).fetchone()
+    assert ("halfvec" in definition) == (dimension > 2000)
+
+
+def test_vectors_that_are_too_large_for_a_graph(postgres, notes):
+    with pytest.raises(
+        ConfigurationError, match="at most 4000 numbers by hnsw, these have 4001: choose flat"
+    ):
+        KnowledgeBase.build([notes], postgres.uri(), encoder=Sized(4001), index="hnsw")
+    base = KnowledgeBase.build([notes], postgres.uri(), encoder=Sized(4001))
+    assert base.search(Sized(4001).encode(["Ulm"]), 3)[1].shape == (1, 3)
+
+
+def test_another_encoder_and_size_in_the_place_of_one_that_is_open(postgres, notes):
+    uri = postgres.uri()
+    old = KnowledgeBase.build([notes], uri, encoder=Sized(8)).delete(ids=["ulm.txt"])
+    new = KnowledgeBase.build([notes], uri, encoder=Sized(16), overwrite=True)
+    with pytest.raises(KnowledgeBaseError, match="open the knowledge base again"):
+        old.search(Sized(8).encode(["Ulm"]), 1)
+    assert old.latest().manifest.dimension == new.manifest.dimension == 16
+    # Rows are never given twice: what was remembered of the old ones is of no new one.
+    assert min(new.search(Sized(16).encode(["Ulm"]), 3)[1][0]) > 3
+
+
+def test_a_schema_of_its_own(postgres, notes, tiny_encoder):
+    with postgres.connect() as connection:
+        connection.execute("CREATE SCHEMA own")
+    base = KnowledgeBase.build([notes], postgres.uri("own.kb"), encoder=tiny_encoder)
+    base = KnowledgeBase.build([notes], postgres.uri("own.kb"), encoder=tiny_encoder, overwrite=True)
+    assert len(base.add([notes], encoder=tiny_encoder)) == 3
+    with postgres.connect() as connection:
+        found = connection.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'own' ORDER BY tablename"
+        )
+        assert [name for (name,) in found] == ["kb", "kb_base", "kb_sources"]
+
+
+def test_rights_that_are_missing(postgres, notes, tiny_encoder):
+    with postgres.connect() as connection:
+        connection.execute("CREATE ROLE guest LOGIN; CREATE SCHEMA closed")
+    uri = postgres.uri("closed.kb").replace("//postgres:", "//guest:")
+    with pytest.raises(KnowledgeBaseError, match="does not allow this in") as caught:
+        KnowledgeBase.build([notes], uri, encoder=tiny_encoder)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_connection_that_is_cut_in_the_middle_of_a_change(
+    postgres, notes, tiny_encoder, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(store, "SHARD", 1)
+    base = KnowledgeBase.build([notes], postgres.uri(), encoder=tiny_encoder)
+    (notes / "ulm.txt").write_text("Ulm lies in the south.")
+    (notes / "new.txt").write_text("A new text.")
+    encode, calls = type(tiny_encoder).encode, []
+
+    def cutting(self, given, **options):
+        calls.append(given)
+        if len(calls) == 2:
+            with postgres.connect() as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE xact_start IS NOT NULL "
+                    "AND application_name LIKE 'ragweave%' AND state = 'idle in transaction'"
+                )
+        return encode(self, given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny_encoder), "encode", cutting)
+        with pytest.raises(KnowledgeBaseError, match="run the command again"):
+            base.add([notes], encoder=tiny_encoder)
+    assert base.latest() is base
+    assert [base.passage(row).text for row in base.row_of("ulm.txt")] == ["Ulm is on the danube."]
+    assert len(base.add([notes], encoder=tiny_encoder)) == 4
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from ragweave import KnowledgeBase
+from tests.knowledge.postgres.test_postgres import Sized
+
+class Stuck(Sized):
+    def encode(self, texts, **options):
+        if any(texts):
+            print("embedding", flush=True)
+            sys.stdin.read()
+        return super().encode(texts, **options)
+
+KnowledgeBase.open(sys.argv[1]).add([Path(sys.argv[2])], encoder=Stuck(8))
+"""
+
+
+def test_a_writer_that_is_killed_leaves_no_lock_and_no_trace(postgres, notes):
+    uri = postgres.uri()
+    base = KnowledgeBase.build([notes], uri, encoder=Sized(8))
+    (notes / "ulm.txt").write_text("Ulm lies in the south.")
+    command = [sys.executable, "-c", _WRITER, uri, str(notes), str(Path(__file__).parents[3])]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "embedding\n"
+        with pytest.raises(KnowledgeBaseError, match=rf"Another process .*ragweave {process.pid}@.* since 2"):
+            base.delete(ids=["ulm.txt"])
+        os.kill(process.pid, signal.SIGKILL)
+    assert base.latest() is base
+    assert base.passages(base.row_of("ulm.txt"))[0].text == "Ulm is on the danube."
+    assert base.add([notes], encoder=Sized(8)).manifest.change.added == 1

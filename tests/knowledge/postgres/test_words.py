@@ -1,0 +1,106 @@
+"""Search by words and by both in databases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ragweave import KnowledgeBase
+from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.types import SearchSettings
+
+QUESTIONS = ["the capital of peru", "river 4 ?", "danube danube", "漢 nothing"]
+
+
+@pytest.fixture
+def words(tmp_path):
+    """Sixty passages with few different words."""
+    chosen = ["capital", "river", "lima", "peru", "ulm", "danube", "rivers", "of"]
+    generator = np.random.default_rng(0)
+    lines = [f"{n},{' '.join(generator.choice(chosen, generator.integers(3, 9)))} {n}." for n in range(60)]
+    (tmp_path / "words.csv").write_text("title,text\n" + "\n".join(lines) + "\n")
+    return tmp_path / "words.csv"
+
+
+@pytest.fixture
+def both(server, words, tiny_encoder, tmp_path):
+    """The same passages in a database and in a folder."""
+    return tuple(
+        KnowledgeBase.build([words], place, encoder=tiny_encoder) for place in (server.uri(), tmp_path / "kb")
+    )
+
+
+def found_by_words(base):
+    """For each question, ids and scores of the passages that share a word, best first."""
+    scores, rows = base.search_text(QUESTIONS, 60)
+    assert np.isneginf(scores[rows < 0]).all()
+    return [
+        {base.passage(row).id: score for row, score in zip(own, values, strict=True) if score > 0}
+        for own, values in zip(rows, scores, strict=True)
+    ]
+
+
+def test_scores_are_those_of_a_folder(both):
+    own, folder = both
+    for mine, theirs in zip(found_by_words(own), found_by_words(folder), strict=True):
+        assert list(mine) == list(theirs)
+        assert list(mine.values()) == pytest.approx(list(theirs.values()), rel=1e-4)
+
+
+def test_what_was_deleted_is_not_found_and_does_not_count(both, server):
+    own, folder = (base.delete(ids=["words.csv:9", "words.csv:12"]) for base in both)
+    folder = folder.compact()  # which forgets the words of what was deleted
+    for mine, theirs in zip(found_by_words(own), found_by_words(folder), strict=True):
+        assert mine.keys() == theirs.keys()
+        # Milvus Lite counts them until it rewrites its files.
+        tolerance = 0.1 if server.kind == "milvus" else 1e-4
+        assert mine == pytest.approx(theirs, rel=tolerance)
+
+
+def test_what_is_added_is_found_at_once(both, tiny_encoder, tmp_path):
+    own, _ = both
+    (tmp_path / "new.txt").write_text("Zanzibar is an island.")
+    own = own.add([tmp_path / "new.txt"], encoder=tiny_encoder)
+    scores, rows = own.search_text(["islands, zanzibar"], 3)
+    assert own.passage(rows[0, 0]).id == "new.txt#0"
+    assert rows[0, 1:].tolist() == [-1, -1]
+    assert scores[0, 0] > 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "bm25"}, {"kind": "hybrid"}, {"kind": "hybrid", "fusion": "rrf"}]
+)
+def test_hits_are_those_of_a_folder(both, settings, tiny_encoder):
+    own, folder = both
+    vectors = tiny_encoder.encode(QUESTIONS[:3])
+    found = [
+        base.as_index(SearchSettings(**settings)).get_hits(
+            vectors, 3, questions=QUESTIONS[:3], doc_score_scale=3.0
+        )
+        for base in (own, folder)
+    ]
+    for mine, theirs in zip(*(hits.rows for hits in found), strict=True):
+        first, second = own.passages(mine), folder.passages(theirs)
+        assert [passage.id for passage in first] == [passage.id for passage in second]
+    products = np.einsum("bd,bkd->bk", vectors, found[0].vectors)
+    scores = found[0].weights * 3.0 * products + found[0].offsets
+    assert (np.diff(scores) <= 1e-5).all()
+    np.testing.assert_allclose(found[0].offsets, found[1].offsets, atol=1e-4)
+
+
+def test_vectors_alone(server, words, tiny_encoder):
+    base = KnowledgeBase.build([words], server.uri(), encoder=tiny_encoder, language=None)
+    with pytest.raises(KnowledgeBaseError, match="vectors alone"):
+        base.search_text(["river"], 3)
+    assert (base.search(tiny_encoder.encode(["river"]), 3)[1] >= 0).all()
+    assert len(base.add([words], encoder=tiny_encoder)) == 60
+
+
+def test_numbers_that_cannot_be(both, server):
+    own, _ = both
+    for numbers in ({"k1": -1.0}, {"b": 2.0}):
+        with pytest.raises(ConfigurationError, match="give 0 or more"):
+            own.search_text(["river"], 3, **numbers)
+    if server.kind == "milvus":
+        with pytest.raises(ConfigurationError, match="its index fixes"):
+            own.search_text(["river"], 3, k1=1.2)

@@ -1,0 +1,339 @@
+"""Answers held to runs of whole words of the passages."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as tokenizer_models
+
+from ragweave.modeling.extractive import PassageSpans, spans_only
+from tests.support import models, retrieval
+
+EOS = 2
+TEXT = (
+    "The U.S. army paid $5.2 million (1,030 km away), and 18% of 1,234.5 tons; it didn't ask AT&T at 10:30. "
+    'The yen (JPY) fell by -5% in 1914\u20131918, said "Imagine" by J. R. Lennon. Cairo [Egypt] is '
+    "well-known."
+)
+
+
+@cache
+def bpe() -> Any:
+    return retrieval.byte_level_bpe((TEXT,) * 5, vocab_size=420)
+
+
+@cache
+def bpe_across_words() -> Any:
+    """A BPE whose tokens may hold the end of one word and the beginning of the next."""
+    tokenizer = Tokenizer(tokenizer_models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "<pad>", "</s>"]
+    tokenizer.train_from_iterator(
+        [TEXT] * 5,
+        trainers.BpeTrainer(
+            vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    names = ("bos_token", "pad_token", "eos_token")
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **dict(zip(names, special, strict=True))
+    )
+
+
+@cache
+def bytes_without_offsets() -> Any:
+    return transformers.ByT5Tokenizer(extra_ids=0)
+
+
+TOKENIZERS = (bpe, bpe_across_words, bytes_without_offsets)
+EXACT = pytest.mark.parametrize("make", TOKENIZERS, ids=lambda make: make.__name__)
+
+
+def spans(texts: list[str], tokenizer: Any, **options: Any) -> PassageSpans:
+    return PassageSpans(texts, tokenizer, eos_token_id=tokenizer.eos_token_id, **options)
+
+
+def answers(texts: list[str], tokenizer: Any, **options: Any) -> set[str]:
+    """Everything that may be said, found by trying every allowed token at every step."""
+    held, eos, found = spans(texts, tokenizer, **options), tokenizer.eos_token_id, set()
+    special = set(tokenizer.all_special_ids) - {eos}
+    waiting: list[list[int]] = [[]]
+    while waiting:
+        said = waiting.pop()
+        allowed = held.allowed(said)
+        assert allowed
+        assert len(set(allowed)) == len(allowed)
+        for token in allowed:
+            if token == eos:
+                text = tokenizer.decode(said, skip_special_tokens=True)
+                assert text.startswith(" ") or not said
+                found.add(text.removeprefix(" "))
+            elif token not in special:
+                waiting.append([*said, token])
+        assert held.allowed([*said, eos]) == [eos]
+    return found
+
+
+# Which answers there are.
+
+
+@EXACT
+def test_all_runs_of_words(make: Any) -> None:
+    assert answers(["red, green and blue."], make(), max_words=3) == {
+        "red",
+        "red, green",
+        "red, green and",
+        "green",
+        "green and",
+        "green and blue",
+        "and",
+        "and blue",
+        "blue",
+    }
+
+
+@EXACT
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "U.S.",
+        "U.S. army",
+        "$5.2",
+        "$5.2 million",
+        "million",
+        "1,030 km",
+        "1,030",
+        "18%",
+        "1,234.5 tons",
+        "didn't",
+        "AT&T",
+        "10:30",
+        "JPY",
+        "(JPY)",
+        "yen (JPY)",
+        "-5%",
+        "1914",
+        "1918",
+        "1914\u20131918",
+        "Imagine",
+        '"Imagine"',
+        '"Imagine" by J. R. Lennon',
+        "Lennon",
+        "J. R. Lennon",
+        "[Egypt]",
+        "Egypt",
+        "well",
+        "well-known",
+        "known",
+    ],
+)
+def test_words_with_signs_in_and_around_them(make: Any, answer: str) -> None:
+    assert answer in everything(make)
+
+
+@EXACT
+@pytest.mark.parametrize(
+    "part",
+    [
+        "U",
+        "S",
+        "U.S",
+        "5.2",
+        "5",
+        "1,030 km away)",
+        "030",
+        "1",
+        "18",
+        "234.5",
+        "didn",
+        "T",
+        "AT",
+        "30",
+        "yen (JPY",
+        "(1,030 km",
+        'Imagine"',
+        '"Imagine',
+        "tons;",
+        "10:30.",
+        "1914\u2013",
+        "(yen",
+        "JPY)",
+        "[Egypt",
+        "J.",
+        "wel",
+    ],
+)
+def test_parts_of_words_and_signs_left_over_are_no_answers(make: Any, part: str) -> None:
+    assert part not in everything(make)
+
+
+@cache
+def everything(make: Any) -> set[str]:
+    return answers([TEXT], make(), max_words=5)
+
+
+WORDS = (
+    "a",
+    "Zürich",
+    "don't",
+    "1,234.5",
+    "$5.2",
+    "18%",
+    "U.S.",
+    "AT&T",
+    "10:30",
+    "हिन्दी",
+    "1990s",
+    "5€",
+    "x_y",
+)
+BETWEEN = (" ", " ", " ", ", ", ". ", "; ", "-", "\u2013", "/", " … ", "?! ", "\n", "  ", " -- ")
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    texts=st.lists(
+        st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(BETWEEN)), max_size=8),
+        min_size=1,
+        max_size=2,
+    ),
+    max_words=st.integers(1, 4),
+    make=st.sampled_from(TOKENIZERS),
+)
+def test_answers_are_exactly_the_runs(texts: list[list[tuple[str, str]]], max_words: int, make: Any) -> None:
+    expected = set()
+    for parts in texts:
+        for first in range(len(parts)):
+            for last in range(first, min(first + max_words, len(parts))):
+                inner = parts[first:last]
+                if not any("\n" in between for _, between in inner):
+                    expected.add("".join(word + between for word, between in inner) + parts[last][0])
+    passages = ["".join(word + between for word, between in parts) for parts in texts]
+    assert answers(passages, make(), max_words=max_words) == (expected or {""})
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(st.sampled_from("ab1 .,-'\"()[]%$“”\u2019é漢字かナー👍\n\t") | st.characters(), max_size=25),
+    make=st.sampled_from(TOKENIZERS),
+)
+def test_any_text(text: str, make: Any) -> None:
+    text = "".join(character for character in text if not 0xD800 <= ord(character) < 0xE000)
+    for answer in answers([text], make(), max_words=4):
+        if not answer:
+            assert not any(map(str.isalnum, text))
+            continue
+        assert any(answer in line for line in text.split("\n"))
+        assert answer.strip() == answer
+
+
+def test_chinese_and_japanese_characters_are_words() -> None:
+    assert answers(["東京は、日本"], bpe(), max_words=4) == {
+        *("東", "東京", "東京は", "京", "京は", "は", "日", "日本", "本"),
+        *("東京は、日", "京は、日", "京は、日本", "は、日", "は、日本"),
+    }
+
+
+def test_brackets_that_never_close_are_left_out() -> None:
+    found = answers(["a (b c", "d) e"], bpe(), max_words=4)
+    assert found == {"a", "b", "b c", "c", "d", "e"}
+
+
+def test_lines_are_kept_apart() -> None:
+    assert answers(["a\nb", "c"], bpe()) == {"a", "b", "c"}
+
+
+def test_nothing_to_say() -> None:
+    for texts in ([], [""], [" \n"], ["... !"]):
+        assert spans(texts, bpe()).allowed([]) == [EOS]
+
+
+def test_what_is_not_in_the_passages_ends_the_answer() -> None:
+    held = spans(["red green"], bpe())
+    said = bpe()(" blue", add_special_tokens=False)["input_ids"]
+    assert held.allowed(said) == [EOS]
+
+
+def test_the_generators_own_beginning_is_allowed_once() -> None:
+    held = spans(["red green"], bpe())
+    bos = bpe().bos_token_id
+    first = set(held.allowed([]))
+    assert bos in first
+    assert set(held.allowed([bos])) == first - {bos}
+    red = bpe()(" red", add_special_tokens=False)["input_ids"]
+    assert held.allowed([bos, *red]) == held.allowed(red)
+
+
+def test_a_tokenizer_that_splits_words_its_own_way() -> None:
+    tokenizer = retrieval.question_tokenizer()  # WordPiece, lower-casing, knows no capitals and few words
+    held = PassageSpans(["Where is PARIS, the capital?"], tokenizer, eos_token_id=tokenizer.sep_token_id)
+    for text in ("where", "where is paris", "paris, the capital"):
+        said = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.sep_token_id in held.allowed(said)
+    comma = tokenizer("paris,", add_special_tokens=False)["input_ids"]
+    assert tokenizer.sep_token_id not in held.allowed(comma)
+
+
+def test_five_passages_take_less_than_a_tenth_of_a_second() -> None:
+    words = TEXT.split()
+    texts = [
+        " ".join(words[(number * step) % len(words)] for number in range(150)) for step in (1, 2, 3, 5, 7)
+    ]
+    tokenizer = retrieval.byte_level_bpe((TEXT,) * 5, vocab_size=800)
+    taken = []
+    for _ in range(5):
+        began = time.process_time()
+        spans(texts, tokenizer)
+        taken.append(time.process_time() - began)
+    assert min(taken) < 0.1
+
+
+# Generation.
+
+
+def contexts(n_questions: int = 2, n_docs: int = 3) -> dict[str, torch.Tensor]:
+    return models.contexts(n_questions, n_docs, vocab_size=len(bpe()))
+
+
+PASSAGES = [[TEXT], ["The river Nile is 6,650 km long.", "Rome (Roma) was founded in 753 BC."]]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True}], ids=str)
+@pytest.mark.parametrize("generator", ["bart", "llama", "gpt2"])
+@pytest.mark.parametrize("formulation", models.FORMULATIONS)
+def test_generated_answers_stand_in_the_passages(
+    formulation: str, generator: str, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    model = models.rag_model(models.CLASSES[formulation], generator, vocab_size=len(bpe()))
+    held = [
+        PassageSpans(texts, bpe(), eos_token_id=model.rag.eos_token_id, max_words=3) for texts in PASSAGES
+    ]
+    found = model.generate(
+        **contexts(), prefix_allowed_tokens_fn=spans_only(held), max_new_tokens=40, **options
+    )
+    for row, texts in zip(found.tolist(), PASSAGES, strict=True):
+        answer = bpe().decode(row[1:], skip_special_tokens=True).strip()
+        possible = {answer for text in texts for answer in answers([text], bpe(), max_words=3)}
+        assert answer
+        assert answer in possible
+
+
+def test_a_forced_first_token_does_not_end_the_answer() -> None:
+    model = models.rag_model(models.CLASSES["token"], "bart", vocab_size=len(bpe()))
+    held = [PassageSpans(texts, bpe(), eos_token_id=EOS, max_words=2) for texts in PASSAGES]
+    found = model.generate(
+        **contexts(), prefix_allowed_tokens_fn=spans_only(held), forced_bos_token_id=0, max_new_tokens=30
+    )
+    assert (found[:, 1] == 0).all()
+    assert all(bpe().batch_decode(found, skip_special_tokens=True))

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ragweave import KnowledgeBase, RagConfig, RagPipeline, RagTokenForGeneration, RagTokenizer
+from ragweave.errors import (
+    ConfigurationError,
+    EncoderMismatchError,
+    KnowledgeBaseError,
+    ModelNotFoundError,
+    QuestionError,
+    ShapeError,
+)
+from ragweave.training.adapters import add_adapter
+from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
+from tests.support.pipelines import build_knowledge_base, save_rag_model
+
+QUESTIONS = ["Where is Lima?", "What is the capital of Kenya?", "Is Chile long?"]
+
+
+@pytest.fixture(scope="module")
+def knowledge_base(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
+    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
+
+
+@pytest.fixture(scope="module", params=[("token", "bart"), ("sequence", "bart"), ("token", "llama")], ids=str)
+def pipeline(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_encoder_path: Path,
+    knowledge_base: Path,
+) -> RagPipeline:
+    folder = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, *request.param)
+    return RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, dtype="float32")
+
+
+def test_one_question_gives_one_answer(pipeline: RagPipeline):
+    answer = pipeline("Where is Lima?", max_new_tokens=6)
+    assert answer.question == "Where is Lima?"
+    assert len(answer.passages) == 2
+    assert sum(passage.posterior for passage in answer.passages) == pytest.approx(1, abs=1e-5)
+    assert json.loads(json.dumps(answer.to_dict()))["passages"][0]["source"].endswith(".txt")
+
+
+def test_score_is_the_log_likelihood_of_the_answer(pipeline: RagPipeline):
+    answer = pipeline("Where is Lima?", max_new_tokens=6, n_docs=3)
+    vectors = pipeline.encoder.encode(["Where is Lima?"])
+    embeds, _, docs = pipeline.retriever.retrieve(vectors, 3)
+    ids, mask = pipeline.retriever.postprocess_docs(docs, ["Where is Lima?"], None, 3, return_tensors="pt")
+    scores = pipeline.model.rag.score_passages(torch.from_numpy(vectors), torch.from_numpy(embeds))
+    given = {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": scores}
+    sequence = pipeline.model.generate(**given, max_new_tokens=6)
+    with torch.no_grad():
+        loss = pipeline.model(**given, labels=sequence[:, 1:], decoder_input_ids=sequence[:, :-1]).loss
+    assert answer.score == pytest.approx(-loss.item(), abs=1e-4)
+    found = sorted(passage.doc_score for passage in answer.passages)
+    assert found == pytest.approx(sorted(scores[0].tolist()), abs=1e-5)
+
+
+def test_many_questions_keep_their_order_and_answers(pipeline: RagPipeline):
+    together = pipeline(QUESTIONS, max_new_tokens=5, num_beams=2, batch_size=2)
+    alone = [pipeline(question, max_new_tokens=5, num_beams=2) for question in QUESTIONS]
+    assert [answer.question for answer in together] == QUESTIONS
+    assert [answer.answer for answer in together] == [answer.answer for answer in alone]
+    assert [a.score for a in together] == pytest.approx([a.score for a in alone], abs=1e-4)
+
+
+@pytest.mark.parametrize("extractive", [False, True])
+def test_preparing_ahead_changes_nothing(pipeline: RagPipeline, extractive: bool):
+    options = {"max_new_tokens": 5, "batch_size": 1, "extractive": extractive}
+    expected, found = (pipeline(QUESTIONS * 2, prefetch=flag, **options) for flag in (False, True))
+    assert [a.answer for a in found] == [a.answer for a in expected]
+    assert [a.score for a in found] == pytest.approx([a.score for a in expected], abs=1e-4)
+    assert pipeline([], prefetch=True) == []
+
+
+def test_the_next_batch_is_prepared_while_one_is_answered(
+    pipeline: RagPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    prepared = threading.Semaphore(0)
+    genuine = RagPipeline._prepare
+
+    def spy(self, *arguments, **options):
+        found = genuine(self, *arguments, **options)
+        prepared.release()
+        return found
+
+    monkeypatch.setattr(RagPipeline, "_prepare", spy)
+    answers = pipeline.stream(QUESTIONS, batch_size=1, max_new_tokens=2, prefetch=True)
+    next(answers)
+    assert prepared.acquire(timeout=60)
+    assert prepared.acquire(timeout=60)  # the second batch, though nobody has asked for it
+    assert len(list(answers)) == 2
+
+
+def test_errors_of_preparing_ahead_arrive(pipeline: RagPipeline, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_, **__):
+        raise KnowledgeBaseError("the disk is gone")
+
+    monkeypatch.setattr(pipeline.retriever, "search", broken)
+    with pytest.raises(KnowledgeBaseError, match="the disk is gone"):
+        pipeline(QUESTIONS, prefetch=True)
+    assert not any(thread.name.startswith("ragweave-prefetch") for thread in threading.enumerate())
+
+
+def test_int8_answers(knowledge_base: Path, tmp_path: Path, tiny_encoder_path: Path):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", "llama")
+    small = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, dtype="int8")
+    assert small("Where is Lima?", max_new_tokens=4).passages
+    assert "DynamicQuantizedLinear" in repr(small.model.generator)
+    assert "DynamicQuantizedLinear" not in repr(small.model.question_encoder)
+
+
+def test_progress_hears_every_question(pipeline: RagPipeline):
+    heard: list[int] = []
+    pipeline(QUESTIONS, max_new_tokens=2, batch_size=2, progress=heard.append)
+    assert heard == [2, 1]
+
+
+def test_more_passages_than_there_are(pipeline: RagPipeline):
+    assert len(pipeline("Where is Lima?", n_docs=50, max_new_tokens=3).passages) == 3
+
+
+def test_extractive_answers_stand_in_a_passage(pipeline: RagPipeline):
+    for answer in pipeline(QUESTIONS, extractive=True, max_new_tokens=8, num_beams=2):
+        assert any(answer.answer in f"{passage.title}\n{passage.text}" for passage in answer.passages)
+
+
+def test_a_saved_model_says_whether_answers_are_extractive(
+    tmp_path: Path, pipeline: RagPipeline, knowledge_base: Path
+):
+    plain = pipeline(QUESTIONS, max_new_tokens=8)
+    held = pipeline(QUESTIONS, max_new_tokens=8, extractive=True)
+    assert [answer.answer for answer in plain] != [answer.answer for answer in held]
+    model = pipeline.model.__class__.from_pretrained(pipeline.model.config.name_or_path)
+    model.config.extractive = True
+    model.save_pretrained(tmp_path)
+    retriever = pipeline.retriever
+    RagTokenizer(retriever.question_encoder_tokenizer, retriever.generator_tokenizer).save_pretrained(
+        tmp_path
+    )
+    again = RagPipeline.from_pretrained(tmp_path, knowledge_base=knowledge_base, dtype="float32")
+    assert [answer.answer for answer in again(QUESTIONS, max_new_tokens=8)] == [
+        answer.answer for answer in held
+    ]
+    assert not RagPipeline.from_pretrained(tmp_path, knowledge_base=None).extractive
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_empty_questions_are_refused(pipeline: RagPipeline, question: str):
+    with pytest.raises(QuestionError, match="empty"):
+        pipeline(question)
+
+
+def test_questions_longer_than_the_encoder_reads_are_refused(pipeline: RagPipeline):
+    with pytest.raises(QuestionError, match="the encoder reads"):
+        pipeline("Lima " * 200)
+
+
+@pytest.mark.parametrize("option", ["n_docs", "num_beams", "max_new_tokens", "batch_size"])
+def test_options_below_one_are_refused(pipeline: RagPipeline, option: str):
+    with pytest.raises(ConfigurationError, match=option):
+        pipeline("Where is Lima?", **{option: 0})
+
+
+def test_formulation_of_a_saved_model(tmp_path: Path, tiny_encoder_path: Path, knowledge_base: Path):
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "sequence")
+    as_saved = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
+    as_asked = RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base, formulation="token")
+    assert type(as_saved.model).__name__ == "RagSequenceForGeneration"
+    assert type(as_asked.model).__name__ == "RagTokenForGeneration"
+
+
+def test_no_such_model(tmp_path: Path, knowledge_base: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ModelNotFoundError, match="embedded"):
+        RagPipeline.from_pretrained(tmp_path / "nothing", knowledge_base=knowledge_base)
+
+
+def without_weights(folder: Path, *parts: str) -> list[str]:
+    """Remove the weights whose names have one of these parts in them from a saved model."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    removed = [name for name in weights if any(part in name for part in parts)]
+    kept = {name: weight for name, weight in weights.items() if name not in removed}
+    save_file(kept, path, metadata={"format": "pt"})
+    return removed
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("bart", "generator.model.decoder.layers.1.fc2.weight"),
+        ("bart", "generator.model.shared.weight"),  # the head has this one's values
+        ("t5", "generator.decoder.block.0.layer.0.SelfAttention.q.weight"),
+        ("llama", "generator.lm_head.weight"),
+        ("gpt2", "question_encoder.encoder.layer.0.output.dense.weight"),
+    ],
+)
+def test_a_model_that_lacks_a_weight_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, kind: str, part: str
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", kind)
+    pooler = without_weights(folder, "question_encoder.pooler")
+    assert len(pooler) == 2
+    # Weights that are tied are in the files once, and nothing reads the pooler's here.
+    RagPipeline.from_pretrained(folder, knowledge_base=None)
+    assert without_weights(folder, part) == [f"rag.{part}"]
+    with pytest.raises(ModelNotFoundError, match=f"no whole model.*'rag.{part}'; save the model again"):
+        RagPipeline.from_pretrained(folder, knowledge_base=None)
+
+
+@pytest.mark.parametrize("kind", ["bart", "llama", "gpt2"])
+def test_a_checkpoint_with_an_adapter_beside_its_layers_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, kind: str
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, "token", kind)
+    model = RagTokenForGeneration.from_pretrained(folder)
+    add_adapter(model.generator, rank=2)
+    model.save_pretrained(folder)
+    with pytest.raises(ModelNotFoundError, match=r"no whole model.*'rag\.generator\..*weight'.*--resume"):
+        RagPipeline.from_pretrained(folder, knowledge_base=None)
+
+
+def test_unknown_words_are_refused(knowledge_base: Path):
+    with pytest.raises(ConfigurationError, match="'token' or 'sequence'"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, formulation="both")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="bfloat16"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, dtype="half")  # type: ignore[arg-type]
+
+
+def test_no_such_knowledge_base(tmp_path: Path):
+    with pytest.raises(KnowledgeBaseError, match="ragweave index"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=tmp_path / "kb")
+
+
+def test_knowledge_base_of_another_encoder(tmp_path: Path, knowledge_base: Path):
+    other = load_tiny_encoder(save_tiny_encoder(tmp_path / "other", seed=1))
+    with pytest.raises(EncoderMismatchError):
+        KnowledgeBase.open(knowledge_base, encoder=other)
+    with pytest.raises(EncoderMismatchError):
+        RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base)
+
+
+def test_a_knowledge_base_of_another_passage_encoder_is_refused(
+    tmp_path: Path, tiny_encoder_path: Path, knowledge_base: Path
+):
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path)
+    # Another passage encoder than the question encoder's; its vectors are of the same size.
+    own = build_knowledge_base(tmp_path, save_tiny_encoder(tmp_path / "passages", seed=1))
+    assert RagPipeline.from_pretrained(folder, knowledge_base=own)  # the model does not say
+    config = RagConfig.from_pretrained(folder)
+    config.passage_encoder_fingerprint = KnowledgeBase.open(own).manifest.encoder.fingerprint
+    config.save_pretrained(folder)
+    assert RagPipeline.from_pretrained(folder, knowledge_base=own)(
+        "Where is Lima?", max_new_tokens=2
+    ).passages
+    assert RagPipeline.from_pretrained(folder, knowledge_base=None)
+    with pytest.raises(
+        EncoderMismatchError, match="build the knowledge base with the passage encoder of this model"
+    ):
+        RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
+
+
+def test_a_new_version_of_the_knowledge_base_is_picked_up_when_asked_for(
+    tmp_path: Path, tiny_encoder_path: Path
+):
+    from ragweave.encoders.text_encoder import TextEncoder
+
+    output = build_knowledge_base(tmp_path, tiny_encoder_path)
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "bart")
+    pipeline = RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
+    question = "Where is the lighthouse of ulm?"
+    before = pipeline(question, n_docs=1, max_new_tokens=3)
+    assert not pipeline.refresh()
+    (tmp_path / "lighthouse.txt").write_text(question)
+    base = KnowledgeBase.open(output)
+    base.add([tmp_path / "lighthouse.txt"], encoder=TextEncoder.from_pretrained(tiny_encoder_path))
+    assert pipeline(question, n_docs=1, max_new_tokens=3) == before
+    assert pipeline.refresh()
+    after = pipeline(question, n_docs=1, max_new_tokens=3)
+    assert after.passages[0].id == "lighthouse.txt#0" != before.passages[0].id
+    assert not pipeline.refresh()
+
+
+def test_questions_during_a_change_are_all_answered(tmp_path: Path, tiny_encoder_path: Path):
+    output = build_knowledge_base(tmp_path, tiny_encoder_path)
+    folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "bart")
+    pipeline = RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
+    stop, failures = threading.Event(), []
+
+    def change() -> None:
+        base = KnowledgeBase.open(output)
+        try:
+            while not stop.is_set():
+                other = base.delete(ids=[base.passage(0).id]).compact(keep=1)
+                pipeline.refresh()
+                base = other.swap(base.version) if base.version in other.version_names() else other
+                if len(base) < 3:
+                    return
+                pipeline.refresh()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    answers = [pipeline("Where is Lima?", n_docs=2, max_new_tokens=2) for _ in range(20)]
+    stop.set()
+    thread.join()
+    assert not failures
+    assert all(len(answer.passages) == 2 for answer in answers)
+
+
+def test_hits_that_were_found_before_give_the_same_answers(pipeline: RagPipeline):
+    finder = pipeline.finder
+    hits = finder.retrieve(QUESTIONS, 3)
+    assert [doc["title"][0] for doc in finder.docs(hits)] == [
+        finder.index.base.passage(row).title for row in hits.rows[:, 0]
+    ]
+    assert pipeline(QUESTIONS, hits=hits, n_docs=2, max_new_tokens=4) == pipeline(
+        QUESTIONS, n_docs=2, max_new_tokens=4
+    )
+    with pytest.raises(ShapeError, match="hits are of 3 questions, expected 1"):
+        pipeline(QUESTIONS[:1], hits=hits)
+
+
+def test_passages_that_were_chosen_elsewhere(pipeline: RagPipeline):
+    base = pipeline.finder.index.base
+    row = base.row_of("kenya.txt")[0]
+    hits = pipeline.finder.index.given([[row], [row, 1 - row]], 2)
+    one, two = pipeline(QUESTIONS[:2], hits=hits, max_new_tokens=4)
+    assert [passage.id for passage in one.passages] == ["kenya.txt#0"]
+    assert {passage.id for passage in two.passages} == {base.passage(row).id, base.passage(1 - row).id}
+
+
+@pytest.mark.parametrize("formulation", ["token", "sequence"])
+def test_closed_book_is_the_generator_with_an_empty_passage(
+    formulation: str, tmp_path: Path, tiny_encoder_path: Path
+):
+    folder = save_rag_model(tmp_path, tiny_encoder_path, formulation)
+    closed = RagPipeline.from_pretrained(folder, knowledge_base=None, dtype="float32")
+    answer = closed("Where is Lima?", max_new_tokens=5)
+    context = closed.retriever.generator_tokenizer(" / // Where is Lima?", return_tensors="pt")
+    alone = closed.model.generator.generate(
+        **{name: context[name] for name in ("input_ids", "attention_mask")}, max_new_tokens=5, num_beams=1
+    )
+    expected = closed.retriever.generator_tokenizer.batch_decode(alone, skip_special_tokens=True)[0].strip()
+    assert answer.answer == expected
+    with pytest.raises(ConfigurationError, match="no knowledge base"):
+        _ = closed.finder
