@@ -8,10 +8,13 @@ runs need ragweave's dependencies; each runs in a subprocess and imports the pac
 Definitions:
 
 - Executed file: at least one function or method of it was called. Importing it, or defining a class, is not enough.
-- Function: a code object with a call, including lambdas, comprehensions and generator expressions.
-- Switch: two successive calls in one thread whose functions are in different files of the package.
+  The rows "with class bodies" also count the classes that were defined.
+- Function: a code object, including lambdas, comprehensions and generator expressions. Function name: the same,
+  where those of one name in one file are one.
+- Switch: two successive calls in one thread whose functions are in different files of the package. Decoding
+  repeats them for every token, so distinct switches (ordered pairs of files) compare better.
 - Import circle: modules that import each other, directly or not. Imports inside functions count; imports for type
-  checking and imports by name (``import_module``) do not.
+  checking and imports by name (``import_module``) do not. ``ragweave`` itself and ``__main__`` are exempt.
 - Arrow up: a module that imports a module of a higher layer, counted once per pair of modules.
 """
 
@@ -19,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import io
 import json
 import os
@@ -33,6 +35,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
@@ -131,47 +134,37 @@ class Module:
     type_checking: bool = False
     local_imports: int = 0
     imports: list[tuple[str, str]] = field(default_factory=list)
+    type_imports: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def room(self) -> str:
         """First part of the name below the package; empty for the package itself."""
         return self.name.partition(".")[2].partition(".")[0]
 
-
-class ImportVisitor(ast.NodeVisitor):
-    """Collects the imports of one module."""
-
-    def __init__(self, module: Module) -> None:
-        self.module = module
-        self.depth = 0
-
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.depth += 1
-        self.generic_visit(node)
-        self.depth -= 1
-
-    visit_AsyncFunctionDef = visit_FunctionDef
-
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            self.generic_visit(node)
+    def collect(self, node: ast.AST, *, in_function: bool = False, for_types: bool = False) -> None:
+        """Collect the imports below a node of the syntax tree."""
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            self.local_imports += in_function
+            (self.type_imports if for_types else self.imports).extend(self.targets(node))
             return
-        self.module.type_checking = True
-        for child in node.orelse:
-            self.visit(child)
+        in_function = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        guarded: list[ast.stmt] = []
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            self.type_checking = True
+            guarded = node.body
+        for child in ast.iter_child_nodes(node):
+            self.collect(child, in_function=in_function, for_types=for_types or child in guarded)
 
-    def visit_Import(self, node: ast.Import) -> None:
-        self.module.local_imports += self.depth > 0
-        self.module.imports += [(alias.name, "") for alias in node.names]
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        self.module.local_imports += self.depth > 0
+    def targets(self, node: ast.Import | ast.ImportFrom) -> list[tuple[str, str]]:
+        """The absolute names that a statement imports, as pairs of a module and a name in it."""
+        if isinstance(node, ast.Import):
+            return [(alias.name, "") for alias in node.names]
         base = node.module or ""
         if node.level:
-            parts = self.module.name.split(".")
-            parts = parts[: len(parts) - node.level + self.module.is_package]
+            parts = self.name.split(".")
+            parts = parts[: len(parts) - node.level + self.is_package]
             base = ".".join([*parts, base] if base else parts)
-        self.module.imports += [(base, alias.name) for alias in node.names]
+        return [(base, alias.name) for alias in node.names]
 
 
 def read_modules(src: Path) -> dict[str, Module]:
@@ -186,7 +179,7 @@ def read_modules(src: Path) -> dict[str, Module]:
         module = Module(
             name, relative.as_posix(), is_package, len(text.splitlines()), sum(1 for _ in comment_lines(text))
         )
-        ImportVisitor(module).visit(ast.parse(text))
+        module.collect(ast.parse(text))
         modules[name] = module
     return modules
 
@@ -199,12 +192,18 @@ def comment_lines(text: str) -> Iterator[str]:
             yield token.string
 
 
-def import_graph(modules: dict[str, Module]) -> dict[str, set[str]]:
-    """Map each module to the modules of the package that it imports."""
+def import_graph(modules: dict[str, Module], *, for_types: bool = False) -> dict[str, set[str]]:
+    """Map each module to the modules of the package that it imports, without the exempt ones.
+
+    Args:
+        modules: The modules by name.
+        for_types: Count imports for type checking as well.
+    """
+    modules = {name: module for name, module in modules.items() if module.room not in EXEMPT}
     graph: dict[str, set[str]] = {}
     for module in modules.values():
         targets = set()
-        for base, name in module.imports:
+        for base, name in module.imports + (module.type_imports if for_types else []):
             submodule = f"{base}.{name}"
             if submodule in modules:
                 targets.add(submodule)
@@ -259,6 +258,7 @@ def measure_files(src: Path) -> dict[str, Any]:
     """Measure everything that can be read from the files."""
     modules = read_modules(src)
     graph = import_graph(modules)
+    type_graph = import_graph(modules, for_types=True)
     by_length = sorted(modules.values(), key=lambda module: -module.lines)
     lines = sum(module.lines for module in modules.values())
     local_imports = sum(module.local_imports for module in modules.values())
@@ -278,6 +278,8 @@ def measure_files(src: Path) -> dict[str, Any]:
         "comment_lines": sum(module.comments for module in modules.values()),
         "circles": circles(graph),
         "arrows_up": arrows_up(modules, graph),
+        "circles_with_types": circles(type_graph),
+        "arrows_up_with_types": arrows_up(modules, type_graph),
         "outside_layers": sorted({m.room for m in modules.values()} - LAYER_OF.keys() - set(EXEMPT)),
         "rooms": {room: dict(counts) for room, counts in sorted(rooms.items())},
     }
@@ -286,52 +288,67 @@ def measure_files(src: Path) -> dict[str, Any]:
 # --- The runs ---
 
 
+class Trail:
+    """The files that calls go through."""
+
+    def __init__(self) -> None:
+        self.functions: dict[CodeType, str] = {}
+        self.calls = 0
+        self.switches: Counter[tuple[str, str]] = Counter()
+        self.thread = threading.local()
+
+    def add(self, code: CodeType, path: str) -> None:
+        """Note one call."""
+        self.functions[code] = path
+        self.calls += 1
+        previous = getattr(self.thread, "path", path)
+        if path != previous:
+            self.switches[previous, path] += 1
+        self.thread.path = path
+
+    def report(self) -> dict[str, Any]:
+        """Return the executed files, and the counts."""
+        return {
+            "executed": sorted(set(self.functions.values())),
+            "functions": len(self.functions),
+            "function_names": len({(path, code.co_name) for code, path in self.functions.items()}),
+            "switches": self.switches.total(),
+            "distinct_switches": len(self.switches),
+            "calls": self.calls,
+        }
+
+
 class CallProfile:
-    """Counts the calls of functions whose files are below a folder."""
+    """Follows the calls of functions whose files are below a folder; see ``sys.setprofile``."""
 
     def __init__(self, src: Path) -> None:
         self.prefix = f"{src}{os.sep}"
         self.path_of: dict[CodeType, str | None] = {}
-        self.switches = 0
-        self.calls = 0
-        self.local = threading.local()
+        self.trail = Trail()
+        self.trail_with_classes = Trail()
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """Receive one event of the interpreter; see ``sys.setprofile``."""
+        """Receive one event of the interpreter."""
         if event != "call":
             return
         code = frame.f_code
         try:
             path = self.path_of[code]
         except KeyError:
-            path = self.path_of[code] = self.path(code)
+            ours = code.co_filename.startswith(self.prefix) and code.co_name != "<module>"
+            path = self.path_of[code] = code.co_filename[len(self.prefix) :] if ours else None
         if path is None:
             return
-        self.calls += 1
-        previous = getattr(self.local, "path", path)
-        self.switches += path != previous
-        self.local.path = path
-
-    def path(self, code: CodeType) -> str | None:
-        """The file of a function, or ``None`` if it is not ours; bodies of modules and classes are no functions."""
-        if not code.co_flags & CO_OPTIMIZED or not code.co_filename.startswith(self.prefix):
-            return None
-        return code.co_filename[len(self.prefix) :]
-
-    def report(self) -> dict[str, Any]:
-        """Return the executed files, and the counts."""
-        # More events can come from other threads.
-        functions = {code: path for code, path in list(self.path_of.items()) if path is not None}
-        return {
-            "executed": sorted(set(functions.values())),
-            "functions": len(functions),
-            "switches": self.switches,
-            "calls": self.calls,
-        }
+        self.trail_with_classes.add(code, path)
+        if code.co_flags & CO_OPTIMIZED:  # the body of a class is not
+            self.trail.add(code, path)
 
 
 def profile_command(src: Path, output: Path, arguments: list[str]) -> None:
     """Run one command of ragweave in this process and write its profile."""
+    spec = find_spec("ragweave")
+    if spec is None or Path(spec.origin or "").parent != src:
+        raise SystemExit(f"Python does not find ragweave in {src}.")
     profile = CallProfile(src)
     sys.argv = ["ragweave", *arguments]
     threading.setprofile(profile)
@@ -340,10 +357,9 @@ def profile_command(src: Path, output: Path, arguments: list[str]) -> None:
         runpy.run_module("ragweave", run_name="__main__")
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
-        if not (sys.modules["ragweave"].__file__ or "").startswith(profile.prefix):
-            raise RuntimeError(f"ragweave was imported from another place than {src}")
-        output.write_text(json.dumps(profile.report()), encoding="utf-8")
+        profile.prefix = "\0"  # threads that still run are no longer followed
+        report = {**profile.trail.report(), "with_classes": profile.trail_with_classes.report()}
+        output.write_text(json.dumps(report), encoding="utf-8")
 
 
 def measure_runs(src: Path, last: str | None = None) -> dict[str, dict[str, Any]]:
@@ -358,14 +374,20 @@ def measure_runs(src: Path, last: str | None = None) -> dict[str, dict[str, Any]
         for run, arguments in RUNS.items():
             output = folder / f"{run}.json"
             # -P keeps this folder off the path: its files have names such as memory and serving.
-            command = [sys.executable, "-P", __file__, "--profile", str(src), str(output), *arguments]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            done = subprocess.run(  # noqa: S603
+                [sys.executable, "-P", __file__, "--profile", str(src), str(output), *arguments],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
             if done.returncode:
                 raise SystemExit(f"ragweave {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
             result = json.loads(output.read_text(encoding="utf-8"))
-            executed = [(src / path).read_text(encoding="utf-8") for path in result["executed"]]
-            result["files"] = len(executed)
-            result["lines"] = sum(len(text.splitlines()) for text in executed)
+            for trail in (result, result["with_classes"]):
+                executed = [(src / path).read_text(encoding="utf-8") for path in trail["executed"]]
+                trail["files"] = len(executed)
+                trail["lines"] = sum(len(text.splitlines()) for text in executed)
             results[run] = result
             if run == last:
                 break
@@ -390,13 +412,16 @@ def table(report: dict[str, Any]) -> str:
         ("import circles", len(report["circles"])),
         ("modules in import circles", sum(map(len, report["circles"]))),
         ("imports of a higher layer", len(report["arrows_up"])),
+        ("import circles, with imports for type checking", len(report["circles_with_types"])),
+        ("imports of a higher layer, with those for type checking", len(report["arrows_up_with_types"])),
     ]
     parts = ["| | |\n|-|-|", *(f"| {name} | {value} |" for name, value in rows)]
     if "runs" in report:
-        parts.append("\n| run | files | their lines | functions | switches | calls |\n|-|-|-|-|-|-|")
+        keys = ("files", "lines", "functions", "function_names", "switches", "distinct_switches", "calls")
+        parts.append(f"\n| run | {' | '.join(keys).replace('_', ' ')} |\n|-|{'-|' * len(keys)}")
         for name, run in report["runs"].items():
-            counts = (f"{run[key]:,}" for key in ("files", "lines", "functions", "switches", "calls"))
-            parts.append(f"| {name} | {' | '.join(counts)} |")
+            for title, trail in ((name, run), (f"{name}, with class bodies", run["with_classes"])):
+                parts.append(f"| {title} | {' | '.join(f'{trail[key]:,}' for key in keys)} |")
     parts.append("\n| room | files | lines | imports in functions | per 1,000 lines |\n|-|-|-|-|-|")
     for room, counts in report["rooms"].items():
         share = 1000 * counts["local_imports"] / max(counts["lines"], 1)
@@ -417,7 +442,6 @@ def table(report: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--profile"]:
-        with contextlib.suppress(BrokenPipeError):
-            profile_command(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+        profile_command(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
     else:
         main()
