@@ -18,7 +18,7 @@ _ACCURACY_HEAD = (
     "| Index B, A's answers | Index B, A's name in the answer |"
 )
 _RETRIEVAL_HEAD = (
-    "| Index | Question | Name among the passages | Right where it is, extractive | Right where it is, free |"
+    "| Index | Question | Name retrieved | Correct if retrieved, extractive | Correct if retrieved, free |"
 )
 
 

@@ -193,7 +193,7 @@ def report(state: dict[str, Any], answers: Sequence[Asked], command: str) -> str
         f"| Building version A | {seconds['building original']:.0f} |\n"
         f"| Building version B beside it | {seconds['building exchanged']:.0f} |\n"
         f"| Loading the model and opening version A | {seconds['loading']:.1f} |\n"
-        f"| **Swap: version B in force, and in the running pipeline** | **{seconds['swap']:.3f}** |\n\n"
+        f"| **Swap: switch to version B and refresh the pipeline** | **{seconds['swap']:.3f}** |\n\n"
         f"{tables(answers)}"
     )
 
