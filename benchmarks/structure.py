@@ -432,6 +432,9 @@ def table(report: dict[str, Any]) -> str:
         f"Files over {LONGEST_FILE} lines": [f"{path} {lines}" for path, lines in report["too_long"]],
         "Import circles": [", ".join(circle) for circle in report["circles"]],
         "Imports of a higher layer": report["arrows_up"],
+        "Imports of a higher layer for type checking": [
+            arrow for arrow in report["arrows_up_with_types"] if arrow not in report["arrows_up"]
+        ],
         "Modules outside the layers": report["outside_layers"],
     }
     for title, entries in lists.items():
