@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
+    from ragweave.knowledge.source_records import SourceFile
 
 StdinFormat = Annotated[
     Literal["txt", "md", "jsonl", "csv", "tsv", "html"],
@@ -37,7 +37,7 @@ def spooled(sources: Sequence[Path], ending: str, name: str) -> Iterator[list[Pa
     Yields:
         The sources; the file of standard input is gone afterwards.
     """
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
+    from ragweave.knowledge.source_records import SourceFile
 
     if Path("-") not in sources:
         yield list(sources)

@@ -30,8 +30,8 @@ from ragweave.types import Passage
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
     from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+    from ragweave.knowledge.source_records import SourceFile
     from ragweave.knowledge.storage import WordScores
     from ragweave.retrieval.index_protocol import PassageScorer
     from ragweave.types import SearchSettings

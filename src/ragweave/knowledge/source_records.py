@@ -9,9 +9,33 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ragweave.errors import KnowledgeBaseError, SourceError
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.manifest import FileRecord
 from ragweave.knowledge.store import damaged
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file to read.
+
+    Attributes:
+        path: Where the file is.
+        name: Its path below the source folder, with forward slashes; the file name for a file named directly.
+        known_as: Its name as a source where that is not the path, such as an address on the hub.
+    """
+
+    path: Path
+    name: str
+    known_as: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The source that its passages carry."""
+        return self.known_as or str(self.path)
+
+    @property
+    def key(self) -> str:
+        """Its key among the sources of a knowledge base, independent of the working directory."""
+        return self.known_as or str(self.path.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +68,6 @@ def fingerprint(file: SourceFile) -> SourceRecord:
             f"The file {file.path} cannot be read ({error.strerror}): check that it exists and its permissions."
         ) from error
     return SourceRecord(source=file.source, sha256=digest)
-
-
-def key_of(file: SourceFile) -> str:
-    """By what a file is known, from whatever folder it is named."""
-    return file.known_as or str(file.path.resolve())
 
 
 def to_json(sources: Sources) -> str:

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.pipeline.rag_pipeline import FORMULATIONS, Formulation
 from ragweave.provenance.answers import Answer
 from ragweave.retrieval.finding import question_length

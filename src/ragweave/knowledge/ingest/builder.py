@@ -22,11 +22,11 @@ from ragweave.knowledge.ingest.chunking.chunk import chunk
 from ragweave.knowledge.ingest.commit import prepared_segment
 from ragweave.knowledge.ingest.duplicates import KnownHashes, hashes_of
 from ragweave.knowledge.ingest.engines import Engine, LocalEngine
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.ingest.loaders.loader import UniqueReader
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import FileRecord, SegmentRecord
 from ragweave.knowledge.postings import write_postings
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
 
 if TYPE_CHECKING:

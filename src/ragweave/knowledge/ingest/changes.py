@@ -33,12 +33,12 @@ from ragweave.knowledge.manifest import (
     SegmentRecord,
 )
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import Sources, fingerprint, key_of, named_by
+from ragweave.knowledge.source_records import Sources, fingerprint, named_by
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
     from ragweave.knowledge.progress import Progress
+    from ragweave.knowledge.source_records import SourceFile
 
 METRIC = "inner product"
 
@@ -93,10 +93,10 @@ def add(
         layout,
         encoder,
         settings,
-        {key_of(file): found[key_of(file)].sha256 for file in changed},
+        {file.key: found[file.key].sha256 for file in changed},
         resume=resume,
     )
-    before = {old[key_of(file)].source: file for file in changed if key_of(file) in old}
+    before = {old[file.key].source: file for file in changed if file.key in old}
     seen = SeenHashes()
     replaced = base.rows_with("source", before)
     for hashes in base.hashes_without(replaced):
@@ -113,7 +113,7 @@ def add(
     _refuse_taken(base, layout, built, replaced)
     # Rows of the new segment come after all others.
     deleted = np.concatenate([np.union1d(base.deleted, replaced), built.deleted + manifest.rows])
-    sources = old | {key_of(file): found[key_of(file)] for file in changed if file.source not in failed}
+    sources = old | {file.key: found[file.key] for file in changed if file.source not in failed}
     change = ChangeRecord(
         kind="add",
         added=0 if built.record is None else built.record.passages,
@@ -130,8 +130,7 @@ def changed_among(files: Sequence[SourceFile], found: Sources, old: Sources) -> 
     return [
         file
         for file in files
-        if key_of(file) in found
-        and (key_of(file) not in old or old[key_of(file)].sha256 != found[key_of(file)].sha256)
+        if file.key in found and (file.key not in old or old[file.key].sha256 != found[file.key].sha256)
     ]
 
 
@@ -243,7 +242,7 @@ def _build(
     """Write a version of these files alone."""
     found, unreadable = fingerprints(files, strict=settings.strict, progress=progress)
     _plan(layout, encoder, settings, {key: record.sha256 for key, record in found.items()}, resume=resume)
-    readable = [file for file in files if key_of(file) in found]
+    readable = [file for file in files if file.key in found]
     built = build_segment(
         layout,
         readable,
@@ -261,7 +260,7 @@ def _build(
         kind="build", added=built.record.passages, duplicates=built.reading.duplicates, skipped=skipped
     )
     manifest = first_manifest(encoder, settings, change)
-    sources = {key_of(file): found[key_of(file)] for file in readable if file.source not in failed}
+    sources = {file.key: found[file.key] for file in readable if file.source not in failed}
     put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
 
 
@@ -343,7 +342,7 @@ def fingerprints(
     progress.start("Looking for changes", len(files))
     for file in files:
         try:
-            found[key_of(file)] = fingerprint(file)
+            found[file.key] = fingerprint(file)
         except SourceError as error:
             if strict:
                 raise

@@ -33,12 +33,12 @@ from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres import index_kinds as kinds
 from ragweave.knowledge.postgres.protocol import Change, Database, Gone, State, Written
 from ragweave.knowledge.progress import NoProgress, Progress
-from ragweave.knowledge.source_records import SourceRecord, key_of, named_by
+from ragweave.knowledge.source_records import SourceRecord, named_by
 from ragweave.types import Passage
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
+    from ragweave.knowledge.source_records import SourceFile
 
 
 def existing(database: Database, state: State | None) -> State:
@@ -79,7 +79,7 @@ def build(
     with database.changing() as change:
         check_free(database, change.state, overwrite=overwrite)
         found, unreadable = fingerprints(files, strict=settings.strict, progress=progress)
-        readable = [file for file in files if key_of(file) in found]
+        readable = [file for file in files if file.key in found]
         new = _write(change, readable, database, encoder, settings, frozenset(), progress, anew=True)
         skipped = (*unreadable, *new.reading.skipped)
         if not new.passages:
@@ -90,7 +90,7 @@ def build(
             kind="build", added=new.passages, duplicates=new.reading.duplicates, skipped=skipped
         )
         manifest = first_manifest(encoder, settings, record)
-        sources = {key_of(file): found[key_of(file)] for file in readable if file.source not in new.failed}
+        sources = {file.key: found[file.key] for file in readable if file.source not in new.failed}
         progress.start("Indexing", None)
         _commit(change, database, manifest, new.passages, new.documents, sources=sources)
 
@@ -118,7 +118,7 @@ def add(
         if not changed:
             nothing_done(unreadable, of_many=bool(found))
             return
-        before = {old[key_of(file)].source: file for file in changed if key_of(file) in old}
+        before = {old[file.key].source: file for file in changed if file.key in old}
         settings = Settings(
             chunking=manifest.chunking,
             kind=manifest.index.kind,
@@ -143,7 +143,7 @@ def add(
             unchanged=len(found) - len(changed),
             skipped=skipped,
         )
-        sources = {key_of(file): found[key_of(file)] for file in changed if file.source not in new.failed}
+        sources = {file.key: found[file.key] for file in changed if file.source not in new.failed}
         _commit(
             change,
             database,

@@ -21,7 +21,7 @@ from ragweave.knowledge.progress import NoProgress, Progress
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.loaders.files import SourceFile
+    from ragweave.knowledge.source_records import SourceFile
 
 
 class DatabaseKnowledgeBase(KnowledgeBase):

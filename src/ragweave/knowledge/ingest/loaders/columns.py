@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.ingest.loaders.office import unreadable
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 _ROWS = 1000

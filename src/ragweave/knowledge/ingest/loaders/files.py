@@ -4,30 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ragweave.errors import SourceError
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One file to read.
-
-    Attributes:
-        path: Where it is.
-        name: Its path below the source folder, with forward slashes; its file name if it was given itself.
-        known_as: What it is known by, where that is not the path: a name for standard input, an address on the hub.
-    """
-
-    path: Path
-    name: str
-    known_as: str | None = None
-
-    @property
-    def source(self) -> str:
-        """What its passages name as their source."""
-        return self.known_as or str(self.path)
+from ragweave.knowledge.source_records import SourceFile
 
 
 def find_files(sources: Sequence[Path], suffixes: frozenset[str]) -> list[SourceFile]:

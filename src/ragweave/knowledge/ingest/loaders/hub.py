@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.files import SourceFile
+from ragweave.knowledge.source_records import SourceFile
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.decoding import read_lines, whole_text
-from ragweave.knowledge.ingest.loaders.files import SourceFile
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 

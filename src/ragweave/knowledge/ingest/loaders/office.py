@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ragweave.errors import SourceError, require_extra
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.ingest.loaders.plain import first_heading, readable_title
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 # A file that unpacks to more than this, and to more than so many times its size, is meant to fill the memory.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ragweave.errors import SourceError, require_extra
-from ragweave.knowledge.ingest.loaders.files import SourceFile
 from ragweave.knowledge.ingest.loaders.office import unreadable
 from ragweave.knowledge.ingest.loaders.plain import readable_title
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from ragweave.knowledge.ingest.loaders.decoding import read_text
-from ragweave.knowledge.ingest.loaders.files import SourceFile
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?\S)[ \t]*#*[ \t]*$")

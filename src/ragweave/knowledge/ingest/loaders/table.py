@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.decoding import read_lines
-from ragweave.knowledge.ingest.loaders.files import SourceFile
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 # A whole book in one field is well below this; Python's own limit of 128 KiB is one chapter.
