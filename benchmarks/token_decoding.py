@@ -32,8 +32,8 @@ def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype
     name = str(dtype).removeprefix("torch.")
     for what, value, unit in (
         (f"matrix multiplication, {name}", peak, "GFLOP/s"),
-        (f"reading contexts, {name}", work / best, "GFLOP/s"),
-        (f"reading contexts, {name}, share", 100 * work / best / peak, "% of peak"),
+        (f"encoding contexts, {name}", work / best, "GFLOP/s"),
+        (f"encoding contexts, {name}, share", 100 * work / best / peak, "% of peak"),
     ):
         emit({"benchmark": "token decoding, limit", "what": what, "median": value, "unit": unit})
 
