@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,14 @@ import pytest
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """Make fsync return at once: it takes milliseconds, and only a power cut could tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # a descriptor that is not open is still an error
+        yield
 
 
 @pytest.fixture(scope="session")
