@@ -20,7 +20,7 @@ import numpy as np
 from harness import compare, in_turn, machine, say
 
 from ragweave.encoders.text_encoder import TextEncoder
-from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.types import Document, Passage
 
 

@@ -15,7 +15,7 @@ from ragweave.errors import (
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import read_documents
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 

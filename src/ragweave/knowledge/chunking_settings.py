@@ -1,9 +1,9 @@
-"""How documents are cut into passages."""
+"""Settings of chunking, which a knowledge base keeps in its manifest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from ragweave.errors import ConfigurationError
 
@@ -15,16 +15,16 @@ class Chunking:
     """How documents are cut into passages.
 
     Attributes:
-        kind: ``"sentences"``: about so many words, at the ends of sentences. ``"words"``: exactly so many words, and
-            the rest, as Lewis et al. 2020 and DPR cut Wikipedia. ``"tokens"``: at most so many tokens of the encoder,
-            title included, at the ends of sentences where possible. ``"markdown"``: as ``"sentences"``, but never
+        kind: ``"sentences"``: about ``words`` words, at sentence ends. ``"words"``: exactly ``words`` words, and a
+            shorter rest, as Lewis et al. 2020 and DPR cut Wikipedia. ``"tokens"``: at most ``tokens`` tokens of the
+            encoder, title included, at sentence ends where possible. ``"markdown"``: as ``"sentences"``, but never
             across a heading; the headings above a passage become its title.
-        words: How many words a passage has.
-        tokens: How many tokens a passage has at most; ``None`` for as many as the encoder reads.
-        overlap: How many words (of ``"tokens"``, tokens) of the passage before each repeats.
+        words: Words of a passage.
+        tokens: The most tokens of a passage; ``None`` for as many as the encoder reads.
+        overlap: Words (with ``"tokens"``, tokens) that each passage repeats from the one before it.
 
     Raises:
-        ConfigurationError: A value cannot work.
+        ConfigurationError: A value is out of range.
     """
 
     kind: ChunkingKind = "sentences"
@@ -36,37 +36,19 @@ class Chunking:
         """Check the values."""
         if self.kind not in get_args(ChunkingKind):
             raise ConfigurationError(
-                f"There is no way of chunking {self.kind!r}; choose one of {', '.join(get_args(ChunkingKind))}."
+                f"Unknown chunking {self.kind!r}. Choose one of: {', '.join(get_args(ChunkingKind))}."
             )
-        if self.words < 1:
-            raise ConfigurationError(f"A passage of {self.words} words is not possible: give at least 1.")
-        if self.tokens is not None and self.tokens < 1:
-            raise ConfigurationError(f"A passage of {self.tokens} tokens is not possible: give at least 1.")
+        for unit, size in (("words", self.words), ("tokens", self.tokens)):
+            if size is not None and size < 1:
+                raise ConfigurationError(f"{unit} is {size}: a passage needs at least 1.")
         size = self.tokens if self.kind == "tokens" else self.words
         if self.overlap < 0 or (self.overlap and size is not None and 2 * self.overlap > size):
             raise ConfigurationError(
-                f"An overlap of {self.overlap} is not possible: give at most half of the {size} of a passage."
+                f"overlap is {self.overlap}: choose 0 or more, and at most half of the passage size {size}."
             )
 
     def to_record(self) -> dict[str, Any]:
-        """The settings as a manifest holds them; the usual ones are as they were when there were no others."""
+        """The settings as a manifest holds them; the default kind is written as in the first format."""
         if self.kind == "sentences" and not self.overlap:
             return {"words": self.words}
         return {"kind": self.kind, "words": self.words, "tokens": self.tokens, "overlap": self.overlap}
-
-
-class Tokenizes(Protocol):
-    """What knows the tokens of an encoder; `TextEncoder` is one."""
-
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens that are read, special ones included."""
-        ...
-
-    def passage_token_count(self, title: str, text: str) -> int:
-        """How many tokens a passage has, special ones included."""
-        ...
-
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokens of a text begin and end."""
-        ...

@@ -1,4 +1,4 @@
-"""How a long job tells how far it is, whoever shows it."""
+"""Progress of a long job, independent of how it is shown."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears about the stages of a job, one after the other."""
+    """Receives the progress of a job, stage by stage."""
 
     def start(self, stage: str, total: int | None) -> None:
-        """Begin a stage.
+        """Start a stage.
 
         Args:
-            stage: What is done, such as ``"Reading"``.
-            total: How many steps it has; ``None`` while nobody knows.
+            stage: Its name, such as ``"Reading"``.
+            total: Its number of steps; ``None`` if unknown.
         """
         ...
 
     def advance(self, steps: int) -> None:
-        """Go on by so many steps of the stage."""
+        """Advance the current stage by a number of steps."""
         ...
 
 
 class NoProgress:
-    """Tells nobody."""
+    """Shows nothing."""
 
     def start(self, stage: str, total: int | None) -> None:
         """Do nothing."""

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, SourceError
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.ingest.chunking.chunk import chunk
-from ragweave.knowledge.ingest.chunking.sentences import blocks
+from ragweave.knowledge.ingest.chunking import chunk
+from ragweave.knowledge.ingest.sentences import blocks
 from ragweave.types import Document
 
 
@@ -244,7 +244,7 @@ def test_chunking_that_cannot_be(tiny_encoder):
     ):
         with pytest.raises(ConfigurationError):
             Chunking(**wrong)
-    with pytest.raises(ConfigurationError, match="need the encoder"):
+    with pytest.raises(ConfigurationError, match="needs the encoder"):
         cut("text", kind="tokens")
     with pytest.raises(SourceError, match="leaves 0 of 20 tokens"):
         cut("text", tiny_encoder, title="long " * 30, kind="tokens", tokens=20)

@@ -12,7 +12,7 @@ import pytest
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.hub import files_of
 from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
 from ragweave.types import Document

@@ -18,7 +18,7 @@ from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.commit import prepared_segment
 from ragweave.knowledge.ingest.duplicates import KnownHashes, hashes_of
 from ragweave.knowledge.ingest.engines import Engine, LocalEngine

@@ -1,4 +1,4 @@
-"""A light sentence splitter: rules, no model, any language that ends its sentences by punctuation."""
+"""A rule-based sentence splitter for every language that ends sentences with punctuation."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ _ABBREVIATIONS = frozenset(
     bzw z.b d.h usw nr str""".split()  # noqa: SIM905
 )
 _ENDS = re.compile(
-    r"""(?P<mark>[.!?…]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no small letter
+    r"""(?P<mark>[.!?…]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no lower-case letter
       | [。！？]+["'”’」』）]*                                              # scripts without spaces""",  # noqa: RUF001
     re.VERBOSE,
 )
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")  # noqa: RUF001
 _PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
-# What begins something new though no sentence has ended: a heading, an item of a list, a row of a table,
-# "Capital: Lima".
+# Lines that start something new even if no sentence has ended: a heading, a list item, a table row, "Capital: Lima".
 _NEW_ITEM = re.compile(r"[ \t]*(?:#{1,6} |[-*+•–] |\d{1,3}[.)] |\||>|[A-Z][\w /()'-]{0,40}: )")  # noqa: RUF001
 
 
 def blocks(text: str) -> Iterator[list[str]]:
-    """Split a text into blocks of sentences: paragraphs, items of lists, headings, "Field: value" lines.
+    """Split a text into blocks of sentences: paragraphs, list items, headings and "Field: value" lines.
 
     Args:
-        text: Any text. A line break alone is a mere space, as in text that was wrapped to a width.
+        text: Any text. A single line break counts as a space, as in text wrapped to a width.
 
     Yields:
-        The sentences of a block, with single spaces for all white space; never an empty list.
+        The sentences of a block, never empty, with all white space reduced to single spaces.
     """
     for paragraph in _PARAGRAPHS.split(text):
         for item in _items(paragraph):
@@ -40,7 +39,7 @@ def blocks(text: str) -> Iterator[list[str]]:
 
 
 def _items(paragraph: str) -> Iterator[str]:
-    """Split a paragraph where a line begins something new."""
+    """Split a paragraph at the lines that start something new."""
     item: list[str] = []
     for line in paragraph.split("\n"):
         if item and (_NEW_ITEM.match(line) or (len(item) == 1 and _is_heading(item[0], line))):
@@ -51,7 +50,7 @@ def _items(paragraph: str) -> Iterator[str]:
 
 
 def _is_heading(line: str, following: str) -> bool:
-    """Whether a line is a heading rather than the beginning of wrapped text."""
+    """Tell a heading from the first line of wrapped text."""
     line = line.strip()
     if line.startswith("#"):
         return True
@@ -59,7 +58,6 @@ def _is_heading(line: str, following: str) -> bool:
 
 
 def _sentences(item: str) -> Iterator[str]:
-    """Split one run of text at the ends of its sentences."""
     text = " ".join(item.split())
     start = 0
     for end in _ENDS.finditer(text):
@@ -73,11 +71,11 @@ def _sentences(item: str) -> Iterator[str]:
 
 def _is_abbreviation(before: str) -> bool:
     """Whether the full stop after this text belongs to its last word."""
-    found = _LAST_WORD.search(before)
-    if found is None:
+    match = _LAST_WORD.search(before)
+    if match is None:
         return False
-    word = found[0]
+    word = match[0]
     if word.lower() in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d_]\.)*[^\W\d_]", word):
         return True  # "Dr", "e.g", "J", "U.S"
-    # "1. Foo": the number of a list's item, when nothing stands before it.
-    return word.isdigit() and found.start() == 0
+    # A number with nothing before it is the number of a list item: "1. Foo".
+    return word.isdigit() and match.start() == 0

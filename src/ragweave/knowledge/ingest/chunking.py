@@ -1,0 +1,342 @@
+"""Chunking: cuts documents into passages by words, sentences, encoder tokens or Markdown headings."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol
+
+from markdown_it import MarkdownIt
+
+from ragweave.errors import ConfigurationError, SourceError
+from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest.sentences import blocks
+from ragweave.types import Document, Passage
+
+# A word, or one character of a script without spaces between words. A long run without a space (an address, encoded
+# data) counts once per 40 characters, so that a passage never exceeds what an encoder reads.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,40}}")
+_MARKDOWN = (".md", ".markdown")
+_TOLERANCE = 1.5
+
+
+class PassageTokenizer(Protocol):
+    """The tokenizer of an encoder; `TextEncoder` is one."""
+
+    @property
+    def max_length(self) -> int | None:
+        """The most tokens that the encoder reads, special tokens included."""
+        ...
+
+    def passage_token_count(self, title: str, text: str) -> int:
+        """Count the tokens of a passage, special tokens included."""
+        ...
+
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the start and end of each token of a text."""
+        ...
+
+
+class _Span(NamedTuple):
+    """A piece of a document.
+
+    Attributes:
+        start: Its first character in the document.
+        end: The end of its last character.
+        text: Its text, which differs from the document's in white space alone.
+        title: The title of the passage; ``None`` for the document's title.
+    """
+
+    start: int
+    end: int
+    text: str
+    title: str | None = None
+
+
+def chunk(
+    document: Document, chunking: Chunking | None = None, *, tokenizer: PassageTokenizer | None = None
+) -> list[Passage]:
+    """Cut a document into passages that together hold all of its text.
+
+    Args:
+        document: The document.
+        chunking: The settings; by default about 100 words, at sentence ends.
+        tokenizer: Counts tokens, for passages of a number of tokens.
+
+    Returns:
+        The passages in reading order; empty for a document without text.
+
+    Raises:
+        ConfigurationError: The passages are measured in tokens and ``tokenizer`` is missing.
+        SourceError: The document's title leaves no room for text.
+
+    Example:
+        >>> document = Document("a.txt", "A", "One. Two.", "a.txt")
+        >>> [passage.id for passage in chunk(document, Chunking(words=1))]
+        ['a.txt#0', 'a.txt#1']
+    """
+    has_pages = "\f" in document.text
+    passages, line, page, counted = [], document.line, 1, 0
+    for number, span in enumerate(_spans(document, chunking or Chunking(), tokenizer)):
+        line += document.text.count("\n", counted, span.start) if line else 0
+        page += document.text.count("\f", counted, span.start)
+        counted = span.start
+        passages.append(
+            Passage(
+                id=f"{document.id}#{number}",
+                document_id=document.id,
+                title=document.title if span.title is None else span.title,
+                text=span.text,
+                source=document.source,
+                start=span.start,
+                end=span.end,
+                line=line,
+                page=page if has_pages else 0,
+            )
+        )
+    return passages
+
+
+def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer | None) -> Iterator[_Span]:
+    text, words, overlap = document.text, chunking.words, chunking.overlap
+    if chunking.kind == "tokens":
+        if tokenizer is None:
+            raise ConfigurationError("Chunking by tokens needs the encoder's tokenizer: give tokenizer.")
+        return _by_tokens(text, document.title, tokenizer, chunking.tokens, overlap)
+    if chunking.kind == "words":
+        return _overlapping(text, _by_words(text, words), overlap)
+    if chunking.kind == "markdown" and document.source.lower().endswith(_MARKDOWN):
+        return _by_headings(text, document.title, words, overlap)
+    return _overlapping(text, _by_sentences(text, words), overlap)
+
+
+def _overlapping(document: str, spans: Iterable[_Span], words: int) -> Iterator[_Span]:
+    """Extend each span backwards by the last words of the span before it."""
+    before: _Span | None = None
+    for span in spans:
+        if before is None or not words:
+            yield span
+        else:
+            repeated = list(_WORD.finditer(document, before.start, before.end))[-words:]
+            start = repeated[0].start() if repeated else span.start
+            text = " ".join(document[start : before.end].split())
+            yield span._replace(start=start, text=f"{text} {span.text}")
+        before = span
+
+
+def _locate(document: str, texts: Iterable[str]) -> Iterator[_Span]:
+    """Find consecutive texts in the document they were taken from, whatever the white space."""
+    position = 0
+    for text in texts:
+        start = -1
+        for word in text.split():
+            position = document.index(word, position)
+            start = position if start < 0 else start
+            position += len(word)
+        yield _Span(start, position, text)
+
+
+# --- Words and sentences ---
+
+
+def _by_words(text: str, words: int) -> Iterator[_Span]:
+    """Cut a text after every ``words`` words, as Lewis et al. 2020 cut Wikipedia; the last piece is shorter."""
+    matches = list(_WORD.finditer(text))
+    for first in range(0, len(matches), words):
+        start, end = matches[first].start(), matches[min(first + words, len(matches)) - 1].end()
+        yield _Span(start, end, " ".join(text[start:end].split()))
+
+
+class _Piece(NamedTuple):
+    """A sentence or a part of one, which is never cut: its text, its words, and the separator before it."""
+
+    text: str
+    words: int
+    separator: str
+
+
+def _by_sentences(text: str, words: int) -> Iterator[_Span]:
+    """Cut a text at sentence ends into pieces of about ``words`` words.
+
+    The pieces are about equally long: a text of 160 words becomes two of 80, not one of 100 and a rest. A piece of up
+    to one and a half times the budget stays whole, and only a sentence longer than that is cut between its words.
+    """
+    return _locate(text, _pack(list(_pieces(text, words)), words))
+
+
+def _pieces(text: str, words: int) -> Iterator[_Piece]:
+    """Yield the sentences of a text, those over one and a half budgets in equal parts."""
+    for sentences in blocks(text):
+        separator = "\n"
+        for sentence in sentences:
+            matches = list(_WORD.finditer(sentence))
+            count = len(matches)
+            if count <= _TOLERANCE * words:
+                yield _Piece(sentence, count, separator)
+            else:
+                parts = -(-count // words)
+                for first, end in pairwise(count * part // parts for part in range(parts + 1)):
+                    part = sentence[matches[first].start() : matches[end - 1].end()]
+                    yield _Piece(part, end - first, separator)
+                    separator = " "
+            separator = " "
+
+
+def _pack(pieces: list[_Piece], words: int) -> Iterator[str]:
+    """Join pieces to texts of about equal lengths."""
+    left = sum(piece.words for piece in pieces)
+    text, count, target = "", 0, _target(left, words)
+    for piece in pieces:
+        too_long = count + piece.words > _TOLERANCE * words
+        # Stop where another piece would overshoot the target by more than stopping here misses it.
+        if text and (too_long or count + piece.words - target > target - count):
+            yield text
+            left -= count
+            text, count, target = "", 0, _target(left, words)
+        text += piece.separator + piece.text if text else piece.text
+        count += piece.words
+    if text:
+        yield text
+
+
+def _target(left: int, words: int) -> float:
+    """The length of the next text if all that are left become equally long."""
+    if left <= _TOLERANCE * words:
+        return float("inf")
+    return left / max(1, round(left / words))
+
+
+# --- Tokens ---
+
+
+def _by_tokens(
+    text: str, title: str, tokenizer: PassageTokenizer, tokens: int | None, overlap: int
+) -> Iterator[_Span]:
+    """Cut a text into pieces of at most ``tokens`` tokens, title included, so that the encoder reads all of it.
+
+    A piece ends with a sentence where that leaves it more than half full, else between words.
+
+    Raises:
+        ConfigurationError: Neither ``tokens`` nor the encoder sets a limit.
+        SourceError: The title leaves no room for text.
+    """
+    limit = min((size for size in (tokens, tokenizer.max_length) if size is not None), default=None)
+    if limit is None:
+        raise ConfigurationError(
+            "This encoder reads texts of any length: set --tokens, the size of a passage."
+        )
+    if not text.strip():
+        return
+    room = limit - tokenizer.passage_token_count(title, "")
+    if room < 1 or 2 * overlap > room:
+        raise SourceError(
+            f"The title {title[:60]!r} leaves {max(room, 0)} of {limit} tokens for a passage, of which {overlap} "
+            "overlap. Shorten the title, or set a larger number of --tokens."
+        )
+    spans = [span for span in tokenizer.token_spans(text) if span[1] > span[0]]
+    sentence_ends = [
+        sentence.end for sentence in _locate(text, (sentence for block in blocks(text) for sentence in block))
+    ]
+    first = 0
+    while first < len(spans):
+        last = min(first + room, len(spans))
+        # On its own a piece may have more tokens than within the text, where a space precedes its first word.
+        while True:
+            end = _piece_end(text, spans, first, last, sentence_ends, room)
+            piece = text[spans[first][0] : spans[end - 1][1]]
+            if end - first == 1 or tokenizer.passage_token_count(title, piece) <= limit:
+                break
+            last = end - 1
+        yield _Span(spans[first][0], spans[end - 1][1], piece)
+        following = end - overlap if end < len(spans) else end
+        first = max(following, first + 1)
+
+
+def _piece_end(
+    text: str, spans: list[tuple[int, int]], first: int, last: int, sentence_ends: list[int], room: int
+) -> int:
+    """The token before which a piece ends, ``last`` at the latest."""
+    if last == len(spans):
+        return last
+    bound = bisect_right(sentence_ends, spans[last - 1][1])
+    if bound:
+        sentence = bisect_right([end for _, end in spans[first:last]], sentence_ends[bound - 1]) + first
+        if sentence - first > room // 2:
+            return sentence
+    word = last
+    while word - first > max(room // 2, 1) and not _starts_word(text, spans, word):
+        word -= 1
+    return word if _starts_word(text, spans, word) else last
+
+
+def _starts_word(text: str, spans: list[tuple[int, int]], position: int) -> bool:
+    """Whether a token follows white space, or starts with it."""
+    start, before = spans[position][0], spans[position - 1][1]
+    return start > before or text[start].isspace()
+
+
+# --- Markdown ---
+
+
+class _Section(NamedTuple):
+    """The text between two headings, in characters of the document.
+
+    Attributes:
+        path: The section's heading and those above it, the highest first.
+        heading: Where its heading starts.
+        start: Where its text starts.
+        end: Where its text ends.
+    """
+
+    path: tuple[str, ...]
+    heading: int
+    start: int
+    end: int
+
+    def is_above(self, other: _Section) -> bool:
+        """Whether another section lies below this one."""
+        depth = len(self.path)
+        return len(other.path) > depth and other.path[:depth] == self.path
+
+
+def _by_headings(text: str, title: str, words: int, overlap: int) -> Iterator[_Span]:
+    """Cut Markdown at its headings, and long sections at sentence ends; the title is the path of headings.
+
+    A heading without text and without headings below it is a passage of its own.
+    """
+    sections = list(_sections(text))
+    for number, section in enumerate(sections):
+        path = section.path if section.path[:1] == (title,) else (title, *section.path)
+        heading_path = " > ".join(part for part in path if part)
+        body = text[section.start : section.end]
+        if body.strip():
+            for span in _overlapping(body, _by_sentences(body, words), overlap):
+                yield _Span(section.start + span.start, section.start + span.end, span.text, heading_path)
+        elif section.path and not any(map(section.is_above, sections[number + 1 : number + 2])):
+            heading = text[section.heading : section.start].strip()
+            start = text.index(heading, section.heading)
+            yield _Span(start, start + len(heading), heading, heading_path)
+
+
+def _sections(text: str) -> Iterator[_Section]:
+    """Yield the sections of a Markdown text; the first is the text before all headings."""
+    line_starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
+    line_starts[-1] = len(text)
+    path: list[tuple[int, str]] = []
+    heading = start = 0
+    # The parser counts a lone carriage return as a line, which line_starts does not.
+    tokens = MarkdownIt("commonmark").parse(text.replace("\r", " "))
+    for token, inline in pairwise(tokens):
+        # A heading inside a quotation or a list has a level, and is part of it.
+        if token.type != "heading_open" or token.level or token.map is None:
+            continue
+        first, after = (line_starts[line] for line in token.map)
+        yield _Section(tuple(name for _, name in path), heading, start, first)
+        depth = int(token.tag[1:])
+        words = "".join(child.content for child in inline.children or () if child.type != "image")
+        path = [*((level, name) for level, name in path if level < depth), (depth, " ".join(words.split()))]
+        heading, start = first, after
+    yield _Section(tuple(name for _, name in path), heading, start, len(text))
