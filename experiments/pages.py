@@ -1,4 +1,4 @@
-"""Pages that several experiments write, each its own part."""
+"""Pages with parts that several experiments write."""
 
 from __future__ import annotations
 

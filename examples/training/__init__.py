@@ -1,1 +1,1 @@
-"""Training on your own questions, step by step."""
+"""The training tutorial: train on your own questions, step by step."""

@@ -1,10 +1,10 @@
-"""A folder of documents, 200 questions to learn from and 60 to measure with, out of the World Factbook.
+"""Write documents, 200 training questions and 60 development questions from the World Factbook.
 
     python -m examples.training.prepare FOLDER
 
-FOLDER gets ``documents/``, a text file for each section of 46 countries, and ``train.jsonl`` and ``dev.jsonl``
-(question, answers) about countries of which no question is in the other file. The embedded model was trained on
-questions about none of them.
+FOLDER gets ``documents/`` (one text file for each section of 59 countries), ``train.jsonl`` and ``dev.jsonl``
+(question, answers). No country has questions in both files, and the embedded model was not trained on questions
+about any of them.
 """
 
 from __future__ import annotations

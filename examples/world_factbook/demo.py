@@ -1,7 +1,7 @@
-"""Eight questions to the CIA World Factbook, from nothing to answers with the passages they came from.
+"""Index the CIA World Factbook, ask eight questions, and show the passages behind each answer.
 
-Run it from the root of the repository with ``python examples/world_factbook/demo.py``. The first run converts
-the Factbook and indexes it; later runs use the knowledge base that is there.
+Run it from the root of the repository with ``python examples/world_factbook/demo.py``. The first run converts and
+indexes the Factbook; later runs reuse the knowledge base.
 """
 
 from __future__ import annotations

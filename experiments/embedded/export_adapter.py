@@ -1,4 +1,4 @@
-"""Turn a checkpoint of `train_adapter` into the adapter that ragweave ships: bfloat16, and no path in its files.
+"""Convert a checkpoint of `train_adapter` to the adapter in the package: bfloat16, without local paths.
 
 python -m experiments.embedded.export_adapter CHECKPOINT [--output src/ragweave/pipeline/adapters/smollm2-135m-qa]
 """

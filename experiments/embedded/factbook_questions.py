@@ -1,9 +1,9 @@
-"""Questions with exact answers, made from the CIA World Factbook, to train and to judge reading passages.
+"""Generate questions with exact answers from the CIA World Factbook, for training and evaluation.
 
-Each kind of fact has a path into the Factbook's data, a reader that finds a short answer in the text there,
-and several wordings. The first answer always stands verbatim in the document that `passage` names, as
-`examples/world_factbook/documents.py` writes it; the others are accepted variants. Countries are split into
-train, dev and test by a fixed hash, so that no country is in two splits. From the root of the repository::
+Each kind of fact has a path into the Factbook's data, a function that extracts a short answer from the text, and
+several wordings. The first answer always occurs verbatim in the document named by `passage`, as written by
+`examples/world_factbook/documents.py`; the other answers are accepted variants. A fixed hash splits the countries
+into train, dev and test, so that no country is in two splits. From the root of the repository::
 
     python -m experiments.embedded.factbook_questions --output DIR
 """

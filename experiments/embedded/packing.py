@@ -1,8 +1,8 @@
-"""Many questions about one passage in one row: the passage is read once, and each question sees it and itself alone.
+"""Pack several questions about one passage into one row, so that the passage is encoded only once.
 
-A causal generator reads ``passage question answer``. Of the questions about one passage the beginning is the same, so
-that a row ``passage question answer question answer ...`` with a mask that hides the questions from each other gives
-each answer the very probability that it has alone, at a fraction of the work.
+A causal generator is trained on ``passage question answer``. Questions about the same passage share the beginning.
+In a row ``passage question answer question answer ...``, a mask hides the questions from each other. Each answer
+gets exactly the probability that it has alone, at a fraction of the work.
 
 Notation used for tensor shapes: L tokens of a row, Q questions in it, T tokens of all their answers.
 """

@@ -1,6 +1,6 @@
-"""What the embedded generator learns to read: passages with questions, from four sources.
+"""The training data of the embedded generator: passages with questions, from four sources.
 
-`data/README.md` says where each comes from and under which licence it may be used.
+`data/README.md` describes their origin and licences.
 """
 
 from __future__ import annotations

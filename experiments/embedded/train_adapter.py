@@ -1,11 +1,11 @@
-"""Train the embedded generator's LoRA adapter to answer briefly from passages.
+"""Train the LoRA adapter of the embedded generator to give short answers from passages.
 
     python -m experiments.embedded.train_adapter --xquad DIR --output ADAPTER
 
-`--xquad` holds passages.jsonl and train.jsonl (id, question, answers, passage). The loss is -log p(y | x, z) with z
-the passage that answers: RAG's marginal likelihood with K = 1. Questions about one passage share a row
-(`experiments.embedded.packing`). What is learned from is in `experiments.embedded.readings`; the articles held out
-there are asked every `--evaluate-every` steps. A run that was interrupted goes on with the same command.
+DIR contains passages.jsonl and train.jsonl (id, question, answers, passage). The loss is -log p(y | x, z) with the
+passage z that contains the answer: RAG's marginal likelihood with K = 1. Questions about one passage share a row
+(`experiments.embedded.packing`). `experiments.embedded.readings` defines the training data and the held-out articles,
+which are evaluated every `--evaluate-every` steps. Run the same command again to resume an interrupted run.
 """
 
 from __future__ import annotations

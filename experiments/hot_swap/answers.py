@@ -1,4 +1,4 @@
-"""The file of answers: JSON lines, added to one by one, so that a run goes on where it stopped."""
+"""The answers of a run: a file of JSON lines that grows one by one, so that a run can resume."""
 
 from __future__ import annotations
 

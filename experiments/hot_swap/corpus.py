@@ -1,4 +1,4 @@
-"""The Factbook's documents, searched for names that others bear too."""
+"""The Factbook's documents, and the search for names that are not unique."""
 
 from __future__ import annotations
 

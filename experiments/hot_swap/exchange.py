@@ -1,4 +1,4 @@
-"""The exchange of names for made-up ones, everywhere and in the same way."""
+"""Replace names by invented ones, consistently in all documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The capital and the chief of state of every country where both are a name that is nobody else's."""
+"""The capital and the chief of state of every country where both names are simple and unique."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares of right answers, by the index that was in force and by the one that the gold answers come from."""
+"""Shares of right answers, by the version asked and by the version that the gold answers come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from experiments.hot_swap.answers import Asked, Version
 from experiments.hot_swap.facts import CHIEF
 from experiments.hot_swap.names import fold, person_name, place_name
 
-from ragweave.evaluation.metrics import exact_match
+from ragweave.matching import exact_match
 
 RESAMPLES = 10_000
 _CONFIDENCE = 95

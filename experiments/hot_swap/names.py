@@ -1,7 +1,7 @@
-"""Names of places and persons: their words, and where a text mentions them.
+"""Names of places and persons: their words, and their occurrences in a text.
 
-The Factbook writes surnames in capitals: ``Emmanuel MACRON``, ``LULA da Silva``. Texts are searched without their
-accents (`fold`), because the Factbook writes both ``Brasília`` and ``Brasilia``.
+The Factbook writes surnames in capitals: ``Emmanuel MACRON``, ``LULA da Silva``. Texts are searched without accents
+(`fold`), because the Factbook contains both ``Brasília`` and ``Brasilia``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of the experiment, and their place in a page of the documentation."""
+"""The tables of the experiment, and their place in the documentation."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Does what the model says follow the index? Section 4.5 of Lewis et al. 2020, with the World Factbook.
+"""Test whether answers follow the index: section 4.5 of Lewis et al. 2020, with the World Factbook.
 
     python -m experiments.hot_swap.run [--work DIR] [--limit COUNTRIES] [--seed SEED] [--page docs/hot-swap.md]
 
-The Factbook becomes two versions of one knowledge base: A as it is, B with chiefs of state and capitals exchanged
-for made-up names, the same everywhere. One running pipeline answers the same questions from A and, after
-`KnowledgeBase.swap` and `RagPipeline.refresh`, from B. A run that was stopped goes on where it was.
+One knowledge base gets two versions of the Factbook: A is the original; in B, chiefs of state and capitals have
+invented names. One running pipeline answers the same questions from A and, after `KnowledgeBase.swap` and
+`RagPipeline.refresh`, from B. Run the same command again to resume an interrupted run.
 """
 
 from __future__ import annotations

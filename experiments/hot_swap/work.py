@@ -1,4 +1,4 @@
-"""The folder of a run: what was made and what was answered, so that the run can go on where it stopped."""
+"""The folder of a run: intermediate results and answers, so that a run can resume."""
 
 from __future__ import annotations
 

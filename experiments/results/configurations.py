@@ -1,4 +1,4 @@
-"""What is compared: the embedded model as it is, and what becomes of it when one thing is changed."""
+"""The configurations: the embedded model, and variants that change one setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of results, made from the folders of runs."""
+"""Generate the results page from the folders of runs."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The ablations of the embedded model, and the page of them.
+"""Run the ablations of the embedded model and write their page.
 
     python -m experiments.results.run --work .cache/results [--xquad DIR] [--page docs/results.md]
 
-The World Factbook comes from its package: questions about countries that the adapter was not trained on, and all
-documents to find the answers in. DIR holds ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id,
-title, text) of XQuAD's English part. Runs that were interrupted go on where they stopped.
+The World Factbook comes from its package: all documents, and questions about countries that the adapter was not
+trained on. DIR contains ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id, title, text) of
+XQuAD's English part. Interrupted runs resume.
 """
 
 from __future__ import annotations

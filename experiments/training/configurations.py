@@ -1,4 +1,4 @@
-"""What is compared: the paper's table 6 in small, the document encoder trained too, and no passages at all."""
+"""The configurations: the paper's table 6 at a small scale, end-to-end training, and closed book."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ragweave import SearchSettings
-from ragweave.pipeline.rag_pipeline import Formulation
+from ragweave.types import Formulation
 
 _DENSE = SearchSettings("dense")
 

@@ -1,4 +1,4 @@
-"""What a generator that keeps its weights says of answers, passage by passage, computed once for each passage.
+"""Likelihoods of the gold answers under a frozen generator, cached for each passage.
 
 Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
 """
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ragweave import RagPipeline
-from ragweave.evaluation.data import Example
 from ragweave.training.ahead import RetrievedExample
 from ragweave.training.collator import RagCollator
+from ragweave.types import Example
 
 _AT_ONCE = 32
 """Contexts that are read together."""

@@ -1,4 +1,4 @@
-"""The part of the page of results that is about training, made from the folders of runs."""
+"""Generate the training part of the results page from the folders of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The losses of Atlas beside the marginal likelihood, with the generator frozen: what they do for retrieval.
+"""Compare the effect of Atlas' losses, added to the marginal likelihood, on retrieval. The generator is frozen.
 
 Notation used for tensor shapes: B questions, K passages per question.
 """
@@ -19,9 +19,9 @@ from rich.console import Console
 from transformers import get_linear_schedule_with_warmup
 
 from ragweave import RagPipeline, SearchSettings
-from ragweave.evaluation.data import Example
-from ragweave.evaluation.metrics import has_answer
+from ragweave.matching import has_answer
 from ragweave.training.losses import LOSSES, LossInputs
+from ragweave.types import Example
 
 WAYS = ("none", "marginal", "emdr2", "pdist", "loop")
 """No training, the marginal likelihood alone, and with a loss of Atlas beside it."""
@@ -85,7 +85,7 @@ def _train(
             vectors, _ = model.rag.encode_question(encoded["input_ids"], encoded["attention_mask"])
             hits = pipeline.retriever.search(vectors.detach().numpy(), N_DOCS, question_strings=questions)
             scores = model.rag.score_passages(
-                vectors, torch.from_numpy(hits.vectors), torch.from_numpy(hits.rows)
+                vectors, torch.from_numpy(hits.passage_vectors), torch.from_numpy(hits.rows)
             )
             inputs = LossInputs(scores, *likelihoods(own, hits.rows), pipeline.formulation)
             loss = LOSSES["marginal"](inputs)
@@ -101,11 +101,11 @@ def _train(
 
 def _found(pipeline: RagPipeline, examples: list[Example]) -> dict[str, list[float]]:
     """Of every question, whether one of the first passages has the answer in it."""
-    hits = pipeline.finder.retrieve([example.question for example in examples], max(DEPTHS))
+    hits = pipeline.retrieve([example.question for example in examples], n_docs=max(DEPTHS))
     right = np.array(
         [
             [has_answer(text, example.answers) for text in found["text"]]
-            for example, found in zip(examples, pipeline.finder.docs(hits), strict=True)
+            for example, found in zip(examples, hits.docs, strict=True)
         ]
     )
     return {f"answer_recall@{k}": right[:, :k].any(1).astype(float).tolist() for k in DEPTHS}

@@ -1,9 +1,9 @@
-"""Does training the retriever with the generator pay? The paper's comparisons in small, with three seeds.
+"""Measure whether training the retriever with the generator helps: the paper's comparisons at a small scale.
 
     python -m experiments.training.run --work .cache/training --xquad DIR [--seeds 0,1,2] [--page docs/results.md]
 
-DIR holds ``train.jsonl``, ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id, title, text) of
-XQuAD's English part. Runs that are finished are not run again.
+DIR contains ``train.jsonl``, ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id, title, text) of
+XQuAD's English part. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
                 decoding="fast" if configuration.formulation == "sequence" else None,
             ),
             about={"configuration": configuration.name, "seed": seed},
-            finder=None if configuration.closed_book else pipeline.finder,
+            retriever=None if configuration.closed_book else pipeline.text_retriever,
             pipeline=pipeline,
             progress=lambda done, means: advance(configuration.label, len(questions), done, ""),
         )

@@ -1,4 +1,4 @@
-"""What all training runs share: data, knowledge bases of short passages, and the generator that they begin with."""
+"""What the runs share: data, knowledge bases of short passages, and the initial generator."""
 
 from __future__ import annotations
 
