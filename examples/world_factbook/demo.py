@@ -204,7 +204,7 @@ def main() -> None:
     console.print(
         f"[bold]{right} of {len(asked)} answers are right.[/bold] Preparation {prepared - start:.1f} s, "
         f"loading {loaded - prepared:.1f} s, first answer {asked[0].seconds:.1f} s, "
-        f"each later one {sum(item.seconds for item in asked[1:]) / (len(asked) - 1):.1f} s."
+        f"each later answer {sum(item.seconds for item in asked[1:]) / (len(asked) - 1):.1f} s."
     )
 
 

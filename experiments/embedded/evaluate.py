@@ -31,11 +31,11 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--formulation", choices=("token", "sequence"), default="token")
     parser.add_argument("--retrieval", choices=("dense", "bm25", "hybrid"))
-    parser.add_argument("--free", action="store_true", help="not held to the words of the passages")
+    parser.add_argument("--free", action="store_true", help="allow any words in answers")
     parser.add_argument("--scale", type=float, default=embedded.CONTEXT_FIELDS["doc_score_scale"])
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "int8"))
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--predictions", type=Path, help="write the answers there, JSON lines")
+    parser.add_argument("--predictions", type=Path, help="file for the answers, JSON lines")
     args = parser.parse_args()
 
     logging.disable_progress_bar()

@@ -17,7 +17,7 @@ from examples.world_factbook.documents import country_documents, load_countries
 from experiments.embedded.factbook_questions import all_questions
 from experiments.embedded.packing import Pair, Reading
 
-from ragweave.knowledge.ingest.chunking.chunk import chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.types import Document
 
 DATA = Path(__file__).parent / "data"

@@ -101,7 +101,7 @@ def evaluate(generator: Any, rows: Sequence[Row]) -> str:
     log_probs, hits = zip(*(answer_log_probs(generator, [row]) for row in rows), strict=True)
     generator.train()
     surprise, right = -torch.cat(log_probs).mean(), torch.cat(hits).float().mean()
-    return f"held out: -log p {surprise:.3f}, word for word {right:.3f}"
+    return f"held out: -log p {surprise:.3f}, exact match {right:.3f}"
 
 
 class Run:
@@ -164,14 +164,14 @@ def main() -> None:
     parser.add_argument("--xquad", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--share", type=float, default=0.75, help="of the prose beside XQuAD's, in an epoch")
+    parser.add_argument("--share", type=float, default=0.75, help="share of the prose questions, except XQuAD's, in an epoch")
     parser.add_argument("--facts", type=int, default=100, help="sections of the Factbook in an epoch")
     parser.add_argument("--facts-per-country", type=int, default=12)
     parser.add_argument("--questions-per-row", type=int, default=10)
     parser.add_argument("--rows-per-step", type=int, default=3)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--first-layer", type=int, default=6, help="the layers below keep their weights")
+    parser.add_argument("--first-layer", type=int, default=6, help="first layer with an adapter")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps")
     args = parser.parse_args()
