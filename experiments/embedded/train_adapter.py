@@ -164,7 +164,9 @@ def main() -> None:
     parser.add_argument("--xquad", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--share", type=float, default=0.75, help="share of the prose questions, except XQuAD's, in an epoch")
+    parser.add_argument(
+        "--share", type=float, default=0.75, help="share of the prose questions, except XQuAD's, in an epoch"
+    )
     parser.add_argument("--facts", type=int, default=100, help="sections of the Factbook in an epoch")
     parser.add_argument("--facts-per-country", type=int, default=12)
     parser.add_argument("--questions-per-row", type=int, default=10)

@@ -203,11 +203,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", type=Path, default=ROOT / ".cache" / "hot-swap", help="folder of the run; an interrupted run resumes there"
+        "--work",
+        type=Path,
+        default=ROOT / ".cache" / "hot-swap",
+        help="folder of the run; an interrupted run resumes there",
     )
-    parser.add_argument("--limit", type=int, metavar="COUNTRIES", help="ask about this many countries, sampled at random")
+    parser.add_argument(
+        "--limit", type=int, metavar="COUNTRIES", help="ask about this many countries, sampled at random"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the invented names and of --limit")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "hot-swap.md", help="page that receives the tables")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "hot-swap.md", help="page that receives the tables"
+    )
     args = parser.parse_args()
     if args.limit is not None and args.limit < 1:
         parser.error("--limit must be 1 or more")
