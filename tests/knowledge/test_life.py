@@ -279,16 +279,16 @@ def test_one_writer_at_a_time_and_it_is_named(kb):
 
 
 def test_a_file_that_changes_while_it_is_read(kb, notes, tiny_encoder, monkeypatch):
-    from ragweave.knowledge.ingest.loaders import loader as readers
+    from ragweave.knowledge.ingest.loaders import loader
 
-    original = readers.READERS[".txt"]
+    original = loader.LOADERS[".txt"]
 
     def reading(file):
         yield from original(file)
         with Path(file.path).open("a") as content:
             content.write(" more")
 
-    monkeypatch.setitem(readers.READERS, ".txt", reading)
+    monkeypatch.setitem(loader.LOADERS, ".txt", reading)
     (notes / "new.txt").write_text("A new text.")
     with pytest.warns(SourceWarning, match=r"new\.txt changed while it was read"):
         assert kb.add([notes], encoder=tiny_encoder).version == kb.version

@@ -13,7 +13,7 @@ from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
-from ragweave.knowledge.ingest.loaders.hub import files_of
+from ragweave.knowledge.ingest.loaders.hub import dataset_files
 from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
 from ragweave.types import Document
 
@@ -73,7 +73,7 @@ def test_pages_of_a_pdf(tmp_path):
 
 
 def test_a_pdf_of_pictures(tmp_path):
-    with pytest.raises(SourceError, match="has no text: its pages are pictures"):
+    with pytest.raises(SourceError, match="has no text: its pages are images"):
         read(pdf(tmp_path / "scan.pdf", [""]))
 
 
@@ -234,7 +234,7 @@ def test_patterns(tmp_path):
 
 
 def test_a_line_without_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("ragweave.knowledge.ingest.loaders.decoding._LINE_AT_MOST", 2**20)
+    monkeypatch.setattr("ragweave.knowledge.ingest.loaders.text._LINE_AT_MOST", 2**20)
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"text": "' + "x" * 2**20 + '"}\n')
     with pytest.raises(SourceError, match=r"Line 2 of .* has more than 1 MiB"):
         read(tmp_path / "a.jsonl")
@@ -265,19 +265,19 @@ def test_a_data_set_of_the_hub_is_known_by_its_address(tmp_path, tiny_encoder):
 
     address = "hf://datasets/me/mine:train"
     base = KnowledgeBase.build(
-        files_of(loaded("One.", "Two."), address), tmp_path / "kb", encoder=tiny_encoder
+        dataset_files(loaded("One.", "Two."), address), tmp_path / "kb", encoder=tiny_encoder
     )
     assert {base.passage(row).source for row in range(2)} == {address}
     assert base.passage(0).document_id == "mine:train:1"
-    same = base.add(files_of(loaded("One.", "Two."), address), encoder=tiny_encoder)
+    same = base.add(dataset_files(loaded("One.", "Two."), address), encoder=tiny_encoder)
     assert same.version == base.version
-    new = base.add(files_of(loaded("One.", "Two.", "Three."), address), encoder=tiny_encoder)
+    new = base.add(dataset_files(loaded("One.", "Two.", "Three."), address), encoder=tiny_encoder)
     assert new.manifest.passages == 3
 
 
 def test_data_sets_that_cannot_be_had(monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    with pytest.raises(SourceError, match="The data set nobody/nothing cannot be had from the hub"):
+    with pytest.raises(SourceError, match="The data set nobody/nothing cannot be loaded from the hub"):
         find_sources([Path("hf://datasets/nobody/nothing:train")])
-    with pytest.raises(SourceError, match="no address of a data set: write hf://datasets/NAME"):
+    with pytest.raises(SourceError, match="not the address of a data set: write hf://datasets/NAME"):
         find_sources([Path("hf://datasets/a/b/c d")])

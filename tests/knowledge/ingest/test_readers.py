@@ -6,7 +6,7 @@ import pytest
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.loader import read_documents
-from ragweave.knowledge.ingest.loaders.plain import first_heading, readable_title
+from ragweave.knowledge.ingest.loaders.text import first_heading, title_from_name
 from ragweave.types import Document
 
 
@@ -235,5 +235,5 @@ def test_first_heading(markdown, title):
     ("stem", "title"),
     [("solar_power-plants", "Solar power plants"), ("2024-01-05-notes", "2024-01-05 notes"), ("___", "___")],
 )
-def test_readable_title(stem, title):
-    assert readable_title(stem) == title
+def test_title_from_name(stem, title):
+    assert title_from_name(stem) == title

@@ -22,7 +22,7 @@ from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.commit import prepared_segment
 from ragweave.knowledge.ingest.duplicates import KnownHashes, hashes_of
 from ragweave.knowledge.ingest.engines import Engine, LocalEngine
-from ragweave.knowledge.ingest.loaders.loader import UniqueReader
+from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import FileRecord, SegmentRecord
 from ragweave.knowledge.postings import write_postings
@@ -205,10 +205,10 @@ def read_shards(
         progress: Hears of every file.
     """
     shard: list[Passage] = []
-    documents = UniqueReader()
+    documents = DocumentLoader()
     for file in files:
         try:
-            for document in documents.read(file):
+            for document in documents.load(file):
                 shard.extend(chunk(document, settings.chunking, tokenizer=encoder))
                 while len(shard) >= store.SHARD:
                     yield _distinct(shard[: store.SHARD], seen, reading, hashes)

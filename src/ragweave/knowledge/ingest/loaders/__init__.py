@@ -1,1 +1,1 @@
-"""Files of many kinds to documents."""
+"""Loaders: files of many formats to documents."""

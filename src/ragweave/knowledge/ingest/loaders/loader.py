@@ -1,25 +1,20 @@
-"""Reading documents from files and folders, one document at a time."""
+"""Entry to the loaders: finds the files of sources, and reads documents from files of all formats."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.columns import read_arrow, read_parquet
-from ragweave.knowledge.ingest.loaders.files import SourceFile, find_files
-from ragweave.knowledge.ingest.loaders.hub import find_on_hub, is_address
-from ragweave.knowledge.ingest.loaders.jsonl import read_jsonl
-from ragweave.knowledge.ingest.loaders.office import read_office
-from ragweave.knowledge.ingest.loaders.pdf import read_pdf
-from ragweave.knowledge.ingest.loaders.plain import read_plain
-from ragweave.knowledge.ingest.loaders.table import read_table
+from ragweave.knowledge.ingest.loaders.office import read_office, read_pdf
+from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
+from ragweave.knowledge.ingest.loaders.text import read_plain
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
-__all__ = ["READERS", "UniqueReader", "find_sources", "read_documents"]
-
-READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
+LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".txt": read_plain,
     ".md": read_plain,
     ".csv": read_table,
@@ -30,39 +25,43 @@ READERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".pdf": read_pdf,
     **dict.fromkeys((".docx", ".pptx", ".xlsx", ".html", ".htm", ".epub"), read_office),
 }
-"""The reader of every file ending that is understood."""
+"""The loader of each file ending."""
+
+_ENDINGS = ", ".join(sorted(LOADERS))
 
 
-def read_documents(sources: Sequence[Path]) -> Iterator[Document]:
-    """Read the documents of files, and of folders with everything below them in sorted order.
+def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Document]:
+    """Read the documents of files, and of folders with all their subfolders in sorted order.
 
-    A text or Markdown file, a PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is
-    its path below the folder that was given; every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file
-    (columns ``title``, ``text``, perhaps ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is
-    one. Files and folders whose names begin with a dot are passed over.
+    A text, Markdown, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is its path
+    below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns ``title``,
+    ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a document.
+    Files and folders whose names start with a dot are skipped.
 
     Args:
-        sources: Files and folders.
+        sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
 
     Returns:
-        The documents, read as they are asked for. The sources are looked up at once.
+        An iterator that reads one document at a time. The sources are looked up at once.
 
     Raises:
-        SourceError: A source is missing, empty or cannot be read, or two documents have one id.
+        SourceError: A source is missing, empty or cannot be read, or two documents have the same id.
 
     Example:
         >>> [document.id for document in read_documents([Path("notes")])]
         ['2025/march.md', 'people.csv:2', 'people.csv:3']
     """
     files = find_sources(sources)
-    reader = UniqueReader()
-    return (document for file in files for document in reader.read(file))
+    loader = DocumentLoader()
+    return (document for file in files for document in loader.load(file))
 
 
-def find_sources(sources: Sequence[Path | SourceFile]) -> list[SourceFile]:
+def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]:
     """List the files of sources, those of a folder in sorted order, each once.
 
-    Data sets of the hub are downloaded, unless they are in the cache; a `SourceFile` is itself.
+    Args:
+        sources: Files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless
+            they are in the cache.
 
     Raises:
         SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
@@ -76,54 +75,101 @@ def find_sources(sources: Sequence[Path | SourceFile]) -> list[SourceFile]:
     return list(files.values())
 
 
-def _files_of(source: Path | SourceFile) -> list[SourceFile]:
-    if isinstance(source, SourceFile):
-        return [source]
-    if is_address(source):
-        return find_on_hub(source)
-    return find_files(list(_expanded([source])), frozenset(READERS))
-
-
-def _expanded(sources: Sequence[Path]) -> Iterator[Path]:
-    """Sources with the files that patterns among them match; a path that exists is none."""
-    for source in sources:
-        if source.exists() or not has_magic(str(source)):
-            yield source
-        elif found := sorted(glob(str(source), recursive=True)):  # noqa: PTH207 (absolute patterns)
-            yield from map(Path, found)
-        else:
-            raise SourceError(f"Nothing matches {source}: check the pattern.")
-
-
-class UniqueReader:
-    """Reads the documents of one file after the other, and refuses an id that comes twice."""
+class DocumentLoader:
+    """Loads the documents of one file after the other, and refuses an id that occurs twice."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, str] = {}
+        self._source_of: dict[str, str] = {}
 
-    def read(self, file: SourceFile) -> Iterator[Document]:
-        """Read the documents of a file.
+    def load(self, file: SourceFile) -> Iterator[Document]:
+        """Load the documents of a file.
 
         Raises:
-            SourceError: It cannot be read, changed while it was read, or has a document with the id of another.
+            SourceError: The file cannot be read, changed while it was read, or has a document with the id of another.
         """
-        before = _state(file)
-        source = file.source
-        for document in READERS[file.path.suffix.lower()](file):
-            if document.id in self._seen:
+        before = _size_and_time(file.path)
+        for document in LOADERS[file.path.suffix.lower()](file):
+            if document.id in self._source_of:
                 raise SourceError(
-                    f"Two documents have the id '{document.id}': one in {self._seen[document.id]}, one in "
-                    f"{source}. Rename one, or give the folder that holds both files as the source."
+                    f"Two documents have the id '{document.id}': one in {self._source_of[document.id]}, one in "
+                    f"{file.source}. Rename one, or give the folder that holds both files as the source."
                 )
-            self._seen[document.id] = source
+            self._source_of[document.id] = file.source
             yield document
-        if _state(file) != before:
-            raise SourceError(f"The file {source} changed while it was read: add it again when it is whole.")
+        if _size_and_time(file.path) != before:
+            raise SourceError(
+                f"The file {file.source} changed while it was read: add it again when it is complete."
+            )
 
 
-def _state(file: SourceFile) -> tuple[int, int] | None:
+def _size_and_time(path: Path) -> tuple[int, int] | None:
     try:
-        status = file.path.stat()
+        status = path.stat()
     except OSError:
-        return None  # the reader will say what is wrong
+        return None  # the loader reports what is wrong
     return status.st_size, status.st_mtime_ns
+
+
+def _files_of(source: Path | str | SourceFile) -> list[SourceFile]:
+    """The files of one source."""
+    if isinstance(source, SourceFile):
+        return [source]
+    if str(source).startswith("hf:/"):
+        # Importing the datasets library takes a second, and most sources do not need it.
+        from ragweave.knowledge.ingest.loaders.hub import find_on_hub
+
+        return find_on_hub(str(source))
+    path = Path(source)
+    if path.exists() or not has_magic(str(path)):
+        return _files_at(path)
+    matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
+    if not matches:
+        raise SourceError(f"Nothing matches {path}: check the pattern.")
+    return [file for match in matches for file in _files_at(Path(match))]
+
+
+def _files_at(path: Path) -> list[SourceFile]:
+    """The file at a path, or the readable files of the folder there."""
+    if path.is_dir():
+        files = [file for file in _walk(path) if file.path.suffix.lower() in LOADERS]
+        if not files:
+            state = "has no file that can be read" if any(path.iterdir()) else "is empty"
+            raise SourceError(f"The folder {path} {state}: put files ending in {_ENDINGS} into it.")
+    elif not path.exists():
+        raise SourceError(f"There is no file or folder {path}: check the path.")
+    elif not path.is_file() or path.suffix.lower() not in LOADERS:
+        raise SourceError(f"The file {path} is of a kind that cannot be read: give one of {_ENDINGS}.")
+    else:
+        files = [SourceFile(path=path, name=path.name)]
+    for file in files:
+        try:
+            str(file.path).encode("utf-8")  # names become ids of documents
+        except UnicodeEncodeError as error:
+            raise SourceError(f"The name of the file {str(file.path)!r} is not UTF-8: rename it.") from error
+    return files
+
+
+def _walk(folder: Path) -> Iterator[SourceFile]:
+    """Yield every file below a folder, and visit each folder once even if links lead back to it."""
+    visited: set[tuple[int, int]] = set()
+    # A stack, not recursion: folders may be nested deeper than Python recurses.
+    stack: list[tuple[Path, str]] = [(folder, "")]
+    while stack:
+        path, name = stack.pop()
+        try:
+            if path.is_dir():
+                status = path.stat()
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                entries = sorted(entry for entry in os.listdir(path) if not entry.startswith("."))  # noqa: PTH208
+                stack.extend(
+                    (path / entry, f"{name}/{entry}" if name else entry) for entry in reversed(entries)
+                )
+            elif path.is_file() or (path.is_symlink() and not path.exists()):
+                # A broken link is kept, so that its loader reports the missing file.
+                yield SourceFile(path=path, name=name)
+        except OSError as error:
+            raise SourceError(
+                f"The folder {path} cannot be read ({error.strerror}): check its permissions."
+            ) from error

@@ -1,84 +1,84 @@
-"""Documents of office programs, web pages and electronic books, through markitdown: one document a file."""
+"""Office documents, web pages and books through markitdown, and PDF through pdfminer: one document per file.
+
+The extra "readers" brings both libraries, so they are imported when the first such file is read.
+"""
 
 from __future__ import annotations
 
 import re
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from ragweave.errors import SourceError, require_extra
-from ragweave.knowledge.ingest.loaders.plain import first_heading, readable_title
+from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, title_from_name
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
-# A file that unpacks to more than this, and to more than so many times its size, is meant to fill the memory.
+# A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
 _UNPACKED_AT_MOST = 256 * 2**20
 _UNPACKED_TIMES = 100
-_PACKED = frozenset({".docx", ".pptx", ".xlsx", ".epub"})
+_PACKED = {".docx": "Docx", ".pptx": "Pptx", ".xlsx": "Xlsx", ".epub": "Epub"}
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
 
 
 def read_office(file: SourceFile) -> Iterator[Document]:
-    """Read a Word, PowerPoint or Excel file, a web page or an EPUB. A slide is a page.
-
-    Args:
-        file: The file.
-
-    Yields:
-        Its one document, with headings, lists and tables as Markdown.
+    """Read a Word, PowerPoint, Excel or EPUB file or a web page as Markdown. Slides become pages.
 
     Raises:
-        SourceError: The file cannot be read: damaged, protected by a password, or unpacking beyond all measure.
+        SourceError: The file is damaged, protected by a password, or unpacks to far more than its size.
         MissingExtraError: The extra "readers" is not installed.
     """
     require_extra("markitdown", "readers")
-    from markitdown import StreamInfo
+    from markitdown import StreamInfo, converters
 
     suffix = file.path.suffix.lower()
     if suffix in _PACKED:
-        _check_packed(file.path)
+        _check_unpacked_size(file.path)
+    # The ending alone chooses the converter: markitdown's own choice reads as text whatever no other converter knows.
+    converter = getattr(converters, f"{_PACKED.get(suffix, 'Html')}Converter")()
     try:
-        # By its ending alone: markitdown's own choice takes for text what no other converter can read.
         with file.path.open("rb") as stream:
-            found = _converter(suffix).convert(stream, StreamInfo(extension=suffix))
-    except Exception as error:  # its converters let everything through that their libraries raise
-        raise unreadable(file.path, error) from error
-    first, *others = _SLIDE.split(found.markdown)
-    text = "\f".join(others if others and not first.strip() else [first, *others])
-    yield Document(
-        id=file.name,
-        title=(found.title or first_heading(text) or readable_title(PurePosixPath(file.name).stem)).strip(),
-        text=text,
-        source=file.source,
-    )
+            result = converter.convert(stream, StreamInfo(extension=suffix))
+    except Exception as error:  # converters let through whatever their libraries raise
+        raise damaged_file(file.path, error) from error
+    # Form feeds separate pages. Text before the first slide is a page of its own.
+    first, *slides = _SLIDE.split(result.markdown)
+    text = "\f".join(slides if slides and not first.strip() else [first, *slides])
+    title = (result.title or first_heading(text) or title_from_name(file.name)).strip()
+    yield Document(id=file.name, title=title, text=text, source=file.source)
 
 
-def unreadable(path: Path, error: Exception) -> SourceError:
-    """The error of a file that its library cannot read."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return SourceError(
-        f"The file {path} cannot be read ({reason}): it is damaged, protected by a password, or not what its ending "
-        "says. Save it anew, or leave it out."
-    )
+def read_pdf(file: SourceFile) -> Iterator[Document]:
+    """Read the text of a PDF file, with form feeds between its pages.
+
+    Raises:
+        SourceError: The file cannot be read, or its pages have no text.
+        MissingExtraError: The extra "readers" is not installed.
+    """
+    require_extra("pdfminer", "readers")
+    from pdfminer.high_level import extract_text
+
+    try:
+        text = extract_text(str(file.path))
+    except Exception as error:  # damaged files make its parser raise all kinds of errors
+        raise damaged_file(file.path, error) from error
+    if not text.strip():
+        raise SourceError(
+            f"The file {file.path} has no text: its pages are images. Recognise their text (for instance with "
+            "ocrmypdf) or leave it out."
+        )
+    yield Document(id=file.name, title=title_from_name(file.name), text=text, source=file.source)
 
 
-def _converter(suffix: str) -> Any:
-    from markitdown import converters
-
-    name = {".docx": "Docx", ".pptx": "Pptx", ".xlsx": "Xlsx", ".epub": "Epub"}.get(suffix, "Html")
-    return getattr(converters, f"{name}Converter")()
-
-
-def _check_packed(path: Path) -> None:
-    """Look at whether a packed file is one, and how much it says that it unpacks to."""
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse a file that is no archive, or that declares an enormous unpacked size."""
     try:
         with zipfile.ZipFile(path) as packed:
             unpacked = sum(entry.file_size for entry in packed.infolist())
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise unreadable(path, error) from error
+        raise damaged_file(path, error) from error
     if unpacked > _UNPACKED_AT_MOST and unpacked > _UNPACKED_TIMES * path.stat().st_size:
         raise SourceError(
-            f"The file {path} unpacks to {unpacked // 2**20} MiB, a hundred times its size and more: leave it out."
+            f"The file {path} unpacks to {unpacked // 2**20} MiB, more than a hundred times its size: leave it out."
         )
