@@ -80,30 +80,37 @@ class ScoredPassage:
     prior: float
 
 
+Formulation = Literal["token", "sequence"]
+"""RAG-Token or RAG-Sequence (Lewis et al. 2020, section 2.1)."""
+
+FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
+
+GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
+
 RetrievalKind = Literal["dense", "bm25", "hybrid"]
 Fusion = Literal["weighted", "rrf"]
 
 DEFAULT_DENSE_WEIGHT = 0.5
-"""What vectors count beside words, where nobody says otherwise."""
+"""Weight of the vectors in hybrid search, unless settings or model say more."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How a knowledge base is searched, and what a passage's score, the logit of p(z|x), is made of.
+    """How to search a knowledge base, and what a passage's score, the logit of p(z|x), consists of.
 
     Attributes:
-        kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores as they are, as
-            in the ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both. ``None``: as the model says
-            (`RagConfig`), and ``"dense"`` where no model does or the knowledge base has vectors alone.
-        fusion: How they are put together. ``"weighted"``: a weighted mean of the two scores, so that p(z|x) is in
-            proportion to the product of both distributions, each to the power of its weight; every candidate of
-            either is scored by both. ``"rrf"``: the logarithm of the fused reciprocal ranks, so that p(z|x) is in
-            proportion to these.
-        dense_weight: What vectors count in the weighted mean, from 0 to 1; words count the rest. ``None``: as the
-            model says, and 0.5 where no model does.
-        candidates: How many passages of each ranking are fused, or given to a reranker; K where that is more.
-        k1: How soon further occurrences of a word cease to count in BM25.
-        b: How much the length of a passage counts in BM25, from 0 to 1.
+        kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores, as in the
+            ablation of Lewis et al. 2020, section 4.6. ``"hybrid"``: both. ``None``: the model's default
+            (`RagConfig`), or ``"dense"`` without one or without an index of words.
+        fusion: How "hybrid" combines both. ``"weighted"``: a weighted mean of the two scores, which makes p(z|x)
+            proportional to the product of both distributions, each to the power of its weight; every candidate of
+            either gets both scores. ``"rrf"``: the logarithm of the fused reciprocal ranks, which makes p(z|x)
+            proportional to them.
+        dense_weight: Weight of the vectors in the weighted mean, from 0 to 1; the words have the rest. ``None``: the
+            model's default, or 0.5 without one.
+        candidates: Passages of each ranking to fuse, or to give to a reranker; at least K.
+        k1: Term-frequency saturation of BM25.
+        b: Length normalisation of BM25, from 0 to 1.
     """
 
     kind: RetrievalKind | None = None
@@ -114,10 +121,10 @@ class SearchSettings:
     b: float = 0.4
 
     def __post_init__(self) -> None:
-        """Check what a user may have got wrong.
+        """Check the values.
 
         Raises:
-            ConfigurationError: A value cannot work.
+            ConfigurationError: A value is invalid.
         """
         for name, value, known in (
             ("kind", self.kind, get_args(RetrievalKind)),
@@ -130,18 +137,18 @@ class SearchSettings:
         if self.candidates < 1:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
 
-    def filled(self, otherwise: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
-        """The same settings, with nothing left open.
+    def resolved(self, defaults: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
+        """The same settings with nothing left open.
 
         Args:
-            otherwise: What holds where they do not say.
-            words: Whether there are words to search by; otherwise it is by vectors, where they do not say.
+            defaults: Values for what these settings leave open.
+            words: Whether the knowledge base has an index of words; without one, the default is "dense".
         """
-        own = otherwise or SearchSettings()
-        weights = (self.dense_weight, own.dense_weight, DEFAULT_DENSE_WEIGHT)
+        defaults = defaults or SearchSettings()
+        weights = (self.dense_weight, defaults.dense_weight, DEFAULT_DENSE_WEIGHT)
         return replace(
             self,
-            kind=self.kind or (own.kind if words else None) or "dense",
+            kind=self.kind or (defaults.kind if words else None) or "dense",
             dense_weight=next(weight for weight in weights if weight is not None),
         )
 

@@ -181,7 +181,7 @@ def test_pipeline_and_model_score_alike_and_keep_their_way_of_searching(large, m
     expected = sorted(passage.doc_score for passage in answer.passages)
     assert sorted(output.doc_scores[0].tolist()) == pytest.approx(expected, abs=1e-4)
     assert pipeline.refresh() is False
-    assert pipeline.retriever.index.settings == settings.filled()
+    assert pipeline.retriever.index.settings == settings.resolved()
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ragweave import KnowledgeBase, RagPipeline, TextEncoder
-from ragweave.evaluation.data import Example
 from ragweave.evaluation.evaluate import evaluate
 from ragweave.evaluation.folder import RunSettings
-from ragweave.evaluation.metrics import f1
+from ragweave.matching import f1
 from ragweave.pipeline import embedded
+from ragweave.types import Example
 
 DOCUMENTS = {
     "lighthouse.txt": (
@@ -76,13 +76,13 @@ def test_right_passage_first_and_mostly_right_answer(pipeline: RagPipeline):
 
 
 def test_it_searches_by_vectors_and_words(pipeline: RagPipeline, tmp_path: Path):
-    settings = pipeline.finder.index.settings
+    settings = pipeline.retriever.index.settings
     assert (settings.kind, settings.dense_weight) == ("hybrid", 0.5)
     examples = [Example("1", "Who owns the Quillon orchard?", ("Marta Quillon",), ("orchard.md",))]
     run = evaluate(
         examples,
         tmp_path / "run",
-        knowledge_base=pipeline.finder.index.base,
+        knowledge_base=pipeline.knowledge_base,
         settings=RunSettings(mode="retrieval"),
     )
     assert json.loads(run.description.read_text())["model"]["search"]["kind"] == "hybrid"

@@ -212,7 +212,7 @@ def test_a_model_that_lacks_a_weight_is_refused(
     # Weights that are tied are in the files once, and nothing reads the pooler's here.
     RagPipeline.from_pretrained(folder, knowledge_base=None)
     assert without_weights(folder, part) == [f"rag.{part}"]
-    with pytest.raises(ModelNotFoundError, match=f"no whole model.*'rag.{part}'; save the model again"):
+    with pytest.raises(ModelNotFoundError, match=f"is incomplete.*'rag.{part}'; save the model again"):
         RagPipeline.from_pretrained(folder, knowledge_base=None)
 
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_with_an_adapter_beside_its_layers_is_refused(
     model = RagTokenForGeneration.from_pretrained(folder)
     add_adapter(model.generator, rank=2)
     model.save_pretrained(folder)
-    with pytest.raises(ModelNotFoundError, match=r"no whole model.*'rag\.generator\..*weight'.*--resume"):
+    with pytest.raises(ModelNotFoundError, match=r"is incomplete.*'rag\.generator\..*weight'.*--resume"):
         RagPipeline.from_pretrained(folder, knowledge_base=None)
 
 
@@ -317,24 +317,24 @@ def test_questions_during_a_change_are_all_answered(tmp_path: Path, tiny_encoder
     assert all(len(answer.passages) == 2 for answer in answers)
 
 
-def test_hits_that_were_found_before_give_the_same_answers(pipeline: RagPipeline):
-    finder = pipeline.finder
-    hits = finder.retrieve(QUESTIONS, 3)
-    assert [doc["title"][0] for doc in finder.docs(hits)] == [
-        finder.index.base.passage(row).title for row in hits.rows[:, 0]
+def test_passages_retrieved_earlier_give_the_same_answers(pipeline: RagPipeline):
+    retrieved = pipeline.text_retriever.retrieve(QUESTIONS, 3)
+    base = pipeline.knowledge_base
+    assert [doc["title"][0] for doc in retrieved.docs] == [
+        base.passage(row).title for row in retrieved.rows[:, 0]
     ]
-    assert pipeline(QUESTIONS, hits=hits, n_docs=2, max_new_tokens=4) == pipeline(
+    assert pipeline(QUESTIONS, retrieved=retrieved, n_docs=2, max_new_tokens=4) == pipeline(
         QUESTIONS, n_docs=2, max_new_tokens=4
     )
-    with pytest.raises(ShapeError, match="hits are of 3 questions, expected 1"):
-        pipeline(QUESTIONS[:1], hits=hits)
+    with pytest.raises(ShapeError, match="retrieved holds 3 questions, expected 1"):
+        pipeline(QUESTIONS[:1], retrieved=retrieved)
 
 
-def test_passages_that_were_chosen_elsewhere(pipeline: RagPipeline):
-    base = pipeline.finder.index.base
+def test_answers_from_passages_that_were_not_searched_for(pipeline: RagPipeline):
+    base, retriever = pipeline.knowledge_base, pipeline.text_retriever
     row = base.row_of("kenya.txt")[0]
-    hits = pipeline.finder.index.given([[row], [row, 1 - row]], 2)
-    one, two = pipeline(QUESTIONS[:2], hits=hits, max_new_tokens=4)
+    hits = retriever.index.hits_for_rows([[row], [row, 1 - row]], 2)
+    one, two = pipeline(QUESTIONS[:2], retrieved=retriever.score(QUESTIONS[:2], hits), max_new_tokens=4)
     assert [passage.id for passage in one.passages] == ["kenya.txt#0"]
     assert {passage.id for passage in two.passages} == {base.passage(row).id, base.passage(1 - row).id}
 
@@ -353,4 +353,4 @@ def test_closed_book_is_the_generator_with_an_empty_passage(
     expected = closed.retriever.generator_tokenizer.batch_decode(alone, skip_special_tokens=True)[0].strip()
     assert answer.answer == expected
     with pytest.raises(ConfigurationError, match="no knowledge base"):
-        _ = closed.finder
+        _ = closed.knowledge_base

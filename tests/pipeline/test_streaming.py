@@ -30,23 +30,23 @@ def pipeline(request: pytest.FixtureRequest, folder: Path, tiny_encoder_path: Pa
     return RagPipeline.from_pretrained(model, knowledge_base=folder / "kb", dtype="float32")
 
 
-class Notes:
-    """A listener that writes down what it hears, and stops questions after so many texts."""
+class Recorder:
+    """A callback that records its calls, and stops questions after a number of texts."""
 
     def __init__(self, *, most: int | None = None) -> None:
         self.most = most
         self.passages: dict[int, Sequence[ScoredPassage]] = {}
         self.texts: defaultdict[int, list[str]] = defaultdict(list)
 
-    def retrieved(self, place: int, passages: Sequence[ScoredPassage]) -> None:
-        assert place not in self.texts
-        self.passages[place] = passages
+    def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
+        assert position not in self.texts
+        self.passages[position] = passages
 
-    def said(self, place: int, text: str) -> None:
-        self.texts[place].append(text)
+    def on_text(self, position: int, text: str) -> None:
+        self.texts[position].append(text)
 
-    def stopped(self, place: int) -> bool:
-        return self.most is not None and len(self.texts[place]) >= self.most
+    def should_stop(self, position: int) -> bool:
+        return self.most is not None and len(self.texts[position]) >= self.most
 
 
 def is_greedy_token(pipeline: RagPipeline) -> bool:
@@ -55,24 +55,24 @@ def is_greedy_token(pipeline: RagPipeline) -> bool:
 
 @pytest.mark.parametrize("beams", [1, 2])
 @pytest.mark.parametrize("extractive", [False, True])
-def test_a_listener_hears_the_whole_answer(pipeline: RagPipeline, beams: int, extractive: bool):
-    notes = Notes()
+def test_a_callback_receives_the_whole_answer(pipeline: RagPipeline, beams: int, extractive: bool):
+    recorder = Recorder()
     options = {"max_new_tokens": 8, "num_beams": beams, "extractive": extractive, "batch_size": 2}
-    answers = pipeline(QUESTIONS, listener=notes, **options)
+    answers = pipeline(QUESTIONS, callback=recorder, **options)
     assert answers == pipeline(QUESTIONS, **options)
-    for place, answer in enumerate(answers):
-        assert "".join(notes.texts[place]) == answer.answer
+    for position, answer in enumerate(answers):
+        assert "".join(recorder.texts[position]) == answer.answer
         expected = sorted(answer.passages, key=lambda passage: -passage.prior)
-        assert [own.id for own in notes.passages[place]] == [own.id for own in expected]
-        assert [own.prior for own in notes.passages[place]] == [own.prior for own in expected]
+        assert [passage.id for passage in recorder.passages[position]] == [passage.id for passage in expected]
+        assert [passage.prior for passage in recorder.passages[position]] == [passage.prior for passage in expected]
         if beams > 1 or not is_greedy_token(pipeline):
-            assert len(notes.texts[place]) <= 1
+            assert len(recorder.texts[position]) <= 1
 
 
-def test_only_greedy_rag_token_tells_token_by_token(pipeline: RagPipeline):
-    notes = Notes()
-    pipeline(QUESTIONS, listener=notes, max_new_tokens=12)
-    most = max(len(texts) for texts in notes.texts.values())
+def test_only_greedy_rag_token_streams_token_by_token(pipeline: RagPipeline):
+    recorder = Recorder()
+    pipeline(QUESTIONS, callback=recorder, max_new_tokens=12)
+    most = max(len(texts) for texts in recorder.texts.values())
     assert most > 3 if is_greedy_token(pipeline) else most == 1
 
 
@@ -85,18 +85,18 @@ def test_pieces_and_then_the_answer(pipeline: RagPipeline):
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_stopped_question_ends_and_the_others_go_on(pipeline: RagPipeline, beams: int):
-    class FirstStopped(Notes):
-        def stopped(self, place: int) -> bool:
-            return place == 0
+    class FirstStopped(Recorder):
+        def should_stop(self, position: int) -> bool:
+            return position == 0
 
     options = {"max_new_tokens": 16, "num_beams": beams, "suppress_tokens": [pipeline.model.rag.eos_token_id]}
-    stopped = pipeline(QUESTIONS, listener=FirstStopped(), **options)
+    stopped = pipeline(QUESTIONS, callback=FirstStopped(), **options)
     whole = pipeline(QUESTIONS, **options)
     assert len(stopped[0].tokens) < len(whole[0].tokens)
-    assert [own.answer for own in stopped[1:]] == [own.answer for own in whole[1:]]
+    assert [passage.answer for passage in stopped[1:]] == [passage.answer for passage in whole[1:]]
 
 
-def test_who_stops_listening_stops_the_work(pipeline: RagPipeline):
+def test_closing_the_iterator_cancels_the_generation(pipeline: RagPipeline):
     steps = []
     processor = lambda ids, scores: (steps.append(len(ids)), scores)[1]  # noqa: E731
     pieces = stream_answer(
@@ -144,12 +144,13 @@ def test_another_formulation_of_the_same_networks(pipeline: RagPipeline, folder:
 
 
 def test_passages_without_an_answer(pipeline: RagPipeline):
-    found = pipeline.retrieve(QUESTIONS, n_docs=2)
-    for passages, answer in zip(found, pipeline(QUESTIONS, n_docs=2, max_new_tokens=2), strict=True):
+    ranked = pipeline.retrieve(QUESTIONS, n_docs=2).ranked_passages()
+    for passages, answer in zip(ranked, pipeline(QUESTIONS, n_docs=2, max_new_tokens=2), strict=True):
         expected = sorted(answer.passages, key=lambda passage: -passage.prior)
-        assert [own.id for own in passages] == [own.id for own in expected]
-        assert [own.doc_score for own in passages] == pytest.approx([own.doc_score for own in expected])
-    assert pipeline.retrieve([]) == []
+        assert [passage.id for passage in passages] == [passage.id for passage in expected]
+        scores = [passage.doc_score for passage in expected]
+        assert [passage.doc_score for passage in passages] == pytest.approx(scores)
+    assert len(pipeline.retrieve([])) == 0
     with pytest.raises(QuestionError):
         pipeline.retrieve([""])
     with pytest.raises(ConfigurationError, match="n_docs"):

@@ -9,13 +9,12 @@ import torch
 from transformers import TrainerCallback
 
 from ragweave.errors import ConfigurationError, DataError, TrainingError
-from ragweave.evaluation.data import Example
 from ragweave.training.adapters import add_adapter, merge_adapter
 from ragweave.training.attention import recorded_attention
 from ragweave.training.collator import RagCollator
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
-from ragweave.types import SearchSettings
+from ragweave.types import Example, SearchSettings
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import EXAMPLES, arguments, pipeline_of, weights
 
@@ -245,7 +244,7 @@ def test_collapse_is_told(tmp_path, model_path, kb):
     many = [Example(str(n), f"Where is {n}?", ("Peru",)) for n in range(22)]
     for weight in pipeline.model.question_encoder.parameters():
         weight.data.zero_()  # every question becomes the same vector
-    base = pipeline.finder.index.base
+    base = pipeline.knowledge_base
     trainer = RagTrainer(pipeline, arguments(tmp_path, n_docs=1, eval_max_new_tokens=1), many, many)
     trainer.pipeline.retriever.index = base.as_index()
     figures = trainer.evaluate()
@@ -408,7 +407,7 @@ def test_a_bar_shows_how_many_questions_are_answered(tmp_path, model_path, kb, c
 )
 def test_scores_that_teach_the_encoder_nothing_are_refused(tmp_path, model_path, kb, search, message):
     pipeline = pipeline_of(model_path, kb)
-    pipeline.retriever.index = pipeline.finder.index.base.as_index(search)
+    pipeline.retriever.index = pipeline.knowledge_base.as_index(search)
     RagTrainer(pipeline, arguments(tmp_path, freeze="question-encoder"), EXAMPLES)
     pipeline.model.requires_grad_(True)
     if message is None:

@@ -32,8 +32,8 @@ class KnowledgeBaseIndex:
 
     Args:
         base: The knowledge base, open.
-        settings: How it is searched; what they leave open is as `otherwise` says.
-        otherwise: How the model searches where nobody says; by vectors where that is left out. Where the knowledge
+        settings: How it is searched; what they leave open is as `defaults` says.
+        defaults: How the model searches where nobody says; by vectors where that is left out. Where the knowledge
             base has vectors alone, it is by them.
         reranker: Reads the candidates together with the question; its logits are then their scores.
 
@@ -46,13 +46,13 @@ class KnowledgeBaseIndex:
         base: KnowledgeBase,
         *,
         settings: SearchSettings | None = None,
-        otherwise: SearchSettings | None = None,
+        defaults: SearchSettings | None = None,
         reranker: PassageScorer | None = None,
     ) -> None:
         self.base = base
         self.reranker = reranker
-        self._asked, self._otherwise = settings or SearchSettings(), otherwise or SearchSettings()
-        self.settings = self._asked.filled(self._otherwise, words=base.manifest.language is not None)
+        self._asked, self._defaults = settings or SearchSettings(), defaults or SearchSettings()
+        self.settings = self._asked.resolved(self._defaults, words=base.manifest.language is not None)
         self._score_words: Callable[[str], WordScores] | None = (
             None
             if self.settings.kind == "dense"
@@ -64,7 +64,7 @@ class KnowledgeBaseIndex:
 
     def over(self, base: KnowledgeBase) -> KnowledgeBaseIndex:
         """Another knowledge base, such as a newer version, searched in the same way."""
-        return type(self)(base, settings=self._asked, otherwise=self._otherwise, reranker=self.reranker)
+        return type(self)(base, settings=self._asked, defaults=self._defaults, reranker=self.reranker)
 
     def init_index(self) -> None:
         """Do nothing: a knowledge base is ready once it is open."""
@@ -133,7 +133,7 @@ class KnowledgeBaseIndex:
         weight = self.settings.dense_weight if pooled else 0.0
         return Hits(rows, self._vectors(rows), np.full_like(offsets, weight), offsets)
 
-    def given(self, rows: Sequence[Sequence[int]], n_docs: int) -> Hits:
+    def hits_for_rows(self, rows: Sequence[Sequence[int]], n_docs: int) -> Hits:
         """Passages that were chosen by others, such as gold passages, as if they had been found by their vectors.
 
         Args:

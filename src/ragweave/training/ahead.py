@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ragweave.evaluation.data import Example
+from ragweave.types import Example
 
 if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
@@ -83,21 +82,14 @@ def retrieve_ahead(
     Raises:
         QuestionError: A question is empty, or longer than the encoder reads.
     """
+    retriever = pipeline.text_retriever
     rows = np.empty((len(examples), n_docs), dtype=np.int64)
     scores = np.empty((len(examples), n_docs), dtype=np.float32)
     for start in range(0, len(examples), _AT_ONCE):
-        own = slice(start, start + _AT_ONCE)
-        questions = [example.question.strip() for example in examples[own]]
-        vectors = pipeline.encoder.encode(questions)
-        hits = pipeline.retriever.search(vectors, n_docs, question_strings=questions)
-        rows[own] = hits.rows
-        scores[own] = pipeline.model.rag.score_passages(
-            torch.from_numpy(vectors),
-            torch.from_numpy(hits.vectors),
-            torch.from_numpy(hits.rows),
-            weights=None if hits.weights is None else torch.from_numpy(hits.weights),
-            offsets=None if hits.offsets is None else torch.from_numpy(hits.offsets),
-        ).numpy()
+        chunk = slice(start, start + _AT_ONCE)
+        questions = [example.question for example in examples[chunk]]
+        result = retriever.retrieve(questions, n_docs)
+        rows[chunk], scores[chunk] = result.rows, result.scores
         if progress is not None:
             progress(len(questions))
     return RetrievedExamples(examples, rows, scores)

@@ -19,9 +19,7 @@ from transformers import TrainerControl
 from transformers.trainer_utils import TrainOutput
 
 from ragweave.errors import ConfigurationError, DataError, QuestionError
-from ragweave.evaluation.data import Example
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.retrieval.finding import question_length
 from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.attention import recorded_attention
@@ -31,6 +29,7 @@ from ragweave.training.guards import GuardedTrainer
 from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
 from ragweave.training.measuring import figures_of, measured
 from ragweave.training.refresh import DOCUMENT_ENCODER, IndexRefresh
+from ragweave.types import Example
 
 if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
@@ -93,8 +92,8 @@ class RagTrainer(GuardedTrainer):
             _check_question(pipeline, example)
         self.documents = None
         if args.end_to_end:
-            index = pipeline.finder.index
-            self.documents = document_encoder(index.base, pipeline.encoder, args.document_encoder)
+            base = pipeline.knowledge_base
+            self.documents = document_encoder(base, pipeline.encoder, args.document_encoder)
             train_documents(model, pipeline.retriever, self.documents)
         _freeze(model, args.freeze)
         _check_gradient(pipeline, args)
@@ -242,7 +241,7 @@ class RagTrainer(GuardedTrainer):
             self.model.train(training)
         figures = {
             "loss": sum(losses) / max(len(losses), 1),
-            **figures_of(rows, len(self.pipeline.finder.index)),
+            **figures_of(rows, len(self.pipeline.knowledge_base)),
             "runtime": time.perf_counter() - begun,
         }
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
@@ -307,7 +306,7 @@ def _check_question(pipeline: RagPipeline, example: Example) -> None:
         DataError: It is empty, or too long for the encoder or the generator.
     """
     try:
-        question_length(pipeline.encoder, example.question)
+        pipeline.encoder.question_length(example.question)
         nothing = [{"title": [""], "text": [""]}]
         pipeline.retriever.postprocess_docs(nothing, [example.question.strip()], None, 1, padding=False)
     except QuestionError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ragweave.pipeline.model_cache import cache_folder, created_once
+from ragweave.pipeline.embedded import cache_folder, created_once
 
 
 def write(folder: Path) -> None:
