@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ragweave import marginalization as m
 from ragweave.errors import ShapeError
+from ragweave.modeling.labels import IGNORE_INDEX
 from tests.support import models
 from tests.support.models import FORMULATIONS, rag_model
 
@@ -33,7 +34,7 @@ class Case:
         self.targets = torch.randint(0, v, (b, t), generator=generator)
         self.scored = torch.rand(b, t, generator=generator) < 0.8
         self.scored[:, 0] = True
-        self.targets = self.targets.masked_fill(~self.scored, m.IGNORE_INDEX)
+        self.targets = self.targets.masked_fill(~self.scored, IGNORE_INDEX)
 
     def nll(self, formulation: str, epsilon: float = 0.0) -> Tensor:
         return NLL[formulation](self.logits, self.doc_scores, self.targets, self.scored, epsilon)

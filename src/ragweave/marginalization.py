@@ -18,14 +18,11 @@ the generator says under it, and no gradient passes through it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ragweave.errors import ShapeError
 
-IGNORE_INDEX = -100
 # Sums over the vocabulary that need no gradient go over this many elements at once.
 SLICE = {"cpu": 2**19}
 SLICE_ELSEWHERE = 2**26
@@ -191,21 +188,6 @@ def sequence_nll(
     )
     smooth = -torch.logsumexp(per_passage, dim=-1)
     return (1.0 - epsilon) * nll + epsilon / vocabulary * smooth
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What the decoder reads and what it has to say.
-
-    Attributes:
-        decoder_input_ids: Decoder input, (B, T).
-        target_ids: The token that each position predicts, (B, T).
-        scored: Which of them count, bool, (B, T).
-    """
-
-    decoder_input_ids: Tensor
-    target_ids: Tensor
-    scored: Tensor
 
 
 def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id: int | None) -> Tensor:

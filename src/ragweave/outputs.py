@@ -1,16 +1,21 @@
 """What RAG models return.
 
-Notation used for tensor shapes: see STYLE in the documentation; B questions, K passages per question,
-R beams or samples per question, S context tokens, T target tokens, V vocabulary, D vector size.
+Notation used for tensor shapes
+    B questions, K passages per question, R beams or samples per question, S context tokens, T target tokens,
+    V vocabulary, D vector size, H size of a state.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
+
+# For type checkers alone: ragweave.tf returns these too, and works where torch is not installed.
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers.cache_utils import Cache
 
 
 @dataclass
@@ -124,3 +129,8 @@ class RetrievedContexts:
         """What answers were read from, as the output of ``generate`` names it; without what there is not."""
         names = ("doc_scores", "context_input_ids", "context_attention_mask", "retrieved_doc_ids")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def for_forward(self, *, retrieved: bool) -> dict[str, Any]:
+        """Fields of the output of ``forward``: of the question and, with ``retrieved``, of the passages."""
+        names = [name for name in self.__dataclass_fields__ if retrieved or name.startswith("question_enc")]
+        return {name: getattr(self, name) for name in names if name != "doc_scores"}

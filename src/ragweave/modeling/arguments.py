@@ -1,13 +1,15 @@
-"""Arguments of a caller: what was asked for, what is not known, what is meant for which part. No framework here."""
+"""Arguments of a model's call: defaults, and checks of shapes and values. Imports neither torch nor TensorFlow."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ragweave.errors import MissingContextError, ShapeError
 
-def chosen(value: bool | None, otherwise: bool) -> bool:
-    """What a caller asked for, or else what the configuration says."""
-    return bool(otherwise if value is None else value)
+
+def chosen(value: bool | None, default: bool) -> bool:
+    """The caller's value, or the configuration's where there is none."""
+    return bool(default if value is None else value)
 
 
 def refuse_unknown(arguments: dict[str, Any]) -> None:
@@ -16,7 +18,7 @@ def refuse_unknown(arguments: dict[str, Any]) -> None:
     Raises:
         TypeError: There is one; the message names it.
     """
-    # What tokenizers and transformers' Trainer pass along without being asked may stay.
+    # Tokenizers and transformers' Trainer pass these two unasked.
     unknown = [name for name in arguments if name not in ("token_type_ids", "num_items_in_batch")]
     if unknown:
         raise TypeError(f"forward() got unknown argument(s): {', '.join(unknown)}.")
@@ -26,3 +28,109 @@ def take_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> di
     """Move the arguments with a prefix out of ``kwargs``; fields of RagConfig that bear it stay."""
     names = [name for name in kwargs if name.startswith(prefix) and name not in except_for]
     return {name.removeprefix(prefix): kwargs.pop(name) for name in names}
+
+
+def missing_contexts(**arguments: Any) -> MissingContextError:
+    """The error for a call without contexts to a model without a retriever; it names the arguments that are None."""
+    missing = [name for name, value in arguments.items() if value is None]
+    return MissingContextError(
+        f"{' and '.join(missing)} not given: pass context_input_ids, context_attention_mask and doc_scores "
+        "together, or give input_ids and set a retriever with set_retriever(...)."
+    )
+
+
+def check_contexts(
+    input_ids: Any, attention_mask: Any, doc_scores: Any, n_docs: int | None, default: int
+) -> None:
+    """Check that contexts, (B*K, S), their mask and their scores, (B, K), agree.
+
+    Raises:
+        ShapeError: They do not.
+    """
+    if len(input_ids.shape) != 2:
+        raise ShapeError(f"context_input_ids has shape {tuple(input_ids.shape)}; expected (B*K, S).")
+    if None in (*input_ids.shape, *doc_scores.shape):  # sizes that a graph does not know yet
+        return
+    resolve_n_docs(n_docs, default, doc_scores, input_ids.shape[0])
+    check_mask(attention_mask, *input_ids.shape)
+
+
+def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Any, rows: int | None) -> int:
+    """Find K, the number of passages per question, and check that the arguments agree on it.
+
+    Args:
+        n_docs: The caller's K, if any.
+        default: ``config.n_docs``, used where neither the caller nor the scores tell.
+        doc_scores: Passage scores, (B, K), where given.
+        rows: Number of contexts, B*K, where given.
+
+    Raises:
+        ShapeError: Scores, contexts and ``n_docs`` disagree.
+    """
+    if doc_scores is None:
+        k = n_docs if n_docs is not None else default
+    else:
+        if len(doc_scores.shape) != 2 or not doc_scores.shape[1]:
+            raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, K).")
+        k = doc_scores.shape[1]
+        if n_docs is not None and n_docs != k:
+            raise ShapeError(
+                f"doc_scores has shape {tuple(doc_scores.shape)}, but n_docs={n_docs}: expected (B, {n_docs})."
+            )
+    if rows is not None:
+        if rows % k:
+            raise ShapeError(f"context_input_ids has {rows} rows; expected a multiple of n_docs={k}.")
+        if doc_scores is not None and rows != doc_scores.shape[0] * k:
+            raise ShapeError(
+                f"context_input_ids has {rows} rows, but doc_scores has shape {tuple(doc_scores.shape)}: "
+                f"expected {doc_scores.shape[0] * k} rows (B*K)."
+            )
+    return k
+
+
+def check_mask(context_attention_mask: Any, rows: int, columns: int | None) -> None:
+    """Check the mask's shape against the contexts'.
+
+    Raises:
+        ShapeError: They differ.
+    """
+    expected = (rows, columns if columns is not None else context_attention_mask.shape[-1])
+    if tuple(context_attention_mask.shape) != expected:
+        raise ShapeError(
+            f"context_attention_mask has shape {tuple(context_attention_mask.shape)}; expected {expected}, "
+            "the shape of context_input_ids."
+        )
+
+
+def check_scores(doc_scores: Any) -> None:
+    """Check that every question has a passage.
+
+    Args:
+        doc_scores: Passage scores, (B, K), of torch or numpy.
+
+    Raises:
+        ShapeError: A row of the scores is -inf throughout.
+    """
+    has_passage = (doc_scores != float("-inf")).any(1).tolist()
+    if not all(has_passage):
+        raise ShapeError(
+            f"doc_scores is -inf for all passages of question {has_passage.index(False)}; expected one passage "
+            "at least."
+        )
+
+
+def check_decoder_rows(tokens: Any, doc_scores: Any, name: str) -> None:
+    """Check that decoder input, (B*R, T), has R rows for each of B questions.
+
+    Raises:
+        ShapeError: It has not.
+    """
+    rows, questions = tokens.shape[0], doc_scores.shape[0]
+    if None not in (rows, questions) and rows % questions:
+        raise ShapeError(f"{name} has {rows} rows, but there are {questions} questions; expected B rows.")
+
+
+def longest_context(context_attention_mask: Any) -> int:
+    """One more than the last column in which any row of a mask, (B*K, S), has a token; 1 at least."""
+    used = (context_attention_mask != 0).any(0).tolist()
+    return max((column for column, is_used in enumerate(used, start=1) if is_used), default=1)

@@ -9,9 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from ragweave.configuration import RagConfig
-from ragweave.errors import ConfigurationError
-from ragweave.modeling.arguments import take_prefixed
-from ragweave.modeling.parts import Retriever, resolve_config
+from ragweave.modeling.parts import RagWrapper, Retriever, load_parts, resolve_config
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -96,26 +94,13 @@ class RagPreTrainedModel(PreTrainedModel):
             )
             ```
         """
-        fields = RagConfig.__dataclass_fields__
-        encoder_kwargs = take_prefixed(kwargs, "question_encoder_", except_for=fields)
-        generator_kwargs = take_prefixed(kwargs, "generator_", except_for=fields)
-        question_encoder = encoder_kwargs.pop("model", None) or _load(
-            question_encoder_pretrained_model_name_or_path,
-            "question_encoder",
-            encoder_kwargs,
-            causal_or_seq2seq=False,
-        )
-        generator = generator_kwargs.pop("model", None) or _load(
-            generator_pretrained_model_name_or_path, "generator", generator_kwargs, causal_or_seq2seq=True
-        )
-        config = kwargs.pop("config", None)
-        if config is None:
-            config = RagConfig.from_question_encoder_generator_configs(
-                question_encoder.config, generator.config, **kwargs
-            )
-        model = cls(
-            config=config, question_encoder=question_encoder, generator=generator, retriever=retriever
-        )
+        names = {
+            "question_encoder": question_encoder_pretrained_model_name_or_path,
+            "generator": generator_pretrained_model_name_or_path,
+        }
+        parts = load_parts(names, kwargs, _load)
+        config, generator = parts["config"], parts["generator"]
+        model = cls(**parts, retriever=retriever)
         # The model beside the configuration may end answers at more tokens (Llama's, Gemma's end of turn).
         ends = getattr(generator.generation_config, "eos_token_id", None)
         if model.can_generate() and config.eos_token_id is None and ends is not None:
@@ -123,7 +108,7 @@ class RagPreTrainedModel(PreTrainedModel):
         return model.eval()
 
 
-class RagForGeneration(RagPreTrainedModel):
+class RagForGeneration(RagWrapper, RagPreTrainedModel):
     """A model that wraps `RagModel` and marginalises what it returns: access to the parts inside.
 
     Args:
@@ -150,25 +135,6 @@ class RagForGeneration(RagPreTrainedModel):
             config=config, question_encoder=question_encoder, generator=generator, retriever=retriever
         )
         self.post_init()
-
-    @property
-    def retriever(self) -> Retriever | None:
-        """The retriever that the model calls."""
-        return self.rag.retriever
-
-    @property
-    def question_encoder(self) -> PreTrainedModel:
-        """The question encoder."""
-        return self.rag.question_encoder
-
-    @property
-    def generator(self) -> PreTrainedModel:
-        """The generator."""
-        return self.rag.generator
-
-    def set_retriever(self, retriever: Retriever) -> None:
-        """Let the model call another retriever."""
-        self.rag.set_retriever(retriever)
 
     def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
         """Score passages with vectors computed anew by ``ctx_encoder``, so that it is trained too."""
@@ -225,11 +191,9 @@ def _generator_class(config: Any) -> Any:
     return AutoModelForCausalLM
 
 
-def _load(name: str | None, part: str, kwargs: dict[str, Any], *, causal_or_seq2seq: bool) -> PreTrainedModel:
-    if name is None:
-        raise ConfigurationError(f"Give {part}_pretrained_model_name_or_path, or a model as {part}_model.")
+def _load(part: str, name: str, kwargs: dict[str, Any]) -> PreTrainedModel:
     if "config" not in kwargs:
         config, kwargs = AutoConfig.from_pretrained(name, **kwargs, return_unused_kwargs=True)
         kwargs["config"] = config
-    loader = _generator_class(kwargs["config"]) if causal_or_seq2seq else AutoModel
+    loader = _generator_class(kwargs["config"]) if part == "generator" else AutoModel
     return loader.from_pretrained(name, **kwargs)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from ragweave.errors import MissingContextError, ShapeError
+from ragweave.errors import MissingContextError
+from ragweave.modeling.arguments import longest_context
 
 # A group of contexts that are read together has this many tokens at least: fewer leave the device idle. On a
 # processor more do harm too: activations that outgrow its caches, in memory that is fetched anew for every layer.
@@ -54,19 +55,6 @@ class EncodedContexts:
                 self.attention_mask.repeat_interleave(times, dim=0),
             )
         return self._repeated[times]
-
-
-def check_scores(doc_scores: Tensor) -> None:
-    """Check that every question has a passage to be answered from.
-
-    Raises:
-        ShapeError: A row of the scores is -inf throughout.
-    """
-    without = doc_scores.isneginf().all(dim=1).nonzero()
-    if len(without):
-        raise ShapeError(
-            f"doc_scores is -inf for all passages of question {int(without[0])}; expected one passage at least."
-        )
 
 
 def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,9 +105,3 @@ def context_ends(context_attention_mask: Tensor) -> Tensor:
     columns = context_attention_mask.shape[1]
     positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
     return (context_attention_mask.ne(0) * positions).amax(1)
-
-
-def longest_context(context_attention_mask: Tensor) -> int:
-    """One more than the last column in which any row has a token (1 at least)."""
-    used = context_attention_mask.ne(0).any(dim=0).nonzero()
-    return int(used[-1]) + 1 if len(used) else 1

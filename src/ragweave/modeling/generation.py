@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 
-from ragweave.marginalization import Targets, group_by_question, target_log_probs
+from ragweave.marginalization import group_by_question, scored_positions, target_log_probs
 from ragweave.modeling.arguments import chosen, refuse_unknown
 from ragweave.modeling.base import RagForGeneration
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.labels import check_label_rows, check_labels, make_targets
+from ragweave.modeling.labels import IGNORE_INDEX, Targets, check_label_rows, check_label_shapes, check_labels
 from ragweave.modeling.losses import QuestionLosses
 from ragweave.outputs import RetrievAugLMMarginOutput
 
@@ -135,20 +134,25 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         return target_log_probs(group_by_question(logits, n_docs), targets.target_ids), targets.scored
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
+        """Decoder input, targets and which of them count; `ragweave.modeling.labels` explains the two conventions.
+
+        A caller's decoder input that equals the labels means the same as labels alone.
+        """
+        check_label_shapes(labels, decoder_input_ids)
         check_labels(labels, self._vocabulary_size())
-        targets = make_targets(
-            labels,
-            decoder_input_ids,
-            shift_right=self.shift_tokens_right,
-            causal=self.config.generator_is_causal,
-            pad_token_id=self.rag.pad_token_id,
-            eos_token_id=self.rag.eos_token_id,
-            filler_token_id=self.rag.filler_token_id,
-        )
-        bos = self.rag.bos_token_id
-        if exclude_bos_score and bos is not None and bool((targets.target_ids[:, 0] == bos).all()):
-            targets.scored[:, 0] = False
-        return targets
+        special = self.rag.special_tokens
+        readable = labels.masked_fill(labels < 0, special.filler)
+        if decoder_input_ids is not None and not torch.equal(decoder_input_ids, readable):
+            target_ids = labels
+        elif self.config.generator_is_causal or labels.shape[1] == 1:
+            decoder_input_ids, target_ids = self.shift_tokens_right(labels), labels
+        else:
+            decoder_input_ids = readable
+            target_ids = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORE_INDEX)], dim=1)
+        scored = scored_positions(target_ids, special.pad, special.eos)
+        if exclude_bos_score and special.bos is not None and bool((target_ids[:, 0] == special.bos).all()):
+            scored[:, 0] = False
+        return Targets(decoder_input_ids, target_ids, scored)
 
     @property
     def end_token_ids(self) -> list[int]:
@@ -253,24 +257,6 @@ class MixtureGeneration(RagForGeneration, GenerationMixin):
         return super().generate(
             inputs=encoder_input_ids, encoder_outputs=shared, generation_config=generation_config, **kwargs
         )
-
-    def _merged_generation_config(
-        self, given: GenerationConfig | None, *others: GenerationConfig
-    ) -> GenerationConfig:
-        """What the caller's GenerationConfig says, then this model's, then the networks', then others'; a new one."""
-        config = copy.deepcopy(self.generation_config)
-        own = {
-            "decoder_start_token_id": self.rag.decoder_start_token_id,
-            "bos_token_id": self.rag.bos_token_id,
-            "eos_token_id": self.config.eos_token_id or getattr(self.config.generator, "eos_token_id", None),
-            "pad_token_id": self.rag.filler_token_id,
-        }
-        config.update(**own, defaults_only=True)
-        for other in others:
-            config.update(**other.to_dict(), defaults_only=True)
-        if given is not None:
-            config.update(**{name: value for name, value in given.to_dict().items() if value is not None})
-        return config
 
 
 def encoder_view(context_input_ids: Tensor, n_docs: int) -> Tensor:

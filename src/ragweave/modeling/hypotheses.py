@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ragweave.modeling.proposals import proposals
+from ragweave.modeling.proposals import collect_proposals
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,11 @@ def collect(
     Returns:
         The hypotheses.
     """
-    n_questions, n_docs = has_passage.shape
-    rows = sequences.view(n_questions, n_docs, -1, sequences.shape[-1]).tolist()  # (B, K, R, T)
-    found = [
-        proposals(passages, real, pad_token_id, ends, deduplicate=deduplicate)
-        for passages, real in zip(rows, has_passage.tolist(), strict=True)
-    ]
-    most = max(1, *(len(own) for own in found))
-    token_ids = sequences.new_full((n_questions, most, sequences.shape[1]), pad_token_id)
-    lengths = sequences.new_zeros(n_questions, most)
-    proposal = sequences.new_full((n_questions, n_docs, most), -1)
-    for question, own in enumerate(found):
-        for number, (tokens, places) in enumerate(own):
-            token_ids[question, number, : len(tokens)] = token_ids.new_tensor(tokens)
-            lengths[question, number] = len(tokens)
-            for passage, place in places.items():
-                proposal[question, passage, number] = place
-    return Hypotheses(token_ids, lengths, proposal)
+    rows = sequences.view(*has_passage.shape, -1, sequences.shape[-1])  # (B, K, R, T)
+    proposals = collect_proposals(
+        rows.tolist(), has_passage.tolist(), pad_token_id, ends, deduplicate=deduplicate
+    )
+    return Hypotheses(*(torch.from_numpy(array).to(sequences.device) for array in proposals))
 
 
 def best_per_question(

@@ -1,6 +1,6 @@
-"""From labels to what the decoder reads and has to say.
+"""Labels: what they are aligned with, and checks of what a caller gave. For torch and TensorFlow; imports neither.
 
-Two conventions meet here.
+There are two conventions.
 
 *Labels alone, seq2seq generator*: the convention of transformers' RAG, in which the facebook/rag-* checkpoints
 were trained. The labels begin with a token that is read but not scored (BART's ``<s>``), and serve as decoder
@@ -13,63 +13,47 @@ A single label column can only be meant this way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import Any
 
 from ragweave.errors import ShapeError
-from ragweave.marginalization import IGNORE_INDEX, Targets, scored_positions
+
+# Labels that are not scored, as in torch's cross entropy.
+IGNORE_INDEX = -100
 
 
-def make_targets(
-    labels: Tensor,
-    decoder_input_ids: Tensor | None,
-    *,
-    shift_right: Callable[[Tensor], Tensor],
-    causal: bool,
-    pad_token_id: int | None,
-    eos_token_id: int | None,
-    filler_token_id: int,
-) -> Targets:
-    """Work out decoder input, targets and which of them count.
+@dataclass(frozen=True)
+class Targets:
+    """Input and targets of the decoder.
 
-    Args:
-        labels: Label tokens, (B, T); -100 and padding are not scored.
-        decoder_input_ids: The caller's decoder input, (B, T), if any. Equal to the labels, it says the same as
-            labels alone.
-        shift_right: Makes decoder input from labels.
-        causal: Whether the generator is causal.
-        pad_token_id: The generator's padding token.
-        eos_token_id: The generator's end-of-sequence token.
-        filler_token_id: What stands in the decoder input for labels of -100.
+    Attributes:
+        decoder_input_ids: Decoder input, (B, T).
+        target_ids: The token that each position predicts, (B, T).
+        scored: Which targets count, bool, (B, T).
+    """
 
-    Returns:
-        The targets, all of shape (B, T).
+    decoder_input_ids: Any
+    target_ids: Any
+    scored: Any
+
+
+def check_label_shapes(labels: Any, decoder_input_ids: Any) -> None:
+    """Check that labels are (B, T), and the decoder input, where given, too.
 
     Raises:
-        ShapeError: Labels are not (B, T), or differ in shape from the decoder input.
+        ShapeError: They are not.
     """
-    if labels.dim() != 2 or not labels.shape[1]:
+    if len(labels.shape) != 2 or labels.shape[1] == 0:
         raise ShapeError(f"labels has shape {tuple(labels.shape)}; expected (B, T).")
-    if decoder_input_ids is not None and decoder_input_ids.shape != labels.shape:
+    if decoder_input_ids is not None and tuple(decoder_input_ids.shape) != tuple(labels.shape):
         raise ShapeError(
             f"decoder_input_ids has shape {tuple(decoder_input_ids.shape)}; expected {tuple(labels.shape)}, "
             "the shape of labels."
         )
-    readable = labels.masked_fill(labels < 0, filler_token_id)
-    if decoder_input_ids is not None and not torch.equal(decoder_input_ids, readable):
-        targets = labels
-    elif causal or labels.shape[1] == 1:
-        decoder_input_ids, targets = shift_right(labels), labels
-    else:
-        decoder_input_ids = readable
-        targets = torch.cat([labels[:, 1:], labels.new_full((len(labels), 1), IGNORE_INDEX)], dim=1)
-    return Targets(decoder_input_ids, targets, scored_positions(targets, pad_token_id, eos_token_id))
 
 
-def check_labels(labels: Tensor, vocabulary: int) -> None:
-    """Check that labels are token ids of the generator, or -100.
+def check_labels(labels: Any, vocabulary: int) -> None:
+    """Check that labels, of torch or numpy, are token ids of the generator, or -100.
 
     Raises:
         ShapeError: One of them is neither; the message names it.
@@ -82,14 +66,16 @@ def check_labels(labels: Tensor, vocabulary: int) -> None:
         )
 
 
-def check_label_rows(labels: Tensor, questions: Tensor | None) -> None:
+def check_label_rows(labels: Any, questions: Any) -> None:
     """Check that there is one row of labels for every row of ``questions`` (their scores or their tokens).
 
     Raises:
         ShapeError: There is not.
     """
-    if questions is not None and questions.dim() == 2 and len(labels) != len(questions):
+    if questions is None or len(questions.shape) != 2 or None in (labels.shape[0], questions.shape[0]):
+        return
+    if labels.shape[0] != questions.shape[0]:
         raise ShapeError(
-            f"labels has {len(labels)} rows, but there are {len(questions)} questions; "
+            f"labels has {labels.shape[0]} rows, but there are {questions.shape[0]} questions; "
             "expected one row of labels for every question."
         )

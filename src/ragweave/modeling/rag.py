@@ -18,31 +18,25 @@ from transformers.cache_utils import Cache
 from ragweave.configuration import RagConfig
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import pool
-from ragweave.errors import MissingContextError, ShapeError
-from ragweave.modeling.arguments import chosen, refuse_unknown
+from ragweave.errors import MissingContextError
+from ragweave.modeling.arguments import (
+    check_contexts,
+    check_decoder_rows,
+    check_mask,
+    check_scores,
+    chosen,
+    missing_contexts,
+    refuse_unknown,
+    resolve_n_docs,
+)
 from ragweave.modeling.base import RagPreTrainedModel, build_generator, build_question_encoder
-from ragweave.modeling.context_checks import check_mask, missing_contexts, resolve_n_docs
-from ragweave.modeling.contexts import EncodedContexts, check_scores, trim_right
+from ragweave.modeling.contexts import EncodedContexts, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for, check_generator
-from ragweave.modeling.parts import Retriever, resolve_config
-from ragweave.modeling.special_tokens import SpecialTokens
+from ragweave.modeling.parts import RagParts, Retriever, resolve_config
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
-from ragweave.types import Pooling
-
-QUESTION_FIELDS = (
-    "question_encoder_last_hidden_state",
-    "question_enc_hidden_states",
-    "question_enc_attentions",
-)
-RETRIEVED_FIELDS = (
-    "retrieved_doc_embeds",
-    "retrieved_doc_ids",
-    "context_input_ids",
-    "context_attention_mask",
-)
 
 
-class RagModel(RagPreTrainedModel):
+class RagModel(RagParts, RagPreTrainedModel):
     """Question encoder, retriever and generator as one network (Lewis et al. 2020, section 2).
 
     It returns the generator's logits under every passage; `RagSequenceForGeneration` and
@@ -75,10 +69,6 @@ class RagModel(RagPreTrainedModel):
         self.ctx_encoder: PreTrainedModel | None = None
         self.post_init()
 
-    def set_retriever(self, retriever: Retriever) -> None:
-        """Let the model call another retriever."""
-        self.retriever = retriever
-
     def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
         """Score passages with vectors computed anew by ``ctx_encoder``, so that it is trained too.
 
@@ -103,11 +93,6 @@ class RagModel(RagPreTrainedModel):
     def adapter(self) -> GeneratorAdapter:
         """How this model talks to its generator."""
         return adapter_for(self.generator)
-
-    @property
-    def special_tokens(self) -> SpecialTokens:
-        """The generator's special tokens, as the configuration names them."""
-        return SpecialTokens(self.config)
 
     @property
     def pad_token_id(self) -> int | None:
@@ -253,45 +238,12 @@ class RagModel(RagPreTrainedModel):
             question_enc_attentions=encoder_output.attentions,
         )
 
-    def contexts_for(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        context_input_ids: Tensor | None = None,
-        context_attention_mask: Tensor | None = None,
-        doc_scores: Tensor | None = None,
-        n_docs: int | None = None,
-        question_strings: Sequence[str] | None = None,
-        **flags: bool | None,
+    def _checked_contexts(
+        self, input_ids: Tensor, attention_mask: Tensor, doc_scores: Tensor, n_docs: int | None
     ) -> RetrievedContexts:
-        """The caller's own contexts where given, retrieved ones otherwise.
-
-        Raises:
-            MissingContextError: Contexts are given in part, or neither they nor a retriever and a question are.
-            ShapeError: The given contexts, mask and scores disagree.
-        """
-        if context_input_ids is None and self.retriever is not None and input_ids is not None:
-            return self.retrieve(
-                input_ids, attention_mask, n_docs=n_docs, question_strings=question_strings, **flags
-            )
-        if context_input_ids is None or context_attention_mask is None or doc_scores is None:
-            raise missing_contexts(
-                context_input_ids=context_input_ids,
-                context_attention_mask=context_attention_mask,
-                doc_scores=doc_scores,
-            )
-        if context_input_ids.dim() != 2:
-            raise ShapeError(
-                f"context_input_ids has shape {tuple(context_input_ids.shape)}; expected (B*K, S)."
-            )
-        resolve_n_docs(n_docs, self.config.n_docs, doc_scores, context_input_ids.shape[0])
-        check_mask(context_attention_mask, *context_input_ids.shape)
+        check_contexts(input_ids, attention_mask, doc_scores, n_docs, self.config.n_docs)
         check_scores(doc_scores)
-        return RetrievedContexts(
-            context_input_ids=context_input_ids,
-            context_attention_mask=context_attention_mask,
-            doc_scores=doc_scores,
-        )
+        return RetrievedContexts(input_ids, attention_mask, doc_scores)
 
     def read(
         self, contexts: RetrievedContexts, *, reuse: bool = False, options: DecodeOptions | None = None
@@ -393,13 +345,12 @@ class RagModel(RagPreTrainedModel):
             past_key_values=past_key_values,
             options=options,
         )
-        show_retrieved = chosen(output_retrieved, self.config.output_retrieved)
-        shown = QUESTION_FIELDS + (RETRIEVED_FIELDS if show_retrieved else ())
+        retrieved = chosen(output_retrieved, self.config.output_retrieved)
         output = RetrievAugLMOutput(
             logits=decoded.logits,
             doc_scores=doc_scores,
             past_key_values=decoded.past_key_values,
-            **({} if contexts is None else {name: getattr(contexts, name) for name in shown}),
+            **({} if contexts is None else contexts.for_forward(retrieved=retrieved)),
             generator_enc_last_hidden_state=encoded.last_hidden_state,
             generator_enc_hidden_states=encoded.hidden_states,
             generator_enc_attentions=encoded.attentions,
@@ -424,13 +375,6 @@ class RagModel(RagPreTrainedModel):
         check_mask(mask, *states.shape[:2])
         return EncodedContexts(attention_mask=mask, last_hidden_state=states)
 
-    @property
-    def question_pooling(self) -> Pooling:
-        """How the question encoder's states become one vector."""
-        if self.config.question_encoder_pooling is not None:
-            return self.config.question_encoder_pooling
-        return "pooler" if self.question_encoder.config.model_type == "dpr" else "cls"
-
     def _passage_vectors(self, found: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
         """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
         if self.ctx_encoder is None:
@@ -451,10 +395,7 @@ class RagModel(RagPreTrainedModel):
 
 def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
     """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
+    check_decoder_rows(tokens, doc_scores, name)
     n_questions, n_docs = doc_scores.shape
-    if tokens.shape[0] % n_questions:
-        raise ShapeError(
-            f"{name} has {tokens.shape[0]} rows, but there are {n_questions} questions; expected B rows."
-        )
     rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
     return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])

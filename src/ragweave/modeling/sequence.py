@@ -11,7 +11,6 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from ragweave.errors import ConfigurationError
 from ragweave.marginalization import (
-    Targets,
     sequence_log_joint,
     sequence_nll,
     target_log_probs,
@@ -21,6 +20,7 @@ from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import MixtureGeneration
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.hypotheses import Hypotheses, best_per_question, collect
+from ragweave.modeling.labels import Targets
 from ragweave.outputs import RagSequenceGenerateOutput
 
 Decoding = Literal["thorough", "fast"]

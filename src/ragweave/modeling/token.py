@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from ragweave.marginalization import Targets, group_by_question, token_log_marginals, token_nll
+from ragweave.marginalization import group_by_question, token_log_marginals, token_nll
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import MixtureGeneration, encoder_view
+from ragweave.modeling.labels import Targets
 
 
 class RagTokenForGeneration(MixtureGeneration):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.modeling.proposals import proposals
+from ragweave.modeling.proposals import _of_question as proposals
 from ragweave.tf.options import Ids, Scores, SearchOptions
 from ragweave.tf.search import Answer
 

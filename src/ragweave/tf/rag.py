@@ -17,7 +17,7 @@ from keras import ops
 from ragweave.configuration import RagConfig
 from ragweave.errors import MissingContextError, ShapeError
 from ragweave.modeling.arguments import chosen, refuse_unknown
-from ragweave.modeling.context_checks import check_mask, missing_contexts, resolve_n_docs
+from ragweave.modeling.arguments import check_mask, missing_contexts, resolve_n_docs
 from ragweave.modeling.parts import Retriever, resolve_config
 from ragweave.modeling.special_tokens import SpecialTokens
 from ragweave.tf.backend import layers_of

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, DataError
-from ragweave.evaluation.data import Example
-from ragweave.marginalization import IGNORE_INDEX
+from ragweave.modeling.labels import IGNORE_INDEX
 from ragweave.training.ahead import RetrievedExample
+from ragweave.types import Example
 
 if TYPE_CHECKING:
     from ragweave.retrieval.rag_retriever import RagRetriever

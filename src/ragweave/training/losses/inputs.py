@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, ShapeError
-from ragweave.modeling.contexts import check_scores
+from ragweave.modeling.arguments import check_scores
 from ragweave.training.losses.attention import CrossAttention
 
 Formulation = Literal["sequence", "token"]
