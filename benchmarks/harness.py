@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from ragweave.cli.bench import JSON_VARIABLE
-from ragweave.encoders.hardware import cpu_capabilities
-from ragweave.encoders.linear import fast_linear
+from ragweave.encoders.linear import cpu_capabilities, fast_linear
 
 
 def machine() -> str:

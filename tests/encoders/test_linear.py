@@ -26,13 +26,13 @@ def _wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     """Shapes of what was multiplied by oneDNN."""
     found: list[torch.Size] = []
-    genuine = module._multiplied
+    genuine = module._onednn_linear
 
     def spy(x: torch.Tensor, weight: torch.Tensor, bias: Any) -> torch.Tensor:
         found.append(weight.shape)
         return genuine(x, weight, bias)
 
-    monkeypatch.setattr(module, "_multiplied", spy)
+    monkeypatch.setattr(module, "_onednn_linear", spy)
     return found
 
 

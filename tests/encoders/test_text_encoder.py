@@ -46,7 +46,7 @@ def test_order_and_values_do_not_depend_on_the_batches(tiny_encoder):
 
 def test_more_texts_than_are_tokenized_at_once(tiny_encoder, monkeypatch):
     whole = tiny_encoder.encode(TEXTS)
-    monkeypatch.setattr("ragweave.encoders.text_encoder._TOKENIZED_AT_ONCE", 2)
+    monkeypatch.setattr("ragweave.encoders.text_encoder._TOKENIZE_CHUNK", 2)
     np.testing.assert_allclose(tiny_encoder.encode(TEXTS), whole, atol=1e-6)
 
 
@@ -167,23 +167,23 @@ def test_pooler_without_trained_weights_is_refused(folder):
 def test_hub_out_of_reach_is_not_taken_for_no_settings(monkeypatch, tiny_encoder_path):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from ragweave.encoders.settings import read_settings
+    from ragweave.encoders.pooling import read_settings
 
     def unreachable(name, file_name):
         raise OSError("We couldn't connect") from LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr("transformers.utils.cached_file", unreachable)
+    monkeypatch.setattr("ragweave.encoders.pooling.cached_file", unreachable)
     with pytest.raises(ModelNotFoundError, match="connection"):
         read_settings("someone/encoder")
 
 
 def test_hub_that_has_no_such_file(monkeypatch):
-    from ragweave.encoders.settings import EncoderSettings, read_settings
+    from ragweave.encoders.pooling import EncoderSettings, read_settings
 
     def absent(name, file_name):
         raise OSError(f"{name} does not appear to have a file named {file_name}.")
 
-    monkeypatch.setattr("transformers.utils.cached_file", absent)
+    monkeypatch.setattr("ragweave.encoders.pooling.cached_file", absent)
     assert read_settings("someone/encoder") == EncoderSettings()
 
 

@@ -1,6 +1,6 @@
-"""Reranking: a cross-encoder reads a question together with each passage and says how well they fit.
+"""Reranking: a cross-encoder reads a question together with each passage and scores the pair.
 
-Notation used for tensor shapes: B questions, C candidates of a question, S tokens.
+Notation used for tensor shapes: B questions, C candidates of a question, M pairs of one batch.
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ragweave.errors import ConfigurationError, ModelNotFoundError
 
-_WITHOUT_LIMIT = 10**6  # tokenizers that know no limit say an enormous number
+_UNLIMITED = 10**6  # tokenizers without a limit have an enormous model_max_length
 
 
 class Reranker:
     """A cross-encoder with one logit, such as those trained on MS MARCO.
 
-    Its logit is that of the probability that the passage answers the question, if it was trained so; among the
-    candidates of a question a softmax makes p(z|x) of it.
+    The logit is that of the probability that the passage answers the question, if the model was trained this way.
+    A softmax over the candidates of a question turns it into p(z|x).
 
     Args:
         model: A sequence classifier with one label, or with two of which the second is "relevant".
         tokenizer: Its tokenizer.
-        batch_size: Pairs read together.
+        batch_size: Pairs per batch.
 
     Raises:
         ConfigurationError: The model has more than two labels.
@@ -52,8 +54,6 @@ class Reranker:
             ModelNotFoundError: There is no such model.
             ConfigurationError: It has more than two labels.
         """
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
             model = AutoModelForSequenceClassification.from_pretrained(str(name_or_path))
@@ -65,7 +65,7 @@ class Reranker:
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """Score the candidates of B questions; those that are too long are cut at the end of the passage.
+        """Score the candidates of B questions. Pairs that are too long lose the end of the passage.
 
         Args:
             questions: B questions.
@@ -74,20 +74,18 @@ class Reranker:
         Returns:
             For every question the logits of its candidates, (C,).
         """
-        import torch
-
         pairs = [
             (question, f"{title} {text}".strip())
             for question, doc in zip(questions, docs, strict=True)
             for title, text in zip(doc["title"], doc["text"], strict=True)
         ]
         logits = np.zeros(len(pairs), dtype=np.float32)
-        # Those of like lengths together, so that little is computed on padding.
-        order = sorted(range(len(pairs)), key=lambda place: len(pairs[place][0]) + len(pairs[place][1]))
+        # Batches of similar length have little padding.
+        order = sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index])))
         for start in range(0, len(pairs), self.batch_size):
-            places = order[start : start + self.batch_size]
+            batch = order[start : start + self.batch_size]
             with torch.inference_mode():
-                logits[places] = self._logits([pairs[place] for place in places])
+                logits[batch] = self._logits([pairs[index] for index in batch])
         ends = np.cumsum([len(doc["title"]) for doc in docs])[:-1]
         return np.split(logits, ends)
 
@@ -98,7 +96,7 @@ class Reranker:
             self.tokenizer.model_max_length,
             getattr(self.model.config, "max_position_embeddings", None),
         )
-        known = [limit for limit in limits if limit is not None and limit < _WITHOUT_LIMIT]
+        known = [limit for limit in limits if limit is not None and limit < _UNLIMITED]
         encoded = self.tokenizer(
             list(questions),
             list(passages),
@@ -107,6 +105,7 @@ class Reranker:
             max_length=min(known, default=None),
             return_tensors="pt",
         )
-        output = self.model(**encoded.to(self.model.device)).logits.float()  # (M, 1) or (M, 2)
-        own = output[:, 0] if output.shape[1] == 1 else output[:, 1] - output[:, 0]
-        return own.cpu().numpy()
+        logits = self.model(**encoded.to(self.model.device)).logits.float()  # (M, 1) or (M, 2)
+        # The log-odds of the second of two labels are the difference of their logits.
+        relevance: torch.Tensor = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        return relevance.cpu().numpy()

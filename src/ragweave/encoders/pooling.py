@@ -1,68 +1,70 @@
-"""How the hidden states of an encoder become one vector per text.
+"""How token states become one vector per text, and the sentence-transformers files that define it.
 
 Notation used for tensor shapes: B texts, S tokens, D vector size.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from ragweave.errors import ConfigurationError
+import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch import Tensor
+from transformers.utils import cached_file
+
+from ragweave.errors import ConfigurationError, ModelNotFoundError
 from ragweave.types import POOLINGS, Pooling
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:
-    """Reduce what an encoder returned to one vector per text.
+    """Reduce an encoder's output to one vector per text.
 
-    Vectors come back in float32 at least, also from a model in half precision: scores are differences of
-    dot products over hundreds of dimensions, and bfloat16 keeps only three digits of them. Nothing here is
-    a matrix product, so autocast leaves it alone.
+    Vectors are at least float32, also those of a model in half precision: scores are differences of dot products
+    over hundreds of dimensions, and bfloat16 has only three digits. Autocast changes nothing here because
+    nothing is a matrix product.
 
     Args:
-        outputs: What the encoder returned, a transformers output or its tuple.
-        attention_mask: 1 on tokens that count, 0 on padding, shape (B, S).
-        pooling: Which reduction to take.
+        outputs: The encoder's output, a transformers output or its tuple.
+        attention_mask: 1 for tokens, 0 for padding, (B, S).
+        pooling: The reduction.
         normalize: Whether to scale every vector to length 1, so that dot products are cosines.
 
     Returns:
-        The vectors, shape (B, D).
+        The vectors, (B, D).
 
     Raises:
         ConfigurationError: The encoder does not return what this pooling needs, or the pooling is unknown.
     """
     if pooling == "pooler":
-        vectors = _at_least_float32(_pooled_by_model(outputs))
+        vectors = _at_least_float32(_pooler_output(outputs))
     elif pooling == "cls":
         vectors = _at_least_float32(_token_states(outputs, pooling)[:, 0])
     elif pooling == "mean":
-        vectors = _mean(_token_states(outputs, pooling), attention_mask)
+        states = _at_least_float32(_token_states(outputs, pooling))
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (B, S, 1)
+        # A text without tokens gets zeros, not NaN.
+        vectors = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
     else:
-        raise ConfigurationError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
-    if normalize:
-        from torch.nn.functional import normalize as scale_to_length_one
-
-        vectors = scale_to_length_one(vectors, dim=-1)
-    return vectors  # (B, D)
+        raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
+    return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors  # (B, D)
 
 
-def _pooled_by_model(outputs: Any) -> Tensor:
-    """The encoder's own vector: ``pooler_output``, or a first element that is (B, D) already, as DPR's."""
-    pooled = getattr(outputs, "pooler_output", None)
+def _pooler_output(outputs: Any) -> Tensor:
+    """The encoder's ``pooler_output``, or its first output if that is (B, D) already, as DPR's; (B, D)."""
+    pooled: Tensor | None = getattr(outputs, "pooler_output", None)
     if pooled is None and outputs[0].dim() == 2:
         pooled = outputs[0]
     if pooled is None:
-        raise ConfigurationError(
-            "This encoder makes no pooled vector of its own: set the pooling to 'cls' or 'mean'."
-        )
-    return cast("Tensor", pooled)  # (B, D)
+        raise ConfigurationError("This encoder has no pooler output: set the pooling to 'cls' or 'mean'.")
+    return pooled
 
 
 def _token_states(outputs: Any, pooling: Pooling) -> Tensor:
-    """The last layer's state of every token, shape (B, S, D)."""
-    states = getattr(outputs, "last_hidden_state", None)
+    """The last layer's state of every token, (B, S, D)."""
+    states: Tensor | None = getattr(outputs, "last_hidden_state", None)
     if states is None:
         states = outputs[0]
     if states.dim() != 3:
@@ -70,15 +72,139 @@ def _token_states(outputs: Any, pooling: Pooling) -> Tensor:
             f"The pooling '{pooling}' needs the states of all tokens, but this encoder returns one vector "
             "per text (DPR does): set the pooling to 'pooler'."
         )
-    return cast("Tensor", states)  # (B, S, D)
-
-
-def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean over the tokens that count; a text without any gets zeros, not NaN."""
-    states = _at_least_float32(states)
-    mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (B, S, 1)
-    return (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)  # (B, D)
+    return states
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """How token states become vectors; ``None`` where the model's files do not define it.
+
+    Attributes:
+        pooling: How the states of a text's tokens become one vector.
+        normalize: Whether vectors are scaled to length 1.
+        max_length: The maximum number of tokens of a text, special ones included.
+    """
+
+    pooling: Pooling | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+
+
+def read_settings(name_or_path: str) -> EncoderSettings:
+    """Read the sentence-transformers files of a model: ``modules.json`` and the folders that it names.
+
+    Args:
+        name_or_path: A folder, or a model's name on the hub.
+
+    Returns:
+        The settings; all ``None`` for a model without these files.
+
+    Raises:
+        ConfigurationError: The model needs a module that ragweave does not support, such as a dense layer.
+        ModelNotFoundError: The hub is out of reach, and its cache does not have the files.
+    """
+    modules = _read_json(name_or_path, "modules.json")
+    if modules is None:
+        return EncoderSettings()
+    folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
+    unsupported = sorted(set(folders) - {"Transformer", "Pooling", "Normalize"})
+    if unsupported:
+        raise ConfigurationError(
+            f"The encoder '{name_or_path}' has modules that ragweave does not support ({', '.join(unsupported)}): "
+            "choose an encoder made of a transformer, a pooling and, optionally, a normalisation."
+        )
+    settings = EncoderSettings(normalize="Normalize" in folders)
+    if "Pooling" in folders:
+        pooling_config = _read_json(name_or_path, f"{folders['Pooling']}/config.json") or {}
+        settings = replace(settings, pooling=_parse_pooling(name_or_path, pooling_config))
+    transformer_config = _read_json(name_or_path, "sentence_bert_config.json") or {}
+    return replace(settings, max_length=transformer_config.get("max_seq_length"))
+
+
+def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> None:
+    """Write the files that `read_settings` and sentence-transformers read.
+
+    An encoder with the pooling "pooler" (DPR's) does not need them.
+
+    Args:
+        folder: The model's folder.
+        settings: How its token states become vectors.
+        dimension: D.
+    """
+    if settings.pooling == "pooler":
+        return
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    if settings.normalize:
+        modules.append(("Normalize", "2_Normalize"))
+    files: dict[str, object] = {
+        "modules.json": [
+            {"idx": idx, "name": str(idx), "path": path, "type": f"sentence_transformers.models.{module}"}
+            for idx, (module, path) in enumerate(modules)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": dimension,
+            "pooling_mode_cls_token": settings.pooling == "cls",
+            "pooling_mode_mean_tokens": settings.pooling == "mean",
+        },
+        "sentence_bert_config.json": {"max_seq_length": settings.max_length, "do_lower_case": False},
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _parse_pooling(name_or_path: str, config: dict[str, Any]) -> Pooling:
+    """Parse either spelling: ``pooling_mode: "mean"``, or the older ``pooling_mode_mean_tokens: true``."""
+    mode = config.get("pooling_mode")
+    if mode is None:
+        flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+        mode = "+".join(flag.removeprefix("pooling_mode_").removesuffix("_tokens") for flag in flags)
+        mode = {"cls_token": "cls"}.get(mode, mode or "mean")
+    if mode == "mean":
+        return "mean"
+    if mode == "cls":
+        return "cls"
+    raise ConfigurationError(
+        f"The encoder '{name_or_path}' has the pooling '{mode}', which ragweave does not support: "
+        "choose an encoder with one of: mean, cls."
+    )
+
+
+def _read_json(name_or_path: str, file_name: str) -> Any:
+    """Parse one small file of a model; ``None`` if the model has no such file."""
+    path = _locate(name_or_path, file_name)
+    if path is None:
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelNotFoundError(
+            f"The file {path} of the encoder '{name_or_path}' is not valid JSON: download the model again."
+        ) from error
+
+
+def _locate(name_or_path: str, file_name: str) -> Path | None:
+    """Find a file in a folder, or fetch it from the hub through transformers' cache."""
+    if Path(name_or_path).is_dir():
+        path = Path(name_or_path, file_name)
+        return path if path.is_file() else None
+    try:
+        cached = cached_file(name_or_path, file_name)
+    except OSError as error:
+        # "The hub has no such file" means defaults. "The hub is out of reach" must not: the tokens would be pooled
+        # in another way than the model was trained for.
+        cause = error.__cause__
+        if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
+            return None
+        if cause is None and "does not appear to have" in str(error):
+            return None
+        raise ModelNotFoundError(
+            f"The file {file_name} of the encoder '{name_or_path}' could not be fetched: check the name and "
+            "the connection, or pass pooling, normalize and max_length."
+        ) from error
+    return None if cached is None else Path(cached)

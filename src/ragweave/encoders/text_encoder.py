@@ -1,6 +1,6 @@
-"""Texts to vectors: the encoder that passages and questions share.
+"""Texts to vectors: the bi-encoder for passages and questions.
 
-Notation used for tensor shapes: N texts, B texts of one batch, S tokens, D vector size.
+Notation used for tensor shapes: L texts of a call, B texts of one batch, S tokens, D vector size.
 """
 
 from __future__ import annotations
@@ -9,27 +9,29 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
+import transformers
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
-from ragweave.encoders.hardware import cpu_capabilities
-from ragweave.encoders.pooling import pool
-from ragweave.encoders.settings import EncoderSettings, read_settings, write_settings
-from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.encoders.linear import cpu_capabilities, fast_linear
+from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
+from ragweave.errors import ConfigurationError, ModelNotFoundError, QuestionError
 from ragweave.types import POOLINGS, Pooling
 
-if TYPE_CHECKING:
-    import torch
-
 EncoderDtype = Literal["auto", "float32", "bfloat16"]
-"""``"auto"`` is bfloat16 where the processor computes in it by itself, and float32 elsewhere."""
+"""``"auto"`` is bfloat16 on hardware with bfloat16 instructions, and float32 elsewhere."""
 
-# Batches larger than this are no faster on a processor, whose caches they leave.
+# Larger batches are no faster on a CPU because they exceed its caches.
 _BATCH_TOKENS = 2048
-# How many texts are tokenized at a time, so that the tokens of a large corpus are never all in memory.
-_TOKENIZED_AT_ONCE = 8192
+# Texts tokenized at a time: the tokens of a large corpus do not fit into memory.
+_TOKENIZE_CHUNK = 8192
+# Models that number positions from the padding index on, which leaves two fewer for tokens.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"}
 
 
 class TextEncoder:
@@ -38,11 +40,10 @@ class TextEncoder:
     Args:
         model: A built transformers encoder.
         tokenizer: Its tokenizer.
-        name: What to call the encoder in messages and manifests.
+        name: The encoder's name in messages and manifests.
         pooling: How the states of a text's tokens become one vector.
         normalize: Whether vectors are scaled to length 1, so that dot products are cosines.
-        max_length: The most tokens of a text that are read, special ones included; ``None`` for as many as
-            the model has positions for.
+        max_length: The maximum number of tokens of a text, special ones included; ``None`` for the model's own.
 
     Example:
         >>> encoder = TextEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
@@ -61,7 +62,7 @@ class TextEncoder:
         max_length: int | None = None,
     ) -> None:
         if pooling not in POOLINGS:
-            raise ConfigurationError(f"Unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}.")
+            raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
         if max_length is not None and max_length < 1:
             raise ConfigurationError(f"max_length is {max_length}: it must be at least 1.")
         self.model = model.eval()
@@ -69,7 +70,7 @@ class TextEncoder:
         self.name = name
         self.pooling: Pooling = pooling
         self.normalize = normalize
-        self.max_length = _readable_length(model, tokenizer, max_length)
+        self.max_length = _max_length(model, tokenizer, max_length)
 
     @classmethod
     def from_pretrained(
@@ -85,17 +86,17 @@ class TextEncoder:
     ) -> TextEncoder:
         """Load an encoder from a folder or from the hub.
 
-        What is not given is taken from the model's sentence-transformers files where it has them. A DPR
-        model makes its own vector ("pooler"); any other is pooled by the mean, not normalised.
+        Defaults come from the model's sentence-transformers files. Without these files, the pooling is "pooler" for
+        DPR models and "mean" for others, and vectors are not normalised.
 
         Args:
             name_or_path: A folder, or a model's name on the hub.
             pooling: How the states of a text's tokens become one vector.
             normalize: Whether vectors are scaled to length 1.
-            max_length: The most tokens of a text that are read, special ones included.
-            device: Where to compute, such as ``"cuda"``; the processor by default.
-            dtype: Type to compute in; float32 by default. Vectors are float32 in any case.
-            name: What to call the encoder in messages and manifests; ``name_or_path`` by default.
+            max_length: The maximum number of tokens of a text, special ones included.
+            device: Where to compute, such as ``"cuda"``; the CPU by default.
+            dtype: Type to compute in; float32 by default. Vectors are always float32.
+            name: The encoder's name in messages and manifests; ``name_or_path`` by default.
 
         Returns:
             The encoder.
@@ -105,16 +106,16 @@ class TextEncoder:
             ModelNotFoundError: There is no such model, or it cannot be read.
         """
         location = str(name_or_path)
-        wanted_dtype = compute_dtype(dtype, device)
+        torch_dtype = compute_dtype(dtype, device)
         config, model, tokenizer, missing = _load(location)
-        # Where the caller has said everything, the files (perhaps on a hub out of reach) are not needed.
+        # With all three arguments the files, perhaps on a hub out of reach, are not needed.
         if pooling is not None and normalize is not None and max_length is not None:
             settings = EncoderSettings()
         else:
             settings = read_settings(location)
         default_pooling: Pooling = "pooler" if config.model_type == "dpr" else "mean"
         pooling = pooling or settings.pooling or default_pooling
-        # Only this pooling reads the pooler's weights; many checkpoints come without them.
+        # Only this pooling uses the pooler's weights; many checkpoints lack them.
         missing = [weight for weight in missing if pooling == "pooler" or not _is_pooler(weight)]
         if missing:
             raise ModelNotFoundError(
@@ -129,19 +130,15 @@ class TextEncoder:
             normalize=bool(settings.normalize if normalize is None else normalize),
             max_length=max_length or settings.max_length,
         )
-        if wanted_dtype != model.dtype:
-            # The fingerprint names the checkpoint, so it is taken before its weights are rounded.
-            _ = encoder.fingerprint
-            model.to(dtype=wanted_dtype)
+        if torch_dtype != model.dtype:
+            _ = encoder.fingerprint  # cached now, because it identifies the checkpoint before rounding
+            model.to(dtype=torch_dtype)
         if device is not None:
             model.to(device)
         return encoder
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save model, tokenizer and how texts are embedded, in the way of sentence-transformers.
-
-        Args:
-            folder: Where; made if it is not there.
+        """Save model, tokenizer and settings in sentence-transformers' layout; the folder is created if needed.
 
         Raises:
             ConfigurationError: The path is a file.
@@ -160,21 +157,35 @@ class TextEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that decides a vector: the weights, the pooling and the normalisation."""
-        import torch
-
+        """A hash of everything that determines a vector: the weights, the pooling and the normalisation."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.pooling} {'normalized' if self.normalize else 'raw'}".encode())
         for name, weight in sorted(self.model.state_dict().items()):
             if self.pooling != "pooler" and _is_pooler(name):
-                continue  # not used, and random where a checkpoint does not have it
+                continue  # unused, and random if the checkpoint lacks it
             values = weight.detach().cpu().contiguous()
             digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
             digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def question_length(self, question: str) -> int:
+        """Number of tokens of a question.
+
+        Raises:
+            QuestionError: The question is empty, or longer than the encoder reads.
+        """
+        if not question.strip():
+            raise QuestionError("The question is empty; ask something.")
+        length = self.token_count(question)
+        if self.max_length is not None and length > self.max_length:
+            raise QuestionError(
+                f"The question has {length} tokens, but the encoder reads {self.max_length}: ask a shorter "
+                f"one. It begins {question.strip()[:60]!r}."
+            )
+        return length
+
     def token_count(self, text: str) -> int:
-        """Count the tokens of a text, special ones included, however many the encoder would read."""
+        """Count the tokens of a text, special ones included, without truncation."""
         return len(self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
 
     def passage_token_count(self, title: str, text: str) -> int:
@@ -182,14 +193,14 @@ class TextEncoder:
         return self.token_count(with_title(title, text))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the tokens of a text begin and end in it, in characters; special ones left out.
+        """Start and end of the tokens of a text, in characters, without special ones.
 
         Raises:
-            ConfigurationError: The tokenizer does not know.
+            ConfigurationError: The tokenizer has no offsets.
         """
         if not self.tokenizer.is_fast:
             raise ConfigurationError(
-                f"The tokenizer of {self.name} does not tell where its tokens are: choose another way of chunking."
+                f"The tokenizer of {self.name} has no character offsets: choose another chunking."
             )
         encoded = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
@@ -206,20 +217,19 @@ class TextEncoder:
     ) -> NDArray[np.float32]:
         """Embed texts.
 
-        Texts are sorted by their tokens and batched to a budget of tokens, so that hardly any computation
-        goes into padding; vectors come back in the order of the texts.
+        Texts are sorted by length and batched to a budget of tokens, so that batches have little padding.
 
         Args:
-            texts: The texts, of which at most ``max_length`` tokens are read.
-            titles: A title for each text (may be empty), put in front of it.
-            batch_tokens: The most tokens in one batch, padding included.
-            progress: Called after every batch with how many more texts are done.
+            texts: L texts; each is truncated to ``max_length`` tokens.
+            titles: L titles (may be empty), put in front of the texts.
+            batch_tokens: The maximum number of tokens in one batch, padding included.
+            progress: Called after every batch with its number of texts.
 
         Returns:
-            The vectors, shape (N, D).
+            The vectors in the order of the texts, (L, D).
 
         Raises:
-            ConfigurationError: There are not as many titles as texts, or no token fits into a batch.
+            ConfigurationError: The numbers of titles and texts differ, or ``batch_tokens`` is below 1.
         """
         if titles is not None and len(titles) != len(texts):
             raise ConfigurationError(
@@ -229,29 +239,25 @@ class TextEncoder:
             raise ConfigurationError(f"batch_tokens is {batch_tokens}: it must be at least 1.")
         if not len(texts):
             return np.zeros((0, self.dimension), dtype=np.float32)
-        vectors: NDArray[np.float32] | None = None
-        for start in range(0, len(texts), _TOKENIZED_AT_ONCE):
-            part = texts[start : start + _TOKENIZED_AT_ONCE]
+        vectors = np.empty((0, 0), dtype=np.float32)  # D is known after the first batch
+        for start in range(0, len(texts), _TOKENIZE_CHUNK):
+            chunk = texts[start : start + _TOKENIZE_CHUNK]
             if titles is not None:
-                part = [
-                    with_title(*pair) for pair in zip(titles[start : start + len(part)], part, strict=True)
+                chunk = [
+                    with_title(*pair) for pair in zip(titles[start : start + len(chunk)], chunk, strict=True)
                 ]
-            for rows, batch in self._embed(part, batch_tokens):
-                if vectors is None:
+            for rows, batch in self._embed(chunk, batch_tokens):
+                if not len(vectors):
                     vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
                 vectors[[start + row for row in rows]] = batch
                 if progress is not None:
                     progress(len(rows))
-        if vectors is None:  # pragma: no cover
-            raise RuntimeError("No batch was made of texts that are not empty.")
-        return vectors  # (N, D)
+        return vectors
 
     def _embed(
         self, texts: Sequence[str], batch_tokens: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        """Yield which texts a batch holds and their vectors, shape (B, D)."""
-        import torch
-
+        """Yield the positions of each batch's texts, and their vectors, (B, D)."""
         tokens = self.tokenizer(
             list(texts),
             truncation=True,
@@ -261,36 +267,30 @@ class TextEncoder:
             return_token_type_ids=False,
         )["input_ids"]
         for rows in _batches([len(ids) for ids in tokens], batch_tokens):
-            width = len(tokens[rows[0]])  # the longest comes first
-            input_ids = torch.full((len(rows), width), self.tokenizer.pad_token_id or 0)  # (B, S)
-            attention_mask = torch.zeros((len(rows), width), dtype=torch.long)  # (B, S)
-            for line, row in enumerate(rows):
-                ids = tokens[row]
-                input_ids[line, : len(ids)] = torch.tensor(ids)
-                attention_mask[line, : len(ids)] = 1
+            ids = [torch.tensor(tokens[row], dtype=torch.long) for row in rows]
+            padding = self.tokenizer.pad_token_id or 0
+            input_ids = pad_sequence(ids, batch_first=True, padding_value=padding)  # (B, S)
+            attention_mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)  # (B, S)
             yield rows, self._forward(input_ids, attention_mask).numpy()
 
     def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        from ragweave.encoders.linear import fast_linear
-
+        """Vectors of one batch, (B, D)."""
         with torch.inference_mode(), fast_linear(self.model):
             attention_mask = attention_mask.to(self.model.device)
             outputs = self.model(input_ids=input_ids.to(self.model.device), attention_mask=attention_mask)
             vectors = pool(outputs, attention_mask, self.pooling, self.normalize)
-        return vectors.float().cpu()  # (B, D)
+        return vectors.float().cpu()
 
 
 def with_title(title: str, text: str) -> str:
-    """Put a title in front of a text, in the way in which passages are embedded."""
+    """The text of a passage as encoders read it: with its title in front."""
     return f"{title}. {text}" if title else text
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Group texts of like lengths, longest first; a batch times its longest text stays within the budget."""
+    """Group texts by length, longest first; their number times the longest length stays within the budget."""
     rows: list[int] = []
-    # Longest first: what does not fit into memory fails at once, not after an hour.
+    # Longest first: a batch that exceeds the memory fails at once, not after an hour.
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if rows and (len(rows) + 1) * lengths[rows[0]] > batch_tokens:
             yield rows
@@ -301,16 +301,12 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 
 def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
-    """Load configuration, model in float32 and tokenizer; also name the weights that the files lack."""
-    import torch
-    import transformers
-    from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
-
+    """Load configuration, float32 model and tokenizer; also return the names of missing weights."""
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         model_class: Any = AutoModel
         if config.model_type == "dpr":
-            # AutoModel would load a passage encoder's file into a question encoder, with random weights.
+            # AutoModel would load a DPR context encoder as a question encoder, with random weights.
             architectures = config.architectures or ["DPRQuestionEncoder"]
             model_class = getattr(transformers, architectures[0])
         elif config.is_encoder_decoder:
@@ -320,52 +316,45 @@ def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
         )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
         raise ModelNotFoundError(
             f"No encoder could be loaded from '{location}': give a folder with a transformers model and its "
-            f"tokenizer, or a name on the hub ({_first_line(error)})."
+            f"tokenizer, or a name on the hub ({reason})."
         ) from error
     return config, model, tokenizer, sorted(loading["missing_keys"])
 
 
-def _readable_length(model: Any, tokenizer: Any, wanted: int | None) -> int | None:
-    """The most tokens that both the model and its tokenizer read; ``None`` where nothing bounds them."""
-    bounds = [wanted] if wanted is not None else []
+def _max_length(model: Any, tokenizer: Any, requested: int | None) -> int | None:
+    """The smallest limit of the caller, the model and its tokenizer; ``None`` if there is no limit."""
+    limits = [requested] if requested is not None else []
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None:
-        # RoBERTa and its kin number positions from the padding index on, which costs them two.
         offset = model.config.pad_token_id + 1 if model.config.model_type in _OFFSET_POSITIONS else 0
-        bounds.append(positions - offset)
-    if tokenizer.model_max_length < 10**9:
-        bounds.append(tokenizer.model_max_length)
-    return min(bounds) if bounds else None
-
-
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"}
+        limits.append(positions - offset)
+    if tokenizer.model_max_length < 10**9:  # tokenizers without a limit have an enormous one
+        limits.append(tokenizer.model_max_length)
+    return min(limits, default=None)
 
 
 def compute_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype:
-    """The torch type that a word for it means on a device.
+    """The torch type for one of `EncoderDtype` on a device.
 
     Raises:
-        ConfigurationError: The word is none of `EncoderDtype`.
+        ConfigurationError: The type is unknown.
     """
-    import torch
-
     if dtype in (None, "float32"):
         return torch.float32
     if dtype == "bfloat16":
         return torch.bfloat16
     if dtype == "auto":
-        return torch.bfloat16 if _computes_in_bfloat16(device) else torch.float32
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     raise ConfigurationError(
-        f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (of a generator, also 'int8')."
+        f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (for a generator, also 'int8')."
     )
 
 
-def _computes_in_bfloat16(device: str | None) -> bool:
-    """Whether the hardware has bfloat16 instructions; emulated, it would be slower than float32."""
-    import torch
-
+def _has_bfloat16(device: str | None) -> bool:
+    """Whether the hardware has bfloat16 instructions. Emulated, bfloat16 would be slower than float32."""
     if device is not None and device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device is not None and device != "cpu":
@@ -375,9 +364,5 @@ def _computes_in_bfloat16(device: str | None) -> bool:
 
 
 def _is_pooler(name: str) -> bool:
-    """Whether a weight belongs to the dense layer that makes ``pooler_output``."""
+    """Whether a weight belongs to the dense layer of ``pooler_output``."""
     return "pooler" in name.split(".")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0].rstrip(".")
