@@ -262,8 +262,8 @@ def test_another_encoder_is_refused(kb, notes, tmp_path):
 def test_one_writer_at_a_time_and_it_is_named(kb):
     code = (
         "import sys, pathlib\n"
-        "from ragweave.knowledge.ingest.transaction import changing\n"
-        "with changing(pathlib.Path(sys.argv[1])):\n"
+        "from ragweave.knowledge.ingest.transaction import transaction\n"
+        "with transaction(pathlib.Path(sys.argv[1])):\n"
         "    print('locked', flush=True)\n"
         "    sys.stdin.read()\n"
     )

@@ -79,7 +79,7 @@ def test_a_document_from_elsewhere_is_not_replaced(own_server: Running):
         ([{"id": "", "text": "a"}], "id"),
         ([{"id": " a", "text": "a"}], "white space"),
         ([{"id": "a#1", "text": "a"}], "id"),
-        ([{"id": "a", "text": "a"}] * 2, "two documents have one id"),
+        ([{"id": "a", "text": "a"}] * 2, "two documents have the same id"),
         ([{"id": f"{number}", "text": "a"} for number in range(65)], "limit documents"),
         ([{"id": "a", "text": "a" * 200_001}], "limit document_characters"),
         ([{"id": "a", "text": "a", "path": "/etc/passwd"}], "path"),
@@ -102,9 +102,9 @@ def test_arbitrary_documents(own_server: Running, text: str, title: str):
 
 
 def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):
-    from ragweave.knowledge.ingest.transaction import changing
+    from ragweave.knowledge.ingest.transaction import transaction
 
-    with own_server.client(ADMIN_KEY) as client, changing(tmp_path / "kb"):
+    with own_server.client(ADMIN_KEY) as client, transaction(tmp_path / "kb"):
         response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
         assert response.status_code == 503
         assert str(tmp_path) not in response.text

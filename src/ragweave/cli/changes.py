@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.ingest.engines import Engine
+    from ragweave.knowledge.ingest.builder import Engine
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the knowledge base as one JSON object.")]
 
@@ -33,7 +33,7 @@ RayAddress = Annotated[
 
 def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:
     """What embeds the passages."""
-    from ragweave.knowledge.ingest.engines import LocalEngine
+    from ragweave.knowledge.ingest.builder import LocalEngine
 
     if kind == "local":
         return LocalEngine()

@@ -19,7 +19,6 @@ from ragweave.errors import (
     ShapeError,
 )
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.ingest.engines import Engine, LocalEngine
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import is_uri
@@ -30,6 +29,7 @@ from ragweave.types import Passage
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.ingest.builder import Engine
     from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
     from ragweave.knowledge.source_records import SourceFile
     from ragweave.knowledge.storage import WordScores
@@ -120,7 +120,7 @@ class KnowledgeBase:
             ConfigurationError: FAISS, or the database, has no such index, or there is no stemmer for the language.
         """
         from ragweave.knowledge.analyzer import Analyzer
-        from ragweave.knowledge.ingest.builder import Settings
+        from ragweave.knowledge.ingest.builder import IngestSettings, LocalEngine
         from ragweave.knowledge.ingest.loaders.loader import find_sources
         from ragweave.knowledge.places import check_kind, writer_of
 
@@ -132,11 +132,11 @@ class KnowledgeBase:
         build(
             find_sources([Path(own) if isinstance(own, str) else own for own in sources]),
             encoder=encoder,
-            settings=Settings(
+            settings=IngestSettings(
                 chunking=chunking or Chunking(),
                 engine=engine or LocalEngine(),
-                kind=index,
-                parameters=parameters,
+                index_kind=index,
+                index_parameters=parameters,
                 strict=strict,
                 language=language,
             ),
@@ -230,17 +230,17 @@ class KnowledgeBase:
         """
         from ragweave.knowledge.ingest.changes import add
         from ragweave.knowledge.ingest.loaders.loader import find_sources
-        from ragweave.knowledge.ingest.transaction import changing
+        from ragweave.knowledge.ingest.transaction import transaction
 
         self.check_encoder(encoder)
         files = find_sources([Path(own) if isinstance(own, str) else own for own in sources])
-        with changing(self._snapshot.path, resume=resume, resumable=True):
+        with transaction(self._snapshot.path, resume=resume, resumable=True):
             add(
                 type(self).open(self.path, encoder=encoder)._snapshot,
                 files,
                 encoder=encoder,
                 strict=strict,
-                engine=engine or LocalEngine(),
+                engine=engine,
                 resume=resume,
                 progress=progress or NoProgress(),
             )
@@ -261,11 +261,11 @@ class KnowledgeBase:
             ConfigurationError: Nothing was named.
         """
         from ragweave.knowledge.ingest.changes import delete
-        from ragweave.knowledge.ingest.transaction import changing
+        from ragweave.knowledge.ingest.transaction import transaction
 
         if not ids and not sources:
             raise ConfigurationError("Nothing to delete was named: give ids or sources.")
-        with changing(self._snapshot.path):
+        with transaction(self._snapshot.path):
             delete(type(self).open(self.path)._snapshot, ids=ids, sources=sources)
         return self.latest()
 
@@ -285,11 +285,11 @@ class KnowledgeBase:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
         from ragweave.knowledge.ingest.changes import compact
-        from ragweave.knowledge.ingest.transaction import changing
+        from ragweave.knowledge.ingest.transaction import transaction
 
         if keep < 0:
             raise ConfigurationError(f"keep is {keep}: give 0 or more.")
-        with changing(self._snapshot.path):
+        with transaction(self._snapshot.path):
             compact(type(self).open(self.path)._snapshot, keep=keep, progress=progress or NoProgress())
         return self.latest()
 
@@ -322,7 +322,7 @@ class KnowledgeBase:
             KnowledgeBaseError: The place is taken, in use, or cannot be written; or there is no passage.
             ConfigurationError: The output is a database, or ``keep`` is below 0.
         """
-        from ragweave.knowledge.ingest.reembedding import reembed
+        from ragweave.knowledge.ingest.changes import reembed
 
         if is_uri(output):
             raise ConfigurationError(f"{output} is a database: give a folder.")
@@ -332,7 +332,7 @@ class KnowledgeBase:
             self._snapshot,
             Path(output),
             encoder=encoder,
-            engine=engine or LocalEngine(),
+            engine=engine,
             keep=keep,
             keep_named=keep_named,
             resume=resume,
@@ -465,14 +465,14 @@ class KnowledgeBase:
         self,
         settings: SearchSettings | None = None,
         *,
-        otherwise: SearchSettings | None = None,
+        defaults: SearchSettings | None = None,
         reranker: PassageScorer | None = None,
     ) -> KnowledgeBaseIndex:
         """This knowledge base as an index for `RagRetriever`.
 
         Args:
-            settings: How it is searched; what they leave open is as `otherwise` says.
-            otherwise: How the model searches where nobody says; by vectors where that is left out.
+            settings: How it is searched; what they leave open is as `defaults` says.
+            defaults: How the model searches where nobody says; by vectors where that is left out.
             reranker: Reads the candidates together with the question; its logits are then their scores.
 
         Raises:
@@ -480,7 +480,7 @@ class KnowledgeBase:
         """
         from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 
-        return KnowledgeBaseIndex(self, settings=settings, otherwise=otherwise, reranker=reranker)
+        return KnowledgeBaseIndex(self, settings=settings, defaults=defaults, reranker=reranker)
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""
@@ -538,14 +538,14 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
         KnowledgeBaseError: There is no such version, or it is damaged, or another process is changing the knowledge
             base.
     """
-    from ragweave.knowledge.ingest.changes import swap as put_in_force
-    from ragweave.knowledge.ingest.transaction import changing
+    from ragweave.knowledge.ingest.changes import swap as swap_version
+    from ragweave.knowledge.ingest.transaction import transaction
 
     if is_uri(path):
         return KnowledgeBase.open(path).swap(version)
     layout = Layout(Path(path))
     if not layout.is_knowledge_base():
         layout.read_current()  # says what is wrong
-    with changing(layout.root):
-        put_in_force(layout, version)
+    with transaction(layout.root):
+        swap_version(layout, version)
     return KnowledgeBase.open(path)

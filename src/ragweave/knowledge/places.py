@@ -27,10 +27,9 @@ def check_output(place: Path | str, *, overwrite: bool) -> None:
         database = database_at(str(place))
         check_free(database, database.state(), overwrite=overwrite)
         return
-    from ragweave.knowledge.ingest import builder
-    from ragweave.knowledge.layout import Layout
+    from ragweave.knowledge.ingest import transaction
 
-    builder.check_output(Layout(Path(place)), overwrite=overwrite)
+    transaction.check_output(Path(place), overwrite=overwrite)
 
 
 def check_kind(place: Path | str, kind: str, parameters: dict[str, int], dimension: int) -> None:

@@ -29,7 +29,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ragweave.errors import KnowledgeBaseError, TrainingError
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.ingest.reembedding import discard_prepared
+from ragweave.knowledge.ingest.transaction import discard_staged
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class IndexRefresh(TrainerCallback, ExportableState):
         if running is not None:
             _end(running.process)
             with suppress(KnowledgeBaseError):
-                discard_prepared(self.folder)
+                discard_staged(self.folder)
         if self.is_main:
             shutil.rmtree(self._workshop, ignore_errors=True)
 

@@ -1,72 +1,118 @@
-"""Making a segment of a knowledge base from documents: reading, embedding, indexing, a shard at a time.
+"""Builds a segment of a knowledge base: reads documents, embeds their passages and indexes them, shard by shard.
 
-Vectors are safe on the disk shard by shard, so that an interrupted build can go on where it stopped.
+Every shard of vectors is synced to the disk before the next, so that an interrupted build can be resumed.
+
+Notation used for tensor shapes: M passages, D vector size.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import KnowledgeBaseError, MissingExtraError, SourceError
+from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge import store
-from ragweave.knowledge.analyzer import Analyzer
+from ragweave.knowledge.analyzer import Analyzer, hashed
 from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
-from ragweave.knowledge.ingest.commit import prepared_segment
-from ragweave.knowledge.ingest.duplicates import KnownHashes, hashes_of
-from ragweave.knowledge.ingest.engines import Engine, LocalEngine
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
-from ragweave.knowledge.layout import Layout, SegmentLayout
-from ragweave.knowledge.manifest import FileRecord, SegmentRecord
+from ragweave.knowledge.ingest.transaction import staged_segment
+from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postings import write_postings
+from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
+from ragweave.types import Passage
 
-if TYPE_CHECKING:
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.progress import Progress
-    from ragweave.types import Passage
+
+class Engine(Protocol):
+    """Embeds passages; `LocalEngine` does so in this process, `RayEngine` on a cluster."""
+
+    def embed(
+        self, shards: Iterable[list[Passage]], encoder: TextEncoder, progress: Progress
+    ) -> Iterator[NDArray[np.float32]]:
+        """Embed passages with their titles.
+
+        Args:
+            shards: The passages, in lists that fit into memory.
+            encoder: The encoder.
+            progress: Advances by every embedded passage.
+
+        Yields:
+            The vectors of each shard, (M, D), in the order of the passages.
+        """
+        ...
+
+
+class LocalEngine:
+    """Embeds in this process, on the encoder's device."""
+
+    def embed(
+        self, shards: Iterable[list[Passage]], encoder: TextEncoder, progress: Progress
+    ) -> Iterator[NDArray[np.float32]]:
+        """Embed passages with their titles; see `Engine`."""
+        for passages in shards:
+            yield encoder.encode(
+                [passage.text for passage in passages],
+                titles=[passage.title for passage in passages],
+                progress=progress.advance,
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class IngestSettings:
     """How documents become a segment.
 
     Attributes:
         chunking: How documents are cut into passages.
-        kind: How its vectors are searched; see `IndexRecord`.
-        parameters: Settings of the search.
-        strict: Whether a source that cannot be read ends the work.
-        language: The language of the words that they are searched by; ``None`` for vectors alone.
-        engine: What embeds the passages.
-        flat_up_to: Up to how many passages every vector is compared, whatever the kind.
+        index_kind: How vectors are searched; see `IndexRecord`.
+        index_parameters: Settings of that search.
+        strict: Whether a source that cannot be read is an error.
+        language: Language of the search by words; ``None`` for vectors alone.
+        engine: Embeds the passages.
+        flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
     """
 
     chunking: Chunking
-    kind: str
-    parameters: dict[str, int]
-    strict: bool
+    index_kind: str
+    index_parameters: dict[str, int]
+    strict: bool = True
     language: str | None = None
     engine: Engine = field(default_factory=LocalEngine)
     flat_up_to: int = 0
 
+    @classmethod
+    def of(
+        cls, manifest: Manifest, *, strict: bool = True, engine: Engine | None = None, flat_up_to: int = 0
+    ) -> IngestSettings:
+        """The settings that a knowledge base was built with."""
+        return cls(
+            chunking=manifest.chunking,
+            index_kind=manifest.index.kind,
+            index_parameters=manifest.index.parameters,
+            strict=strict,
+            language=manifest.language,
+            engine=engine or LocalEngine(),
+            flat_up_to=flat_up_to,
+        )
+
 
 @dataclass(slots=True)
-class Reading:
-    """What reading found.
+class IngestReport:
+    """What reading the sources gave.
 
     Attributes:
-        passages: How many passages were written.
-        duplicates: How many were left out.
+        passages: Number of passages that were written.
+        duplicates: Number of passages that were left out.
         failed: Sources that could not be read.
-        skipped: Sentences that say why.
+        skipped: One sentence for each of them that says why.
     """
 
     passages: int = 0
@@ -76,18 +122,54 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """A segment that was made.
+class StagedSegment:
+    """A segment that is ready to be committed.
 
     Attributes:
-        record: What it holds; ``None`` where there was no passage to write.
-        deleted: Rows of it that do not count, since their source turned out unreadable.
-        reading: What reading found.
+        record: Its record; ``None`` if there was no passage to write.
+        deleted: Its rows that do not count, as their source turned out to be unreadable.
+        report: What reading the sources gave.
     """
 
     record: SegmentRecord | None
     deleted: NDArray[np.int64]
-    reading: Reading
+    report: IngestReport
+
+
+class KnownHashes(Protocol):
+    """Tells which hashes are new."""
+
+    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Add M hashes.
+
+        Returns:
+            Which of them are new, (M,); of several equal ones, the first.
+        """
+        ...
+
+
+class SeenHashes:
+    """A set of hashes in sorted runs, each more than twice as long as the next: eight bytes per passage."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []
+
+    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Add M hashes; see `KnownHashes`."""
+        distinct, first = np.unique(hashes, return_index=True)
+        known = np.zeros(len(distinct), dtype=bool)
+        for run in self._runs:
+            positions = np.minimum(np.searchsorted(run, distinct), len(run) - 1)
+            known |= run[positions] == distinct
+        new = np.zeros(len(hashes), dtype=bool)
+        new[first[~known]] = True
+        if not known.all():
+            self._runs.append(distinct[~known])
+        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
+            merged = np.concatenate([self._runs.pop(), self._runs.pop()])
+            merged.sort(kind="stable")
+            self._runs.append(merged)
+        return new
 
 
 def build_segment(
@@ -95,63 +177,139 @@ def build_segment(
     files: Sequence[SourceFile],
     *,
     encoder: TextEncoder,
-    settings: Settings,
+    settings: IngestSettings,
     seen: KnownHashes,
     resume: bool,
     progress: Progress,
-) -> Built:
-    """Make the next segment where changes are prepared.
+) -> StagedSegment:
+    """Stage the next segment.
 
     Args:
         layout: The knowledge base, locked.
-        files: What to read.
-        encoder: What embeds the passages.
-        settings: How.
-        seen: Hashes of the passages that are there already.
-        resume: Whether reading has been done, and some of the embedding.
-        progress: Hears how far it is.
+        files: The files to read.
+        encoder: Embeds the passages.
+        settings: How the segment is made.
+        seen: Hashes of the passages that the knowledge base already has.
+        resume: Continue where an interrupted build stopped.
+        progress: Receives the progress.
 
     Raises:
         SourceError: With ``strict``, a source that cannot be read.
         OSError: The disk is full or cannot be written.
     """
-    segment, notes = prepared_segment(layout), layout.work / "reading.json"
-    if resume and notes.exists():
-        reading = Reading(**json.loads(notes.read_bytes()))
+    segment, report_path = staged_segment(layout), layout.work / "reading.json"
+    # The report is written when all passages are, so it also marks the end of that step.
+    if resume and report_path.exists():
+        report = IngestReport(**json.loads(report_path.read_bytes()))
     else:
         segment.folder.mkdir(exist_ok=True)
-        reading = _read(segment, files, encoder, settings, seen, progress)
-        store.replace_text(notes, json.dumps(asdict(reading)))
+        for path in (segment.passages, segment.hashes):
+            path.unlink(missing_ok=True)  # of a build that was interrupted here
+        report = IngestReport()
+        all_hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+        progress.start("Reading", len(files))
+
+        def shards() -> Iterator[list[Passage]]:
+            for shard, hashes in read_shards(files, encoder, settings, seen, report, progress):
+                all_hashes.append(hashes)
+                yield shard
+
+        store.write_passages(segment.passages, shards())
+        store.write_array(segment.hashes, np.concatenate(all_hashes))
+        store.replace_text(report_path, json.dumps(asdict(report)))
     table = store.PassageTable(segment.passages)
-    dead = np.array(table.rows_with("source", reading.failed), dtype=np.int64)
-    if len(dead) == reading.passages:
-        return Built(None, np.zeros(0, np.int64), reading)
-    begun = store.vectors_written(segment.vectors)
-    progress.start("Embedding", reading.passages)
-    progress.advance(begun)
-    vectors = settings.engine.embed(table.shards(begun), encoder, progress)
-    store.write_vectors(segment.vectors, vectors, reading.passages, encoder.dimension, begun=begun)
-    return Built(finished(segment, settings, dead, progress, layout.work / "postings"), dead, reading)
+    deleted = np.array(table.rows_with("source", report.failed), dtype=np.int64)
+    if len(deleted) == report.passages:
+        return StagedSegment(None, np.zeros(0, np.int64), report)
+    return StagedSegment(embed_segment(layout, encoder, settings, deleted, progress), deleted, report)
 
 
-def finished(
-    segment: SegmentLayout,
-    settings: Settings,
+def read_shards(
+    files: Sequence[SourceFile],
+    encoder: TextEncoder,
+    settings: IngestSettings,
+    seen: KnownHashes,
+    report: IngestReport,
+    progress: Progress,
+) -> Iterator[tuple[list[Passage], NDArray[np.uint64]]]:
+    """Read files, cut their documents into passages, and leave out duplicates.
+
+    Args:
+        files: The files.
+        encoder: Its tokenizer measures passages.
+        settings: How documents are cut, and whether an unreadable source is an error.
+        seen: Hashes of passages to leave out.
+        report: Is filled in on the way.
+        progress: Advances by every file.
+
+    Yields:
+        Shards of M passages and their hashes, (M,).
+
+    Raises:
+        SourceError: With ``strict``, a source that cannot be read.
+    """
+
+    def distinct(passages: list[Passage]) -> tuple[list[Passage], NDArray[np.uint64]]:
+        # Two different passages among 20 million share a hash with a probability of about one in 100,000.
+        hashes = hashed(f"{passage.title}\0{passage.text}" for passage in passages)
+        new = seen.add(hashes)
+        shard = [passage for passage, is_new in zip(passages, new.tolist(), strict=True) if is_new]
+        report.passages += len(shard)
+        report.duplicates += len(passages) - len(shard)
+        return shard, hashes[new]
+
+    pending: list[Passage] = []
+    loader = DocumentLoader()
+    for file in files:
+        try:
+            for document in loader.load(file):
+                pending.extend(chunk(document, settings.chunking, tokenizer=encoder))
+                while len(pending) >= store.SHARD:
+                    yield distinct(pending[: store.SHARD])
+                    pending = pending[store.SHARD :]
+        except (SourceError, MissingExtraError) as error:
+            if settings.strict:
+                raise
+            # Passages of this file may have been written already. The caller deletes them.
+            report.failed.append(file.source)
+            report.skipped.append(str(error))
+        progress.advance(1)
+    if pending:
+        yield distinct(pending)
+
+
+def embed_segment(
+    layout: Layout,
+    encoder: TextEncoder,
+    settings: IngestSettings,
     deleted: NDArray[np.int64],
     progress: Progress,
-    workshop: Path,
 ) -> SegmentRecord:
-    """Index a segment whose passages and vectors are written, and describe it."""
+    """Embed the staged passages, or those that an interrupted run has not embedded yet, and index the segment."""
+    segment = staged_segment(layout)
+    table, done = store.PassageTable(segment.passages), store.vectors_written(segment.vectors)
+    progress.start("Embedding", len(table))
+    progress.advance(done)
+    vectors = settings.engine.embed(table.shards(done), encoder, progress)
+    store.write_vectors(segment.vectors, vectors, len(table), encoder.dimension, begun=done)
+    return index_segment(layout, settings, deleted, progress)
+
+
+def index_segment(
+    layout: Layout, settings: IngestSettings, deleted: NDArray[np.int64], progress: Progress
+) -> SegmentRecord:
+    """Index the staged segment, whose passages and vectors are written, and describe it."""
+    segment = staged_segment(layout)
     table, vectors = store.PassageTable(segment.passages), store.read_vectors(segment.vectors)
     if settings.language is not None:
         progress.start("Indexing words", len(table))
         texts = _texts(table, progress)
-        write_postings(segment.postings, texts, Analyzer(settings.language), workshop)
+        write_postings(segment.postings, texts, Analyzer(settings.language), layout.work / "postings")
     progress.start("Indexing", None)
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
-    kind = "flat" if len(table) <= settings.flat_up_to else settings.kind
+    kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind
     factory = factory_of(kind, len(table), vectors.shape[1])
-    recall = write_index(segment.index, vectors, factory, settings.parameters)
+    recall = write_index(segment.index, vectors, factory, settings.index_parameters)
     return SegmentRecord(
         name="",
         rows=len(table),
@@ -163,112 +321,8 @@ def finished(
     )
 
 
-def _read(
-    segment: SegmentLayout,
-    files: Sequence[SourceFile],
-    encoder: TextEncoder,
-    settings: Settings,
-    seen: KnownHashes,
-    progress: Progress,
-) -> Reading:
-    """Write the passages of all files that can be read, and their hashes."""
-    reading = Reading()
-    hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
-    progress.start("Reading", len(files))
-    for path in (segment.passages, segment.hashes):
-        path.unlink(missing_ok=True)  # of a build that was interrupted here
-    store.write_passages(
-        segment.passages, read_shards(files, encoder, settings, seen, reading, hashes, progress)
-    )
-    store.write_array(segment.hashes, np.concatenate(hashes))
-    return reading
-
-
-def read_shards(
-    files: Sequence[SourceFile],
-    encoder: TextEncoder,
-    settings: Settings,
-    seen: KnownHashes,
-    reading: Reading,
-    hashes: list[NDArray[np.uint64]],
-    progress: Progress,
-) -> Iterator[list[Passage]]:
-    """Cut the documents of files into passages and yield these in shards, each passage once.
-
-    Args:
-        files: What to read.
-        encoder: What will embed the passages, and knows its tokens.
-        settings: How.
-        seen: What is there already.
-        reading: Is told what was found.
-        hashes: Gets the hashes of every shard, when that is yielded.
-        progress: Hears of every file.
-    """
-    shard: list[Passage] = []
-    documents = DocumentLoader()
-    for file in files:
-        try:
-            for document in documents.load(file):
-                shard.extend(chunk(document, settings.chunking, tokenizer=encoder))
-                while len(shard) >= store.SHARD:
-                    yield _distinct(shard[: store.SHARD], seen, reading, hashes)
-                    shard = shard[store.SHARD :]
-        except (SourceError, MissingExtraError) as error:
-            if settings.strict:
-                raise
-            # What of it has been written already is struck out afterwards.
-            reading.failed.append(file.source)
-            reading.skipped.append(str(error))
-        progress.advance(1)
-    if shard:
-        yield _distinct(shard, seen, reading, hashes)
-
-
-def _distinct(
-    shard: list[Passage], seen: KnownHashes, reading: Reading, hashes: list[NDArray[np.uint64]]
-) -> list[Passage]:
-    own = hashes_of(shard)
-    new = seen.add(own)
-    hashes.append(own[new])
-    kept = [passage for passage, is_new in zip(shard, new.tolist(), strict=True) if is_new]
-    reading.passages += len(kept)
-    reading.duplicates += len(shard) - len(kept)
-    return kept
-
-
 def _texts(table: store.PassageTable, progress: Progress) -> Iterator[list[str]]:
     """Yield the titles and texts of all passages, shard by shard."""
     for passages in table.shards():
         yield [f"{passage.title}\n{passage.text}" for passage in passages]
         progress.advance(len(passages))
-
-
-def occupied(place: Path | str) -> KnowledgeBaseError:
-    """What is raised where a knowledge base would be replaced without having been asked for."""
-    return KnowledgeBaseError(
-        f"There is a knowledge base at {place} already: use 'ragweave add' to add to it, add --overwrite "
-        "(overwrite=True) to replace its content, or choose another output."
-    )
-
-
-def check_output(layout: Layout, *, overwrite: bool) -> None:
-    """Check, before any work is done, that a knowledge base may be written to a place.
-
-    Args:
-        layout: The knowledge base.
-        overwrite: Whether one that is there gets a new version.
-
-    Raises:
-        KnowledgeBaseError: A knowledge base is there and ``overwrite`` is false, or something else is there.
-    """
-    output = layout.root
-    if layout.is_knowledge_base():
-        if not overwrite:
-            raise occupied(output)
-    elif output.is_dir():
-        if any(output.iterdir()):
-            raise KnowledgeBaseError(
-                f"The folder {output} holds other files and is not a knowledge base: choose another output."
-            )
-    elif output.exists() or output.is_symlink():
-        raise KnowledgeBaseError(f"{output} is a file, not a folder: choose another output.")

@@ -1,29 +1,42 @@
-"""What can be done to a knowledge base: build, add, delete, compact, put another version in force.
+"""The changes of a knowledge base in a folder: build, add, delete, compact, reembed, and swap versions.
 
-Every change holds the writer's lock, prepares a version beside the others and puts it in force in one step.
+Every change is staged beside the existing versions and committed in one step; see the module `transaction`.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragweave import __version__
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
 from ragweave.knowledge import store
-from ragweave.knowledge.ingest.builder import Built, Settings, build_segment, check_output, finished
-from ragweave.knowledge.ingest.commit import prepared_segment, put_in_force, remove_versions
-from ragweave.knowledge.ingest.duplicates import SeenHashes
-from ragweave.knowledge.ingest.engines import Engine
-from ragweave.knowledge.ingest.transaction import making
-from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout
+from ragweave.knowledge.ingest.builder import (
+    Engine,
+    IngestSettings,
+    SeenHashes,
+    StagedSegment,
+    build_segment,
+    embed_segment,
+    index_segment,
+)
+from ragweave.knowledge.ingest.transaction import (
+    check_output,
+    commit,
+    remove_versions,
+    staged_segment,
+    staging,
+)
+from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
     ChangeRecord,
@@ -32,18 +45,16 @@ from ragweave.knowledge.manifest import (
     Manifest,
     SegmentRecord,
 )
+from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import Sources, fingerprint, named_by
-
-if TYPE_CHECKING:
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.progress import Progress
-    from ragweave.knowledge.source_records import SourceFile
+from ragweave.knowledge.source_records import SourceFile, Sources, fingerprint, named_by
 
 METRIC = "inner product"
 
 FLAT_ADDITIONS = 20_000
-"""Additions of up to so many passages get no index of their own until they are compacted: too few to train one."""
+"""Additions of up to this many passages get no index until they are compacted: they are too few to train one."""
+
+_NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 def build(
@@ -51,15 +62,38 @@ def build(
     output: Path,
     *,
     encoder: TextEncoder,
-    settings: Settings,
+    settings: IngestSettings,
     overwrite: bool,
     resume: bool,
     progress: Progress,
 ) -> None:
-    """Build a knowledge base, or the next version of one; see `KnowledgeBase.build`."""
-    check_output(Layout(output), overwrite=overwrite)
-    with making(output, resume=resume) as layout:
-        _build(layout, files, encoder, settings, resume=resume, progress=progress)
+    """Build a knowledge base, or a new version of one from these files alone; see `KnowledgeBase.build`."""
+    check_output(output, overwrite=overwrite)
+    with staging(output, resume=resume) as layout:
+        scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
+        _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
+        built = build_segment(
+            layout,
+            scan.changed,
+            encoder=encoder,
+            settings=settings,
+            seen=SeenHashes(),
+            resume=resume,
+            progress=progress,
+        )
+        skipped = (*scan.skipped, *built.report.skipped)
+        if built.record is None:
+            raise no_text(skipped)
+        change = ChangeRecord(
+            kind="build", added=built.record.passages, duplicates=built.report.duplicates, skipped=skipped
+        )
+        commit(
+            layout,
+            first_manifest(encoder, settings, change),
+            new=built.record,
+            deleted=built.deleted,
+            sources=scan.read(built.report.failed),
+        )
 
 
 def add(
@@ -68,206 +102,231 @@ def add(
     *,
     encoder: TextEncoder,
     strict: bool,
-    engine: Engine,
+    engine: Engine | None,
     resume: bool,
     progress: Progress,
 ) -> None:
-    """Add what is new in sources, in place of what was read from them before; see `KnowledgeBase.add`."""
+    """Add new and changed files, in place of what was read from them before; see `KnowledgeBase.add`."""
     layout, manifest = Layout(base.path), base.manifest
-    settings = Settings(
-        chunking=manifest.chunking,
-        kind=manifest.index.kind,
-        parameters=manifest.index.parameters,
-        strict=strict,
-        language=manifest.language,
-        engine=engine,
-        flat_up_to=FLAT_ADDITIONS,
-    )
-    found, unreadable = fingerprints(files, strict=strict, progress=progress)
-    old = base.sources
-    changed = changed_among(files, found, old)
-    if not changed:
-        nothing_done(unreadable, of_many=bool(found))
+    settings = IngestSettings.of(manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS)
+    scan = scan_sources(files, base.sources, strict=strict, progress=progress)
+    if not scan.changed:
+        report_skipped(scan.skipped, other_sources=bool(scan.records))
         return
-    _plan(
-        layout,
-        encoder,
-        settings,
-        {file.key: found[file.key].sha256 for file in changed},
-        resume=resume,
-    )
-    before = {old[file.key].source: file for file in changed if file.key in old}
+    _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
     seen = SeenHashes()
-    replaced = base.rows_with("source", before)
-    for hashes in base.hashes_without(replaced):
+    # A changed source may repeat its own old passages, so those do not count as duplicates.
+    for hashes in base.hashes_without(base.rows_with("source", scan.replaced())):
         seen.add(hashes)
     built = build_segment(
-        layout, changed, encoder=encoder, settings=settings, seen=seen, resume=resume, progress=progress
+        layout, scan.changed, encoder=encoder, settings=settings, seen=seen, resume=resume, progress=progress
     )
-    failed = set(built.reading.failed)
-    kept = {source for source, file in before.items() if file.source in failed}
-    replaced = base.rows_with("source", set(before) - kept)
+    replaced = base.rows_with("source", scan.replaced(built.report.failed))
+    skipped = (*scan.skipped, *built.report.skipped)
     if built.record is None and not len(replaced):
-        nothing_done([*unreadable, *built.reading.skipped], of_many=len(found) > len(changed))
+        report_skipped(skipped, other_sources=bool(scan.unchanged))
         return
-    _refuse_taken(base, layout, built, replaced)
-    # Rows of the new segment come after all others.
-    deleted = np.concatenate([np.union1d(base.deleted, replaced), built.deleted + manifest.rows])
-    sources = old | {file.key: found[file.key] for file in changed if file.source not in failed}
+    _check_ids(base, built, replaced)
     change = ChangeRecord(
         kind="add",
         added=0 if built.record is None else built.record.passages,
         deleted=len(replaced),
-        duplicates=built.reading.duplicates,
-        unchanged=len(found) - len(changed),
-        skipped=(*unreadable, *built.reading.skipped),
+        duplicates=built.report.duplicates,
+        unchanged=scan.unchanged,
+        skipped=skipped,
     )
-    _commit(base, change, new=built.record, deleted=deleted, sources=sources)
-
-
-def changed_among(files: Sequence[SourceFile], found: Sources, old: Sources) -> list[SourceFile]:
-    """The files that were hashed, and are not in the knowledge base with this content."""
-    return [
-        file
-        for file in files
-        if file.key in found and (file.key not in old or old[file.key].sha256 != found[file.key].sha256)
-    ]
-
-
-def nothing_called(name: str, place: Path | str) -> KnowledgeBaseError:
-    """What is raised where there is nothing of a name to delete."""
-    return KnowledgeBaseError(
-        f"There is no passage or document '{name}' in {place}: look at the ids in 'ragweave ask --json'."
+    # The rows of the new segment follow all others.
+    deleted = np.concatenate([np.union1d(base.deleted, replaced), built.deleted + manifest.rows])
+    _commit(
+        base, change, new=built.record, deleted=deleted, sources=base.sources | scan.read(built.report.failed)
     )
-
-
-def id_taken(name: str, source: str, place: Path | str) -> SourceError:
-    """What is raised where a document has the id of another one."""
-    return SourceError(
-        f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
-        f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
-    )
-
-
-def nothing_done(skipped: list[str], *, of_many: bool) -> None:
-    """Tell of sources that could not be read where there is no new version whose manifest could say so."""
-    if skipped and not of_many:
-        raise SourceError(" ".join(skipped))
-    for sentence in skipped:
-        warnings.warn(f"skipped: {sentence}", SourceWarning, stacklevel=4)
 
 
 def delete(base: Snapshot, *, ids: Sequence[str], sources: Sequence[str]) -> None:
     """Delete passages, documents and sources; see `KnowledgeBase.delete`."""
     rows: set[int] = set()
     for name in ids:
-        own = base.row_of(name)
-        if not own:
-            raise nothing_called(name, base.path)
-        rows.update(own)
-    chosen = named_by(sources, base.sources, base.path)
-    rows.update(base.rows_with("source", chosen).tolist())
-    left = {key: record for key, record in base.sources.items() if record.source not in chosen}
+        matches = base.row_of(name)
+        if not matches:
+            raise unknown_id(name, base.path)
+        rows.update(matches)
+    named = named_by(sources, base.sources, base.path)
+    rows.update(base.rows_with("source", named).tolist())
     new = np.array(sorted(rows), dtype=np.int64)
-    deleted = np.union1d(base.deleted, new)
-    change = ChangeRecord(kind="delete", deleted=len(new))
-    _commit(base, change, new=None, deleted=deleted, sources=left)
+    _commit(
+        base,
+        ChangeRecord(kind="delete", deleted=len(new)),
+        new=None,
+        deleted=np.union1d(base.deleted, new),
+        sources={key: record for key, record in base.sources.items() if record.source not in named},
+    )
 
 
 def compact(base: Snapshot, *, keep: int, progress: Progress) -> None:
-    """Write what is there as one segment, and forget old versions; see `KnowledgeBase.compact`."""
+    """Merge all segments into one, and remove old versions; see `KnowledgeBase.compact`."""
     layout, manifest = Layout(base.path), base.manifest
-    settings = Settings(
-        chunking=manifest.chunking,
-        kind=manifest.index.kind,
-        parameters=manifest.index.parameters,
-        strict=True,
-        language=manifest.language,
-    )
-    nothing = np.zeros(0, np.int64)
     if len(manifest.segments) > 1 or len(base.deleted):
-        segment = prepared_segment(layout)
         record = None
         if len(base):
-            segment.folder.mkdir()
+            staged_segment(layout).folder.mkdir()
             progress.start("Copying", len(base))
-            copy_passages(base, segment)
-            vectors = _advancing((own.vectors[rows] for own, rows in base.live_shards()), progress)
-            store.write_vectors(segment.vectors, vectors, len(base), manifest.dimension)
-            record = finished(segment, settings, nothing, progress, layout.work / "postings")
-        put_in_force(
-            layout,
-            replace(renewed(manifest, ChangeRecord(kind="compact")), segments=()),
-            new=record,
-            deleted=nothing,
-            sources=base.sources,
-        )
-    keep_versions(layout, keep)
+            _copy_passages(base, layout)
+            vectors = _copied_vectors(base, progress)
+            store.write_vectors(staged_segment(layout).vectors, vectors, len(base), manifest.dimension)
+            record = index_segment(layout, IngestSettings.of(manifest), _NO_ROWS, progress)
+        compacted = replace(next_manifest(manifest, ChangeRecord(kind="compact")), segments=())
+        commit(layout, compacted, new=record, deleted=_NO_ROWS, sources=base.sources)
+    _remove_old_versions(layout, keep)
 
 
-def keep_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
-    """Forget all versions but that in force, those that are named, and so many others, the newest."""
-    kept = {layout.read_current().version, *named}
-    older = [name for name in layout.version_names() if name not in kept]
-    remove_versions(layout, older[: max(len(older) - keep, 0)])
-
-
-def copy_passages(base: Snapshot, segment: SegmentLayout) -> None:
-    """Write all passages that are there into one segment, with their hashes; without vectors."""
-    store.write_passages(segment.passages, (own.table.take(rows) for own, rows in base.live_shards()))
-    store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(np.zeros(0, np.int64)))))
+def reembed(
+    base: Snapshot,
+    output: Path,
+    *,
+    encoder: TextEncoder,
+    engine: Engine | None,
+    keep: int | None,
+    keep_named: Collection[str],
+    resume: bool,
+    progress: Progress,
+) -> None:
+    """Embed all passages with another encoder, as one segment; see `KnowledgeBase.reembed`."""
+    if not len(base):
+        raise KnowledgeBaseError(f"The knowledge base at {base.path} is empty: there is nothing to embed.")
+    check_output(output, overwrite=True)
+    settings = IngestSettings.of(base.manifest, engine=engine)
+    with staging(output, resume=resume) as layout:
+        plan = {"encoder": encoder.fingerprint, "reembeds": base.manifest.checksum}
+        _check_plan(layout, plan, resume=resume)
+        segment, copied = staged_segment(layout), layout.work / "copied"
+        if not copied.exists():
+            segment.folder.mkdir(exist_ok=True)
+            for path in (segment.passages, segment.hashes):
+                path.unlink(missing_ok=True)  # of a run that was interrupted here
+            _copy_passages(base, layout)
+            store.write_text(copied, "")  # marks the end of this step, for resume
+        record = embed_segment(layout, encoder, settings, _NO_ROWS, progress)
+        manifest = first_manifest(encoder, settings, ChangeRecord(kind="reembed", added=len(base)))
+        commit(layout, manifest, new=record, deleted=_NO_ROWS, sources=base.sources)
+        if keep is not None:
+            _remove_old_versions(layout, keep, keep_named)
 
 
 def swap(layout: Layout, version: str) -> None:
-    """Put another version in force; see `KnowledgeBase.swap`."""
+    """Make another version the current one; see `KnowledgeBase.swap`."""
     names = layout.version_names()
     if version not in names:
         raise KnowledgeBaseError(
             f"There is no version '{version}' in {layout.root}; there are {', '.join(names) or 'none'}."
         )
     manifest = Manifest.read(layout.version(version).manifest)
-    Snapshot(layout, version, manifest)  # fails where a file is missing or damaged
+    Snapshot(layout, version, manifest)  # raises if a file is missing or damaged
     layout.write_current(Pointer(version, manifest.checksum[:16]))
 
 
-def _build(
-    layout: Layout,
-    files: Sequence[SourceFile],
-    encoder: TextEncoder,
-    settings: Settings,
-    *,
-    resume: bool,
-    progress: Progress,
-) -> None:
-    """Write a version of these files alone."""
-    found, unreadable = fingerprints(files, strict=settings.strict, progress=progress)
-    _plan(layout, encoder, settings, {key: record.sha256 for key, record in found.items()}, resume=resume)
-    readable = [file for file in files if file.key in found]
-    built = build_segment(
-        layout,
-        readable,
-        encoder=encoder,
-        settings=settings,
-        seen=SeenHashes(),
-        resume=resume,
-        progress=progress,
+# --- Shared with knowledge bases in a database ---
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScan:
+    """Files compared with the sources of a knowledge base.
+
+    Attributes:
+        records: The records of all files that could be read, by key.
+        changed: The files that are new, or whose content has changed.
+        known: The sources of the knowledge base, by key.
+        skipped: One sentence for each file that could not be read.
+    """
+
+    records: Sources
+    changed: list[SourceFile]
+    known: Sources
+    skipped: list[str]
+
+    @property
+    def unchanged(self) -> int:
+        """Number of files that the knowledge base already has with this content."""
+        return len(self.records) - len(self.changed)
+
+    def read(self, failed: Collection[str]) -> Sources:
+        """The records of the changed files, but for the sources that failed."""
+        return {file.key: self.records[file.key] for file in self.changed if file.source not in failed}
+
+    def replaced(self, failed: Collection[str] = ()) -> set[str]:
+        """The sources of the knowledge base that changed files replace, but for files that failed."""
+        return {self.known[key].source for key in self.read(failed) if key in self.known}
+
+
+def scan_sources(
+    files: Sequence[SourceFile], known: Sources, *, strict: bool, progress: Progress
+) -> SourceScan:
+    """Hash the content of files to find those that are new or have changed.
+
+    Args:
+        files: The files.
+        known: The sources of the knowledge base.
+        strict: Whether a file that cannot be read is an error.
+        progress: Advances by every file.
+
+    Raises:
+        SourceError: With ``strict``, a file cannot be read.
+    """
+    records: Sources = {}
+    changed: list[SourceFile] = []
+    skipped: list[str] = []
+    progress.start("Looking for changes", len(files))
+    for file in files:
+        try:
+            record = records[file.key] = fingerprint(file)
+        except SourceError as error:
+            if strict:
+                raise
+            skipped.append(str(error))
+        else:
+            if file.key not in known or known[file.key].sha256 != record.sha256:
+                changed.append(file)
+        progress.advance(1)
+    return SourceScan(records, changed, known, skipped)
+
+
+def report_skipped(skipped: Sequence[str], *, other_sources: bool) -> None:
+    """Report sources that could not be read where no new version's manifest records them.
+
+    Args:
+        skipped: One sentence for each of them.
+        other_sources: Whether other sources could be read: then the user is warned, else it is an error.
+
+    Raises:
+        SourceError: No source could be read.
+    """
+    if skipped and not other_sources:
+        raise SourceError(" ".join(skipped))
+    for sentence in skipped:
+        warnings.warn(f"skipped: {sentence}", SourceWarning, stacklevel=4)
+
+
+def no_text(skipped: Sequence[str]) -> SourceError:
+    """The error for a build from sources without text."""
+    return SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
+
+
+def unknown_id(name: str, place: Path | str) -> KnowledgeBaseError:
+    """The error for the deletion of something that does not exist."""
+    return KnowledgeBaseError(
+        f"There is no passage or document '{name}' in {place}: look at the ids in 'ragweave ask --json'."
     )
-    skipped = (*unreadable, *built.reading.skipped)
-    if built.record is None:
-        raise SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
-    failed = set(built.reading.failed)
-    change = ChangeRecord(
-        kind="build", added=built.record.passages, duplicates=built.reading.duplicates, skipped=skipped
+
+
+def id_taken(name: str, source: str, place: Path | str) -> SourceError:
+    """The error for a document with the id of another."""
+    return SourceError(
+        f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
+        f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
     )
-    manifest = first_manifest(encoder, settings, change)
-    sources = {file.key: found[file.key] for file in readable if file.source not in failed}
-    put_in_force(layout, manifest, new=built.record, deleted=built.deleted, sources=sources)
 
 
-def first_manifest(encoder: TextEncoder, settings: Settings, change: ChangeRecord) -> Manifest:
-    """What is known of a knowledge base that is being built, but for its segments and files."""
-    from ragweave import __version__
-
+def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: ChangeRecord) -> Manifest:
+    """The manifest of a new knowledge base, without its segments and files."""
     return Manifest(
         ragweave_version=__version__,
         created=_now(),
@@ -280,7 +339,7 @@ def first_manifest(encoder: TextEncoder, settings: Settings, change: ChangeRecor
             max_length=encoder.max_length,
         ),
         dimension=encoder.dimension,
-        index=IndexRecord(kind=settings.kind, metric=METRIC, parameters=settings.parameters),
+        index=IndexRecord(kind=settings.index_kind, metric=METRIC, parameters=settings.index_parameters),
         chunking=settings.chunking,
         segments=(),
         files={},
@@ -288,38 +347,8 @@ def first_manifest(encoder: TextEncoder, settings: Settings, change: ChangeRecor
     )
 
 
-def _commit(
-    base: Snapshot,
-    change: ChangeRecord,
-    *,
-    new: SegmentRecord | None,
-    deleted: NDArray[np.int64],
-    sources: Sources,
-) -> None:
-    """Put a version in force that has the segments of another, less what was deleted, and perhaps one more.
-
-    Args:
-        base: The other version.
-        change: What was done.
-        new: The new segment.
-        deleted: Rows that are no longer there, of the old segments and the new one.
-        sources: What it was made from.
-    """
-    segments = base.records_without(deleted)
-    manifest = replace(renewed(base.manifest, change), segments=segments)
-    put_in_force(Layout(base.path), manifest, new=new, deleted=deleted, sources=sources)
-
-
-def _advancing(shards: Iterable[NDArray[np.float32]], progress: Progress) -> Iterator[NDArray[np.float32]]:
-    for shard in shards:
-        yield shard
-        progress.advance(len(shard))
-
-
-def renewed(manifest: Manifest, change: ChangeRecord) -> Manifest:
-    """What is known of a knowledge base after another change, but for its segments and files."""
-    from ragweave import __version__
-
+def next_manifest(manifest: Manifest, change: ChangeRecord) -> Manifest:
+    """The manifest after another change, which still has the segments and files of the one before."""
     return replace(
         manifest,
         ragweave_version=__version__,
@@ -333,61 +362,74 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def fingerprints(
-    files: Sequence[SourceFile], *, strict: bool, progress: Progress
-) -> tuple[Sources, list[str]]:
-    """Hash the content of files; sentences about those that cannot be read."""
-    found: Sources = {}
-    unreadable: list[str] = []
-    progress.start("Looking for changes", len(files))
-    for file in files:
-        try:
-            found[file.key] = fingerprint(file)
-        except SourceError as error:
-            if strict:
-                raise
-            unreadable.append(str(error))
-        progress.advance(1)
-    return found, unreadable
+# --- Parts of the changes above ---
 
 
-def _refuse_taken(base: Snapshot, layout: Layout, built: Built, replaced: NDArray[np.int64]) -> None:
-    """Refuse documents whose ids others have already."""
+def _commit(
+    base: Snapshot,
+    change: ChangeRecord,
+    *,
+    new: SegmentRecord | None,
+    deleted: NDArray[np.int64],
+    sources: Sources,
+) -> None:
+    """Commit a version with the segments of another, less the deleted rows, and perhaps a new segment."""
+    manifest = replace(next_manifest(base.manifest, change), segments=base.records_without(deleted))
+    commit(Layout(base.path), manifest, new=new, deleted=deleted, sources=sources)
+
+
+def _check_ids(base: Snapshot, built: StagedSegment, replaced: NDArray[np.int64]) -> None:
+    """Refuse new documents with ids that other documents have."""
     if built.record is None:
         return
-    table = store.PassageTable(prepared_segment(layout).passages)
-    taken = base.documents_among(
-        table.distinct("document_id", without=built.deleted.tolist()), without=replaced
-    )
-    if taken:
+    table = store.PassageTable(staged_segment(Layout(base.path)).passages)
+    ids = table.distinct("document_id", without=built.deleted.tolist())
+    if taken := base.documents_among(ids, without=replaced):
         raise id_taken(*taken, base.path)
 
 
-def _plan(
-    layout: Layout, encoder: TextEncoder, settings: Settings, content: dict[str, str], *, resume: bool
-) -> None:
-    """Note from what and how passages are about to be made; see `check_plan`."""
-    plan: dict[str, Any] = {
+def _copy_passages(base: Snapshot, layout: Layout) -> None:
+    """Stage all passages that are not deleted, and their hashes, as one segment without vectors."""
+    segment = staged_segment(layout)
+    store.write_passages(segment.passages, (part.table.take(rows) for part, rows in base.live_shards()))
+    store.write_array(segment.hashes, np.concatenate(list(base.hashes_without(_NO_ROWS))))
+
+
+def _copied_vectors(base: Snapshot, progress: Progress) -> Iterator[NDArray[np.float32]]:
+    for part, rows in base.live_shards():
+        yield part.vectors[rows]
+        progress.advance(len(rows))
+
+
+def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
+    """Remove all versions but the current one, the named ones, and the ``keep`` newest others."""
+    kept = {layout.read_current().version, *named}
+    older = [name for name in layout.version_names() if name not in kept]
+    remove_versions(layout, older[: max(len(older) - keep, 0)])
+
+
+def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceScan) -> dict[str, Any]:
+    """What determines the passages and vectors that are about to be made."""
+    return {
         "encoder": encoder.fingerprint,
         "chunking": settings.chunking.to_record(),
-        "index": settings.kind,
+        "index": settings.index_kind,
         "language": settings.language,
-        "sources": content,
+        "sources": {file.key: scan.records[file.key].sha256 for file in scan.changed},
     }
-    check_plan(layout, plan, resume=resume)
 
 
-def check_plan(layout: Layout, plan: dict[str, Any], *, resume: bool) -> None:
-    """Note what is about to be done; with ``resume``, check that it is what was begun.
+def _check_plan(layout: Layout, plan: dict[str, Any], *, resume: bool) -> None:
+    """Record what is about to be done; with ``resume``, check that it is what was interrupted.
 
     Raises:
-        KnowledgeBaseError: It is something else.
+        KnowledgeBaseError: The interrupted run had another plan.
     """
     path = layout.work / "plan.json"
     if not path.exists():
         store.replace_text(path, json.dumps(plan))
     elif not resume or json.loads(path.read_bytes()) != plan:
         raise KnowledgeBaseError(
-            f"What was begun in {layout.root} had other sources or settings than these: run the command without "
-            "--resume to begin anew."
+            f"The interrupted run in {layout.root} had other sources or settings: run the command without --resume "
+            "to start again."
         )

@@ -1,130 +1,315 @@
-"""Doing work on a knowledge base: one writer at a time, and nothing half-written where it fails.
+"""Transactions on a knowledge base in a folder: one writer at a time, and all of a change or nothing.
 
-What was prepared stays where it can be gone on with, and only there.
+A change is staged in a folder that no reader opens, and takes effect when one small file, the pointer CURRENT, is
+replaced. A crash at any byte leaves the previous version; the next writer removes what the crash left behind.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
-from ragweave.knowledge.ingest.commit import prepared_segment, remove_orphans
-from ragweave.knowledge.ingest.lock import writer_lock
-from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout
+from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
+from ragweave.knowledge.source_records import Sources, to_json
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Check, before any work is done, that a knowledge base may be written to a folder.
+
+    Args:
+        output: The folder.
+        overwrite: Whether an existing knowledge base gets a new version.
+
+    Raises:
+        KnowledgeBaseError: A knowledge base exists and ``overwrite`` is false, or something else is in the way.
+    """
+    if Layout(output).is_knowledge_base():
+        if not overwrite:
+            raise already_exists(output)
+    elif output.is_dir():
+        if any(output.iterdir()):
+            raise KnowledgeBaseError(
+                f"The folder {output} holds other files and is not a knowledge base: choose another output."
+            )
+    elif output.exists() or output.is_symlink():
+        raise KnowledgeBaseError(f"{output} is a file, not a folder: choose another output.")
+
+
+def already_exists(output: Path | str) -> KnowledgeBaseError:
+    """The error for a build that would replace a knowledge base without ``overwrite``."""
+    return KnowledgeBaseError(
+        f"There is a knowledge base at {output} already: use 'ragweave add' to add to it, add --overwrite "
+        "(overwrite=True) to replace its content, or choose another output."
+    )
 
 
 @contextmanager
-def changing(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
-    """Hold the lock of a knowledge base and prepare for a change of it.
+def transaction(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
+    """Lock a knowledge base for a change, and clean up after it.
+
+    Args:
+        path: The knowledge base.
+        resume: Whether to keep what an interrupted change has staged.
+        resumable: Whether to keep what this change has staged if it fails.
 
     Raises:
-        KnowledgeBaseError: Another process is changing it, or it cannot be written.
+        KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
     """
     layout = Layout(path)
-    with _sentences(path), _changing(layout, resume=resume, resumable=resumable):
+    with _explain_os_errors(path), _locked(layout, resume=resume, resumable=resumable):
         yield layout
 
 
 @contextmanager
-def making(output: Path, *, resume: bool) -> Iterator[Layout]:
-    """Prepare for a new version of the knowledge base at a place, or for its first: that is there when it is whole.
+def staging(output: Path, *, resume: bool) -> Iterator[Layout]:
+    """Stage a new version of a knowledge base, or a new knowledge base, which appears when it is complete.
 
     Args:
-        output: Where it is, or will be.
-        resume: Whether what was prepared is gone on with.
+        output: The folder of the knowledge base.
+        resume: Whether to continue with what an interrupted run has staged.
+
+    Yields:
+        Where to stage and commit the version: the knowledge base, or a hidden folder that is then renamed.
 
     Raises:
-        KnowledgeBaseError: Another process is changing it, or it cannot be written.
+        KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
     """
-    # A link to a folder stays a link: what it leads to is replaced.
-    output = output.resolve()
-    target = Layout(output)
-    with _sentences(output):
-        if target.is_knowledge_base():
-            with _changing(target, resume=resume, resumable=True):
-                yield target
+    output = output.resolve()  # a link to a folder stays a link; its target is replaced
+    layout = Layout(output)
+    with _explain_os_errors(output):
+        if layout.is_knowledge_base():
+            with _locked(layout, resume=resume, resumable=True):
+                yield layout
             return
-        with _workshop(output, resume=resume) as workshop:
-            yield workshop
-            shutil.rmtree(workshop.work)
-            workshop.writer.unlink()
-            workshop.root.rename(output)
+        with _staging_folder(output, resume=resume) as staged:
+            yield staged
+            shutil.rmtree(staged.work)
+            staged.writer.unlink()
+            # The knowledge base is complete and synced, so a single rename publishes it.
+            staged.root.rename(output)
             store.sync_folder(output.parent)
 
 
+class _DiscardError(Exception):
+    """Leaves `staging` without publishing anything."""
+
+
+def discard_staged(output: Path) -> None:
+    """Remove what an interrupted run has staged for an output.
+
+    Raises:
+        KnowledgeBaseError: Another process is writing there, or the folder cannot be written.
+    """
+    # Without resume, staging starts by removing what is there; the error keeps it from publishing an empty folder.
+    with suppress(_DiscardError), staging(output, resume=False):
+        raise _DiscardError
+
+
+def staged_segment(layout: Layout) -> SegmentLayout:
+    """Where the segment of the next version is staged."""
+    return SegmentLayout(layout.work / "segment")
+
+
+def commit(
+    layout: Layout,
+    manifest: Manifest,
+    *,
+    new: SegmentRecord | None,
+    deleted: NDArray[np.int64],
+    sources: Sources,
+) -> None:
+    """Write the next version and make it the current one.
+
+    Args:
+        layout: The knowledge base, locked.
+        manifest: The version's manifest, without the new segment and the version's files.
+        new: The staged segment, if any. It is named here.
+        deleted: The deleted rows, rising.
+        sources: The sources that the version was made from.
+
+    Raises:
+        OSError: The disk is full or cannot be written. Nothing is left behind.
+    """
+    name = layout.next_version()
+    version, segment = VersionLayout(layout.work / "version"), staged_segment(layout)
+    shutil.rmtree(version.folder, ignore_errors=True)
+    version.folder.mkdir()
+    store.write_array(version.deleted, deleted)
+    store.write_text(version.sources, to_json(sources))
+    manifest = replace(
+        manifest,
+        segments=(*manifest.segments, *([] if new is None else [replace(new, name=name)])),
+        files={path.name: FileRecord.of(path) for path in version.data},
+    )
+    store.write_text(version.manifest, manifest.to_json())
+    store.sync_folder(version.folder)
+    layout.versions.mkdir(exist_ok=True)
+    layout.segments.mkdir(exist_ok=True)
+    try:
+        # Bottom up: the segment, the version that names it, the pointer that names the version. Whatever a reader or
+        # a crash sees, everything that is named exists. Each folder is synced before the next rename, as a loss of
+        # power may otherwise keep the later rename and lose the earlier one.
+        if new is not None:
+            store.sync_folder(segment.folder)
+            segment.folder.rename(layout.segment(name).folder)
+            store.sync_folder(layout.segments)
+        version.folder.rename(layout.version(name).folder)
+        store.sync_folder(layout.versions)
+        layout.write_current(Pointer(name, manifest.checksum[:16]))
+    except BaseException:
+        # The failure may have come after the pointer was replaced. Then the version is current and has to stay.
+        if not (layout.current.exists() and layout.current.read_bytes().startswith(name.encode())):
+            shutil.rmtree(layout.version(name).folder, ignore_errors=True)
+            shutil.rmtree(layout.segment(name).folder, ignore_errors=True)
+        raise
+
+
+def remove_versions(layout: Layout, names: Sequence[str]) -> None:
+    """Delete versions, and the segments that no other version uses.
+
+    Args:
+        layout: The knowledge base, locked.
+        names: The versions; not the current one.
+    """
+    # Versions go before segments, so that no version ever lacks one of its segments.
+    for name in names:
+        _remove(layout, layout.version(name).folder)
+    store.sync_folder(layout.versions)
+    _remove_orphans(layout)
+
+
+def _remove_orphans(layout: Layout) -> None:
+    """Delete the segments that no version uses."""
+    used: set[str] = set()
+    for name in layout.version_names():
+        used |= {segment.name for segment in Manifest.read(layout.version(name).manifest).segments}
+    for folder in layout.segments.glob("*"):
+        if folder.name not in used:
+            _remove(layout, folder)
+
+
+def _remove(layout: Layout, folder: Path) -> None:
+    """Delete a folder. It is moved away first, so that nobody sees it half empty."""
+    removed = layout.work / "removed"
+    shutil.rmtree(removed, ignore_errors=True)
+    layout.work.mkdir(exist_ok=True)
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+# --- Locking and cleaning up ---
+
+
 @contextmanager
-def _changing(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
-    """Hold the lock; keep what was prepared if it can be gone on with, and nothing else."""
-    with writer_lock(layout):
-        _tidy(layout, resume=resume)
+def _locked(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
+    """Hold the lock; afterwards keep what was staged only if a failed change can be resumed from it."""
+    with _writer_lock(layout):
+        _vacuum(layout, resume=resume)
         layout.work.mkdir(exist_ok=True)
+        keep = False
         try:
             yield
         except BaseException as error:
-            if not (resumable and _is_worth_keeping(layout, error)):
-                shutil.rmtree(layout.work, ignore_errors=True)
+            # Of all that is staged, only vectors take long to make again.
+            keep = resumable and store.vectors_written(staged_segment(layout).vectors) > 0
+            if keep:
+                error.add_note("run the command again with --resume to continue where it stopped.")
             raise
-        shutil.rmtree(layout.work, ignore_errors=True)
-
-
-def _tidy(layout: Layout, *, resume: bool) -> None:
-    """Remove what killed writers left."""
-    if not resume:
-        shutil.rmtree(layout.work, ignore_errors=True)
-    for left in layout.root.glob(".CURRENT.*"):
-        left.unlink(missing_ok=True)
-    if layout.current.exists():
-        try:
-            remove_orphans(layout)
-        except KnowledgeBaseError:
-            return  # a version is damaged: nothing may be thrown away that could mend it
-
-
-def _is_worth_keeping(layout: Layout, error: BaseException) -> bool:
-    """Whether vectors are on the disk that took long; a note with the error says so."""
-    kept = store.vectors_written(prepared_segment(layout).vectors) > 0
-    if kept:
-        error.add_note("run the command again with --resume to go on where it stopped.")
-    return kept
+        finally:
+            if not keep:
+                shutil.rmtree(layout.work, ignore_errors=True)
 
 
 @contextmanager
-def _workshop(output: Path, *, resume: bool) -> Iterator[Layout]:
-    """Make a hidden folder beside the output, and remove it unless the work in it can be gone on with."""
+def _writer_lock(layout: Layout) -> Iterator[None]:
+    """Hold the lock of the one writer. The system releases it when the process ends, however that happens.
+
+    Raises:
+        KnowledgeBaseError: Another writer holds the lock, or the folder cannot be written.
+    """
+    lock = FileLock(layout.lock, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise KnowledgeBaseError(
+            f"Another process is changing {layout.root} ({_owner(layout)}): try again when it has finished."
+        ) from error
+    except OSError as error:
+        raise KnowledgeBaseError(
+            f"{layout.root} cannot be written ({error.strerror or error}): check its permissions."
+        ) from error
+    try:
+        owner = {
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        layout.writer.write_text(json.dumps(owner), encoding="utf-8")
+        yield
+    finally:
+        try:
+            layout.writer.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _owner(layout: Layout) -> str:
+    try:
+        owner = json.loads(layout.writer.read_bytes())
+        return f"process {owner['process']} on {owner['host']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown process"
+
+
+def _vacuum(layout: Layout, *, resume: bool) -> None:
+    """Remove what killed writers left behind."""
+    if not resume:
+        shutil.rmtree(layout.work, ignore_errors=True)
+    for temporary in layout.root.glob(".CURRENT.*"):
+        temporary.unlink(missing_ok=True)
+    if layout.current.exists():
+        # With a damaged manifest it is unknown which segments are in use. All stay, as they may help to repair it.
+        with suppress(KnowledgeBaseError):
+            _remove_orphans(layout)
+
+
+@contextmanager
+def _staging_folder(output: Path, *, resume: bool) -> Iterator[Layout]:
+    """Make a hidden folder beside the output, and remove it unless the work in it can be resumed."""
     missing = [folder for folder in output.parents if not folder.exists()]
     layout = Layout(output.parent / f".{output.name}.building")
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
-        kept = False
         try:
-            with _changing(layout, resume=resume, resumable=True):
+            with _locked(layout, resume=resume, resumable=True):
                 yield layout
-        except BaseException:
-            kept = layout.work.exists()
-            raise
         finally:
-            if not kept:
-                _remove_workshop(layout)
+            # It stays if there is work to resume, or if another process is the writer.
+            if not layout.work.exists() and not layout.writer.exists():
+                shutil.rmtree(layout.root, ignore_errors=True)
     finally:
         for parent in missing:
-            # Goes only where nothing was put into it, that is, where building failed.
-            if not any(parent.iterdir() if parent.is_dir() else ["gone"]):
+            # Only a failed build leaves the parents that it made empty.
+            if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
 
 
-def _remove_workshop(layout: Layout) -> None:
-    """Remove the workshop, unless another process is at work in it."""
-    if not layout.writer.exists():
-        shutil.rmtree(layout.root, ignore_errors=True)
-
-
 @contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into one that says what to do."""
+def _explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
