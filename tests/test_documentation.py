@@ -1,10 +1,11 @@
-"""Every command and Python block in README and docs runs, in the order in which a reader meets them.
+"""Every command and Python block of README and docs runs, in the order in which a reader meets them.
 
-A block that needs what a test machine has not, such as a hub, follows a comment `<!-- not run: ... -->`.
+A block that needs what a test machine does not have, such as a hub, follows a comment `<!-- not run: ... -->`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,25 +15,31 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.support.databases import Postgres
+from ragweave.cli import app
+from tests.support.databases import Postgres, free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TRAINS = "training-tutorial.md"
 """A page whose commands take minutes."""
-SHOWN = [
-    pytest.param(page, marks=[pytest.mark.slow, pytest.mark.timeout(3000)] if page.name == TRAINS else [])
-    for page in PAGES
-]
 BLOCK = re.compile(
     r"(?P<skip><!-- not run: .+? -->\n+)?^```(?P<language>sh|python)\n(?P<code>.*?)^```", re.M | re.S
 )
+FENCE = re.compile(r"^```(\w*)\n.*?^```$", re.M | re.S)
+DATA = {"", "json", "text", "yaml"}
+"""Languages of blocks that nothing can run."""
+NOT_RUN = ("make ", "pip install ")
+"""Commands that would run these tests, or change the environment that they run in."""
+INDEX_DOCS = "ragweave index docs --output kb"
+"""The command that the pages begin with; it is run once for all of them."""
+INDEXED = ["embedded.md", "indexes.md", "knowledge-base.md", "models.md", "retrieval.md"]
+"""The pages that are indexed: those that commands name, and the one that answers their question."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,30 @@ def commands_of(page: Path, *, with_skipped: bool = True) -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.strip()]
 
 
+def is_run(command: str) -> bool:
+    return command != INDEX_DOCS and not command.startswith(NOT_RUN)
+
+
+def shows_something(page: Path) -> bool:
+    python = any(block.language == "python" and not block.skipped for block in blocks_of(page))
+    return python or any(is_run(command) for command in commands_of(page, with_skipped=False))
+
+
+SHOWN = [
+    pytest.param(page, marks=[pytest.mark.slow, pytest.mark.timeout(3000)] if page.name == TRAINS else [])
+    for page in PAGES
+    if shows_something(page)
+]
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the project's docs in it and the knowledge base that README builds from them."""
+    """A folder with some of the project's docs in it and the knowledge base that README builds from them."""
     folder = tmp_path_factory.mktemp("reader")
-    shutil.copytree(ROOT / "docs", folder / "docs", ignore=shutil.ignore_patterns("*.png", "*.svg"))
-    run(folder, "ragweave index docs --output kb")
+    shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
+    for name in INDEXED:
+        shutil.copy(ROOT / "docs" / name, folder / "docs")
+    run(folder, INDEX_DOCS)
     return folder
 
 
@@ -83,12 +108,13 @@ def servers(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
 
 
 def environment() -> dict[str, str]:
-    """What commands run in: one thread, the programs of this Python, and the examples of the clone."""
+    """The environment of commands: one thread, the programs of this Python, and the examples of the clone."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": str(ROOT)}
+    modules = f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": path, "PYTHONPATH": modules}
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(folder: Path, command: str) -> Iterator[None]:
     """A command that serves, for as long as this lasts; it has to say where, and to end well."""
     with subprocess.Popen(
@@ -105,17 +131,31 @@ def serving(folder: Path, command: str) -> Iterator[None]:
 
 
 def run(folder: Path, command: str) -> str:
-    result = subprocess.run(
+    """The standard output of a shell command that succeeds.
+
+    A command of ragweave alone runs in this process, since a new one would import torch and transformers first.
+    """
+    if command.startswith("ragweave ") and "|" not in command:
+        with contextlib.chdir(folder):
+            result = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+        return result.stdout
+    process = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=1500
     )
-    assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-    return result.stdout
+    assert process.returncode == 0, f"{command}\n{process.stdout}\n{process.stderr}"
+    return process.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_tests_that_are_named_exist(page: Path):
-    for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text("utf-8")):
-        assert f"def {name}(" in (ROOT / "tests" / file).read_text("utf-8"), f"{file}::{name}"
+def test_tests_that_are_named_exist():
+    named = {own for page in PAGES for own in re.findall(r"`([\w/]+\.py)::(\w+)`", page.read_text("utf-8"))}
+    missing = [
+        f"{file}::{name}"
+        for file, name in sorted(named)
+        if f"def {name}(" not in (ROOT / "tests" / file).read_text("utf-8")
+    ]
+    assert len(named) > 100
+    assert not missing
 
 
 def test_every_difference_and_part_of_the_specification_names_a_test():
@@ -138,19 +178,38 @@ def test_the_site_builds_without_a_warning(tmp_path: Path):
     assert "RagPipeline" in (tmp_path / "reference.html").read_text("utf-8")
 
 
-def test_pages_have_blocks():
-    assert len(commands_of(ROOT / "README.md")) >= 6
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_make_targets_and_extras_exist(page: Path):
+def test_blocks_are_of_languages_that_are_known(page: Path):
+    """A block of another language, or an indented one, would be shown and never run."""
+    text = page.read_text("utf-8")
+    languages = [m[1] for m in FENCE.finditer(text)]
+    assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(languages)
+    assert len(blocks_of(page)) == len([own for own in languages if own not in DATA])
+
+
+def test_pages_show_what_is_run():
+    """The guide's main pages are run: not all of their blocks are marked as not run."""
+    shown = {param.values[0].name for param in SHOWN}
+    assert {"README.md", "databases.md", "evaluation.md", "indexes.md", "knowledge-base.md"} <= shown
+    assert {"retrieval.md", "serving.md", "tutorial.md", TRAINS} <= shown
+    assert len(commands_of(ROOT / "README.md", with_skipped=False)) >= 6
+
+
+def test_make_targets_and_extras_exist():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
     extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
-    for command in commands_of(page):
-        if command.startswith("make "):
-            assert command.split()[1] in targets
-        for named in re.findall(r"ragweave\[([\w,]+)\]", command):
-            assert set(named.split(",")) <= set(extras)
+    commands = [command for page in PAGES for command in commands_of(page)]
+    made = {command.split()[1] for command in commands if command.startswith("make ")}
+    installed = {
+        extra
+        for command in commands
+        for names in re.findall(r"ragweave\[([\w,]+)\]", command)
+        for extra in names.split(",")
+    }
+    assert made
+    assert made <= set(targets)
+    assert installed
+    assert installed <= set(extras)
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
@@ -161,23 +220,29 @@ def test_what_a_page_shows_runs(
     monkeypatch: pytest.MonkeyPatch,
     quiet_transformers: None,
 ):
-    with ExitStack() as running:
+    port = free_port()  # the one that the page names may be taken
+    with contextlib.ExitStack() as running:
         # The commands first: a page's Python may open what they made.
-        for command in commands_of(page, with_skipped=False):
+        for shown in filter(is_run, commands_of(page, with_skipped=False)):
+            command = at_port(shown, port)
             if command.startswith("ragweave serve "):
-                running.enter_context(serving(workplace, command))
-            elif command.startswith("curl -s "):
-                assert json.loads(run(workplace, command))["answers"]
-            elif (
-                command.startswith(("ragweave ", "python -m examples."))
-                and command != "ragweave index docs --output kb"
-            ):
-                output = run(workplace, command)
-                if "--json" in command:
-                    for line in output.splitlines():
-                        assert json.loads(line)
+                running.enter_context(serving(workplace, f"{command} --port {port}"))
+                continue
+            output = run(workplace, command)
+            if command.startswith("curl -s "):
+                assert json.loads(output)["answers"]
+            elif "--json" in command:
+                rows = [json.loads(line) for line in output.splitlines()]
+                assert rows
+                assert all(rows)
         monkeypatch.chdir(workplace)
         names: dict[str, object] = {}
         for block in blocks_of(page):
             if block.language == "python" and not block.skipped:
-                exec(compile(block.code, f"{page.name}", "exec"), names)  # noqa: S102  # the project's own pages
+                code = at_port(block.code, port)
+                exec(compile(code, f"{page.name}", "exec"), names)  # noqa: S102  # the project's own pages
+
+
+def at_port(text: str, port: int) -> str:
+    """Commands or code that ask a server at another port."""
+    return re.sub(r"(?<=127\.0\.0\.1:)\d+", str(port), text)
