@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 
@@ -23,8 +22,9 @@ def test_importing_loads_no_framework() -> None:
 
 
 def test_importing_takes_less_than_a_third_of_a_second() -> None:
-    program = "import time; start = time.perf_counter(); import ragweave; print(time.perf_counter() - start)"
-    assert min(float(run(program)) for _ in range(3)) < 0.3
+    """A third of a second of the processor: it may be busy with something else."""
+    program = "import time; start = time.process_time(); import ragweave; print(time.process_time() - start)"
+    assert any(float(run(program)) < 0.3 for _ in range(10))
 
 
 def test_looking_around_loads_nothing_either() -> None:
@@ -37,10 +37,12 @@ def test_looking_around_loads_nothing_either() -> None:
 
 @pytest.mark.parametrize("name", ragweave.__all__)
 def test_every_public_name_resolves(name: str) -> None:
-    if name in ragweave._HOME_OF and find_spec(f"ragweave.{ragweave._HOME_OF[name]}") is None:
-        pytest.skip("not written yet")
     assert getattr(ragweave, name) is not None
-    assert name in dir(ragweave)
+
+
+def test_every_name_that_resolves_is_public() -> None:
+    assert len(ragweave.__all__) > 20
+    assert sorted([*ragweave._HOME_OF, "__version__"]) == ragweave.__all__ == dir(ragweave)
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
