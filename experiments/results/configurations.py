@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ragweave.evaluation.evaluate import ModelSettings
-from ragweave.evaluation.folder import RunSettings
+from ragweave.evaluation.run_folder import RunSettings
 from ragweave.types import SearchSettings
 
 

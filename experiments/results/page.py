@@ -8,7 +8,7 @@ from typing import Any
 from experiments.results.configurations import CONFIGURATIONS, Configuration
 
 from ragweave.evaluation.compare import compare
-from ragweave.evaluation.folder import RunFolder, read_json
+from ragweave.evaluation.run_folder import RunFolder, read_json
 
 TITLES = {
     "factbook": "The World Factbook",

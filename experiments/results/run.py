@@ -25,7 +25,7 @@ from ragweave.cli.console import noted_bars, quiet_libraries
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
 from ragweave.evaluation.evaluate import evaluate
-from ragweave.evaluation.folder import RunFolder
+from ragweave.evaluation.run_folder import RunFolder
 from ragweave.pipeline import embedded
 
 PER_COUNTRY = 4

@@ -11,10 +11,9 @@ from experiments.training.configurations import CONFIGURATIONS
 from experiments.training.retriever_losses import WAYS, record
 from numpy.typing import NDArray
 
-from ragweave.evaluation.figures import values
-from ragweave.evaluation.folder import RunFolder
+from ragweave.evaluation.metric_values import metric_values
 from ragweave.evaluation.metrics import bootstrap_interval, paired_test
-from ragweave.evaluation.predictions import read_predictions
+from ragweave.evaluation.run_folder import RunFolder, read_predictions
 
 NAME = "training"
 """Of the part."""
@@ -116,7 +115,7 @@ def _evaluated(root: Path, name: str, seeds: Sequence[int]) -> Scores | None:
     folders = [RunFolder(root / "runs" / f"{name}-{seed}" / "evaluation") for seed in seeds]
     if not all(folder.metrics.exists() for folder in folders):
         return None
-    tables = [values(read_predictions(folder.predictions), folder.settings()) for folder in folders]
+    tables = [metric_values(read_predictions(folder.predictions), folder.settings()) for folder in folders]
     return _stacked(tables)
 
 

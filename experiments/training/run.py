@@ -24,8 +24,8 @@ from transformers import set_seed
 
 from ragweave import RagPipeline
 from ragweave.cli.console import noted_bars, quiet_libraries
-from ragweave.evaluation.folder import Mode, RunFolder, RunSettings
-from ragweave.evaluation.run import run
+from ragweave.evaluation.run_folder import Mode, RunFolder, RunSettings
+from ragweave.evaluation.runner import run_evaluation
 
 QUESTIONS = 368
 """Half of the training questions, another half with every seed."""
@@ -70,7 +70,7 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
     mode: Mode = "closed-book" if configuration.closed_book else "e2e"
     questions = work.questions("dev")
     with noted_bars() as advance:
-        run(
+        run_evaluation(
             questions,
             RunFolder(folder / "evaluation"),
             settings=RunSettings(
@@ -80,7 +80,7 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
                 extractive=not configuration.closed_book,
                 decoding="fast" if configuration.formulation == "sequence" else None,
             ),
-            about={"configuration": configuration.name, "seed": seed},
+            description={"configuration": configuration.name, "seed": seed},
             retriever=None if configuration.closed_book else pipeline.text_retriever,
             pipeline=pipeline,
             progress=lambda done, means: advance(configuration.label, len(questions), done, ""),

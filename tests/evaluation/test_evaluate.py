@@ -15,11 +15,10 @@ from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.compare import compare
 from ragweave.evaluation.data import Example, write_examples
 from ragweave.evaluation.evaluate import ModelSettings, evaluate
-from ragweave.evaluation.figures import values
-from ragweave.evaluation.folder import RunFolder, RunSettings
+from ragweave.evaluation.metric_values import metric_values
 from ragweave.evaluation.metrics import bleu_1
-from ragweave.evaluation.predictions import read_predictions
-from ragweave.evaluation.run import recalculate
+from ragweave.evaluation.run_folder import RunFolder, RunSettings, read_predictions
+from ragweave.evaluation.runner import recalculate
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 EXAMPLES = [
@@ -67,7 +66,7 @@ def test_predictions_are_what_the_pipeline_answers(finished, kb, model):
 
 def test_metrics_are_means_with_intervals_beside_them(finished):
     found = figures(finished)
-    own = values(read_predictions(finished.predictions), SETTINGS)
+    own = metric_values(read_predictions(finished.predictions), SETTINGS)
     assert found["questions"] == 3
     assert found["seconds"] > 0
     for name in (
@@ -90,7 +89,7 @@ def test_metrics_are_means_with_intervals_beside_them(finished):
 
 def test_documents_and_passages_may_be_gold(finished):
     first, second, third = read_predictions(finished.predictions)
-    own = values([first, second, third], SETTINGS)
+    own = metric_values([first, second, third], SETTINGS)
     ranks = [[passage.document_id for passage in one.retrieved] for one in (first, second)]
     assert own["mrr"][:2] == [1 / (1 + ranks[0].index("peru.txt")), 1 / (1 + ranks[1].index("kenya.txt"))]
     assert math.isnan(own["mrr"][2])
@@ -109,7 +108,7 @@ def test_metrics_of_all_answers_together(tmp_path, kb, model):
 
 
 def test_kilt_counts_answers_whose_passages_were_found_first(finished):
-    own = values(read_predictions(finished.predictions), SETTINGS)
+    own = metric_values(read_predictions(finished.predictions), SETTINGS)
     for place in range(2):
         assert own["kilt_f1"][place] == own["f1"][place] * (own["r_precision"][place] == 1)
 
@@ -164,10 +163,10 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path, kb, model):
         return evaluate(examples, tmp_path / "run", knowledge_base=kb, model=model, settings=own, **more)
 
     with pytest.raises(
-        DataError, match=r"another settings\.n_docs: choose another --output, or add --overwrite"
+        DataError, match=r"different settings\.n_docs: choose another --output, or add --overwrite"
     ):
         again(own=replace(SETTINGS, n_docs=3))
-    with pytest.raises(DataError, match=r"another data\.questions, data\.sha256"):
+    with pytest.raises(DataError, match=r"different data\.questions, data\.sha256"):
         again(examples=EXAMPLES[:2])
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
     again(own=replace(SETTINGS, n_docs=1), overwrite=True)
@@ -190,7 +189,7 @@ def test_predictions_of_other_questions(tmp_path, kb, model):
     path.write_text(path.read_text().replace("Lima", "Rome"))
     with pytest.raises(
         DataError,
-        match=r"Prediction 1 of .* the question 'Where is Rome\?' .id 'a'., which the data does not have",
+        match=r"Prediction 1 of .* the question 'Where is Rome\?' .id 'a'., which is not in the data",
     ):
         evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=SETTINGS)
 
@@ -199,7 +198,7 @@ def test_predictions_of_other_questions(tmp_path, kb, model):
 def test_damaged_predictions(tmp_path, finished, line):
     path = tmp_path / "predictions.jsonl"
     path.write_text(finished.predictions.read_text() + line + "\n")
-    with pytest.raises(DataError, match=r"Line 4 of .* is no prediction"):
+    with pytest.raises(DataError, match=r"Line 4 of .* is not a prediction"):
         read_predictions(path)
 
 
@@ -241,7 +240,7 @@ def test_gold_passages_in_place_of_those_found(tmp_path, kb, model):
         ["kenya.txt#0"],
     ]
     assert figures(folder)["gold_mass"] == pytest.approx(1)
-    with pytest.raises(DataError, match="'c' names no gold passage"):
+    with pytest.raises(DataError, match="'c' has no gold passage"):
         evaluate(EXAMPLES, tmp_path / "other", knowledge_base=kb, model=model, settings=own)
     assert not (tmp_path / "other").exists()
 

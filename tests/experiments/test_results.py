@@ -7,9 +7,8 @@ from dataclasses import asdict, replace
 from experiments.results.configurations import CONFIGURATIONS
 from experiments.results.page import page
 
-from ragweave.evaluation.figures import figures_of
-from ragweave.evaluation.folder import RunFolder, write_json
-from ragweave.evaluation.predictions import Prediction, write_predictions
+from ragweave.evaluation.metric_values import summarize
+from ragweave.evaluation.run_folder import Prediction, RunFolder, write_json, write_predictions
 
 
 def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path):
@@ -22,7 +21,7 @@ def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path
         ]
         write_predictions(folder.predictions, predictions)
         write_json(folder.description, {"settings": asdict(configuration.settings)})
-        write_json(folder.metrics, {**figures_of(predictions, configuration.settings), "seconds": 25.0})
+        write_json(folder.metrics, {**summarize(predictions, configuration.settings), "seconds": 25.0})
     lines = page({"factbook": RunFolder(tmp_path / "factbook")}).splitlines()
     assert "50 questions about countries" in next(line for line in lines if line.startswith("50"))
     rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| ")}

@@ -9,7 +9,7 @@ import pytest
 
 from ragweave import KnowledgeBase, RagPipeline, TextEncoder
 from ragweave.evaluation.evaluate import evaluate
-from ragweave.evaluation.folder import RunSettings
+from ragweave.evaluation.run_folder import RunSettings
 from ragweave.matching import f1
 from ragweave.pipeline import embedded
 from ragweave.types import Example

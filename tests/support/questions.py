@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ragweave.evaluation.data import Example
+from ragweave.types import Example
 
 
 def written(path: Path, *lines: Any) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ragweave import RagPipeline
-from ragweave.evaluation.data import Example
 from ragweave.training.arguments import RagTrainingArguments
+from ragweave.types import Example
 
 EXAMPLES = [
     Example("1", "Where is Lima?", ("Peru", "in Peru"), ("peru.txt",)),

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
-from ragweave.evaluation.data import Example
 from ragweave.provenance.answers import Answer, RetrievedPassage
 from ragweave.training.measuring import Measured, figures_of, measured
+from ragweave.types import Example
 
 
 def got(*passages: object) -> Measured:

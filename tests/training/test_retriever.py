@@ -13,9 +13,9 @@ from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, DataError, TrainingError
-from ragweave.evaluation.data import Example
 from ragweave.training.contrastive import train_retriever
 from ragweave.training.pairs import TrainingPair, training_pairs
+from ragweave.types import Example
 from tests.support.encoders import load_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import EXAMPLES

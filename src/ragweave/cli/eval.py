@@ -18,7 +18,7 @@ from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Ret
 if TYPE_CHECKING:
     from ragweave.evaluation.compare import Difference
     from ragweave.evaluation.evaluate import RunProgress
-    from ragweave.evaluation.folder import RunFolder
+    from ragweave.evaluation.run_folder import RunFolder
 
 HELP = """Evaluate a model on questions, and write predictions, figures and a report.
 
@@ -137,15 +137,15 @@ def evaluate(
     from ragweave.errors import ConfigurationError
     from ragweave.evaluation.data import find_recipe, read_examples
     from ragweave.evaluation.evaluate import ModelSettings, evaluate
-    from ragweave.evaluation.folder import RunFolder, RunSettings
     from ragweave.evaluation.report import write_report
-    from ragweave.evaluation.run import recalculate as figures_anew
+    from ragweave.evaluation.run_folder import RunFolder, RunSettings
+    from ragweave.evaluation.runner import recalculate as recalculate_metrics
     from ragweave.types import SearchSettings
 
     if output is None:
         raise ConfigurationError("Name the folder of the run with --output.")
     if recalculate:
-        figures_anew(RunFolder(output))
+        recalculate_metrics(RunFolder(output))
         write_report(RunFolder(output))
         _show(RunFolder(output), as_json=as_json)
         return
@@ -249,7 +249,7 @@ def _bars() -> Iterator[RunProgress]:
 
 
 def _show(folder: RunFolder, *, as_json: bool) -> None:
-    from ragweave.evaluation.folder import read_json
+    from ragweave.evaluation.run_folder import read_json
 
     figures = read_json(folder.metrics)
     if as_json:

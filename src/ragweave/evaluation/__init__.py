@@ -1,1 +1,1 @@
-"""Measuring answers and retrieval."""
+"""Data sets, metrics, the runner and the report of evaluations."""

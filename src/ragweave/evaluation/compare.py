@@ -1,4 +1,4 @@
-"""Runs side by side: the same questions, other settings, and whether a difference is more than chance."""
+"""Compares runs on the same questions, and tests whether their differences are significant."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ragweave.errors import DataError
-from ragweave.evaluation.figures import values
-from ragweave.evaluation.folder import RunFolder, read_json
+from ragweave.evaluation.metric_values import metric_values
 from ragweave.evaluation.metrics import paired_test
-from ragweave.evaluation.predictions import read_predictions
+from ragweave.evaluation.run_folder import RunFolder, flatten, read_json, read_predictions
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a run differs from the first in one metric.
+    """The difference between a run and the first run in one metric.
 
     Attributes:
-        mean: The run's own mean, over the questions that both say something about.
-        difference: By how much it is above the first.
-        low: Lower end of the interval of 95 % of the difference.
-        high: Upper end.
-        p_value: Of a two-sided permutation test over questions.
+        mean: The mean of the run, over the questions that the metric covers in both runs.
+        difference: This mean minus that of the first run.
+        low: The lower bound of the 95 % interval of the difference.
+        high: The upper bound.
+        p_value: The p-value of a two-sided permutation test over questions.
     """
 
     mean: float
@@ -35,15 +35,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs of the same questions.
+    """Runs on the same questions.
 
     Attributes:
-        names: Their names, the first being what the others are compared with.
-        questions: How many questions they share.
-        settings: What is not the same in all of them: by its name, the value in each.
-        means: By the metric's name, the first run's mean.
-        intervals: By the metric's name, its interval.
-        others: By the metric's name, what became of it in each of the other runs; ``None`` where it is not there.
+        names: The names of the runs; the others are compared with the first.
+        questions: The number of questions.
+        settings: The settings that differ: by name, the value in each run.
+        means: The means of the first run by metric.
+        intervals: The intervals of the first run by metric.
+        others: By metric, the difference of each of the other runs; ``None`` if the run lacks the metric.
     """
 
     names: tuple[str, ...]
@@ -55,39 +55,35 @@ class Comparison:
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Put finished runs of the same questions side by side.
+    """Compare finished runs on the same questions.
 
     Raises:
-        DataError: There are fewer than two, or one is not finished, or they have other questions.
+        DataError: There are fewer than two folders, a run is not finished, or the questions differ.
     """
     if len(folders) < 2:
         raise DataError("Name at least two folders of runs to compare.")
     runs = [RunFolder(folder) for folder in folders]
-    figures = [read_json(run.metrics) for run in runs]
-    predictions = [{own.id: own for own in read_predictions(run.predictions)} for run in runs]
+    summary, *_ = [read_json(run.metrics) for run in runs]  # all of them must be finished
+    predictions = [{row.id: row for row in read_predictions(run.predictions)} for run in runs]
     ids = list(predictions[0])
-    for folder, own in zip(folders[1:], predictions[1:], strict=True):
-        if own.keys() != predictions[0].keys():
-            apart = len(own.keys() ^ predictions[0].keys())
+    for folder, rows in zip(folders, predictions, strict=True):
+        if different := rows.keys() ^ predictions[0].keys():
             raise DataError(
-                f"{folder} and {folders[0]} differ in {apart} questions: compare runs of the same data and --limit."
+                f"{folder} and {folders[0]} differ in {len(different)} questions: compare runs with the same data "
+                "and --limit."
             )
-    tables = [
-        values([own[name] for name in ids], run.settings())
-        for own, run in zip(predictions, runs, strict=True)
+    first, *tables = [
+        metric_values([rows[name] for name in ids], run.settings())
+        for rows, run in zip(predictions, runs, strict=True)
     ]
-    first = tables[0]
     return Comparison(
         names=tuple(folder.resolve().name for folder in folders),
         questions=len(ids),
-        settings=_unequal([_flat(read_json(run.description)) for run in runs]),
-        means={name: figures[0][name] for name in first if name in figures[0]},
-        intervals={
-            name: tuple(figures[0]["intervals"][name]) for name in first if name in figures[0]["intervals"]
-        },
+        settings=_different_settings([flatten(read_json(run.description)) for run in runs]),
+        means={name: summary[name] for name in first if name in summary},
+        intervals={name: tuple(summary["intervals"][name]) for name in first if name in summary["intervals"]},
         others={
-            name: [_difference(every, table.get(name)) for table in tables[1:]]
-            for name, every in first.items()
+            name: [_difference(values, table.get(name)) for table in tables] for name, values in first.items()
         },
     )
 
@@ -100,10 +96,10 @@ def _difference(first: list[float], other: list[float] | None) -> Difference | N
     ]
     if not pairs:
         return None
-    own = [two for _, two in pairs]
-    test = paired_test(own, [one for one, _ in pairs])
+    values = [two for _, two in pairs]
+    test = paired_test(values, [one for one, _ in pairs])
     return Difference(
-        mean=sum(own) / len(own),
+        mean=sum(values) / len(values),
         difference=test.difference,
         low=test.interval.low,
         high=test.interval.high,
@@ -111,17 +107,7 @@ def _difference(first: list[float], other: list[float] | None) -> Difference | N
     )
 
 
-def _flat(content: dict[str, object], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in content.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = str(value)
-    return flat
-
-
-def _unequal(descriptions: Sequence[dict[str, str]]) -> dict[str, list[str]]:
-    names = dict.fromkeys(name for own in descriptions for name in own)
-    rows = {name: [own.get(name, "") for own in descriptions] for name in names}
+def _different_settings(descriptions: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for description in descriptions for name in description)
+    rows = {name: [str(description.get(name, "")) for description in descriptions] for name in names}
     return {name: row for name, row in rows.items() if len(set(row)) > 1}

@@ -1,42 +1,46 @@
-"""Evaluation from names: what ``ragweave eval`` does, for Python too."""
+"""Evaluates a model on questions: the Python interface of ``ragweave eval``."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ragweave.errors import ConfigurationError, DataError
+from ragweave.encoders.cross_encoder import Reranker
+from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.errors import ConfigurationError, DataError, require_extra
 from ragweave.evaluation.data import Example, check_gold
-from ragweave.evaluation.figures import ANSWER_METRICS, WHOLE_METRICS
-from ragweave.evaluation.folder import RunFolder, RunSettings
+from ragweave.evaluation.metric_values import ANSWER_METRICS, CORPUS_METRICS
 from ragweave.evaluation.report import write_report
-from ragweave.evaluation.run import run
+from ragweave.evaluation.run_folder import RunFolder, RunSettings
+from ragweave.evaluation.runner import run_evaluation
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.types import SearchSettings
-
-if TYPE_CHECKING:
-    from ragweave.pipeline.rag_pipeline import Formulation, GeneratorDtype, RagPipeline
-    from ragweave.retrieval.finding import PassageFinder
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.pipeline import embedded
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.retrieval.retriever import Retriever
+from ragweave.types import Formulation, GeneratorDtype, SearchSettings
 
 RunProgress = Callable[[str, int, int, dict[str, float]], None]
-"""Hears the name of a run, how many questions it has, how many more are done, and the means so far."""
+"""Called with the name of a run, its questions, the number of further finished ones, and the means so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What answers, and how it searches.
+    """The model to evaluate, and how it searches.
 
     Attributes:
         model: ``"embedded"``, or the folder or hub name of a RAG model.
-        formulation: ``"token"`` or ``"sequence"``; the model's own where ``None``.
-        search: How the knowledge base is searched; what it leaves open is as the model says.
+        formulation: ``"token"`` or ``"sequence"``; the model's default if ``None``.
+        search: How to search the knowledge base; the model's defaults fill what is left open.
         rerank: Folder or hub name of a cross-encoder.
-        adapter: Whether the embedded generator has its adapter.
-        dtype: Type that the generator computes in.
-        device: Where to compute.
+        adapter: Whether the embedded generator uses its adapter.
+        dtype: The generator's type.
+        device: The device.
     """
 
     model: str = "embedded"
@@ -59,62 +63,65 @@ def evaluate(
     overwrite: bool = False,
     progress: RunProgress | None = None,
 ) -> RunFolder:
-    """Evaluate a model on questions, and write predictions, figures and a report.
+    """Evaluate a model on questions, and write predictions, metrics and a report.
 
-    An evaluation that was interrupted goes on where it stopped when it is run again.
+    The same call resumes an interrupted evaluation.
 
     Args:
-        examples: The questions and what is right.
-        output: Folder of the run.
-        knowledge_base: Where passages are found, a folder or a URI; ``None`` for closed book.
-        model: What answers, and how it searches.
-        settings: What is done with every question.
-        curve: Other K to evaluate with, in folders below, for a plot against K.
-        overwrite: Begin anew where the folder holds a run.
-        progress: Hears how far it is.
+        examples: The questions and gold answers.
+        output: The folder of the run.
+        knowledge_base: A knowledge base, its folder or its URI; ``None`` for closed book.
+        model: The model, and how it searches.
+        settings: How every question is evaluated.
+        curve: Further values of K, evaluated in subfolders, for a plot against K.
+        overwrite: Replace a run in the folder.
+        progress: Called after every batch.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: The folder holds another run; the knowledge base lacks gold passages.
+        DataError: The folder contains a different run, or the knowledge base lacks gold passages.
         ConfigurationError: The settings contradict each other.
-        KnowledgeBaseError, ModelNotFoundError: There is no such knowledge base or model.
+        KnowledgeBaseError, ModelNotFoundError: The knowledge base or the model does not exist.
+        MissingExtraError: The extra ``eval`` is not installed.
         QuestionError: A question is longer than the encoder reads.
     """
     model, settings, folder = model or ModelSettings(), settings or RunSettings(), RunFolder(Path(output))
-    base = None if settings.mode == "closed-book" else _opened(knowledge_base)
-    _check(examples, settings, base)
+    base = None if settings.mode == "closed-book" else _open(knowledge_base)
+    _validate(examples, settings, base)
     if overwrite:
-        _clear(folder)
-    finder, pipeline = _loaded(model, base, settings)
-    if finder is not None:  # the folder says how it was searched, whatever the model's own way becomes
-        model = replace(model, search=finder.index.settings)
-    about = {"model": asdict(model), "data": _fingerprint(examples), "knowledge_base": _described(base)}
-    for k in (settings.n_docs, *(k for k in curve if k != settings.n_docs)):
-        own = folder if k == settings.n_docs else RunFolder(folder.root / f"k{k}")
-        name = "Evaluating" if own is folder else f"Evaluating with K={k}"
-        run(
+        _remove(folder)
+    retriever, pipeline = _load(model, base, settings)
+    if retriever is not None and isinstance(retriever.index, KnowledgeBaseIndex):
+        # The folder records how the base was searched, even if the model's defaults change later.
+        model = replace(model, search=retriever.index.settings)
+    description = {"model": asdict(model), "data": _fingerprint(examples), "knowledge_base": _describe(base)}
+    for k in dict.fromkeys([settings.n_docs, *curve]):
+        title = "Evaluating" if k == settings.n_docs else f"Evaluating with K={k}"
+        run_evaluation(
             examples,
-            own,
+            folder if k == settings.n_docs else RunFolder(folder.root / f"k{k}"),
             settings=replace(settings, n_docs=k),
-            about=about,
-            finder=finder,
+            description=description,
+            retriever=retriever,
             pipeline=pipeline,
-            progress=None if progress is None else _named(progress, name, len(examples)),
+            progress=None if progress is None else partial(progress, title, len(examples)),
         )
     write_report(folder)
     return folder
 
 
-def _opened(knowledge_base: Path | str | KnowledgeBase | None) -> KnowledgeBase | None:
+def _open(knowledge_base: Path | str | KnowledgeBase | None) -> KnowledgeBase | None:
     if knowledge_base is None or isinstance(knowledge_base, KnowledgeBase):
         return knowledge_base
     return KnowledgeBase.open(knowledge_base)
 
 
-def _check(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBase | None) -> None:
-    """Find out what is wrong before a model is loaded."""
+def _validate(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBase | None) -> None:
+    """Find mistakes before a model is loaded."""
+    for module in ("jinja2", "matplotlib", "scipy"):
+        require_extra(module, "eval")
     if not examples:
         raise DataError("There are no questions to evaluate on.")
     if base is None and settings.mode != "closed-book":
@@ -122,31 +129,26 @@ def _check(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBa
             "Name a knowledge base (--kb), or evaluate closed book (--mode closed-book)."
         )
     if settings.gold and settings.mode != "e2e":
-        raise ConfigurationError("Gold passages are given to what answers: choose the mode e2e.")
-    known = [*ANSWER_METRICS, *WHOLE_METRICS]
-    if unknown := [name for name in settings.metrics if name not in known]:
-        raise ConfigurationError(f"There is no metric {', '.join(unknown)}; choose among {', '.join(known)}.")
+        raise ConfigurationError("Gold passages can only be used for answering: choose the mode e2e.")
+    names = [*ANSWER_METRICS, *CORPUS_METRICS]
+    if unknown := [name for name in settings.metrics if name not in names]:
+        raise ConfigurationError(f"Unknown metric {', '.join(unknown)}. Choose from: {', '.join(names)}.")
     if base is not None:
         check_gold(examples, base)
-    without = next((example for example in examples if not example.gold_passages), None)
-    if settings.gold and without is not None:
+    without_gold = next((example for example in examples if not example.gold_passages), None)
+    if settings.gold and without_gold is not None:
         raise DataError(
-            f"The question '{without.id}' names no gold passage to answer from: add the key 'passage' to the data, "
-            "or leave --gold-passages out."
+            f"The question '{without_gold.id}' has no gold passage to answer from: add the key 'passage' to the "
+            "data, or leave --gold-passages out."
         )
 
 
-def _loaded(
+def _load(
     model: ModelSettings, base: KnowledgeBase | None, settings: RunSettings
-) -> tuple[PassageFinder | None, RagPipeline | None]:
-    """What finds passages and what answers, as far as the run needs them."""
-    from ragweave.encoders.cross_encoder import Reranker
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.pipeline import embedded
-    from ragweave.pipeline.rag_pipeline import RagPipeline
-    from ragweave.retrieval.finding import PassageFinder
-
+) -> tuple[Retriever | None, RagPipeline | None]:
+    """The retriever and the pipeline that the run needs."""
     if settings.mode == "retrieval" and model.model == embedded.NAME and base is not None:
+        # Retrieval alone does not need the generator.
         encoder = TextEncoder.from_pretrained(
             embedded.encoder_path(), device=model.device, name=embedded.ENCODER
         )
@@ -154,8 +156,8 @@ def _loaded(
         reranker = (
             None if model.rerank is None else Reranker.from_pretrained(model.rerank, device=model.device)
         )
-        index = base.as_index(model.search, otherwise=embedded.SEARCH, reranker=reranker)
-        return PassageFinder(encoder, index, embedded.DOC_SCORE_SCALE), None
+        index = base.as_index(model.search, defaults=embedded.SEARCH, reranker=reranker)
+        return Retriever(index, encoder, embedded.DOC_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(
         model.model,
         knowledge_base=base,
@@ -166,33 +168,27 @@ def _loaded(
         dtype=model.dtype,
         device=model.device,
     )
-    finder = None if base is None else pipeline.finder
-    return finder, None if settings.mode == "retrieval" else pipeline
+    retriever = None if base is None else pipeline.text_retriever
+    return retriever, None if settings.mode == "retrieval" else pipeline
 
 
-def _clear(folder: RunFolder) -> None:
-    """Remove a run, and nothing that is not one."""
+def _remove(folder: RunFolder) -> None:
+    """Delete a run, and nothing that is not a run."""
     if not folder.root.exists():
         return
     if not folder.description.is_file():
-        raise DataError(f"{folder.root} holds no run that could be replaced: choose another --output.")
+        raise DataError(f"{folder.root} does not contain a run to overwrite: choose another --output.")
     shutil.rmtree(folder.root)
 
 
-def _named(progress: RunProgress, name: str, total: int) -> Callable[[int, dict[str, float]], None]:
-    return lambda done, means: progress(name, total, done, means)
-
-
-def _described(base: KnowledgeBase | None) -> dict[str, Any] | None:
+def _describe(base: KnowledgeBase | None) -> dict[str, Any] | None:
     if base is None:
         return None
     return {"path": str(base.path), "version": base.version, "checksum": base.manifest.checksum}
 
 
 def _fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
-    """The data by its content, wherever the file is."""
-    import hashlib
-
+    """Identifies the data by its content, wherever the file is."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.id, example.question, example.answers, example.gold_passages)).encode())

@@ -1,41 +1,45 @@
-"""The report of a run: one page that needs nothing else, with figures, plots, and answers to look at."""
+"""The report of a run: a self-contained page with metrics, plots and sample answers."""
 
 from __future__ import annotations
 
+import io
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from ragweave.errors import require_extra
-from ragweave.evaluation import plots
-from ragweave.evaluation.figures import confidence, correct, gold_rank, values
-from ragweave.evaluation.folder import RunFolder, RunSettings, read_json
-from ragweave.evaluation.predictions import Prediction, read_predictions
+from ragweave.evaluation.metric_values import confidence, correctness, gold_rank, metric_values
+from ragweave.evaluation.metrics import bootstrap_interval, reliability_curve
+from ragweave.evaluation.run_folder import Prediction, RunFolder, RunSettings, read_json, read_predictions
+from ragweave.knowledge.store import replace_text
 
-_SAMPLED = 12
-_LENGTHS = ((1, 5), (6, 8), (9, 11), (12, 15), (16, 10**6))
-_EXPLAINED = {
-    "exact_match": "answers equal to a gold answer in SQuAD's normal form",
-    "f1": "words shared with the best gold answer",
-    "recall": "gold passages among the first so many",
-    "answer_recall": "whether one of the first so many passages has a gold answer, word for word",
-    "ndcg": "gold passages among the first so many, weighed by rank",
-    "kilt_exact_match": "exact match where R-precision is 1, else 0",
-    "kilt_f1": "F1 where R-precision is 1, else 0",
-    "mrr": "mean of 1 / rank of the first gold passage",
-    "r_precision": "gold passages among the first R, where there are R of them",
-    "gold_mass": "share of the posterior on gold passages",
+_N_SAMPLES = 12
+_LENGTHS = {"1-5": (1, 5), "6-8": (6, 8), "9-11": (9, 11), "12-15": (12, 15), "16+": (16, 10**6)}
+_RANKS = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6-10": (6, 10), "11+": (11, 10**6)}
+_EXPLANATIONS = {
+    "exact_match": "the normalised answer equals a gold answer",
+    "f1": "F1 of the words shared with the best gold answer",
+    "recall": "share of the gold passages in the top k",
+    "answer_recall": "one of the top k passages contains a gold answer",
+    "ndcg": "gold passages in the top k, discounted by rank",
+    "kilt_exact_match": "exact match if R-precision is 1, else 0",
+    "kilt_f1": "F1 if R-precision is 1, else 0",
+    "mrr": "reciprocal rank of the first gold passage",
+    "r_precision": "share of gold passages in the top R, for R gold passages",
+    "gold_mass": "total posterior of the gold passages",
     "ece": "expected calibration error of p(y|x), 15 bins",
     "brier": "mean squared error of p(y|x)",
-    "auroc": "how often a right answer has the higher p(y|x) than a wrong one",
-    "seconds": "time it took",
+    "auroc": "probability that a right answer has a higher p(y|x) than a wrong one",
+    "seconds": "duration of the run",
 }
+_COLOUR = "#3b6ea8"
+_FAINT = "#9aa7b5"
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write the page of a finished run, and of those with other K in folders below it.
+    """Write the page of a finished run, including runs with other K in subfolders.
 
     Args:
         folder: The run.
@@ -50,10 +54,9 @@ def write_report(folder: RunFolder) -> Path:
     require_extra("jinja2", "eval")
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    settings, figures = folder.settings(), read_json(folder.metrics)
+    settings, metrics = folder.settings(), read_json(folder.metrics)
     predictions = read_predictions(folder.predictions)
-    own = values(predictions, settings)
-    right = correct(own)
+    correct = correctness(metric_values(predictions, settings))
     environment = Environment(
         loader=PackageLoader("ragweave.evaluation"),
         autoescape=True,
@@ -62,111 +65,168 @@ def write_report(folder: RunFolder) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         name=folder.root.resolve().name,
-        figures=_rows(figures),
-        plots=_plots(folder, settings, predictions, right),
-        samples=_samples(predictions, right),
+        metrics=_metric_rows(metrics),
+        plots=_plots(folder, settings, predictions, correct),
+        samples=_samples(predictions, correct),
         description=json.dumps(read_json(folder.description), indent=2, ensure_ascii=False),
     )
-    temporary = folder.report.with_name(f".{folder.report.name}.new")
-    temporary.write_text(page, encoding="utf-8")
-    return temporary.replace(folder.report)
+    replace_text(folder.report, page)
+    return folder.report
 
 
-def _rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the table of figures."""
-    numbers = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+def _metric_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
             "value": value,
-            "interval": figures["intervals"].get(name),
-            "count": figures["counted"].get(name, figures["questions"]),
-            "about": _EXPLAINED.get(name.partition("@")[0], ""),
+            "interval": metrics["intervals"].get(name),
+            "count": metrics["counted"].get(name, metrics["questions"]),
+            "about": _EXPLANATIONS.get(name.partition("@")[0], ""),
         }
-        for name, value in numbers.items()
+        for name, value in metrics.items()
+        if isinstance(value, (int, float))
     ]
 
 
 def _plots(
-    folder: RunFolder,
-    settings: RunSettings,
-    predictions: Sequence[Prediction],
-    right: Sequence[float],
+    folder: RunFolder, settings: RunSettings, predictions: Sequence[Prediction], correct: Sequence[float]
 ) -> list[tuple[str, str]]:
-    """Titles and SVG of the plots that the run has data for."""
-    found = []
-    if right:
-        found.append(
-            ("Calibration", plots.reliability([confidence(prediction) for prediction in predictions], right))
-        )
-        found.append(("Right answers by length of the question", _by_length(predictions, right)))
-        if any(prediction.gold_passages for prediction in predictions) and settings.mode == "e2e":
-            found.append(("Right answers by rank of the gold passage", _by_rank(predictions, right)))
-    curve = [RunFolder(path.parent) for path in sorted(folder.root.glob("k*/metrics.json"))]
-    if right and curve:
-        found.append(("Right answers by number of passages", _by_n_docs([*curve, folder])))
-    return found
-
-
-def _by_length(predictions: Sequence[Prediction], right: Sequence[float]) -> str:
-    points = []
-    for low, high in _LENGTHS:
-        chosen = [
-            value
-            for prediction, value in zip(predictions, right, strict=True)
-            if low <= len(prediction.question.split()) <= high
-        ]
-        if chosen:
-            points.append(plots.Point.of(f"{low}+" if high == 10**6 else f"{low}-{high}", chosen))
-    return plots.bars(points, xlabel="words in the question", ylabel="right")
-
-
-def _by_rank(predictions: Sequence[Prediction], right: Sequence[float]) -> str:
-    by_rank: dict[str, list[float]] = {name: [] for name in ("1", "2", "3-5", "6-10", "11+", "not found")}
-    for prediction, value in zip(predictions, right, strict=True):
-        if not prediction.gold_passages:
-            continue
-        rank = gold_rank(prediction)
-        if rank is None:
-            by_rank["not found"].append(value)
-        else:
-            bounds = {"1": 1, "2": 2, "3-5": 5, "6-10": 10}
-            by_rank[next((name for name, last in bounds.items() if rank <= last), "11+")].append(value)
-    points = [plots.Point.of(name, own) for name, own in by_rank.items() if own]
-    return plots.bars(points, xlabel="rank of the first gold passage", ylabel="right")
-
-
-def _by_n_docs(runs: Sequence[RunFolder]) -> str:
-    points = {}
-    for run in runs:
-        settings = run.settings()
-        own = correct(values(read_predictions(run.predictions), settings))
-        points[settings.n_docs] = plots.Point.of(str(settings.n_docs), own)
-    return plots.line([points[k] for k in sorted(points)], xlabel="K", ylabel="right")
-
-
-def _samples(predictions: Sequence[Prediction], right: Sequence[float]) -> list[dict[str, Any]]:
-    """Answers to look at, right and wrong ones, the same each time."""
-    if not right:
+    """The titles and the SVG of the plots that the run has data for."""
+    if not correct:
         return []
-    generator = random.Random(0)  # noqa: S311  # a sample to look at, no secret
-    groups = []
-    for name, wanted in (("Wrong answers", False), ("Right answers", True)):
-        places = [place for place, value in enumerate(right) if bool(value) is wanted]
-        chosen = sorted(generator.sample(places, min(_SAMPLED, len(places))))
-        groups.append(
-            {
-                "name": name,
-                "count": len(places),
-                "predictions": [
-                    {
-                        "own": predictions[place],
-                        "confidence": confidence(predictions[place]),
-                        "rank": gold_rank(predictions[place]),
-                        "gold": set(predictions[place].gold_passages),
-                    }
-                    for place in chosen
-                ],
-            }
+    lengths = [len(prediction.question.split()) for prediction in predictions]
+    plots = [
+        ("Calibration", _reliability_plot([confidence(prediction) for prediction in predictions], correct)),
+        (
+            "Right answers by length of the question",
+            _bar_plot(_grouped(lengths, correct, _LENGTHS), xlabel="words in the question"),
+        ),
+    ]
+    if any(prediction.gold_passages for prediction in predictions) and settings.mode == "e2e":
+        pairs = [pair for pair in zip(predictions, correct, strict=True) if pair[0].gold_passages]
+        ranks = [gold_rank(prediction) or 0 for prediction, _ in pairs]
+        groups = _grouped(ranks, [value for _, value in pairs], {**_RANKS, "not found": (0, 0)})
+        plot = _bar_plot(groups, xlabel="rank of the first gold passage")
+        plots.append(("Right answers by rank of the gold passage", plot))
+    if curve := [RunFolder(path.parent) for path in folder.root.glob("k*/metrics.json")]:
+        by_k = {}
+        for run in (*curve, folder):
+            run_settings = run.settings()
+            values = correctness(metric_values(read_predictions(run.predictions), run_settings))
+            by_k[run_settings.n_docs] = values
+        plots.append(
+            ("Right answers by number of passages", _line_plot(dict(sorted(by_k.items())), xlabel="K"))
         )
+    return plots
+
+
+def _grouped(
+    keys: Sequence[int], values: Sequence[float], groups: dict[str, tuple[int, int]]
+) -> dict[str, list[float]]:
+    """The values in each group of keys, without empty groups."""
+    grouped = {
+        name: [value for key, value in zip(keys, values, strict=True) if low <= key <= high]
+        for name, (low, high) in groups.items()
+    }
+    return {name: group for name, group in grouped.items() if group}
+
+
+def _bar_plot(groups: dict[str, list[float]], *, xlabel: str) -> str:
+    """Means side by side, with intervals and the number of questions."""
+    figure, axes = _new_figure()
+    means, lows, highs = _means_and_intervals(groups.values())
+    errors = [
+        [max(mean - low, 0) for mean, low in zip(means, lows, strict=True)],
+        [max(high - mean, 0) for mean, high in zip(means, highs, strict=True)],
+    ]
+    positions = range(len(groups))
+    axes.bar(
+        positions, means, color=_COLOUR, width=0.6, yerr=errors, error_kw={"ecolor": _FAINT, "capsize": 3}
+    )
+    axes.set_xticks(list(positions), [f"{name}\nn={len(group)}" for name, group in groups.items()])
+    axes.set_xlim(-0.6, max(len(groups), 3) - 0.4)  # few bars keep their width
+    axes.set(xlabel=xlabel, ylabel="right", ylim=(0, 1))
+    return _to_svg(figure)
+
+
+def _line_plot(groups: dict[int, list[float]], *, xlabel: str) -> str:
+    """Means against a number, with intervals."""
+    figure, axes = _new_figure()
+    means, lows, highs = _means_and_intervals(groups.values())
+    positions = list(groups)
+    axes.fill_between(positions, lows, highs, color=_COLOUR, alpha=0.2, lw=0)
+    axes.plot(positions, means, color=_COLOUR, marker="o")
+    axes.set_xticks(positions, list(map(str, positions)))
+    axes.set(xlabel=xlabel, ylabel="right", ylim=(0, 1))
+    return _to_svg(figure)
+
+
+def _reliability_plot(confidences: Sequence[float], correct: Sequence[float]) -> str:
+    """The share of right answers against p(y|x); the area of a point is the number of answers."""
+    figure, axes = _new_figure()
+    bins = reliability_curve(confidences, correct, bins=10)
+    axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, ls="--")
+    axes.scatter(
+        [point.confidence for point in bins],
+        [point.accuracy for point in bins],
+        s=[12 + 300 * point.count / len(confidences) for point in bins],
+        color=_COLOUR,
+        alpha=0.8,
+        lw=0,
+        clip_on=False,
+        zorder=3,
+    )
+    axes.set(xlabel="p(y|x)", ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    return _to_svg(figure)
+
+
+def _means_and_intervals(groups: Collection[Sequence[float]]) -> tuple[list[float], list[float], list[float]]:
+    intervals = [bootstrap_interval(group) for group in groups]
+    means = [sum(group) / len(group) for group in groups]
+    return means, [interval.low for interval in intervals], [interval.high for interval in intervals]
+
+
+def _new_figure() -> tuple[Any, Any]:
+    require_extra("matplotlib", "eval")
+    from matplotlib.figure import Figure
+
+    # pyplot would keep all figures in a global list.
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_FAINT, alpha=0.3, lw=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _to_svg(figure: Any) -> str:
+    """The figure as an element of a page, with the page's colour and font."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "ragweave"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _samples(predictions: Sequence[Prediction], correct: Sequence[float]) -> list[dict[str, Any]]:
+    """Wrong and right answers to show, the same for every report."""
+    if not correct:
+        return []
+    generator = random.Random(0)  # noqa: S311  # a sample to look at, not a secret
+    groups = []
+    for name, expected in (("Wrong answers", False), ("Right answers", True)):
+        group = [row for row, value in zip(predictions, correct, strict=True) if bool(value) is expected]
+        chosen = sorted(generator.sample(range(len(group)), min(_N_SAMPLES, len(group))))
+        samples = [
+            {
+                "prediction": group[position],
+                "confidence": confidence(group[position]),
+                "rank": gold_rank(group[position]),
+                "gold": set(group[position].gold_passages),
+            }
+            for position in chosen
+        ]
+        groups.append({"name": name, "count": len(group), "samples": samples})
     return groups

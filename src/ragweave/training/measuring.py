@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragweave.evaluation.data import Example
-from ragweave.evaluation.metrics import exact_match, f1
+from ragweave.matching import exact_match, f1
 from ragweave.provenance.answers import Answer
+from ragweave.types import Example
 
 COLLAPSED_BELOW = 0.05
 """A retriever that gives fewer distinct passages than this share of what it could has collapsed."""

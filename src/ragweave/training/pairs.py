@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ragweave.encoders.text_encoder import with_title
 from ragweave.errors import DataError
-from ragweave.evaluation.data import Example
-from ragweave.evaluation.metrics.answer_recall import has_answer
+from ragweave.matching import has_answer
+from ragweave.types import Example
 
 if TYPE_CHECKING:
     from ragweave.knowledge.base import KnowledgeBase

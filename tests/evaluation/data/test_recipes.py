@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from ragweave.errors import DataError
 from ragweave.evaluation.data import RECIPES, GivenPassage, Recipe, read_examples
-from ragweave.evaluation.figures import ANSWER_METRICS, WHOLE_METRICS
+from ragweave.evaluation.metric_values import ANSWER_METRICS, CORPUS_METRICS
 from ragweave.pipeline.embedded import generator_path
 from tests.support.questions import parts, written
 
@@ -77,7 +77,7 @@ def test_every_recipe_is_tried_and_names_metrics_that_there_are():
     assert {name for name, _, _ in PUBLISHED} == set(RECIPES)
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert set(recipe.metrics) <= {*ANSWER_METRICS, *WHOLE_METRICS}
+        assert set(recipe.metrics) <= {*ANSWER_METRICS, *CORPUS_METRICS}
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if RECIPES[name].task != "classification"])
@@ -108,7 +108,7 @@ def test_classes_are_one_token():
 def test_a_class_that_nobody_knows(tmp_path):
     path = written(tmp_path / "data.jsonl", FEVER, {**FEVER, "id": 2, "label": "DISPUTED"})
     with pytest.raises(
-        DataError, match=r"line 2 of .* class 'DISPUTED': fever-3 knows SUPPORTS, REFUTES, NOT"
+        DataError, match=r"Line 2 of .* class 'DISPUTED': fever-3 has the classes SUPPORTS, REFUTES, NOT"
     ):
         read_examples(path, recipe="fever-3")
 
@@ -118,7 +118,7 @@ def test_claims_that_come_again_for_every_piece_of_evidence(tmp_path):
     path = written(tmp_path / "data.jsonl", *rows, {**FEVER, "id": 2})
     assert [own.id for own in read_examples(path, recipe="fever-3")] == ["75397", "2"]
     written(path, FEVER, {**FEVER, "label": "SUPPORTS"})
-    with pytest.raises(DataError, match=r"line 2 of .* has the id '75397' of line 1"):
+    with pytest.raises(DataError, match=r"Line 2 of .* has the id '75397' of line 1"):
         read_examples(path, recipe="fever-3")
 
 
@@ -164,19 +164,19 @@ def test_the_passages_of_ms_marco_are_contexts(tmp_path, passages):
 )
 def test_passages_of_ms_marco_that_do_not_fit(tmp_path, passages):
     path = written(tmp_path / "data.jsonl", {**MARCO, "passages": passages})
-    with pytest.raises(DataError, match=r"line 1 of .* not as MS-MARCO has them"):
+    with pytest.raises(DataError, match=r"Line 1 of .* without MS-MARCO's form"):
         read_examples(path, recipe="ms-marco")
 
 
 def test_patterns_are_checked_when_they_are_read(tmp_path):
     path = written(tmp_path / "gold.tsv", "ok?\t['19[0-9]+']", "when?\t['19[']")
-    with pytest.raises(DataError, match=r"line 2 of .*'19\[' is no regular expression"):
+    with pytest.raises(DataError, match=r"Line 2 of .*'19\[' is not a valid regular expression"):
         read_examples(path, recipe="curated-trec")
 
 
 def test_clues_that_are_nothing_but_a_link(tmp_path):
     path = written(tmp_path / "data.json", [CLUE, {**CLUE, "question": '<a href="x"></a>'}])
-    with pytest.raises(DataError, match=r"question 2, line 1 of .* has no text in '<a href"):
+    with pytest.raises(DataError, match=r"Question 2, line 1 of .* has no text in '<a href"):
         read_examples(path, recipe="jeopardy")
 
 
@@ -202,7 +202,7 @@ def test_a_recipe_of_ones_own(tmp_path):
 
 def test_data_of_another_task_and_a_recipe_that_is_none(tmp_path):
     path = written(tmp_path / "data.jsonl", {"claim": "a", "label": "b"})
-    with pytest.raises(DataError, match=r"line 1 of .* lacks 'query' .it has 'claim', 'label'."):
+    with pytest.raises(DataError, match=r"Line 1 of .* lacks 'query' .it has 'claim', 'label'."):
         read_examples(path, recipe="ms-marco")
-    with pytest.raises(DataError, match="no recipe 'squid'; choose among nq-open"):
+    with pytest.raises(DataError, match=r"Unknown recipe 'squid'\. Choose one of: nq-open"):
         read_examples(path, recipe="squid")

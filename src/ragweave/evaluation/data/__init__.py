@@ -1,13 +1,10 @@
-"""Questions and what is right: every format that they come in, as examples of one form."""
+"""Questions and gold answers from every supported format, as examples."""
 
 from __future__ import annotations
 
-from ragweave.evaluation.data.columns import Columns
-from ragweave.evaluation.data.formats import FORMATS
-from ragweave.evaluation.data.gold import check_gold, lacking_gold
-from ragweave.evaluation.data.reading import read_examples
+from ragweave.evaluation.data.examples import FORMATS, check_gold, lacking_gold, read_examples, write_examples
+from ragweave.evaluation.data.mapping import Columns
 from ragweave.evaluation.data.recipes import RECIPES, Recipe, find_recipe
-from ragweave.evaluation.data.writing import write_examples
 from ragweave.types import Example, GivenPassage
 
 __all__ = [

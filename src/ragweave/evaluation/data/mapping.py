@@ -1,145 +1,273 @@
-"""From records, whatever they were read from, to examples."""
+"""From records to examples: the names of columns, the checks of values, and what a recipe changes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ragweave.errors import ConfigurationError, DataError
-from ragweave.evaluation.data.columns import Columns, lacks
-from ragweave.evaluation.data.dpr import is_dpr, of_dpr
-from ragweave.evaluation.data.kilt import is_kilt, of_kilt
-from ragweave.evaluation.data.ms_marco import is_ms_marco, of_ms_marco
+from ragweave.evaluation.data.layouts import passage_id
 from ragweave.evaluation.data.recipes import Recipe
-from ragweave.evaluation.data.record import Record
-from ragweave.evaluation.data.texts import answers_of, contexts_of, passages_of, text_of
-from ragweave.types import Example
+from ragweave.evaluation.data.records import Record, capitalized, data_error, data_errors, parse_list
+from ragweave.knowledge.ingest.loaders.text import whole_text
+from ragweave.matching import compile_pattern
+from ragweave.types import Example, GivenPassage
+
+NOT_READ = "-"
+"""A column name that means: ignore this field."""
+
+_DEFAULT_NAMES = {
+    "id": ("id",),
+    "question": ("question",),
+    "answers": ("answers",),
+    "answer": ("answer",),
+    "passages": ("passages", "passage", "provenance"),
+    "contexts": ("contexts",),
+    "label": ("label",),
+}
+_ALIASES = {"passage": "passages", "provenance": "passages"}
+
+
+class Columns:
+    """Maps the fields of a question to the columns or keys of the data.
+
+    Args:
+        names: Column names by field. A dot selects a nested key (``answer.aliases``), a plus sign concatenates
+            (``answer.value+answer.aliases``), and ``-`` ignores the field.
+
+    Raises:
+        DataError: A field is unknown, or mapped twice.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names: dict[str, str] = {}
+        for name, column in names.items():
+            field = _ALIASES.get(name, name)
+            if field not in _DEFAULT_NAMES:
+                raise DataError(
+                    f"A question has no field '{name}': choose among {', '.join(_DEFAULT_NAMES)}."
+                )
+            if field in self._names or {"answer", "answers"} <= {*self._names, field}:
+                raise DataError(f"The columns name '{name}' twice: name it once.")
+            self._names[field] = column
+
+    def has(self, field: str) -> bool:
+        """Whether the map names a column for a field."""
+        return field in self._names
+
+    def value(self, record: Record, field: str) -> Any:
+        """The value of a field in a record, under its mapped name or else a default name; ``None`` if missing.
+
+        Raises:
+            DataError: The record lacks the mapped column.
+        """
+        name = self._names.get(field)
+        if name == NOT_READ:
+            return None
+        if name is None:
+            values = (record.fields.get(default) for default in _DEFAULT_NAMES[field])
+            return next((value for value in values if value is not None), None)
+        if name in record.fields or "+" not in name:
+            return _look_up(record, name)
+        parts = [_look_up(record, part) for part in name.split("+")]
+        lists = [part if isinstance(part, list) else [part] for part in parts if part not in (None, "")]
+        return [value for part in lists for value in part]
+
+
+def _look_up(record: Record, name: str) -> Any:
+    """A field, or a nested one such as ``answer.aliases``."""
+    if name in record.fields:
+        return record.fields[name]
+    value: Any = record.fields
+    for part in name.split("."):
+        if value is None:  # a missing object has no keys
+            return None
+        if not isinstance(value, Mapping) or part not in value:
+            raise _missing_column(record, name)
+        value = value[part]
+    return value
+
+
+def _missing_column(record: Record, name: str) -> DataError:
+    present = ", ".join(map(repr, record.fields)) or "nothing"
+    return data_error(record.where, f"lacks '{name}' (it has {present}): name the column with --columns.")
 
 
 @dataclass(frozen=True, slots=True)
-class Mapper:
-    """What makes examples of records.
+class ExampleMapper:
+    """Makes examples of records.
 
     Attributes:
-        columns: Under which names they have what.
-        recipe: The recipe of their task, if any.
-        tidied: Whether the recipe's tidying is for them.
-        contexts: Whether to keep the passages that the data gives.
+        columns: The names of the columns.
+        recipe: The recipe of the task, if any.
+        published: Whether the data has the published columns of the recipe, and its texts need the recipe's cleaning.
+        contexts: Whether to keep the passages that the data contains.
     """
 
     columns: Columns
     recipe: Recipe | None = None
-    tidied: bool = False
+    published: bool = False
     contexts: bool = False
 
     def example(self, record: Record, number: int) -> Example | None:
         """Make an example.
 
         Args:
-            record: A record in the fields of ours.
-            number: Its number, which is its id if it has none.
+            record: A record with ragweave's fields.
+            number: The number of the record, which becomes the id of a record without one.
 
         Returns:
-            The example; ``None`` where the recipe leaves it out.
+            The example; ``None`` if the recipe leaves it out.
 
         Raises:
-            DataError: The record lacks something, or has it in another form.
+            DataError: The record lacks a field, or a field has the wrong form.
         """
         columns, where = self.columns, record.where
         question = self._question(record)
-        passages = passages_of(record, columns.value(record, "passages"))
-        answers = self._answers(record, needed=not passages)
+        passages = _passage_ids(record, columns.value(record, "passages"))
+        answers = self._answers(record, required=not passages)
         if not answers and self.recipe is not None and self.recipe.left_out:
             return None
         if not answers and not passages:
-            raise DataError(f"The {where} has no answers: give at least one, or leave the question out.")
+            raise data_error(where, "has no answers: give at least one, or leave the question out.")
         name = columns.value(record, "id")
-        given = columns.value(record, "contexts") if self.contexts else None
         return Example(
-            id=str(number) if name in (None, "") else text_of(record, name, "id"),
+            id=str(number) if name in (None, "") else _text(record, name, "id"),
             question=question,
-            answers=tuple(self._written(answer, where) for answer in answers),
+            answers=tuple(self._target(answer, where) for answer in answers),
             gold_passages=passages,
             where=where,
-            contexts=contexts_of(record, given),
+            contexts=_contexts(record, columns.value(record, "contexts")) if self.contexts else (),
             label=self._label(record, answers),
         )
 
     def _question(self, record: Record) -> str:
-        found = self.columns.value(record, "question")
-        if found is None and not self.columns.has("question") and "question" not in record.fields:
-            raise lacks(record, "question")
-        if not isinstance(found, str) or not found.strip():
-            raise DataError(
-                f"The {record.where} has no question: write one, or name its column with --columns."
-            )
-        return self._tidy(text_of(record, found, "question"), record.where)
+        value = self.columns.value(record, "question")
+        if value is None and not self.columns.has("question") and "question" not in record.fields:
+            raise _missing_column(record, "question")
+        if not isinstance(value, str) or not value.strip():
+            raise data_error(record.where, "has no question: write one, or name its column with --columns.")
+        return self._clean(_text(record, value, "question"), record.where)
 
-    def _answers(self, record: Record, *, needed: bool) -> tuple[str, ...]:
-        """Answers as the data has them."""
-        left_out = self.recipe.left_out if self.recipe is not None else frozenset()
-        found, single = self.columns.value(record, "answers"), False
-        if found is None and not self.columns.has("answers"):
-            found, single = self.columns.value(record, "answer"), True
-        if found is None:
-            named = self.columns.has("answers") or self.columns.has("answer")
-            if needed and not named and not {"answers", "answer"} & record.fields.keys():
-                raise lacks(record, "answers")
+    def _answers(self, record: Record, *, required: bool) -> tuple[str, ...]:
+        """The answers as the data contains them."""
+        value, single = self.columns.value(record, "answers"), False
+        if value is None and not self.columns.has("answers"):
+            value, single = self.columns.value(record, "answer"), True
+        if value is None:
+            mapped = self.columns.has("answers") or self.columns.has("answer")
+            if required and not mapped and not {"answers", "answer"} & record.fields.keys():
+                raise _missing_column(record, "answers")
             return ()
-        return answers_of(record, found, single=single, left_out=left_out)
+        if single and isinstance(value, (str, int)):
+            value = [value]
+        elif record.is_text and isinstance(value, str):
+            value = parse_list(value, record.where)
+        left_out = self.recipe.left_out if self.recipe is not None else frozenset()
+        answers = _list(record, value, "answers")
+        return _texts(
+            record, [item for item in answers if not isinstance(item, str) or item not in left_out], "answer"
+        )
 
-    def _written(self, answer: str, where: str) -> str:
-        """What the model is to write for an answer."""
+    def _target(self, answer: str, where: str) -> str:
+        """The text that the model should generate for an answer."""
         recipe = self.recipe
         if recipe is None:
             return answer
         if recipe.labels:
             if answer not in recipe.labels and answer not in recipe.labels.values():
-                raise DataError(
-                    f"The {where} has the class {answer!r}: {recipe.name} knows {', '.join(recipe.labels)}."
-                )
+                classes = ", ".join(recipe.labels)
+                raise data_error(where, f"has the class {answer!r}: {recipe.name} has the classes {classes}.")
             return recipe.labels.get(answer, answer)
         if recipe.patterns:
-            _check_pattern(answer, where)
-        return self._tidy(answer, where)
+            try:
+                compile_pattern(answer)
+            except ConfigurationError as error:
+                raise data_error(where, f"has an invalid pattern. {error}") from error
+        return self._clean(answer, where)
 
-    def _tidy(self, text: str, where: str) -> str:
-        if not self.tidied or self.recipe is None or self.recipe.tidy is None:
+    def _clean(self, text: str, where: str) -> str:
+        if not self.published or self.recipe is None or self.recipe.tidy is None:
             return text
-        tidy = self.recipe.tidy(text)
-        if not tidy:
-            raise DataError(f"The {where} has no text in {text[:60]!r}: mend it, or leave the question out.")
-        return tidy
+        clean = self.recipe.tidy(text)
+        if not clean:
+            raise data_error(where, f"has no text in {text[:60]!r}: correct it, or leave the question out.")
+        return clean
 
     def _label(self, record: Record, answers: tuple[str, ...]) -> str | None:
-        """The class as the data writes it."""
-        found = self.columns.value(record, "label")
+        """The class as the data contains it."""
+        value = self.columns.value(record, "label")
         if self.columns.has("label"):
-            return None if found is None else text_of(record, found, "label")
-        if isinstance(found, str) and found.strip():
-            return text_of(record, found, "label")
+            return None if value is None else _text(record, value, "label")
+        if isinstance(value, str) and value.strip():
+            return _text(record, value, "label")
         if self.recipe is None or self.recipe.task != "classification" or not answers:
             return None
-        classes = {written: name for name, written in self.recipe.labels.items()}
+        classes = {target: name for name, target in self.recipe.labels.items()}
         return classes.get(answers[0], answers[0])
 
 
-def in_our_fields(record: Record, columns: Columns) -> Record:
-    """A record of KILT, DPR or MS-MARCO with the fields of ours; any other as it is.
-
-    Raises:
-        DataError: Its fields are not as those have them.
-    """
-    if is_kilt(record.fields) and not columns.has("question"):
-        return of_kilt(record)
-    if is_dpr(record.fields):
-        return of_dpr(record)
-    return of_ms_marco(record) if is_ms_marco(record.fields) else record
+def _text(record: Record, value: Any, name: str) -> str:
+    """A text or a whole number, without outer blanks."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise data_error(
+            record.where, f"has the {name} {str(value)[:60]!r}, which is not a text: correct it."
+        )
+    with data_errors():
+        return whole_text(str(value).strip(), name, capitalized(record.where))
 
 
-def _check_pattern(answer: str, where: str) -> None:
-    from ragweave.evaluation.metrics.patterns import compile_pattern
+def _list(record: Record, value: Any, name: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise data_error(record.where, f"has {name} that are not a list: write {name} as a list of texts.")
+    return list(value)
 
-    try:
-        compile_pattern(answer)
-    except ConfigurationError as error:
-        raise DataError(f"The {where}: {error}") from error
+
+def _texts(
+    record: Record, values: list[Any], name: str, of: Callable[[Any], Any] = lambda value: value
+) -> tuple[str, ...]:
+    """The distinct texts of a list."""
+    return tuple(dict.fromkeys(_text(record, of(value), name) for value in values))
+
+
+def _passage_ids(record: Record, value: Any) -> tuple[str, ...]:
+    """Ids of passages: a list or a single one; an object is identified as in KILT's provenance."""
+    if record.is_text and isinstance(value, str):
+        value = (
+            parse_list(value, record.where, "passages") if value.lstrip().startswith("[") else value.strip()
+        )
+    if value is None or value == "":
+        return ()
+    if isinstance(value, (str, int, Mapping)):
+        value = [value]
+    return _texts(record, _list(record, value, "passages"), "passage", _passage_name)
+
+
+def _passage_name(value: Any) -> Any:
+    """The id of a passage that may be an object."""
+    if not isinstance(value, Mapping):
+        return value
+    names = (passage_id(value), value.get("wikipedia_id"), value.get("title"), value)
+    return next(name for name in names if name not in (None, ""))
+
+
+def _contexts(record: Record, value: Any) -> tuple[GivenPassage, ...]:
+    """Passages with their texts."""
+    return () if value is None else tuple(_context(record, item) for item in _list(record, value, "contexts"))
+
+
+def _context(record: Record, value: Any) -> GivenPassage:
+    fields: Any = {"text": value} if isinstance(value, str) else value
+    if not isinstance(fields, Mapping) or not isinstance(fields.get("gold"), (bool, type(None))):
+        raise data_error(
+            record.where,
+            f"has the context {str(value)[:60]!r}: write an object with text, title, id and gold (true or false).",
+        )
+    title, name = fields.get("title") or "", passage_id(fields)
+    return GivenPassage(
+        text=_text(record, fields.get("text"), "text"),
+        title=_text(record, title, "title") if title else "",
+        id="" if name is None else _text(record, name, "id"),
+        gold=fields.get("gold"),
+    )

@@ -1,4 +1,4 @@
-"""Recipes: how the data of known tasks is read and measured. They need the data and nothing else."""
+"""Recipes: how the data of well-known tasks is read and scored. The data itself is not included."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ragweave.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the data of a task is read and measured.
+    """How the data of a task is read and scored.
 
     Attributes:
-        name: What it is called.
-        about: What the task is, and where the paper that set it is.
-        task: ``"answer"`` a question in few words, ``"generation"`` of free text, or ``"classification"``.
-        metrics: The metrics of answers that are reported, the first of them first.
-        hub: The data on the hub, as `read_examples` takes it; empty where it is not there.
-        columns: What its columns are called, by what they hold; for data that has no ``question`` and ``answers``.
-        labels: What the model is to write, by the class that stands in the data.
-        left_out: Answers that are none; questions with no others are left out.
-        patterns: Whether answers are regular expressions.
-        repeats: Whether a question may come again with the same answers, once for every piece of evidence.
-        tidy: What is done with questions and answers that have the columns of the recipe.
+        name: The name of the recipe.
+        about: The task and its paper.
+        task: ``"answer"`` for short answers, ``"generation"`` for free text, or ``"classification"``.
+        metrics: The answer metrics to report, the main one first.
+        hub: The data on the hub, in the form that `read_examples` accepts; empty if it is not there.
+        columns: The names of the columns by field; for data without ``question`` and ``answers``.
+        labels: The text that the model should generate, by class.
+        left_out: Texts that are not answers; questions without other answers are left out.
+        patterns: Whether the answers are regular expressions.
+        repeats: Whether a question may occur again with the same answers, once per piece of evidence.
+        tidy: Cleans questions and answers of data with the recipe's columns.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Recipe:
 _TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 
 
-def _plain_clue(text: str) -> str:
-    """A clue of Jeopardy without the links to its pictures and the quotation marks that archives put around it."""
+def _clean_clue(text: str) -> str:
+    """Remove the links of a Jeopardy clue and the quotation marks that archives put around it."""
     text = _TAG.sub("", text).strip()
     return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "'" else text
 
@@ -53,7 +53,7 @@ def _plain_clue(text: str) -> str:
 _ANSWERS = ("exact_match", "f1")
 _CLAIM = {"id": "id", "question": "claim", "answer": "label"}
 _UNDECIDED = "NOT ENOUGH INFO"
-# One letter is one token in every vocabulary, wherever in a text it stands; 'refutes' is two in most.
+# A letter is one token in every vocabulary, with or without a space before it; 'refutes' is two in most.
 _DECIDED = {"SUPPORTS": "S", "REFUTES": "R"}
 
 _ALL = (
@@ -71,13 +71,9 @@ _ALL = (
         task="answer",
         metrics=_ANSWERS,
         hub="mandarjoshi/trivia_qa,unfiltered.nocontext:validation",
-        # The answer itself goes first, for training takes the first.
-        columns={
-            "id": "question_id",
-            "question": "question",
-            "answers": "answer.value+answer.aliases",
-        },
-        left_out=frozenset({"<unk>"}),  # the test set's, whose answers are secret
+        # The answer comes before its aliases because training learns the first.
+        columns={"id": "question_id", "question": "question", "answers": "answer.value+answer.aliases"},
+        left_out=frozenset({"<unk>"}),  # in the test set, whose answers are secret
     ),
     Recipe(
         name="web-questions",
@@ -97,7 +93,7 @@ _ALL = (
     ),
     Recipe(
         name="ms-marco",
-        about="MS-MARCO's answers in sentences, without those that have none (Bajaj et al. 2016)",
+        about="MS-MARCO's answers in sentences, without questions that have none (Bajaj et al. 2016)",
         task="generation",
         metrics=("rouge_l_ms_marco", "bleu_1", "distinct_3"),
         hub="microsoft/ms_marco,v2.1:validation",
@@ -106,11 +102,11 @@ _ALL = (
     ),
     Recipe(
         name="jeopardy",
-        about="Jeopardy: the clue from the entity that it asks for (Lewis et al. 2020, section 3.3)",
+        about="Jeopardy: generate the clue for an answer (Lewis et al. 2020, section 3.3)",
         task="generation",
         metrics=("q_bleu_1", "bleu_1", "rouge_l", "distinct_3"),
         columns={"question": "answer", "answer": "question"},
-        tidy=_plain_clue,
+        tidy=_clean_clue,
     ),
     Recipe(
         name="fever-3",
@@ -123,7 +119,7 @@ _ALL = (
     ),
     Recipe(
         name="fever-2",
-        about="FEVER's claims that are decided: supported or refuted (Thorne and Vlachos 2020)",
+        about="FEVER's decidable claims: supported or refuted (Thorne and Vlachos 2020)",
         task="classification",
         metrics=("accuracy",),
         hub="facebook/kilt_tasks,fever:validation",
@@ -135,17 +131,17 @@ _ALL = (
 )
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
-"""Recipes by their names."""
+"""All recipes by name."""
 
 
 def find_recipe(name: str | None) -> Recipe | None:
-    """The recipe of a name; ``None`` for none.
+    """The recipe of a name; ``None`` for ``None``.
 
     Raises:
-        DataError: There is no such recipe.
+        DataError: The name is unknown.
     """
     if name is None:
         return None
     if name not in RECIPES:
-        raise DataError(f"There is no recipe {name!r}; choose among {', '.join(RECIPES)}.")
+        raise DataError(f"Unknown recipe {name!r}. Choose one of: {', '.join(RECIPES)}.")
     return RECIPES[name]

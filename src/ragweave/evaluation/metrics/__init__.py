@@ -1,37 +1,45 @@
-"""Figures of merit for answers and retrieval, each equal to its published definition (docs/metrics.md).
+"""Metrics of answers and retrieval with their published definitions, which docs/metrics.md lists.
 
-Libraries are imported when a metric needs them: sacrebleu, rouge-score and regex come with the extra ``eval``.
+sacrebleu, rouge-score and scipy come with the extra ``eval`` and are imported by the metrics that need them.
 """
 
 from __future__ import annotations
 
-from ragweave.evaluation.metrics.answer_recall import answer_recall_at_k, has_answer
-from ragweave.evaluation.metrics.answers import exact_match, f1, normalize_answer, regex_match
 from ragweave.evaluation.metrics.calibration import (
     ReliabilityBin,
     auroc,
     brier_score,
     expected_calibration_error,
+    gold_mass,
     reliability_curve,
 )
-from ragweave.evaluation.metrics.classification import FEVER_2_WAY, FEVER_3_WAY, accuracy, label_match
-from ragweave.evaluation.metrics.generation import (
+from ragweave.evaluation.metrics.generated_text import (
+    FEVER_2_WAY,
+    FEVER_3_WAY,
+    QBleuWeights,
+    accuracy,
     bleu_1,
     distinct_ngrams,
+    label_match,
+    q_bleu_1,
     rouge_l,
     rouge_l_ms_marco,
     sentence_bleu_1,
 )
-from ragweave.evaluation.metrics.kilt import (
+from ragweave.evaluation.metrics.ranking import (
+    answer_recall_at_k,
+    hit_at_k,
     kilt_r_precision,
     kilt_recall_at_k,
     kilt_score,
     kilt_success_rate_at_k,
+    mrr,
+    ndcg_at_k,
+    r_precision,
+    recall_at_k,
 )
-from ragweave.evaluation.metrics.posterior import gold_mass
-from ragweave.evaluation.metrics.q_bleu import QBleuWeights, q_bleu_1
-from ragweave.evaluation.metrics.ranking import hit_at_k, mrr, ndcg_at_k, r_precision, recall_at_k
 from ragweave.evaluation.metrics.resampling import Interval, PairedTest, bootstrap_interval, paired_test
+from ragweave.matching import exact_match, f1, has_answer, normalize_answer, regex_match
 
 __all__ = [
     "FEVER_2_WAY",

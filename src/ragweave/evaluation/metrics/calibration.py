@@ -1,37 +1,43 @@
-"""Whether the score of an answer tells how likely it is to be right.
+"""How well the score of an answer predicts whether it is correct, and the probability of the gold passages.
 
 Notation used for array shapes
     N answers.
 
-Scores are probabilities: of an answer whose score is log p(y|x), take the exponential.
+``scores`` are probabilities, (N,): take the exponential of log p(y|x). ``correct`` is 0 or 1 for each answer, (N,).
+Other numbers, other shapes and empty lists raise a `ConfigurationError`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragweave.errors import ConfigurationError
-from ragweave.evaluation.metrics.checks import require_same_length, require_vector
+from ragweave.evaluation.metrics.checks import as_vector, require_same_length
+from ragweave.matching import require_golds
 
 Binning = Literal["width", "mass"]
-# exp(log p) of an answer that is certain can be this much above one.
+# The exponential of the score of a certain answer can exceed 1 by this much.
 _TOLERANCE = 1e-6
+# The sum of posteriors in bfloat16 is this close to 1.
+_MASS_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Answers of nearly one score: a point of a reliability diagram.
+    """Answers with similar scores: a point of a reliability diagram.
 
     Attributes:
-        low: Lower edge of their scores, outside (but for the first bin).
-        high: Upper edge, inside.
-        confidence: Their mean score.
-        accuracy: The share of them that is right.
-        count: How many they are.
+        low: The lower edge of the scores, exclusive (inclusive for the first bin).
+        high: The upper edge, inclusive.
+        confidence: The mean score of the answers.
+        accuracy: The share of correct answers.
+        count: The number of answers.
     """
 
     low: float
@@ -41,52 +47,52 @@ class ReliabilityBin:
     count: int
 
 
+# Not scikit-learn's: calibration_curve does not count the answers of a bin and interpolates the edges of bins of
+# equal mass, brier_score_loss refuses probabilities just above 1, and roc_auc_score refuses log 0.
+
+
 def reliability_curve(
     scores: ArrayLike, correct: ArrayLike, *, bins: int = 15, binning: Binning = "width"
 ) -> list[ReliabilityBin]:
-    """Sort answers into bins by score, and compare score and accuracy in each: what a reliability diagram draws.
+    """Group answers by score, and compare score and accuracy in each bin.
 
     Args:
         scores: Probabilities, (N,).
-        correct: Whether each answer is right, 0 or 1, (N,).
-        bins: How many bins.
-        binning: "width" for bins of equal width over [0, 1] (Guo et al. 2017), "mass" for bins that hold
-            equally many answers, as far as equal scores, which stay together, allow (Nguyen and O'Connor 2015).
+        correct: Whether each answer is correct, (N,).
+        bins: The number of bins.
+        binning: "width" for bins of equal width over [0, 1] (Guo et al. 2017), "mass" for bins with equally many
+            answers, as far as ties allow: equal scores share a bin (Nguyen and O'Connor 2015).
 
     Returns:
-        The bins that hold an answer, by rising score.
-
-    Raises:
-        ConfigurationError: A score is no probability, ``correct`` is other than 0 and 1 or of another length, there
-            is no answer or no bin, or the binning is unknown.
+        The bins that are not empty, by ascending score.
 
     Example:
-        >>> for own in reliability_curve([0.1, 0.2, 0.9], [0, 1, 1], bins=2):
-        ...     print(f"({own.low}, {own.high}] {own.confidence:.2f} {own.accuracy} {own.count}")
+        >>> for point in reliability_curve([0.1, 0.2, 0.9], [0, 1, 1], bins=2):
+        ...     print(f"({point.low}, {point.high}] {point.confidence:.2f} {point.accuracy} {point.count}")
         (0.0, 0.5] 0.15 0.5 2
         (0.5, 1.0] 0.90 1.0 1
     """
-    probabilities, right = _probabilities(scores, correct)
+    probabilities, outcomes = _probabilities(scores, correct)
     if bins < 1:
         raise ConfigurationError(f"bins={bins}: give 1 or more.")
     if binning == "width":
         edges = np.linspace(0, 1, bins + 1)
     elif binning == "mass":
         n = len(probabilities)
-        last = [-(-i * n // bins) - 1 for i in range(1, bins + 1)]  # the rank where each bin ends
-        edges = np.sort(probabilities)[[0, *last]]
+        last_ranks = [-(-i * n // bins) - 1 for i in range(1, bins + 1)]
+        edges = np.sort(probabilities)[[0, *last_ranks]]
     else:
         raise ConfigurationError(f"binning={binning!r} is unknown: give 'width' or 'mass'.")
-    number = np.searchsorted(edges[1:-1], probabilities, side="left")  # (N,)
-    counts = np.bincount(number, minlength=bins)
-    confidence = np.bincount(number, weights=probabilities, minlength=bins)
-    hits = np.bincount(number, weights=right, minlength=bins)
+    indices = np.searchsorted(edges[1:-1], probabilities, side="left")  # (N,)
+    counts = np.bincount(indices, minlength=bins)
+    confidence = np.bincount(indices, weights=probabilities, minlength=bins)
+    n_correct = np.bincount(indices, weights=outcomes, minlength=bins)
     return [
         ReliabilityBin(
             low=float(edges[i]),
             high=float(edges[i + 1]),
             confidence=float(confidence[i] / counts[i]),
-            accuracy=float(hits[i] / counts[i]),
+            accuracy=float(n_correct[i] / counts[i]),
             count=int(counts[i]),
         )
         for i in np.flatnonzero(counts)
@@ -96,97 +102,104 @@ def reliability_curve(
 def expected_calibration_error(
     scores: ArrayLike, correct: ArrayLike, *, bins: int = 15, binning: Binning = "width"
 ) -> float:
-    """Mean distance between score and accuracy over the bins of `reliability_curve`, weighted by answers, in [0, 1].
+    """Return the mean distance between score and accuracy over the bins of `reliability_curve`, in [0, 1].
 
-    Source: Naeini et al. 2015 and Guo et al. 2017.
-
-    Args:
-        scores: Probabilities, (N,).
-        correct: Whether each answer is right, 0 or 1, (N,).
-        bins: How many bins.
-        binning: As in `reliability_curve`.
-
-    Raises:
-        ConfigurationError: As in `reliability_curve`.
+    The mean is weighted by the number of answers. Source: Naeini et al. 2015 and Guo et al. 2017.
 
     Example:
         >>> round(expected_calibration_error([0.1, 0.3, 0.9], [0, 1, 1], bins=2), 4)  # 2/3 · 0.3 + 1/3 · 0.1
         0.2333
     """
     curve = reliability_curve(scores, correct, bins=bins, binning=binning)
-    distance = sum(own.count * abs(own.accuracy - own.confidence) for own in curve)
-    return distance / sum(own.count for own in curve)
+    distance = sum(point.count * abs(point.accuracy - point.confidence) for point in curve)
+    return distance / sum(point.count for point in curve)
 
 
 def brier_score(scores: ArrayLike, correct: ArrayLike) -> float:
-    """Mean squared distance between score and outcome, in [0, 1]; lower is better. Source: Brier 1950.
-
-    Args:
-        scores: Probabilities, (N,).
-        correct: Whether each answer is right, 0 or 1, (N,).
-
-    Raises:
-        ConfigurationError: A score is no probability, ``correct`` is other than 0 and 1 or of another length, or
-            there is no answer.
+    """Return the mean squared distance between score and outcome, in [0, 1]; lower is better. Source: Brier 1950.
 
     Example:
         >>> brier_score([0.5, 1.0], [0, 1])
         0.125
     """
-    probabilities, right = _probabilities(scores, correct)
-    return float(np.mean((probabilities - right) ** 2))
+    probabilities, outcomes = _probabilities(scores, correct)
+    return float(np.mean((probabilities - outcomes) ** 2))
 
 
 def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
-    """How likely a right answer has a higher score than a wrong one, in [0, 1]; a tie counts half.
+    """Return the probability that a correct answer scores higher than a wrong one, in [0, 1]; a tie counts half.
 
-    This is the area under the ROC curve of the score as a test for being right. Source: Hanley and McNeil 1982.
-
-    Args:
-        scores: Any numbers of which higher says surer, such as log p(y|x), (N,).
-        correct: Whether each answer is right, 0 or 1, (N,).
+    This is the area under the ROC curve of the score as a classifier. Source: Hanley and McNeil 1982. The scores can
+    be any numbers that rise with confidence, such as log p(y|x).
 
     Raises:
-        ConfigurationError: A score is NaN, ``correct`` is other than 0 and 1 or of another length, or all answers
-            are right or all are wrong, for which there is no such thing.
+        ConfigurationError: All answers are correct, or all are wrong.
 
     Example:
         >>> auroc([-3.0, -2.0, -1.0], [0, 1, 0])
         0.5
     """
-    numbers, right = _checked(scores, correct)
-    n_right = right.sum()
-    n_wrong = len(right) - n_right
-    if not n_right or not n_wrong:
+    numbers, outcomes = _checked(scores, correct)
+    n_correct = outcomes.sum()
+    n_wrong = len(outcomes) - n_correct
+    if not n_correct or not n_wrong:
         raise ConfigurationError(
-            f"All answers are {'right' if n_right else 'wrong'}: AUROC compares right ones with wrong ones."
+            f"All answers are {'right' if n_correct else 'wrong'}: AUROC compares right answers with wrong ones."
         )
-    _, number, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[number]  # (N,), from 1; ties have their mean
-    return float((ranks @ right - n_right * (n_right + 1) / 2) / (n_right * n_wrong))
+    # The Mann-Whitney U statistic over the number of pairs.
+    _, indices, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum() - (counts - 1) / 2)[indices]  # (N,), from 1; ties share their mean rank
+    return float((ranks @ outcomes - n_correct * (n_correct + 1) / 2) / (n_correct * n_wrong))
+
+
+def gold_mass(posteriors: Sequence[float], ids: Sequence[Hashable], gold: Collection[Hashable]) -> float:
+    """Return the total probability of the gold passages among K passages, in [0, 1].
+
+    With p(z|x) it measures the retriever. With the posterior p(z | x, y) it measures which passages an answer came
+    from. The probabilities of passages with the same id, such as those of one page, are added.
+
+    Args:
+        posteriors: The probabilities of the K passages of one question; they sum to 1.
+        ids: The ids of the passages, K of them.
+        gold: The gold ids.
+
+    Raises:
+        ConfigurationError: The numbers are not probabilities, there are not as many as ids, or there is no gold id.
+
+    Example:
+        >>> gold_mass([0.5, 0.25, 0.25], ["a", "b", "a"], {"a"})
+        0.75
+    """
+    require_same_length(posteriors, ids, "posteriors and ids")
+    require_golds(gold, "gold")
+    total = fsum(posteriors)
+    # This form is false for NaN.
+    if not (all(p >= 0 for p in posteriors) and abs(total - 1) <= _MASS_TOLERANCE):
+        raise ConfigurationError(
+            f"posteriors must be probabilities that sum to 1, and these sum to {total:g}: give "
+            "the posteriors of an answer's passages, not their scores."
+        )
+    gold_ids = set(gold)
+    return fsum(p for p, name in zip(posteriors, ids, strict=True) if name in gold_ids) / total
 
 
 def _probabilities(scores: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    numbers, right = _checked(scores, correct)
+    numbers, outcomes = _checked(scores, correct)
     if numbers.min() < 0 or numbers.max() > 1 + _TOLERANCE:
         raise ConfigurationError(
             f"scores range from {numbers.min():g} to {numbers.max():g}, and probabilities from 0 to 1: "
-            "of log-probabilities, take the exponential."
+            "take the exponential of log-probabilities."
         )
-    return np.minimum(numbers, 1.0), right
+    return np.minimum(numbers, 1.0), outcomes
 
 
 def _checked(scores: ArrayLike, correct: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    numbers, right = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    require_vector(numbers, "scores", "answer")
-    require_vector(right, "correct", "answer")
-    require_same_length(numbers, right, "scores and correct")
+    numbers, outcomes = as_vector(scores, "scores", "answer"), as_vector(correct, "correct", "answer")
+    require_same_length(numbers, outcomes, "scores and correct")
     if np.isnan(numbers).any():
+        raise ConfigurationError(f"{np.isnan(numbers).sum()} scores are NaN: correct them or leave them out.")
+    if not np.isin(outcomes, (0, 1)).all():
         raise ConfigurationError(
-            f"{np.isnan(numbers).sum()} scores are NaN: leave those answers out, or mend them."
+            "correct has other values than 0 and 1: give 1 for right and 0 for wrong answers."
         )
-    if not np.isin(right, (0, 1)).all():
-        raise ConfigurationError(
-            "correct has other values than 0 and 1: say of each answer whether it is right."
-        )
-    return numbers, right
+    return numbers, outcomes

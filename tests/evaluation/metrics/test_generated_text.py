@@ -1,4 +1,4 @@
-"""BLEU-1, ROUGE-L and distinct n-grams against values worked by hand and against direct evaluations."""
+"""Labels, BLEU-1, ROUGE-L, Q-BLEU-1 and distinct n-grams against hand-computed values and direct implementations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,68 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import accuracy_score
 
 from ragweave.errors import ConfigurationError
-from ragweave.evaluation.metrics import bleu_1, distinct_ngrams, rouge_l, rouge_l_ms_marco, sentence_bleu_1
+from ragweave.evaluation.metrics import (
+    FEVER_2_WAY,
+    FEVER_3_WAY,
+    QBleuWeights,
+    accuracy,
+    bleu_1,
+    distinct_ngrams,
+    label_match,
+    q_bleu_1,
+    rouge_l,
+    rouge_l_ms_marco,
+    sentence_bleu_1,
+)
+
+PAIRS = st.lists(
+    st.tuples(st.sampled_from(FEVER_3_WAY), st.sampled_from(FEVER_3_WAY)), min_size=1, max_size=20
+)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold", "expected"),
+    [
+        ("SUPPORTS", "SUPPORTS", 1.0),
+        (" supports\n", "SUPPORTS", 1.0),
+        ("REFUTES", "SUPPORTS", 0.0),
+        ("SUPPORTS it", "SUPPORTS", 0.0),
+        ("", "SUPPORTS", 0.0),
+        ("not enough info", "NOT ENOUGH INFO", 1.0),
+    ],
+)
+def test_label_match(prediction: str, gold: str, expected: float) -> None:
+    assert label_match(prediction, gold) == expected
+
+
+def test_fever() -> None:
+    golds = ["SUPPORTS", "REFUTES", "NOT ENOUGH INFO", "REFUTES"]
+    predictions = ["supports", "SUPPORTS", "NOT ENOUGH INFO", "no idea"]
+    assert accuracy(predictions, golds) == accuracy(predictions, golds, labels=FEVER_3_WAY) == 0.5
+    assert accuracy(predictions[:2], golds[:2], labels=FEVER_2_WAY) == 0.5
+    with pytest.raises(ConfigurationError, match="'NOT ENOUGH INFO' is none of SUPPORTS, REFUTES"):
+        accuracy(predictions, golds, labels=FEVER_2_WAY)
+
+
+@given(PAIRS)
+def test_accuracy_as_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    predictions, golds = [one for one, _ in pairs], [other for _, other in pairs]
+    score = accuracy(predictions, golds)
+    assert score == pytest.approx(accuracy_score(golds, predictions))
+    assert accuracy(predictions[::-1], golds[::-1]) == score
+
+
+def test_labels_refuse_bad_arguments() -> None:
+    with pytest.raises(ConfigurationError, match="1 and 2 items"):
+        accuracy(["SUPPORTS"], ["SUPPORTS", "REFUTES"])
+    with pytest.raises(ConfigurationError, match="are empty"):
+        accuracy([], [])
+    with pytest.raises(ConfigurationError, match="is none of"):
+        accuracy(["SUPPORTS"], ["SUPPORTS"], labels=())
+
 
 # Words that every tokenizer splits alike.
 SENTENCES = st.lists(st.sampled_from(["one", "two", "three", "four", "five"]), max_size=8).map(" ".join)
@@ -172,7 +231,7 @@ def test_repeating_texts_halves_their_diversity(texts: list[str], n: int) -> Non
     assert distinct_ngrams(texts * 2, n) == score / 2
 
 
-def test_bad_arguments() -> None:
+def test_text_metrics_refuse_bad_arguments() -> None:
     with pytest.raises(ConfigurationError, match="2 and 1 items"):
         bleu_1(["a", "b"], [["a"]])
     with pytest.raises(ConfigurationError, match="are empty"):
@@ -188,3 +247,90 @@ def test_bad_arguments() -> None:
         distinct_ngrams([], 1)
     with pytest.raises(ConfigurationError, match="n=0"):
         distinct_ngrams(["a"], 0)
+
+
+ENTITIES = QBleuWeights(named_entities=1, question_type=0, relevant_words=0, answerability=1)
+TYPE = QBleuWeights(named_entities=0, question_type=1, relevant_words=0, answerability=1)
+RELEVANT = QBleuWeights(named_entities=0, question_type=0, relevant_words=1, answerability=1)
+FUNCTION = QBleuWeights(named_entities=0, question_type=0, relevant_words=0, answerability=1)
+FLUENCY = QBleuWeights(answerability=0)
+
+QUESTIONS = st.lists(
+    st.sampled_from(["What", "which", "who", "is", "the", "Tesla", "Paris", "river", "old", "U.S."]),
+    max_size=8,
+).map(" ".join)
+
+
+def test_the_examples_of_the_released_script() -> None:
+    """BLEU-3 of the second is its BLEU-1 too, so that the script's second figure is one of Q-BLEU-1."""
+    assert q_bleu_1("who is this article?", ["who is this article's author?"]) == pytest.approx(
+        0.8254349163681729, abs=1e-8
+    )
+    # 0.7 · (0.6 + 0.2 + 0.1 / 2 + 0.1) + 0.3 · 4/5
+    assert q_bleu_1("Is this a great question?", ["Is this a good question?"]) == pytest.approx(0.905)
+
+
+@pytest.mark.parametrize(
+    ("weights", "prediction", "gold", "expected"),
+    [
+        (ENTITIES, "Where was Tesla born?", "When was Tesla married", 1.0),
+        (ENTITIES, "Where was he born?", "Where was Tesla born?", 0.0),
+        (ENTITIES, "where was he born?", "when was she born?", 1.0),  # neither has any
+        # One of two: precision 1 · exp(1 - 2), recall 1/2.
+        (ENTITIES, "who is Marie?", "who is Marie Curie?", 2 * exp(-1) * 0.5 / (exp(-1) + 0.5)),
+        (ENTITIES, "In Rome", "Rome", 2 * 0.5 * exp(-1) / (0.5 + exp(-1))),  # a capital is enough
+        (TYPE, "Who was Tesla?", "who sang?", 1.0),
+        (TYPE, "Who was Tesla?", "when was Tesla?", 0.0),
+        (TYPE, "was it who?", "was it?", 1.0),  # "who?" is none: words stand between spaces
+        (TYPE, "What river is it?", "what city is it?", 0.5),  # the word after what belongs to it
+        (TYPE, "what", "which", 0.0),
+        (RELEVANT, "what old river is it?", "what new river flows there", 0.5),  # "it?" is no function word
+        (RELEVANT, "who wrote it?", "who wrote that", 2 * 0.5 * exp(-1) / (0.5 + exp(-1))),
+        (FUNCTION, "is it in Rome", "is it by Rome", 2 / 3),
+        (FUNCTION, "Is Rome old", "is Rome new", 1.0),
+        (FLUENCY, "who is old?", "who is new!", 2 / 3),  # punctuation is left out
+        (FLUENCY, "", "who", 0.0),
+        (QBleuWeights(), "", "", 0.7),
+    ],
+)
+def test_each_kind_of_word(weights: QBleuWeights, prediction: str, gold: str, expected: float) -> None:
+    assert q_bleu_1(prediction, [gold], weights) == pytest.approx(expected)
+
+
+def test_the_best_gold_counts() -> None:
+    golds = ["who is Tesla?", "what is a river?"]
+    assert (
+        q_bleu_1("what is a river?", golds) == q_bleu_1("what is a river?", golds[::-1]) == pytest.approx(1)
+    )
+
+
+@given(QUESTIONS, QUESTIONS)
+def test_q_bleu_bounds(prediction: str, gold: str) -> None:
+    assert 0 <= q_bleu_1(prediction, [gold]) <= 1
+    # Answerability takes precision and recall alike.
+    answerability = QBleuWeights(answerability=1)
+    assert q_bleu_1(prediction, [gold], answerability) == pytest.approx(
+        q_bleu_1(gold, [prediction], answerability)
+    )
+
+
+@given(QUESTIONS.filter(bool))
+def test_a_gold_question_has_full_marks(question: str) -> None:
+    assert q_bleu_1(question, [question]) == pytest.approx(1)
+
+
+@given(QUESTIONS.map(lambda text: text.replace(".", "")), QUESTIONS.map(lambda text: text.replace(".", "")))
+def test_without_answerability_it_is_bleu_1(prediction: str, gold: str) -> None:
+    assert q_bleu_1(prediction, [gold], FLUENCY) == pytest.approx(sentence_bleu_1(prediction, [gold]))
+
+
+def test_q_bleu_refuses_bad_arguments() -> None:
+    with pytest.raises(ConfigurationError, match="golds is empty"):
+        q_bleu_1("who?", [])
+    with pytest.raises(ConfigurationError, match="outside 0 to 1"):
+        QBleuWeights(named_entities=-0.1)
+    with pytest.raises(ConfigurationError, match="outside 0 to 1"):
+        QBleuWeights(answerability=float("nan"))
+    with pytest.raises(ConfigurationError, match=r"sum to 1\.3"):
+        QBleuWeights(question_type=0.6)
+    assert QBleuWeights(0.6, 0.3, 0.1).function_words == 0

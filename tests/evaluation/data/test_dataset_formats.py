@@ -17,7 +17,7 @@ EXPECTED = [("1", "Where?", ("Lima", "Peru"), ()), ("2", "Who?", ("Ada",), ())]
 @pytest.fixture
 def saved(tmp_path):
     table = datasets.Dataset.from_dict(ROWS)
-    table.with_format("numpy").save_to_disk(tmp_path / "saved")  # arrays are no lists
+    table.with_format("numpy").save_to_disk(tmp_path / "saved")  # arrays are not lists
     datasets.DatasetDict({"dev": table}).save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": table, "dev": table.select([1])}).save_to_disk(tmp_path / "two")
     return tmp_path
@@ -35,8 +35,8 @@ def test_saved_folders(saved):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("two:test", "it has the splits train, dev, and not 'test'"),
-        ("two", "it has the splits train, dev, and not 'validation'.: write NAME,CONFIGURATION:SPLIT"),
+        ("two:test", "it has the splits train, dev, not 'test'"),
+        ("two", "it has the splits train, dev, not 'validation'.: write NAME,CONFIGURATION:SPLIT"),
         ("saved:train", "it was saved without splits"),
         ("nothing", "cannot be read"),
     ],
@@ -67,7 +67,7 @@ def test_numbered_classes_become_their_names(tmp_path):
     assert [(own.answers, own.label) for own in found] == [(("R",), "REFUTES"), (("S",), "SUPPORTS")]
     rows["label"][1] = -1  # a class that is not known
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hidden")
-    with pytest.raises(DataError, match=r"row 2 of .* has no answers"):
+    with pytest.raises(DataError, match=r"Row 2 of .* has no answers"):
         read_examples(tmp_path / "hidden", columns={"question": "claim", "answer": "label"})
 
 
@@ -88,5 +88,5 @@ def test_a_parquet_file(tmp_path):
     assert parts(found) == EXPECTED
     assert found[1].where == f"row 2 of {path}"
     written(path, "no table")
-    with pytest.raises(DataError, match="is no whole Parquet file"):
+    with pytest.raises(DataError, match="is not a complete Parquet file"):
         read_examples(path)

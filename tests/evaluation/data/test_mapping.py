@@ -48,17 +48,17 @@ def test_a_label_that_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"question": "q"}, "line 1 of .* lacks 'q' .it has 'qid', 'query'"),
-        ({"question": "query.words"}, "line 1 of .* lacks 'query.words'"),
-        ({"question": "qid.text"}, "line 1 of .* lacks 'qid.text'"),
-        ({"question": "query.text", "answers": "gold.value+gold.more"}, "line 1 of .* lacks 'gold.more'"),
-        ({"question": "query.text", "answers": "gold.value"}, "line 1 of .* has answers that are no list"),
-        ({"question": "query.text", "answers": "gold.none", "passages": "-"}, "line 1 of .* has no answers"),
+        ({"question": "q"}, "Line 1 of .* lacks 'q' .it has 'qid', 'query'"),
+        ({"question": "query.words"}, "Line 1 of .* lacks 'query.words'"),
+        ({"question": "qid.text"}, "Line 1 of .* lacks 'qid.text'"),
+        ({"question": "query.text", "answers": "gold.value+gold.more"}, "Line 1 of .* lacks 'gold.more'"),
+        ({"question": "query.text", "answers": "gold.value"}, "Line 1 of .* has answers that are not a list"),
+        ({"question": "query.text", "answers": "gold.none", "passages": "-"}, "Line 1 of .* has no answers"),
         (
             {"question": "query.text", "answers": "gold.none.more", "passages": "-"},
-            "line 1 of .* has no answers",
+            "Line 1 of .* has no answers",
         ),
-        ({"question": "query"}, "line 1 of .* has no question"),
+        ({"question": "query"}, "Line 1 of .* has no question"),
         ({"question": "query.text", "answer": "gold.value", "passages": "class.x"}, "lacks 'class.x'"),
     ],
 )
@@ -70,7 +70,7 @@ def test_names_that_are_not_there(tmp_path, columns, message):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"qustion": "q"}, "no 'qustion' that a column could be named for; choose among id, question"),
+        ({"qustion": "q"}, "has no field 'qustion': choose among id, question"),
         ({"answer": "a", "answers": "b"}, "name 'answers' twice"),
         ({"passage": "a", "provenance": "b"}, "name 'provenance' twice"),
     ],

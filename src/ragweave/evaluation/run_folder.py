@@ -1,0 +1,299 @@
+"""The folder of an evaluation: its description, one prediction per question, the metrics and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ragweave.errors import DataError
+from ragweave.knowledge.store import replace_text
+
+Mode = Literal["e2e", "retrieval", "closed-book"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How every question is evaluated.
+
+    Attributes:
+        mode: ``"e2e"``: retrieve and answer. ``"retrieval"``: only retrieve. ``"closed-book"``: answer without
+            passages.
+        n_docs: K, passages per answer.
+        depth: How many passages to retrieve for retrieval metrics; at least K.
+        num_beams: R.
+        max_new_tokens: The most tokens of an answer.
+        batch_size: Questions answered together.
+        extractive: Whether answers are spans of the passages; the pipeline's default if ``None``.
+        decoding: RAG-Sequence's, ``"thorough"`` or ``"fast"``; the model's default if ``None``.
+        gold: Answer from the gold passages instead of the retrieved ones.
+        patterns: Whether gold answers are regular expressions.
+        metrics: The answer metrics to compute.
+    """
+
+    mode: Mode = "e2e"
+    n_docs: int = 5
+    depth: int = 20
+    num_beams: int = 1
+    max_new_tokens: int = 32
+    batch_size: int = 8
+    extractive: bool | None = None
+    decoding: Literal["thorough", "fast"] | None = None
+    gold: bool = False
+    patterns: bool = False
+    metrics: tuple[str, ...] = ("exact_match", "f1")
+
+    @property
+    def retrieval_depth(self) -> int:
+        """The number of passages to retrieve for a question."""
+        return max(self.n_docs, self.depth)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPassage:
+    """A retrieved passage.
+
+    Attributes:
+        id: The passage's id.
+        document_id: The id of its document; gold ids can be of either kind.
+        has_answer: Whether its text contains a gold answer, by DPR's definition.
+    """
+
+    id: str
+    document_id: str
+    has_answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPassage:
+    """A passage in the context of an answer.
+
+    Attributes:
+        id: The passage's id.
+        document_id: The id of its document.
+        title: Its title.
+        text: Its text.
+        source: The file it came from.
+        doc_score: The logit of p(z|x).
+        posterior: p(z | x, y).
+    """
+
+    id: str
+    document_id: str
+    title: str
+    text: str
+    source: str
+    doc_score: float
+    posterior: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One question, its gold answers and passages, and the result.
+
+    Attributes:
+        id: The question's id.
+        question: The question.
+        golds: The gold answers.
+        gold_passages: Ids of gold passages or gold documents; empty if unknown.
+        answer: The answer; ``None`` if the run only retrieves.
+        score: log p(y|x), natural logarithm.
+        passages: The passages in the context, by descending posterior.
+        retrieved: The retrieved passages, best first.
+    """
+
+    id: str
+    question: str
+    golds: tuple[str, ...]
+    gold_passages: tuple[str, ...]
+    answer: str | None
+    score: float | None
+    passages: tuple[ReadPassage, ...]
+    retrieved: tuple[RankedPassage, ...]
+
+    def to_json(self) -> str:
+        """The prediction as one line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Prediction:
+        """Make a prediction from the parsed output of `to_json`.
+
+        Raises:
+            KeyError, TypeError: The content has another form.
+        """
+        score = content["score"]
+        return cls(
+            id=str(content["id"]),
+            question=str(content["question"]),
+            golds=tuple(map(str, content["golds"])),
+            gold_passages=tuple(map(str, content["gold_passages"])),
+            answer=None if content["answer"] is None else str(content["answer"]),
+            score=None if score is None else float(score),
+            passages=tuple(ReadPassage(**passage) for passage in content["passages"]),
+            retrieved=tuple(RankedPassage(**passage) for passage in content["retrieved"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of an evaluation.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @property
+    def description(self) -> Path:
+        """Model, knowledge base, data and settings."""
+        return self.root / "run.json"
+
+    @property
+    def predictions(self) -> Path:
+        """One prediction per question."""
+        return self.root / "predictions.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Means and intervals of all metrics."""
+        return self.root / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.root / "report.html"
+
+    @property
+    def elapsed(self) -> Path:
+        """The seconds that an unfinished run has taken."""
+        return self.root / "seconds.json"
+
+    def begin(self, description: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Prediction]:
+        """Create the folder, or resume the same run in it.
+
+        Args:
+            description: Everything that defines the run: settings, model, knowledge base, data.
+            questions: The questions by id.
+
+        Returns:
+            The predictions of an interrupted run by question id.
+
+        Raises:
+            DataError: The folder contains other files, a different run, or predictions for other questions.
+        """
+        if not self.description.exists():
+            if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+                raise DataError(f"{self.root} contains other files, but no run: choose another --output.")
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_json(self.description, description)
+            return {}
+        advice = "choose another --output, or add --overwrite to start again."
+        before, now = flatten(read_json(self.description)), flatten(json.loads(json.dumps(dict(description))))
+        if changed := sorted(name for name in {*before, *now} if before.get(name) != now.get(name)):
+            raise DataError(f"{self.root} contains a run with different {', '.join(changed)}: {advice}")
+        predictions = read_predictions(self.predictions, repair=True) if self.predictions.exists() else []
+        for number, prediction in enumerate(predictions, start=1):
+            if questions.get(prediction.id) != prediction.question:
+                raise DataError(
+                    f"Prediction {number} of {self.predictions} answers the question {prediction.question[:60]!r} "
+                    f"(id '{prediction.id}'), which is not in the data: {advice}"
+                )
+        return {prediction.id: prediction for prediction in predictions}
+
+    def settings(self) -> RunSettings:
+        """The settings of a run.
+
+        Raises:
+            DataError: The folder does not contain a run.
+        """
+        content = read_json(self.description)
+        try:
+            settings = dict(content["settings"])
+            return RunSettings(**{**settings, "metrics": tuple(settings["metrics"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.description} does not describe a run ({error!r}): delete the folder and run again."
+            ) from error
+
+
+def read_predictions(path: Path, *, repair: bool = False) -> list[Prediction]:
+    """Read a file of predictions.
+
+    Args:
+        path: The file.
+        repair: Cut off an incomplete last line, which a killed process leaves behind.
+
+    Raises:
+        DataError: The file is missing, a line is not a prediction, or an id occurs twice.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"The predictions {path} cannot be read ({error.strerror}): run 'ragweave eval' first."
+        ) from error
+    lines = content.split(b"\n")
+    if repair and lines[-1]:
+        with path.open("r+b") as file:
+            file.truncate(len(content) - len(lines[-1]))
+        lines.pop()
+    predictions: dict[str, Prediction] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            prediction = Prediction.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"Line {number} of {path} is not a prediction ({error!r}): delete the folder and run again."
+            ) from error
+        if prediction.id in predictions:
+            raise DataError(
+                f"Line {number} of {path} repeats the id '{prediction.id}': delete one of the lines."
+            )
+        predictions[prediction.id] = prediction
+    return list(predictions.values())
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write a file of predictions atomically."""
+    replace_text(path, "".join(f"{prediction.to_json()}\n" for prediction in predictions))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically."""
+    replace_text(path, json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a run.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): give the folder of a run that 'ragweave eval' has finished."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): delete the folder and run again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged (not a JSON object): delete the folder and run again.")
+    return content
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested objects by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

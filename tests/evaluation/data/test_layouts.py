@@ -1,0 +1,86 @@
+"""The fields of KILT and DPR become those of ragweave, and errors name the line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ragweave.errors import DataError
+from ragweave.evaluation.data import GivenPassage, read_examples
+from tests.support.questions import parts, written
+
+ENTRY = {"question": "Where?", "answers": ["Lima"]}
+KILT = {
+    "id": "k",
+    "input": "Where?",
+    "output": [
+        {"answer": "Lima", "provenance": [{"wikipedia_id": "7", "title": "Peru"}, {"wikipedia_id": "7"}]},
+        {"provenance": [{"wikipedia_id": 9}, {"title": "without an id"}]},
+        {"answer": "Peru", "provenance": None},
+        {"answer": ""},
+    ],
+}
+
+
+def test_kilt(tmp_path):
+    expected = [("k", "Where?", ("Lima", "Peru"), ("7", "9"))]
+    assert parts(read_examples(written(tmp_path / "kilt.jsonl", KILT))) == expected
+
+
+def test_other_data_may_have_an_input_and_an_output_too(tmp_path):
+    line = {"instruction": "Where?", "input": "", "output": "Lima"}
+    columns = {"question": "instruction", "answer": "output"}
+    found = read_examples(written(tmp_path / "dev.jsonl", line), columns=columns)
+    assert parts(found) == [("1", "Where?", ("Lima",), ())]
+    line = {"question": "Where?", "input": "", "output": "Lima", "answers": ["Lima"]}
+    assert parts(read_examples(written(tmp_path / "dev.jsonl", line))) == parts(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"input": "a?", "output": "x"}, "Line 1 of .* 'output' that is not a list of objects, as in KILT"),
+        ({"input": "a?", "output": ["x"]}, "Line 1 of .* 'output' that is not a list"),
+        ({"input": "a?", "output": [{"provenance": ["x"]}]}, "Line 1 of .* 'provenance' that is not a list"),
+        ({"input": "", "output": [{"answer": "x"}]}, "Line 1 of .* has no question"),
+        ({"input": "a?", "output": []}, "Line 1 of .* has no answers"),
+    ],
+)
+def test_lines_of_kilt_that_cannot_be_read(tmp_path, line, message):
+    with pytest.raises(DataError, match=message):
+        read_examples(written(tmp_path / "kilt.jsonl", line))
+
+
+def test_positive_passages_are_gold(tmp_path):
+    first = {
+        **ENTRY,
+        "positive_ctxs": [{"passage_id": "5", "title": "Peru", "text": "Lima."}, {"psg_id": 6, "text": "L"}],
+        "negative_ctxs": [{"passage_id": "7", "title": "", "text": "Ulm."}],
+        "hard_negative_ctxs": [{"text": "Rome."}],
+    }
+    second = {"question": "Who?", "answers": ["Ada"], "positive_ctxs": [{"title": "Ada", "text": "no id"}]}
+    path = tmp_path / "dev.json"
+    path.write_text(json.dumps([first, second], indent=4))
+    found = read_examples(path, contexts=True)
+    assert parts(found) == [("1", "Where?", ("Lima",), ("5", "6")), ("2", "Who?", ("Ada",), ())]
+    assert found[0].contexts == (
+        GivenPassage("Lima.", "Peru", "5", gold=True),
+        GivenPassage("L", "", "6", gold=True),
+        GivenPassage("Rome.", gold=False),
+        GivenPassage("Ulm.", "", "7", gold=False),
+    )
+    line = path.read_text().split("\n").index('        "question": "Who?",')  # the brace is a line before
+    assert found[1].where == f"question 2, line {line} of {path}"
+    assert all(own.contexts == () for own in read_examples(path))
+
+
+def test_a_retrievers_output_in_lines(tmp_path):
+    line = {
+        "question": "Where?",
+        "answers": ["Lima"],
+        "ctxs": [{"id": "4", "title": "Peru", "text": "Lima."}],
+    }
+    (found,) = read_examples(written(tmp_path / "out.jsonl", line), contexts=True)
+    assert found.gold_passages == ()
+    assert found.contexts == (GivenPassage("Lima.", "Peru", "4"),)
