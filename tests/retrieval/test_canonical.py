@@ -243,13 +243,13 @@ class TestOtherDataSets:
         test = datasets.Dataset(passages.data.table, split=datasets.Split.TEST)
         test.save_to_disk(str(tmp_path))
         assert len(opened(tmp_path, split="test")) == 7
-        with pytest.raises(IndexDataError, match="holds the split 'test', and dataset_split is 'train'"):
+        with pytest.raises(IndexDataError, match="holds the split 'test', but dataset_split is 'train'"):
             opened(tmp_path)
 
     def test_save_to_disk_that_lacks_a_file(self, tmp_path: Path) -> None:
         passages, _ = retrieval.saved_dataset(tmp_path)
         next(Path(passages).glob("*.arrow")).unlink()
-        with pytest.raises(IndexDataError, match="no whole data set of save_to_disk"):
+        with pytest.raises(IndexDataError, match="not a complete data set saved"):
             opened(passages)
 
     def test_its_own_faiss_file(self, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ class TestBadData:
         content = path.read_bytes()
         path.write_bytes(content[: int(kept * len(content))])
         index = CanonicalIndex(D, dataset=str(copied), index_name=index_name)
-        with pytest.raises(IndexDataError, match="no FAISS index, or not all of one"):
+        with pytest.raises(IndexDataError, match="not a complete FAISS index"):
             index.init_index()
         assert not index.is_initialized()
 

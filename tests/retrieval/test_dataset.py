@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ragweave.errors import IndexDataError, ShapeError
+from ragweave.retrieval import passage_rows
 from ragweave.retrieval.dataset import DatasetIndex
 from ragweave.retrieval.index_protocol import Index
 from tests.support import models, retrieval
@@ -235,7 +236,7 @@ def test_a_truncated_faiss_file(tmp_path: Path, kind: str, kept: float) -> None:
     content = Path(index_path).read_bytes()
     Path(index_path).write_bytes(content[: int(kept * len(content))])
     index = DatasetIndex.load_from_disk(D, dataset_path, index_path)
-    with pytest.raises(IndexDataError, match="no FAISS index, or not all of one"):
+    with pytest.raises(IndexDataError, match="not a complete FAISS index"):
         index.init_index()
     assert not index.is_initialized()
 
@@ -243,7 +244,7 @@ def test_a_truncated_faiss_file(tmp_path: Path, kind: str, kept: float) -> None:
 def test_a_file_that_is_something_else(tmp_path: Path) -> None:
     dataset_path, index_path = retrieval.saved_dataset(tmp_path)
     Path(index_path).write_text("not an index " * 100, encoding="utf-8")
-    with pytest.raises(IndexDataError, match="no FAISS index"):
+    with pytest.raises(IndexDataError, match="not a complete FAISS index"):
         DatasetIndex.load_from_disk(D, dataset_path, index_path).init_index()
 
 
@@ -286,3 +287,15 @@ def test_an_open_index_outlives_its_files(tmp_path: Path) -> None:
     rows, _ = index.get_top_docs(retrieval.questions(), 3)
     assert np.array_equal(rows, expected)
     assert index.get_doc_dicts(rows)[0]["text"][0]
+
+
+def test_the_private_row_numbers_of_a_data_set_are_still_there(monkeypatch):
+    """DatasetRows reads Dataset._indices; without that attribute it copies the passages."""
+    columns = {"title": ["a", "b"], "text": ["x", "y"], "embeddings": [[1.0], [2.0]]}
+    shuffled = datasets.Dataset.from_dict(columns).select([1, 0])
+    assert vars(shuffled)["_indices"].table[0].to_pylist() == [1, 0]
+    rows = np.array([0, 1])
+    expected = {"title": ["b", "a"], "text": ["y", "x"]}
+    assert passage_rows.DatasetRows(shuffled).texts(rows) == expected
+    monkeypatch.setattr(passage_rows, "_row_numbers", lambda dataset: passage_rows._UNKNOWN)
+    assert passage_rows.DatasetRows(shuffled).texts(rows) == expected

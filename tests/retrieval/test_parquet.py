@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval import parquet
-from ragweave.retrieval.parquet import ParquetRows
+from ragweave.retrieval import passage_rows
+from ragweave.retrieval.passage_rows import ParquetRows
 from tests.support import indexes
 from tests.support.indexes import D, N
 
@@ -56,7 +56,7 @@ def test_no_rows(rows: ParquetRows) -> None:
 
 
 def test_threads_may_share_it(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "KEPT_BYTES", 50_000)  # so that they push each other's row groups out
+    monkeypatch.setattr(passage_rows, "CACHED_BYTES", 50_000)  # so that they push each other's row groups out
     rows, source = opened(shards), np.random.default_rng(0)
     wanted = [source.integers(0, N, 20) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
@@ -66,12 +66,12 @@ def test_threads_may_share_it(shards: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("kept", [0, 20_000, 10**9])
 def test_what_is_kept_is_bounded(shards: Path, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "KEPT_BYTES", kept)
+    monkeypatch.setattr(passage_rows, "CACHED_BYTES", kept)
     rows = opened(shards)
     for start in range(0, N, 100):
         rows.texts(np.arange(start, start + 100))
-        own = sum(values.nbytes for values in rows._kept.values())
-        assert rows._kept_bytes == own <= kept
+        own = sum(values.nbytes for values in rows._cache.values())
+        assert rows._cached_bytes == own <= kept
     assert np.array_equal(rows.vectors(np.arange(N)), indexes.vectors())
 
 
@@ -107,9 +107,9 @@ def test_every_way_to_write_vectors(tmp_path: Path, kind: pa.DataType) -> None:
     [
         (pa.array([[1.0, 2.0], [1.0]]), "several lengths"),
         (pa.array([[1.0, 2.0], None]), "missing"),
-        (pa.array(["1.0", "2.0"]), "holds string, and no vectors"),
-        (pa.array([["a"], ["b"]]), "and no vectors"),
-        (pa.array([1.0, 2.0]), "holds double, and no vectors"),
+        (pa.array(["1.0", "2.0"]), "holds string instead of vectors"),
+        (pa.array([["a"], ["b"]]), "instead of vectors"),
+        (pa.array([1.0, 2.0]), "holds double instead of vectors"),
     ],
 )
 def test_what_are_no_vectors(tmp_path: Path, column: pa.Array, message: str) -> None:
@@ -121,7 +121,7 @@ def test_vectors_of_two_dimensions(tmp_path: Path) -> None:
     for name, size in (("a", 2), ("b", 3)):
         table = pa.table({"title": ["x"], "text": ["x"], "embeddings": [[1.0] * size]})
         pq.write_table(table, tmp_path / f"{name}.parquet")
-    with pytest.raises(IndexDataError, match="dimension 2, and of 3"):
+    with pytest.raises(IndexDataError, match="dimension 2, others of 3"):
         opened(tmp_path).vectors(np.array([0, 1]))
 
 
@@ -133,7 +133,7 @@ def test_null_texts_stay_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["title", "text", "embeddings"])
 def test_missing_columns_are_named(tmp_path: Path, column: str) -> None:
     pq.write_table(indexes.table(range(3)).drop_columns(column), tmp_path / "a.parquet")
-    with pytest.raises(IndexDataError, match=rf"a\.parquet lack the column\(s\) {column}; they have id, "):
+    with pytest.raises(IndexDataError, match=rf"a\.parquet lacks the column\(s\) {column}; it has id, "):
         opened(tmp_path)
 
 
@@ -156,7 +156,7 @@ def test_a_truncated_file(tmp_path: Path, kept: float) -> None:
     indexes.write_shards(tmp_path, [300])
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
-    with pytest.raises(IndexDataError, match="no whole Parquet file"):
+    with pytest.raises(IndexDataError, match="not a complete Parquet file"):
         opened(tmp_path)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.vectors import vectors_of_rows
+from ragweave.retrieval.index_protocol import vectors_of_rows
 from tests.support import retrieval
 
 

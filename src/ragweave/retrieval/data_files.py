@@ -1,4 +1,4 @@
-"""Where the files of an index lie: in a folder, or in a repository on the hub.
+"""Locating the files of an index: in a folder, or in a repository on the hub.
 
 wiki_dpr and its snapshots are laid out like this:
 
@@ -6,8 +6,8 @@ wiki_dpr and its snapshots are laid out like this:
     index/psgs_w100.{nq,multiset}.HNSW128_SQ8-IP-train.faiss                    "exact"
     index/psgs_w100.{nq,multiset}.IVF4096_HNSW128_PQ128-IP-train.faiss          "compressed"
 
-Any other data set has its Parquet files wherever it likes, with the name of the split in the name of the file
-or of a folder above it, as data sets on the hub do.
+Any other data set may have its Parquet files anywhere. As on the hub, the split is named in the file name or in a
+folder above it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHARD = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<total>\d{5})\.parque
 
 @dataclass(frozen=True)
 class Source:
-    """The folder of a data set, and what is wanted of it."""
+    """The folder of a data set, and which of its files to use."""
 
     folder: Path
     variant: str
@@ -38,7 +38,7 @@ class Source:
 
     @property
     def is_like_wiki_dpr(self) -> bool:
-        """Whether passages and index lie where wiki_dpr's do."""
+        """Whether passages and index are laid out as in wiki_dpr."""
         return (self.folder / PASSAGES).is_dir()
 
     def shards(self, split: str) -> list[Path]:
@@ -48,32 +48,32 @@ class Source:
             IndexDataError: There are none, or some of them are missing.
         """
         if self.is_like_wiki_dpr:
-            place = self.folder / PASSAGES / self.variant
-            everything = sorted(place.glob("*.parquet"))
-            found = [path for path in everything if path.name.startswith(f"{split}-")]
+            folder = self.folder / PASSAGES / self.variant
+            files = sorted(folder.glob("*.parquet"))
+            shards = [path for path in files if path.name.startswith(f"{split}-")]
         else:
-            place = self.folder
-            everything = sorted(place.rglob("*.parquet"))
-            names = [path.relative_to(place).as_posix() for path in everything]
+            folder = self.folder
+            files = sorted(folder.rglob("*.parquet"))
+            names = [path.relative_to(folder).as_posix() for path in files]
             if split == "train" and not any(_has_word(name, known) for name in names for known in _SPLITS):
-                found = everything  # files that name no split are for training, as on the hub
+                shards = files  # as on the hub, files that name no split are for training
             else:
-                pairs = zip(everything, names, strict=True)
-                found = [path for path, name in pairs if _has_word(name, split)]
-        if not found:
-            held = ", ".join(path.name for path in everything[:5]) or "no Parquet file at all"
+                pairs = zip(files, names, strict=True)
+                shards = [path for path, name in pairs if _has_word(name, split)]
+        if not shards:
+            content = ", ".join(path.name for path in files[:5]) or "no Parquet file at all"
             raise IndexDataError(
-                f"There are no Parquet files of split {split!r} in {place}, which holds {held}: fetch them, or "
-                "change dataset, dataset_split or use_dummy_dataset."
+                f"There are no Parquet files of split {split!r} in {folder}, which holds {content}: download "
+                "them, or change dataset, dataset_split or use_dummy_dataset."
             )
-        _check_complete(found)
-        return found
+        _check_complete(shards)
+        return shards
 
     def faiss_file(self) -> Path | None:
-        """The FAISS file: the one that was asked for, or the data set's own, or ``None``.
+        """The requested FAISS file, or the data set's own, or ``None``.
 
         Raises:
-            IndexDataError: The one that was asked for is not there, or several would do.
+            IndexDataError: The requested file is missing, or several files match.
         """
         if self.index_path is not None:
             for path in (Path(self.index_path), self.folder / self.index_path):
@@ -86,32 +86,32 @@ class Source:
         files = sorted(self.folder.rglob("*.faiss"))
         of_kind = [path for path in files if FAISS_KINDS[self.index_name] in path.name]
         of_no_kind = [path for path in files if not any(kind in path.name for kind in FAISS_KINDS.values())]
-        found = of_kind or of_no_kind
-        if len(found) > 1:
-            names = ", ".join(str(path.relative_to(self.folder)) for path in found[:5])
+        matches = of_kind or of_no_kind
+        if len(matches) > 1:
+            names = ", ".join(str(path.relative_to(self.folder)) for path in matches[:5])
             raise IndexDataError(
-                f"{len(found)} FAISS files are in {self.folder}; name one as index_path: {names}."
+                f"{len(matches)} FAISS files are in {self.folder}; name one as index_path: {names}."
             )
-        return found[0] if found else None
+        return matches[0] if matches else None
 
 
 def find(
     dataset: str, *, index_name: str, index_path: str | None, use_dummy_dataset: bool, revision: str | None
 ) -> Source:
-    """Find a data set: a folder, or else a snapshot of what is needed from the hub.
+    """Locate a data set: a folder, or a snapshot of the required files from the hub.
 
     Args:
         dataset: Path of a folder, or a name on the hub.
         index_name: "exact" or "compressed".
         index_path: FAISS file to use instead of the data set's own.
-        use_dummy_dataset: Use wiki_dpr's small stand-in.
+        use_dummy_dataset: Whether to use wiki_dpr's small stand-in.
         revision: Revision on the hub.
 
     Returns:
         The folder.
 
     Raises:
-        IndexDataError: There is neither, or it has no small stand-in.
+        IndexDataError: It does not exist, or has no small stand-in.
     """
     variant = (
         "dummy.nq" if use_dummy_dataset else "nq"
@@ -121,11 +121,11 @@ def find(
     else:
         repository = HUB_NAMES.get(dataset, dataset)
         if repository == WIKI_DPR:
-            passages, own_index = [f"{PASSAGES}/{variant}/*.parquet"], _wiki_dpr_index(variant, index_name)
+            passages, index = [f"{PASSAGES}/{variant}/*.parquet"], _wiki_dpr_index(variant, index_name)
         else:
-            passages, own_index = ["*.parquet", "*.arrow", "*.json"], "*.faiss"
+            passages, index = ["*.parquet", "*.arrow", "*.json"], "*.faiss"
         local = index_path is not None and Path(index_path).is_file()
-        folder = hub_snapshot(repository, revision, passages + [index_path or own_index] * (not local))
+        folder = hub_snapshot(repository, revision, passages + [index_path or index] * (not local))
     source = Source(folder, variant, index_name, index_path)
     if use_dummy_dataset and not source.is_like_wiki_dpr:
         raise IndexDataError(
@@ -135,28 +135,28 @@ def find(
     return source
 
 
-def hub_snapshot(repository: str, revision: str | None, wanted: Sequence[str]) -> Path:
-    """The folder with those files of a data set on the hub that match a pattern.
+def hub_snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Download the files of a data set that match a pattern, and return their folder.
 
     Raises:
-        IndexDataError: It cannot be had.
+        IndexDataError: They cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
 
-    return _fetched(
+    return _download(
         lambda: snapshot_download(
-            repository, repo_type="dataset", revision=revision, allow_patterns=list(wanted)
+            repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
         ),
-        f"dataset: '{repository}' is neither a folder nor to be had from the hub. Check the name and the "
-        "connection, or give the folder of a snapshot",
+        f"dataset: '{repository}' is neither a folder nor a data set that the hub serves. Check the name and "
+        "the connection, or give the folder of a snapshot",
     )
 
 
 def hub_file(repository: str, name: str) -> Path:
-    """A file of a repository on the hub, of a data set or else of a model.
+    """Download a file of a repository on the hub, of a data set or else of a model.
 
     Raises:
-        IndexDataError: It cannot be had.
+        IndexDataError: It cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download
 
@@ -165,12 +165,12 @@ def hub_file(repository: str, name: str) -> Path:
         "hub. Check the name and the connection, or give the folder"
     )
     try:
-        return _fetched(lambda: hf_hub_download(repository, name, repo_type="dataset"), message)
+        return _download(lambda: hf_hub_download(repository, name, repo_type="dataset"), message)
     except IndexDataError:
-        return _fetched(lambda: hf_hub_download(repository, name, repo_type="model"), message)
+        return _download(lambda: hf_hub_download(repository, name, repo_type="model"), message)
 
 
-def _fetched(fetch: Callable[[], str], message: str) -> Path:
+def _download(fetch: Callable[[], str], message: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
@@ -185,12 +185,12 @@ def _wiki_dpr_index(variant: str, index_name: str) -> str:
 
 
 def _has_word(name: str, word: str) -> bool:
-    """Whether a word is in a path as a word of its own."""
+    """Whether a path contains a whole word."""
     return re.search(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", name) is not None
 
 
 def _check_complete(shards: Sequence[Path]) -> None:
-    """Of shards that say how many they are, all must be there: rows are counted through them."""
+    """Refuse a series of numbered shards with gaps, because row numbers count through all of them."""
     numbers: dict[tuple[Path, str, int], set[int]] = {}
     for path in shards:
         if shard := _SHARD.fullmatch(path.name):
@@ -201,5 +201,5 @@ def _check_complete(shards: Sequence[Path]) -> None:
         if missing:
             raise IndexDataError(
                 f"{len(missing)} of {total} Parquet files are missing in {folder}, the first of them "
-                f"{name}-{missing[0]:05}-of-{total:05}.parquet: fetch them."
+                f"{name}-{missing[0]:05}-of-{total:05}.parquet: download them."
             )

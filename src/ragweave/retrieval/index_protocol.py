@@ -1,18 +1,23 @@
-"""What every index can do, whatever holds its vectors."""
+"""What every index can do, and what the implementations share.
+
+Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ragweave.errors import IndexDataError, ShapeError
+
 INDEX_COLUMN = "embeddings"
 REQUIRED_COLUMNS = ("title", "text", INDEX_COLUMN)
 MISSING = -1
-"""The row number that stands for "no passage" where an index has fewer hits than were asked for."""
+"""The row number of a missing passage, if an index has fewer than K hits."""
 
 
 @runtime_checkable
@@ -23,7 +28,7 @@ class Index(Protocol):
     """
 
     def init_index(self) -> None:
-        """Load what searching needs; called once, before the first search."""
+        """Load what a search needs; called once, before the first search."""
         ...
 
     def is_initialized(self) -> bool:
@@ -33,14 +38,14 @@ class Index(Protocol):
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Find the passages with the largest inner products.
+        """Search for the passages with the largest inner products.
 
         Args:
             question_hidden_states: Question vectors, (B, D).
             n_docs: K.
 
         Returns:
-            Row numbers, (B, K), best first and -1 where there are fewer hits, and the passages' vectors,
+            Row numbers, (B, K), best first and -1 for missing passages, and the passages' vectors,
             (B, K, D), zero for those.
         """
         ...
@@ -59,14 +64,14 @@ class Index(Protocol):
 
 @dataclass(frozen=True)
 class Hits:
-    """What was found for B questions.
+    """What an index returns for B questions.
 
     The score of a passage, the logit of p(z|x), is ``weights * scale * <question, passage> + offsets``, with the
-    model's scale: so a score may come from elsewhere in whole or in part, and gradient still reaches the question
-    encoder through what comes from the vectors.
+    model's scale. A part of the score, or all of it, may come from elsewhere than the vectors, and gradient still
+    reaches the question encoder through the part that comes from them.
 
     Attributes:
-        rows: Row numbers, (B, K), best first and -1 where there are fewer hits.
+        rows: Row numbers, (B, K), best first and -1 for missing passages.
         vectors: The passages' vectors, (B, K, D), zero for those.
         weights: How much the inner products count, (B, K); ``None`` for 1.
         offsets: What is added to them, (B, K); ``None`` for nothing.
@@ -77,20 +82,10 @@ class Hits:
     weights: NDArray[np.float32] | None = None
     offsets: NDArray[np.float32] | None = None
 
-    def of(self, questions: Sequence[int], n_docs: int) -> Hits:
-        """The best K hits of some questions, given by their places."""
-        chosen = list(questions)
-        return Hits(
-            rows=self.rows[chosen, :n_docs],
-            vectors=self.vectors[chosen, :n_docs],
-            weights=None if self.weights is None else self.weights[chosen, :n_docs],
-            offsets=None if self.offsets is None else self.offsets[chosen, :n_docs],
-        )
-
 
 @runtime_checkable
 class TextIndex(Protocol):
-    """An index that may look at the questions' words, and not at their vectors alone."""
+    """An index that also uses the words of the questions."""
 
     def get_hits(
         self,
@@ -100,13 +95,13 @@ class TextIndex(Protocol):
         questions: Sequence[str] | None,
         doc_score_scale: float,
     ) -> Hits:
-        """Find passages.
+        """Search for passages.
 
         Args:
             question_hidden_states: Question vectors, (B, D).
             n_docs: K.
-            questions: The questions, where they are known.
-            doc_score_scale: What the model multiplies inner products with.
+            questions: The questions, if they are known.
+            doc_score_scale: The model's factor of inner products.
         """
         ...
 
@@ -125,3 +120,77 @@ class PassageScorer(Protocol):
             For every question the logits of its passages.
         """
         ...
+
+
+def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -> None:
+    """Check that question vectors fit the index.
+
+    Raises:
+        ShapeError: They are not a matrix.
+        IndexDataError: Their dimension differs from the index's, or they are not finite.
+    """
+    shape = question_hidden_states.shape
+    if len(shape) != 2:
+        raise ShapeError(f"question_hidden_states has shape {shape}; expected (B, {dimension}).")
+    if shape[1] != dimension:
+        raise IndexDataError(
+            f"question_hidden_states has shape {shape}, but the index holds vectors of dimension "
+            f"{dimension}: use the question encoder that belongs to the encoder of the passages."
+        )
+    if not np.isfinite(question_hidden_states).all():
+        raise IndexDataError(
+            "question_hidden_states holds NaN or infinity: check the question encoder (a diverged training, or "
+            "float16 that overflowed)."
+        )
+
+
+def vectors_of_rows(
+    rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], NDArray[np.float32]], dimension: int
+) -> NDArray[np.float32]:
+    """Gather passage vectors, each row once, with zeros for missing passages.
+
+    Args:
+        rows: Row numbers, (B, K), -1 for none.
+        look_up: Returns the vectors, (M, D), of M distinct row numbers in rising order.
+        dimension: D.
+
+    Returns:
+        Vectors, (B, K, D).
+
+    Raises:
+        IndexDataError: The vectors are of another dimension.
+    """
+    vectors = np.zeros((*rows.shape, dimension), dtype=np.float32)
+    present = rows >= 0
+    if present.any():
+        distinct, inverse = np.unique(rows[present], return_inverse=True)
+        values = np.asarray(look_up(distinct), dtype=np.float32)
+        if values.shape != (len(distinct), dimension):
+            raise IndexDataError(
+                f"The passages' vectors have shape {values.shape}; expected {(len(distinct), dimension)}: "
+                "they do not belong to this index."
+            )
+        vectors[present] = values[inverse]
+    return vectors
+
+
+def texts_of_rows(
+    rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], dict[str, list[Any]]]
+) -> list[dict[str, list[Any]]]:
+    """Gather passages, each row once, with empty strings for missing passages.
+
+    Args:
+        rows: Row numbers, (B, K), -1 for none.
+        look_up: Returns, for each column, its values in distinct row numbers in rising order.
+
+    Returns:
+        One dictionary per question: for each column, K values.
+    """
+    distinct, inverse = np.unique(rows, return_inverse=True)  # a missing passage sorts first
+    missing = len(distinct) > 0 and distinct[0] == MISSING
+    columns = look_up(distinct[1:] if missing else distinct)
+    values = {name: ["", *column] if missing else column for name, column in columns.items()}
+    return [
+        {name: [column[position] for position in positions] for name, column in values.items()}
+        for positions in inverse.reshape(rows.shape)
+    ]

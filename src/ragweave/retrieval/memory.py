@@ -1,4 +1,4 @@
-"""An index of passages that are already in memory: exact, and without any file."""
+"""Indexes without files: passages in memory, searched exactly, and the index of closed-book answers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.index_protocol import MISSING
-from ragweave.retrieval.vectors import check_queries, vectors_of_rows
+from ragweave.retrieval.index_protocol import MISSING, check_queries, vectors_of_rows
 
 
 class MemoryIndex:
@@ -19,7 +18,7 @@ class MemoryIndex:
     Args:
         texts: Passage texts, N of them.
         embeddings: Passage vectors, (N, D).
-        titles: Passage titles; empty where left out.
+        titles: Passage titles; empty by default.
 
     Raises:
         IndexDataError: The lengths differ, or there is no passage.
@@ -49,7 +48,7 @@ class MemoryIndex:
         return len(self.texts)
 
     def init_index(self) -> None:
-        """Nothing to load."""
+        """Do nothing."""
 
     def is_initialized(self) -> bool:
         """Always ready."""
@@ -58,14 +57,16 @@ class MemoryIndex:
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Find the K best rows and their vectors; see `Index.get_top_docs`."""
+        """Search for the K best rows and their vectors; see `Index.get_top_docs`."""
         check_queries(question_hidden_states, self.embeddings.shape[1])
         scores = question_hidden_states @ self.embeddings.T  # (B, N)
         hits = min(n_docs, len(self.texts))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :hits]
         rows = np.full((len(scores), n_docs), MISSING, dtype=np.int64)
         rows[:, :hits] = best
-        return rows, vectors_of_rows(rows, lambda found: self.embeddings[found], self.embeddings.shape[1])
+        return rows, vectors_of_rows(
+            rows, lambda distinct: self.embeddings[distinct], self.embeddings.shape[1]
+        )
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`."""
@@ -76,3 +77,37 @@ class MemoryIndex:
             }
             for rows in doc_ids
         ]
+
+
+class NoPassages:
+    """Returns one empty passage for every question, so that p(y|x) is the generator's own (closed book)."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def init_index(self) -> None:
+        """Do nothing."""
+
+    def is_initialized(self) -> bool:
+        """Always ready."""
+        return True
+
+    def get_top_docs(
+        self, question_hidden_states: NDArray[np.float32], n_docs: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The empty passage, row 0, with a vector of zeros, and no others.
+
+        Args:
+            question_hidden_states: Question vectors, (B, D).
+            n_docs: K.
+
+        Returns:
+            Rows, (B, K), and vectors, (B, K, D).
+        """
+        rows = np.full((len(question_hidden_states), n_docs), MISSING, dtype=np.int64)
+        rows[:, :1] = 0
+        return rows, np.zeros((*rows.shape, question_hidden_states.shape[1]), dtype=np.float32)
+
+    def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Empty titles and texts."""
+        return [{name: [""] * len(rows) for name in ("id", "title", "text", "source")} for rows in doc_ids]

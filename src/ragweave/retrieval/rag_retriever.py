@@ -1,42 +1,43 @@
-"""RagRetriever: from question vectors to the generator's contexts."""
+"""RagRetriever: transformers' interface of the retriever, from question vectors to the generator's contexts.
+
+Notation used for tensor shapes: B questions, K passages per question, S tokens, D vector size.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import BatchEncoding
 
-from ragweave.errors import ConfigurationError, IndexDataError, QuestionError
-from ragweave.retrieval.contexts import ContextTemplate, fit, padded, token_ids
-from ragweave.retrieval.dataset import DatasetIndex
+from ragweave.configuration import RagConfig
+from ragweave.errors import ConfigurationError, QuestionError
+from ragweave.retrieval.context_template import ContextTemplate, fit, padded, token_ids
+from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
+from ragweave.tokenization import RagTokenizer
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from datasets import Dataset
-    from transformers import BatchEncoding
-
-    from ragweave.configuration import RagConfig
-    from ragweave.retrieval.index_protocol import Index
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "token")
-DATASET_FOLDER = "hf_dataset"
-INDEX_FILE = "hf_dataset_index.faiss"
 
 
 class RagRetriever:
-    """Finds passages for question vectors and makes the generator's contexts from them.
+    """Retrieves passages for question vectors and makes the generator's contexts from them.
 
     Args:
-        config: The model's configuration; says which index to build where none is given.
-        question_encoder_tokenizer: Tokenizer that the questions were tokenized with.
+        config: The model's configuration; it names the index to open if ``index`` is not given.
+        question_encoder_tokenizer: Tokenizer of the questions.
         generator_tokenizer: The generator's tokenizer.
         index: Any object with the methods of `Index`.
-        init_retrieval: Load the index now, and not at the first search.
+        init_retrieval: Whether to load the index now instead of at the first search.
 
     Raises:
         IndexDataError: The index that the configuration names cannot be opened.
@@ -87,9 +88,6 @@ class RagRetriever:
         Raises:
             IndexDataError: The index cannot be opened.
         """
-        from ragweave.configuration import RagConfig
-        from ragweave.tokenization import RagTokenizer
-
         if config is None:
             config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
         _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
@@ -100,26 +98,19 @@ class RagRetriever:
         )
         if indexed_dataset is not None:
             config.index_name = "custom"
-            index = DatasetIndex(config.retrieval_vector_size, indexed_dataset)
+            index = build_index(config, indexed_dataset)
         return cls(config, tokenizer.question_encoder, tokenizer.generator, index=index)
 
     def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
-        """Save configuration, tokenizers and, of a data set index, passages and vectors.
+        """Save configuration and tokenizers, and the passages and vectors of a data set index.
 
-        Paths in the saved configuration are relative to the folder, so the folder can be moved. Everything
-        is written beside what is there and then put in its place: a failure leaves an earlier save as it was,
-        and a retriever may be saved into the folder that it was loaded from.
+        Paths in the saved configuration are relative to the folder, so the folder can be moved. All files are written
+        to a staging folder first: a failure leaves an earlier save unchanged, and a retriever may be saved into the
+        folder that it was loaded from.
 
         Raises:
             ConfigurationError: The path is a file.
         """
-        import copy
-        from tempfile import TemporaryDirectory
-
-        import faiss
-
-        from ragweave.tokenization import RagTokenizer
-
         folder = Path(save_directory)
         if folder.is_file():
             raise ConfigurationError(f"{folder} is a file; give a folder to save the retriever in.")
@@ -127,26 +118,20 @@ class RagRetriever:
         config = copy.deepcopy(self.config)
         with TemporaryDirectory(prefix=".saving-", dir=folder) as staging_name:
             staging = Path(staging_name)
-            if isinstance(self.index, DatasetIndex):
-                self.index.init_index()
-                self.index.passages.save_to_disk(str(staging / DATASET_FOLDER))
-                faiss.write_index(self.index.faiss_index, str(staging / INDEX_FILE))
-                config.index_name, config.passages_path, config.index_path = (
-                    "custom",
-                    DATASET_FOLDER,
-                    INDEX_FILE,
-                )
+            if hasattr(self.index, "save_index_files"):
+                for name, value in self.index.save_index_files(staging).items():
+                    setattr(config, name, value)
             config.save_pretrained(staging)
             RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
             _move(staging, folder)
 
     def init_retrieval(self) -> None:
-        """Load the index, if that has not been done."""
+        """Load the index unless it is loaded."""
         if not self.index.is_initialized():
             self.index.init_index()
 
     def set_ctx_encoder_tokenizer(self, ctx_encoder_tokenizer: Any) -> None:
-        """Return tokenised passages too, for training the context encoder."""
+        """Also return tokenised passages, for training the context encoder."""
         self.ctx_encoder_tokenizer = ctx_encoder_tokenizer
 
     @property
@@ -157,15 +142,15 @@ class RagRetriever:
     def retrieve(
         self, question_hidden_states: NDArray[np.float32], n_docs: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[dict[str, Any]]]:
-        """Find K passages for each of B questions, ``retrieval_batch_size`` questions at a time.
+        """Retrieve K passages for each of B questions, ``retrieval_batch_size`` questions at a time.
 
         Args:
             question_hidden_states: Question vectors, (B, D).
             n_docs: K.
 
         Returns:
-            Passage vectors, (B, K, D); their row numbers, (B, K), -1 where the index has fewer; and B
-            dictionaries of lists with their titles and texts.
+            Passage vectors, (B, K, D); their row numbers, (B, K), -1 for missing passages; and B dictionaries of
+            lists with their titles and texts.
 
         Raises:
             ConfigurationError: ``n_docs`` is below 1.
@@ -182,15 +167,15 @@ class RagRetriever:
         *,
         question_strings: Sequence[str] | None = None,
     ) -> RetrievalResult:
-        """Find K passages for each of B questions, with all that their scores are made of.
+        """Retrieve K passages for each of B questions, with the parts of their scores.
 
         Args:
             question_hidden_states: Question vectors, (B, D).
             n_docs: K.
-            question_strings: The questions, for an index that searches by words.
+            question_strings: The questions, for an index that uses their words.
 
         Raises:
-            ConfigurationError: ``n_docs`` is below 1, or the index needs the questions and they were not given.
+            ConfigurationError: ``n_docs`` is below 1, or the index needs the questions and they are missing.
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question.
         """
@@ -219,21 +204,19 @@ class RagRetriever:
         Args:
             docs: B dictionaries of lists of K titles and texts.
             input_strings: B questions.
-            prefix: Text before every context; where left out the configuration's, or its generator's.
+            prefix: Text before every context; by default the configuration's, or its generator's.
             n_docs: K.
             return_tensors: "pt", "np" or none for lists.
-            padding: "max_length" pads to ``max_combined_length``, "longest" or true to the longest context,
-                false not at all.
+            padding: "max_length" pads to ``max_combined_length``, "longest" or true pads to the longest context, and
+                false does not pad.
 
         Returns:
             Token ids and attention mask, (B*K, S).
 
         Raises:
-            ConfigurationError: ``padding`` is none of these.
+            ConfigurationError: ``padding`` is unknown.
             QuestionError: A question alone is longer than ``max_combined_length``.
         """
-        from transformers import BatchEncoding
-
         if padding not in (True, False, "longest", "max_length"):
             raise ConfigurationError(
                 f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
@@ -255,8 +238,8 @@ class RagRetriever:
         mask: Any = [[1] * len(row) for row in rows]
         if padding is not False:
             length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
-            ids, mask = padded(rows, length, side=tokenizer.padding_side, filler=_filler(tokenizer))
-            if return_tensors is not None:  # BatchEncoding takes its time with lists
+            ids, mask = padded(rows, length, side=tokenizer.padding_side, pad_token=_pad_token(tokenizer))
+            if return_tensors is not None:  # BatchEncoding is slow with lists
                 ids, mask = np.array(ids), np.array(mask)
         encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
         return encoded["input_ids"], encoded["attention_mask"]
@@ -275,27 +258,25 @@ class RagRetriever:
         """Retrieve passages for B questions and make contexts from them.
 
         Args:
-            question_input_ids: Question tokens, (B, S), decoded to find the question's text.
+            question_input_ids: Question tokens, (B, S); decoded unless ``question_strings`` are given.
             question_hidden_states: Question vectors, (B, D).
             prefix: Text before every context.
-            n_docs: K; ``config.n_docs`` where left out.
+            n_docs: K; ``config.n_docs`` by default.
             return_tensors: "pt", "np" or none for lists.
-            question_strings: The questions as the user wrote them, used instead of decoding.
+            question_strings: The questions as the user wrote them.
             padding: As for `postprocess_docs`.
 
         Returns:
             ``context_input_ids`` and ``context_attention_mask``, (B*K, S); ``retrieved_doc_embeds``,
-            (B, K, D); ``doc_ids``, (B, K), -1 for a passage that is not there; where scores are not inner products
-            alone ``doc_score_weights`` and ``doc_score_offsets``, (B, K), see `Hits`; and with a context encoder's
-            tokenizer ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask``.
+            (B, K, D); ``doc_ids``, (B, K), -1 for a missing passage; ``doc_score_weights`` and
+            ``doc_score_offsets``, (B, K), if scores are more than inner products (see `Hits`); and
+            ``tokenized_doc_ids`` and ``tokenized_doc_attention_mask`` with a context encoder's tokenizer.
 
         Raises:
             ConfigurationError: ``n_docs`` is below 1, or ``padding`` unknown.
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question, or one is longer than ``max_combined_length``.
         """
-        from transformers import BatchEncoding
-
         n_docs = n_docs if n_docs is not None else self.config.n_docs
         if question_strings is None:
             if question_input_ids is None:
@@ -335,16 +316,20 @@ class RagRetriever:
         return BatchEncoding(result, tensor_type=return_tensors)
 
 
-def build_index(config: RagConfig) -> Index:
-    """The index that a configuration names.
+def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> Index:
+    """Open the index that a configuration names, or the index of a data set.
 
     Raises:
         IndexDataError: It cannot be opened.
     """
+    # The datasets library takes a second to import, and a knowledge base does not need it.
     from ragweave.retrieval.canonical import CanonicalIndex
+    from ragweave.retrieval.dataset import DatasetIndex
     from ragweave.retrieval.legacy import LegacyIndex
 
     size = config.retrieval_vector_size
+    if indexed_dataset is not None:
+        return DatasetIndex(size, indexed_dataset)
     if config.index_name == "custom":
         return DatasetIndex.load_from_disk(size, config.passages_path, config.index_path)
     if config.index_name == "legacy":
@@ -365,8 +350,8 @@ def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, st
     return [(doc["title"][k] or "", doc["text"][k] or "") for doc in docs for k in range(n_docs)]
 
 
-def _filler(tokenizer: Any) -> int:
-    """What fills contexts up. Nothing looks at it: of a tokenizer without a padding token, any will do."""
+def _pad_token(tokenizer: Any) -> int:
+    """The padding token, or any other: masks hide it from the model."""
     for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if candidate is not None:
             return int(candidate)
@@ -374,21 +359,21 @@ def _filler(tokenizer: Any) -> int:
 
 
 def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:
-    """Find what a saved configuration's paths lead to; those that the caller gave stay as they are.
+    """Resolve the paths of a saved configuration, except those that the caller gave.
 
-    They are relative to its folder. transformers saves them absolute, or relative to where it ran: such a
-    file is looked for there, and by its name in the folder, which may have been moved since.
+    ragweave saves paths relative to the folder. transformers saves them absolute, or relative to its working
+    directory; such a file is looked for there, and by its name in the folder, which may have been moved.
     """
     for name in ("passages_path", "index_path"):
         value = getattr(config, name)
         if value is None or name in given:
             continue
-        places = (folder / value, Path(value), folder / Path(value).name)
-        setattr(config, name, next((str(place) for place in places if place.exists()), value))
+        candidates = (folder / value, Path(value), folder / Path(value).name)
+        setattr(config, name, next((str(path) for path in candidates if path.exists()), value))
 
 
 def _move(staging: Path, folder: Path) -> None:
-    """Move what is in one folder into another, in place of what bears the same names there."""
+    """Move the contents of one folder into another, replacing entries of the same name."""
     replaced = staging / ".replaced"
     replaced.mkdir()
     for new in sorted(path for path in staging.iterdir() if path != replaced):
@@ -396,6 +381,3 @@ def _move(staging: Path, folder: Path) -> None:
         if old.is_dir() or (new.is_dir() and old.exists()):  # a folder cannot be replaced in one step
             old.rename(replaced / new.name)
         new.replace(old)
-
-
-__all__ = ["IndexDataError", "RagRetriever", "build_index"]

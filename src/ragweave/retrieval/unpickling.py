@@ -1,12 +1,12 @@
-"""Reading pickled data without ever executing anything from it.
+"""Reading pickled data without executing anything in it.
 
-A pickle is a program for a small stack machine. Python's own disassembler of pickles splits it into
-instructions; this module knows those that make lists, tuples, dictionaries, sets, strings, bytes and numbers.
-What names, imports, calls or fills anything else is not in its table: no way leads from a pickle to any code.
+A pickle is a program for a small stack machine. Python's own disassembler splits it into instructions, and this
+module implements those that make lists, tuples, dictionaries, sets, strings, bytes and numbers. Instructions that
+import, call or set anything are not implemented, so no pickle can reach code.
 
-`pickle.Unpickler` with a guarded ``find_class`` is five times as fast, but hands out whatever another library
-has registered as an extension, crashes on keys of deeply nested tuples, and lets a file of ten bytes claim
-gigabytes of memory.
+`pickle.Unpickler` with a refusing ``find_class`` is five times as fast, but it is not safe: it returns objects that
+other libraries registered as extensions, crashes the interpreter on keys of deeply nested tuples, and lets a file of
+ten bytes allocate gigabytes. The tests hold a file for each of these.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ _WITHOUT_EFFECT = ("PROTO", "FRAME", "STOP")
 
 
 def load_plain_data(path: Path) -> Any:
-    """Read a pickle, of any protocol, that holds nothing but plain data.
+    """Read a pickle of plain data, of any protocol.
 
     Args:
         path: The file.
 
     Returns:
-        What it holds.
+        The data.
 
     Raises:
-        IndexDataError: It holds anything but lists, tuples, dictionaries, sets, strings, bytes and numbers,
-            or is damaged or missing. Nothing of it has been executed. Sets before protocol 4 and bytes before
-            protocol 3 are written as function calls, and refused.
+        IndexDataError: The file is missing or damaged, or holds anything but lists, tuples, dictionaries, sets,
+            strings, bytes and numbers. Nothing in it is executed. Sets before protocol 4 and bytes before protocol 3
+            are pickled as function calls and refused.
     """
     try:
-        # Reading a mapped file ends where the file does, whatever length a damaged instruction claims.
+        # A read of a mapped file ends with the file, whatever length a damaged instruction claims.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _StackMachine().run(content)
     except (OSError, ValueError, IndexError) as error:
         raise IndexDataError(
-            f"{path} is no plain data ({error}): of pickles, only lists, tuples, dictionaries, sets, strings, "
-            "bytes and numbers are read."
+            f"{path} does not hold plain data ({error}): only lists, tuples, dictionaries, sets, strings, bytes and "
+            "numbers are read from pickles."
         ) from error
 
 
 class _StackMachine:
-    """What the instructions work on: a stack, cut at marks, and a memory of values that occur again."""
+    """A stack with marks, and a memory of values that occur again."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -97,7 +97,7 @@ class _StackMachine:
                 raise ValueError(f"instruction {instruction.name} at byte {position}")
             action(argument)
         if self._below_marks or len(self._stack) != 1:
-            raise ValueError("it ends with something unfinished")
+            raise ValueError("it is incomplete")
         return self._stack[0]
 
     def _push(self, value: Any) -> None:
@@ -112,8 +112,8 @@ class _StackMachine:
             self._memory.append(value)
         elif 0 <= number < len(self._memory):
             self._memory[number] = value
-        else:  # Python numbers from 0 on; room for any other number would have to be made up to it
-            raise ValueError(f"value {number} is stored out of turn")
+        else:  # Python counts from 0; any other number would allocate memory up to it
+            raise ValueError(f"value {number} is stored out of order")
 
     def _get(self, number: int) -> None:
         if not 0 <= number < len(self._memory):
@@ -139,7 +139,7 @@ class _StackMachine:
     def _add(self, kind: type[list[Any] | dict[Any, Any] | set[Any]], values: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, kind):
-            raise ValueError(f"items are added to what is no {kind.__name__}")
+            raise ValueError(f"items are added to something else than a {kind.__name__}")
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, dict):
@@ -156,5 +156,5 @@ def _hashable(values: list[Any]) -> list[Any]:
     # Hashing a tuple recurses without limit, and a pickle can nest tuples deep enough to crash the interpreter.
     for value in values:
         if not isinstance(value, (str, bytes, int, float, type(None))):
-            raise ValueError(f"a {type(value).__name__} serves as a key")
+            raise ValueError(f"a {type(value).__name__} is used as a key")
     return values

@@ -1,4 +1,4 @@
-"""The generator's contexts: a passage and the question in one string, cut without losing the question."""
+"""The generator's contexts: passage and question in one string, truncated without losing the question."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from ragweave.errors import QuestionError
 
-# What a text is cut into: a word with the space before it (of a longer one, 32 characters at a time), or a
-# character of a script without spaces between words (Chinese, Japanese and what follows them in Unicode).
-_PIECE = re.compile(r"\s*(?:[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]{1,32})")
-_GUESSES = 4  # where a text is cut
+# Units to cut a text at: a word with the space before it (at most 32 characters of it), or a character of a script
+# without spaces between words (Chinese, Japanese and everything after them in Unicode).
+_UNIT = re.compile(r"\s*(?:[\u2e80-\U0010ffff]|[^\s\u2e80-\U0010ffff]{1,32})")
+_GUESSES = 4
 
 
 @dataclass(frozen=True)
 class ContextTemplate:
-    """How passage and question are put together: ``prefix title title_sep text doc_sep question answer_sep``.
+    """How passage and question are joined: ``prefix title title_sep text doc_sep question answer_sep``.
 
     Attributes:
         prefix: Text at the beginning.
@@ -34,7 +34,7 @@ class ContextTemplate:
     answer_sep: str = ""
 
     def fill(self, title: str, text: str, question: str) -> str:
-        """One context. Double spaces become one, and quotes around a title go, as in transformers."""
+        """One context. Like transformers, it collapses double spaces and drops quotes around a title."""
         title = title.removeprefix('"').removesuffix('"')
         joined = f"{self.prefix}{title}{self.title_sep}{text}{self.doc_sep}{question}{self.answer_sep}"
         return joined.replace("  ", " ")
@@ -47,14 +47,14 @@ def fit(
     tokenize: Callable[[list[str]], list[list[int]]],
     max_length: int,
 ) -> list[list[int]]:
-    """Fill the template for each passage, cutting passages whose context would be too long.
+    """Fill the template for each passage, truncating passages whose context would be too long.
 
     Args:
-        template: How to put a context together.
+        template: The template.
         passages: (title, text) of M passages.
         questions: The question that goes with each, M of them.
-        tokenize: Gives the token ids of texts, special tokens included.
-        max_length: Most tokens that a context may have.
+        tokenize: Returns the token ids of texts, special tokens included.
+        max_length: Most tokens of a context.
 
     Returns:
         Token ids of M contexts, at most ``max_length`` each.
@@ -87,33 +87,33 @@ def fit(
 def _longest(
     text: str, encode: Callable[[str], list[int]], fitting: list[int], too_long: int, max_length: int
 ) -> list[int]:
-    """The context with the longest beginning of a text that fits.
+    """The context with the longest prefix of a text that fits.
 
     Args:
         text: A passage's text or title.
-        encode: Gives the context's token ids for a beginning of it.
-        fitting: What it gives for an empty one, which fits.
-        too_long: How many it gives for the whole text, which does not.
+        encode: Returns the context's token ids for a prefix of it.
+        fitting: Token ids for the empty prefix, which fits.
+        too_long: Number of token ids for the whole text, which does not fit.
         max_length: Most token ids that fit.
     """
-    ends = [piece.end() for piece in _PIECE.finditer(text)]
-    low, high = 0, len(ends)  # so many pieces fit, so many do not
+    ends = [unit.end() for unit in _UNIT.finditer(text)]
+    low, high = 0, len(ends)  # ``low`` units fit, ``high`` do not
     for attempt in count():
         if high - low < 2:
             return fitting
-        # Tokens are spread about evenly over a text: a guess or two come close, and halving does the rest.
+        # Tokens are spread evenly over most texts, so interpolation comes close in one or two steps.
         share = (max_length - len(fitting)) / (too_long - len(fitting)) if attempt < _GUESSES else 0.5
         middle = low + min(max(int(share * (high - low)), 1), high - low - 1)
-        found = encode(text[: ends[middle - 1]])
-        if len(found) <= max_length:
-            low, fitting = middle, found
+        ids = encode(text[: ends[middle - 1]])
+        if len(ids) <= max_length:
+            low, fitting = middle, ids
         else:
-            high, too_long = middle, len(found)
+            high, too_long = middle, len(ids)
     return fitting
 
 
 def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
-    """A function from texts to their token ids, with no limit and no warning about one."""
+    """A function from texts to their token ids, without truncation and its warning."""
 
     def tokenize(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(
@@ -130,15 +130,15 @@ def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
 
 
 def padded(
-    rows: Sequence[Sequence[int]], length: int, *, side: str, filler: int
+    rows: Sequence[Sequence[int]], length: int, *, side: str, pad_token: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Rows of token ids, all of one length.
+    """Pad rows of token ids to one length.
 
     Args:
         rows: M rows of at most ``length`` ids.
         length: S.
-        side: Where to fill rows up, "left" or "right".
-        filler: What with.
+        side: Where to pad, "left" or "right".
+        pad_token: The padding token.
 
     Returns:
         Token ids and their mask, (M, S).
@@ -147,6 +147,6 @@ def padded(
     for row in rows:
         empty = length - len(row)
         before, after = (empty, 0) if side == "left" else (0, empty)
-        ids.append([filler] * before + list(row) + [filler] * after)
+        ids.append([pad_token] * before + list(row) + [pad_token] * after)
         mask.append([0] * before + [1] * len(row) + [0] * after)
     return ids, mask

@@ -1,0 +1,111 @@
+"""What the indexes over FAISS share: reading and checking the file, and searching it.
+
+Notation used for tensor shapes: B questions, K passages per question, M rows, N passages, D vector size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from ragweave.errors import IndexDataError
+from ragweave.retrieval.index_protocol import check_queries, texts_of_rows, vectors_of_rows
+from ragweave.retrieval.passage_rows import PassageRows
+
+
+class FaissIndex:
+    """Passages by row number, searched with FAISS; a subclass loads the FAISS index in `init_index`.
+
+    Args:
+        vector_size: D.
+        rows: The passages.
+        index: The FAISS index, if it is loaded.
+    """
+
+    def __init__(self, vector_size: int, rows: PassageRows, index: Any = None) -> None:
+        self.vector_size = vector_size
+        self._rows = rows
+        self._faiss = index
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def faiss_index(self) -> Any:
+        """The FAISS index, or ``None`` before `init_index`."""
+        return self._faiss
+
+    def is_initialized(self) -> bool:
+        """Whether the FAISS index is loaded."""
+        return self._faiss is not None
+
+    def get_top_docs(
+        self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Search for the K best rows and their vectors; see `Index.get_top_docs`."""
+        check_loaded(self._faiss)
+        check_queries(question_hidden_states, self.vector_size)
+        queries = np.ascontiguousarray(question_hidden_states, dtype=np.float32)
+        _, rows = self._faiss.search(queries, n_docs)
+        return rows, vectors_of_rows(rows, self._rows.vectors, self.vector_size)
+
+    def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Look passages up; see `Index.get_doc_dicts`. Returns all columns but the vectors."""
+        return texts_of_rows(doc_ids, self._rows.texts)
+
+
+def read_faiss(path: str | Path) -> Any:
+    """Read a FAISS index, memory-mapped if the installed FAISS can map its kind.
+
+    Raises:
+        IndexDataError: The file is missing, damaged, or not a FAISS index.
+    """
+    if not Path(path).is_file():
+        raise IndexDataError(f"There is no FAISS file at {path}.")
+    try:
+        # The older flag maps inverted lists only, and reads HNSW and flat indexes into memory.
+        return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
+    except RuntimeError as error:
+        raise IndexDataError(
+            f"{path} is not a complete FAISS index: write it again, or copy it again from its source."
+        ) from error
+
+
+def check_faiss(index: Any, *, vector_size: int, n_passages: int) -> None:
+    """Check that a FAISS index belongs to the passages; warn if it uses another metric than RAG.
+
+    Args:
+        index: The FAISS index.
+        vector_size: D.
+        n_passages: N.
+
+    Raises:
+        IndexDataError: The dimension or the number of passages differs.
+    """
+    if index.d != vector_size:
+        raise IndexDataError(
+            f"The FAISS index holds vectors of dimension {index.d}; expected {vector_size}, the configuration's "
+            "retrieval_vector_size."
+        )
+    if index.ntotal != n_passages:
+        raise IndexDataError(
+            f"The FAISS index holds {index.ntotal} vectors, but there are {n_passages} passages: they do not "
+            "belong together."
+        )
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:
+        warnings.warn(
+            "The FAISS index searches by distance, but RAG scores passages by inner products. Both agree only for "
+            "vectors of one length. Build the index with metric_type=faiss.METRIC_INNER_PRODUCT.",
+            stacklevel=3,
+        )
+
+
+def check_loaded(index: Any) -> None:
+    """Refuse to search an index before `init_index`."""
+    if index is None:
+        raise IndexDataError("The index is not loaded yet: call init_index() first.")
