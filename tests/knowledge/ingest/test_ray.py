@@ -146,7 +146,7 @@ def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
         )
     assert time.perf_counter() - begun < 15
     assert not (tmp_path / "kb").exists()
-    with pytest.raises(ConfigurationError, match="no address of a Ray cluster"):
+    with pytest.raises(ConfigurationError, match="not the address of a Ray cluster"):
         list(RayEngine(address="here:there").embed([[]], tiny_encoder, NoProgress()))
 
 
@@ -167,5 +167,5 @@ def test_without_the_extra(monkeypatch):
 
 
 def test_numbers_that_cannot_be():
-    with pytest.raises(ConfigurationError, match="give 1 or more"):
+    with pytest.raises(ConfigurationError, match="choose 1 or more"):
         RayEngine(workers=0)

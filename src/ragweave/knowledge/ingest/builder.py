@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer, hashed
@@ -30,6 +29,9 @@ from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
 from ragweave.types import Passage
+
+if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
+    from ragweave.encoders.text_encoder import TextEncoder
 
 
 class Engine(Protocol):

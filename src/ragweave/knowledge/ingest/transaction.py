@@ -27,36 +27,6 @@ from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, to_json
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Check, before any work is done, that a knowledge base may be written to a folder.
-
-    Args:
-        output: The folder.
-        overwrite: Whether an existing knowledge base gets a new version.
-
-    Raises:
-        KnowledgeBaseError: A knowledge base exists and ``overwrite`` is false, or something else is in the way.
-    """
-    if Layout(output).is_knowledge_base():
-        if not overwrite:
-            raise already_exists(output)
-    elif output.is_dir():
-        if any(output.iterdir()):
-            raise KnowledgeBaseError(
-                f"The folder {output} holds other files and is not a knowledge base: choose another output."
-            )
-    elif output.exists() or output.is_symlink():
-        raise KnowledgeBaseError(f"{output} is a file, not a folder: choose another output.")
-
-
-def already_exists(output: Path | str) -> KnowledgeBaseError:
-    """The error for a build that would replace a knowledge base without ``overwrite``."""
-    return KnowledgeBaseError(
-        f"There is a knowledge base at {output} already: use 'ragweave add' to add to it, add --overwrite "
-        "(overwrite=True) to replace its content, or choose another output."
-    )
-
-
 @contextmanager
 def transaction(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
     """Lock a knowledge base for a change, and clean up after it.

@@ -1,0 +1,165 @@
+"""What the writers of folders and databases share: comparing sources, describing changes, and errors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragweave import __version__
+from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
+from ragweave.knowledge.ingest.builder import IngestSettings
+from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, EncoderRecord, IndexRecord, Manifest
+from ragweave.knowledge.progress import Progress
+from ragweave.knowledge.source_records import SourceFile, Sources, fingerprint
+
+if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
+    from ragweave.encoders.text_encoder import TextEncoder
+
+METRIC = "inner product"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScan:
+    """Files compared with the sources of a knowledge base.
+
+    Attributes:
+        records: The records of all files that could be read, by key.
+        changed: The files that are new, or whose content has changed.
+        known: The sources of the knowledge base, by key.
+        skipped: One sentence for each file that could not be read.
+    """
+
+    records: Sources
+    changed: list[SourceFile]
+    known: Sources
+    skipped: list[str]
+
+    @property
+    def unchanged(self) -> int:
+        """Number of files that the knowledge base already has with this content."""
+        return len(self.records) - len(self.changed)
+
+    def read(self, failed: Collection[str]) -> Sources:
+        """The records of the changed files, but for the sources that failed."""
+        return {file.key: self.records[file.key] for file in self.changed if file.source not in failed}
+
+    def replaced(self, failed: Collection[str] = ()) -> set[str]:
+        """The sources of the knowledge base that changed files replace, but for files that failed."""
+        return {self.known[key].source for key in self.read(failed) if key in self.known}
+
+
+def scan_sources(
+    files: Sequence[SourceFile], known: Sources, *, strict: bool, progress: Progress
+) -> SourceScan:
+    """Hash the content of files to find those that are new or have changed.
+
+    Args:
+        files: The files.
+        known: The sources of the knowledge base.
+        strict: Whether a file that cannot be read is an error.
+        progress: Advances by every file.
+
+    Raises:
+        SourceError: With ``strict``, a file cannot be read.
+    """
+    records: Sources = {}
+    changed: list[SourceFile] = []
+    skipped: list[str] = []
+    progress.start("Looking for changes", len(files))
+    for file in files:
+        try:
+            record = records[file.key] = fingerprint(file)
+        except SourceError as error:
+            if strict:
+                raise
+            skipped.append(str(error))
+        else:
+            if file.key not in known or known[file.key].sha256 != record.sha256:
+                changed.append(file)
+        progress.advance(1)
+    return SourceScan(records, changed, known, skipped)
+
+
+def report_skipped(skipped: Sequence[str], *, other_sources: bool) -> None:
+    """Report sources that could not be read where no new version's manifest records them.
+
+    Args:
+        skipped: One sentence for each of them.
+        other_sources: Whether other sources could be read: then the user is warned, else it is an error.
+
+    Raises:
+        SourceError: No source could be read.
+    """
+    if skipped and not other_sources:
+        raise SourceError(" ".join(skipped))
+    for sentence in skipped:
+        warnings.warn(f"skipped: {sentence}", SourceWarning, stacklevel=4)
+
+
+def already_exists(output: Path | str) -> KnowledgeBaseError:
+    """The error for a build that would replace a knowledge base without ``overwrite``."""
+    return KnowledgeBaseError(
+        f"There is a knowledge base at {output} already: use 'ragweave add' to add to it, add --overwrite "
+        "(overwrite=True) to replace its content, or choose another output."
+    )
+
+
+def no_text(skipped: Sequence[str]) -> SourceError:
+    """The error for a build from sources without text."""
+    return SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
+
+
+def unknown_id(name: str, place: Path | str) -> KnowledgeBaseError:
+    """The error for the deletion of something that does not exist."""
+    return KnowledgeBaseError(
+        f"There is no passage or document '{name}' in {place}: look at the ids in 'ragweave ask --json'."
+    )
+
+
+def id_taken(name: str, source: str, place: Path | str) -> SourceError:
+    """The error for a document with the id of another."""
+    return SourceError(
+        f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
+        f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
+    )
+
+
+def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: ChangeRecord) -> Manifest:
+    """The manifest of a new knowledge base, without its segments and files."""
+    return Manifest(
+        ragweave_version=__version__,
+        created=_now(),
+        change=change,
+        encoder=EncoderRecord(
+            name=encoder.name,
+            fingerprint=encoder.fingerprint,
+            pooling=encoder.pooling,
+            normalize=encoder.normalize,
+            max_length=encoder.max_length,
+        ),
+        dimension=encoder.dimension,
+        index=IndexRecord(kind=settings.index_kind, metric=METRIC, parameters=settings.index_parameters),
+        chunking=settings.chunking,
+        segments=(),
+        files={},
+        language=settings.language,
+    )
+
+
+def next_manifest(manifest: Manifest, change: ChangeRecord) -> Manifest:
+    """The manifest after another change, which still has the segments and files of the one before."""
+    return replace(
+        manifest,
+        ragweave_version=__version__,
+        created=_now(),
+        change=change,
+        format_version=FORMAT_VERSION,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
