@@ -19,7 +19,7 @@ TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join
 
 
 def written(folder, texts, shard=1000):
-    files = PostingFiles(folder)
+    files = PostingFiles.in_folder(folder)
     shards = [texts[start : start + shard] for start in range(0, len(texts), shard)]
     postings.write_postings(files, shards, Analyzer("none"), folder / "workshop")
     return postings.Postings(files)
@@ -68,7 +68,7 @@ def test_words_are_found_by_their_stems_and_without_case():
 
 def test_a_language_without_a_stemmer(tmp_path, sources, tiny_encoder):
     with pytest.raises(
-        ConfigurationError, match="no stemmer for the language 'klingon'; choose none or one of"
+        ConfigurationError, match=r"no stemmer for the language 'klingon'\\. Choose none or one of"
     ):
         KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, language="klingon")
     assert not (tmp_path / "kb").exists()
@@ -126,7 +126,7 @@ def test_passages_that_share_no_word_score_zero_and_those_that_are_not_there_not
 
 def test_a_knowledge_base_of_vectors_alone(tmp_path, sources, tiny_encoder):
     base = KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, language=None)
-    with pytest.raises(KnowledgeBaseError, match="by vectors alone: build it again with --overwrite"):
+    with pytest.raises(KnowledgeBaseError, match=r"by vectors alone\. Build it again with --overwrite"):
         base.search_text(["lima"], 1)
     base = base.add([sources], encoder=tiny_encoder)
     assert base.manifest.language is None

@@ -1,6 +1,6 @@
 """A knowledge base as an index of the retriever.
 
-Notation used for tensor shapes: B questions, K passages per question, C candidates, N rows, D vector size.
+Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.storage import WordScores
+from ragweave.knowledge.storage import WordScores, checked_vectors
 from ragweave.knowledge.store import COLUMNS
 from ragweave.retrieval.fusion import reciprocal_rank_fusion
-from ragweave.retrieval.index_protocol import Hits, PassageScorer
+from ragweave.retrieval.index_protocol import MISSING, Hits, PassageScorer
 from ragweave.types import Passage, SearchSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # KnowledgeBase.as_index creates the class below
     from ragweave.knowledge.base import KnowledgeBase
 
-    Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
-    """Rows, best first, and of their scores what inner products do not account for."""
+_Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rows, best first, and the part of their scores that is not an inner product (`Hits.offsets`)."""
 
-_NOTHING = Passage(id="", document_id="", title="", text="", source="")
+_NO_PASSAGE = Passage(id="", document_id="", title="", text="", source="")
 
 
 class KnowledgeBaseIndex:
     """Satisfies the `Index` and `TextIndex` protocols of ``ragweave.retrieval`` with a knowledge base.
 
     Args:
-        base: The knowledge base, open.
-        settings: How it is searched; what they leave open is as `defaults` says.
-        defaults: How the model searches where nobody says; by vectors where that is left out. Where the knowledge
-            base has vectors alone, it is by them.
-        reranker: Reads the candidates together with the question; its logits are then their scores.
+        base: The knowledge base.
+        settings: How to search it.
+        defaults: The model's settings, for everything that ``settings`` leave open. Without them, or without words in
+            the knowledge base, search is dense.
+        reranker: Scores the candidates by reading them together with the question; its logits replace their scores.
 
     Raises:
-        KnowledgeBaseError: It is to be searched by words, and was built for vectors alone.
+        KnowledgeBaseError: The settings search by words, and the knowledge base was built without words.
     """
 
     def __init__(
@@ -51,12 +51,13 @@ class KnowledgeBaseIndex:
     ) -> None:
         self.base = base
         self.reranker = reranker
-        self._asked, self._defaults = settings or SearchSettings(), defaults or SearchSettings()
-        self.settings = self._asked.resolved(self._defaults, words=base.manifest.language is not None)
+        self._storage = base.storage
+        self._requested, self._defaults = settings or SearchSettings(), defaults or SearchSettings()
+        self.settings = self._requested.resolved(self._defaults, words=base.manifest.language is not None)
         self._score_words: Callable[[str], WordScores] | None = (
             None
             if self.settings.kind == "dense"
-            else base.text_scorer(k1=self.settings.k1, b=self.settings.b)
+            else self._storage.text_scorer(k1=self.settings.k1, b=self.settings.b)
         )
 
     def __len__(self) -> int:
@@ -64,10 +65,10 @@ class KnowledgeBaseIndex:
 
     def over(self, base: KnowledgeBase) -> KnowledgeBaseIndex:
         """Another knowledge base, such as a newer version, searched in the same way."""
-        return type(self)(base, settings=self._asked, defaults=self._defaults, reranker=self.reranker)
+        return type(self)(base, settings=self._requested, defaults=self._defaults, reranker=self.reranker)
 
     def init_index(self) -> None:
-        """Do nothing: a knowledge base is ready once it is open."""
+        """Do nothing: an open knowledge base can be searched."""
 
     def is_initialized(self) -> bool:
         """Whether the index can be searched: always."""
@@ -76,17 +77,17 @@ class KnowledgeBaseIndex:
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Find the passages with the largest inner products.
+        """The passages with the largest inner products.
 
         Args:
-            question_hidden_states: Question vectors, shape (B, D).
+            question_hidden_states: Question vectors, (B, D).
             n_docs: K.
 
         Returns:
-            Rows, shape (B, K), best first and -1 where there are fewer passages, and the passages' vectors,
-            shape (B, K, D), zero for those.
+            Rows, (B, K), best first and -1 where there are fewer passages, and the passages' vectors, (B, K, D), zero
+            for those.
         """
-        _, rows = self.base.search(question_hidden_states, n_docs)
+        rows = self._nearest(question_hidden_states, n_docs)
         return rows, self._vectors(rows)
 
     def get_hits(
@@ -100,117 +101,110 @@ class KnowledgeBaseIndex:
         """Find passages as the settings say.
 
         Args:
-            question_hidden_states: Question vectors, shape (B, D).
+            question_hidden_states: Question vectors, (B, D).
             n_docs: K.
-            questions: The questions; needed but for dense retrieval without a reranker.
+            questions: The questions; not needed for dense search without a reranker.
             doc_score_scale: What the model multiplies inner products with.
 
         Raises:
-            ConfigurationError: The questions are needed.
+            ConfigurationError: The questions are needed and missing.
         """
         if self.settings.kind == "dense" and self.reranker is None:
             return Hits(*self.get_top_docs(question_hidden_states, n_docs))
         if questions is None:
             raise ConfigurationError(
-                "This index looks at the words of questions: hand them on as question_strings, beside their vectors."
+                "This index reads the words of questions. Pass them as question_strings, beside their vectors."
             )
         if self.reranker is None:
-            found = self._ranked(questions, question_hidden_states, n_docs, doc_score_scale)
+            rankings = self._ranked(questions, question_hidden_states, n_docs, doc_score_scale)
         else:
-            candidates = max(n_docs, self.settings.candidates)
-            found = self._ranked(questions, question_hidden_states, candidates, doc_score_scale)
-            chosen = [rows[:candidates] for rows, _ in found]
-            found = _reranked(self.reranker, questions, [self._columns(rows) for rows in chosen], chosen)
-        rows = np.full((len(found), n_docs), -1, dtype=np.int64)
-        offsets = np.zeros((len(found), n_docs), dtype=np.float32)
-        for place, (own, added) in enumerate(found):
-            count = min(len(own), n_docs)
-            rows[place, :count], offsets[place, :count] = own[:count], added[:count]
-        pooled = self.reranker is None and (self.settings.kind, self.settings.fusion) == (
-            "hybrid",
-            "weighted",
+            n = max(n_docs, self.settings.candidates)
+            rankings = self._ranked(questions, question_hidden_states, n, doc_score_scale)
+            rankings = self._reranked(self.reranker, questions, [rows[:n] for rows, _ in rankings])
+        rows = np.full((len(rankings), n_docs), MISSING, dtype=np.int64)
+        offsets = np.zeros((len(rankings), n_docs), dtype=np.float32)
+        for number, (ranked, scores) in enumerate(rankings):
+            count = min(len(ranked), n_docs)
+            rows[number, :count], offsets[number, :count] = ranked[:count], scores[:count]
+        # Only the weighted mean contains the inner products; every other score is an offset as a whole.
+        weighted = (
+            self.reranker is None and self.settings.kind == "hybrid" and self.settings.fusion == "weighted"
         )
-        weight = self.settings.dense_weight if pooled else 0.0
+        weight = self.settings.dense_weight if weighted else 0.0
         return Hits(rows, self._vectors(rows), np.full_like(offsets, weight), offsets)
 
     def hits_for_rows(self, rows: Sequence[Sequence[int]], n_docs: int) -> Hits:
-        """Passages that were chosen by others, such as gold passages, as if they had been found by their vectors.
+        """Hits for passages that are known, such as gold passages, as dense search would return them.
 
         Args:
-            rows: For each of B questions the rows of its passages; of more than K the first.
+            rows: The rows of each of B questions; of more than K, the first.
             n_docs: K.
         """
-        chosen = np.full((len(rows), n_docs), -1, dtype=np.int64)
-        for place, own in enumerate(rows):
-            chosen[place, : min(len(own), n_docs)] = own[:n_docs]
+        chosen = np.full((len(rows), n_docs), MISSING, dtype=np.int64)
+        for number, known in enumerate(rows):
+            chosen[number, : min(len(known), n_docs)] = known[:n_docs]
         return Hits(chosen, self._vectors(chosen))
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up.
 
         Args:
-            doc_ids: Rows, shape (B, K).
+            doc_ids: Rows, (B, K).
 
         Returns:
-            B dictionaries of lists of length K: ``id``, ``document_id``, ``title``, ``text``, ``source``, all
-            empty for row -1.
+            B dictionaries of lists of length K, a key per attribute of `Passage`; empty for row -1.
         """
         return [self._columns(rows) for rows in doc_ids]
 
+    def _nearest(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+        return self._storage.search(checked_vectors(vectors, n, self.base.manifest), n)[1]
+
     def _ranked(
         self, questions: Sequence[str], vectors: NDArray[np.float32], n: int, scale: float
-    ) -> list[Ranking]:
-        """At most so many passages for each question, or more of which so many are wanted."""
-        words = self._score_words
-        if words is not None and self.settings.kind == "bm25":
-            return [words(question).best(n) for question in questions]
-        wanted = n if words is None else max(n, self.settings.candidates)
-        dense = [rows[rows >= 0] for rows in self.base.search(vectors, wanted)[1]]
-        if words is None:
+    ) -> list[_Ranking]:
+        """The passages of each question: at least n, if there are as many."""
+        if self._score_words is not None and self.settings.kind == "bm25":
+            return [self._score_words(question).best(n) for question in questions]
+        candidates = n if self._score_words is None else max(n, self.settings.candidates)
+        dense = [rows[rows != MISSING] for rows in self._nearest(vectors, candidates)]
+        if self._score_words is None:
             return [(rows, np.zeros(len(rows), np.float32)) for rows in dense]
-        found: list[Ranking] = []
+        rankings: list[_Ranking] = []
         for question, vector, rows in zip(questions, vectors, dense, strict=True):
-            by_words = words(question)
-            lexical, scores = by_words.best(wanted)
+            word_scores = self._score_words(question)
+            lexical, scores = word_scores.best(candidates)
             if self.settings.fusion == "rrf":
-                found.append(reciprocal_rank_fusion([rows, lexical[scores > 0]]))
+                rankings.append(reciprocal_rank_fusion([rows, lexical[scores > 0]]))
             else:
-                found.append(self._pooled(np.union1d(rows, lexical), vector, by_words, scale))
-        return found
+                rankings.append(self._weighted(np.union1d(rows, lexical), vector, word_scores, scale))
+        return rankings
 
-    def _pooled(
-        self,
-        rows: NDArray[np.int64],
-        vector: NDArray[np.float32],
-        by_words: WordScores,
-        scale: float,
-    ) -> Ranking:
-        """Rank candidates of either kind by the weighted mean of both scores."""
+    def _weighted(
+        self, rows: NDArray[np.int64], vector: NDArray[np.float32], word_scores: WordScores, scale: float
+    ) -> _Ranking:
+        """Rank M candidates of either kind by the weighted mean of both scores."""
         weight = np.float32(self.settings.dense_weight)
-        products = self.base.vectors_of(rows) @ vector
-        offsets = (1 - weight) * by_words.of(rows)
+        products = self._storage.vectors(rows) @ vector
+        offsets = (1 - weight) * word_scores.of(rows)
         order = np.lexsort((rows, -(weight * np.float32(scale) * products + offsets)))
         return rows[order], offsets[order]
 
+    def _reranked(
+        self, reranker: PassageScorer, questions: Sequence[str], candidates: list[NDArray[np.int64]]
+    ) -> list[_Ranking]:
+        """The candidates by the logits of a reranker."""
+        rankings = []
+        docs = [self._columns(rows) for rows in candidates]
+        for rows, logits in zip(candidates, reranker.score(questions, docs), strict=True):
+            order = np.argsort(-logits, kind="stable")
+            rankings.append((rows[order], logits[order]))
+        return rankings
+
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         vectors = np.zeros((*rows.shape, self.base.manifest.dimension), dtype=np.float32)  # (B, K, D)
-        vectors[rows >= 0] = self.base.vectors_of(rows[rows >= 0])
+        vectors[rows != MISSING] = self._storage.vectors(rows[rows != MISSING])
         return vectors
 
     def _columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        passages = [self.base.passage(row) if row >= 0 else _NOTHING for row in rows]
+        passages = [_NO_PASSAGE if row == MISSING else self._storage.passage(int(row)) for row in rows]
         return {name: [getattr(passage, name) for passage in passages] for name in COLUMNS}
-
-
-def _reranked(
-    reranker: PassageScorer,
-    questions: Sequence[str],
-    docs: list[dict[str, Any]],
-    chosen: list[NDArray[np.int64]],
-) -> list[Ranking]:
-    """Passages by the logits of a reranker."""
-    ranked = []
-    for rows, logits in zip(chosen, reranker.score(questions, docs), strict=True):
-        order = np.argsort(-logits, kind="stable")
-        ranked.append((rows[order], logits[order]))
-    return ranked

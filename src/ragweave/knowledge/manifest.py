@@ -192,6 +192,31 @@ class Manifest:
         measured = [segment.recall for segment in self.segments if segment.recall is not None]
         return min(measured, default=1.0) if len(measured) == len(self.segments) else None
 
+    def summary(self) -> dict[str, Any]:
+        """The main facts, in values that JSON can hold."""
+        return {
+            "created": self.created,
+            "documents": self.documents,
+            "passages": self.passages,
+            "chunking": self.chunking.kind,
+            "words": self.chunking.words,
+            "tokens": self.chunking.tokens,
+            "overlap": self.chunking.overlap,
+            "encoder": self.encoder.name,
+            "fingerprint": self.encoder.fingerprint,
+            "pooling": self.encoder.pooling,
+            "normalize": self.encoder.normalize,
+            "max_length": self.encoder.max_length,
+            "dimension": self.dimension,
+            "index": self.index.kind,
+            "factory": ", ".join(dict.fromkeys(segment.factory for segment in self.segments)),
+            "parameters": self.index.parameters,
+            "language": self.language,
+            "segments": len(self.segments),
+            "recall": self.recall,
+            "metric": self.index.metric,
+        }
+
     @property
     def checksum(self) -> str:
         """Hash of all of it."""

@@ -1,9 +1,9 @@
-"""Postings: for every word the rows it occurs in and how often, sorted by the hashes of the words.
+"""Postings: for every word, the rows it occurs in and how often, sorted by the hashes of the words.
 
-They are written with bounded memory: each shard becomes a sorted run on the disk, and runs are merged one range of
-hashes after another.
+They are written with bounded memory: each shard becomes a sorted run on disk, and runs are merged one range of hashes
+at a time.
 
-Notation used for tensor shapes: N rows, W distinct words, P postings.
+Notation used for tensor shapes: N rows, M words of a question, W distinct words, P postings.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ragweave.knowledge.analyzer import Analyzer, hashed
 from ragweave.knowledge.layout import PostingFiles
 
 MERGED_AT_ONCE = 1 << 22
-"""About how many postings are in memory while runs are merged."""
+"""About how many postings are in memory during a merge."""
 
-_MOST_OFTEN = 0xFFFF
+_MAX_COUNT = 0xFFFF
 
 
 class Postings:
-    """The postings of a segment, mapped into memory.
+    """The postings of a segment, memory-mapped.
 
     Args:
-        files: Where they are.
+        files: The files.
 
     Raises:
         KnowledgeBaseError: A file is missing or damaged.
@@ -45,21 +45,21 @@ class Postings:
         self.rows = store.read_array(files.rows, np.int32)
         self.counts = store.read_array(files.counts, np.uint16)
         self.lengths = store.read_array(files.lengths, np.int32)
-        whole = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
-        if not whole or self.starts[-1] != len(self.rows):
+        consistent = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
+        if not consistent or self.starts[-1] != len(self.rows):
             raise KnowledgeBaseError(store.damaged(files.starts))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def places(self, words: NDArray[np.uint64]) -> list[slice]:
-        """Where the postings of M words are; empty for a word that does not occur."""
+    def slices(self, words: NDArray[np.uint64]) -> list[slice]:
+        """The slices of `rows` and `counts` that belong to M words; empty for words that do not occur."""
         if not len(self.words):
             return [slice(0, 0)] * len(words)
-        found = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
+        positions = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
         return [
             slice(int(self.starts[at]), int(self.starts[at + 1])) if self.words[at] == word else slice(0, 0)
-            for at, word in zip(found, words, strict=True)
+            for at, word in zip(positions, words, strict=True)
         ]
 
 
@@ -68,9 +68,9 @@ class _Run:
     """The postings of a shard, sorted by word and row.
 
     Attributes:
-        words: Hashes, one for every posting: (P,).
+        words: The hash of the word of each posting, (P,).
         rows: Rows, (P,).
-        counts: How often, (P,).
+        counts: How often the word occurs there, (P,).
     """
 
     words: NDArray[np.uint64]
@@ -81,51 +81,51 @@ class _Run:
         return len(self.words)
 
     def between(self, first: int, last: int) -> _Run:
-        """The postings of words whose hashes are from one up to another, that included."""
+        """The postings of words whose hashes are between two, both included."""
         start = np.searchsorted(self.words, np.uint64(first), side="left")
         end = np.searchsorted(self.words, np.uint64(last), side="right")
         return _Run(self.words[start:end], self.rows[start:end], self.counts[start:end])
 
 
 def write_postings(
-    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, workshop: Path
+    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, scratch: Path
 ) -> None:
     """Write the postings of texts.
 
     Args:
-        files: The files to make.
+        files: The files to create.
         shards: The texts of all rows, as many at a time as fit into memory.
-        analyzer: What takes them apart.
-        workshop: A folder for what is needed meanwhile; made, and removed.
+        analyzer: Splits them into words.
+        scratch: A folder for temporary files; created, and deleted.
 
     Raises:
         OSError: The disk is full or cannot be written.
     """
-    for path in files.all:
-        path.unlink(missing_ok=True)  # of a build that was interrupted here
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir()
+    for path in files:
+        path.unlink(missing_ok=True)  # left by an interrupted build
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     lengths: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
     runs: list[_Run] = []
     for number, texts in enumerate(shards):
-        own, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
-        lengths.append(own)
-        runs.append(_on_disk(run, workshop / str(number)))
+        shard_lengths, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
+        lengths.append(shard_lengths)
+        runs.append(_on_disk(run, scratch / str(number)))
     _merge(files, runs)
     store.write_array(files.lengths, np.concatenate(lengths))
-    shutil.rmtree(workshop)
+    shutil.rmtree(scratch)
 
 
 def _run(texts: Sequence[str], analyzer: Analyzer, *, first_row: int) -> tuple[NDArray[np.int32], _Run]:
-    """Count the words of texts: how many each has, and the postings."""
+    """Count the words of texts: the length of each text, and the postings."""
     numbers: dict[str, int] = {}
-    found: list[int] = []
+    occurrences: list[int] = []
     lengths = np.zeros(len(texts), np.int32)
     for row, text in enumerate(texts):
-        own = analyzer.words(text)
-        lengths[row] = len(own)
-        found += [numbers.setdefault(word, len(numbers)) for word in own]
-    words = hashed(numbers)[np.array(found, dtype=np.int64)]
+        text_words = analyzer.words(text)
+        lengths[row] = len(text_words)
+        occurrences += [numbers.setdefault(word, len(numbers)) for word in text_words]
+    words = hashed(numbers)[np.array(occurrences, dtype=np.int64)]
     rows = np.repeat(np.arange(first_row, first_row + len(texts), dtype=np.int32), lengths)
     order = np.argsort(words, kind="stable")  # rows rise already
     words, rows = words[order], rows[order]
@@ -133,7 +133,7 @@ def _run(texts: Sequence[str], analyzer: Analyzer, *, first_row: int) -> tuple[N
     new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
     first = np.flatnonzero(new)
     counts = np.diff(np.append(first, len(words)))
-    return lengths, _Run(words[first], rows[first], np.minimum(counts, _MOST_OFTEN).astype(np.uint16))
+    return lengths, _Run(words[first], rows[first], np.minimum(counts, _MAX_COUNT).astype(np.uint16))
 
 
 def _on_disk(run: _Run, folder: Path) -> _Run:
@@ -148,7 +148,7 @@ def _on_disk(run: _Run, folder: Path) -> _Run:
 
 
 def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
-    """Write the postings of all runs, one range of hashes after another: hashes are spread evenly."""
+    """Write the postings of all runs, one range of hashes at a time; hashes are spread evenly."""
     count = sum(map(len, runs))
     words: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
@@ -159,13 +159,12 @@ def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
         written = 0
         for first, last in _ranges(-(-count // MERGED_AT_ONCE)):
             parts = [run.between(first, last) for run in runs]
-            own = np.concatenate([part.words for part in parts])
-            order = np.argsort(own, kind="stable")  # runs come in the order of their rows
-            own = own[order]
-            distinct, begins = np.unique(own, return_index=True)
+            merged = np.concatenate([part.words for part in parts])
+            order = np.argsort(merged, kind="stable")  # runs come in the order of their rows
+            distinct, begins = np.unique(merged[order], return_index=True)
             words.append(distinct)
             starts.append(begins + written)
-            written += len(own)
+            written += len(merged)
             write_rows(np.concatenate([part.rows for part in parts])[order])
             write_counts(np.concatenate([part.counts for part in parts])[order])
     store.write_array(files.words, np.concatenate(words))
@@ -173,6 +172,6 @@ def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
 
 
 def _ranges(count: int) -> Iterator[tuple[int, int]]:
-    """Divide all hashes into ranges of equal size: the first and the last of each."""
+    """Divide all hashes into ranges of equal size: the first and the last hash of each."""
     bounds = [2**64 * part // count for part in range(count + 1)] if count else []
     yield from ((first, after - 1) for first, after in pairwise(bounds))

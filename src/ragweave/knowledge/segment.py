@@ -17,16 +17,18 @@ from ragweave.knowledge.vector_index import FLAT, read_index, search_all
 
 
 class Segment:
-    """Passages that were written together, with their vectors, mapped into memory.
+    """Passages that were written together, with their vectors.
 
-    Everything is opened at once, so that it can be read on after its files were deleted.
+    All files are mapped into memory when the segment is opened, and none is opened by name later. The operating
+    system shares the memory between processes, and keeps the files alive for this reader after a compaction deletes
+    them.
 
     Args:
-        files: Where it is.
+        files: Its files.
         record: What it holds.
         dimension: D.
         parameters: Settings of the search.
-        deleted: Rows that are no longer there, rising.
+        deleted: Deleted rows, rising.
 
     Raises:
         KnowledgeBaseError: A file is damaged.
@@ -59,50 +61,49 @@ class Segment:
         for path, shape in shapes.items():
             if shape != expected:
                 raise KnowledgeBaseError(
-                    f"The file {path} holds data of shape {shape}, its manifest says {expected}: build the "
-                    "knowledge base again with --overwrite."
+                    f"The file {path} holds data of shape {shape}, its manifest says {expected}. Build the knowledge "
+                    "base again with --overwrite."
                 )
-        self._gone = np.zeros(record.rows, dtype=bool)
-        self._gone[deleted] = True
+        self._is_live = np.ones(record.rows, dtype=bool)
+        self._is_live[deleted] = False
 
     def __len__(self) -> int:
         return self.record.rows
 
     def live_rows(self) -> NDArray[np.int64]:
-        """The rows that were not deleted, rising."""
-        return np.flatnonzero(~self._gone)
+        """The rows that are not deleted, rising."""
+        return np.flatnonzero(self._is_live)
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the passages with the largest inner products.
+        """The passages with the largest inner products.
 
         Args:
-            questions: Question vectors, shape (B, D).
-            n: How many passages per question, K.
+            questions: Question vectors, (B, D).
+            n: K.
 
         Returns:
-            Scores and rows, shape (B, K), best first; minus infinity and -1 where there are fewer.
+            Scores and rows, (B, K), best first; minus infinity and -1 where there are fewer passages.
         """
-        wanted = min(n, self.record.passages)
-        asked, enough = wanted, not wanted
+        limit = min(n, self.record.passages)
+        k, complete = limit, not limit
         scores = np.zeros((len(questions), 0), dtype=np.float32)
         rows = np.zeros((len(questions), 0), dtype=np.int64)
-        # Deleted passages are among what is found: ask for more until enough others are.
-        while not enough:
-            scores, rows = self._found(questions, asked)
-            there = (rows >= 0) & ~self._gone[rows]
-            order = np.argsort(~there, axis=1, kind="stable")[:, :wanted]  # those that are there first
-            scores = np.take_along_axis(np.where(there, scores, -np.inf), order, 1)
-            rows = np.take_along_axis(np.where(there, rows, -1), order, 1)
-            enough = asked >= len(self) or bool((rows >= 0).all())
-            asked = min(len(self), 4 * asked)
-        missing = ((0, 0), (0, n - wanted))
+        # Versions share segments, which never change: the index still contains rows that this version has deleted.
+        # They are dropped from the results, and the search is repeated with a larger k until every question has
+        # enough live rows.
+        while not complete:
+            if self.index is None:
+                scores, rows = search_all(questions, self.vectors, k)
+            else:
+                scores, rows = self.index.search(questions, k)
+            live = (rows >= 0) & self._is_live[rows]
+            order = np.argsort(~live, axis=1, kind="stable")[:, :limit]  # live rows first, in their order
+            scores = np.take_along_axis(np.where(live, scores, -np.inf), order, 1)
+            rows = np.take_along_axis(np.where(live, rows, -1), order, 1)
+            complete = k >= len(self) or bool((rows >= 0).all())
+            k = min(len(self), 4 * k)
+        missing = ((0, 0), (0, n - limit))
         return (
             np.pad(scores.astype(np.float32), missing, constant_values=-np.inf),
             np.pad(rows, missing, constant_values=-1),
         )
-
-    def _found(self, questions: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        if self.index is None:
-            return search_all(questions, self.vectors, k)
-        scores, rows = self.index.search(questions, k)
-        return scores, rows

@@ -1,8 +1,8 @@
-"""One version of a knowledge base, opened: its segments one after the other, as rows from 0 on.
+"""One version of a knowledge base in a folder, opened: its segments in their order, as rows from 0 on.
 
-Rows of passages that were deleted are left out of everything that is found, and keep their numbers.
+Deleted rows are excluded from all results, and keep their numbers.
 
-Notation used for tensor shapes: B questions, K passages per question, M rows, N passages, D vector size.
+Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +18,29 @@ from numpy.typing import NDArray
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer
-from ragweave.knowledge.bm25 import BM25
+from ragweave.knowledge.bm25 import BM25, RowScores, no_words
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.segment import Segment
 from ragweave.knowledge.source_records import Sources, read_sources
-from ragweave.knowledge.storage import RowScores
 from ragweave.types import Passage
 
 
 class Snapshot:
-    """What a version holds, mapped into memory at once: it stays readable when its files are deleted.
+    """Satisfies `Storage` with a folder. Everything is memory-mapped: it stays readable if its files are deleted.
 
     Args:
         layout: The knowledge base.
         version: The version's name.
-        manifest: What it says that it holds.
+        manifest: What the version holds.
 
     Raises:
         KnowledgeBaseError: A file is missing or damaged.
     """
 
     def __init__(self, layout: Layout, version: str, manifest: Manifest) -> None:
-        self.path = layout.root
-        self.manifest = manifest
-        self._layout, self._version = layout, version
+        self.layout, self.version, self.manifest = layout, version, manifest
+        self.location = self.path = layout.root
         self._check_sizes()
         files = layout.version(version)
         self.deleted: NDArray[np.int64] = np.asarray(store.read_array(files.deleted, np.int64))
@@ -53,61 +52,85 @@ class Snapshot:
                 record,
                 dimension=manifest.dimension,
                 parameters=manifest.index.parameters,
-                deleted=own,
+                deleted=deleted,
             )
-            for record, own in zip(manifest.segments, self._by_segment(self.deleted), strict=True)
+            for record, deleted in zip(manifest.segments, self._by_segment(self.deleted), strict=True)
         ]
+
+    @classmethod
+    def open(cls, path: Path, version: str | None = None) -> Self:
+        """Open the current version of a knowledge base, or another one.
+
+        Raises:
+            KnowledgeBaseError: There is no such knowledge base or version, or it is damaged.
+        """
+        layout = Layout(path)
+        pointer = layout.read_current()
+        if version is not None and version not in layout.version_names():
+            raise KnowledgeBaseError(
+                f"There is no version '{version}' in {path}. 'ragweave versions {path}' lists them."
+            )
+        name = version or pointer.version
+        manifest = Manifest.read(layout.version(name).manifest)
+        if version is None and not manifest.checksum.startswith(pointer.checksum):
+            raise KnowledgeBaseError(
+                f"The pointer {layout.current} is damaged: it does not belong to version {name}. Make a version "
+                f"current with 'ragweave rollback {path} VERSION'."
+            )
+        return cls(layout, name, manifest)
+
+    def latest(self) -> Self:
+        """The current version: this one, or another one, opened."""
+        return self if self.layout.read_current().version == self.version else type(self).open(self.path)
 
     def __len__(self) -> int:
         return self.manifest.passages
 
     def passage(self, row: int) -> Passage:
-        """Look one passage up.
+        """One passage.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: The row does not exist.
         """
         if not 0 <= row < self.manifest.rows:
             raise IndexError(f"There is no passage {row}: rows run from 0 to {self.manifest.rows - 1}.")
-        number, place = self._place(row)
-        return self.segments[number].table[place]
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.segments[number].table[row - int(self._starts[number])]
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows, (M, D)."""
-        found = np.empty((len(rows), self.manifest.dimension), dtype=np.float32)
+        vectors = np.empty((len(rows), self.manifest.dimension), dtype=np.float32)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers):
-            own = numbers == number
-            found[own] = self.segments[number].vectors[rows[own] - self._starts[number]]
-        return found
+            here = numbers == number
+            vectors[here] = self.segments[number].vectors[rows[here] - self._starts[number]]
+        return vectors
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the passages with the largest inner products: scores and rows, (B, K), best first."""
-        found = [
-            (np.full((len(questions), n), -np.inf, np.float32), np.full((len(questions), n), -1, np.int64))
-        ]
+        """The passages with the largest inner products: scores and rows, (B, K), best first."""
+        # One more "segment" of n missing rows, so that K columns remain if there are fewer passages.
+        shape = len(questions), n
+        results = [(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64))]
         for start, segment in zip(self._starts, self.segments, strict=False):
-            # FAISS would reserve room for n hits per question, though there cannot be more than there are passages.
+            # FAISS allocates n results per question, even if there are fewer passages.
             scores, rows = segment.search(questions, min(n, len(segment)))
-            found.append((scores, np.where(rows < 0, -1, rows + start)))
-        scores = np.concatenate([own for own, _ in found[::-1]], axis=1)
-        rows = np.concatenate([own for _, own in found[::-1]], axis=1)
+            results.append((scores, np.where(rows < 0, -1, rows + start)))
+        scores = np.concatenate([scores for scores, _ in results[::-1]], axis=1)
+        rows = np.concatenate([rows for _, rows in results[::-1]], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
     def text_scorer(self, *, k1: float, b: float) -> Callable[[str], RowScores]:
-        """What scores all rows by the words they share with a question; minus infinity where one was deleted.
+        """A function that scores all rows by BM25 for a question; minus infinity for deleted rows.
 
         Raises:
-            KnowledgeBaseError: There are no words to search by.
+            KnowledgeBaseError: The knowledge base was built without words.
+            ConfigurationError: ``k1`` or ``b`` is out of range.
         """
         segments = [segment.postings for segment in self.segments if segment.postings is not None]
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
-            raise KnowledgeBaseError(
-                f"The knowledge base at {self.path} was built to be searched by vectors alone: build it again with "
-                "--overwrite to search it by words too."
-            )
+            raise no_words(self.path)
         bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language)
 
         def score(question: str) -> RowScores:
@@ -117,22 +140,17 @@ class Snapshot:
 
         return score
 
-    def row_of(self, name: str) -> list[int]:
-        """Find the row of a passage, or the rows of a document's passages."""
-        rows = self.rows_with("id", [name])
-        return (rows if len(rows) else self.rows_with("document_id", [name])).tolist()
-
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
-        """Find the rows of passages and documents by their ids; where both have one, it is the passage's."""
-        found: dict[str, list[int]] = {name: [] for name in names}
+        """The rows of passages and documents by their ids; if both have the same id, the passage's."""
+        rows_of: dict[str, list[int]] = {name: [] for name in names}
         for column in ("id", "document_id"):
-            wanted = {name for name, rows in found.items() if not rows}
-            for row in self.rows_with(column, wanted).tolist():
-                found[getattr(self.passage(row), column)].append(row)
-        return found
+            missing = {name for name, rows in rows_of.items() if not rows}
+            for row in self.rows_with(column, missing).tolist():
+                rows_of[getattr(self.passage(row), column)].append(row)
+        return rows_of
 
     def rows_with(self, column: str, values: Collection[str]) -> NDArray[np.int64]:
-        """The rows that are there and have one of these values in a column, rising."""
+        """The live rows that have one of these values in a column, rising."""
         rows = [
             int(start) + row
             for start, segment in zip(self._starts, self.segments, strict=False)
@@ -140,41 +158,15 @@ class Snapshot:
         ]
         return np.setdiff1d(np.array(rows, dtype=np.int64), self.deleted)
 
-    def documents_among(
-        self, names: Collection[str], *, without: NDArray[np.int64]
-    ) -> tuple[str, str] | None:
-        """The id and the source of a document that is there and is among these, rows apart; ``None`` if none is."""
-        rows = np.setdiff1d(self.rows_with("document_id", names), without)
-        if not len(rows):
-            return None
-        passage = self.passage(int(rows[0]))
-        return passage.document_id, passage.source
+    def bytes(self) -> int:
+        """The size of all files of the version."""
+        return sum(record.bytes for _, record in self._files())
 
-    def hashes_without(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
-        """The hashes of the passages that are there, but for some rows, segment by segment."""
-        for segment, own in zip(self.segments, self._by_segment(rows), strict=True):
-            yield np.asarray(segment.hashes[np.setdiff1d(segment.live_rows(), own)])
-
-    def records_without(self, deleted: NDArray[np.int64]) -> tuple[SegmentRecord, ...]:
-        """The segments as they are when these rows of all are deleted; counted anew where that is a change."""
-        records = []
-        for segment, own in zip(self.segments, self._by_segment(deleted), strict=True):
-            record = segment.record
-            if len(own) != len(segment.deleted):
-                documents = segment.table.distinct("document_id", without=own.tolist())
-                record = replace(record, passages=record.rows - len(own), documents=len(documents))
-            records.append(record)
-        return tuple(records)
-
-    def live_shards(self) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
-        """The rows that are there, as many at a time as a shard has, with their segment."""
-        for segment in self.segments:
-            rows = segment.live_rows()
-            for start in range(0, len(rows), store.SHARD):
-                yield segment, rows[start : start + store.SHARD]
+    def close(self) -> None:
+        """Do nothing: memory maps close with the last reference."""
 
     def verify(self) -> None:
-        """Read every byte and compare it with what was written.
+        """Read every byte and compare the files with their hashes.
 
         Raises:
             KnowledgeBaseError: A file has changed.
@@ -182,36 +174,66 @@ class Snapshot:
         for path, record in self._files():
             if FileRecord.of(path) != record:
                 raise KnowledgeBaseError(
-                    f"The file {path} has changed since it was written: restore it from a copy, or build the "
+                    f"The file {path} has changed since it was written. Restore it from a copy, or build the "
                     "knowledge base again with --overwrite."
                 )
 
+    def documents_among(
+        self, names: Collection[str], *, without: NDArray[np.int64]
+    ) -> tuple[str, str] | None:
+        """The id and source of a document with one of these ids, some rows excluded; ``None`` if there is none."""
+        rows = np.setdiff1d(self.rows_with("document_id", names), without)
+        if not len(rows):
+            return None
+        passage = self.passage(int(rows[0]))
+        return passage.document_id, passage.source
+
+    def hashes_without(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
+        """The hashes of live passages, some rows excluded, segment by segment."""
+        for segment, excluded in zip(self.segments, self._by_segment(rows), strict=True):
+            yield np.asarray(segment.hashes[np.setdiff1d(segment.live_rows(), excluded)])
+
+    def records_without(self, deleted: NDArray[np.int64]) -> tuple[SegmentRecord, ...]:
+        """The records of the segments if exactly these rows are deleted."""
+        records = []
+        for segment, rows in zip(self.segments, self._by_segment(deleted), strict=True):
+            record = segment.record
+            if len(rows) != len(segment.deleted):
+                documents = segment.table.distinct("document_id", without=rows.tolist())
+                record = replace(record, passages=record.rows - len(rows), documents=len(documents))
+            records.append(record)
+        return tuple(records)
+
+    def live_shards(self) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
+        """The live rows with their segments, a shard at a time."""
+        for segment in self.segments:
+            rows = segment.live_rows()
+            for start in range(0, len(rows), store.SHARD):
+                yield segment, rows[start : start + store.SHARD]
+
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
-        version = self._layout.version(self._version)
-        for path in version.data:
+        for path in self.layout.version(self.version).data:
             yield path, self.manifest.files.get(path.name, FileRecord(-1, ""))
         for segment in self.manifest.segments:
             for name, record in segment.files.items():
-                yield self._layout.segment(segment.name).folder / name, record
+                yield self.layout.segment(segment.name).folder / name, record
 
     def _check_sizes(self) -> None:
-        """Find a file that is missing or cut off at once, and not in the middle of a search."""
+        """Find a missing or truncated file now, and not in the middle of a search."""
         for path, record in self._files():
             size = path.stat().st_size if path.is_file() else None
             if size != record.bytes:
-                state = "is missing" if size is None else f"has {size} bytes"
-                wanted = "is not in its manifest" if record.bytes < 0 else f"should have {record.bytes} bytes"
+                actual = "is missing" if size is None else f"has {size} bytes"
+                expected = (
+                    "is not in its manifest" if record.bytes < 0 else f"should have {record.bytes} bytes"
+                )
                 raise KnowledgeBaseError(
-                    f"The knowledge base at {self.path} is damaged: {path} {state} and {wanted}. Restore it "
-                    "from a copy, or build it again with --overwrite."
+                    f"The knowledge base at {self.path} is damaged: {path} {actual} and {expected}. Restore it from "
+                    "a copy, or build it again with --overwrite."
                 )
 
-    def _place(self, row: int) -> tuple[int, int]:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return number, row - int(self._starts[number])
-
     def _by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Rising rows, those of each segment, counted from its beginning."""
+        """Split rising rows by segment, and count those of each from its start."""
         ends = np.searchsorted(rows, self._starts)
         return [
             rows[first:last] - start

@@ -1,61 +1,72 @@
-"""What reading a knowledge base needs, wherever its passages are.
+"""What `KnowledgeBase` needs from the place that holds its passages.
+
+A folder and PostgreSQL each have a `Storage`, which reads one version, and a `Writer`, which makes the next one. Only
+folders keep several versions and files: `KnowledgeBase` refuses what needs them in one place.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.retrieval.fusion import best
+from ragweave.errors import ConfigurationError, IndexDataError, ShapeError
+from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.manifest import Manifest
+from ragweave.knowledge.postgres.uri import PostgresUri
+from ragweave.knowledge.progress import Progress
+from ragweave.knowledge.snapshot import Snapshot
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Passage
+
+if TYPE_CHECKING:
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.ingest.builder import Engine
+    from ragweave.knowledge.ingest.folder_writer import FolderWriter
 
 
 class WordScores(Protocol):
-    """What passages score for the words they share with one question."""
+    """The BM25 scores of passages for one question."""
 
     def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """At most K rows, best first, and their scores; who shares no word may be left out."""
+        """At most K rows, best first, and their scores; rows that share no word may be missing."""
         ...
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The scores of M rows, (M,), 0 for those that share no word."""
+        """The scores of M rows, (M,); 0 for rows that share no word."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RowScores:
-    """Satisfies `WordScores` with the scores of all rows.
+class Storage(Protocol):
+    """One version of a knowledge base, open for reading.
 
     Attributes:
-        values: (N,), minus infinity for rows that are not there.
+        version: The version's name.
+        manifest: What the version holds.
     """
 
-    values: NDArray[np.float32]
+    version: str
+    manifest: Manifest
 
-    def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """At most K rows, best first, and their scores."""
-        rows = best(self.values, n)
-        return rows, self.values[rows]
+    @property
+    def location(self) -> Path | PostgresUri:
+        """Where the knowledge base is."""
+        ...
 
-    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The scores of M rows, (M,)."""
-        return self.values[rows]
-
-
-class Reader(Protocol):
-    """Passages and vectors by their rows, and what finds these."""
+    def latest(self) -> Self:
+        """The current version: this one, or another one, opened."""
+        ...
 
     def passage(self, row: int) -> Passage:
-        """Look one passage up.
+        """One passage.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: The row does not exist.
         """
         ...
 
@@ -64,21 +75,126 @@ class Reader(Protocol):
         ...
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the passages with the largest inner products: scores and rows, (B, K), best first."""
+        """The passages with the largest inner products: scores and rows, (B, K), best first.
+
+        Scores are minus infinity and rows -1 where there are fewer than K passages.
+        """
         ...
 
     def text_scorer(self, *, k1: float, b: float) -> Callable[[str], WordScores]:
-        """What scores passages by the words they share with a question.
+        """A function that scores passages by BM25 for a question.
 
         Raises:
-            KnowledgeBaseError: There are no words to search by.
+            KnowledgeBaseError: The knowledge base was built without words.
+            ConfigurationError: ``k1`` or ``b`` is out of range.
         """
         ...
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
-        """Find the rows of many passages and documents; those of names that are not there are empty."""
+        """The rows of passages and documents by their ids; empty for unknown ids."""
         ...
 
-    def row_of(self, name: str) -> list[int]:
-        """Find the row of a passage, or the rows of a document's passages."""
+    def bytes(self) -> int:
+        """The size of the version."""
         ...
+
+    def close(self) -> None:
+        """Close a connection, if there is one; the next use opens another."""
+        ...
+
+
+class Writer(Protocol):
+    """Changes the knowledge base at one path. `KnowledgeBase` describes the arguments."""
+
+    def check_output(self, *, overwrite: bool) -> None:
+        """Check, before any work, that a knowledge base may be built here."""
+        ...
+
+    def build(
+        self,
+        sources: Sequence[Path | SourceFile],
+        *,
+        encoder: TextEncoder,
+        chunking: Chunking,
+        index: str,
+        parameters: dict[str, int],
+        language: str | None,
+        overwrite: bool,
+        strict: bool,
+        engine: Engine | None,
+        resume: bool,
+        progress: Progress,
+    ) -> None:
+        """Build a knowledge base."""
+        ...
+
+    def add(
+        self,
+        sources: Sequence[Path | SourceFile],
+        *,
+        encoder: TextEncoder,
+        strict: bool,
+        engine: Engine | None,
+        resume: bool,
+        progress: Progress,
+    ) -> None:
+        """Add new and changed sources."""
+        ...
+
+    def delete(self, *, ids: Sequence[str], sources: Sequence[str]) -> None:
+        """Delete passages, documents and sources."""
+        ...
+
+    def compact(self, *, keep: int, progress: Progress) -> None:
+        """Return the space of deleted passages."""
+        ...
+
+
+def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) -> NDArray[np.float32]:
+    """Check what a search was given, and make the vectors (B, D) contiguous.
+
+    Raises:
+        ConfigurationError: ``n`` is below 1.
+        ShapeError: ``vectors`` is not a matrix.
+        IndexDataError: The vectors have another dimension than the passages'.
+    """
+    if n < 1:
+        raise ConfigurationError(f"n is {n}. Ask for at least 1 passage.")
+    if vectors.ndim != 2:
+        raise ShapeError(f"vectors has shape {vectors.shape}. Expected (B, {manifest.dimension}).")
+    if vectors.shape[1] != manifest.dimension:
+        raise IndexDataError(
+            f"vectors has shape {vectors.shape}, but the passages' vectors have dimension {manifest.dimension}. Use "
+            f"the encoder that embedded them, {manifest.encoder.name}."
+        )
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+# The package's only imports within functions. Reading loads no loaders, chunking or engines, and a knowledge base in
+# a folder needs no client of PostgreSQL.
+
+
+def open_storage(location: Path | PostgresUri, version: str | None = None) -> Storage:
+    """Open the current version of a knowledge base, or of a folder another one."""
+    if isinstance(location, Path):
+        return Snapshot.open(location, version)
+    from ragweave.knowledge.postgres.connection import Connection
+    from ragweave.knowledge.postgres.reader import PostgresReader
+
+    return PostgresReader.open(Connection(location))
+
+
+def writer_at(location: Path | PostgresUri) -> Writer:
+    """What changes a knowledge base, or builds one."""
+    if isinstance(location, Path):
+        return folder_writer(location)
+    from ragweave.knowledge.postgres.writer import PostgresWriter
+
+    return PostgresWriter(location)
+
+
+def folder_writer(path: Path) -> FolderWriter:
+    """What changes a knowledge base in a folder, its versions too."""
+    from ragweave.knowledge.ingest.folder_writer import FolderWriter
+
+    return FolderWriter(path)

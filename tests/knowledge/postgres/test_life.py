@@ -18,7 +18,7 @@ from ragweave.errors import (
 from ragweave.knowledge import store
 from ragweave.knowledge.base import swap
 from ragweave.knowledge.chunking_settings import Chunking
-from ragweave.knowledge.places import check_output
+from ragweave.knowledge.base import check_output
 from tests.support.databases import PASSWORD
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 

@@ -1,1 +1,1 @@
-"""Knowledge bases in PostgreSQL with pgvector."""
+"""Knowledge bases in PostgreSQL with pgvector; needs the extra "pgvector"."""

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: made when they are needed, and made again when they were lost."""
+"""Connections to PostgreSQL that open when they are needed, and again after they were lost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from pgvector.psycopg import register_vector
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
@@ -18,10 +19,10 @@ from ragweave.knowledge.postgres.uri import PostgresUri
 
 _T = TypeVar("_T")
 
-Rows = psycopg.Connection[tuple[Any, ...]]
+Client = psycopg.Connection[tuple[Any, ...]]
 """A connection whose rows are tuples."""
 
-# A server that does not answer is given up within seconds, unless the URI says otherwise.
+# A server that does not answer fails within seconds, unless the URI says otherwise.
 _DEFAULTS = {
     "connect_timeout": "5",
     "tcp_user_timeout": "10000",
@@ -31,93 +32,90 @@ _DEFAULTS = {
 }
 
 
-def connect(uri: PostgresUri) -> Rows:
-    """Open a connection that commits every statement by itself and knows vectors, where the database does.
+def connect(uri: PostgresUri) -> Client:
+    """Open a connection that commits every statement.
 
     Raises:
-        KnowledgeBaseError: The server cannot be reached, or lets nobody in.
+        KnowledgeBaseError: The server cannot be reached, or refuses the login.
         ConfigurationError: libpq cannot read the URI.
     """
     try:
-        given = conninfo_to_dict(uri.conninfo)
+        options = conninfo_to_dict(uri.conninfo)
     except psycopg.ProgrammingError as error:
         raise ConfigurationError(
-            f"{uri.shown} is not a URI for PostgreSQL: {_reason(uri, error)}."
-        ) from None  # whose text may hold the password
+            f"{uri} is not a URI for PostgreSQL: {_reason(uri, error)}. Correct the URI."
+        ) from None  # libpq's text may contain the password
     settings = {"application_name": f"ragweave {os.getpid()}@{socket.gethostname()}", **_DEFAULTS}
-    defaults: dict[str, Any] = {name: value for name, value in settings.items() if name not in given}
-    with sentences(uri):
-        # Nothing is prepared: a table may be replaced by one with vectors of another size.
-        connection = psycopg.connect(uri.conninfo, autocommit=True, prepare_threshold=None, **defaults)
-        knows_vectors(connection)
-    return connection
-
-
-def knows_vectors(connection: Rows) -> bool:
-    """Teach a connection what vectors are; whether the extension is in the database."""
-    try:
-        register_vector(connection)
-    except psycopg.ProgrammingError:
-        return False
-    return True
+    defaults: dict[str, Any] = {name: value for name, value in settings.items() if name not in options}
+    with readable_errors(uri):
+        # No prepared statements: a rebuild may replace a table by one with vectors of another size.
+        client = psycopg.connect(uri.conninfo, autocommit=True, prepare_threshold=None, **defaults)
+        with suppress(psycopg.ProgrammingError):  # the database does not have the extension yet
+            register_vector(client)
+    return client
 
 
 class Connection:
-    """One connection for reading that several threads use in turn.
+    """One connection for reading that threads use in turn.
 
     Args:
         uri: The database.
     """
 
     def __init__(self, uri: PostgresUri) -> None:
-        self._uri = uri
-        self._connection: Rows | None = None
+        self.uri = uri
+        self._client: Client | None = None
         self._lock = threading.RLock()
 
-    def run(self, work: Callable[[Rows], _T]) -> _T:
-        """Read something, once more where the connection turns out to be lost.
+    def run(self, work: Callable[[Client], _T]) -> _T:
+        """Read something, a second time if the connection turns out to be lost.
 
         Raises:
             KnowledgeBaseError: The server cannot be reached, or refuses.
         """
-        with self._lock, sentences(self._uri):
-            if self._connection is not None:
+        with self._lock, readable_errors(self.uri):
+            if self._client is not None:
                 try:
-                    return work(self._connection)
+                    return work(self._client)
                 except (psycopg.OperationalError, psycopg.InterfaceError):
-                    if not self._connection.closed:
+                    if not self._client.closed:
                         raise
-            self._connection = connect(self._uri)
-            return work(self._connection)
+            self._client = connect(self.uri)
+            return work(self._client)
+
+    def fetch(
+        self, statement: sql.Composed, values: Any = None, *, binary: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """The rows of one statement."""
+        return self.run(lambda client: client.execute(statement, values, binary=binary).fetchall())
 
     def close(self) -> None:
-        """Close the connection."""
-        with self._lock:
-            if self._connection is not None:
-                with suppress(psycopg.Error):
-                    self._connection.close()
-            self._connection = None
+        """Close the connection; the next use opens another."""
+        with self._lock, suppress(psycopg.Error):
+            if self._client is not None:
+                self._client.close()
+            self._client = None
 
 
 @contextmanager
-def sentences(uri: PostgresUri) -> Iterator[None]:
-    """Turn errors of PostgreSQL into ones that say what to do, without a password."""
+def readable_errors(uri: PostgresUri) -> Iterator[None]:
+    """Turn PostgreSQL's errors into ours, which say what to do and show no password."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise KnowledgeBaseError(
-            f"PostgreSQL at {uri.host} does not allow this in {uri.shown} ({_reason(uri, error)}): ask its "
-            "administrator for the right, or for the extension ('CREATE EXTENSION vector')."
+            f"PostgreSQL at {uri.host} does not allow this in {uri} ({_reason(uri, error)}). Ask its "
+            "administrator for the permission, or for the extension ('CREATE EXTENSION vector')."
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise KnowledgeBaseError(
-            f"PostgreSQL at {uri.host} cannot be used ({_reason(uri, error)}): check that it runs and that the URI "
-            f"is right, then run the command again. It was {uri.shown}."
+            f"PostgreSQL at {uri.host} cannot be used ({_reason(uri, error)}). Check that it runs and that the URI "
+            f"{uri} is right, then run the command again."
         ) from error
     except psycopg.Error as error:
         raise KnowledgeBaseError(
-            f"PostgreSQL at {uri.host} could not do this in {uri.shown} ({_reason(uri, error)}): open the knowledge "
-            "base again, which may have been built anew; if that does not help, build it again with --overwrite."
+            f"PostgreSQL at {uri.host} could not do this in {uri} ({_reason(uri, error)}). Open the knowledge "
+            "base again, since it may have been rebuilt. If that does not help, build it again with --overwrite."
         ) from error
 
 

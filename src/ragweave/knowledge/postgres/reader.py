@@ -1,122 +1,224 @@
-"""Reading a knowledge base in a database: what a search has found is remembered, so that it can be looked up.
-
-A change by another process may delete a passage between the search that finds it and the look at its text; and a
-search brings texts and vectors along anyway, which saves two more trips.
+"""Reading a knowledge base in PostgreSQL.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
-from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.analyzer import Analyzer
+from ragweave.knowledge.bm25 import check_parameters, no_words
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.postgres.protocol import Database, Record
-from ragweave.knowledge.storage import WordScores
+from ragweave.knowledge.postgres.connection import Client, Connection
+from ragweave.knowledge.postgres.tables import PASSAGE, Tables, current_index, storable
+from ragweave.knowledge.postgres.uri import PostgresUri
+from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.types import Passage
 
-REMEMBERED = 4096
-"""How many passages are remembered, or as many as one search has found."""
+CACHED = 4096
+"""How many passages stay in memory, or as many as one search returned."""
+
+_EF_SEARCH, _MAX_EF_SEARCH = 100, 1000
 
 
-class DatabaseReader:
-    """Satisfies `ragweave.knowledge.storage.Reader` with a database; several threads may use it.
+@dataclass(frozen=True, slots=True)
+class State:
+    """The knowledge base that the tables hold.
 
-    Args:
-        database: The database.
-        manifest: What is in it.
+    Attributes:
+        version: The number of its changes.
+        manifest: Its manifest.
     """
 
-    def __init__(self, database: Database, manifest: Manifest) -> None:
-        self.database = database
-        self.manifest = manifest
-        self._found: OrderedDict[int, Record] = OrderedDict()
+    version: int
+    manifest: Manifest
+
+
+def read_state(client: Client, uri: PostgresUri) -> State | None:
+    """The state of a knowledge base; ``None`` if there is none."""
+    tables = Tables(uri.table)
+    name = tables.base.as_string(client)
+    ((exists,),) = client.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchall()
+    if not exists:
+        return None
+    row = client.execute(sql.SQL("SELECT version, manifest FROM {}").format(tables.base)).fetchone()
+    return None if row is None else State(int(row[0]), Manifest.parse(row[1], str(uri)))
+
+
+def existing(state: State | None, uri: PostgresUri) -> State:
+    """The state of a knowledge base that must exist.
+
+    Raises:
+        KnowledgeBaseError: There is none.
+    """
+    if state is None:
+        raise KnowledgeBaseError(
+            f"There is no knowledge base at {uri}. Build one with 'ragweave index SOURCE --output URI'."
+        )
+    return state
+
+
+def rows_of(client: Client, tables: Tables, names: Collection[str]) -> dict[str, list[int]]:
+    """The rows of passages and documents by their ids; if a passage and a document share one, the passage's."""
+    rows: dict[str, list[int]] = {name: [] for name in names}
+    for column in ("id", "document_id"):
+        missing = {storable(name): name for name in names if not rows[name]}
+        statement = sql.SQL("SELECT {column}, row FROM {} WHERE {column} = ANY(%s) ORDER BY row").format(
+            tables.passages, column=sql.Identifier(column)
+        )
+        for value, row in client.execute(statement, [list(missing)]) if missing else ():
+            rows[missing[value]].append(row)
+    return rows
+
+
+class PostgresReader:
+    """Satisfies `Storage` with tables of PostgreSQL. Threads may share it and take turns.
+
+    It caches the passages that searches return: another process may delete one before it is looked up. A search
+    brings texts and vectors along anyway, which saves two more round trips.
+
+    Args:
+        connection: The database.
+        state: What the tables hold.
+    """
+
+    def __init__(self, connection: Connection, state: State) -> None:
+        self.location = connection.uri
+        self.version = f"{state.version:06}"
+        self.manifest = state.manifest
+        self._connection = connection
+        self._tables = Tables(connection.uri.table)
+        self._cache: OrderedDict[int, tuple[Passage, NDArray[np.float32]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def passage(self, row: int) -> Passage:
-        """Look one passage up.
+    @classmethod
+    def open(cls, connection: Connection) -> Self:
+        """Open the knowledge base in the tables.
 
         Raises:
-            IndexError: There is no such row, or no longer.
+            KnowledgeBaseError: There is none, or the server cannot be reached.
         """
-        return self._records([row])[row].passage
+        uri = connection.uri
+        return cls(connection, existing(connection.run(lambda client: read_state(client, uri)), uri))
+
+    def latest(self) -> Self:
+        """The knowledge base as it is now: this one, or another if it has changed."""
+        latest = type(self).open(self._connection)
+        return self if latest.version == self.version else latest
+
+    def passage(self, row: int) -> Passage:
+        """One passage.
+
+        Raises:
+            IndexError: The row does not exist, or no longer.
+        """
+        return self._records([row])[row][0]
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows, (M, D).
 
         Raises:
-            IndexError: There is no such row, or no longer.
+            IndexError: A row does not exist, or no longer.
         """
         records = self._records(rows.tolist())
-        vectors = np.empty((len(rows), self.manifest.dimension), dtype=np.float32)
-        for place, row in enumerate(rows.tolist()):
-            vectors[place] = records[row].vector
-        return vectors
+        vectors = [records[row][1] for row in rows.tolist()]
+        return np.array(vectors, dtype=np.float32).reshape(-1, self.manifest.dimension)
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Find the passages with the largest inner products: scores and rows, (B, K), best first."""
+        """The passages with the largest inner products: scores and rows, (B, K), best first."""
+        statement = self._tables.nearest(current_index(self.manifest), self.manifest.dimension)
+        ef = max(self.manifest.index.parameters.get("efSearch", _EF_SEARCH), n)
+
+        def work(client: Client) -> list[list[tuple[Any, ...]]]:
+            # One round trip for all. The iterative scan goes on until it has n passages that are not deleted.
+            with client.pipeline():
+                client.execute(
+                    "SELECT set_config('hnsw.ef_search', %s, false), set_config('jit', 'off', false), "
+                    "set_config('hnsw.iterative_scan', 'strict_order', false)",
+                    [str(min(ef, _MAX_EF_SEARCH))],
+                )
+                cursors = [
+                    client.execute(statement, {"vector": question, "n": n}, binary=True)
+                    for question in questions
+                ]
+                return [cursor.fetchall() for cursor in cursors]
+
         scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
         rows = np.full((len(questions), n), -1, dtype=np.int64)
-        if not len(questions):
-            return scores, rows
-        found = self.database.search(questions, n)
-        for place, hits in enumerate(found):
-            scores[place, : len(hits)] = [score for score, _ in hits]
-            rows[place, : len(hits)] = [record.row for _, record in hits]
-        self._remember([record for hits in found for _, record in hits])
+        results = self._connection.run(work) if len(questions) else []
+        for position, hits in enumerate(results):
+            hits.sort(key=lambda hit: (-hit[0], hit[1]))
+            scores[position, : len(hits)] = [hit[0] for hit in hits]
+            rows[position, : len(hits)] = [hit[1] for hit in hits]
+        self._remember(hit[1:] for hits in results for hit in hits)
         return scores, rows
 
-    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], WordScores]:
-        """What scores passages by the words they share with a question.
+    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], PostgresWordScores]:
+        """A function that scores passages by BM25 for a question.
 
         Raises:
-            KnowledgeBaseError: There are no words to search by.
-            ConfigurationError: A number cannot be.
+            KnowledgeBaseError: The knowledge base was built without words.
+            ConfigurationError: ``k1`` or ``b`` is out of range.
         """
-        language = self.manifest.language
-        if language is None:
-            raise KnowledgeBaseError(
-                f"The knowledge base at {self.database.place} was built to be searched by vectors alone: build it "
-                "again with --overwrite to search it by words too."
-            )
-        if not (k1 >= 0 and math.isfinite(k1)) or not 0 <= b <= 1:
-            raise ConfigurationError(f"k1 is {k1} and b is {b}: give 0 or more, and a number from 0 to 1.")
-        analyzer = Analyzer(language)
-        return lambda question: self.database.words_asked(analyzer.words(question), k1=k1, b=b)
+        if self.manifest.language is None:
+            raise no_words(self.location)
+        check_parameters(k1, b)
+        analyzer = Analyzer(self.manifest.language)
+        return lambda question: PostgresWordScores(
+            self._connection, self._tables, analyzer.words(question), k1=k1, b=b
+        )
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
-        """Find the rows of many passages and documents; those of names that are not there are empty."""
-        return {name: self.row_of(name) for name in names}
+        """The rows of passages and documents by their ids; empty for unknown ids."""
+        return self._connection.run(lambda client: rows_of(client, self._tables, names))
 
-    def row_of(self, name: str) -> list[int]:
-        """Find the row of a passage, or the rows of a document's passages."""
-        return self.database.rows_with("id", name) or self.database.rows_with("document_id", name)
+    def bytes(self) -> int:
+        """The size of the tables with their indexes."""
+        tables = (self._tables.passages, self._tables.sources, self._tables.base)
+        sizes = [
+            sql.SQL("pg_total_relation_size({}::regclass)").format(sql.Literal(table.as_string()))
+            for table in tables
+        ]
+        ((size,),) = self._connection.fetch(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sizes)))
+        return int(size)
 
-    def _records(self, rows: Sequence[int]) -> dict[int, Record]:
-        """The records of rows, from memory or else from the database."""
-        wanted = set(rows)
+    def close(self) -> None:
+        """Close the connection; the next use opens another."""
+        self._connection.close()
+
+    def _records(self, rows: list[int]) -> dict[int, tuple[Passage, NDArray[np.float32]]]:
+        """Passages and vectors of rows, from the cache or the database."""
         with self._lock:
-            records = {row: self._found[row] for row in wanted if row in self._found}
-        if missing := sorted(wanted - records.keys()):
-            fetched = self.database.fetch(missing)
-            self._remember(fetched)
-            records |= {record.row: record for record in fetched}
-        if gone := wanted - records.keys():
-            raise IndexError(f"There is no passage {min(gone)} in {self.database.place}, or no longer.")
+            records = {row: self._cache[row] for row in rows if row in self._cache}
+        if missing := sorted(set(rows) - records.keys()):
+            statement = sql.SQL("SELECT row, embedding, {} FROM {} WHERE row = ANY(%s)").format(
+                PASSAGE, self._tables.passages
+            )
+            records |= self._remember(self._connection.fetch(statement, [missing], binary=True))
+        if unknown := set(rows) - records.keys():
+            raise IndexError(f"There is no passage {min(unknown)} in {self.location}, or no longer.")
         return records
 
-    def _remember(self, records: Sequence[Record]) -> None:
+    def _remember(self, rows: Iterable[tuple[Any, ...]]) -> dict[int, tuple[Passage, NDArray[np.float32]]]:
+        records = {row: (Passage(*columns), _array(vector)) for row, vector, *columns in rows}
         with self._lock:
-            for record in records:
-                self._found[record.row] = record
-                self._found.move_to_end(record.row)
-            while len(self._found) > max(REMEMBERED, len(records)):
-                self._found.popitem(last=False)
+            for row, record in records.items():
+                self._cache[row] = record
+                self._cache.move_to_end(row)
+            while len(self._cache) > max(CACHED, len(records)):
+                self._cache.popitem(last=False)
+        return records
+
+
+def _array(vector: Any) -> NDArray[np.float32]:
+    return vector.to_numpy() if hasattr(vector, "to_numpy") else vector

@@ -1,57 +1,107 @@
-"""The tables of a knowledge base in PostgreSQL, and their statements.
+"""The tables of a knowledge base in PostgreSQL: their statements, and which index their vectors get.
 
-For ``table=kb``: ``kb`` has a row for every passage, ``kb_sources`` one for every file that was read, ``kb_base`` one
-for all.
-All names are composed by `psycopg.sql`, all values are bound.
+For ``table=kb``: ``kb`` has a row per passage, ``kb_sources`` a row per file that was read, ``kb_base`` one row with
+the manifest. `psycopg.sql` composes all names, and all values are bound.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from psycopg import sql
 
-from ragweave.knowledge.postgres.protocol import IndexKind
+from ragweave.errors import ConfigurationError
+from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.store import COLUMNS, NUMBERS
 
-MOST_FULL, MOST_HALF = 2000, 4000
-"""Up to how many numbers pgvector indexes as they are, and in two bytes each."""
+IndexKind = Literal["flat", "hnsw"]
+"""Compare all vectors, or search a graph."""
 
-# A row that pgvector keeps in one piece is compared much faster; it has to fit into a page of 8 kB with its ids.
-_MOST_INLINE = 1536
+FACTORY: dict[IndexKind, str] = {"flat": "Flat", "hnsw": "HNSW"}
+"""Their names in the manifest."""
+
+EXACT_UP_TO = 20_000
+"""Up to how many passages ``"auto"`` compares all vectors, which takes PostgreSQL tens of milliseconds."""
+
+MAX_FULL, MAX_HALF = 2000, 4000
+"""The largest vectors that pgvector indexes as they are, and in half precision."""
+
+# pgvector compares a row that is stored in one piece much faster. It has to fit into a page of 8 kB with its ids.
+_MAX_INLINE = 1536
 _M, _EF_CONSTRUCTION = 16, 64
+_KINDS, _PARAMETERS = ("auto", "flat", "hnsw"), ("efConstruction", "efSearch")
 
 PASSAGE = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
 
 
+def storable(text: str) -> str:
+    """Replace NUL, which PostgreSQL refuses, by the replacement character."""
+    return text.replace("\0", "\ufffd")
+
+
+def check_index(kind: str, parameters: dict[str, int], dimension: int) -> None:
+    """Check that PostgreSQL has a kind of index and its settings, before any work.
+
+    Raises:
+        ConfigurationError: It does not.
+    """
+    if kind not in _KINDS:
+        raise ConfigurationError(
+            f"PostgreSQL has no index {kind!r}. Choose one of {', '.join(_KINDS)}, or build the knowledge base in a "
+            "folder."
+        )
+    if unknown := sorted(set(parameters) - set(_PARAMETERS)):
+        raise ConfigurationError(
+            f"An index in PostgreSQL has no parameter {', '.join(unknown)}. Choose from {', '.join(_PARAMETERS)}."
+        )
+    if kind == "hnsw" and dimension > MAX_HALF:
+        raise ConfigurationError(
+            f"hnsw in PostgreSQL indexes at most {MAX_HALF} dimensions, these vectors have {dimension}. Choose flat."
+        )
+
+
+def choose_index(kind: str, count: int, dimension: int) -> IndexKind:
+    """The index for N passages."""
+    if kind == "auto":
+        return "hnsw" if count > EXACT_UP_TO and dimension <= MAX_HALF else "flat"
+    return "hnsw" if kind == "hnsw" else "flat"
+
+
+def current_index(manifest: Manifest) -> IndexKind:
+    """The index that the tables have."""
+    return "hnsw" if manifest.segments[0].factory == FACTORY["hnsw"] else "flat"
+
+
 class Tables:
-    """The names of the tables.
+    """The tables of one knowledge base.
 
     Args:
-        name: The table of the passages, perhaps after its schema.
-        suffix: What their names end in.
+        name: The table of the passages, after its schema if one was named.
+        suffix: The end of all names.
     """
 
     def __init__(self, name: tuple[str, ...], suffix: str = "") -> None:
         *schema, table = name
         self.name = name
-        self.plain = {part: f"{table}{part}{suffix}" for part in ("", "_sources", "_base")}
+        self.plain_names = [f"{table}{part}{suffix}" for part in ("", "_sources", "_base")]
         self.passages, self.sources, self.base = (
-            sql.Identifier(*schema, plain) for plain in self.plain.values()
+            sql.Identifier(*schema, plain) for plain in self.plain_names
         )
 
     @property
     def new(self) -> Tables:
-        """Those that are being built, until they replace these."""
+        """The tables of a rebuild, which replace these at its end."""
         return Tables(self.name, "_new")
 
     def create_base(self) -> sql.Composed:
-        """The table of what holds for all."""
+        """Create the table of the manifest."""
         return sql.SQL(
             "CREATE TABLE {} (here boolean PRIMARY KEY DEFAULT true CHECK (here), version bigint NOT NULL, "
             "manifest text NOT NULL, passages bigint NOT NULL, words bigint NOT NULL)"
         ).format(self.base)
 
     def create(self, dimension: int, first_row: int) -> list[sql.Composed]:
-        """The tables of passages and sources, without indexes."""
+        """Create the tables of passages and sources, without indexes."""
         columns = sql.SQL(", ").join(
             sql.SQL("{} {} NOT NULL").format(
                 sql.Identifier(name), sql.SQL("bigint" if name in NUMBERS else "text")
@@ -68,13 +118,13 @@ class Tables:
                 "sha256 text NOT NULL)"
             ).format(self.sources),
         ]
-        if dimension <= _MOST_INLINE:
+        if dimension <= _MAX_INLINE:
             inline = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN")
             statements.append(inline.format(self.passages))
         return statements
 
     def create_indexes(self, *, words: bool) -> list[sql.Composed]:
-        """What finds passages by anything but their vectors; texts by hashes, for they may be of any length."""
+        """Create the indexes except that of the vectors. Texts are hashed, since a B-tree limits their length."""
         kinds = [("hash", "btree"), ("id", "hash"), ("document_id", "hash"), ("source", "hash")]
         return [
             sql.SQL("CREATE INDEX ON {} USING {} ({})").format(
@@ -84,34 +134,36 @@ class Tables:
         ]
 
     def create_graph(self, dimension: int, parameters: dict[str, int]) -> sql.Composed:
-        """The HNSW index."""
-        half = dimension > MOST_FULL
-        return sql.SQL("CREATE INDEX ON {} USING hnsw ({} {}) WITH (m = {}, ef_construction = {})").format(
+        """Create the HNSW index."""
+        half = dimension > MAX_FULL
+        return sql.SQL("CREATE INDEX ON {} USING hnsw (({}) {}) WITH (m = {}, ef_construction = {})").format(
             self.passages,
-            sql.SQL("({})").format(compared("hnsw", dimension)),
+            _compared("hnsw", dimension),
             sql.SQL("halfvec_ip_ops" if half else "vector_ip_ops"),
             sql.Literal(_M),
             sql.Literal(parameters.get("efConstruction", _EF_CONSTRUCTION)),
         )
 
+    def vacuum(self) -> sql.Composed:
+        """Return the space of deleted rows, and update the planner's statistics."""
+        return sql.SQL("VACUUM (ANALYZE) {}").format(self.passages)
+
     def nearest(self, index: IndexKind, dimension: int) -> sql.Composed:
-        """Passages by their inner products with ``vector``, the largest first; also of those alone that it finds."""
+        """Select the ``n`` passages with the largest inner products with ``vector``.
+
+        The order is by what the index compares, the score by the full vectors.
+        """
+        half = index == "hnsw" and dimension > MAX_FULL
         return sql.SQL(
-            "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} ORDER BY {} <#> {} LIMIT %(n)s"
+            "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} ORDER BY {} <#> %(vector)s::{} "
+            "LIMIT %(n)s"
         ).format(
-            PASSAGE,
-            self.passages,
-            compared(index, dimension),
-            sql.SQL("%(vector)s::{}").format(sql.SQL(_type(index, dimension))),
+            PASSAGE, self.passages, _compared(index, dimension), sql.SQL("halfvec" if half else "vector")
         )
 
 
-def compared(index: IndexKind, dimension: int) -> sql.Composable:
-    """What questions are compared with: vectors, or what is indexed of large ones."""
-    if index == "hnsw" and dimension > MOST_FULL:
+def _compared(index: IndexKind, dimension: int) -> sql.Composable:
+    """What is compared with a question: the vectors, or large ones in half precision, as they are indexed."""
+    if index == "hnsw" and dimension > MAX_FULL:
         return sql.SQL("embedding::halfvec({})").format(sql.Literal(dimension))
     return sql.Identifier("embedding")
-
-
-def _type(index: IndexKind, dimension: int) -> str:
-    return "halfvec" if index == "hnsw" and dimension > MOST_FULL else "vector"
