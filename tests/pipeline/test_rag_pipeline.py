@@ -103,7 +103,7 @@ def test_errors_of_preparing_ahead_arrive(pipeline: RagPipeline, monkeypatch: py
     def broken(*_, **__):
         raise KnowledgeBaseError("the disk is gone")
 
-    monkeypatch.setattr(pipeline.retriever, "search", broken)
+    monkeypatch.setattr(pipeline, "retrieve", broken)
     with pytest.raises(KnowledgeBaseError, match="the disk is gone"):
         pipeline(QUESTIONS, prefetch=True)
     assert not any(thread.name.startswith("ragweave-prefetch") for thread in threading.enumerate())
@@ -263,7 +263,7 @@ def test_a_knowledge_base_of_another_passage_encoder_is_refused(
     ).passages
     assert RagPipeline.from_pretrained(folder, knowledge_base=None)
     with pytest.raises(
-        EncoderMismatchError, match="build the knowledge base with the passage encoder of this model"
+        EncoderMismatchError, match="embed it again with this model.s passage encoder"
     ):
         RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
 

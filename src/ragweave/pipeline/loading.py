@@ -174,7 +174,7 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
             f"The model '{name}' was trained to search passages of the encoder with fingerprint {expected[:12]}, but "
             f"the knowledge base at {index.base.path} was embedded by {actual.name} (fingerprint "
             f"{actual.fingerprint[:12]}): embed it again with this model's passage encoder ('ragweave reembed'). If "
-            " that encoder was trained too, it is the model's folder document-encoder."
+            "that encoder was trained too, it is the model's folder document-encoder."
         )
 
 

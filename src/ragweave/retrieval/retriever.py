@@ -227,8 +227,10 @@ def _passages(
 ) -> list[ScoredPassage | None]:
     """The K passages of one question."""
     present = rows != MISSING
-    weights = np.exp(scores - scores[present].max(initial=-np.inf), where=present, out=np.zeros_like(scores))
-    priors = (weights / max(weights.sum(), np.finfo(np.float32).tiny)).tolist()
+    if not present.any():
+        return [None] * len(rows)
+    weights = np.exp(scores - scores[present].max())  # 0 for missing passages, whose scores are -inf
+    priors = (weights / weights.sum()).tolist()
     return [
         None
         if row == MISSING
