@@ -21,7 +21,7 @@ from experiments.results.page import page
 from rich.console import Console
 
 from ragweave import KnowledgeBase
-from ragweave.cli.console import noted_bars, quiet_libraries
+from ragweave.cli.console import job_bars, quiet_libraries
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
 from ragweave.evaluation.evaluate import evaluate
@@ -78,7 +78,7 @@ def main() -> None:
             if configuration.slow and name == "factbook":
                 continue
             Console(stderr=True).print(f"{name}: {configuration.label}")
-            with noted_bars() as advance:
+            with job_bars() as advance:
                 evaluate(
                     examples,
                     args.work / name / configuration.name,

@@ -23,7 +23,7 @@ from rich.console import Console
 from transformers import set_seed
 
 from ragweave import RagPipeline
-from ragweave.cli.console import noted_bars, quiet_libraries
+from ragweave.cli.console import job_bars, quiet_libraries
 from ragweave.evaluation.run_folder import Mode, RunFolder, RunSettings
 from ragweave.evaluation.runner import run_evaluation
 
@@ -69,7 +69,7 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
     )
     mode: Mode = "closed-book" if configuration.closed_book else "e2e"
     questions = work.questions("dev")
-    with noted_bars() as advance:
+    with job_bars() as advance:
         run_evaluation(
             questions,
             RunFolder(folder / "evaluation"),

@@ -7,8 +7,7 @@ import httpx
 import pytest
 
 from ragweave import RagPipeline
-from ragweave.serving.keys import KeyRing
-from ragweave.serving.settings import ServingSettings
+from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.serving import ADMIN_KEY, Running, served
 

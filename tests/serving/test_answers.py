@@ -83,7 +83,7 @@ def test_what_decides_at_the_end_is_told_at_the_end(client: httpx.Client):
 
 def test_passages_alone(client: httpx.Client, pipeline: RagPipeline):
     found = client.post("/v1/retrieve", json={"questions": QUESTIONS, "n_docs": 2}).json()["results"]
-    for own, passages in zip(found, pipeline.retrieve(QUESTIONS, n_docs=2), strict=True):
+    for own, passages in zip(found, pipeline.retrieve(QUESTIONS, n_docs=2).ranked_passages(), strict=True):
         assert [passage["id"] for passage in own["passages"]] == [passage.id for passage in passages]
         assert sum(passage["prior"] for passage in own["passages"]) == pytest.approx(1, abs=1e-5)
     assert [own["question"] for own in found] == QUESTIONS
@@ -103,7 +103,7 @@ def test_passages_alone(client: httpx.Client, pipeline: RagPipeline):
         ({"question": "a", "n_docs": 0}, "n_docs"),
         ({"question": "a", "n_docs": "2"}, "n_docs"),
         ({"question": "a", "n_docs": 10**30}, "limit n_docs"),
-        ({"question": "a", "n_docs": 21}, "n_docs is 21, but the limit n_docs of this service is 20"),
+        ({"question": "a", "n_docs": 21}, "n_docs is 21, but this service allows at most 20 (limit n_docs)"),
         ({"question": "a" * 2001}, "limit question_characters"),
         ({"questions": ["a"] * 17}, "limit questions"),
         ({"question": "a", "colour": "red"}, "colour"),

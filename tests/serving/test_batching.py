@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragweave import Answer
-from ragweave.serving.batching import Batcher
+from ragweave.serving.batching import AnswerOptions, AnswerReady, Batcher, Job
 from ragweave.serving.errors import OverloadedError, UnavailableError
-from ragweave.serving.jobs import AnswerOptions, Done, Failed, Job
 from ragweave.serving.settings import Batching
 
 
@@ -39,7 +38,7 @@ class Worker:
         for job in jobs:
             if job.question == "break":
                 raise OSError("the disk is gone")
-            job.tell(Done(Answer(job.question, job.question, 0.0, ())))
+            job.publish(AnswerReady(Answer(job.question, job.question, 0.0, ())))
 
 
 @asynccontextmanager
@@ -52,8 +51,8 @@ async def running(worker: Worker, **fields):
 
 
 async def answer_of(job: Job) -> str:
-    event = await asyncio.wait_for(job.next_event(), timeout=30)
-    assert isinstance(event, Done)
+    event = await job.next_event(30)
+    assert isinstance(event, AnswerReady)
     return event.answer.answer
 
 
@@ -111,9 +110,9 @@ def test_too_many_are_refused_and_the_others_answered():
             await asyncio.to_thread(worker.begun.wait)
             waiting = jobs_of("bcd")
             batcher.submit(waiting)
-            with pytest.raises(OverloadedError, match="again in") as refused:
+            with pytest.raises(OverloadedError, match="again in") as rejected:
                 batcher.submit(jobs_of("e"))
-            assert int(refused.value.headers["Retry-After"]) >= 1
+            assert int(rejected.value.headers["Retry-After"]) >= 1
             assert batcher.waiting == 3
             worker.gate.set()
             for job in (*first, *waiting):
@@ -146,9 +145,9 @@ def test_whom_nobody_waits_for_leaves_the_queue():
             batcher.submit([first])
             await asyncio.to_thread(worker.begun.wait)
             batcher.submit([second])
-            batcher.abandon(second)
-            batcher.abandon(first)
-            assert first.abandoned
+            batcher.cancel(second)
+            batcher.cancel(first)
+            assert first.cancelled
             batcher.submit([third])
             worker.gate.set()
             assert await answer_of(third) == "c"
@@ -160,11 +159,10 @@ def test_whom_nobody_waits_for_leaves_the_queue():
 def test_a_batch_that_fails_is_told_and_the_next_one_answered():
     async def ask():
         async with running(Worker(), max_wait=0) as batcher:
-            (broken,) = [Job("break", options())]
+            broken = Job("break", options())
             batcher.submit([broken])
-            event = await broken.next_event()
-            assert isinstance(event, Failed)
-            assert isinstance(event.error, OSError)
+            with pytest.raises(OSError, match="the disk is gone"):
+                await broken.next_event(30)
             batcher.submit(jobs := jobs_of("a"))
             assert await answer_of(jobs[0]) == "a"
 

@@ -31,7 +31,7 @@ def test_models(chat: openai.OpenAI):
     names = [model.id for model in chat.models.list()]
     assert names == ["ragweave", "ragweave-token", "ragweave-sequence"]
     assert chat.models.retrieve("ragweave-token").id == "ragweave-token"
-    with pytest.raises(openai.NotFoundError, match="choose one of ragweave"):
+    with pytest.raises(openai.NotFoundError, match="Choose one of: ragweave"):
         chat.models.retrieve("gpt-4")
 
 
@@ -108,7 +108,7 @@ def test_a_stream_ends_with_done(client: httpx.Client):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"messages": [{"role": "system", "content": "Be brief."}]}, "no message of the user"),
+        ({"messages": [{"role": "system", "content": "Be brief."}]}, "no user message"),
         ({"messages": [{"role": "user", "content": " "}]}, "empty"),
         ({"messages": [{"role": "user", "content": "a"}] * 65}, "limit messages"),
         ({"messages": [{"role": "user", "content": "Lima " * 200}]}, "the encoder reads"),
@@ -127,5 +127,5 @@ def test_what_cannot_be_asked(chat: openai.OpenAI, change: dict, words: str, str
 
 
 def test_no_such_model(chat: openai.OpenAI):
-    with pytest.raises(openai.NotFoundError, match="no model of this name"):
+    with pytest.raises(openai.NotFoundError, match="no model 'gpt-4'"):
         chat.chat.completions.create(model="gpt-4", messages=MESSAGES)

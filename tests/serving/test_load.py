@@ -226,7 +226,7 @@ def test_the_command(model_path: Path, base_path: Path, tmp_path: Path):
     ("arguments", "words"),
     [
         (["--api-key-file", "none.txt"], "key file none.txt"),
-        (["--port", "1", "--host", "256.0.0.1"], "cannot be listened on"),
+        (["--port", "1", "--host", "256.0.0.1"], "Cannot listen on 256.0.0.1"),
         (["--kb", "nowhere"], "knowledge base"),
     ],
 )

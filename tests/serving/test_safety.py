@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragweave import RagPipeline
-from ragweave.serving.keys import KeyRing
-from ragweave.serving.settings import Limits, ServingSettings
+from ragweave.serving.settings import KeyRing, Limits, ServingSettings
 from tests.support.serving import ADMIN_KEY, KEY, Running, served
 
 ASKED = {"question": "Where is Lima?", "max_new_tokens": 2}

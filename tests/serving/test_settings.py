@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.errors import ConfigurationError
-from ragweave.serving.keys import KeyRing
-from ragweave.serving.settings import Batching, Limits, ServingSettings
+from ragweave.serving.settings import Batching, KeyRing, Limits, ServingSettings
 from tests.support.serving import ADMIN_KEY, KEY
 
 
@@ -19,7 +18,7 @@ from tests.support.serving import ADMIN_KEY, KEY
         (lambda: Batching(deadline=0), "deadline is 0"),
         (lambda: ServingSettings(n_docs=0), "n_docs is 0"),
         (lambda: ServingSettings(num_beams=9), "num_beams is 9, but the limit for requests is 8"),
-        (lambda: ServingSettings(batching=Batching(max_queue=2)), "raise max_queue"),
+        (lambda: ServingSettings(batching=Batching(max_queue=2)), "Raise max_queue"),
     ],
 )
 def test_values_that_cannot_work(make, words: str):
@@ -31,10 +30,10 @@ def test_keys_from_a_file(tmp_path: Path):
     file = tmp_path / "keys.txt"
     file.write_text(f"# of the press office\n{KEY}\n\n  {ADMIN_KEY}  \n")
     ring = KeyRing.from_file(file)
-    assert ring.opens(KEY)
-    assert ring.opens(ADMIN_KEY)
+    assert ring.accepts(KEY)
+    assert ring.accepts(ADMIN_KEY)
     for other in ("", KEY[:-1], KEY + " ", "# of the press office", "\udcff"):
-        assert not ring.opens(other)
+        assert not ring.accepts(other)
     assert KEY not in repr(ring) + repr(vars(ring)) + repr(ServingSettings(keys=ring))
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 
 from ragweave import RagPipeline
-from ragweave.serving.app import create_app
-from ragweave.serving.running import listening, server_of
+from ragweave.serving.app import create_app, create_server, listen
 from ragweave.serving.settings import ServingSettings
 
 KEY = "a-key-for-tests-only"
@@ -53,13 +52,12 @@ class Running:
 def served(pipeline: RagPipeline, settings: ServingSettings | None = None) -> Iterator[Running]:
     """Serve a pipeline for as long as this lasts."""
     settings = settings or ServingSettings()
-    app, ready = create_app(pipeline, settings), threading.Event()
-    with listening("127.0.0.1", 0) as own:
-        server = server_of(app, settings, ready=ready.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
+    app = create_app(pipeline, settings)
+    with listen("127.0.0.1", 0) as listener:
+        server = create_server(app, settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        assert ready.wait(timeout=60)
-        running = Running(f"http://127.0.0.1:{own.getsockname()[1]}", app, server, thread)
+        running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server, thread)
         yield running
         running.stop()
 

@@ -1,18 +1,23 @@
-"""The command ``ragweave``: a group whose commands are imported when they are looked at.
+"""The ``ragweave`` command. Commands are imported when they are needed.
 
-A command's module imports Typer at its top and everything heavier inside of its function.
+``ragweave --help`` imports the modules of all commands. Therefore a command imports whatever needs torch,
+transformers, numpy, faiss or datasets in its function, or uses the public names of ``ragweave``, which are imported
+on first use. The docstring of the function is its help.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from ragweave.cli.failures import failures_as_sentences
+from ragweave.errors import RagweaveError
 
 _HELP = """Retrieval-augmented generation over your own documents.
 
@@ -22,68 +27,97 @@ Examples:
 
   ragweave ask --kb kb "What did we decide about the roof?"
 
-Set RAGWEAVE_DEBUG=1 to see where an error comes from.
+To see the traceback of an error, set RAGWEAVE_DEBUG=1.
 """
 
-
-@dataclass(frozen=True, slots=True)
-class _Command:
-    """Where a command is: a function, or an application with commands below it, and its help as ``HELP``."""
-
-    module: str
-    function: str
-
-
-COMMANDS = {
-    "index": _Command("ragweave.cli.index", "index"),
-    "add": _Command("ragweave.cli.add", "add"),
-    "delete": _Command("ragweave.cli.delete", "delete"),
-    "compact": _Command("ragweave.cli.compact", "compact"),
-    "reembed": _Command("ragweave.cli.reembed", "reembed"),
-    "versions": _Command("ragweave.cli.versions", "versions"),
-    "rollback": _Command("ragweave.cli.rollback", "rollback"),
-    "ask": _Command("ragweave.cli.ask", "ask"),
-    "serve": _Command("ragweave.cli.serve", "serve"),
-    "eval": _Command("ragweave.cli.eval", "app"),
-    "train": _Command("ragweave.cli.train", "app"),
-    "info": _Command("ragweave.cli.info", "info"),
-    "bench": _Command("ragweave.cli.bench", "bench"),
-}
-"""The commands in the order in which ``--help`` lists them."""
+# In the order of ``--help``. Each is a module of this package with a function of the same name, or with an ``app``.
+COMMANDS = (
+    *("index", "add", "delete", "compact", "reembed", "versions", "rollback"),
+    *("ask", "serve", "eval", "train", "info", "bench"),
+)
 
 
 class LazyGroup(TyperGroup):
-    """Finds its commands by name, and ends those that fail with a sentence."""
+    """Imports a command by its name, and shows its errors as one sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the names of the commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import one command; ``None`` if there is none of this name."""
-        command = COMMANDS.get(cmd_name)
-        if command is None:
+        """Import a command; ``None`` if there is none of this name."""
+        if cmd_name not in COMMANDS:
             return None
-        module = import_module(command.module)
-        found = getattr(module, command.function)
-        if isinstance(found, typer.Typer):
-            group = typer.main.get_command(found)
-            group.help = _unwrapped(module.HELP)
-            return group
-        # Typer makes a command of an application that has a single function.
-        single = typer.Typer(rich_markup_mode="rich", add_completion=False)
-        single.command(name=cmd_name, help=_unwrapped(module.HELP))(found)
-        return typer.main.get_command(single)
+        module = import_module(f"ragweave.cli.{cmd_name}")
+        application = getattr(module, "app", None)
+        if application is None:
+            # Typer turns an application with a single function into a command.
+            application = typer.Typer(rich_markup_mode="rich", add_completion=False)
+            application.command(name=cmd_name)(getattr(module, cmd_name))
+        command = typer.main.get_command(application)
+        command.name = cmd_name
+        for part in (command, *getattr(command, "commands", {}).values()):
+            part.help = _paragraphs(part.help or "")
+        return command
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
-        with failures_as_sentences():
+        """Run the command."""
+        with errors_as_sentences():
             return super().invoke(ctx)
 
 
-def _unwrapped(text: str) -> str:
-    """Join the lines of each paragraph, so that a terminal of any width wraps them well."""
-    return "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in text.strip().split("\n\n"))
+def _paragraphs(text: str) -> str:
+    """Join the lines of each paragraph, so that any terminal wraps them well; indented lines stand alone."""
+    paragraphs: list[str] = []
+    joins = False
+    for line in text.splitlines():
+        indented = line.startswith(" ")
+        if joins and line and not indented:
+            paragraphs[-1] += f" {line}"
+        elif line:
+            paragraphs.append(line)
+        joins = bool(line) and not indented
+    return "\n\n".join(paragraphs)
+
+
+@contextmanager
+def errors_as_sentences() -> Iterator[None]:
+    """Turn an exception into a sentence on standard error and exit code 1.
+
+    With the environment variable ``RAGWEAVE_DEBUG``, exceptions pass with their traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        # Knowledge bases are written atomically, so this is true wherever the interrupt came.
+        notes = getattr(interrupt, "__notes__", ["nothing half-written was left behind."])
+        _fail(" ".join(["Interrupted;", *notes]))
+    except Exception as error:
+        # Usage errors and exits have an exit code of their own.
+        if (
+            hasattr(error, "exit_code")
+            or os.environ.get("RAGWEAVE_DEBUG")
+            or isinstance(error, BrokenPipeError)
+        ):
+            raise
+        _fail(" ".join([f"error: {_sentence(error)}", *getattr(error, "__notes__", [])]))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, RagweaveError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        disk = f"disk of {error.filename}" if error.filename else "disk"
+        return f"The {disk} is full. Free some space and run the command again."
+    return (
+        f"{type(error).__name__}: {str(error).strip() or 'no message'}. This error is unexpected. Run the command "
+        "again with RAGWEAVE_DEBUG=1 to see its traceback."
+    )
+
+
+def _fail(message: str) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
 
 
 app = typer.Typer(cls=LazyGroup, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -91,7 +125,7 @@ app = typer.Typer(cls=LazyGroup, help=_HELP, no_args_is_help=True, pretty_except
 
 @app.callback()
 def _root() -> None:
-    """Take no options of its own; the commands have them."""
+    """Take no options: the commands have them."""
 
 
 def main() -> None:

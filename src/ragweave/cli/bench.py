@@ -1,4 +1,4 @@
-"""``ragweave bench``: the benchmarks of the repository, against their peers."""
+"""``ragweave bench``."""
 
 from __future__ import annotations
 
@@ -10,23 +10,10 @@ from typing import Annotated
 
 import typer
 
+from ragweave.cli.options import AsJson
 from ragweave.errors import ConfigurationError
 
-HELP = """Run benchmarks against their peers, in turn; without a name, all but those of many minutes or gigabytes.
-
-They are in the repository, not in the package: install ragweave from a clone (pip install -e .). What follows --
-is handed to the benchmark.
-
-Examples:
-
-  ragweave bench
-
-  ragweave bench token-decoding
-
-  ragweave bench token-decoding --json -- --rounds 5 --size tiny
-"""
-
-# Tells a benchmark to print its figures as lines of JSON.
+# Makes a benchmark print its results as lines of JSON.
 JSON_VARIABLE = "RAGWEAVE_BENCH_JSON"
 
 # In the order in which they run.
@@ -47,8 +34,8 @@ BENCHMARKS = (
     "shared-index",
     "tensorflow-classes",
 )
-# Left out where none is named: they generate gigabytes, take minutes, or need TensorFlow.
-_LONG = ("databases", "scale", "retrieval", "serving", "shared-index", "tensorflow-classes")
+# Only run by name: they generate gigabytes, take minutes, or need TensorFlow.
+_ON_REQUEST = ("databases", "scale", "retrieval", "serving", "shared-index", "tensorflow-classes")
 
 
 def bench(
@@ -56,27 +43,34 @@ def bench(
         str | None, typer.Argument(metavar="[NAME]", help=f"One of {', '.join(BENCHMARKS)}.")
     ] = None,
     options: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Options of the benchmark.")
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Options for the benchmark.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a figure, and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Run the command; HELP is what ``--help`` shows."""
+    """Compare ragweave with other libraries.
+
+    Without a name, run all benchmarks except those that take many minutes or gigabytes. The benchmarks are part of
+    the repository, not of the package: install ragweave from a clone with pip install -e . first. Options after --
+    go to the benchmark.
+
+    Examples:
+      ragweave bench
+      ragweave bench token-decoding
+      ragweave bench token-decoding --json -- --rounds 5 --size tiny
+    """
     if name is not None and name not in BENCHMARKS:
-        raise ConfigurationError(f"There is no benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}.")
+        raise ConfigurationError(f"There is no benchmark {name!r}. Choose one of: {', '.join(BENCHMARKS)}.")
     folder = Path(__file__).parents[3] / "benchmarks"
     if not (folder / "harness.py").is_file():
         raise ConfigurationError(
-            "The benchmarks are in ragweave's repository: clone it, and install it from there with "
-            "pip install -e ."
+            "The benchmarks are not installed. Clone ragweave's repository and run pip install -e . there."
         )
     environment = {**os.environ, JSON_VARIABLE: "1" if as_json else "0"}
     failed = []
-    for one in [name] if name is not None else [own for own in BENCHMARKS if own not in _LONG]:
-        script = folder / f"{one.replace('-', '_')}.py"
+    for benchmark in [name] if name else [key for key in BENCHMARKS if key not in _ON_REQUEST]:
+        script = folder / f"{benchmark.replace('-', '_')}.py"
         command = [sys.executable, str(script), *(options or [])]
         if subprocess.run(command, env=environment, check=False).returncode:  # noqa: S603
-            failed.append(one)
+            failed.append(benchmark)
     if failed:
         raise typer.Exit(1)

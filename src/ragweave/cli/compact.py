@@ -1,4 +1,4 @@
-"""``ragweave compact``: a knowledge base in one piece, without what was deleted."""
+"""``ragweave compact``."""
 
 from __future__ import annotations
 
@@ -6,31 +6,25 @@ from typing import Annotated
 
 import typer
 
-from ragweave.cli.changes import AsJson
-
-HELP = """Write what a knowledge base holds anew, as one piece with one index, and delete old versions.
-
-Additions are pieces of their own, each searched apart, and deleted passages keep their place on the disk: this ends
-both. Nothing is embedded again.
-
-Examples:
-
-  ragweave compact kb
-
-  ragweave compact kb --keep 0
-"""
+import ragweave
+from ragweave.cli import options
+from ragweave.cli.console import print_change, stage_bars
 
 
 def compact(
-    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
-    keep: Annotated[int, typer.Option(min=0, help="How many older versions are kept.")] = 1,
-    as_json: AsJson = False,
+    kb: options.KnowledgeBaseArgument,
+    keep: Annotated[int, typer.Option(min=0, help="Number of older versions to keep.")] = 1,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.changes import show_change
-    from ragweave.cli.console import stage_bars
-    from ragweave.knowledge.base import KnowledgeBase
+    """Merge the segments of a knowledge base and delete old versions.
 
+    Each addition is a segment that is searched separately, and deleted passages stay on disk. Compaction writes one
+    segment with one index. Nothing is embedded again.
+
+    Examples:
+      ragweave compact kb
+      ragweave compact kb --keep 0
+    """
     with stage_bars() as progress:
-        base = KnowledgeBase.open(kb).compact(keep=keep, progress=progress)
-    show_change(base, as_json=as_json)
+        base = ragweave.KnowledgeBase.open(kb).compact(keep=keep, progress=progress)
+    print_change(base, as_json=as_json)

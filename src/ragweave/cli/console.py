@@ -1,44 +1,86 @@
-"""What all commands show things with: results on standard output, all else on standard error."""
+"""What commands show: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
+import json
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+import ragweave
 
 
 def stdout() -> Console:
     """The console for results."""
-    from rich.console import Console
-
     return Console(highlight=False)
 
 
 def stderr() -> Console:
-    """The console for everything that is not a result."""
-    from rich.console import Console
-
+    """The console for everything else."""
     return Console(stderr=True, highlight=False)
 
 
+def print_text(text: str) -> None:
+    """Print a result as it is: without markup and without line breaks."""
+    stdout().print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print a result as one line of JSON."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def warn(message: str) -> None:
-    """Show a sentence that does not keep the command from going on."""
+    """Show a warning."""
     stderr().print(f"warning: {message}", markup=False, style="yellow", soft_wrap=True)
 
 
-def quiet_libraries() -> None:
-    """Keep the progress bars and the chatter of transformers and the hub out of a command's output."""
-    import warnings
+def print_change(base: ragweave.KnowledgeBase, *, as_json: bool, previous: str | None = None) -> None:
+    """Print what a change did to a knowledge base, and warn of the sources that it skipped.
 
+    Args:
+        base: The knowledge base after the change.
+        as_json: Print one JSON object.
+        previous: The version before. If it is still the current one, nothing has changed.
+    """
+    manifest = base.manifest
+    change, changed = manifest.change, base.version != previous
+    for sentence in change.skipped if changed else ():
+        warn(f"skipped: {sentence}")
+    if as_json:
+        print_json(base.info())
+        return
+    counts = (
+        (change.added, "passages added"),
+        (change.deleted, "deleted"),
+        (change.duplicates, "duplicates left out"),
+        (change.unchanged, "sources unchanged"),
+        (len(change.skipped), "sources skipped"),
+    )
+    summary = ", ".join(f"{count} {label}" for count, label in counts if count)
+    if not changed:
+        summary = "nothing has changed"
+    recall = manifest.recall
+    approximate = "" if recall in (None, 1) else f" Recall@10 against comparing all vectors: {recall:.3f}."
+    print_text(
+        f"{base.path}: {manifest.passages} passages from {manifest.documents} documents, version "
+        f"{base.version}, embedded by {manifest.encoder.name}{f' ({summary})' if summary else ''}.{approximate}"
+    )
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars and the log messages of transformers and huggingface_hub."""
     from huggingface_hub.utils import logging as hub_logging
     from huggingface_hub.utils.tqdm import disable_progress_bars
     from transformers.utils import logging
 
-    warnings.simplefilter("ignore", FutureWarning)  # what libraries will rename is no news for a user
+    warnings.simplefilter("ignore", FutureWarning)  # addressed to developers, not to users
     hub_logging.set_verbosity_error()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -49,15 +91,15 @@ def quiet_libraries() -> None:
 def progress_bar(
     description: str, *, total: int | None, hidden: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error, where that is a terminal.
+    """Show a progress bar on standard error if that is a terminal.
 
     Args:
-        description: What is going on.
-        total: How many steps there are; ``None`` if nobody knows.
+        description: What is done.
+        total: Number of steps; ``None`` if it is unknown.
         hidden: Show nothing.
 
     Yields:
-        A function that goes on by so many steps.
+        A function that advances the bar by a number of steps.
     """
     with _bars(hidden=hidden) as bars:
         task = bars.add_task(description, total=total)
@@ -65,10 +107,10 @@ def progress_bar(
 
 
 class StageBars:
-    """Shows the stages of a long job as one progress bar after the other; see `stage_bars`.
+    """Shows the stages of a long job as successive progress bars; see `stage_bars`.
 
     Args:
-        bars: What draws them.
+        bars: Draws the bars.
     """
 
     def __init__(self, bars: Progress) -> None:
@@ -76,36 +118,33 @@ class StageBars:
         self._task = bars.add_task("Starting", total=None)
 
     def start(self, stage: str, total: int | None) -> None:
-        """End the stage before, and begin one."""
-        self._finish()
+        """End the current stage and start one."""
+        completed = self._bars.tasks[-1].completed
+        if completed:
+            # A stage of unknown length would pulse for ever.
+            self._bars.update(self._task, total=completed)
+        else:
+            self._bars.remove_task(self._task)
         self._task = self._bars.add_task(stage, total=total)
 
     def advance(self, steps: int) -> None:
-        """Go on by so many steps."""
+        """Advance the current stage by a number of steps."""
         self._bars.advance(self._task, steps)
-
-    def _finish(self) -> None:
-        # What was done, and not a bar that pulses on: a stage without a total ends where it stands.
-        done = self._bars.tasks[-1].completed
-        if done:
-            self._bars.update(self._task, total=done)
-        else:
-            self._bars.remove_task(self._task)
 
 
 @contextmanager
 def stage_bars(*, hidden: bool = False) -> Iterator[StageBars]:
-    """Show the progress of a job with stages on standard error, where that is a terminal."""
+    """Show the stages of a job on standard error if that is a terminal."""
     with _bars(hidden=hidden) as bars:
         yield StageBars(bars)
 
 
 @contextmanager
-def noted_bars() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Show a progress bar for each job by its name, with a note beside it.
+def job_bars() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Show a progress bar for each of several named jobs, with a note beside it.
 
     Yields:
-        A function of the job's name, how many steps it has, how many more are done, and the note.
+        A function of the job's name, its number of steps, the steps that were completed, and the note.
     """
     with bars_with_notes() as bars:
         tasks: dict[str, TaskID] = {}
@@ -119,17 +158,13 @@ def noted_bars() -> Iterator[Callable[[str, int, int, str], None]]:
 
 
 def bars_with_notes() -> Progress:
-    """Bars of tasks that have a field ``note``, shown beside them."""
-    from rich.progress import TextColumn
-
-    bars = _bars(hidden=False)
+    """Progress bars whose tasks have a field ``note``, shown beside the bar."""
+    bars = _bars()
     bars.columns = (*bars.columns, TextColumn("{task.fields[note]}"))
     return bars
 
 
-def _bars(*, hidden: bool) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _bars(*, hidden: bool = False) -> Progress:
     console = stderr()
     return Progress(
         TextColumn("{task.description}"),

@@ -1,58 +1,24 @@
-"""``ragweave eval``: from a file of questions to a report."""
+"""``ragweave eval`` and ``ragweave eval compare``."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
-from ragweave.cli.models import Beams, Device, GeneratorDtype, MaxNewTokens, ModelFormulation, RagModel
-from ragweave.cli.searching import Candidates, DenseWeight, FusedBy, Rerank, Retrieval
+from ragweave.cli import options
+from ragweave.cli.console import job_bars, print_json, print_text, quiet_libraries, stdout
+from ragweave.errors import ConfigurationError
+from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
     from ragweave.evaluation.compare import Difference
     from ragweave.evaluation.evaluate import RunProgress
-    from ragweave.evaluation.run_folder import RunFolder
-
-HELP = """Evaluate a model on questions, and write predictions, figures and a report.
-
-The data is JSON lines (question, answers, and perhaps passage: the id of the passage or document that holds the
-answer), or one of the other formats that --format and --recipe name. An evaluation that was interrupted goes on where
-it stopped when it is run again.
-
-Examples:
-
-  ragweave eval --kb kb --data dev.jsonl --output runs/base
-
-  ragweave eval --kb kb --data dev.jsonl --output runs/dense --retrieval dense
-
-  ragweave eval --kb kb --data dev.jsonl --output runs/search --mode retrieval
-
-  ragweave eval --data dev.jsonl --output runs/closed --mode closed-book
-
-  ragweave eval --kb kb --data dev.jsonl --output runs/curve --curve 1,2,5,10
-
-  ragweave eval --output runs/base --recalculate
-
-  ragweave eval compare runs/base runs/dense
-"""
-
-COMPARE_HELP = """Put runs of the same questions side by side, with what differs in their settings.
-
-Every run is compared with the first, question by question.
-
-Examples:
-
-  ragweave eval compare runs/dense runs/bm25 runs/hybrid
-
-  ragweave eval compare runs/k5 runs/k10 --json
-"""
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -64,107 +30,112 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Questions and what is right.")
+        str | None, typer.Option("--data", metavar="FILE", help="Questions with gold answers.")
     ] = None,
-    kb: Annotated[str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")] = None,
-    model: RagModel = "embedded",
+    kb: options.OptionalKnowledgeBase = None,
+    model: options.RagModel = "embedded",
     mode: Annotated[
         Literal["e2e", "retrieval", "closed-book"],
         typer.Option(help="Retrieve and answer, only retrieve, or answer without passages."),
     ] = "e2e",
     n_docs: Annotated[int, typer.Option(min=1, help="K, passages per answer.")] = 5,
     depth: Annotated[
-        int, typer.Option(min=1, help="Passages that are retrieved to measure retrieval, K at least.")
+        int, typer.Option(min=1, help="Passages to retrieve for retrieval metrics; at least K.")
     ] = 20,
-    beams: Beams = 1,
-    max_new_tokens: MaxNewTokens = 32,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions, the first.")] = None,
+    beams: options.Beams = 1,
+    max_new_tokens: options.MaxNewTokens = 32,
+    limit: options.Limit = None,
     curve: Annotated[
-        str | None, typer.Option(metavar="K,K,...", help="Evaluate with these K too, for a plot against K.")
+        str | None, typer.Option(metavar="K,K,...", help="Also evaluate these K, for a plot against K.")
     ] = None,
-    retrieval: Retrieval = None,
-    fusion: FusedBy = "weighted",
-    dense_weight: DenseWeight = None,
-    candidates: Candidates = 100,
-    rerank: Rerank = None,
+    retrieval: options.Retrieval = None,
+    fusion: options.FusedBy = "weighted",
+    dense_weight: options.DenseWeight = None,
+    candidates: options.Candidates = 100,
+    rerank: options.Rerank = None,
     gold: Annotated[
-        bool, typer.Option("--gold-passages", help="Answer from the gold passages, not from those found.")
+        bool, typer.Option("--gold-passages", help="Answer from the gold passages instead of retrieving.")
     ] = False,
-    formulation: ModelFormulation = None,
+    formulation: options.ModelFormulation = None,
     decoding: Annotated[
-        Literal["thorough", "fast"] | None, typer.Option(help="How RAG-Sequence decodes.")
+        Literal["thorough", "fast"] | None, typer.Option(help="Decoding of RAG-Sequence.")
     ] = None,
-    extractive: Annotated[
-        bool | None,
-        typer.Option("--extractive/--free", help="Answer only with words of a passage, or freely."),
-    ] = None,
+    extractive: options.Extractive = None,
     adapter: Annotated[
         bool,
-        typer.Option("--adapter/--no-adapter", help="The embedded model with its adapter, or as it was."),
+        typer.Option("--adapter/--no-adapter", help="The embedded model with or without its adapter."),
     ] = True,
     gold_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Answers, one a line, to a file of questions.")
+        str | None, typer.Option(metavar="FILE", help="Answers, one per line, for a file of questions.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="How the data of a known task is read and measured.")
+        str | None, typer.Option(help="Known task, which sets the data format and the metrics.")
     ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="The data's format, where its name does not say.")
+        str, typer.Option("--format", help="Data format, if the file name does not tell.")
     ] = "auto",
     columns: Annotated[
-        str | None, typer.Option(metavar="NAME=COLUMN,...", help="The data's columns, by what they hold.")
+        str | None, typer.Option(metavar="NAME=COLUMN,...", help="Names of the columns of the data.")
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Metrics of answers (default: exact_match,f1).")
+        str | None, typer.Option(metavar="NAME,...", help="Answer metrics (default: exact_match,f1).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered together.")] = 8,
-    dtype: GeneratorDtype = "auto",
-    device: Device = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
+    dtype: options.GeneratorDtype = "auto",
+    device: options.Device = None,
     recalculate: Annotated[
-        bool, typer.Option("--recalculate", help="Compute figures and report anew from predictions.")
+        bool, typer.Option("--recalculate", help="Compute metrics and report again from the predictions.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew where the folder holds a run.")
+        bool, typer.Option("--overwrite", help="Replace an existing run at --output.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object, and nothing else.")
-    ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Run the command; HELP is what ``--help`` shows."""
+    """Evaluate a model on questions, and write predictions, metrics and a report.
+
+    The data is JSON lines (question, answers, and optionally passage: the id of the passage or document that contains
+    the answer), or another format: see --format and --recipe. Run the same command again to resume an interrupted
+    evaluation.
+
+    Examples:
+      ragweave eval --kb kb --data dev.jsonl --output runs/base
+      ragweave eval --kb kb --data dev.jsonl --output runs/dense --retrieval dense
+      ragweave eval --kb kb --data dev.jsonl --output runs/search --mode retrieval
+      ragweave eval --data dev.jsonl --output runs/closed --mode closed-book
+      ragweave eval --kb kb --data dev.jsonl --output runs/curve --curve 1,2,5,10
+      ragweave eval --output runs/base --recalculate
+      ragweave eval compare runs/base runs/dense
+    """
     if context.invoked_subcommand is not None:
         return
-    from ragweave.cli.console import quiet_libraries
-    from ragweave.errors import ConfigurationError
-    from ragweave.evaluation.data import find_recipe, read_examples
-    from ragweave.evaluation.evaluate import ModelSettings, evaluate
-    from ragweave.evaluation.report import write_report
-    from ragweave.evaluation.run_folder import RunFolder, RunSettings
-    from ragweave.evaluation.runner import recalculate as recalculate_metrics
-    from ragweave.types import SearchSettings
-
     if output is None:
-        raise ConfigurationError("Name the folder of the run with --output.")
+        raise ConfigurationError("Give the folder of the run with --output.")
+    from ragweave.evaluation import evaluate as evaluation
+    from ragweave.evaluation.data import find_recipe, read_examples
+    from ragweave.evaluation.report import write_report
+    from ragweave.evaluation.run_folder import RunFolder, RunSettings, read_json
+    from ragweave.evaluation.runner import recalculate as recalculate_metrics
+
     if recalculate:
-        recalculate_metrics(RunFolder(output))
-        write_report(RunFolder(output))
-        _show(RunFolder(output), as_json=as_json)
+        folder = RunFolder(output)
+        recalculate_metrics(folder)
+        write_report(folder)
+        _print_metrics(read_json(folder.metrics), folder.report, as_json=as_json)
         return
     if data is None:
-        raise ConfigurationError(
-            "Name the questions with --data, or add --recalculate to a run that is there."
-        )
-    cooked = find_recipe(recipe)
+        raise ConfigurationError("Give the questions with --data, or add --recalculate for an existing run.")
+    task = find_recipe(recipe)
     examples = read_examples(
         data, format=data_format, gold=gold_file, columns=_columns(columns), recipe=recipe, limit=limit
     )
-    usual = cooked.metrics if cooked else RunSettings().metrics
+    default_metrics = task.metrics if task else RunSettings().metrics
     quiet_libraries()
-    with _bars() as progress:
-        folder = evaluate(
+    with _run_bars() as progress:
+        folder = evaluation.evaluate(
             examples,
             output,
             knowledge_base=kb,
-            model=ModelSettings(
+            model=evaluation.ModelSettings(
                 model=model,
                 formulation=formulation,
                 search=SearchSettings(retrieval, fusion, dense_weight, candidates),
@@ -183,36 +154,37 @@ def evaluate(
                 extractive=extractive,
                 decoding=decoding,
                 gold=gold,
-                patterns=cooked is not None and cooked.patterns,
-                metrics=tuple(metrics.split(",")) if metrics else usual,
+                patterns=task is not None and task.patterns,
+                metrics=tuple(metrics.split(",")) if metrics else default_metrics,
             ),
             curve=_numbers(curve),
             overwrite=overwrite,
             progress=progress,
         )
-    _show(folder, as_json=as_json)
+    _print_metrics(read_json(folder.metrics), folder.report, as_json=as_json)
 
 
-@app.command(help=COMPARE_HELP)
+@app.command()
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs; the first is the base.")
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of runs; the first is the baseline.")
     ],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the comparison as one JSON object, and nothing else.")
-    ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Run the command; COMPARE_HELP is what ``--help`` shows."""
-    from ragweave.evaluation.compare import compare as compared
+    """Compare runs on the same questions, with the settings that differ.
 
-    comparison = compared(folders)
+    Each run is compared with the first one, question by question.
+
+    Examples:
+      ragweave eval compare runs/dense runs/bm25 runs/hybrid
+      ragweave eval compare runs/k5 runs/k10 --json
+    """
+    from ragweave.evaluation import compare as comparing
+
+    comparison = comparing.compare(folders)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(comparison), ensure_ascii=False) + "\n")
+        print_json(asdict(comparison))
         return
-    from rich.table import Table
-
-    from ragweave.cli.console import stdout
-
     table = Table(box=None, pad_edge=False, title=f"{comparison.questions} questions", title_justify="left")
     table.add_column("metric")
     for name in comparison.names:
@@ -223,7 +195,7 @@ def compare(
         table.add_row(name, f"{mean:.3f}", *map(_difference, comparison.others[name]))
     stdout().print(table)
     stdout().print(
-        "* differs from the first with p < 0.05, ** with p < 0.01 (paired permutation test)", style="dim"
+        "* differs from the first run with p < 0.05, ** with p < 0.01 (paired permutation test)", style="dim"
     )
 
 
@@ -235,57 +207,44 @@ def _difference(other: Difference | None) -> str:
 
 
 @contextmanager
-def _bars() -> Iterator[RunProgress]:
+def _run_bars() -> Iterator[RunProgress]:
     """One progress bar for each run, with the means so far beside it."""
-    from ragweave.cli.console import noted_bars
-
-    with noted_bars() as advance:
+    with job_bars() as advance:
 
         def progress(name: str, total: int, done: int, means: dict[str, float]) -> None:
-            shown = [metric for metric in ("exact_match", "f1", "recall@5") if metric in means]
-            advance(name, total, done, "  ".join(f"{metric} {means[metric]:.3f}" for metric in shown))
+            metrics = [metric for metric in ("exact_match", "f1", "recall@5") if metric in means]
+            advance(name, total, done, "  ".join(f"{metric} {means[metric]:.3f}" for metric in metrics))
 
         yield progress
 
 
-def _show(folder: RunFolder, *, as_json: bool) -> None:
-    from ragweave.evaluation.run_folder import read_json
-
-    figures = read_json(folder.metrics)
+def _print_metrics(metrics: dict[str, Any], report: Path, *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(figures, ensure_ascii=False) + "\n")
+        print_json(metrics)
         return
-    from rich.table import Table
-
-    from ragweave.cli.console import stdout
-
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, (int, float)):
-            low, high = figures["intervals"].get(name, (None, None))
+            low, high = metrics["intervals"].get(name, (None, None))
             interval = "" if low is None else f"{low:.3f} to {high:.3f}"
             table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value), interval)
     stdout().print(table)
-    stdout().print(f"{folder.report}", markup=False, soft_wrap=True)
+    print_text(str(report))
 
 
-def _columns(given: str | None) -> dict[str, str] | None:
-    from ragweave.errors import ConfigurationError
-
-    if given is None:
+def _columns(text: str | None) -> dict[str, str] | None:
+    if text is None:
         return None
-    pairs = [part.partition("=") for part in given.split(",")]
+    pairs = [part.partition("=") for part in text.split(",")]
     if not all(name and equals and column for name, equals, column in pairs):
         raise ConfigurationError(
-            f"--columns {given}: write NAME=COLUMN,..., such as question=query,answers=gold."
+            f"--columns {text} is invalid. Write NAME=COLUMN,..., such as question=query,answers=gold."
         )
     return {name: column for name, _, column in pairs}
 
 
-def _numbers(given: str | None) -> list[int]:
-    from ragweave.errors import ConfigurationError
-
-    parts = given.split(",") if given else []
+def _numbers(text: str | None) -> list[int]:
+    parts = text.split(",") if text else []
     if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise ConfigurationError(f"--curve {given}: write numbers of passages, such as 1,2,5,10.")
+        raise ConfigurationError(f"--curve {text} is invalid. Write numbers of passages, such as 1,2,5,10.")
     return [int(part) for part in parts]

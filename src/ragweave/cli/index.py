@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, stage_bars
 from ragweave.errors import ConfigurationError
@@ -89,8 +90,7 @@ def index(
       ragweave index dump.jsonl --output kb --engine ray --workers 8 --ray-address 10.0.0.1:6379
       ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
     """
-    from ragweave.knowledge.base import KnowledgeBase, check_output
-    from ragweave.knowledge.chunking_settings import Chunking
+    from ragweave.knowledge.base import check_output
     from ragweave.knowledge.ingest.loaders.loader import find_sources
 
     # Wrong arguments fail before the model is loaded.
@@ -98,11 +98,11 @@ def index(
     parameters = _parameters(settings or [])
     with options.stdin_as_file(sources, stdin_format, stdin_name) as paths, stage_bars() as progress:
         files = find_sources(paths)
-        base = KnowledgeBase.build(
+        base = ragweave.KnowledgeBase.build(
             files,
             output,
             encoder=options.load_encoder(model, dtype, device),
-            chunking=Chunking(chunking, words, tokens, overlap),
+            chunking=ragweave.Chunking(chunking, words, tokens, overlap),
             index=kind,
             parameters=parameters,
             language=None if vectors_only else language,

@@ -1,4 +1,4 @@
-"""``ragweave train retriever``: a retriever on your own questions and passages."""
+"""``ragweave train retriever``."""
 
 from __future__ import annotations
 
@@ -7,105 +7,81 @@ from typing import Annotated
 
 import typer
 
-from ragweave.cli.models import Device
-from ragweave.cli.training import (
-    Config,
-    Epochs,
-    LearningRate,
-    Limit,
-    Resume,
-    Seed,
-    StartingModel,
-    check_output,
-    read_settings_file,
-    trainer_options,
-)
-
-HELP = """Train the retriever alone, on questions and the passages that answer them.
-
-Contrastive training of the encoder of questions and passages, with the other passages of a batch and those that BM25
-finds as negatives. The folder that is written is a model for --model of ask and eval; its knowledge base, embedded
-anew, is in OUTPUT/knowledge-base, and the encoder in OUTPUT/document-encoder.
-
-Where the data names no gold passage, the first that BM25 finds with the answer in it is taken.
-
-Examples:
-
-  ragweave train retriever --kb kb --data train.jsonl --output model
-
-  ragweave train retriever --kb kb --data train.jsonl --output model --negatives 3 --batch-size 32 --epochs 5
-
-  ragweave ask --kb model/knowledge-base --model model "Who wrote it?"
-"""
+import ragweave
+from ragweave.cli import options
+from ragweave.cli.console import job_bars, print_text, quiet_libraries, stage_bars
+from ragweave.errors import require_extra
 
 
 def retriever(
     kb: Annotated[str, typer.Option("--kb", help="Folder of the knowledge base.")],
-    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions and what answers them.")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions with answers or passages.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
-    model: StartingModel = "embedded",
-    negatives: Annotated[
-        int, typer.Option(min=0, help="Passages of BM25 that do not answer, per question.")
-    ] = 1,
-    epochs: Epochs = 3,
-    learning_rate: LearningRate = 2e-5,
+    model: options.StartingModel = "embedded",
+    negatives: Annotated[int, typer.Option(min=0, help="Hard negatives from BM25 per question.")] = 1,
+    epochs: options.Epochs = 3,
+    learning_rate: options.LearningRate = 2e-5,
     batch_size: Annotated[
-        int, typer.Option(min=2, help="Questions in a step; more of them are more negatives.")
+        int, typer.Option(min=2, help="Questions per step; more questions are more in-batch negatives.")
     ] = 16,
-    seed: Seed = 0,
-    config: Config = None,
-    limit: Limit = None,
-    resume: Resume = False,
-    device: Device = None,
+    seed: options.Seed = 0,
+    config: options.Config = None,
+    limit: options.Limit = None,
+    resume: options.Resume = False,
+    device: options.Device = None,
 ) -> None:
-    """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.cli.console import noted_bars, quiet_libraries, stage_bars, stdout
-    from ragweave.errors import require_extra
-    from ragweave.evaluation.data import check_gold, read_examples
-    from ragweave.knowledge.base import KnowledgeBase
+    """Train the retriever alone, on questions and passages that answer them.
 
+    Contrastive training of one encoder for questions and passages, with in-batch negatives and hard negatives from
+    BM25. --output is a model for --model of ask and eval. It contains the encoder (document-encoder) and the
+    knowledge base that was embedded with it (knowledge-base).
+
+    If the data has no gold passage for a question, the first BM25 result that contains an answer is used.
+
+    Examples:
+      ragweave train retriever --kb kb --data train.jsonl --output model
+      ragweave train retriever --kb kb --data train.jsonl --output model --negatives 3 --batch-size 32 --epochs 5
+      ragweave ask --kb model/knowledge-base --model model "Who wrote it?"
+    """
     require_extra("sentence_transformers", "train")
-    options = trainer_options(
-        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed, device=device
-    )
-    examples = read_examples(data, limit=limit)
-    base = KnowledgeBase.open(kb)
-    check_gold(examples, base)
-    check_output(output, resume=resume)
-    quiet_libraries()
+    quiet_libraries()  # imports may warn
     from sentence_transformers import SentenceTransformerTrainingArguments
 
-    further = read_settings_file(config, SentenceTransformerTrainingArguments)
-    from ragweave.cli.training_progress import show_training
-    from ragweave.pipeline.rag_pipeline import RagPipeline
-    from ragweave.tokenization import RagTokenizer
+    from ragweave.cli.training import check_output, read_config, show_training, trainer_options
+    from ragweave.evaluation.data import check_gold, read_examples
     from ragweave.training.contrastive import require_one_process, train_retriever
     from ragweave.training.pairs import training_pairs
     from ragweave.training.refresh import DOCUMENT_ENCODER, FOLDER
 
+    arguments = trainer_options(
+        epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed, device=device
+    )
+    examples = read_examples(data, limit=limit)
+    base = ragweave.KnowledgeBase.open(kb)
+    check_gold(examples, base)
+    check_output(output, resume=resume)
+    arguments |= read_config(config, SentenceTransformerTrainingArguments)
     require_one_process()
-    with noted_bars() as advance:
-        job = "Finding passages"
+    with job_bars() as advance:
         pairs = training_pairs(
             base,
             examples,
             n_negatives=negatives,
-            progress=lambda done: advance(job, len(examples), done, ""),
+            progress=lambda done: advance("Finding passages", len(examples), done, ""),
         )
-    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32", device=device)
-    arguments = {**options, **further}
+    pipeline = ragweave.RagPipeline.from_pretrained(
+        model, knowledge_base=base, dtype="float32", device=device
+    )
     train_retriever(pipeline.encoder, pairs, output, resume=resume, around=show_training, **arguments)
     pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER)
-    # Loaded anew, so that the knowledge base names the folder and not what the encoder was before.
+    # Loaded again, so that the knowledge base records this folder as its encoder, not the initial model.
     encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER, device=device)
     pipeline.model.config.passage_encoder_fingerprint = encoder.fingerprint
     pipeline.model.save_pretrained(output)
     tokenizers = (pipeline.retriever.question_encoder_tokenizer, pipeline.retriever.generator_tokenizer)
-    RagTokenizer(*tokenizers).save_pretrained(output)
+    ragweave.RagTokenizer(*tokenizers).save_pretrained(output)
     with stage_bars() as progress:
         base.reembed(output / FOLDER, encoder=encoder, resume=resume, progress=progress)
-    stdout().print(
-        f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers.",
-        markup=False,
-        soft_wrap=True,
+    print_text(
+        f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers."
     )

@@ -1,56 +1,47 @@
-"""What the commands that train share: options, the file of further arguments, the check of their folder."""
+"""What the commands that train share: their arguments for the Trainer, and the progress they show."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import yaml
+from rich.progress import TaskID
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 
-StartingModel = Annotated[
-    str, typer.Option("--model", help="What to begin with: 'embedded', or folder or hub name of a RAG model.")
-]
-Epochs = Annotated[float, typer.Option("--epochs", min=0, help="How often the data is gone through.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Of AdamW, falling to 0.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the order of the data, and of dropout.")]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="YAML", help="Further arguments of transformers' Trainer, by name."),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many questions of the data.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --output.")]
+from ragweave.cli.console import bars_with_notes, stderr
+from ragweave.errors import ConfigurationError
+
+_HIDDEN_METRICS = frozenset({"epoch", "total_flos", "train_samples_per_second", "train_steps_per_second"})
 
 
 def check_output(folder: Path, *, resume: bool) -> None:
-    """Check that a run may be written to a folder.
+    """Check that a run may write to a folder.
 
     Raises:
-        ConfigurationError: There is something in it, and the run does not go on from that.
+        ConfigurationError: The folder is not empty, and the run does not resume.
     """
-    from ragweave.errors import ConfigurationError
-
     if folder.exists() and any(folder.iterdir()) and not resume:
-        raise ConfigurationError(f"{folder} is not empty: choose another --output, or add --resume.")
+        raise ConfigurationError(f"{folder} is not empty. Choose another --output, or add --resume.")
 
 
 def trainer_options(
     *, epochs: float, learning_rate: float, batch_size: int, seed: int, device: str | None
 ) -> dict[str, Any]:
-    """Arguments of transformers' Trainer that follow from the options of all commands that train.
+    """The arguments of transformers' Trainer that all training commands set.
 
     Raises:
-        ConfigurationError: The device has a number, which the Trainer would not heed.
+        ConfigurationError: The device has a number, which the Trainer would ignore.
     """
-    from ragweave.cli.console import stderr
-    from ragweave.errors import ConfigurationError
-
     kind, _, number = (device or "cpu").partition(":")
     if number:
         raise ConfigurationError(
-            f"--device {device} is one of several: training takes the first that it sees. Show it that one alone "
-            f"(CUDA_VISIBLE_DEVICES={number}), and give --device {kind}."
+            f"--device {device} selects one of several devices, but training uses the first one. Set "
+            f"CUDA_VISIBLE_DEVICES={number} and use --device {kind}."
         )
     return {
         "num_train_epochs": epochs,
@@ -61,51 +52,105 @@ def trainer_options(
         "save_total_limit": 1,
         "report_to": [],
         "use_cpu": kind == "cpu",
-        # As with all bars: on a terminal.
         "disable_tqdm": not stderr().is_terminal,
     }
 
 
-def read_settings_file(path: Path | None, arguments: type[Any]) -> dict[str, Any]:
-    """Read a YAML file of arguments by name.
+def read_config(path: Path | None, arguments: type[TrainingArguments]) -> dict[str, Any]:
+    """Read a YAML file of training arguments.
 
     Args:
-        path: The file; ``None`` for no further arguments.
-        arguments: The dataclass that the arguments are of.
+        path: The file; ``None`` for no arguments.
+        arguments: The dataclass of the arguments.
 
     Raises:
-        ConfigurationError: It cannot be read, or holds something else.
+        ConfigurationError: The file cannot be read, or contains something else.
     """
-    from ragweave.errors import ConfigurationError
-
     if path is None:
         return {}
-    import yaml
-
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path} cannot be read as YAML ({error}): write 'name: value' lines."
+            f"{path} cannot be read as YAML ({error}). Write 'name: value' lines."
         ) from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} holds no arguments: write 'name: value' lines.")
+        raise ConfigurationError(f"{path} contains no arguments. Write 'name: value' lines.")
     known = {field.name: field for field in fields(arguments) if field.init and field.name != "output_dir"}
     for name, value in content.items():
         if name not in known:
             close = difflib.get_close_matches(str(name), known, 1)
-            hint = f"did you mean {close[0]}?" if close else "docs/training.md tells where they are listed."
-            raise ConfigurationError(f"{path} has an argument {name!r} that training does not take: {hint}")
+            hint = f"Did you mean {close[0]}?" if close else "docs/training.md says where they are listed."
+            raise ConfigurationError(f"{path}: there is no training argument {name!r}. {hint}")
         if isinstance(value, str) and "float" in str(known[name].type) and "str" not in str(known[name].type):
-            content[name] = _number(path, name, value)
+            try:
+                content[name] = float(value)  # YAML reads 1e-4 as a string
+            except ValueError:
+                raise ConfigurationError(f"{path}: {name} is {value!r}. Write a number.") from None
     return content
 
 
-def _number(path: Path, name: str, value: str) -> float:
-    """A number that YAML takes for text, as it does 1e-4."""
-    from ragweave.errors import ConfigurationError
-
+@contextmanager
+def show_training(trainer: Trainer) -> Iterator[None]:
+    """Show the progress of a trainer on standard error, instead of transformers' output on standard output."""
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.args.disable_tqdm = True  # two kinds of progress bars would overwrite each other
+    progress = TrainingProgress(trainer)
+    if trainer.is_world_process_zero():
+        trainer.add_callback(progress)
     try:
-        return float(value)
-    except ValueError:
-        raise ConfigurationError(f"{path} has {name}: {value!r}, which is no number.") from None
+        yield
+    finally:
+        progress.stop()
+
+
+class TrainingProgress(TrainerCallback):
+    """Shows a bar for the steps and one for evaluation on a terminal, and lines elsewhere."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._bars = bars_with_notes()
+        self._steps: TaskID | None = None
+        self._answers: TaskID | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Show the bar. A resumed run starts in the middle."""
+        self._steps = self._bars.add_task(
+            "Training", total=state.max_steps, completed=state.global_step, note=""
+        )
+        self._bars.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance the bar."""
+        if self._steps is not None:
+            self._bars.update(self._steps, completed=state.global_step)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Advance the bar of the evaluation, and remove it at the end."""
+        done, total = getattr(self._trainer, "answering", (0, 0))
+        if self._answers is None:
+            self._answers = self._bars.add_task("Answering", note="")
+        self._bars.update(self._answers, completed=done, total=total)
+        if done == total:
+            self._bars.remove_task(self._answers)
+            self._answers = None
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Show the loss beside the bar, and other metrics as a line. Without a terminal, all are lines."""
+        metrics = {name: value for name, value in (logs or {}).items() if name not in _HIDDEN_METRICS}
+        console = self._bars.console
+        if "loss" in metrics and self._steps is not None and console.is_terminal:
+            self._bars.update(self._steps, note=f"loss {float(metrics['loss']):.3f}")
+            return
+        text = ", ".join(
+            f"{name.removeprefix('eval_')} {f'{value:.4g}' if isinstance(value, float) else value}"
+            for name, value in metrics.items()
+        )
+        console.print(f"step {state.global_step} of {state.max_steps}: {text}", markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Leave the bars as they are."""
+        self._bars.stop()

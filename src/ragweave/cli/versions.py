@@ -1,57 +1,40 @@
-"""``ragweave versions``: what became of a knowledge base."""
+"""``ragweave versions``."""
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import Annotated
+from rich.table import Table
 
-import typer
-
-HELP = """List the versions of a knowledge base, the oldest first; a star marks the one in force.
-
-Examples:
-
-  ragweave versions kb
-
-  ragweave versions kb --json
-"""
+import ragweave
+from ragweave.cli import options
+from ragweave.cli.console import print_json, stdout
 
 
-def versions(
-    kb: Annotated[str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a version.")] = False,
-) -> None:
-    """Run the command; HELP is what ``--help`` shows."""
-    from ragweave.knowledge.base import KnowledgeBase
+def versions(kb: options.KnowledgeBaseArgument, as_json: options.AsJson = False) -> None:
+    """List the versions of a knowledge base, oldest first. A star marks the current one.
 
-    base = KnowledgeBase.open(kb)
-    rows = [
-        {
-            "version": name,
-            "in_force": name == base.version,
-            "created": manifest.created,
-            "change": manifest.change.kind,
-            "added": manifest.change.added,
-            "deleted": manifest.change.deleted,
+    Examples:
+      ragweave versions kb
+      ragweave versions kb --json
+    """
+    base = ragweave.KnowledgeBase.open(kb)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    for heading in ("  version", "created (UTC)", "change", "added", "deleted", "passages", "documents"):
+        is_number = heading in {"added", "deleted", "passages", "documents"}
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=True)
+    for name, manifest in zip(base.version_names(), base.versions(), strict=True):
+        in_force, created, change = name == base.version, manifest.created, manifest.change
+        counts = {
+            "added": change.added,
+            "deleted": change.deleted,
             "passages": manifest.passages,
             "documents": manifest.documents,
         }
-        for name, manifest in zip(base.version_names(), base.versions(), strict=True)
-    ]
-    if as_json:
-        sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
-        return
-    from rich.table import Table
-
-    from ragweave.cli.console import stdout
-
-    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
-    for heading in ("  version", "created (UTC)", "change", "added", "deleted", "passages", "documents"):
-        number = heading in {"added", "deleted", "passages", "documents"}
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        star, created = "*" if row.pop("in_force") else " ", str(row.pop("created"))
-        version, *others = (str(value) for value in row.values())
-        table.add_row(f"{star} {version}", f"{created[:10]} {created[11:16]}", *others)
-    stdout().print(table, markup=False)
+        if as_json:
+            print_json(
+                {"version": name, "in_force": in_force, "created": created, "change": change.kind, **counts}
+            )
+        else:
+            date = f"{created[:10]} {created[11:16]}"
+            table.add_row(f"{'*' if in_force else ' '} {name}", date, change.kind, *map(str, counts.values()))
+    if not as_json:
+        stdout().print(table, markup=False)

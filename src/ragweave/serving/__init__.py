@@ -1,1 +1,1 @@
-"""The service: a pipeline behind HTTP, with batching, limits, keys, metrics and a page."""
+"""The HTTP service: batching, limits, keys, metrics, OpenAI-compatible endpoints and a web page."""

@@ -1,36 +1,47 @@
-"""The application: a service behind HTTP."""
+"""The ASGI application, and the server that runs it."""
 
 from __future__ import annotations
 
+import math
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import FileResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 import ragweave
-from ragweave.serving.failures import LastResort, install_handlers
-from ragweave.serving.guards import BodyLimit, Guard, SecurityHeaders
+from ragweave.errors import ConfigurationError
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.serving.errors import install_handlers
 from ragweave.serving.metrics import MetricsMiddleware
-from ragweave.serving.routes import answers, chat, documents, health, page
+from ragweave.serving.middleware import (
+    AccessMiddleware,
+    BodyLimitMiddleware,
+    ErrorMiddleware,
+    SecurityHeadersMiddleware,
+)
+from ragweave.serving.routes import answers, chat, health, knowledge_base
 from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
-if TYPE_CHECKING:
-    from ragweave.pipeline.rag_pipeline import RagPipeline
+_STATIC = Path(__file__).parent / "static"
+_GRACE_SECONDS = 5
 
 
 def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -> FastAPI:
-    """Put a pipeline behind HTTP.
+    """Create the ASGI application that serves a pipeline.
 
     Args:
-        pipeline: What answers; from a knowledge base.
-        settings: How.
+        pipeline: Pipeline over a knowledge base.
+        settings: Settings of the service.
 
     Returns:
-        An ASGI application, to be run in one process: a pipeline is not shared between several.
+        An ASGI application. Run it in one process: it has one queue and one model.
 
     Raises:
         ConfigurationError: The pipeline has no knowledge base.
@@ -53,21 +64,23 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
     app = FastAPI(
         title="ragweave",
         version=ragweave.__version__,
-        summary="Answers from a knowledge base, and where each of their tokens came from.",
-        docs_url=None,  # what FastAPI shows there is loaded from elsewhere; `page` has one of its own
+        summary="Answers from a knowledge base, with the provenance of each token.",
+        docs_url=None,  # FastAPI's own page loads scripts from a CDN; /docs is ours
         redoc_url=None,
         lifespan=lifespan,
     )
     app.state.service = service
     install_handlers(app)
-    for own in (answers, chat, documents, health, page):
-        app.include_router(own.router)
-    app.mount("/static", StaticFiles(directory=page.STATIC), name="static")
-    # The last that is added is the first that a request meets.
-    app.add_middleware(BodyLimit, most=settings.limits.body_bytes)
+    for module in (answers, chat, knowledge_base, health):
+        app.include_router(module.router)
+    _add_pages(app)
+    # The middleware that is added last runs first.
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.limits.body_bytes)
     rings = (settings.keys, settings.admin_keys) if settings.keys is not None else ()
     app.add_middleware(
-        Guard, rings=tuple(ring for ring in rings if ring is not None), hosts=settings.allowed_hosts
+        AccessMiddleware,
+        rings=tuple(ring for ring in rings if ring is not None),
+        hosts=settings.allowed_hosts,
     )
     if settings.cors_origins:
         app.add_middleware(
@@ -76,7 +89,49 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    app.add_middleware(LastResort)
+    app.add_middleware(ErrorMiddleware)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
-    app.add_middleware(SecurityHeaders, shared=bool(settings.cors_origins))
+    app.add_middleware(SecurityHeadersMiddleware, cross_origin=bool(settings.cors_origins))
     return app
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; port 0 is any free port.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --host or --port."
+        ) from error
+
+
+def create_server(app: FastAPI, settings: ServingSettings) -> uvicorn.Server:
+    """Create a uvicorn server whose shutdown waits as long as any request may take."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.batching.deadline) + _GRACE_SECONDS,
+        timeout_keep_alive=5,
+        lifespan="on",
+    )
+    return uvicorn.Server(config)
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Add the page for questions, the page about the endpoints, and their scripts and styles."""
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+
+    def add_page(path: str, file: str) -> None:
+        @app.get(path, include_in_schema=False)
+        async def page() -> FileResponse:
+            return FileResponse(_STATIC / file, headers={"Cache-Control": "no-cache"})
+
+    add_page("/", "index.html")
+    add_page("/docs", "reference.html")

@@ -1,4 +1,4 @@
-"""Questions of several requests answered together, and no more waiting than can be answered."""
+"""Batches questions of concurrent requests: jobs, their events, and the bounded queue."""
 
 from __future__ import annotations
 
@@ -8,25 +8,108 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from ragweave.serving.errors import OverloadedError, UnavailableError
-from ragweave.serving.jobs import Failed, Job
+from ragweave.provenance.answers import Answer
+from ragweave.serving.errors import DeadlineError, OverloadedError, UnavailableError
 from ragweave.serving.settings import Batching
+from ragweave.types import Formulation, ScoredPassage
 
-_LONGEST_RETRY = 60
-_NEWEST = 0.3  # what the newest batch counts in the mean time of a question
+_MAX_RETRY_AFTER = 60
+_SMOOTHING = 0.3  # weight of the latest batch in the running mean of seconds per question
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Options of an answer, as in `RagPipeline.stream`. Questions with equal options share a batch."""
+
+    n_docs: int
+    num_beams: int
+    max_new_tokens: int
+    formulation: Formulation
+
+
+@dataclass(frozen=True, slots=True)
+class PassagesRetrieved:
+    """The first event of a job: its passages."""
+
+    passages: Sequence[ScoredPassage]
+
+
+@dataclass(frozen=True, slots=True)
+class TextGenerated:
+    """The next piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReady:
+    """The last event of a job: its answer."""
+
+    answer: Answer
+
+
+Event = PassagesRetrieved | TextGenerated | AnswerReady
+
+
+class Job:
+    """A question in the queue or in a batch.
+
+    Create a job in the event loop that reads its events. A worker thread publishes them.
+
+    Attributes:
+        question: The question.
+        options: How to answer it.
+        arrived: When the job was created, in seconds of the monotonic clock.
+        cancelled: Whether nobody waits for the answer any more.
+    """
+
+    def __init__(self, question: str, options: AnswerOptions) -> None:
+        self.question = question
+        self.options = options
+        self.arrived = time.monotonic()
+        self.cancelled = False
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+
+    def publish(self, event: Event | Exception) -> None:
+        """Publish an event, or the error that ends the job; from any thread."""
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    async def next_event(self, deadline: float) -> Event:
+        """Wait for the next event.
+
+        Args:
+            deadline: Seconds after the job's arrival.
+
+        Raises:
+            DeadlineError: There was no event in time.
+            Exception: The error that ended the job.
+        """
+        try:
+            async with asyncio.timeout(self.arrived + deadline - time.monotonic()):
+                event = await self._events.get()
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"The question was not answered within {deadline:g} s (limit deadline). Ask for fewer tokens or "
+                "beams, or try again later."
+            ) from error
+        if isinstance(event, Exception):
+            raise event
+        return event
 
 
 class Batcher:
-    """A bounded queue of questions, and one thread that answers them batch by batch.
+    """A bounded queue of jobs, and one thread that answers them in batches.
 
-    A batch begins with the question that has waited longest; others that are to be answered in the same way join it,
-    up to ``max_batch``, until ``max_wait`` after the first came. While a batch is being answered the next one fills.
+    A batch starts with the job that has waited longest. Jobs with the same options join it, up to ``max_batch``,
+    until ``max_wait`` after the first one arrived. The next batch fills while the current one is answered.
 
     Args:
-        answer: Answers some questions, in the worker's thread, and tells each job what became of it.
-        settings: How questions are batched.
-        began: Called with the size of each batch when it begins.
+        answer: Answers a batch in the worker thread and publishes the events of its jobs.
+        settings: Batch and queue sizes.
+        on_batch: Called with the size of each batch when it starts.
     """
 
     def __init__(
@@ -34,80 +117,80 @@ class Batcher:
         answer: Callable[[Sequence[Job]], None],
         settings: Batching,
         *,
-        began: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._answer = answer
         self._settings = settings
-        self._began = began
-        self._waiting: deque[Job] = deque()
+        self._on_batch = on_batch
+        self._queue: deque[Job] = deque()
         self._changed = asyncio.Event()
         self._stopping = False
-        self._seconds_each = 1.0
-        self._running: asyncio.Task[None] | None = None
+        self._seconds_per_question = 1.0
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
-        """How many questions wait; those that are being answered do not count."""
-        return len(self._waiting)
+        """How many jobs wait, without the batch that is being answered."""
+        return len(self._queue)
 
     @property
     def ready(self) -> bool:
-        """Whether questions are being answered."""
-        return self._running is not None and not self._running.done() and not self._stopping
+        """Whether jobs are accepted."""
+        return self._task is not None and not self._task.done() and not self._stopping
 
     def start(self) -> None:
-        """Begin to answer; in the event loop of the service."""
-        self._running = asyncio.create_task(self._run(), name="ragweave-batcher")
+        """Start to answer, in the event loop of the service."""
+        self._task = asyncio.create_task(self._run(), name="ragweave-batcher")
 
     async def stop(self) -> None:
-        """Answer all that waits, and end."""
+        """Answer all waiting jobs, then stop."""
         self._stopping = True
         self._changed.set()
-        if self._running is not None:
-            await self._running
+        if self._task is not None:
+            await self._task
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Let questions wait for their answers: all of them, or none.
+        """Add all of these jobs to the queue, or none.
 
         Raises:
-            OverloadedError: There is no room for all of them.
-            UnavailableError: The service is ending.
+            OverloadedError: The queue has no room for all of them.
+            UnavailableError: The service is stopping.
         """
         if not self.ready:
-            raise UnavailableError("The service is stopping: ask it again when it is back.")
-        if len(self._waiting) + len(jobs) > self._settings.max_queue:
-            raise OverloadedError(self._retry_after())
-        self._waiting.extend(jobs)
+            raise UnavailableError("The service is stopping. Try again when it has restarted.")
+        if len(self._queue) + len(jobs) > self._settings.max_queue:
+            # Half of the queue should be answered by then.
+            seconds = math.ceil(self._seconds_per_question * len(self._queue) / 2)
+            raise OverloadedError(min(_MAX_RETRY_AFTER, max(1, seconds)))
+        self._queue.extend(jobs)
         self._changed.set()
 
-    def abandon(self, job: Job) -> None:
-        """Let a question go, wherever it is."""
-        job.abandon()
-        if job in self._waiting:
-            self._waiting.remove(job)
-
-    def _retry_after(self) -> int:
-        """When about half of the queue will have been answered, in whole seconds."""
-        return min(_LONGEST_RETRY, max(1, math.ceil(self._seconds_each * len(self._waiting) / 2)))
+    def cancel(self, job: Job) -> None:
+        """Remove a job from the queue, or stop its answer at the next token."""
+        job.cancelled = True
+        if job in self._queue:
+            self._queue.remove(job)
 
     async def _run(self) -> None:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ragweave-answers") as pool:
-            while await self._gathered():
-                batch = self._take()
-                self._began(len(batch))
+            while await self._batch_is_due():
+                batch = self._next_batch()
+                for job in batch:
+                    self._queue.remove(job)
+                self._on_batch(len(batch))
                 started = time.monotonic()
-                await asyncio.get_running_loop().run_in_executor(pool, self._work, batch)
-                each = (time.monotonic() - started) / len(batch)
-                self._seconds_each += _NEWEST * (each - self._seconds_each)
+                await asyncio.get_running_loop().run_in_executor(pool, self._answer_batch, batch)
+                seconds = (time.monotonic() - started) / len(batch)
+                self._seconds_per_question += _SMOOTHING * (seconds - self._seconds_per_question)
 
-    async def _gathered(self) -> bool:
-        """Wait until a batch should begin; false if none ever will."""
+    async def _batch_is_due(self) -> bool:
+        """Wait until a batch should start. False if the queue is empty and the service is stopping."""
         while True:
             self._changed.clear()
             pause = None
-            if self._waiting:
-                pause = self._waiting[0].arrived + self._settings.max_wait - time.monotonic()
-                if pause <= 0 or self._stopping or len(self._alike()) == self._settings.max_batch:
+            if self._queue:
+                pause = self._queue[0].arrived + self._settings.max_wait - time.monotonic()
+                if pause <= 0 or self._stopping or len(self._next_batch()) == self._settings.max_batch:
                     return True
             elif self._stopping:
                 return False
@@ -117,20 +200,14 @@ class Batcher:
             except TimeoutError:
                 continue
 
-    def _alike(self) -> list[Job]:
-        """The questions that can be answered with the one that has waited longest."""
-        options = self._waiting[0].options
-        return [job for job in self._waiting if job.options == options][: self._settings.max_batch]
+    def _next_batch(self) -> list[Job]:
+        """The job that has waited longest, and those with the same options."""
+        options = self._queue[0].options
+        return [job for job in self._queue if job.options == options][: self._settings.max_batch]
 
-    def _take(self) -> list[Job]:
-        batch = self._alike()
-        for job in batch:
-            self._waiting.remove(job)
-        return batch
-
-    def _work(self, batch: Sequence[Job]) -> None:
+    def _answer_batch(self, batch: Sequence[Job]) -> None:
         try:
             self._answer(batch)
-        except Exception as error:  # a batch that fails must not end the service
+        except Exception as error:  # a failed batch must not stop the service
             for job in batch:
-                job.tell(Failed(error))
+                job.publish(error)

@@ -1,217 +1,194 @@
-"""What the service does with a pipeline and its knowledge base, in calls that block."""
+"""The blocking calls of the service: answer, retrieve, change documents, load new versions."""
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
+from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
+from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.source_records import SourceFile
-from ragweave.pipeline.rag_pipeline import FORMULATIONS, Formulation
-from ragweave.provenance.answers import Answer
-from ragweave.retrieval.finding import question_length
-from ragweave.serving.errors import ConflictError, NotThereError, UnavailableError, UnreadableError
-from ragweave.serving.jobs import Done, Failed, Job, Retrieved, Said
-from ragweave.types import ScoredPassage
-
-if TYPE_CHECKING:
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
+from ragweave.serving.errors import ConflictError, NotFoundError, UnavailableError, UnreadableDocumentError
+from ragweave.serving.schemas import DocumentIn
+from ragweave.types import FORMULATIONS, ScoredPassage
 
 P = TypeVar("P", bound=ScoredPassage)
 
 _LOG = logging.getLogger(__name__)
-_POSTED = "posted:"  # what documents that came by HTTP name as their source, and then their id
-
-
-@dataclass(frozen=True, slots=True)
-class NewDocument:
-    """A document to be added.
-
-    Attributes:
-        id: Its id.
-        title: Its title; may be empty.
-        text: Its text.
-    """
-
-    id: str
-    title: str
-    text: str
+# The source of a document that was added over HTTP is this prefix and its id.
+_POSTED = "posted:"
 
 
 class Engine:
-    """Answers, finds and changes; each of the three from one thread at a time.
+    """Answers, retrieves, and changes documents. Each of the three must stay in one thread.
 
     Args:
-        pipeline: What answers.
-        refresh_seconds: How often a new version of the knowledge base is looked for.
+        pipeline: Pipeline over a knowledge base.
+        refresh_seconds: Seconds between checks for a new version of the knowledge base.
+
+    Attributes:
+        pipeline: The pipeline.
+        refresh_failures: How many versions could not be loaded.
 
     Raises:
-        ConfigurationError: The pipeline answers from something else than a knowledge base.
+        ConfigurationError: The pipeline has no knowledge base.
     """
 
     def __init__(self, pipeline: RagPipeline, *, refresh_seconds: float) -> None:
         if not isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
-            raise ConfigurationError("A service answers from a knowledge base: give the pipeline one.")
-        self._pipeline = pipeline
-        self._pipelines = {own: pipeline.with_formulation(own) for own in FORMULATIONS}
+            raise ConfigurationError(
+                "The pipeline has no knowledge base. Pass knowledge_base to RagPipeline."
+            )
+        self.pipeline = pipeline
+        self._pipelines = {name: pipeline.with_formulation(name) for name in FORMULATIONS}
         self._refresh_seconds = refresh_seconds
-        self._refreshing = threading.Lock()
+        self._refresh_lock = threading.Lock()
         self._refreshed = time.monotonic()
         self.refresh_failures = 0
-        # A tokenizer is for one thread: finding has one of its own, and so has embedding.
-        twin = _with_own_tokenizer(pipeline.encoder)
-        self._finding = type(pipeline)(pipeline.model, pipeline.retriever, twin)
-        self._counting = deepcopy(pipeline.retriever.generator_tokenizer)
-        self._embedding = _with_own_tokenizer(pipeline.encoder)
+        # Fast tokenizers keep truncation state and must not be shared between threads.
+        self._retrieval = type(pipeline)(pipeline.model, pipeline.retriever, _copy_encoder(pipeline.encoder))
+        self._retrieval_tokenizer = deepcopy(pipeline.retriever.generator_tokenizer)
+        self._document_encoder = _copy_encoder(pipeline.encoder)
 
     @property
     def base(self) -> KnowledgeBase:
-        """The version of the knowledge base that is answered from."""
-        return cast(KnowledgeBaseIndex, self._pipeline.retriever.index).base
-
-    @property
-    def n_docs(self) -> int:
-        """K where nothing else is said."""
-        return int(self._pipeline.model.config.n_docs)
-
-    @property
-    def formulation(self) -> Formulation:
-        """The formulation where nothing else is said."""
-        return self._pipeline.formulation
+        """The version of the knowledge base in use."""
+        return cast(KnowledgeBaseIndex, self.pipeline.retriever.index).base
 
     def answer(self, jobs: Sequence[Job]) -> None:
-        """Answer questions with equal options together, and tell each job what happens to it."""
+        """Answer a batch of jobs with equal options, and publish their events."""
         self.refresh()
-        jobs = [job for job in jobs if not job.abandoned and self._can_be_asked(job)]
+        jobs = [job for job in jobs if not job.cancelled and self._is_valid(job)]
         if not jobs:
             return
         options = jobs[0].options
         pipeline = self._pipelines[options.formulation]
-        for place, answer in pipeline.stream(
+        for i, answer in pipeline.stream(
             [job.question for job in jobs],
             n_docs=options.n_docs,
             num_beams=options.num_beams,
             max_new_tokens=options.max_new_tokens,
             batch_size=len(jobs),
             prefetch=False,
-            listener=_Telling(jobs),
+            callback=_JobCallback(jobs),
         ):
-            jobs[place].tell(Done(_shown_answer(answer)))
+            passages = tuple(_without_folders(passage) for passage in answer.passages)
+            jobs[i].publish(AnswerReady(replace(answer, passages=passages)))
 
     def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[ScoredPassage, ...]]:
-        """Find passages; arguments and errors as for `RagPipeline.retrieve`."""
+        """Retrieve passages. Arguments and errors are those of `RagPipeline.retrieve`."""
         self.refresh()
-        found = self._finding.retrieve(questions, n_docs=n_docs)
-        return [tuple(_shown(passage) for passage in own) for own in found]
+        result = self._retrieval.retrieve(questions, n_docs=n_docs)
+        return [tuple(map(_without_folders, passages)) for passages in result.ranked_passages()]
 
     def token_count(self, question: str) -> int:
-        """How many tokens a question has for the generator; from the thread that finds."""
-        return len(self._counting(question, add_special_tokens=False, verbose=False)["input_ids"])
+        """How many tokens of the generator a question has. Call it in the thread for retrieval."""
+        tokens = self._retrieval_tokenizer(question, add_special_tokens=False, verbose=False)
+        return len(tokens["input_ids"])
 
-    def add(self, documents: Sequence[NewDocument]) -> KnowledgeBase:
-        """Add documents, each in place of the one with its id that was added before.
+    def add(self, documents: Sequence[DocumentIn]) -> KnowledgeBase:
+        """Add documents. Each replaces the document with the same id that was added over HTTP before.
 
         Raises:
-            ConflictError: An id belongs to a document that was read from elsewhere.
-            UnreadableError: A document has nothing to be read.
+            ConflictError: A document from another source has the same id.
+            UnreadableDocumentError: A document yields no passages.
             UnavailableError: The knowledge base cannot be changed now.
         """
-        with _changing(), TemporaryDirectory(prefix="ragweave-") as folder:
+        with _change_errors(), TemporaryDirectory(prefix="ragweave-") as folder:
             latest = self.base.latest()
             for document in documents:
                 rows = latest.row_of(document.id)
                 if rows and latest.passage(rows[0]).source != _POSTED + document.id:
                     raise ConflictError(
-                        f"There is a document {document.id!r} already, from another source: delete it first, or "
-                        "choose another id."
+                        f"A document {document.id!r} from another source exists. Delete it first, or choose another "
+                        "id."
                     )
-            sources = [_written(document, Path(folder), place) for place, document in enumerate(documents)]
-            base = latest.add(sources, encoder=self._embedding, strict=True)
-        self.refresh(now=True)
+            sources = [_write_source(document, Path(folder), i) for i, document in enumerate(documents)]
+            base = latest.add(sources, encoder=self._document_encoder, strict=True)
+        self.refresh(force=True)
         return base
 
     def delete(self, document_id: str) -> KnowledgeBase:
         """Delete a document, or one passage.
 
         Raises:
-            NotThereError: There is none with this id.
+            NotFoundError: No document and no passage has this id.
             UnavailableError: The knowledge base cannot be changed now.
         """
-        with _changing():
+        with _change_errors():
             latest = self.base.latest()
             if not latest.row_of(document_id):
-                raise NotThereError(f"There is no document {document_id!r}.")
+                raise NotFoundError(f"There is no document {document_id!r}. Check the id.")
             base = latest.delete(ids=[document_id])
-        self.refresh(now=True)
+        self.refresh(force=True)
         return base
 
-    def refresh(self, *, now: bool = False) -> None:
-        """Take up a new version of the knowledge base, if it is time to look.
+    def refresh(self, *, force: bool = False) -> None:
+        """Load a new version of the knowledge base if the last check was ``refresh_seconds`` ago.
 
-        A version that cannot be read is passed over, and the one before stays.
+        If the new version cannot be loaded, the current one stays in use.
 
         Args:
-            now: Look, whenever that was done last.
+            force: Check now.
         """
-        with self._refreshing:
-            if not now and time.monotonic() - self._refreshed < self._refresh_seconds:
+        with self._refresh_lock:
+            if not force and time.monotonic() - self._refreshed < self._refresh_seconds:
                 return
             self._refreshed = time.monotonic()
             try:
-                self._pipeline.refresh()
+                self.pipeline.refresh()
             except (RagweaveError, OSError) as error:
                 self.refresh_failures += 1
                 _LOG.warning(
-                    "The new version of the knowledge base cannot be used (%s); answering from the one before.",
+                    "The new version of the knowledge base cannot be used (%s). The previous one stays in use.",
                     type(error).__name__,
                 )
 
-    def _can_be_asked(self, job: Job) -> bool:
+    def _is_valid(self, job: Job) -> bool:
+        """Whether the question can be encoded. One invalid question must not fail the batch."""
         try:
-            question_length(self._pipeline.encoder, job.question)
+            self.pipeline.encoder.question_length(job.question)
         except QuestionError as error:
-            job.tell(Failed(error))
+            job.publish(error)
             return False
         return True
 
 
-class _Telling:
-    """A listener that tells jobs what it hears."""
+class _JobCallback:
+    """Publishes what the pipeline reports about a batch as events of its jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
 
-    def retrieved(self, place: int, passages: Sequence[ScoredPassage]) -> None:
-        self._jobs[place].tell(Retrieved([_shown(passage) for passage in passages]))
+    def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
+        self._jobs[position].publish(PassagesRetrieved([_without_folders(passage) for passage in passages]))
 
-    def said(self, place: int, text: str) -> None:
-        self._jobs[place].tell(Said(text))
+    def on_text(self, position: int, text: str) -> None:
+        self._jobs[position].publish(TextGenerated(text))
 
-    def stopped(self, place: int) -> bool:
-        return self._jobs[place].abandoned
+    def should_stop(self, position: int) -> bool:
+        return self._jobs[position].cancelled
 
 
 @contextmanager
-def _changing() -> Iterator[None]:
-    """Say what went wrong with a change without what the library says of it, which names paths."""
+def _change_errors() -> Iterator[None]:
+    """Replace the library's errors about a change, whose messages contain paths."""
     try:
         yield
     except SourceError as error:
-        raise UnreadableError(
-            "A document has no text that can be made a passage: change or remove it."
-        ) from error
+        raise UnreadableDocumentError("A document yields no passages. Change or remove it.") from error
     except (KnowledgeBaseError, OSError) as error:
         _LOG.warning("The knowledge base was not changed (%s).", type(error).__name__)
         raise UnavailableError(
@@ -220,27 +197,23 @@ def _changing() -> Iterator[None]:
 
 
 def public_name(source: str) -> str:
-    """A source's or an encoder's name without the folders of this machine; an address as it is."""
+    """The name of a source or an encoder without this machine's folders. URLs stay as they are."""
     return source if "://" in source or source.startswith(_POSTED) else PurePath(source).name
 
 
-def _shown(passage: P) -> P:
+def _without_folders(passage: P) -> P:
     return replace(passage, source=public_name(passage.source))
 
 
-def _shown_answer(answer: Answer) -> Answer:
-    return replace(answer, passages=tuple(_shown(passage) for passage in answer.passages))
-
-
-def _with_own_tokenizer(encoder: TextEncoder) -> TextEncoder:
+def _copy_encoder(encoder: TextEncoder) -> TextEncoder:
+    """The same encoder with a tokenizer of its own."""
     twin = copy(encoder)
     twin.tokenizer = deepcopy(encoder.tokenizer)
     return twin
 
 
-def _written(document: NewDocument, folder: Path, place: int) -> SourceFile:
-    """A document as a source that the knowledge base can read."""
-    path = folder / f"{place}.jsonl"
-    content = {"id": document.id, "title": document.title, "text": document.text}
-    path.write_text(json.dumps(content), encoding="utf-8")
+def _write_source(document: DocumentIn, folder: Path, number: int) -> SourceFile:
+    """Write a document as a file that the knowledge base can read."""
+    path = folder / f"{number}.jsonl"
+    path.write_text(document.model_dump_json(), encoding="utf-8")
     return SourceFile(path=path, name=path.name, known_as=_POSTED + document.id)

@@ -1,129 +1,150 @@
-"""What a service refuses or fails to do, each with its status and a sentence that says what to do.
+"""Errors of the service and their HTTP responses: JSON in OpenAI's format, without internal details.
 
-No message has a path, a key or a trace in it.
+No message contains a path, a key or a traceback.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import json
+import logging
+import os
+from typing import Any, ClassVar
 
-from ragweave.errors import RagweaveError
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ragweave.errors import ConfigurationError, QuestionError, RagweaveError
+
+_LOG = logging.getLogger(__name__)
+_CALLER_ERRORS = (QuestionError, ConfigurationError)
+"""Errors of the library that the caller caused; their messages go to the caller."""
 
 
 class ServingError(RagweaveError):
-    """A request that is not served.
-
-    Attributes:
-        status: HTTP status.
-        code: A word for programs.
-    """
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the response."""
-        return {}
-
-
-class UnauthorizedError(ServingError):
-    """The request has no key, or a wrong one."""
-
-    status = 401
-    code = "invalid_api_key"
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the response."""
-        return {"WWW-Authenticate": "Bearer"}
-
-
-class ForbiddenError(ServingError):
-    """The service does not do this for anyone."""
-
-    status = 403
-    code = "forbidden"
-
-
-class NotThereError(ServingError):
-    """There is no such thing."""
-
-    status = 404
-    code = "not_found"
-
-
-class ConflictError(ServingError):
-    """What is there does not allow it."""
-
-    status = 409
-    code = "conflict"
-
-
-class TooLargeError(ServingError):
-    """The request has too many bytes."""
-
-    status = 413
-    code = "request_too_large"
-
-
-class LimitError(ServingError):
-    """The request asks for more than a limit allows; the message names it."""
-
-    status = 422
-    code = "limit_exceeded"
-
-
-class UnsupportedError(ServingError):
-    """The request asks for something that this service cannot do."""
-
-    status = 422
-    code = "unsupported"
-
-
-class UnreadableError(ServingError):
-    """A document cannot be made passages of."""
-
-    status = 422
-    code = "unreadable_document"
-
-
-class OverloadedError(ServingError):
-    """Too many wait already.
+    """The request failed. Each subclass has an HTTP status and an error code for programs.
 
     Args:
-        retry_after: After how many seconds it is worth trying again.
+        message: What is wrong and what to do.
+        headers: Headers of the response.
     """
 
-    status = 429
-    code = "overloaded"
+    status: ClassVar[int]
+    code: ClassVar[str]
+
+    def __init_subclass__(cls, *, status: int, code: str) -> None:
+        super().__init_subclass__()
+        cls.status, cls.code = status, code
+
+    def __init__(self, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+
+
+class UnauthorizedError(ServingError, status=401, code="invalid_api_key"):
+    """The request has no key or a wrong one."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, {"WWW-Authenticate": "Bearer"})
+
+
+class ForbiddenError(ServingError, status=403, code="forbidden"):
+    """The service does this for nobody."""
+
+
+class NotFoundError(ServingError, status=404, code="not_found"):
+    """The requested object does not exist."""
+
+
+class ConflictError(ServingError, status=409, code="conflict"):
+    """The request conflicts with the content of the knowledge base."""
+
+
+class TooLargeError(ServingError, status=413, code="request_too_large"):
+    """The request body is too large."""
+
+
+class LimitError(ServingError, status=422, code="limit_exceeded"):
+    """The request exceeds a limit; the message names it."""
+
+
+class UnsupportedError(ServingError, status=422, code="unsupported"):
+    """The service does not support this option."""
+
+
+class UnreadableDocumentError(ServingError, status=422, code="unreadable_document"):
+    """A document yields no passages."""
+
+
+class OverloadedError(ServingError, status=429, code="overloaded"):
+    """The queue is full; a retry makes sense after ``retry_after`` seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"Too many questions are waiting: try again in {retry_after} s.")
-        self.retry_after = retry_after
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Headers of the response."""
-        return {"Retry-After": str(self.retry_after)}
+        message = f"Too many questions are waiting. Try again in {retry_after} s."
+        super().__init__(message, {"Retry-After": str(retry_after)})
 
 
-class ClientGoneError(ServingError):
-    """Nobody waits for the response any more."""
-
-    status = 499
-    code = "client_closed_request"
+class ClientDisconnectedError(ServingError, status=499, code="client_closed_request"):
+    """The client closed the connection."""
 
 
-class UnavailableError(ServingError):
-    """Something that is needed does not work at the moment."""
-
-    status = 503
-    code = "unavailable"
+class UnavailableError(ServingError, status=503, code="unavailable"):
+    """The service or the knowledge base is unavailable for now."""
 
 
-class DeadlineError(ServingError):
-    """The request was not answered in time."""
+class DeadlineError(ServingError, status=504, code="deadline_exceeded"):
+    """The request took too long."""
 
-    status = 504
-    code = "deadline_exceeded"
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """The JSON body for an error. Unexpected errors are logged and reported without details."""
+    if isinstance(error, ServingError):
+        return _body(error.status, str(error), error.code)
+    if isinstance(error, HTTPException):
+        return _body(error.status_code, str(error.detail), "http_error")
+    if isinstance(error, RequestValidationError):
+        return _body(422, _validation_message(error), "invalid_request")
+    if isinstance(error, _CALLER_ERRORS):
+        return _body(422, str(error), "invalid_request")
+    # A traceback may contain paths and questions, so it is logged only on request.
+    trace = error if os.environ.get("RAGWEAVE_DEBUG") else None
+    _LOG.error("A request failed: %s.", type(error).__name__, exc_info=trace)
+    return _body(500, "Internal error. The request may be valid; try again later.", "internal_error")
+
+
+def error_response(error: Exception) -> Response:
+    """The HTTP response for an error."""
+    body = error_body(error)
+    # ASCII, because a message may quote a lone surrogate from the request, which UTF-8 cannot encode.
+    return Response(
+        json.dumps(body, ensure_ascii=True),
+        status_code=body["error"]["status"],
+        headers=getattr(error, "headers", None),
+        media_type="application/json",
+    )
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make an application send all errors in this format."""
+
+    async def handle(_: Request, error: Exception) -> Response:
+        return error_response(error)
+
+    for error_type in (ServingError, HTTPException, RequestValidationError, *_CALLER_ERRORS):
+        app.add_exception_handler(error_type, handle)
+
+
+def _validation_message(error: RequestValidationError) -> str:
+    """Which fields are invalid and why; never the values that were sent."""
+    parts = []
+    for detail in error.errors():
+        field = ".".join(str(step) for step in detail["loc"][1:])  # loc[0] is "body", "query" or "path"
+        named = field and detail["type"] != "json_invalid"
+        parts.append(f"{field}: {detail['msg']}" if named else detail["msg"])
+    return "; ".join(parts)
+
+
+def _body(status: int, message: str, code: str) -> dict[str, Any]:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": None, "code": code, "status": status}}

@@ -1,100 +1,100 @@
-"""What requests and responses look like."""
+"""Bodies of requests and responses."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ragweave.pipeline.rag_pipeline import Formulation
 from ragweave.provenance.answers import Answer
-from ragweave.types import ScoredPassage
+from ragweave.types import Formulation, ScoredPassage
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-Question = Annotated[str, Field(min_length=1, description="A question; white space alone is none.")]
+Question = Annotated[str, Field(min_length=1, description="A question. It must not be blank.")]
+NDocs = Annotated[Count | None, Field(description="K, passages per question.")]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
 
 
-class RetrieveRequest(_Request):
-    """A question, or several, and how many passages to find for each."""
+class _ChatPart(BaseModel):
+    """A part of a chat. OpenAI clients send fields that have no meaning here."""
 
-    question: Question | None = Field(None, description="One question; give this or questions.")
+    model_config = ConfigDict(extra="ignore")
+
+
+class RetrieveRequest(_Request):
+    """One or several questions, and how many passages to retrieve for each."""
+
+    question: Question | None = Field(None, description="One question. Give this or questions.")
     questions: Annotated[list[Question], Field(min_length=1)] | None = Field(
-        None, description="Several questions; give this or question."
+        None, description="Several questions. Give this or question."
     )
-    n_docs: Count | None = Field(None, description="K, passages per question.")
+    n_docs: NDocs = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _check_questions(self) -> Self:
         if (self.question is None) == (self.questions is None):
-            raise ValueError("give question or questions, and not both")
+            raise ValueError("give question or questions, not both")
         return self
 
     @property
-    def asked(self) -> list[str]:
+    def all_questions(self) -> list[str]:
         """The questions, however they were given."""
         return [self.question] if self.question is not None else list(self.questions or ())
 
 
 class AnswersRequest(RetrieveRequest):
-    """A question, or several, and how to answer them."""
+    """One or several questions, and how to answer them."""
 
     num_beams: Count | None = Field(
-        None, description="R, beams per question (RAG-Token) or passage (RAG-Sequence)."
+        None, description="R, beams per question (RAG-Token) or per passage (RAG-Sequence)."
     )
-    max_new_tokens: Count | None = Field(None, description="The longest answer, in tokens.")
+    max_new_tokens: Count | None = Field(None, description="Maximum length of the answer, in tokens.")
     formulation: Formulation | None = Field(None, description="RAG-Token or RAG-Sequence.")
     stream: bool = Field(
         False,
         strict=True,
-        description="Send events: passages, token by token the answer, and all of it at the end.",
+        description="Stream events: the passages, the answer piece by piece, and the complete answer.",
     )
 
 
 class AnswersResponse(BaseModel):
-    """Answers in the order of their questions."""
+    """Answers in the order of the questions."""
 
     answers: list[Answer]
 
 
 class Retrieval(BaseModel):
-    """What was found for a question, by falling p(z|x)."""
+    """The passages of a question, by decreasing p(z|x)."""
 
     question: str
     passages: list[ScoredPassage]
 
 
 class RetrieveResponse(BaseModel):
-    """What was found, in the order of the questions."""
+    """Passages in the order of the questions."""
 
     results: list[Retrieval]
 
 
 class DocumentIn(_Request):
-    """A document to add, in place of the one with its id that was added before."""
+    """A document to add. It replaces the document with the same id that was added over HTTP before."""
 
     id: str = Field(
-        min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f#]+$", description="Its id, without #."
+        min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f#]+$", description="The id, without #."
     )
-    title: str = Field("", max_length=1024, description="Its title.")
-    text: str = Field(min_length=1, description="Its text.")
+    title: str = Field("", max_length=1024, description="The title.")
+    text: str = Field(min_length=1, description="The text.")
 
-    @field_validator("text")
-    @classmethod
-    def _has_words(cls, text: str) -> str:
-        if not text.strip():
+    @model_validator(mode="after")
+    def _check_white_space(self) -> Self:
+        if self.id != self.id.strip():
+            raise ValueError("the id starts or ends with white space")
+        if not self.text.strip():
             raise ValueError("the text is empty")
-        return text
-
-    @field_validator("id")
-    @classmethod
-    def _is_trimmed(cls, own: str) -> str:
-        if own != own.strip():
-            raise ValueError("the id begins or ends with white space")
-        return own
+        return self
 
 
 class DocumentsRequest(_Request):
@@ -103,22 +103,22 @@ class DocumentsRequest(_Request):
     documents: list[DocumentIn] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _are_different(self) -> Self:
-        if len({own.id for own in self.documents}) < len(self.documents):
-            raise ValueError("two documents have one id")
+    def _check_ids(self) -> Self:
+        if len({document.id for document in self.documents}) < len(self.documents):
+            raise ValueError("two documents have the same id")
         return self
 
 
 class ChangeResponse(BaseModel):
     """The knowledge base after a change."""
 
-    version: str = Field(description="The version that is answered from now on.")
+    version: str = Field(description="The version that answers from now on.")
     documents: int
     passages: int
 
 
 class KnowledgeBaseResponse(ChangeResponse):
-    """The knowledge base that is answered from, and what may be asked of it."""
+    """The knowledge base, and the defaults and limits of requests."""
 
     created: str
     encoder: str
@@ -128,41 +128,57 @@ class KnowledgeBaseResponse(ChangeResponse):
     limits: dict[str, int]
 
 
+class Status(BaseModel):
+    """The status of the service."""
+
+    status: str
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: None
+    code: str
+    status: int
+
+
+class ErrorResponse(BaseModel):
+    """The body of every error."""
+
+    error: ErrorDetail
+
+
 class TextPart(BaseModel):
-    """A part of a message."""
+    """A text part of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class Message(_ChatPart):
     """A message of a chat."""
-
-    model_config = ConfigDict(extra="ignore")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
 
     @property
-    def words(self) -> str:
-        """The text of all its parts."""
+    def text(self) -> str:
+        """The text of all parts."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
 
 
-class StreamOptions(BaseModel):
-    """How a chat is streamed."""
-
-    model_config = ConfigDict(extra="ignore")
+class StreamOptions(_ChatPart):
+    """Options of a streamed chat."""
 
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
-    """A chat; its last message of the user is the question. What is not named here is passed over."""
-
-    model_config = ConfigDict(extra="ignore")
+class ChatRequest(_ChatPart):
+    """A chat. Its last user message is the question. Unknown fields are ignored."""
 
     model: str
     messages: list[Message] = Field(min_length=1)
@@ -174,25 +190,23 @@ class ChatRequest(BaseModel):
     tools: list[Any] | None = None
     logprobs: bool | None = None
     response_format: dict[str, Any] | None = None
-    n_docs: Count | None = Field(None, description="K, passages per question.")
+    n_docs: NDocs = None
     num_beams: Count | None = Field(None, description="R, beams.")
 
 
 class UrlCitation(BaseModel):
-    """Where a part of an answer came from."""
+    """The passage behind a part of the answer."""
 
-    start_index: int = Field(description="Where the part begins in the answer, in characters.")
-    end_index: int = Field(description="Where it ends.")
+    start_index: int = Field(description="Start of the part in the answer, in characters.")
+    end_index: int = Field(description="End of the part, exclusive.")
     title: str
-    url: str = Field(
-        description="Where the passage was read, if that is an address; else a name of the passage."
-    )
+    url: str = Field(description="The passage's source if that is a URL, otherwise a URN of the passage.")
     passage_id: str
-    posterior: float = Field(description="The mean of p(z | x, y_<=t) over the tokens of the part.")
+    posterior: float = Field(description="Mean of p(z | x, y_<=t) over the tokens of the part.")
 
 
 class Annotation(BaseModel):
-    """An annotation of an answer."""
+    """An annotation of the answer."""
 
     type: Literal["url_citation"] = "url_citation"
     url_citation: UrlCitation
@@ -208,7 +222,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """The one choice of a chat."""
+    """The only choice of a chat completion."""
 
     index: int = 0
     message: ChatMessage
@@ -217,7 +231,7 @@ class ChatChoice(BaseModel):
 
 
 class Usage(BaseModel):
-    """How many tokens: of the question as the generator reads it, and of the answer."""
+    """Tokens of the question as the generator reads it, and of the answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -225,7 +239,7 @@ class Usage(BaseModel):
 
 
 class ChatResponse(BaseModel):
-    """An answer in the shape of OpenAI's chat completions."""
+    """An answer in the format of OpenAI's chat completions."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -236,7 +250,7 @@ class ChatResponse(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model that chats may name."""
+    """A model name that chats may use."""
 
     id: str
     object: Literal["model"] = "model"
@@ -245,7 +259,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models that chats may name."""
+    """All model names that chats may use."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]

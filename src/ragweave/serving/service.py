@@ -1,75 +1,109 @@
-"""Requests in, answers out: the service without HTTP."""
+"""The service without HTTP: checks limits and runs the engine's blocking calls in threads."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+from ragweave.errors import QuestionError
+from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.provenance.answers import Answer
-from ragweave.serving.batching import Batcher
-from ragweave.serving.engine import Engine, NewDocument
-from ragweave.serving.errors import DeadlineError
-from ragweave.serving.jobs import AnswerOptions, Done, Failed, Job, Retrieved, Said
-from ragweave.serving.lanes import Lane
-from ragweave.serving.limits import check_counts, check_questions
+from ragweave.serving.batching import AnswerOptions, AnswerReady, Batcher, Event, Job
+from ragweave.serving.engine import Engine
+from ragweave.serving.errors import DeadlineError, LimitError, OverloadedError
 from ragweave.serving.metrics import Metrics
 from ragweave.serving.settings import ServingSettings
-from ragweave.types import ScoredPassage
-
-if TYPE_CHECKING:
-    from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.pipeline.rag_pipeline import Formulation, RagPipeline
+from ragweave.types import Formulation
 
 T = TypeVar("T")
 
-_FINDING = 32
-_CHANGES, _CHANGE_SECONDS = 4, 600.0
+_MAX_QUERIES = 32
+_MAX_CHANGES, _CHANGE_SECONDS = 4, 600.0
+
+
+class BoundedExecutor:
+    """One thread that runs at most ``max_pending`` calls in order, each within ``deadline`` seconds."""
+
+    def __init__(self, name: str, *, max_pending: int, deadline: float) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"ragweave-{name}")
+        self._max_pending = max_pending
+        self._deadline = deadline
+        self._pending = 0
+
+    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run a call in the thread.
+
+        Raises:
+            OverloadedError: Too many calls are pending.
+            DeadlineError: The call took too long. It still runs to its end.
+        """
+        if self._pending >= self._max_pending:
+            raise OverloadedError(1)
+        self._pending += 1
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+        future.add_done_callback(self._on_done)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.shield(future)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"The request took longer than {self._deadline:g} s. Try again later."
+            ) from error
+
+    async def stop(self) -> None:
+        """Run all pending calls, then stop."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def _on_done(self, future: asyncio.Future[T]) -> None:
+        self._pending -= 1
+        if not future.cancelled():
+            future.exception()  # asyncio logs exceptions that nobody retrieves
 
 
 class Service:
-    """Answers, finds and changes for many callers at once.
+    """Answers questions, retrieves passages and changes documents for concurrent callers.
 
     Args:
-        pipeline: What answers.
-        settings: How.
+        pipeline: Pipeline over a knowledge base.
+        settings: Settings of the service.
 
     Attributes:
-        settings: How it answers.
-        started: When it was made, in seconds since 1970.
-        metrics: What it counts.
-        engine: What it works with.
+        started: When the service was created, in seconds since 1970.
+        batcher: Answers questions.
+        queries: Runs calls of the engine that change nothing.
+        changes: Runs calls of the engine that change documents.
     """
 
     def __init__(self, pipeline: RagPipeline, settings: ServingSettings) -> None:
         self.settings = settings
         self.started = int(time.time())
-        self.metrics = Metrics()
         self.engine = Engine(pipeline, refresh_seconds=settings.refresh_seconds)
-        self._batcher = Batcher(self.engine.answer, settings.batching, began=self.metrics.batch_size.observe)
-        self._finding = Lane("finding", most=_FINDING, deadline=settings.batching.deadline)
-        self._changing = Lane("changing", most=_CHANGES, deadline=_CHANGE_SECONDS)
-        self.metrics.watch(
-            waiting=lambda: self._batcher.waiting,
+        self.metrics = Metrics(
+            waiting=lambda: self.batcher.waiting,
             passages=lambda: len(self.engine.base),
-            failures=lambda: self.engine.refresh_failures,
+            refresh_failures=lambda: self.engine.refresh_failures,
         )
-
-    @property
-    def ready(self) -> bool:
-        """Whether questions are being answered."""
-        return self._batcher.ready
+        self.batcher = Batcher(
+            self.engine.answer, settings.batching, on_batch=self.metrics.batch_size.observe
+        )
+        self.queries = BoundedExecutor(
+            "queries", max_pending=_MAX_QUERIES, deadline=settings.batching.deadline
+        )
+        self.changes = BoundedExecutor("changes", max_pending=_MAX_CHANGES, deadline=_CHANGE_SECONDS)
 
     def start(self) -> None:
-        """Begin to answer; in the event loop that will ask."""
-        self._batcher.start()
+        """Start to answer, in the event loop that receives the requests."""
+        self.batcher.start()
 
     async def stop(self) -> None:
-        """Finish what has begun, and end."""
-        await self._batcher.stop()
-        await self._finding.stop()
-        await self._changing.stop()
+        """Finish all accepted work, then stop."""
+        await self.batcher.stop()
+        await self.queries.stop()
+        await self.changes.stop()
 
     def options(
         self,
@@ -79,101 +113,89 @@ class Service:
         max_new_tokens: int | None = None,
         formulation: Formulation | None = None,
     ) -> AnswerOptions:
-        """What a request asks for, with the settings where it does not say.
+        """The options of a request, with defaults from the settings.
 
         Raises:
-            LimitError: It asks for more than a limit allows.
+            LimitError: An option exceeds a limit.
         """
-        check_counts(self.settings.limits, n_docs=n_docs, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        self.check_limits(n_docs=n_docs, num_beams=num_beams, max_new_tokens=max_new_tokens)
+        pipeline = self.engine.pipeline
         return AnswerOptions(
-            n_docs=n_docs or self.settings.n_docs or self.engine.n_docs,
+            n_docs=n_docs or self.settings.n_docs or pipeline.model.config.n_docs,
             num_beams=num_beams or self.settings.num_beams,
             max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
-            formulation=formulation or self.engine.formulation,
+            formulation=formulation or pipeline.formulation,
         )
+
+    def check_limits(self, **counts: int | None) -> None:
+        """Check counts of a request against the limits of the same names.
+
+        Raises:
+            LimitError: A count exceeds its limit.
+        """
+        for name, count in counts.items():
+            limit = getattr(self.settings.limits, name)
+            if count is not None and count > limit:
+                raise LimitError(
+                    f"{name} is {count}, but this service allows at most {limit} (limit {name})."
+                )
+
+    def check_questions(self, questions: Sequence[str]) -> None:
+        """Check the number of questions and each question.
+
+        Raises:
+            LimitError: There are too many questions, or one is too long.
+            QuestionError: A question is blank.
+        """
+        self.check_limits(questions=len(questions))
+        for question in questions:
+            self.check_limits(question_characters=len(question))
+            if not question.strip():
+                raise QuestionError("The question is empty. Ask a question.")
 
     async def answer(self, questions: Sequence[str], options: AnswerOptions) -> list[Answer]:
         """Answer questions.
 
         Raises:
-            LimitError: There are too many, or one is too long.
-            QuestionError: One cannot be answered as it stands.
-            OverloadedError: Too many are waiting.
-            DeadlineError: It took too long.
+            LimitError: There are too many questions, or one is too long.
+            QuestionError: A question is blank, or longer than the encoder reads.
+            OverloadedError: The queue is full.
+            DeadlineError: The answers took too long.
             UnavailableError: The service is stopping.
         """
-        jobs = self._submitted(questions, options)
-        try:
-            return [await self._answer_of(job) for job in jobs]
-        finally:
+        answers = []
+        with self._submit(questions, options) as jobs:
             for job in jobs:
-                self._batcher.abandon(job)
+                event = await job.next_event(self.settings.batching.deadline)
+                while not isinstance(event, AnswerReady):
+                    event = await job.next_event(self.settings.batching.deadline)
+                answers.append(event.answer)
+        return answers
 
-    async def stream(self, question: str, options: AnswerOptions) -> AsyncGenerator[Retrieved | Said | Done]:
-        """Answer a question and tell how it goes; who stops listening stops the work.
+    async def stream(self, question: str, options: AnswerOptions) -> AsyncGenerator[Event]:
+        """Answer a question as a stream of events. Closing the generator cancels the answer.
 
         Yields:
-            What happens, `Done` at the end.
+            The events of the job. The last one is `AnswerReady`.
 
         Raises:
-            Errors of `answer`: before the first event, or between events.
+            The errors of `answer`, before the first event or between two events.
         """
-        (job,) = self._submitted([question], options)
-        try:
+        with self._submit([question], options) as (job,):
             while True:
-                event = await self._next(job)
+                event = await job.next_event(self.settings.batching.deadline)
                 yield event
-                if isinstance(event, Done):
+                if isinstance(event, AnswerReady):
                     return
-        finally:
-            self._batcher.abandon(job)
 
-    async def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[ScoredPassage, ...]]:
-        """Find passages; raises what `answer` raises."""
-        check_questions(self.settings.limits, questions)
-        check_counts(self.settings.limits, n_docs=n_docs)
-        wanted = n_docs or self.settings.n_docs
-        return await self._finding.run(lambda: self.engine.retrieve(questions, wanted))
-
-    async def add(self, documents: Sequence[NewDocument]) -> KnowledgeBase:
-        """Add documents; raises what `Engine.add` raises, and `LimitError`."""
-        limits = self.settings.limits
-        check_counts(limits, documents=len(documents))
-        for document in documents:
-            check_counts(limits, document_characters=len(document.text))
-        return await self._changing.run(lambda: self.engine.add(documents))
-
-    async def delete(self, document_id: str) -> KnowledgeBase:
-        """Delete a document; raises what `Engine.delete` raises."""
-        return await self._changing.run(lambda: self.engine.delete(document_id))
-
-    async def look(self, work: Callable[[Engine], T]) -> T:
-        """Look something up that may take a moment."""
-        return await self._finding.run(lambda: work(self.engine))
-
-    def _submitted(self, questions: Sequence[str], options: AnswerOptions) -> list[Job]:
-        check_questions(self.settings.limits, questions)
+    @contextmanager
+    def _submit(self, questions: Sequence[str], options: AnswerOptions) -> Iterator[list[Job]]:
+        """Submit a job for each question, and cancel what is left of them at the end."""
+        self.check_questions(questions)
         jobs = [Job(question, options) for question in questions]
-        self._batcher.submit(jobs)
-        return jobs
-
-    async def _answer_of(self, job: Job) -> Answer:
-        while True:
-            event = await self._next(job)
-            if isinstance(event, Done):
-                return event.answer
-
-    async def _next(self, job: Job) -> Retrieved | Said | Done:
-        """What happens next to a job, if it happens in time."""
-        seconds = self.settings.batching.deadline
+        self.batcher.submit(jobs)
         try:
-            async with asyncio.timeout(job.seconds_left(seconds)):
-                event = await job.next_event()
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"The question was not answered within {seconds:g} s (limit deadline): ask for fewer tokens or "
-                "beams, or again when less is asked."
-            ) from error
-        if isinstance(event, Failed):
-            raise event.error
-        return event
+            yield jobs
+        finally:
+            for job in jobs:
+                self.batcher.cancel(job)

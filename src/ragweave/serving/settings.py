@@ -1,27 +1,77 @@
-"""What a service allows, how it batches, and who may use it."""
+"""Settings of a service: limits, batching, API keys, hosts and origins."""
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from hashlib import sha256
+from pathlib import Path
 
 from ragweave.errors import ConfigurationError
-from ragweave.serving.keys import KeyRing
+
+MIN_KEY_LENGTH = 16
+
+
+class KeyRing:
+    """A set of API keys, stored as hashes and compared in constant time.
+
+    Args:
+        keys: The keys.
+
+    Raises:
+        ConfigurationError: There are no keys, or one has fewer than 16 characters.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        if not keys:
+            raise ConfigurationError("There is no key. Write one key per line.")
+        if any(len(key) < MIN_KEY_LENGTH for key in keys):
+            raise ConfigurationError(f"A key has fewer than {MIN_KEY_LENGTH} characters. Use longer keys.")
+        self._digests = [_digest(key) for key in keys]
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> KeyRing:
+        """Read one key per line. Empty lines and lines that start with # are ignored.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or its keys cannot be used.
+        """
+        try:
+            lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise ConfigurationError(
+                f"The key file {path} cannot be read ({reason}). Check its path and encoding."
+            ) from error
+        try:
+            return cls(line for line in lines if line and not line.startswith("#"))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"The key file {path} cannot be used. {error}") from error
+
+    def accepts(self, key: str) -> bool:
+        """Whether a key is in the set."""
+        digest, accepted = _digest(key), False
+        for known in self._digests:  # no early exit, so the time tells nothing about the keys
+            accepted |= hmac.compare_digest(known, digest)
+        return accepted
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that one request may ask for; what asks for more is refused, and told which limit it is.
+    """Maximum values of one request. Larger requests are rejected with the name of the limit.
 
     Attributes:
-        questions: Questions of one request.
-        question_characters: Characters of one question.
+        questions: Questions per request.
+        question_characters: Characters per question.
         n_docs: K, passages per question.
         num_beams: R, beams per question.
-        max_new_tokens: Tokens of one answer.
-        messages: Messages of one chat.
-        documents: Documents of one addition.
-        document_characters: Characters of one document.
-        body_bytes: Bytes of one request.
+        max_new_tokens: Tokens per answer.
+        messages: Messages per chat.
+        documents: Documents per request.
+        document_characters: Characters per document.
+        body_bytes: Bytes per request.
     """
 
     questions: int = 16
@@ -35,19 +85,19 @@ class Limits:
     body_bytes: int = 4 * 2**20
 
     def __post_init__(self) -> None:
-        for own in fields(self):
-            _at_least_one(own.name, getattr(self, own.name))
+        for limit in fields(self):
+            _check_positive(limit.name, getattr(self, limit.name))
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How questions of several requests are answered together.
+    """How questions of concurrent requests are batched.
 
     Attributes:
-        max_batch: Questions answered together.
-        max_wait: How long the first of them waits for others, in seconds.
-        max_queue: Questions that wait; what comes when there are so many is refused.
-        deadline: Within how many seconds a request is answered, or given up.
+        max_batch: Questions per batch.
+        max_wait: Seconds that the first question of a batch waits for others.
+        max_queue: Questions that may wait. Further questions are rejected.
+        deadline: Seconds after which a request fails.
     """
 
     max_batch: int = 8
@@ -56,33 +106,32 @@ class Batching:
     deadline: float = 60.0
 
     def __post_init__(self) -> None:
-        _at_least_one("max_batch", self.max_batch)
-        _at_least_one("max_queue", self.max_queue)
+        _check_positive("max_batch", self.max_batch)
+        _check_positive("max_queue", self.max_queue)
         if self.max_wait < 0:
-            raise ConfigurationError(f"max_wait is {self.max_wait}; give seconds, 0 or more.")
+            raise ConfigurationError(f"max_wait is {self.max_wait}. Use 0 or more seconds.")
         if self.deadline <= 0:
-            raise ConfigurationError(f"deadline is {self.deadline}; give seconds, more than 0.")
+            raise ConfigurationError(f"deadline is {self.deadline}. Use more than 0 seconds.")
 
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """How a service answers.
+    """Settings of a service.
 
     Attributes:
-        n_docs: K where a request does not say; the model's where left out.
-        num_beams: R where a request does not say.
-        max_new_tokens: The longest answer where a request does not say, in tokens.
-        limits: The most that a request may ask for.
-        batching: How questions are answered together.
-        keys: Who may ask; everyone where left out.
-        admin_keys: Who may change documents; no one where left out.
-        allowed_hosts: Names by which the service may be called, so that no page elsewhere reaches it by a name of
-            its own; any where empty.
-        cors_origins: Origins whose pages may call the service; none but its own where empty.
-        refresh_seconds: How often a new version of the knowledge base is looked for.
+        n_docs: Default K; ``None`` for the model's.
+        num_beams: Default R.
+        max_new_tokens: Default maximum length of an answer, in tokens.
+        limits: Maximum values of one request.
+        batching: How questions are batched.
+        keys: Who may send requests; ``None`` for everybody.
+        admin_keys: Who may change documents; ``None`` for nobody.
+        allowed_hosts: Host names that requests may address, which protects against DNS rebinding; all if empty.
+        cors_origins: Other origins whose pages may call the service; none if empty.
+        refresh_seconds: Seconds between checks for a new version of the knowledge base.
 
     Raises:
-        ConfigurationError: A value cannot work.
+        ConfigurationError: A value is invalid.
     """
 
     n_docs: int | None = None
@@ -98,20 +147,25 @@ class ServingSettings:
 
     def __post_init__(self) -> None:
         for name in ("n_docs", "num_beams", "max_new_tokens"):
-            value, most = getattr(self, name), getattr(self.limits, name)
-            if value is not None:
-                _at_least_one(name, value)
-            if value is not None and value > most:
+            value, limit = getattr(self, name), getattr(self.limits, name)
+            if value is None:
+                continue
+            _check_positive(name, value)
+            if value > limit:
                 raise ConfigurationError(
-                    f"{name} is {value}, but the limit for requests is {most}: raise the limit."
+                    f"{name} is {value}, but the limit for requests is {limit}. Raise the limit."
                 )
         if self.limits.questions > self.batching.max_queue:
             raise ConfigurationError(
                 f"A request may have {self.limits.questions} questions, but the queue holds "
-                f"{self.batching.max_queue}: raise max_queue."
+                f"{self.batching.max_queue}. Raise max_queue."
             )
 
 
-def _at_least_one(name: str, value: int) -> None:
+def _check_positive(name: str, value: int) -> None:
     if value < 1:
-        raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+        raise ConfigurationError(f"{name} is {value}. Use 1 or more.")
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from ragweave.serving.batching import AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import UnsupportedError
-from ragweave.serving.failures import error_body
-from ragweave.serving.jobs import Done, Retrieved, Said
-from ragweave.serving.routes.shared import Given, errors
+from ragweave.serving.routes.dependencies import ServiceDependency, errors
+from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
 from ragweave.serving.schemas import (
     AnswersRequest,
     AnswersResponse,
@@ -20,26 +18,19 @@ from ragweave.serving.schemas import (
     RetrieveRequest,
     RetrieveResponse,
 )
-from ragweave.serving.waiting import event, event_stream, while_connected
 
 router = APIRouter(prefix="/v1", tags=["answers"])
+_ERRORS = errors(400, 401, 413, 422, 429, 503, 504)
 
 
-@router.post(
-    "/answers",
-    response_model=AnswersResponse,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **errors(400, 401, 413, 422, 429, 503, 504),
-    },
-)
+@router.post("/answers", response_model=AnswersResponse, responses={200: STREAM_SCHEMA, **_ERRORS})
 async def answers(
-    request: Request, body: AnswersRequest, service: Given
+    request: Request, body: AnswersRequest, service: ServiceDependency
 ) -> AnswersResponse | StreamingResponse:
-    """Answer questions, with the passages they were answered from and where each token came from.
+    """Answer questions, with the passages and the provenance of each token.
 
-    With `stream`, of one question: events `passages`, `token` (as they are decided, where greedy RAG-Token
-    decides token by token), `answer` at the end, or `error`.
+    With `stream`, for one question: the events `passages`, `token` and `answer`, or `error`. Greedy RAG-Token sends
+    tokens as it decodes them; everything else sends the answer at the end.
     """
     options = service.options(
         n_docs=body.n_docs,
@@ -47,46 +38,35 @@ async def answers(
         max_new_tokens=body.max_new_tokens,
         formulation=body.formulation,
     )
+    questions = body.all_questions
     if not body.stream:
-        found = await while_connected(request, service.answer(body.asked, options))
-        return AnswersResponse(answers=found)
-    if len(body.asked) > 1:
-        raise UnsupportedError("Only one question can be streamed: give question, not questions.")
-    events = service.stream(body.asked[0], options)
-    # What is refused is refused with its status; only what fails later is told as an event.
-    first = await while_connected(request, anext(events))
-    return event_stream(_told(first, events))
+        return AnswersResponse(answers=await while_connected(request, service.answer(questions, options)))
+    if len(questions) > 1:
+        raise UnsupportedError("Only one question can be streamed. Send question instead of questions.")
+    return await event_stream(request, service.stream(questions[0], options), _render, error_name="error")
 
 
-@router.post(
-    "/retrieve", response_model=RetrieveResponse, responses=errors(400, 401, 413, 422, 429, 503, 504)
-)
-async def retrieve(request: Request, body: RetrieveRequest, service: Given) -> RetrieveResponse:
-    """Find passages without answering."""
-    found = await while_connected(request, service.retrieve(body.asked, body.n_docs))
-    pairs = zip(body.asked, found, strict=True)
+@router.post("/retrieve", response_model=RetrieveResponse, responses=_ERRORS)
+async def retrieve(request: Request, body: RetrieveRequest, service: ServiceDependency) -> RetrieveResponse:
+    """Retrieve passages without answering."""
+    questions = body.all_questions
+    service.check_questions(questions)
+    service.check_limits(n_docs=body.n_docs)
+    n_docs = body.n_docs or service.settings.n_docs
+    results = await while_connected(request, service.queries.run(service.engine.retrieve, questions, n_docs))
     return RetrieveResponse(
-        results=[Retrieval(question=question, passages=list(own)) for question, own in pairs]
+        results=[
+            Retrieval(question=question, passages=list(passages))
+            for question, passages in zip(questions, results, strict=True)
+        ]
     )
 
 
-async def _told(
-    first: Retrieved | Said | Done, events: AsyncGenerator[Retrieved | Said | Done]
-) -> AsyncIterator[str]:
-    try:
-        async with aclosing(events):
-            yield _as_event(first)
-            async for own in events:
-                yield _as_event(own)
-    except Exception as error:
-        yield event(error_body(error), "error")
-
-
-def _as_event(own: Retrieved | Said | Done) -> str:
-    match own:
-        case Retrieved(passages):
-            return event({"passages": [asdict(passage) for passage in passages]}, "passages")
-        case Said(text):
-            return event({"text": text}, "token")
-        case Done(answer):
-            return event(answer.to_dict(), "answer")
+def _render(event: Event) -> list[str]:
+    match event:
+        case PassagesRetrieved(passages):
+            return [sse({"passages": [asdict(passage) for passage in passages]}, "passages")]
+        case TextGenerated(text):
+            return [sse({"text": text}, "token")]
+        case AnswerReady(answer):
+            return [sse(answer.to_dict(), "answer")]

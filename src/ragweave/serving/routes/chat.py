@@ -1,195 +1,182 @@
-"""``POST /v1/chat/completions`` and ``GET /v1/models``, as OpenAI's clients know them."""
+"""``POST /v1/chat/completions`` and ``GET /v1/models``, for OpenAI clients."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any
+from itertools import accumulate, groupby
+from typing import Any, Literal
+from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from ragweave.errors import QuestionError
-from ragweave.pipeline.rag_pipeline import FORMULATIONS, Formulation
-from ragweave.serving.citations import annotations_of
-from ragweave.serving.errors import NotThereError, UnsupportedError
-from ragweave.serving.failures import error_body
-from ragweave.serving.jobs import AnswerOptions, Done, Retrieved, Said
-from ragweave.serving.limits import check_counts, check_questions
-from ragweave.serving.routes.shared import Given, errors
+from ragweave.provenance.answers import Answer
+from ragweave.serving.batching import AnswerOptions, AnswerReady, Event, PassagesRetrieved, TextGenerated
+from ragweave.serving.errors import NotFoundError, UnsupportedError
+from ragweave.serving.routes.dependencies import ServiceDependency, errors
+from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
 from ragweave.serving.schemas import (
+    Annotation,
     ChatChoice,
     ChatMessage,
     ChatRequest,
     ChatResponse,
     ModelCard,
     ModelList,
+    UrlCitation,
     Usage,
 )
-from ragweave.serving.waiting import event, event_stream, while_connected
+from ragweave.types import FORMULATIONS, Formulation
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 MODEL = "ragweave"
-MODELS: dict[str, Formulation | None] = {MODEL: None, **{f"{MODEL}-{own}": own for own in FORMULATIONS}}
-"""The names that a chat may give, and the formulation that each stands for."""
+MODELS: dict[str, Formulation | None] = {MODEL: None, **{f"{MODEL}-{name}": name for name in FORMULATIONS}}
+"""The model names that a chat may use, and their formulations; ``None`` is the pipeline's."""
 
 
 @router.get("/models", response_model=ModelList, responses=errors(401))
-async def models(service: Given) -> ModelList:
-    """The model under its own formulation, and under each of both."""
+async def models(service: ServiceDependency) -> ModelList:
+    """The model with its default formulation, and with each formulation."""
     return ModelList(data=[ModelCard(id=name, created=service.started) for name in MODELS])
 
 
 @router.get("/models/{name}", response_model=ModelCard, responses=errors(401, 404, 422))
-async def model(name: str, service: Given) -> ModelCard:
+async def model(name: str, service: ServiceDependency) -> ModelCard:
     """One of the models."""
-    _formulation_of(name)
+    _formulation(name)
     return ModelCard(id=name, created=service.started)
 
 
 @router.post(
     "/chat/completions",
     response_model=ChatResponse,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **errors(400, 401, 404, 413, 422, 429, 503, 504),
-    },
+    responses={200: STREAM_SCHEMA, **errors(400, 401, 404, 413, 422, 429, 503, 504)},
 )
-async def complete(request: Request, body: ChatRequest, service: Given) -> ChatResponse | StreamingResponse:
-    """Answer the last message of the user; earlier messages are not read.
+async def complete(
+    request: Request, body: ChatRequest, service: ServiceDependency
+) -> ChatResponse | StreamingResponse:
+    """Answer the last user message. Earlier messages are ignored.
 
-    The message's annotations cite the passage that each part of the answer came from. Decoding is deterministic:
-    temperature, top_p and seed are passed over.
+    The annotations cite the passage behind each part of the answer. Decoding is deterministic: temperature, top_p and
+    seed are ignored.
     """
-    _refuse_unsupported(body)
-    check_counts(service.settings.limits, messages=len(body.messages))
-    question = _question(body)
+    _check_supported(body)
+    service.check_limits(messages=len(body.messages))
+    user_messages = [message.text for message in body.messages if message.role == "user"]
+    if not user_messages:
+        raise QuestionError("There is no user message. Ask a question.")
+    question = user_messages[-1]
     options = service.options(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
         max_new_tokens=body.max_completion_tokens or body.max_tokens,
-        formulation=_formulation_of(body.model),
+        formulation=_formulation(body.model),
     )
-    completion = _Completion(body.model, options)
-    check_questions(service.settings.limits, [question])
-    prompt_tokens = await service.look(lambda engine: engine.token_count(question))
-    if not body.stream:
-        (answer,) = await while_connected(request, service.answer([question], options))
-        return completion.whole(Done(answer), prompt_tokens)
-    events = service.stream(question, options)
-    first = await while_connected(request, anext(events))
+    service.check_questions([question])
+    prompt_tokens = await service.queries.run(service.engine.token_count, question)
     usage = body.stream_options is not None and body.stream_options.include_usage
-    return event_stream(completion.chunks(first, events, prompt_tokens if usage else None))
+    completion = _Completion(body.model, options, prompt_tokens, stream_usage=usage)
+    if body.stream:
+        return await event_stream(request, service.stream(question, options), completion.chunks)
+    (answer,) = await while_connected(request, service.answer([question], options))
+    return completion.response(answer)
 
 
 class _Completion:
-    """One answer on its way to a client.
+    """The completion of one chat, as a response or as chunks."""
 
-    Args:
-        model: The name that the client gave.
-        options: How the question is answered.
-    """
-
-    def __init__(self, model: str, options: AnswerOptions) -> None:
+    def __init__(self, model: str, options: AnswerOptions, prompt_tokens: int, *, stream_usage: bool) -> None:
         self._model = model
         self._options = options
+        self._prompt_tokens = prompt_tokens
+        self._stream_usage = stream_usage
         self._id = f"chatcmpl-{uuid4().hex}"
         self._created = int(time.time())
 
-    def whole(self, done: Done, prompt_tokens: int) -> ChatResponse:
-        """The answer as one response."""
-        message = ChatMessage(content=done.answer.answer, annotations=annotations_of(done.answer))
+    def response(self, answer: Answer) -> ChatResponse:
+        """The complete answer as one response."""
+        message = ChatMessage(content=answer.answer, annotations=citations(answer))
         return ChatResponse(
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=[ChatChoice(message=message, finish_reason=self._finish_reason(done))],
-            usage=_usage(prompt_tokens, done),
+            choices=[ChatChoice(message=message, finish_reason=self._finish_reason(answer))],
+            usage=self._usage(answer),
         )
 
-    async def chunks(
-        self,
-        first: Retrieved | Said | Done,
-        events: AsyncGenerator[Retrieved | Said | Done],
-        prompt_tokens: int | None,
-    ) -> AsyncIterator[str]:
-        """The answer as events, as it is being made; its citations with the last."""
-        yield self._chunk({"role": "assistant", "content": ""})
-        try:
-            async with aclosing(events):
-                for text in self._texts(first, prompt_tokens):
-                    yield text
-                async for own in events:
-                    for text in self._texts(own, prompt_tokens):
-                        yield text
-        except Exception as error:
-            yield event(error_body(error))
-            return
-        yield event("[DONE]")
-
-    def _texts(self, own: Retrieved | Said | Done, prompt_tokens: int | None) -> list[str]:
-        match own:
-            case Retrieved():
-                return []
-            case Said(text):
-                return [self._chunk({"content": text})]
-            case Done(answer):
-                cited = [citation.model_dump() for citation in annotations_of(answer)]
-                texts = [
-                    self._chunk({"annotations": cited}),
-                    self._chunk({}, finish_reason=self._finish_reason(own)),
+    def chunks(self, event: Event) -> list[str]:
+        """The chunks of a stream for an event. The last ones carry the citations."""
+        match event:
+            case PassagesRetrieved():
+                return [self._delta({"role": "assistant", "content": ""})]
+            case TextGenerated(text):
+                return [self._delta({"content": text})]
+            case AnswerReady(answer):
+                chunks = [
+                    self._delta({"annotations": [citation.model_dump() for citation in citations(answer)]}),
+                    self._delta({}, finish_reason=self._finish_reason(answer)),
                 ]
-                if prompt_tokens is not None:
-                    usage = _usage(prompt_tokens, own).model_dump()
-                    texts.append(event({**self._head(), "choices": [], "usage": usage}))
-                return texts
+                if self._stream_usage:
+                    chunks.append(self._chunk(choices=[], usage=self._usage(answer).model_dump()))
+                return [*chunks, sse("[DONE]")]
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
+    def _delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-        return event({**self._head(), "choices": [choice]})
+        return self._chunk(choices=[choice])
 
-    def _head(self) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "chat.completion.chunk",
-            "created": self._created,
-            "model": self._model,
-        }
+    def _chunk(self, **fields: Any) -> str:
+        head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created}
+        return sse({**head, "model": self._model, **fields})
 
-    def _finish_reason(self, done: Done) -> Any:
-        tokens = done.answer.tokens
-        cut = len(tokens) >= self._options.max_new_tokens and bool(tokens[-1].text)
+    def _usage(self, answer: Answer) -> Usage:
+        prompt, completion = self._prompt_tokens, len(answer.tokens)
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+    def _finish_reason(self, answer: Answer) -> Literal["stop", "length"]:
+        # The token that ends an answer has no text.
+        cut = len(answer.tokens) >= self._options.max_new_tokens and answer.tokens[-1].text
         return "length" if cut else "stop"
 
 
-def _usage(prompt_tokens: int, done: Done) -> Usage:
-    said = len(done.answer.tokens)
-    return Usage(prompt_tokens=prompt_tokens, completion_tokens=said, total_tokens=prompt_tokens + said)
+def citations(answer: Answer) -> list[Annotation]:
+    """One citation for each run of tokens that the same passage supports most."""
+    ends = accumulate(len(token.text) for token in answer.tokens)
+    tokens = [(token, end) for token, end in zip(answer.tokens, ends, strict=True) if token.text]
+    annotations = []
+    for i, group in groupby(tokens, key=lambda pair: pair[0].passage):
+        if i is None:
+            continue
+        run = list(group)
+        passage = answer.passages[i]
+        is_url = "://" in passage.source
+        citation = UrlCitation(
+            start_index=run[0][1] - len(run[0][0].text),
+            end_index=run[-1][1],
+            title=passage.title or passage.id,
+            url=passage.source if is_url else f"urn:ragweave:{quote(passage.id, safe='')}",
+            passage_id=passage.id,
+            posterior=sum(token.posteriors[i] for token, _ in run) / len(run),
+        )
+        annotations.append(Annotation(url_citation=citation))
+    return annotations
 
 
-def _formulation_of(name: str) -> Formulation | None:
+def _formulation(name: str) -> Formulation | None:
     if name not in MODELS:
-        raise NotThereError(f"There is no model of this name: choose one of {', '.join(MODELS)}.")
+        raise NotFoundError(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
     return MODELS[name]
 
 
-def _question(body: ChatRequest) -> str:
-    said = [message.words for message in body.messages if message.role == "user"]
-    if not said:
-        raise QuestionError("There is no message of the user; ask something.")
-    return said[-1]
-
-
-def _refuse_unsupported(body: ChatRequest) -> None:
-    refused: dict[str, Callable[[], bool]] = {
-        "n above 1": lambda: (body.n or 1) > 1,
-        "tools": lambda: bool(body.tools),
-        "logprobs": lambda: bool(body.logprobs),
-        "response_format": lambda: (body.response_format or {}).get("type", "text") != "text",
+def _check_supported(body: ChatRequest) -> None:
+    unsupported = {
+        "n above 1": (body.n or 1) > 1,
+        "tools": bool(body.tools),
+        "logprobs": bool(body.logprobs),
+        "response_format": (body.response_format or {}).get("type", "text") != "text",
     }
-    for name, asked in refused.items():
-        if asked():
-            raise UnsupportedError(f"This service does not do {name}: leave it out.")
+    for name, requested in unsupported.items():
+        if requested:
+            raise UnsupportedError(f"This service does not support {name}. Leave it out.")

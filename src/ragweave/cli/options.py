@@ -1,0 +1,207 @@
+"""Options that several commands share, and the objects that are loaded from them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+import ragweave
+from ragweave.cli.console import quiet_libraries
+from ragweave.types import Formulation, Fusion, RetrievalKind, SearchSettings
+
+if TYPE_CHECKING:
+    from ragweave.knowledge.ingest.builder import Engine
+    from ragweave.knowledge.source_records import SourceFile
+
+# A knowledge base and its sources.
+KnowledgeBaseArgument = Annotated[
+    str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")
+]
+KnowledgeBaseOption = Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
+]
+StdinFormat = Annotated[
+    Literal["txt", "md", "jsonl", "csv", "tsv", "html"],
+    typer.Option("--stdin-format", help="Format of standard input."),
+]
+StdinName = Annotated[
+    str,
+    typer.Option(
+        "--stdin-name",
+        metavar="NAME",
+        help="Source name of standard input. Adding the same name again replaces the source.",
+    ),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Fail if a source cannot be read, instead of skipping it.")
+]
+EngineKind = Annotated[
+    Literal["local", "ray"], typer.Option("--engine", help="Embed in this process or on a Ray cluster.")
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Number of workers of --engine ray.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", metavar="HOST:PORT", help="Address of a running Ray cluster (default: start one)."
+    ),
+]
+EncoderDtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option("--dtype", help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only, one object per line.")]
+
+# A model and its answers.
+RagModel = Annotated[str, typer.Option("--model", help="'embedded', or a folder or hub name of a RAG model.")]
+Beams = Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Number of beams.")]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens.")
+]
+NDocs = Annotated[
+    int | None, typer.Option("--n-docs", min=1, help="Passages per question (default: the model's).")
+]
+ModelFormulation = Annotated[
+    Formulation | None,
+    typer.Option("--formulation", help="RAG-Token or RAG-Sequence (default: the model's)."),
+]
+Extractive = Annotated[
+    bool | None,
+    typer.Option(
+        "--extractive/--free",
+        help="Copy answers from the passages, or generate freely (default: the model's).",
+    ),
+]
+GeneratorDtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "int8"],
+    typer.Option(
+        "--dtype", help="Data type of the generator; auto is bfloat16 if the processor supports it."
+    ),
+]
+Device = Annotated[str | None, typer.Option("--device", help="Device to compute on, such as cuda.")]
+
+OptionalKnowledgeBase = Annotated[
+    str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")
+]
+
+# Retrieval.
+Retrieval = Annotated[
+    RetrievalKind | None,
+    typer.Option("--retrieval", help="Search vectors (dense), words (bm25) or both (default: the model's)."),
+]
+FusedBy = Annotated[
+    Fusion,
+    typer.Option(
+        "--fusion", help="How hybrid combines both: weighted mean of scores, or reciprocal rank fusion."
+    ),
+]
+DenseWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--dense-weight", min=0, max=1, help="Weight of dense scores in the mean (default: the model's)."
+    ),
+]
+Candidates = Annotated[
+    int, typer.Option("--candidates", min=1, help="Passages of each ranking to fuse or to rerank.")
+]
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank",
+        metavar="MODEL",
+        help="Folder or hub name of a cross-encoder that reranks the candidates.",
+    ),
+]
+
+# Training.
+StartingModel = Annotated[
+    str, typer.Option("--model", help="Initial model: 'embedded', or a folder or hub name of a RAG model.")
+]
+Epochs = Annotated[float, typer.Option("--epochs", min=0, help="Passes over the data.")]
+LearningRate = Annotated[float, typer.Option("--learning-rate", help="Initial learning rate of AdamW.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the data order and of dropout.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="YAML", help="File with further arguments of transformers' Trainer."),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first questions.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --output.")]
+
+
+def load_pipeline(
+    model: str,
+    kb: str,
+    formulation: Formulation | None,
+    search: SearchSettings,
+    reranker: str | None,
+    dtype: Literal["auto", "float32", "bfloat16", "int8"],
+    device: str | None,
+) -> ragweave.RagPipeline:
+    """Load a model over a knowledge base without messages of the libraries."""
+    quiet_libraries()
+    return ragweave.RagPipeline.from_pretrained(
+        model,
+        knowledge_base=kb,
+        formulation=formulation,
+        search=search,
+        reranker=reranker,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def load_encoder(
+    model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32", device: str | None = None
+) -> ragweave.TextEncoder:
+    """Load an encoder without messages of the libraries: "embedded", a folder or a hub name."""
+    from ragweave.pipeline.embedded import ENCODER, encoder_path
+
+    quiet_libraries()
+    if model not in {"embedded", ENCODER}:
+        return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
+    # A knowledge base records the hub name, which is valid on every machine, not the folder of this one.
+    return ragweave.TextEncoder.from_pretrained(encoder_path(), dtype=dtype, device=device, name=ENCODER)
+
+
+def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:
+    """The engine that embeds passages."""
+    from ragweave.knowledge.ingest.builder import LocalEngine
+
+    if kind == "local":
+        return LocalEngine()
+    from ragweave.knowledge.ingest.ray_engine import RayEngine
+
+    return RayEngine(workers=workers, address=address)
+
+
+@contextmanager
+def stdin_as_file(sources: Sequence[Path], suffix: str, name: str) -> Iterator[list[Path | SourceFile]]:
+    """Copy standard input to a temporary file, because a source is a file.
+
+    Args:
+        sources: Sources, where ``-`` is standard input.
+        suffix: File name suffix of its format.
+        name: Its name as a source.
+
+    Yields:
+        The sources, with the file in place of ``-``. It is deleted at the end.
+    """
+    from ragweave.knowledge.source_records import SourceFile
+
+    if Path("-") not in sources:
+        yield list(sources)
+        return
+    with TemporaryDirectory(prefix="ragweave-stdin-") as folder:
+        path = Path(folder) / f"stdin.{suffix}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        stdin = SourceFile(path=path, name=name, known_as=name)
+        yield [stdin if source == Path("-") else source for source in sources]

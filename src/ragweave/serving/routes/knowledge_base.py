@@ -1,0 +1,73 @@
+"""``GET /v1/knowledge-base``, ``POST /v1/documents`` and ``DELETE /v1/documents/{id}``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from ragweave.knowledge.base import KnowledgeBase
+from ragweave.serving.engine import public_name
+from ragweave.serving.routes.dependencies import AdminServiceDependency, ServiceDependency, errors
+from ragweave.serving.schemas import ChangeResponse, DocumentsRequest, KnowledgeBaseResponse
+
+router = APIRouter(prefix="/v1")
+_ERRORS = errors(400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
+
+
+@router.get(
+    "/knowledge-base",
+    tags=["service"],
+    response_model=KnowledgeBaseResponse,
+    responses=errors(401, 429, 503, 504),
+)
+async def knowledge_base(service: ServiceDependency) -> KnowledgeBaseResponse:
+    """The version in use, its size, and the defaults and limits of requests."""
+    defaults = asdict(service.options())
+    formulation = defaults.pop("formulation")
+    limits = {
+        **asdict(service.settings.limits),
+        "max_queue": service.settings.batching.max_queue,
+        "deadline": round(service.settings.batching.deadline),
+    }
+
+    await service.queries.run(service.engine.refresh)
+    base = service.engine.base
+    return KnowledgeBaseResponse(
+        **_response(base).model_dump(),
+        created=base.manifest.created,
+        encoder=public_name(base.manifest.encoder.name),
+        dimension=base.manifest.dimension,
+        formulation=formulation,
+        defaults=defaults,
+        limits=limits,
+    )
+
+
+@router.post("/documents", tags=["documents"], response_model=ChangeResponse, responses=_ERRORS)
+async def add(body: DocumentsRequest, service: AdminServiceDependency) -> ChangeResponse:
+    """Add documents. Each replaces the document with the same id that was added over HTTP before.
+
+    The knowledge base gets a new version, which answers all further questions.
+    """
+    service.check_limits(documents=len(body.documents))
+    for document in body.documents:
+        service.check_limits(document_characters=len(document.text))
+    return _response(await service.changes.run(service.engine.add, body.documents))
+
+
+@router.delete(
+    "/documents/{document_id:path}", tags=["documents"], response_model=ChangeResponse, responses=_ERRORS
+)
+async def delete(
+    document_id: Annotated[str, Path(min_length=1, description="Id of a document or of a passage.")],
+    service: AdminServiceDependency,
+) -> ChangeResponse:
+    """Delete a document. Running answers still use it."""
+    return _response(await service.changes.run(service.engine.delete, document_id))
+
+
+def _response(base: KnowledgeBase) -> ChangeResponse:
+    manifest = base.manifest
+    return ChangeResponse(version=base.version, documents=manifest.documents, passages=manifest.passages)
