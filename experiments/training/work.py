@@ -14,7 +14,7 @@ from torch import nn
 from ragweave import KnowledgeBase, RagPipeline, RagTrainer, RagTrainingArguments, SearchSettings
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
-from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.pipeline import embedded
 from ragweave.training.adapters import add_adapter, merge_adapter
 

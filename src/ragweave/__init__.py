@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Answer": "provenance.answers",
     "AnswerToken": "provenance.answers",
-    "Chunking": "knowledge.chunking_settings",
+    "Chunking": "knowledge.ingest_settings",
     "DatasetIndex": "retrieval.dataset",
     "Index": "retrieval.index_protocol",
     "KnowledgeBase": "knowledge.base",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ragweave.configuration import RagConfig
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.chunking_settings import Chunking
+    from ragweave.knowledge.ingest_settings import Chunking
     from ragweave.modeling.rag import RagModel
     from ragweave.modeling.registration import register_auto_classes
     from ragweave.modeling.sequence import RagSequenceForGeneration

@@ -14,9 +14,9 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import read_documents
+from ragweave.knowledge.ingest_settings import Chunking
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 

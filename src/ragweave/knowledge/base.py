@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge.analyzer import Analyzer
-from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest_settings import Chunking, IngestSettings
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
@@ -120,13 +120,10 @@ class KnowledgeBase:
         writer_at(location_of(output)).build(
             _paths(sources),
             encoder=encoder,
-            chunking=chunking or Chunking(),
-            index=index,
-            parameters=parameters or {},
-            language=language,
+            settings=IngestSettings(
+                chunking or Chunking(), index, parameters or {}, language, strict, engine
+            ),
             overwrite=overwrite,
-            strict=strict,
-            engine=engine,
             resume=resume,
             progress=progress or NoProgress(),
         )

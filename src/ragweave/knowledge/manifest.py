@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
-from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest_settings import Chunking
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder

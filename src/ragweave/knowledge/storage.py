@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, IndexDataError, ShapeError
-from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.progress import Progress
@@ -115,13 +115,8 @@ class Writer(Protocol):
         sources: Sequence[Path | SourceFile],
         *,
         encoder: TextEncoder,
-        chunking: Chunking,
-        index: str,
-        parameters: dict[str, int],
-        language: str | None,
+        settings: IngestSettings,
         overwrite: bool,
-        strict: bool,
-        engine: Engine | None,
         resume: bool,
         progress: Progress,
     ) -> None:

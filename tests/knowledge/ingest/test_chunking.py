@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, SourceError
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.sentences import blocks
+from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.hub import dataset_files
 from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
+from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document
 
 

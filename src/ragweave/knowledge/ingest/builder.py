@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer, hashed
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.transaction import staged_segment
+from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout
-from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import FileRecord, SegmentRecord
 from ragweave.knowledge.postings import write_postings
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile
@@ -68,44 +68,6 @@ class LocalEngine:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class IngestSettings:
-    """How documents become a segment.
-
-    Attributes:
-        chunking: How documents are cut into passages.
-        index_kind: How vectors are searched; see `IndexRecord`.
-        index_parameters: Settings of that search.
-        strict: Whether a source that cannot be read is an error.
-        language: Language of the search by words; ``None`` for vectors alone.
-        engine: Embeds the passages.
-        flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
-    """
-
-    chunking: Chunking
-    index_kind: str
-    index_parameters: dict[str, int]
-    strict: bool = True
-    language: str | None = None
-    engine: Engine = field(default_factory=LocalEngine)
-    flat_up_to: int = 0
-
-    @classmethod
-    def of(
-        cls, manifest: Manifest, *, strict: bool = True, engine: Engine | None = None, flat_up_to: int = 0
-    ) -> IngestSettings:
-        """The settings that a knowledge base was built with."""
-        return cls(
-            chunking=manifest.chunking,
-            index_kind=manifest.index.kind,
-            index_parameters=manifest.index.parameters,
-            strict=strict,
-            language=manifest.language,
-            engine=engine or LocalEngine(),
-            flat_up_to=flat_up_to,
-        )
-
-
 @dataclass(slots=True)
 class IngestReport:
     """What reading the sources gave.
@@ -139,14 +101,10 @@ class StagedSegment:
 
 
 class KnownHashes(Protocol):
-    """Tells which hashes are new."""
+    """Tells which hashes of passages are new."""
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add M hashes.
-
-        Returns:
-            Which of them are new, (M,); of several equal ones, the first.
-        """
+        """Add M hashes and return which of them are new, (M,); of several equal ones, the first."""
         ...
 
 
@@ -177,12 +135,12 @@ class SeenHashes:
 def build_segment(
     layout: Layout,
     files: Sequence[SourceFile],
-    *,
     encoder: TextEncoder,
     settings: IngestSettings,
     seen: KnownHashes,
-    resume: bool,
     progress: Progress,
+    *,
+    resume: bool,
 ) -> StagedSegment:
     """Stage the next segment.
 
@@ -192,8 +150,8 @@ def build_segment(
         encoder: Embeds the passages.
         settings: How the segment is made.
         seen: Hashes of the passages that the knowledge base already has.
-        resume: Continue where an interrupted build stopped.
         progress: Receives the progress.
+        resume: Continue where an interrupted build stopped.
 
     Raises:
         SourceError: With ``strict``, a source that cannot be read.
@@ -292,7 +250,7 @@ def embed_segment(
     table, done = store.PassageTable(segment.passages), store.vectors_written(segment.vectors)
     progress.start("Embedding", len(table))
     progress.advance(done)
-    vectors = settings.engine.embed(table.shards(done), encoder, progress)
+    vectors = (settings.engine or LocalEngine()).embed(table.shards(done), encoder, progress)
     store.write_vectors(segment.vectors, vectors, len(table), encoder.dimension, begun=done)
     return index_segment(layout, settings, deleted, progress)
 

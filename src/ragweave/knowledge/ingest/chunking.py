@@ -11,8 +11,8 @@ from typing import NamedTuple, Protocol
 from markdown_it import MarkdownIt
 
 from ragweave.errors import ConfigurationError, SourceError
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.sentences import blocks
+from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document, Passage
 
 # A word, or one character of a script without spaces between words. A long run without a space (an address, encoded

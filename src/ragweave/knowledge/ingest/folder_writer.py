@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.builder import (
     Engine,
-    IngestSettings,
-    LocalEngine,
     SeenHashes,
     StagedSegment,
     build_segment,
@@ -37,6 +34,7 @@ from ragweave.knowledge.ingest.scan import (
     no_text,
     report_skipped,
     scan_sources,
+    settings_of,
     unknown_id,
 )
 from ragweave.knowledge.ingest.transaction import (
@@ -46,6 +44,7 @@ from ragweave.knowledge.ingest.transaction import (
     staging,
     transaction,
 )
+from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.progress import Progress
@@ -90,33 +89,20 @@ class FolderWriter:
         sources: Sequence[Path | SourceFile],
         *,
         encoder: TextEncoder,
-        chunking: Chunking,
-        index: str,
-        parameters: dict[str, int],
-        language: str | None,
+        settings: IngestSettings,
         overwrite: bool,
-        strict: bool,
-        engine: Engine | None,
         resume: bool,
         progress: Progress,
     ) -> None:
         """Build a knowledge base, or a new version from these sources alone; see `KnowledgeBase.build`."""
-        check_kind(index, parameters, encoder.dimension)
-        settings = IngestSettings(chunking, index, parameters, strict, language, engine or LocalEngine())
+        check_kind(settings.index_kind, settings.index_parameters, encoder.dimension)
         files = find_sources(sources)
         self.check_output(overwrite=overwrite)
         with staging(self.path, resume=resume) as layout:
-            scan = scan_sources(files, {}, strict=strict, progress=progress)
+            scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
             _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
-            built = build_segment(
-                layout,
-                scan.changed,
-                encoder=encoder,
-                settings=settings,
-                seen=SeenHashes(),
-                resume=resume,
-                progress=progress,
-            )
+            seen = SeenHashes()
+            built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             skipped = (*scan.skipped, *built.report.skipped)
             if built.record is None:
                 raise no_text(skipped)
@@ -147,7 +133,7 @@ class FolderWriter:
             current = Snapshot.open(self.path)
             manifest = current.manifest
             manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
-            settings = IngestSettings.of(manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS)
+            settings = settings_of(manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS)
             scan = scan_sources(files, current.sources, strict=strict, progress=progress)
             if not scan.changed:
                 report_skipped(scan.skipped, other_sources=bool(scan.records))
@@ -157,15 +143,7 @@ class FolderWriter:
             # A changed source may repeat its own old passages, so those do not count as duplicates.
             for hashes in current.hashes_without(current.rows_with("source", scan.replaced())):
                 seen.add(hashes)
-            built = build_segment(
-                layout,
-                scan.changed,
-                encoder=encoder,
-                settings=settings,
-                seen=seen,
-                resume=resume,
-                progress=progress,
-            )
+            built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             replaced = current.rows_with("source", scan.replaced(built.report.failed))
             skipped = (*scan.skipped, *built.report.skipped)
             if built.record is None and not len(replaced):
@@ -221,7 +199,7 @@ class FolderWriter:
                     _copy_passages(current, layout)
                     vectors = _live_vectors(current, progress)
                     store.write_vectors(segment.vectors, vectors, len(current), manifest.dimension)
-                    record = index_segment(layout, IngestSettings.of(manifest), _NO_ROWS, progress)
+                    record = index_segment(layout, settings_of(manifest), _NO_ROWS, progress)
                 compacted = replace(next_manifest(manifest, ChangeRecord(kind="compact")), segments=())
                 commit(layout, compacted, new=record, deleted=_NO_ROWS, sources=current.sources)
             _remove_old_versions(layout, keep)
@@ -243,7 +221,7 @@ class FolderWriter:
                 f"The knowledge base at {snapshot.path} is empty: there is nothing to embed."
             )
         self.check_output(overwrite=True)
-        settings = IngestSettings.of(snapshot.manifest, engine=engine)
+        settings = settings_of(snapshot.manifest, engine=engine)
         with staging(self.path, resume=resume) as layout:
             plan = {"encoder": encoder.fingerprint, "reembeds": snapshot.manifest.checksum}
             _check_plan(layout, plan, resume=resume)

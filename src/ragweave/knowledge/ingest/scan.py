@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
-from ragweave.knowledge.ingest.builder import IngestSettings
+from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, EncoderRecord, IndexRecord, Manifest
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile, Sources, fingerprint
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.ingest.builder import Engine
 
 METRIC = "inner product"
 
@@ -125,6 +126,16 @@ def id_taken(name: str, source: str, place: Path | str) -> SourceError:
     return SourceError(
         f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
         f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
+    )
+
+
+def settings_of(
+    manifest: Manifest, *, strict: bool = True, engine: Engine | None = None, flat_up_to: int = 0
+) -> IngestSettings:
+    """The settings that a knowledge base was built with, for a change of it."""
+    index = manifest.index
+    return IngestSettings(
+        manifest.chunking, index.kind, index.parameters, manifest.language, strict, engine, flat_up_to
     )
 
 

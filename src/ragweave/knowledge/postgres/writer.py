@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.analyzer import Analyzer
-from ragweave.knowledge.chunking_settings import Chunking
 from ragweave.knowledge.ingest.builder import (
     Engine,
     IngestReport,
-    IngestSettings,
     KnownHashes,
     LocalEngine,
     SeenHashes,
@@ -35,8 +33,10 @@ from ragweave.knowledge.ingest.scan import (
     no_text,
     report_skipped,
     scan_sources,
+    settings_of,
     unknown_id,
 )
+from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.reader import existing, read_state
@@ -74,26 +74,20 @@ class PostgresWriter:
         sources: Sequence[Path | SourceFile],
         *,
         encoder: TextEncoder,
-        chunking: Chunking,
-        index: str,
-        parameters: dict[str, int],
-        language: str | None,
+        settings: IngestSettings,
         overwrite: bool,
-        strict: bool,
-        engine: Engine | None,
         resume: bool,
         progress: Progress,
     ) -> None:
         """Build a knowledge base; see `KnowledgeBase.build`."""
-        check_index(index, parameters, encoder.dimension)
-        settings = IngestSettings(chunking, index, parameters, strict, language, engine or LocalEngine())
+        check_index(settings.index_kind, settings.index_parameters, encoder.dimension)
         files = find_sources(sources)
         self._refuse_to_resume(resume=resume)
         with write_transaction(self.uri) as transaction:
             if transaction.state is not None and not overwrite:
                 raise already_exists(self.path)
-            scan = scan_sources(files, {}, strict=strict, progress=progress)
-            transaction.start_rebuild(encoder.dimension, words=language is not None)
+            scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
+            transaction.start_rebuild(encoder.dimension, words=settings.language is not None)
             batch = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
             skipped = (*scan.skipped, *batch.report.skipped)
             if not batch.passages:
@@ -130,7 +124,7 @@ class PostgresWriter:
             if not scan.changed:
                 report_skipped(scan.skipped, other_sources=bool(scan.records))
                 return
-            settings = IngestSettings.of(manifest, strict=strict, engine=engine)
+            settings = settings_of(manifest, strict=strict, engine=engine)
             # A changed source may repeat its own old passages, so those do not count as duplicates.
             replaced = scan.replaced()
             seen = _NewHashes(transaction, replaced)
@@ -245,7 +239,7 @@ class PostgresWriter:
                 yield shard
 
         progress.start("Reading and embedding", None)
-        for vectors in settings.engine.embed(checked(), encoder, progress):
+        for vectors in (settings.engine or LocalEngine()).embed(checked(), encoder, progress):
             shard, hashes = pending.popleft()
             texts = (f"{passage.title}\n{passage.text}" for passage in shard)
             words = None if analyzer is None else [analyzer.words(text) for text in texts]

@@ -1,11 +1,14 @@
-"""Settings of chunking, which a knowledge base keeps in its manifest."""
+"""How documents become passages and an index: settings that a knowledge base keeps in its manifest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ragweave.errors import ConfigurationError
+
+if TYPE_CHECKING:  # the write side, which readers do not load
+    from ragweave.knowledge.ingest.builder import Engine
 
 ChunkingKind = Literal["sentences", "words", "tokens", "markdown"]
 
@@ -52,3 +55,26 @@ class Chunking:
         if self.kind == "sentences" and not self.overlap:
             return {"words": self.words}
         return {"kind": self.kind, "words": self.words, "tokens": self.tokens, "overlap": self.overlap}
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """How documents become a segment of a knowledge base.
+
+    Attributes:
+        chunking: How documents are cut into passages.
+        index_kind: How vectors are searched; see `IndexRecord`.
+        index_parameters: Settings of that search.
+        language: Language of the search by words; ``None`` for vectors alone.
+        strict: Whether a source that cannot be read is an error.
+        engine: Embeds the passages; ``None`` for this process.
+        flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
+    """
+
+    chunking: Chunking
+    index_kind: str
+    index_parameters: dict[str, int]
+    language: str | None
+    strict: bool = True
+    engine: Engine | None = None
+    flat_up_to: int = 0
