@@ -142,12 +142,12 @@ TEXTS = st.text("aAbé .,-\u0301\u2019\u00a0\n東1", max_size=12)
 
 def tokens(text: str) -> list[str]:
     """The expression of DPR's SimpleTokenizer."""
-    found = regex.finditer(
+    matches = regex.finditer(
         r"([\p{L}\p{N}\p{M}]+)|([^\p{Z}\p{C}])",
         unicodedata.normalize("NFD", text),
         flags=regex.IGNORECASE | regex.UNICODE | regex.MULTILINE,
     )
-    return [match[0].lower() for match in found]
+    return [match[0].lower() for match in matches]
 
 
 def slow_has_answer(text: str, golds: list[str]) -> bool:

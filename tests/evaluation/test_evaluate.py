@@ -1,4 +1,4 @@
-"""Evaluation from a file of questions to a report, interrupted, gone on with, compared."""
+"""Evaluation from a file of questions to a report, including resuming, recalculating and comparing runs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def finished(tmp_path_factory, kb, model):
     return evaluate(EXAMPLES, folder, knowledge_base=kb, model=model, settings=SETTINGS)
 
 
-def figures(folder):
+def summary(folder):
     return json.loads(folder.metrics.read_text())
 
 
@@ -55,20 +55,20 @@ def test_predictions_are_what_the_pipeline_answers(finished, kb, model):
     pipeline = RagPipeline.from_pretrained(model.model, knowledge_base=kb, dtype="float32")
     answers = pipeline([example.question for example in EXAMPLES], n_docs=2, max_new_tokens=4)
     predictions = read_predictions(finished.predictions)
-    assert [own.id for own in predictions] == ["a", "b", "c"]
-    for own, answer in zip(predictions, answers, strict=True):
-        assert (own.question, own.answer) == (answer.question, answer.answer)
-        assert own.score == pytest.approx(answer.score, abs=1e-5)
-        assert [passage.id for passage in own.passages] == [passage.id for passage in answer.passages]
-        assert sum(passage.posterior for passage in own.passages) == pytest.approx(1, abs=1e-5)
-        assert len(own.retrieved) == 3
+    assert [prediction.id for prediction in predictions] == ["a", "b", "c"]
+    for prediction, answer in zip(predictions, answers, strict=True):
+        assert (prediction.question, prediction.answer) == (answer.question, answer.answer)
+        assert prediction.score == pytest.approx(answer.score, abs=1e-5)
+        assert [passage.id for passage in prediction.passages] == [passage.id for passage in answer.passages]
+        assert sum(passage.posterior for passage in prediction.passages) == pytest.approx(1, abs=1e-5)
+        assert len(prediction.retrieved) == 3
 
 
 def test_metrics_are_means_with_intervals_beside_them(finished):
-    found = figures(finished)
-    own = metric_values(read_predictions(finished.predictions), SETTINGS)
-    assert found["questions"] == 3
-    assert found["seconds"] > 0
+    means = summary(finished)
+    values = metric_values(read_predictions(finished.predictions), SETTINGS)
+    assert means["questions"] == 3
+    assert means["seconds"] > 0
     for name in (
         "exact_match",
         "f1",
@@ -79,38 +79,39 @@ def test_metrics_are_means_with_intervals_beside_them(finished):
         "mrr",
         "answer_recall@1",
     ):
-        there = [value for value in own[name] if not math.isnan(value)]
-        assert found[name] == pytest.approx(sum(there) / len(there))
-        low, high = found["intervals"][name]
-        assert low <= found[name] <= high
-    assert found["recall@3"] == 1.0  # of three passages all are found
-    assert found["counted"]["mrr"] == 2  # one question has no gold passage
+        applicable = [value for value in values[name] if not math.isnan(value)]
+        assert means[name] == pytest.approx(sum(applicable) / len(applicable))
+        low, high = means["intervals"][name]
+        assert low <= means[name] <= high
+    assert means["recall@3"] == 1.0  # all three passages are retrieved
+    assert means["counted"]["mrr"] == 2  # one question has no gold passage
 
 
 def test_documents_and_passages_may_be_gold(finished):
     first, second, third = read_predictions(finished.predictions)
-    own = metric_values([first, second, third], SETTINGS)
+    values = metric_values([first, second, third], SETTINGS)
     ranks = [[passage.document_id for passage in one.retrieved] for one in (first, second)]
-    assert own["mrr"][:2] == [1 / (1 + ranks[0].index("peru.txt")), 1 / (1 + ranks[1].index("kenya.txt"))]
-    assert math.isnan(own["mrr"][2])
+    assert values["mrr"][:2] == [1 / (1 + ranks[0].index("peru.txt")), 1 / (1 + ranks[1].index("kenya.txt"))]
+    assert math.isnan(values["mrr"][2])
 
 
 def test_metrics_of_all_answers_together(tmp_path, kb, model):
-    own = replace(SETTINGS, metrics=("q_bleu_1", "bleu_1", "distinct_3", "rouge_l"))
-    folder = evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=own)
-    answers = [one.answer for one in read_predictions(folder.predictions)]
-    found = figures(folder)
-    assert found["bleu_1"] == pytest.approx(bleu_1(answers, [list(example.answers) for example in EXAMPLES]))
-    assert "bleu_1" not in found["intervals"]
-    assert 0 <= found["distinct_3"] <= 1
-    assert "q_bleu_1" in found["intervals"]
-    assert "ece" not in found  # none of these says whether an answer is right
+    settings = replace(SETTINGS, metrics=("q_bleu_1", "bleu_1", "distinct_3", "rouge_l"))
+    folder = evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=settings)
+    answers = [prediction.answer for prediction in read_predictions(folder.predictions)]
+    means = summary(folder)
+    assert means["bleu_1"] == pytest.approx(bleu_1(answers, [list(example.answers) for example in EXAMPLES]))
+    assert "bleu_1" not in means["intervals"]
+    assert 0 <= means["distinct_3"] <= 1
+    assert "q_bleu_1" in means["intervals"]
+    assert "ece" not in means  # none of these says whether an answer is right
 
 
 def test_kilt_counts_answers_whose_passages_were_found_first(finished):
-    own = metric_values(read_predictions(finished.predictions), SETTINGS)
-    for place in range(2):
-        assert own["kilt_f1"][place] == own["f1"][place] * (own["r_precision"][place] == 1)
+    values = metric_values(read_predictions(finished.predictions), SETTINGS)
+    for position in range(2):
+        complete = values["r_precision"][position] == 1
+        assert values["kilt_f1"][position] == values["f1"][position] * complete
 
 
 class StopError(Exception):
@@ -146,7 +147,7 @@ def test_an_interrupted_run_goes_on(tmp_path, kb, model, finished):
     )
     assert seen == [(3, 2), (3, 1)]
     assert read_predictions(folder.predictions) == read_predictions(finished.predictions)
-    assert {**figures(folder), "seconds": 0} == {**figures(finished), "seconds": 0}
+    assert {**summary(folder), "seconds": 0} == {**summary(finished), "seconds": 0}
     assert sorted(path.name for path in folder.root.iterdir()) == [
         "metrics.json",
         "predictions.jsonl",
@@ -159,18 +160,18 @@ def test_a_folder_with_another_run_is_left_alone(tmp_path, kb, model):
     interrupted(tmp_path / "run", kb, model, after=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
 
-    def again(examples=EXAMPLES, own=SETTINGS, **more):
-        return evaluate(examples, tmp_path / "run", knowledge_base=kb, model=model, settings=own, **more)
+    def again(examples=EXAMPLES, settings=SETTINGS, **more):
+        return evaluate(examples, tmp_path / "run", knowledge_base=kb, model=model, settings=settings, **more)
 
     with pytest.raises(
         DataError, match=r"different settings\.n_docs: choose another --output, or add --overwrite"
     ):
-        again(own=replace(SETTINGS, n_docs=3))
+        again(settings=replace(SETTINGS, n_docs=3))
     with pytest.raises(DataError, match=r"different data\.questions, data\.sha256"):
         again(examples=EXAMPLES[:2])
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-    again(own=replace(SETTINGS, n_docs=1), overwrite=True)
-    assert figures(RunFolder(tmp_path / "run"))["questions"] == 3
+    again(settings=replace(SETTINGS, n_docs=1), overwrite=True)
+    assert summary(RunFolder(tmp_path / "run"))["questions"] == 3
 
 
 def test_other_folders_are_never_written_to(tmp_path, kb, model):
@@ -210,12 +211,12 @@ def test_retrieval_alone(tmp_path, kb, model, finished):
         model=model,
         settings=replace(SETTINGS, mode="retrieval"),
     )
-    found, whole = figures(folder), figures(finished)
-    assert "exact_match" not in found
-    assert {name: found[name] for name in found if "@" in name} == {
-        name: whole[name] for name in whole if "@" in name
+    means, e2e_means = summary(folder), summary(finished)
+    assert "exact_match" not in means
+    assert {name: means[name] for name in means if "@" in name} == {
+        name: e2e_means[name] for name in e2e_means if "@" in name
     }
-    assert all(own.answer is None for own in read_predictions(folder.predictions))
+    assert all(prediction.answer is None for prediction in read_predictions(folder.predictions))
 
 
 def test_closed_book(tmp_path, model):
@@ -226,22 +227,22 @@ def test_closed_book(tmp_path, model):
         model=model,
         settings=replace(SETTINGS, mode="closed-book"),
     )
-    assert "exact_match" in figures(folder)
-    assert not any("recall" in name for name in figures(folder))
-    assert all(own.passages == () for own in read_predictions(folder.predictions))
+    assert "exact_match" in summary(folder)
+    assert not any("recall" in name for name in summary(folder))
+    assert all(prediction.passages == () for prediction in read_predictions(folder.predictions))
 
 
 def test_gold_passages_in_place_of_those_found(tmp_path, kb, model):
-    own = replace(SETTINGS, gold=True, n_docs=1)
-    folder = evaluate(EXAMPLES[:2], tmp_path / "run", knowledge_base=kb, model=model, settings=own)
+    settings = replace(SETTINGS, gold=True, n_docs=1)
+    folder = evaluate(EXAMPLES[:2], tmp_path / "run", knowledge_base=kb, model=model, settings=settings)
     predictions = read_predictions(folder.predictions)
     assert [[passage.id for passage in one.passages] for one in predictions] == [
         ["peru.txt#0"],
         ["kenya.txt#0"],
     ]
-    assert figures(folder)["gold_mass"] == pytest.approx(1)
+    assert summary(folder)["gold_mass"] == pytest.approx(1)
     with pytest.raises(DataError, match="'c' has no gold passage"):
-        evaluate(EXAMPLES, tmp_path / "other", knowledge_base=kb, model=model, settings=own)
+        evaluate(EXAMPLES, tmp_path / "other", knowledge_base=kb, model=model, settings=settings)
     assert not (tmp_path / "other").exists()
 
 
@@ -257,10 +258,10 @@ def test_settings_that_contradict_each_other(tmp_path, kb, model):
 
 
 def test_recalculate_needs_no_model(finished):
-    before = figures(finished)
+    before = summary(finished)
     finished.metrics.write_text(json.dumps({"seconds": before["seconds"]}))
     assert recalculate(finished) == before
-    assert figures(finished) == before
+    assert summary(finished) == before
 
 
 def test_the_report_escapes_what_it_shows(finished):
@@ -287,9 +288,9 @@ def test_compare(tmp_path, kb, model, finished):
     comparison = compare([finished.root, other.root, other.root / "k2"])
     assert comparison.names == ("base", "one", "k2")
     assert comparison.settings["settings.n_docs"] == ["2", "1", "2"]
-    assert comparison.means["f1"] == figures(finished)["f1"]
+    assert comparison.means["f1"] == summary(finished)["f1"]
     one, two = comparison.others["f1"]
-    assert one.mean == pytest.approx(figures(other)["f1"])
+    assert one.mean == pytest.approx(summary(other)["f1"])
     assert two.difference == 0
     assert two.p_value == 1
     few = evaluate(EXAMPLES[:2], tmp_path / "few", knowledge_base=kb, model=model, settings=SETTINGS)
@@ -309,7 +310,7 @@ def test_the_command(tmp_path, kb, model, finished):
     options += ["--n-docs", 2, "--depth", 3, "--max-new-tokens", 4, "--batch-size", 2]
     done = run("eval", *options, "--output", tmp_path / "run", "--json")
     assert done.exit_code == 0, done.output
-    assert {**json.loads(done.stdout), "seconds": 0} == {**figures(finished), "seconds": 0}
+    assert {**json.loads(done.stdout), "seconds": 0} == {**summary(finished), "seconds": 0}
     again = run("eval", "--output", tmp_path / "run", "--recalculate")
     assert "exact_match" in again.stdout
     assert "report.html" in again.stdout
@@ -325,12 +326,12 @@ def test_the_command(tmp_path, kb, model, finished):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Name the folder of the run with --output"),
-        (["--output", "{}/run"], "Name the questions with --data"),
+        ([], "Give the folder of the run with --output"),
+        (["--output", "{}/run"], "Give the questions with --data"),
         (["--output", "{}/run", "--data", "{}/no.jsonl"], "There is no file"),
         (["--output", "{}/run", "--data", "{}/dev.jsonl"], "Name a knowledge base"),
-        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--columns", "a"], "write NAME=COLUMN"),
-        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--curve", "0"], "write numbers of passages"),
+        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--columns", "a"], "Write NAME=COLUMN"),
+        (["--output", "{}/run", "--data", "{}/dev.jsonl", "--curve", "0"], "Write numbers of passages"),
         (["--output", "{}/run", "--recalculate"], "give the folder of a run"),
         (["compare", "{}/run", "{}/other"], "give the folder of a run"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ragweave.errors import ConfigurationError
 from ragweave.evaluation.metric_values import metric_values, summarize
 from ragweave.evaluation.run_folder import (
     Prediction,
@@ -20,9 +21,11 @@ from ragweave.evaluation.run_folder import (
     write_json,
     write_predictions,
 )
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.matching import has_answer
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.provenance.answers import Answer
+from ragweave.retrieval.index_protocol import Hits, Index
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import Example
 
@@ -68,11 +71,13 @@ def run_evaluation(
     means.add(list(done.values()))
     if progress is not None:
         progress(len(done), means.current())
-    gold_rows = _gold_rows(remaining, retriever) if settings.gold and retriever is not None else None
+    gold_hits = None
+    if settings.gold and retriever is not None:
+        gold_hits = _gold_hits(remaining, retriever.index, settings.n_docs)
     with folder.predictions.open("ab") as file:
         for start in range(0, len(remaining), CHUNK):
             started = time.perf_counter()
-            for batch in _predict(remaining[start : start + CHUNK], settings, retriever, pipeline, gold_rows):
+            for batch in _predict(remaining[start : start + CHUNK], settings, retriever, pipeline, gold_hits):
                 file.write("".join(f"{prediction.to_json()}\n" for prediction in batch).encode())
                 file.flush()
                 done |= {prediction.id: prediction for prediction in batch}
@@ -124,7 +129,7 @@ def _predict(
     settings: RunSettings,
     retriever: Retriever | None,
     pipeline: RagPipeline | None,
-    gold_rows: dict[str, list[int]] | None,
+    gold_hits: Callable[[Sequence[Example]], Hits] | None,
 ) -> Iterator[list[Prediction]]:
     """Retrieve and answer; yield batches of predictions as they finish."""
     questions = [example.question for example in examples]
@@ -136,9 +141,8 @@ def _predict(
             _ranked_passages(example, doc, settings)
             for example, doc in zip(examples, retrieved.docs, strict=True)
         ]
-        if gold_rows is not None:
-            rows = [gold_rows[example.id] for example in examples]
-            retrieved = retriever.score(questions, retriever.index.hits_for_rows(rows, settings.n_docs))
+        if gold_hits is not None:
+            retrieved = retriever.score(questions, gold_hits(examples))
     if pipeline is None:
         yield [
             _prediction(example, None, passages) for example, passages in zip(examples, ranked, strict=True)
@@ -164,10 +168,17 @@ def _predict(
         yield batch
 
 
-def _gold_rows(examples: Sequence[Example], retriever: Retriever) -> dict[str, list[int]]:
-    """The rows of each question's gold passages, by the question's id."""
-    rows = retriever.index.base.rows_of({name for example in examples for name in example.gold_passages})
-    return {example.id: [row for name in example.gold_passages for row in rows[name]] for example in examples}
+def _gold_hits(examples: Sequence[Example], index: Index, n_docs: int) -> Callable[[Sequence[Example]], Hits]:
+    """A function from questions to their gold passages, whose ids are looked up all at once."""
+    if not isinstance(index, KnowledgeBaseIndex):
+        raise ConfigurationError("Gold passages are looked up in a knowledge base: retrieve from one.")
+    rows = index.base.rows_of({name for example in examples for name in example.gold_passages})
+
+    def hits(chunk: Sequence[Example]) -> Hits:
+        golds = [[row for name in example.gold_passages for row in rows[name]] for example in chunk]
+        return index.hits_for_rows(golds, n_docs)
+
+    return hits
 
 
 def _ranked_passages(

@@ -24,9 +24,9 @@ def saved(tmp_path):
 
 
 def test_saved_folders(saved):
-    found = read_examples(saved / "saved", columns=COLUMNS)
-    assert parts(found) == EXPECTED
-    assert found[1].where == f"row 2 of {saved / 'saved'}"
+    examples = read_examples(saved / "saved", columns=COLUMNS)
+    assert parts(examples) == EXPECTED
+    assert examples[1].where == f"row 2 of {saved / 'saved'}"
     assert parts(read_examples(saved / "one", columns=COLUMNS)) == EXPECTED
     (only,) = read_examples(f"{saved / 'two'}:dev", format="dataset", columns=COLUMNS)
     assert only.question == "Who?"
@@ -63,8 +63,11 @@ def test_numbered_classes_become_their_names(tmp_path):
     )
     rows = {"claim": ["a", "b"], "label": [1, 0]}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "fever")
-    found = read_examples(tmp_path / "fever", recipe="fever-2")
-    assert [(own.answers, own.label) for own in found] == [(("R",), "REFUTES"), (("S",), "SUPPORTS")]
+    examples = read_examples(tmp_path / "fever", recipe="fever-2")
+    assert [(example.answers, example.label) for example in examples] == [
+        (("R",), "REFUTES"),
+        (("S",), "SUPPORTS"),
+    ]
     rows["label"][1] = -1  # a class that is not known
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hidden")
     with pytest.raises(DataError, match=r"Row 2 of .* has no answers"):
@@ -84,9 +87,9 @@ def test_kilt_on_the_hub(tmp_path):
 def test_a_parquet_file(tmp_path):
     path = tmp_path / "validation.parquet"
     datasets.Dataset.from_dict(ROWS).to_parquet(path)
-    found = read_examples(path, columns=COLUMNS)
-    assert parts(found) == EXPECTED
-    assert found[1].where == f"row 2 of {path}"
+    examples = read_examples(path, columns=COLUMNS)
+    assert parts(examples) == EXPECTED
+    assert examples[1].where == f"row 2 of {path}"
     written(path, "no table")
     with pytest.raises(DataError, match="is not a complete Parquet file"):
         read_examples(path)

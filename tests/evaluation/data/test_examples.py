@@ -40,8 +40,8 @@ LINE = '{"question": "a?", "answers": ["b"]}'
 )
 def test_endings_and_first_lines(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    found = read_examples(tmp_path / name)[0]
-    assert (found.question, found.answers) == ("a?", ("b",))
+    example = read_examples(tmp_path / name)[0]
+    assert (example.question, example.answers) == ("a?", ("b",))
 
 
 def test_a_first_line_longer_than_what_is_read_at_a_time(tmp_path):

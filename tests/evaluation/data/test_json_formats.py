@@ -24,21 +24,21 @@ def test_every_key_of_ours(tmp_path):
         {"question": "Why?", "answer": ["so", "thus"], "passage": {"title": "Reasons"}, "label": "odd"},
         {"question": "Which?", "passages": ["only", "these", "only"]},
     )
-    found = read_examples(path)
-    assert parts(found) == [
+    examples = read_examples(path)
+    assert parts(examples) == [
         ("q1", "Where?", ("Lima", "Lima, Peru"), ("peru#0",)),
         ("2", "Who?", ("Ada",), ("ada", "lovelace")),
         ("7", "When?", ("1", "2"), ()),
         ("4", "Why?", ("so", "thus"), ("Reasons",)),
         ("5", "Which?", (), ("only", "these")),
     ]
-    assert [own.where for own in found[:2]] == [f"line 1 of {path}", f"line 3 of {path}"]
-    assert [own.label for own in found[2:4]] == [None, "odd"]
+    assert [example.where for example in examples[:2]] == [f"line 1 of {path}", f"line 3 of {path}"]
+    assert [example.label for example in examples[2:4]] == [None, "odd"]
 
 
 def test_only_as_many_as_are_asked_for_are_read(tmp_path):
     path = written(tmp_path / "dev.jsonl", *[{"question": f"{n}?", "answers": ["a"]} for n in range(3)], "{")
-    assert [own.question for own in read_examples(path, limit=2)] == ["0?", "1?"]
+    assert [example.question for example in read_examples(path, limit=2)] == ["0?", "1?"]
     with pytest.raises(DataError, match="Line 4 of"):
         read_examples(path)
 
@@ -145,8 +145,8 @@ def test_the_list_is_read_wherever_its_pieces_end(tmp_path, monkeypatch, content
     path = tmp_path / "dev.json"
     path.write_text(text, "utf-8")
     monkeypatch.setattr("ragweave.knowledge.ingest.loaders.text.PIECE", step)
-    found = read_examples(path, format="dpr")
-    assert [own.question for own in found] == [own["question"].strip() for own in content]
+    examples = read_examples(path, format="dpr")
+    assert [example.question for example in examples] == [entry["question"].strip() for entry in content]
 
 
 def test_a_long_list_is_not_held_in_memory(tmp_path):
@@ -167,7 +167,7 @@ def test_a_question_longer_than_a_piece(tmp_path):
     long = {**ENTRY, "positive_ctxs": [{"passage_id": str(n), "text": "word " * 100_000} for n in range(8)]}
     path = tmp_path / "dev.json"
     path.write_text(json.dumps([ENTRY, long, ENTRY]))
-    assert [len(own.gold_passages) for own in read_examples(path)] == [0, 8, 0]
+    assert [len(example.gold_passages) for example in read_examples(path)] == [0, 8, 0]
 
 
 def test_a_question_longer_than_any(tmp_path, monkeypatch):

@@ -31,10 +31,10 @@ def test_kilt(tmp_path):
 def test_other_data_may_have_an_input_and_an_output_too(tmp_path):
     line = {"instruction": "Where?", "input": "", "output": "Lima"}
     columns = {"question": "instruction", "answer": "output"}
-    found = read_examples(written(tmp_path / "dev.jsonl", line), columns=columns)
-    assert parts(found) == [("1", "Where?", ("Lima",), ())]
+    examples = read_examples(written(tmp_path / "dev.jsonl", line), columns=columns)
+    assert parts(examples) == [("1", "Where?", ("Lima",), ())]
     line = {"question": "Where?", "input": "", "output": "Lima", "answers": ["Lima"]}
-    assert parts(read_examples(written(tmp_path / "dev.jsonl", line))) == parts(found)
+    assert parts(read_examples(written(tmp_path / "dev.jsonl", line))) == parts(examples)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_positive_passages_are_gold(tmp_path):
     second = {"question": "Who?", "answers": ["Ada"], "positive_ctxs": [{"title": "Ada", "text": "no id"}]}
     path = tmp_path / "dev.json"
     path.write_text(json.dumps([first, second], indent=4))
-    found = read_examples(path, contexts=True)
-    assert parts(found) == [("1", "Where?", ("Lima",), ("5", "6")), ("2", "Who?", ("Ada",), ())]
-    assert found[0].contexts == (
+    examples = read_examples(path, contexts=True)
+    assert parts(examples) == [("1", "Where?", ("Lima",), ("5", "6")), ("2", "Who?", ("Ada",), ())]
+    assert examples[0].contexts == (
         GivenPassage("Lima.", "Peru", "5", gold=True),
         GivenPassage("L", "", "6", gold=True),
         GivenPassage("Rome.", gold=False),
         GivenPassage("Ulm.", "", "7", gold=False),
     )
     line = path.read_text().split("\n").index('        "question": "Who?",')  # the brace is a line before
-    assert found[1].where == f"question 2, line {line} of {path}"
-    assert all(own.contexts == () for own in read_examples(path))
+    assert examples[1].where == f"question 2, line {line} of {path}"
+    assert all(example.contexts == () for example in read_examples(path))
 
 
 def test_a_retrievers_output_in_lines(tmp_path):
@@ -81,6 +81,6 @@ def test_a_retrievers_output_in_lines(tmp_path):
         "answers": ["Lima"],
         "ctxs": [{"id": "4", "title": "Peru", "text": "Lima."}],
     }
-    (found,) = read_examples(written(tmp_path / "out.jsonl", line), contexts=True)
-    assert found.gold_passages == ()
-    assert found.contexts == (GivenPassage("Lima.", "Peru", "4"),)
+    (example,) = read_examples(written(tmp_path / "out.jsonl", line), contexts=True)
+    assert example.gold_passages == ()
+    assert example.contexts == (GivenPassage("Lima.", "Peru", "4"),)

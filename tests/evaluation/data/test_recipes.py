@@ -93,8 +93,8 @@ def test_the_class_stays_with_the_example(tmp_path):
     path = written(tmp_path / "data.jsonl", FEVER)
     assert read_examples(path, recipe="fever-3")[0].label == "REFUTES"
     written(path, {"question": "A claim.", "answers": ["N"]})
-    (found,) = read_examples(path, recipe="fever-3")
-    assert (found.answers, found.label) == (("N",), "NOT ENOUGH INFO")
+    (example,) = read_examples(path, recipe="fever-3")
+    assert (example.answers, example.label) == (("N",), "NOT ENOUGH INFO")
     assert read_examples(written(path, CLUE), recipe="jeopardy")[0].label is None
 
 
@@ -116,7 +116,7 @@ def test_a_class_that_nobody_knows(tmp_path):
 def test_claims_that_come_again_for_every_piece_of_evidence(tmp_path):
     rows = [{**FEVER, "evidence_id": number} for number in range(3)]
     path = written(tmp_path / "data.jsonl", *rows, {**FEVER, "id": 2})
-    assert [own.id for own in read_examples(path, recipe="fever-3")] == ["75397", "2"]
+    assert [example.id for example in read_examples(path, recipe="fever-3")] == ["75397", "2"]
     written(path, FEVER, {**FEVER, "label": "SUPPORTS"})
     with pytest.raises(DataError, match=r"Line 2 of .* has the id '75397' of line 1"):
         read_examples(path, recipe="fever-3")
@@ -130,10 +130,12 @@ def test_questions_without_an_answer_are_left_out(tmp_path):
         {**MARCO, "query_id": 4},
     ]
     path = written(tmp_path / "data.jsonl", *rows)
-    assert [own.id for own in read_examples(path, recipe="ms-marco")] == ["4"]
-    assert [own.id for own in read_examples(path, recipe="ms-marco", limit=1)] == ["4"]
+    assert [example.id for example in read_examples(path, recipe="ms-marco")] == ["4"]
+    assert [example.id for example in read_examples(path, recipe="ms-marco", limit=1)] == ["4"]
     undecided = {**FEVER, "id": 1, "label": "NOT ENOUGH INFO"}
-    assert [own.id for own in read_examples(written(path, undecided, FEVER), recipe="fever-2")] == ["75397"]
+    assert [example.id for example in read_examples(written(path, undecided, FEVER), recipe="fever-2")] == [
+        "75397"
+    ]
     secret = {**TRIVIA, "answer": {"value": "<unk>", "aliases": []}}
     with pytest.raises(DataError, match="no questions that have an answer in"):
         read_examples(written(path, secret), recipe="triviaqa")
@@ -151,8 +153,8 @@ def test_questions_without_an_answer_are_left_out(tmp_path):
 )
 def test_the_passages_of_ms_marco_are_contexts(tmp_path, passages):
     path = written(tmp_path / "data.jsonl", {**MARCO, "passages": passages})
-    (found,) = read_examples(path, recipe="ms-marco", contexts=True)
-    assert found.contexts == (
+    (example,) = read_examples(path, recipe="ms-marco", contexts=True)
+    assert example.contexts == (
         GivenPassage("Ulm lies on the Danube.", gold=False),
         GivenPassage("It is in Lima.", gold=True),
     )
@@ -182,10 +184,10 @@ def test_clues_that_are_nothing_but_a_link(tmp_path):
 
 def test_columns_of_ones_own_go_before_those_of_a_recipe(tmp_path):
     path = written(tmp_path / "data.jsonl", {**TRIVIA, "passages": ["p"]})
-    found = read_examples(path, recipe="triviaqa", columns={"passages": "-", "answers": "answer.aliases"})
-    assert parts(found) == [("tc_1", "Which author?", ("(Harry) Lewis", "Sinclair Lewis"), ())]
-    found = read_examples(path, recipe="triviaqa", columns={"answer": "answer.value"})
-    assert parts(found) == [("tc_1", "Which author?", ("Sinclair Lewis",), ("p",))]
+    examples = read_examples(path, recipe="triviaqa", columns={"passages": "-", "answers": "answer.aliases"})
+    assert parts(examples) == [("tc_1", "Which author?", ("(Harry) Lewis", "Sinclair Lewis"), ())]
+    examples = read_examples(path, recipe="triviaqa", columns={"answer": "answer.value"})
+    assert parts(examples) == [("tc_1", "Which author?", ("Sinclair Lewis",), ("p",))]
 
 
 def test_a_recipe_of_ones_own(tmp_path):

@@ -31,8 +31,8 @@ def test_they_are_recognised_by_their_first_line(tmp_path, name):
     ],
 )
 def test_quotation_marks(tmp_path, line, question, answers):
-    (found,) = read_examples(written(tmp_path / "gold.tsv", line), format="qa")
-    assert (found.question, found.answers) == (question, answers)
+    (example,) = read_examples(written(tmp_path / "gold.tsv", line), format="qa")
+    assert (example.question, example.answers) == (question, answers)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ def test_a_target_beside_its_source(source):
 def test_answers_in_a_file_of_any_name(tmp_path, source):
     gold = written(tmp_path / "gold.txt", "Peru", "Bea")
     for format_ in ("auto", "ans"):
-        assert [own.answers for own in read_examples(source, format=format_, gold=gold)] == [
+        assert [example.answers for example in read_examples(source, format=format_, gold=gold)] == [
             ("Peru",),
             ("Bea",),
         ]
     questions = written(tmp_path / "questions.txt", "Why?", "When?")
-    assert [own.question for own in read_examples(questions, gold=gold)] == ["Why?", "When?"]
+    assert [example.question for example in read_examples(questions, gold=gold)] == ["Why?", "When?"]
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,13 @@ def test_lists_are_spelled_out_in_fields(tmp_path):
         ',Who?,[\'Ada\'],"[""q"", ""r""]"',
         "y,When?,\"('1', 2)\",",
     )
-    found = read_examples(path)
-    assert parts(found) == [
+    examples = read_examples(path)
+    assert parts(examples) == [
         ("x", "Where, now?", ("Lima", "Peru"), ("p#0",)),
         ("2", "Who?", ("Ada",), ("q", "r")),
         ("y", "When?", ("1", "2"), ()),
     ]
-    assert [own.where for own in found] == [f"line {number} of {path}" for number in (2, 4, 5)]
+    assert [example.where for example in examples] == [f"line {number} of {path}" for number in (2, 4, 5)]
 
 
 def test_one_answer_is_taken_as_it_is(tmp_path):

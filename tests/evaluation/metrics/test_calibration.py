@@ -41,10 +41,10 @@ def test_bins_of_equal_width() -> None:
 
 def test_bins_of_equal_mass() -> None:
     curve = reliability_curve([0.1, 0.2, 0.3, 0.9], [0, 0, 1, 1], bins=2, binning="mass")
-    assert [(own.count, own.accuracy) for own in curve] == [(2, 0.0), (2, 1.0)]
-    assert [own.confidence for own in curve] == pytest.approx([0.15, 0.6])
+    assert [(point.count, point.accuracy) for point in curve] == [(2, 0.0), (2, 1.0)]
+    assert [point.confidence for point in curve] == pytest.approx([0.15, 0.6])
     tied = reliability_curve([0.5] * 9 + [0.7], [1] * 10, bins=5, binning="mass")
-    assert [own.count for own in tied] == [9, 1]  # equal scores stay together
+    assert [point.count for point in tied] == [9, 1]  # equal scores stay together
 
 
 @pytest.mark.parametrize(
@@ -69,26 +69,28 @@ def test_curve_as_scikit_learn(answers: list[tuple[float, bool]], bins: int) -> 
     scores, correct = split(answers)
     curve = reliability_curve(scores, correct, bins=bins)
     accuracy, confidence = calibration_curve(correct, scores, n_bins=bins, pos_label=True)
-    assert [own.accuracy for own in curve] == pytest.approx(accuracy)
-    assert [own.confidence for own in curve] == pytest.approx(confidence)
+    assert [point.accuracy for point in curve] == pytest.approx(accuracy)
+    assert [point.confidence for point in curve] == pytest.approx(confidence)
 
 
 @given(ANSWERS, st.integers(1, 12), st.sampled_from(["width", "mass"]))
 def test_every_answer_is_in_its_bin(answers: list[tuple[float, bool]], bins: int, binning: str) -> None:
     scores, correct = split(answers)
     curve = reliability_curve(scores, correct, bins=bins, binning=binning)
-    assert sum(own.count for own in curve) == len(answers)
-    assert sum(own.count * own.accuracy for own in curve) == pytest.approx(sum(correct))
-    for i, own in enumerate(curve):
-        inside = [score for score in scores if own.low < score <= own.high or (i == 0 and score == own.low)]
-        assert own.count == len(inside)
-        assert own.confidence == pytest.approx(sum(inside) / len(inside))
+    assert sum(point.count for point in curve) == len(answers)
+    assert sum(point.count * point.accuracy for point in curve) == pytest.approx(sum(correct))
+    for i, point in enumerate(curve):
+        inside = [
+            score for score in scores if point.low < score <= point.high or (i == 0 and score == point.low)
+        ]
+        assert point.count == len(inside)
+        assert point.confidence == pytest.approx(sum(inside) / len(inside))
 
 
 @given(st.sets(st.floats(0, 1), min_size=1, max_size=40), st.integers(1, 12))
 def test_bins_of_equal_mass_are_equal_without_ties(scores: set[float], bins: int) -> None:
     curve = reliability_curve(list(scores), [1] * len(scores), bins=bins, binning="mass")
-    counts = [own.count for own in curve]
+    counts = [point.count for point in curve]
     assert len(curve) == min(bins, len(scores))
     assert max(counts) - min(counts) <= 1
 
@@ -188,7 +190,7 @@ def test_gold_mass(posteriors: list[float], ids: str, gold: str, expected: float
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 5)), min_size=1), st.randoms())
 def test_mass_of_all_is_one(pairs: list[tuple[float, int]], random) -> None:
     total = sum(weight for weight, _ in pairs)
-    pairs = [(weight / total, own) for weight, own in pairs]
+    pairs = [(weight / total, name) for weight, name in pairs]
     masses = [gold_mass(*zip(*pairs, strict=True), {i}) for i in range(6)]
     assert sum(masses) == pytest.approx(1)
     assert all(0 <= mass <= 1 for mass in masses)

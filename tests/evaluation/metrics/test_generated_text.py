@@ -81,13 +81,13 @@ GOLDS = st.lists(SENTENCES.filter(bool), min_size=1, max_size=3)
 def slow_bleu_1(predictions: list[str], golds: list[list[str]]) -> float:
     """Papineni et al. 2002, equations 1 to 3 with N 1."""
     matches = length = reference = 0
-    for prediction, own in zip(predictions, golds, strict=True):
+    for prediction, texts in zip(predictions, golds, strict=True):
         counts, most = Counter(prediction.split()), Counter()
-        for gold in own:
+        for gold in texts:
             most |= Counter(gold.split())
         matches += (counts & most).total()
         length += counts.total()
-        reference += min((abs(len(g.split()) - counts.total()), len(g.split())) for g in own)[1]
+        reference += min((abs(len(g.split()) - counts.total()), len(g.split())) for g in texts)[1]
     if matches == 0:
         return 0.0
     return matches / length * (exp(1 - reference / length) if length < reference else 1)
@@ -145,11 +145,11 @@ def test_bleu_1(predictions: list[str], golds: list[list[str]], expected: float)
 
 @given(st.lists(st.tuples(SENTENCES, GOLDS), min_size=1, max_size=5))
 def test_bleu_1_by_direct_evaluation(pairs: list[tuple[str, list[str]]]) -> None:
-    predictions, golds = [one for one, _ in pairs], [own for _, own in pairs]
+    predictions, golds = [one for one, _ in pairs], [texts for _, texts in pairs]
     score = bleu_1(predictions, golds)
     assert score == pytest.approx(slow_bleu_1(predictions, golds))
     assert 0 <= score <= 1
-    assert bleu_1(predictions[::-1], [own[::-1] for own in golds[::-1]]) == pytest.approx(score)
+    assert bleu_1(predictions[::-1], [texts[::-1] for texts in golds[::-1]]) == pytest.approx(score)
 
 
 @given(SENTENCES.filter(bool), GOLDS)

@@ -52,8 +52,8 @@ AT_K = [recall_at_k, hit_at_k, ndcg_at_k, mrr]
 def test_at_depth(
     ranked: str, gold: str, k: int, recall: float, hit: float, ndcg: float, reciprocal: float
 ) -> None:
-    found = [metric(list(ranked), set(gold), k) for metric in AT_K]
-    assert found == pytest.approx([recall, hit, ndcg, reciprocal])
+    values = [metric(list(ranked), set(gold), k) for metric in AT_K]
+    assert values == pytest.approx([recall, hit, ndcg, reciprocal])
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_as_trec_eval(ranked: list[int], gold: set[int], k: int) -> None:
     unique = list(dict.fromkeys(ranked)) or [99]  # trec_eval leaves questions without a result out
     qrels = {"q": {str(i): 1 for i in gold}}
     run = [ScoredDoc("q", str(i), -rank) for rank, i in enumerate(unique)]
-    theirs = ir_measures.calc_aggregate([R @ k, Success @ k, nDCG @ k, RR, Rprec], qrels, run)
-    assert recall_at_k(ranked, gold, k) == pytest.approx(theirs[R @ k])
-    assert hit_at_k(ranked, gold, k) == theirs[Success @ k]
-    assert ndcg_at_k(ranked, gold, k) == pytest.approx(theirs[nDCG @ k])
-    assert mrr(ranked, gold) == pytest.approx(theirs[RR])
-    assert r_precision(ranked, gold) == pytest.approx(theirs[Rprec])
+    reference = ir_measures.calc_aggregate([R @ k, Success @ k, nDCG @ k, RR, Rprec], qrels, run)
+    assert recall_at_k(ranked, gold, k) == pytest.approx(reference[R @ k])
+    assert hit_at_k(ranked, gold, k) == reference[Success @ k]
+    assert ndcg_at_k(ranked, gold, k) == pytest.approx(reference[nDCG @ k])
+    assert mrr(ranked, gold) == pytest.approx(reference[RR])
+    assert r_precision(ranked, gold) == pytest.approx(reference[Rprec])
 
 
 @given(RANKED, GOLD, DEPTHS)

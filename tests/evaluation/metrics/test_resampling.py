@@ -1,4 +1,4 @@
-"""Bootstrap intervals hold what they promise, and the paired test agrees with scipy's."""
+"""Bootstrap intervals cover the true mean as often as they claim, and the paired test agrees with scipy's."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 @pytest.mark.parametrize("draw", ["binomial", "skewed"])
 def test_intervals_hold_the_true_mean_as_often_as_they_say(draw: str) -> None:
     rng = np.random.default_rng(0)
-    held = 0
+    covered = 0
     for trial in range(400):
         values = rng.random(200) < 0.3 if draw == "binomial" else rng.random(200) ** 2
         interval = bootstrap_interval(values, samples=400, seed=trial)
-        held += interval.low <= (0.3 if draw == "binomial" else 1 / 3) <= interval.high
-    assert 0.92 <= held / 400 <= 0.98
+        covered += interval.low <= (0.3 if draw == "binomial" else 1 / 3) <= interval.high
+    assert 0.92 <= covered / 400 <= 0.98
 
 
 def test_as_scipy() -> None:
     values = np.random.default_rng(1).random(300)
-    theirs = stats.bootstrap(
+    reference = stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
     ours = bootstrap_interval(values, samples=20_000, seed=3)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-3)
+    assert (ours.low, ours.high) == pytest.approx((reference.low, reference.high), abs=1e-3)
     narrow = bootstrap_interval(values, confidence=0.5, samples=20_000, seed=3)
     assert ours.low < narrow.low < values.mean() < narrow.high < ours.high
 
@@ -84,7 +84,7 @@ def test_p_value_as_scipy() -> None:
     rng = np.random.default_rng(5)
     a = rng.random(60)
     b = a + rng.normal(0.03, 0.1, 60)
-    theirs = stats.permutation_test(
+    reference = stats.permutation_test(
         (a, b),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -94,17 +94,17 @@ def test_p_value_as_scipy() -> None:
     )
     ours = paired_test(a, b, samples=20_000)
     assert 0.005 < ours.p_value < 0.5
-    assert ours.p_value == pytest.approx(theirs.pvalue, abs=0.015)
-    assert ours.difference == pytest.approx(theirs.statistic)
+    assert ours.p_value == pytest.approx(reference.pvalue, abs=0.015)
+    assert ours.difference == pytest.approx(reference.statistic)
 
 
 def test_equals_are_called_different_as_often_as_the_level_says() -> None:
     rng = np.random.default_rng(0)
-    found = [
+    rejected = [
         paired_test(rng.random(100) < 0.4, rng.random(100) < 0.4, samples=300, seed=trial).p_value <= 0.05
         for trial in range(400)
     ]
-    assert 0.02 <= np.mean(found) <= 0.08
+    assert 0.02 <= np.mean(rejected) <= 0.08
 
 
 def test_a_plain_difference_is_found() -> None:

@@ -1,7 +1,7 @@
 """JSON lines, and a JSON list of objects such as DPR's, which is streamed.
 
 DPR's training files have several gigabytes. Only a window of the file is in memory: about a megabyte, or as much as
-the longest object needs.
+the longest object needs. The readers raise a `DataError` if a file cannot be read or has another form.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ _DECODER = json.JSONDecoder()
 
 
 def read_json_lines(path: Path) -> Iterator[Record]:
-    """Read a file with a JSON object per line; blank lines are skipped.
-
-    Raises:
-        DataError: The file cannot be read, or a line is not an object.
-    """
+    """Read a file with a JSON object per line; blank lines are skipped."""
     for where, line in numbered_lines(path):
         try:
             fields = json.loads(line)
@@ -40,14 +36,7 @@ def read_json_lines(path: Path) -> Iterator[Record]:
 
 
 def read_json_list(path: Path) -> Iterator[Record]:
-    """Read a file that is one JSON list of objects.
-
-    Yields:
-        A record for every object, with its number and the line that it begins in.
-
-    Raises:
-        DataError: The file cannot be read, or has another form.
-    """
+    """Read a file that is one JSON list of objects."""
     with data_errors():
         window = _Window(read_pieces(path))
         if window.next_character() != "[":
@@ -107,11 +96,7 @@ class _Window:
         self._start = end
 
     def take_value(self, where: str) -> Any:
-        """Consume the JSON value at the reading position.
-
-        Raises:
-            DataError: It is damaged, truncated or too long.
-        """
+        """Consume the JSON value at the reading position; an error if it is damaged, truncated or too long."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._start)

@@ -1,4 +1,7 @@
-"""Plain text: ``qa`` gold files, pairs of files, and tables."""
+"""Plain text: ``qa`` gold files, pairs of files, and tables.
+
+The readers raise a `DataError` if a file cannot be read or has another form.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,7 @@ from ragweave.knowledge.ingest.loaders.tables import table_rows
 
 
 def read_qa(path: Path) -> Iterator[Record]:
-    """Read a ``qa`` gold file of the research scripts or DPR: a question, a tab and a list of answers per line.
-
-    Raises:
-        DataError: The file cannot be read, or a line has another form.
-    """
+    """Read a ``qa`` gold file of the research scripts or DPR: a question, a tab and a list of answers per line."""
     for where, line in numbered_lines(path):
         fields = split_qa(line)
         if fields is None:
@@ -42,11 +41,7 @@ def split_qa(line: str) -> tuple[str, str] | None:
 
 
 def read_pairs(questions: Path, answers: Path) -> Iterator[Record]:
-    """Read a file of questions and a file of answers side by side; blank lines count.
-
-    Raises:
-        DataError: A file cannot be read, or the numbers of lines differ.
-    """
+    """Read a file of questions and a file of answers side by side; blank lines count."""
     lines = zip_longest(numbered_lines(questions, keep_blank=True), numbered_lines(answers, keep_blank=True))
     for number, (question, answer) in enumerate(lines, start=1):
         if question is None or answer is None:
@@ -58,11 +53,7 @@ def read_pairs(questions: Path, answers: Path) -> Iterator[Record]:
 
 
 def read_table(path: Path) -> Iterator[Record]:
-    """Read a table of comma- or tab-separated values whose first line names the columns.
-
-    Raises:
-        DataError: The file cannot be read, or is not a table.
-    """
+    """Read a table of comma- or tab-separated values whose first line names the columns."""
     with data_errors():
         rows = table_rows(path)
         _, header = next(rows, (1, []))

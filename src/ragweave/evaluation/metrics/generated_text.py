@@ -35,16 +35,11 @@ def label_match(prediction: str, gold: str) -> float:
 
 
 def accuracy(predictions: Sequence[str], golds: Sequence[str], labels: Sequence[str] | None = None) -> float:
-    """Return the share of correct labels, in [0, 1].
-
-    Args:
-        predictions: The generated text for every claim. A text that is not a label is wrong.
-        golds: The gold label of every claim.
-        labels: The labels that golds may have, such as `FEVER_2_WAY`; any when None.
+    """Return the share of correct labels, in [0, 1]. A prediction that is not a label is wrong.
 
     Raises:
         ConfigurationError: ``predictions`` and ``golds`` differ in length or are empty, or a gold label is not in
-            ``labels``.
+            ``labels``, such as `FEVER_2_WAY`.
 
     Example:
         >>> accuracy(["SUPPORTS", "maybe"], ["SUPPORTS", "REFUTES"], labels=FEVER_2_WAY)

@@ -45,12 +45,8 @@ def hit_at_k(ranked: Sequence[Hashable], gold: Collection[Hashable], k: int) -> 
 def mrr(ranked: Sequence[Hashable], gold: Collection[Hashable], k: int | None = None) -> float:
     """Return the reciprocal rank of the first gold id, 0 if there is none; its mean over questions is the MRR.
 
-    Source: Voorhees 1999 (the question answering track of TREC-8); trec_eval's ``recip_rank``.
-
-    Args:
-        ranked: Ids, best first.
-        gold: The gold ids.
-        k: How many ids count; all when None. MS-MARCO uses 10.
+    Source: Voorhees 1999 (the question answering track of TREC-8); trec_eval's ``recip_rank``. ``k`` limits the rank;
+    MS-MARCO uses 10.
 
     Example:
         >>> mrr(["a", "b", "c"], {"b", "c"})
@@ -94,13 +90,8 @@ def answer_recall_at_k(
 ) -> float:
     """Return 1.0 if one of the top k passages contains a gold answer, else 0.0.
 
-    Its mean over questions is DPR's top-k retrieval accuracy (Karpukhin et al. 2020, table 2).
-
-    Args:
-        texts: The passages, best first.
-        golds: The gold answers.
-        k: How many passages count.
-        patterns: Treat the gold answers as regular expressions.
+    Its mean over questions is DPR's top-k retrieval accuracy (Karpukhin et al. 2020, table 2). With ``patterns``,
+    gold answers are regular expressions.
 
     Example:
         >>> passages = ["Lyon is on the Rhône.", "Paris is on the Seine."]
@@ -146,15 +137,10 @@ def kilt_success_rate_at_k(ranked: Sequence[Hashable], evidence_sets: EvidenceSe
 
 
 def kilt_score(score: float, ranked: Sequence[Hashable], evidence_sets: EvidenceSets) -> float:
-    """Return the score of an answer if the R-precision of its provenance is 1, else 0.0.
+    """Return the score of an answer if the R-precision of the pages that it cites is 1, else 0.0.
 
     With exact match it is KILT-EM, with F1 KILT-F1, with accuracy KILT-AC, with ROUGE-L KILT-RL (KILT's script uses
     the package ``rouge``, which splits at spaces and is case-sensitive).
-
-    Args:
-        score: The score of the answer alone.
-        ranked: The pages that the answer cites, best first.
-        evidence_sets: The gold pages.
 
     Example:
         >>> kilt_score(1.0, [3], [{3}]), kilt_score(1.0, [7, 3], [{3}])

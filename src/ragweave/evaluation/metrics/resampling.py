@@ -97,18 +97,11 @@ def paired_test(
 
     The p-value is that of a two-sided permutation test, which swaps the values of the two systems at random question
     by question (Fisher 1935; Noreen 1989). The observed outcome counts as one of the permutations, so the p-value is
-    never 0. The interval is the percentile bootstrap of the differences.
-
-    Args:
-        a: The metric of every question under the first system, (N,).
-        b: The same under the second system, (N,), in the same order.
-        confidence: The confidence level of the interval.
-        samples: The number of permutations, and of resamples.
-        seed: The seed of both.
+    never 0. The interval is the `bootstrap_interval` of the differences, and ``samples`` is also the number of
+    permutations. ``a`` and ``b``, both (N,), are in the order of the questions.
 
     Raises:
-        ConfigurationError: ``a`` and ``b`` differ in length, are empty or not finite, or ``confidence`` or
-            ``samples`` is out of range.
+        ConfigurationError: ``a`` and ``b`` differ in length, or as in `bootstrap_interval`.
         MissingExtraError: scipy is not installed.
 
     Example:
