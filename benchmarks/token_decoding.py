@@ -26,9 +26,9 @@ def reading_share(model: Any, given: dict[str, torch.Tensor], dtype: torch.dtype
     encoder = model.generator.get_encoder()
     weights = sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear))
     work = 2 * weights * int(given["context_attention_mask"].sum()) / 1e9
-    contexts = model.rag.contexts_for(**given)
+    contexts = model.rag.prepare_contexts(**given)
     with torch.inference_mode():
-        best = min(seconds(lambda: model.rag.read(contexts)) for _ in range(4))
+        best = min(seconds(lambda: model.rag.encode_contexts(contexts)) for _ in range(4))
     name = str(dtype).removeprefix("torch.")
     for what, value, unit in (
         (f"matrix multiplication, {name}", peak, "GFLOP/s"),

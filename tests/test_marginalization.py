@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ragweave import marginalization as m
 from ragweave.errors import ShapeError
-from ragweave.modeling.labels import IGNORE_INDEX
+from ragweave.modeling.arguments import IGNORE_INDEX
 from tests.support import models
 from tests.support.models import FORMULATIONS, rag_model
 
@@ -143,7 +143,7 @@ def test_probabilities_of_all_answers_sum_to_one_through_the_loss(formulation: s
     """The same by the public road, labels in, loss out; without padding token, every id is scored."""
     model = rag_model(models.CLASSES[formulation], "gpt2", vocab_size=5, n_docs=2).double()
     answers = torch.tensor(all_answers(5, 3, None))
-    assert model.rag.pad_token_id is None
+    assert model.rag.special_tokens.pad is None
     one = models.contexts(1, 2, 5, vocab_size=5)
     many = {name: value.repeat(len(answers), 1) for name, value in one.items()}
     many["doc_scores"] = many["doc_scores"].double()

@@ -125,7 +125,7 @@ class RetrievedContexts:
     question_enc_hidden_states: tuple[Tensor, ...] | None = None
     question_enc_attentions: tuple[Tensor, ...] | None = None
 
-    def shown(self) -> dict[str, Tensor]:
+    def for_generate(self) -> dict[str, Tensor]:
         """What answers were read from, as the output of ``generate`` names it; without what there is not."""
         names = ("doc_scores", "context_input_ids", "context_attention_mask", "retrieved_doc_ids")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

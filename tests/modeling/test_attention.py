@@ -16,7 +16,7 @@ from ragweave.modeling.attention import (
     share_context_keys,
     shared_sdpa_attention,
 )
-from ragweave.modeling.caches import PromptLayer
+from ragweave.modeling.attention import PromptLayer
 from tests.support import models
 from tests.support.models import FORMULATIONS, rag_model
 
@@ -146,7 +146,7 @@ def test_beams_find_what_they_find_with_a_prompt_each(
 def test_prompts_are_kept_once_and_never_moved(generator: str) -> None:
     model, given = rag_model(models.CLASSES["token"], generator), models.contexts()
     output = model.generate(**given, max_new_tokens=5, num_beams=4, return_dict_in_generate=True)
-    read = model.rag.read(model.rag.contexts_for(**given), reuse=True)
+    read = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
     for layer, kept in zip(
         output.past_key_values.self_attention_cache.layers, read.prompt_cache.layers, strict=True
     ):

@@ -9,7 +9,7 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from ragweave.modeling.beam_scores import SearchScores
+from ragweave.modeling.sequence import SearchScores
 from ragweave.modeling.generators import DecodeOptions
 from tests.support import models
 from tests.support.models import GENERATORS, shared_model
@@ -55,15 +55,15 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
 def direct(model: Any, given: dict[str, Tensor], sequences: Tensor) -> Tensor:
     """Log-probabilities of all tokens but the first by teacher forcing, (B*K, S, T-1)."""
     with torch.no_grad():
-        read = model.rag.read(model.rag.contexts_for(**given))
-        logits = model.rag.adapter.decode(read, sequences[:, :-1], options=DecodeOptions()).logits
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given))
+        logits = model.rag.wrapped_generator.decode(read, sequences[:, :-1], options=DecodeOptions()).logits
     chosen = logits.log_softmax(-1).gather(-1, sequences[:, 1:, None]).squeeze(-1)
     return chosen.view(len(read), -1, sequences.shape[1] - 1)
 
 
 def through_the_end(model: Any, sequences: Tensor) -> Tensor:
     """Which tokens but the first belong to the hypotheses, (B*K*S, T-1)."""
-    is_end = (sequences[:, 1:] == model.rag.eos_token_id).long()
+    is_end = (sequences[:, 1:] == model.rag.special_tokens.eos).long()
     return is_end.cumsum(-1) - is_end == 0
 
 

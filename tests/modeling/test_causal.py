@@ -139,7 +139,7 @@ def test_contexts_read_once_are_decoded_many_times() -> None:
     """`model.rag.read` with ``reuse`` keeps the prompt's keys and values, and nothing changes them."""
     model, given, read = shared_model("token", "llama"), models.contexts(), models.words(2, 4)
     with torch.no_grad():
-        kept = model.rag.read(model.rag.contexts_for(**given), reuse=True)
+        kept = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
         options = {"encoder_outputs": kept, "doc_scores": given["doc_scores"]}
         plain = model(**given, decoder_input_ids=read).logits
         first = model(**options, decoder_input_ids=read).logits

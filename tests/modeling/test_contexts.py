@@ -232,8 +232,8 @@ def test_reading_in_groups_changes_nothing(
     model.generator.get_input_embeddings().requires_grad_(False)  # with it, contexts are read as one
     results = []
     for least in (10**6, 1):
-        monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
-        read = model.rag.read(model.rag.contexts_for(**given)).last_hidden_state
+        monkeypatch.setattr(contexts, "MIN_GROUP_TOKENS", {"cpu": least})
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given)).last_hidden_state
         loss = model(**given, labels=models.words(2, 4)).loss
         trained = next(own for own in model.generator.get_encoder().parameters() if own.requires_grad)
         gradient = torch.autograd.grad(loss.sum(), trained)[0]
@@ -250,7 +250,7 @@ def test_reading_in_groups_changes_nothing(
 def test_groups_are_of_like_length_and_full(
     least: int, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
+    monkeypatch.setattr(contexts, "MIN_GROUP_TOKENS", {"cpu": least})
     groups = contexts.length_groups(torch.tensor([2, 7, 2, 5]))
     assert [rows.tolist() for rows in groups] == expected
     whole = contexts.length_groups(torch.tensor([2, 7, 2, 5]), whole=True)
@@ -258,7 +258,7 @@ def test_groups_are_of_like_length_and_full(
 
 
 def test_contexts_without_a_token_are_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": 1})
+    monkeypatch.setattr(contexts, "MIN_GROUP_TOKENS", {"cpu": 1})
     assert contexts.context_ends(torch.zeros(2, 3)).tolist() == [0, 0]
     assert [rows.tolist() for rows in contexts.length_groups(torch.zeros(2))] == [[0, 1]]
 
@@ -274,7 +274,7 @@ def test_reading_prompts_in_groups_changes_nothing(
     model.generator.base_model.register_forward_pre_hook(lambda *_: reads.append(None))
     results, counts = [], []
     for least in (10**6, 1):
-        monkeypatch.setattr(contexts, "LEAST_TOKENS", {"cpu": least})
+        monkeypatch.setattr(contexts, "MIN_GROUP_TOKENS", {"cpu": least})
         reads.clear()
         results.append(
             model.generate(

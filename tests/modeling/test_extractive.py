@@ -317,7 +317,7 @@ def test_generated_answers_stand_in_the_passages(
     torch.manual_seed(0)
     model = models.rag_model(models.CLASSES[formulation], generator, vocab_size=len(bpe()))
     held = [
-        PassageSpans(texts, bpe(), eos_token_id=model.rag.eos_token_id, max_words=3) for texts in PASSAGES
+        PassageSpans(texts, bpe(), eos_token_id=model.rag.special_tokens.eos, max_words=3) for texts in PASSAGES
     ]
     found = model.generate(
         **contexts(), prefix_allowed_tokens_fn=spans_only(held), max_new_tokens=40, **options

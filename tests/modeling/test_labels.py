@@ -48,7 +48,7 @@ def test_labels_alone_are_read_and_predict_the_next_label(formulation: str, gene
 def test_labels_with_shifted_decoder_input_are_all_predicted(formulation: str, generator: str) -> None:
     model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
     shifted = model.shift_tokens_right(labels)
-    assert shifted[:, 0].tolist() == [model.rag.decoder_start_token_id] * 2
+    assert shifted[:, 0].tolist() == [model.rag.special_tokens.decoder_start] * 2
     assert torch.equal(shifted[:, 1:], labels[:, :-1])
     with torch.no_grad():
         loss = model(**given, labels=labels, decoder_input_ids=shifted).loss
@@ -77,8 +77,8 @@ def test_labels_of_a_causal_generator_are_all_predicted(
 def test_ignored_labels_and_padding_shorten_the_answer(formulation: str, generator: str) -> None:
     model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 5)
     labels[0, 3:] = -100
-    if model.rag.pad_token_id is not None:
-        labels[1, 4:] = model.rag.pad_token_id
+    if model.rag.special_tokens.pad is not None:
+        labels[1, 4:] = model.rag.special_tokens.pad
     else:
         labels[1, 4:] = -100
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_an_ignored_label_amid_the_answer_is_read_as_filler_and_not_scored(formu
     with torch.no_grad():
         loss = model(**given, labels=labels, decoder_input_ids=model.shift_tokens_right(labels)).loss
     for question in range(2):
-        read = labels[question].masked_fill(labels[question] < 0, model.rag.filler_token_id).tolist()
+        read = labels[question].masked_fill(labels[question] < 0, model.rag.special_tokens.pad_or_eos).tolist()
         table = direct.answer_table(model, given, question, read)
         table[:, 2] = 0.0  # log 1
         prior = direct.log_prior(given, question)
@@ -181,7 +181,7 @@ def test_excluding_the_bos_changes_nothing_where_the_generator_has_none(
     formulation: str, generator: str
 ) -> None:
     model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
-    assert model.rag.bos_token_id is None
+    assert model.rag.special_tokens.bos is None
     with torch.no_grad():
         losses = [model(**given, labels=labels, exclude_bos_score=flag).loss for flag in (True, False)]
     assert torch.equal(*losses)

@@ -45,5 +45,5 @@ def test_sensitive_layers_stay_in_float32() -> None:
 
 def test_other_devices_are_refused() -> None:
     model: Any = rag_model(models.CLASSES["token"]).generator.to("meta")
-    with pytest.raises(ConfigurationError, match="'int8' is for processors, and the generator is on meta"):
+    with pytest.raises(ConfigurationError, match="'int8' is for CPUs, and the generator is on meta"):
         quantize_int8(model)

@@ -32,8 +32,8 @@ def answers_of(output: RagSequenceGenerateOutput, model: Any, question: int, per
     pairs = []
     for row in rows:
         tokens = output.sequences[row, 1:].tolist()
-        if model.rag.eos_token_id in tokens:
-            tokens = tokens[: tokens.index(model.rag.eos_token_id) + 1]
+        if model.rag.special_tokens.eos in tokens:
+            tokens = tokens[: tokens.index(model.rag.special_tokens.eos) + 1]
         pairs.append((output.sequences_scores[row].item(), tuple(tokens)))
     return pairs
 
@@ -65,7 +65,7 @@ def test_decoding_is_that_of_the_paper(decoding: str, generator: str, beams: int
         assert [answer for _, answer in found[: len(expected)]] == [answer for _, answer in expected]
         for score, answer in found[len(expected) :]:
             assert score == -torch.inf
-            assert set(answer) <= {model.rag.filler_token_id}
+            assert set(answer) <= {model.rag.special_tokens.pad_or_eos}
 
 
 @pytest.mark.parametrize("generator", ["llama", "gpt2"])
@@ -74,7 +74,7 @@ def test_a_wide_beam_finds_the_best_answer_of_all(generator: str) -> None:
     model = rag_model(RagSequenceForGeneration, generator, vocab_size=vocabulary, seed=2)
     given = models.contexts(2, 3, 5, vocab_size=vocabulary)
     output = decode(model, given, max_new_tokens=steps, num_beams=vocabulary**2, length_penalty=0.0)
-    end = model.rag.eos_token_id
+    end = model.rag.special_tokens.eos
     everything = {
         tokens[: tokens.index(end) + 1] if end in tokens else tokens
         for tokens in itertools.product(range(vocabulary), repeat=steps)
@@ -155,7 +155,7 @@ def test_rows_of_padding_stand_for_answers_that_are_lacking(decoding: str) -> No
     missing = output.sequences_scores == -torch.inf
     assert missing.view(2, 5)[:, 2:].all()
     assert not missing.view(2, 5)[:, 0].any()
-    assert (output.sequences[missing] == model.rag.pad_token_id).all()
+    assert (output.sequences[missing] == model.rag.special_tokens.pad).all()
     descending = output.sequences_scores.view(2, 5)
     assert (descending[:, :-1] >= descending[:, 1:]).all()
 

@@ -36,8 +36,8 @@ def one_at_a_time(model: Any, given: dict[str, Tensor], **options: Any) -> list[
 
 
 def cut(row: list[int], model: Any) -> list[int]:
-    if model.rag.eos_token_id in row[1:]:
-        return row[: row.index(model.rag.eos_token_id, 1) + 1]
+    if model.rag.special_tokens.eos in row[1:]:
+        return row[: row.index(model.rag.special_tokens.eos, 1) + 1]
     return row
 
 
@@ -47,7 +47,7 @@ def cut(row: list[int], model: Any) -> list[int]:
 @everywhere
 def test_logits_are_the_generators_under_each_passage(generator: str) -> None:
     model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
-    read[:, 0] = model.rag.decoder_start_token_id
+    read[:, 0] = model.rag.special_tokens.decoder_start
     with torch.no_grad():
         logits = model(**given, decoder_input_ids=read).logits
     assert logits.shape == (6, 4, models.VOCABULARY)
@@ -61,7 +61,7 @@ def test_logits_are_the_generators_under_each_passage(generator: str) -> None:
 @everywhere
 def test_marginalised_logits_are_the_mixture(generator: str) -> None:
     model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
-    read[:, 0] = model.rag.decoder_start_token_id
+    read[:, 0] = model.rag.special_tokens.decoder_start
     with torch.no_grad():
         output = model(**given, decoder_input_ids=read, do_marginalize=True)
         flat = model(**given, decoder_input_ids=read).logits
@@ -140,7 +140,7 @@ def test_a_wide_beam_finds_the_best_answer_of_all(generator: str) -> None:
         return_dict_in_generate=True,
         output_scores=True,
     )
-    end = model.rag.eos_token_id
+    end = model.rag.special_tokens.eos
     answers = {
         tokens[: tokens.index(end) + 1] if end in tokens else tokens
         for tokens in itertools.product(range(vocabulary), repeat=steps)
@@ -173,7 +173,7 @@ def test_one_passage_gives_the_plain_generators_answers(generator: str, beams: i
     plain = model.generator.generate(
         given["context_input_ids"],
         attention_mask=given["context_attention_mask"],
-        pad_token_id=model.rag.filler_token_id,
+        pad_token_id=model.rag.special_tokens.pad_or_eos,
         **own,
     )
     if generator in CAUSAL:
@@ -209,7 +209,7 @@ def test_samples_are_drawn_from_the_mixture() -> None:
         **given, do_sample=True, num_return_sequences=count, max_new_tokens=1, top_k=0, top_p=1.0
     )
     with torch.no_grad():
-        start = drawn.new_full((2, 1), model.rag.decoder_start_token_id)
+        start = drawn.new_full((2, 1), model.rag.special_tokens.decoder_start)
         expected = model(**given, decoder_input_ids=start, do_marginalize=True).logits[:, 0].exp()
     for question in range(2):
         mine = drawn[question * count : (question + 1) * count, 1]
@@ -293,7 +293,7 @@ def test_processors_of_the_encoders_input_see_all_passages_of_the_question() -> 
     model, given = token_model(), models.contexts(1, 3, 30, padding=None)
     seen = set(given["context_input_ids"].flatten().tolist())
     answer = model.generate(**given, max_new_tokens=8, encoder_repetition_penalty=1000.0)
-    assert set(answer[0, 1:].tolist()) <= seen | {model.rag.eos_token_id}
+    assert set(answer[0, 1:].tolist()) <= seen | {model.rag.special_tokens.eos}
 
 
 def test_output_of_generate_as_a_dictionary() -> None:
@@ -428,7 +428,7 @@ def test_contexts_read_ahead_serve_several_decodings(generator: str, beams: int)
     model, given = token_model(generator), models.contexts()
     expected = model.generate(**given, max_new_tokens=5, num_beams=beams)
     with torch.no_grad():
-        read = model.rag.read(model.rag.contexts_for(**given), reuse=True)
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
     for _ in range(2):
         answers = model.generate(**given, encoder_outputs=read, max_new_tokens=5, num_beams=beams)
         assert torch.equal(answers, expected)

@@ -89,7 +89,7 @@ def test_a_stopped_question_ends_and_the_others_go_on(pipeline: RagPipeline, bea
         def should_stop(self, position: int) -> bool:
             return position == 0
 
-    options = {"max_new_tokens": 16, "num_beams": beams, "suppress_tokens": [pipeline.model.rag.eos_token_id]}
+    options = {"max_new_tokens": 16, "num_beams": beams, "suppress_tokens": [pipeline.model.rag.special_tokens.eos]}
     stopped = pipeline(QUESTIONS, callback=FirstStopped(), **options)
     whole = pipeline(QUESTIONS, **options)
     assert len(stopped[0].tokens) < len(whole[0].tokens)
@@ -104,7 +104,7 @@ def test_closing_the_iterator_cancels_the_generation(pipeline: RagPipeline):
         QUESTIONS[0],
         max_new_tokens=90,
         logits_processor=[processor],
-        suppress_tokens=[pipeline.model.rag.eos_token_id],
+        suppress_tokens=[pipeline.model.rag.special_tokens.eos],
     )
     next(pieces)
     pieces.close()

@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("formulation", FORMULATIONS)
 
 def explained(model: Any, given: dict[str, Tensor], sequences: Tensor) -> Provenance:
     with torch.no_grad():
-        read = model.rag.read(RetrievedContexts(**given), reuse=True)
+        read = model.rag.encode_contexts(RetrievedContexts(**given), reuse=True)
     return explain(model, read, given["doc_scores"], sequences)
 
 
@@ -29,7 +29,7 @@ def sequences_of(model: Any, answers: list[list[int]]) -> Tensor:
     """Answers as ``generate`` returns them: the start token first, filled up behind."""
     longest = max(map(len, answers))
     rows = [
-        [model.rag.decoder_start_token_id, *answer, *[model.rag.filler_token_id] * (longest - len(answer))]
+        [model.rag.special_tokens.decoder_start, *answer, *[model.rag.special_tokens.pad_or_eos] * (longest - len(answer))]
         for answer in answers
     ]
     return torch.tensor(rows)
@@ -37,7 +37,7 @@ def sequences_of(model: Any, answers: list[list[int]]) -> Tensor:
 
 def answers_of(model: Any) -> list[list[int]]:
     """Three answers of different lengths, two of which end."""
-    eos = model.rag.eos_token_id
+    eos = model.rag.special_tokens.eos
     return [
         [*models.words(5, seed=1).tolist()],
         [*models.words(2, seed=2).tolist(), eos],
@@ -98,7 +98,7 @@ def test_answers_that_the_model_made(formulation: str, generator: str) -> None:
         sequences = model.generate(
             **given, max_new_tokens=6, num_beams=2, suppress_tokens=direct.padding_of(model)
         )
-    eos = model.rag.eos_token_id
+    eos = model.rag.special_tokens.eos
     answers = []
     for row in sequences[:, 1:].tolist():
         answers.append(row[: row.index(eos) + 1] if eos in row else row)

@@ -119,7 +119,7 @@ def test_a_caller_that_hangs_up_ends_the_answer(pipeline: RagPipeline):
             def processor(ids, scores):
                 steps.append(time.monotonic())
                 time.sleep(0.02)
-                scores[:, self.model.rag.eos_token_id] = float("-inf")
+                scores[:, self.model.rag.special_tokens.eos] = float("-inf")
                 return scores
 
             return super().stream(*arguments, logits_processor=[processor], **options)

@@ -37,7 +37,7 @@ def answer_table(
     model: Any, given: dict[str, Tensor], question: int, answer: list[int], start: int | None = None
 ) -> Tensor:
     """log p(y_t | x, z, y_<t) of one answer under each passage, (K, T)."""
-    first = model.rag.decoder_start_token_id if start is None else start
+    first = model.rag.special_tokens.decoder_start if start is None else start
     rows = []
     for passage in range(given["doc_scores"].shape[1]):
         steps = next_token_log_probs(model, context_of(given, question, passage), [first, *answer[:-1]])
@@ -79,14 +79,14 @@ def answer_log_likelihood(
 def greedy_token_answer(model: Any, given: dict[str, Tensor], question: int, steps: int) -> list[int]:
     """RAG-Token's greedy answer with its start token."""
     prior = log_prior(given, question)
-    answer = [model.rag.decoder_start_token_id]
+    answer = [model.rag.special_tokens.decoder_start]
     for _ in range(steps):
         mixture = sum(
             (prior[k] + next_token_log_probs(model, context_of(given, question, k), answer)[-1]).exp()
             for k in range(len(prior))
         )
         answer.append(int(mixture.argmax()))
-        if answer[-1] == model.rag.eos_token_id:
+        if answer[-1] == model.rag.special_tokens.eos:
             break
     return answer
 
@@ -102,7 +102,7 @@ def proposals(
         num_beams=beams,
         num_return_sequences=beams,
         max_new_tokens=steps,
-        pad_token_id=model.rag.filler_token_id,
+        pad_token_id=model.rag.special_tokens.pad_or_eos,
         suppress_tokens=padding_of(model),
     )
     skip = 1 if model.generator.config.is_encoder_decoder else context.shape[1]
@@ -111,14 +111,14 @@ def proposals(
 
 def padding_of(model: Any) -> list[int] | None:
     """The padding token, for ``suppress_tokens``: said by a random model, it looks like padding."""
-    pad = model.rag.pad_token_id
-    return None if pad is None or pad == model.rag.eos_token_id else [pad]
+    pad = model.rag.special_tokens.pad
+    return None if pad is None or pad == model.rag.special_tokens.eos else [pad]
 
 
 def _until_end(tokens: list[int], model: Any) -> tuple[int, ...]:
-    if model.rag.eos_token_id in tokens:
-        return tuple(tokens[: tokens.index(model.rag.eos_token_id) + 1])
-    while tokens and tokens[-1] == model.rag.filler_token_id:
+    if model.rag.special_tokens.eos in tokens:
+        return tuple(tokens[: tokens.index(model.rag.special_tokens.eos) + 1])
+    while tokens and tokens[-1] == model.rag.special_tokens.pad_or_eos:
         tokens = tokens[:-1]
     return tuple(tokens)
 

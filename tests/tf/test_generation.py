@@ -25,7 +25,7 @@ def assert_equal_answers(theirs: Any, ours: Any, case: Case, **options: Any) -> 
     options = {"max_new_tokens": 7, "return_dict_in_generate": True, "output_scores": True, **options}
     expected = theirs.generate(**case.arguments, **options)
     got = ours.generate(**numpy_of(case.arguments), **options)
-    ends, pad = theirs.rag.eos_token_id, theirs.rag.filler_token_id
+    ends, pad = theirs.rag.special_tokens.eos, theirs.rag.special_tokens.pad_or_eos
     assert trimmed(got.sequences, ends, pad) == trimmed(expected.sequences, ends, pad)
     scores = expected.get("sequences_scores")
     if scores is not None:
@@ -165,7 +165,7 @@ def test_tokens_are_drawn_by_their_probability(tmp_path: Path):
         )
     )
     questions = len(case.arguments["doc_scores"])
-    start = torch.full((questions, 1), theirs.rag.decoder_start_token_id)
+    start = torch.full((questions, 1), theirs.rag.special_tokens.decoder_start)
     with torch.no_grad():
         logits = theirs(**case.arguments, decoder_input_ids=start, do_marginalize=True).logits[:, -1]
     expected = (logits / 2.0).softmax(-1)
@@ -185,7 +185,7 @@ def test_a_configuration_of_ones_own_is_taken_and_left_as_it_is(tmp_path: Path):
 def test_contexts_may_have_been_read_before(tmp_path: Path):
     _, ours = pair("sequence", "t5", 0, tmp_path)
     given = numpy_of(Case(0).arguments)
-    read = ours.rag.read(ours.rag.contexts_for(**given))
+    read = ours.rag.encode_contexts(ours.rag.prepare_contexts(**given))
     once = array(ours.generate(**given, num_beams=2, max_new_tokens=5))
     assert (
         array(ours.generate(**given, encoder_outputs=read, num_beams=2, max_new_tokens=5)).tolist()

@@ -137,7 +137,7 @@ def test_labels_in_all_conventions(formulation: str, kind: str, tmp_path: Path):
     theirs, ours = pair(formulation, kind, 4, tmp_path)
     case = Case(11)
     labels = case.labels
-    labels[:, 0] = theirs.rag.bos_token_id if theirs.rag.bos_token_id is not None else 5
+    labels[:, 0] = theirs.rag.special_tokens.bos if theirs.rag.special_tokens.bos is not None else 5
     begun = labels.roll(1, dims=1)
     begun[:, 0] = labels[0, 0]
     one = labels[:, :1]
@@ -199,7 +199,7 @@ def test_a_cache_and_contexts_that_were_read_continue(kind: str, tmp_path: Path)
     arguments = numpy_of(case.arguments)
     whole = ours(**arguments, decoder_input_ids=ids, do_marginalize=True)
     first = ours(**arguments, decoder_input_ids=ids[:, :4], do_marginalize=True)
-    read = ours.rag.read(ours.rag.contexts_for(**arguments))
+    read = ours.rag.encode_contexts(ours.rag.prepare_contexts(**arguments))
     states = (first.generator_enc_last_hidden_state,)
     for encoder_outputs, mask in ((read, None), (states, arguments["context_attention_mask"])):
         rest = ours(

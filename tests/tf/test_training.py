@@ -214,7 +214,7 @@ TFRagSequenceForGeneration.from_pretrained("trained").generate(**given, max_new_
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    ends, pad = theirs.rag.eos_token_id, theirs.rag.filler_token_id
+    ends, pad = theirs.rag.special_tokens.eos, theirs.rag.special_tokens.pad_or_eos
     rows = np.array(json.loads(result.stdout.splitlines()[-1]))
     assert trimmed(rows, ends, pad) == trimmed(expected, ends, pad)
     assert ragweave.RagTokenForGeneration.from_pretrained(tmp_path / "trained") is not None

@@ -1,19 +1,37 @@
-"""Arguments of a model's call: defaults, and checks of shapes and values. Imports neither torch nor TensorFlow."""
+"""Arguments of a model's call: defaults, and checks of shapes, values and labels. Imports neither torch nor TensorFlow.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R rows per question and passage, S context tokens, T target tokens.
+
+Labels follow one of two conventions.
+
+*Labels alone, seq2seq generator*: the convention of transformers' RAG, with which the facebook/rag-* checkpoints
+were trained. The first label (BART's ``<s>``) is an input only, and the labels are the decoder input: position t
+predicts label t+1.
+
+*Labels with decoder input, or a causal generator*: the usual convention. Position t predicts label t. The decoder
+input is the labels shifted right, behind the start token (``model.shift_tokens_right(labels)``). It also applies to
+a single label column, which would have no target under the first convention.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from ragweave.errors import MissingContextError, ShapeError
 
+# Labels that are not scored, as in torch's cross entropy.
+IGNORE_INDEX = -100
 
-def chosen(value: bool | None, default: bool) -> bool:
-    """The caller's value, or the configuration's where there is none."""
+
+def resolve_flag(value: bool | None, default: bool) -> bool:
+    """The caller's value, or the configuration's if there is none."""
     return bool(default if value is None else value)
 
 
-def refuse_unknown(arguments: dict[str, Any]) -> None:
-    """Check that a caller gave no argument that would silently do nothing.
+def reject_unknown(arguments: dict[str, Any]) -> None:
+    """Reject arguments of ``forward`` that would have no effect.
 
     Raises:
         TypeError: There is one; the message names it.
@@ -24,8 +42,8 @@ def refuse_unknown(arguments: dict[str, Any]) -> None:
         raise TypeError(f"forward() got unknown argument(s): {', '.join(unknown)}.")
 
 
-def take_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:
-    """Move the arguments with a prefix out of ``kwargs``; fields of RagConfig that bear it stay."""
+def pop_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:
+    """Move the arguments with a prefix out of ``kwargs``, except for fields of RagConfig with that prefix."""
     names = [name for name in kwargs if name.startswith(prefix) and name not in except_for]
     return {name.removeprefix(prefix): kwargs.pop(name) for name in names}
 
@@ -49,7 +67,7 @@ def check_contexts(
     """
     if len(input_ids.shape) != 2:
         raise ShapeError(f"context_input_ids has shape {tuple(input_ids.shape)}; expected (B*K, S).")
-    if None in (*input_ids.shape, *doc_scores.shape):  # sizes that a graph does not know yet
+    if None in (*input_ids.shape, *doc_scores.shape):  # sizes that a TensorFlow graph does not know yet
         return
     resolve_n_docs(n_docs, default, doc_scores, input_ids.shape[0])
     check_mask(attention_mask, *input_ids.shape)
@@ -60,9 +78,9 @@ def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Any, rows: int 
 
     Args:
         n_docs: The caller's K, if any.
-        default: ``config.n_docs``, used where neither the caller nor the scores tell.
-        doc_scores: Passage scores, (B, K), where given.
-        rows: Number of contexts, B*K, where given.
+        default: ``config.n_docs``, used if there are neither ``n_docs`` nor scores.
+        doc_scores: Passage scores, (B, K), if any.
+        rows: Number of contexts, B*K, if known.
 
     Raises:
         ShapeError: Scores, contexts and ``n_docs`` disagree.
@@ -89,10 +107,10 @@ def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Any, rows: int 
 
 
 def check_mask(context_attention_mask: Any, rows: int, columns: int | None) -> None:
-    """Check the mask's shape against the contexts'.
+    """Check that the mask has the shape of the contexts.
 
     Raises:
-        ShapeError: They differ.
+        ShapeError: The shapes differ.
     """
     expected = (rows, columns if columns is not None else context_attention_mask.shape[-1])
     if tuple(context_attention_mask.shape) != expected:
@@ -109,7 +127,7 @@ def check_scores(doc_scores: Any) -> None:
         doc_scores: Passage scores, (B, K), of torch or numpy.
 
     Raises:
-        ShapeError: A row of the scores is -inf throughout.
+        ShapeError: A row consists of -inf only.
     """
     has_passage = (doc_scores != float("-inf")).any(1).tolist()
     if not all(has_passage):
@@ -134,3 +152,62 @@ def longest_context(context_attention_mask: Any) -> int:
     """One more than the last column in which any row of a mask, (B*K, S), has a token; 1 at least."""
     used = (context_attention_mask != 0).any(0).tolist()
     return max((column for column, is_used in enumerate(used, start=1) if is_used), default=1)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Input and targets of the decoder.
+
+    Attributes:
+        decoder_input_ids: Decoder input, (B, T).
+        target_ids: The token that each position predicts, (B, T).
+        scored: Which targets count, bool, (B, T).
+    """
+
+    decoder_input_ids: Any
+    target_ids: Any
+    scored: Any
+
+
+def check_label_shapes(labels: Any, decoder_input_ids: Any) -> None:
+    """Check that labels, and the decoder input if there is one, are (B, T).
+
+    Raises:
+        ShapeError: They are not.
+    """
+    if len(labels.shape) != 2 or labels.shape[1] == 0:
+        raise ShapeError(f"labels has shape {tuple(labels.shape)}; expected (B, T).")
+    if decoder_input_ids is not None and tuple(decoder_input_ids.shape) != tuple(labels.shape):
+        raise ShapeError(
+            f"decoder_input_ids has shape {tuple(decoder_input_ids.shape)}; expected {tuple(labels.shape)}, "
+            "the shape of labels."
+        )
+
+
+def check_labels(labels: Any, vocabulary: int) -> None:
+    """Check that labels, of torch or numpy, are token ids of the generator, or -100.
+
+    Raises:
+        ShapeError: One of them is neither; the message names it.
+    """
+    wrong = (labels >= vocabulary) | ((labels < 0) & (labels != IGNORE_INDEX))
+    if wrong.any():
+        raise ShapeError(
+            f"labels holds {int(labels[wrong][0])}; expected token ids from 0 to {vocabulary - 1}, or -100 for "
+            "tokens that are not scored."
+        )
+
+
+def check_label_rows(labels: Any, questions: Any) -> None:
+    """Check that there is one row of labels for every row of ``questions`` (their scores or their tokens).
+
+    Raises:
+        ShapeError: There is not.
+    """
+    if questions is None or len(questions.shape) != 2 or None in (labels.shape[0], questions.shape[0]):
+        return
+    if labels.shape[0] != questions.shape[0]:
+        raise ShapeError(
+            f"labels has {labels.shape[0]} rows, but there are {questions.shape[0]} questions; "
+            "expected one row of labels for every question."
+        )

@@ -1,18 +1,18 @@
-"""Attention in which R rows of queries share one row of keys and values.
+"""Attention and caches in which R rows of queries share one row of keys and values.
 
-The beams of a passage read the same context, so their keys and values are equal: kept once per passage, they
-need neither be computed nor stored nor moved per beam. The rows' queries are folded into the query length
-instead, (N*R, h, T, d) to (N, h, R*T, d), and one call attends for all of them.
+The beams of a passage have the same context, so its keys and values are computed, stored and moved once per passage,
+not once per beam. The rows' queries are folded into the query length, (N*R, h, T, d) to (N, h, R*T, d), and one call
+attends for all of them.
 
-The cross attention of a seq2seq generator shares all of its keys. A causal generator's keys are those of the
-prompt, which beams share (`ragweave.modeling.caches.PromptLayer` keeps them), and those of the answer, each beam's
-own: `prompt_attention` attends to both at once.
+The cross attention of a seq2seq generator shares all of its keys. A causal generator has keys of the prompt, which the
+beams share (`PromptLayer` stores them), and keys of the answers, one row per beam; `prompt_attention` attends to both
+at once.
 
-It is registered with transformers' attention interface under a name of its own, and is sdpa where nothing is
-shared.
+The function is registered with transformers' attention interface under its own name; without shared keys it is sdpa.
 
-Notation used for tensor shapes: N rows of keys, R rows of queries for each, h heads, g of them for each head of
-keys, T queries, S keys, d size of a head.
+Notation used for tensor shapes
+    N rows of keys, which are B*K contexts here; R rows of queries for each of them; h heads, g of them per head of
+    keys; T queries, S keys, d size of a head. B questions and K passages per question, as everywhere.
 """
 
 from __future__ import annotations
@@ -21,34 +21,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    Cache,
+    DynamicCache,
+    DynamicLayer,
+    EncoderDecoderCache,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "ragweave_shared_sdpa"
-# The attribute under which keys of answers carry keys and values of their prompts to the attention function.
+# The attribute with which the answers' keys carry the prompts' keys and values to the attention function.
 PROMPT = "ragweave_prompt"
 
-# Model types whose cross attention counts rows of keys by the keys. Others (UMT5) count those of the queries,
-# and would cut a context's keys into R rows, without an error where the numbers divide.
+# Model types whose cross attention takes the number of rows from the keys. Others (UMT5) take it from the queries and
+# would cut a context's keys into R rows, without an error if the numbers divide.
 SHARING_TYPES = frozenset(
-    {
-        "bart",
-        "blenderbot",
-        "blenderbot-small",
-        "m2m_100",
-        "marian",
-        "mbart",
-        "mt5",
-        "pegasus",
-        "plbart",
-        "t5",
-    }
+    {"bart", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "mt5", "pegasus", "plbart", "t5"}
 )
-
-
-# Causal model types whose layers attend plainly to all that is cached, and hand the cache's keys to the attention
-# function as they are: no sliding windows, soft caps or sinks.
+# Causal model types whose layers attend to everything in the cache, and pass its keys to the attention function
+# unchanged: no sliding windows, soft caps or sinks.
 PROMPT_SHARING_TYPES = frozenset(
     {"gemma", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"}
 )
@@ -65,43 +60,40 @@ def shared_sdpa_attention(
 ) -> tuple[Tensor, None]:
     """Attend from (N*R, h, T, d) queries to (N, h, S, d) keys; an attention function of transformers.
 
-    Keys of a `PromptLayer` carry the prompt's along.
-
     Args:
         module: The attention module.
         query: Queries, (N*R, h, T, d), rows that share keys next to each other.
-        key: Keys, (N, h, S, d).
+        key: Keys, (N, h, S, d); those of a `PromptLayer` carry the prompts' keys and values.
         value: Values, (N, h, S, d).
         attention_mask: Mask, (N or 1, 1, T or 1, S).
         position_bias: T5's bias, (1, h, T, S).
-        **kwargs: Handed on to sdpa.
+        **kwargs: Passed to sdpa.
 
     Returns:
-        What is attended to, (N*R, T, h, d), and no weights.
+        The output, (N*R, T, h, d), and no weights.
     """
     prompt = getattr(key, PROMPT, None)
     if prompt is not None:
-        prompt_key, prompt_value = prompt
         scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        found = prompt_attention(query, key, value, prompt_key, prompt_value, attention_mask, scaling=scaling)
-        return found, None
-    times = query.shape[0] // key.shape[0]
+        return prompt_attention(query, key, value, *prompt, attention_mask, scaling=scaling), None
+    times = query.shape[0] // key.shape[0]  # R
     if times == 1:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
         )
     n, (_, heads, length, size) = key.shape[0], query.shape
-    folded = query.view(n, times, heads, length, size).transpose(1, 2).reshape(n, heads, times * length, size)
+    folded = query.view(n, times, heads, length, size).transpose(1, 2)  # (N, h, R, T, d)
+    folded = folded.reshape(n, heads, times * length, size)  # (N, h, R*T, d)
     output, _ = sdpa_attention_forward(
         module,
         folded,
         key,
         value,
-        _for_each_row(attention_mask, times),
-        position_bias=_for_each_row(position_bias, times),
+        _repeat_queries(attention_mask, times),
+        position_bias=_repeat_queries(position_bias, times),
         **kwargs,
     )  # (N, R*T, h, d)
-    return output.view(n * times, length, heads, size), None
+    return output.view(n * times, length, heads, size), None  # (N*R, T, h, d)
 
 
 def prompt_attention(
@@ -114,7 +106,7 @@ def prompt_attention(
     *,
     scaling: float,
 ) -> Tensor:
-    """Attend to a prompt that R rows share, and to what each row has said.
+    """Attend to a prompt that R rows share, and to the answer of each row.
 
     Args:
         query: Queries, (N*R, h, T, d).
@@ -123,88 +115,162 @@ def prompt_attention(
         prompt_key: Keys of the prompts, (N, h/g, S, d).
         prompt_value: Their values.
         attention_mask: Which keys each query sees, bool or added to the scores, (N*R, 1, T, S+T'); the prompt's
-            part is the same for all rows and queries of a prompt. ``None`` where every query sees all.
+            part is the same for all rows and queries of a prompt. ``None`` if every query sees all keys.
         scaling: Factor of the scores.
 
     Returns:
-        What is attended to, (N*R, T, h, d).
+        The output, (N*R, T, h, d).
     """
     n, key_heads, length, size = prompt_key.shape
     rows, heads, queries, _ = query.shape
-    times, groups = rows // n, heads // key_heads
+    times, groups = rows // n, heads // key_heads  # R, g
 
-    def of_rows(tensor: Tensor) -> Tensor:
+    def per_row(tensor: Tensor) -> Tensor:
         """(N, h/g, R*g*T, any) to (N*R, h/g, g*T, any)."""
-        return (
-            tensor.view(n, key_heads, times, groups * queries, -1)
-            .transpose(1, 2)
-            .reshape(rows, key_heads, groups * queries, -1)
-        )
+        split = tensor.view(n, key_heads, times, groups * queries, -1)
+        return split.transpose(1, 2).reshape(rows, key_heads, groups * queries, -1)
 
-    def of_prompts(tensor: Tensor) -> Tensor:
+    def per_prompt(tensor: Tensor) -> Tensor:
         """(N*R, h/g, g*T, any) to (N, h/g, R*g*T, any)."""
-        return (
-            tensor.view(n, times, key_heads, groups * queries, -1)
-            .transpose(1, 2)
-            .reshape(n, key_heads, times * groups * queries, -1)
-        )
+        split = tensor.view(n, times, key_heads, groups * queries, -1)
+        return split.transpose(1, 2).reshape(n, key_heads, times * groups * queries, -1)
 
-    own = (query * scaling).reshape(rows, key_heads, groups * queries, size)
-    of_prompt = (of_prompts(own) @ prompt_key.transpose(-1, -2)).float()  # (N, h/g, R*g*T, S)
-    of_answer = (own @ key.transpose(-1, -2)).float()  # (N*R, h/g, g*T, T')
+    scaled = (query * scaling).reshape(rows, key_heads, groups * queries, size)  # (N*R, h/g, g*T, d)
+    to_prompt = (per_prompt(scaled) @ prompt_key.transpose(-1, -2)).float()  # (N, h/g, R*g*T, S)
+    to_answer = (scaled @ key.transpose(-1, -2)).float()  # (N*R, h/g, g*T, T')
     if attention_mask is not None:
-        first = attention_mask.expand(rows, -1, queries, -1).view(n, times, 1, queries, -1)[:, 0, :, :1]
-        of_prompt = _masked(of_prompt, first[..., :length])
-        of_answer = _masked(
-            of_answer.view(rows, key_heads, groups, queries, -1), attention_mask[..., length:].unsqueeze(1)
-        ).flatten(2, 3)
+        mask = attention_mask.expand(rows, -1, queries, -1)
+        prompt_mask = mask.view(n, times, 1, queries, -1)[:, 0, :, :1, :length]  # (N, 1, 1, S)
+        to_prompt = _masked(to_prompt, prompt_mask)
+        to_answer = to_answer.view(rows, key_heads, groups, queries, -1)  # (N*R, h/g, g, T, T')
+        to_answer = _masked(to_answer, attention_mask[..., length:].unsqueeze(1)).flatten(2, 3)
 
-    # One softmax over both: what each part sums to is joined by way of their common largest score.
-    largest = torch.maximum(of_rows(of_prompt.amax(-1, keepdim=True)), of_answer.amax(-1, keepdim=True))
-    of_prompt = (of_prompt - of_prompts(largest)).exp_()
-    of_answer = (of_answer - largest).exp_()
-    total = of_rows(of_prompt.sum(-1, keepdim=True)) + of_answer.sum(-1, keepdim=True)
-    found = of_rows(of_prompt.to(value.dtype) @ prompt_value) + of_answer.to(value.dtype) @ value
-    found = found / total.to(value.dtype)  # (N*R, h/g, g*T, d)
-    return found.view(rows, heads, queries, size).transpose(1, 2).contiguous()
+    # One softmax over both parts: each is summed relative to the largest score of either.
+    largest = torch.maximum(per_row(to_prompt.amax(-1, keepdim=True)), to_answer.amax(-1, keepdim=True))
+    to_prompt = (to_prompt - per_prompt(largest)).exp_()
+    to_answer = (to_answer - largest).exp_()
+    total = per_row(to_prompt.sum(-1, keepdim=True)) + to_answer.sum(-1, keepdim=True)
+    output = per_row(to_prompt.to(value.dtype) @ prompt_value) + to_answer.to(value.dtype) @ value
+    output = output / total.to(value.dtype)  # (N*R, h/g, g*T, d)
+    return output.view(rows, heads, queries, size).transpose(1, 2).contiguous()  # (N*R, T, h, d)
 
 
 def share_context_keys(generator: PreTrainedModel) -> bool:
-    """Let a generator that uses sdpa share keys and values along rows.
-
-    Args:
-        generator: A model of transformers; its attention implementation is changed.
+    """Let the cross attention of a generator with sdpa share keys and values along rows.
 
     Returns:
-        Whether it shares them now: false where the caller chose another implementation than sdpa, and for
-        models that are none of `SHARING_TYPES`.
+        Whether it shares them now: false if the caller chose another attention than sdpa, and for models outside
+        `SHARING_TYPES`.
     """
-    return generator.config.model_type in SHARING_TYPES and _registered(generator)
+    return generator.config.model_type in SHARING_TYPES and _replace_sdpa(generator)
 
 
 def share_prompts(generator: PreTrainedModel) -> bool:
-    """Let a causal generator that uses sdpa share its prompts along rows; as `share_context_keys` otherwise."""
-    return generator.config.model_type in PROMPT_SHARING_TYPES and _registered(generator)
+    """Let a causal generator with sdpa share its prompts along rows; see `share_context_keys`."""
+    return generator.config.model_type in PROMPT_SHARING_TYPES and _replace_sdpa(generator)
 
 
-def _registered(generator: PreTrainedModel) -> bool:
-    """Turn a generator's sdpa into ours; whether it is ours now."""
-    if generator.config._attn_implementation == "sdpa":
+def attention_implementation(model: PreTrainedModel) -> str:
+    """The name of a model's attention function."""
+    # transformers has a public setter and no public getter. test_attention.py fails if the attribute vanishes.
+    # ``benchmarks/sequence_decoding.py`` measures what sharing saves.
+    return str(model.config._attn_implementation)
+
+
+def _replace_sdpa(generator: PreTrainedModel) -> bool:
+    """Replace a generator's sdpa with `shared_sdpa_attention`; whether that is its attention now."""
+    if attention_implementation(generator) == "sdpa":
         AttentionInterface.register(NAME, shared_sdpa_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         generator.set_attn_implementation(NAME)
-    return bool(generator.config._attn_implementation == NAME)
+    return attention_implementation(generator) == NAME
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores with those of hidden keys at the lowest number there is."""
+    """Scores with the lowest number for hidden keys."""
     if mask.dtype != torch.bool:
         return scores + mask
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
-def _for_each_row(mask: Tensor | None, times: int) -> Tensor | None:
-    """A mask over T queries, repeated for R rows of them: (.., T, S) to (.., R*T, S)."""
-    if mask is None or mask.shape[-2] == 1:
-        return mask
-    return mask.repeat(1, 1, times, 1)
+def _repeat_queries(mask: Tensor | None, times: int) -> Tensor | None:
+    """A mask over T queries, repeated for R rows: (.., T, S) to (.., R*T, S)."""
+    return mask if mask is None or mask.shape[-2] == 1 else mask.repeat(1, 1, times, 1)
+
+
+class MixtureCache(EncoderDecoderCache):
+    """Self-attention keys and values of B*K*R rows, reordered along beams; cross-attention is not moved.
+
+    Rows are in the order (B, K, R): the beams of one passage are next to each other. What depends on the passage alone
+    (cross-attention, a causal generator's prompt) is equal along R, and beam search never has to move it.
+
+    Args:
+        self_attention_cache: Cache of the decoder's tokens (for a causal generator: prompt and answer).
+        n_questions: B.
+        n_docs: K.
+    """
+
+    def __init__(self, self_attention_cache: Cache, *, n_questions: int, n_docs: int) -> None:
+        super().__init__(self_attention_cache, DynamicCache())
+        self.n_questions = n_questions
+        self.n_docs = n_docs
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Continue every question's beams from the given ones.
+
+        Args:
+            beam_idx: The beam that each of the B*R beams continues, as in transformers' beam search, (B*R,).
+        """
+        rows = mixture_rows(beam_idx, self.n_questions, self.n_docs)
+        for layer in self.self_attention_cache.layers:
+            layer.reorder_cache(rows)
+
+
+class PromptLayer(DynamicLayer):
+    """One layer of a causal generator: keys and values of N prompts, shared by R rows each, and of the answers.
+
+    The attention function has to be `shared_sdpa_attention`: others would see the answers only.
+
+    Args:
+        prompt_keys: Keys of the prompts, (N, h, S, d).
+        prompt_values: Their values.
+    """
+
+    def __init__(self, prompt_keys: Tensor, prompt_values: Tensor) -> None:
+        super().__init__()
+        self.prompt = (prompt_keys, prompt_values)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values of answers, (N*R, h, T, d); return all of the answers', which carry the prompts'."""
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        setattr(keys, PROMPT, self.prompt)
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Number of tokens of prompt and answer."""
+        return int(self.prompt[0].shape[-2]) + super().get_seq_length()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder the answers; all beams share the prompt."""
+        if super().get_seq_length():
+            self.batch_select_indices(beam_idx)
+
+
+def mixture_rows(beam_idx: Tensor, n_questions: int, n_docs: int) -> Tensor:
+    """Turn indices over B*R beams into indices over the B*K*R rows of the mixture.
+
+    Args:
+        beam_idx: Indices over beams, (B*R,); each stays within its question.
+        n_questions: B.
+        n_docs: K.
+
+    Returns:
+        Indices over rows, (B*K*R,).
+    """
+    beams = beam_idx.view(n_questions, 1, -1)  # (B, 1, R)
+    n_beams = beams.shape[-1]
+    question = torch.arange(n_questions, device=beam_idx.device)[:, None, None]  # (B, 1, 1)
+    passage = torch.arange(n_docs, device=beam_idx.device)[None, :, None]  # (1, K, 1)
+    return ((question * n_docs + passage) * n_beams + beams - question * n_beams).view(-1)  # (B*K*R,)

@@ -1,4 +1,8 @@
-"""Contexts on their way into the generator: checked, trimmed, and read once."""
+"""Contexts before and after the generator encodes them: trimming, grouping by length, and the result.
+
+Notation used for tensor shapes: B questions, K passages per question, R rows per context, S context tokens,
+H size of a hidden state.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,26 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers import Cache
 
 from ragweave.errors import MissingContextError
 from ragweave.modeling.arguments import longest_context
 
-# A group of contexts that are read together has this many tokens at least: fewer leave the device idle. On a
-# processor more do harm too: activations that outgrow its caches, in memory that is fetched anew for every layer.
-LEAST_TOKENS = {"cpu": 512}
-LEAST_TOKENS_ELSEWHERE = 2**15
+# The minimum number of tokens in a group of contexts that is encoded together. Fewer leave the device idle. On a CPU,
+# more are slower: the activations exceed its caches (docs/performance.md).
+MIN_GROUP_TOKENS = {"cpu": 512}
+DEFAULT_MIN_GROUP_TOKENS = 2**15
 
 
 @dataclass
 class EncodedContexts:
-    """What the generator remembers of B*K contexts after it has read them once.
+    """B*K contexts that the generator has encoded.
 
     Attributes:
         attention_mask: Mask of the contexts, (B*K, S).
         last_hidden_state: Encoder states of a seq2seq generator, (B*K, S, H).
-        hidden_states: The encoder's hidden states layer by layer, where asked for.
-        attentions: The encoder's attentions layer by layer, where asked for.
+        hidden_states: The encoder's hidden states layer by layer, with ``output_hidden_states``.
+        attentions: The encoder's attentions layer by layer, with ``output_attentions``.
         input_ids: The contexts of a causal generator, (B*K, S).
         prompt_cache: Keys and values of a causal generator's prompt without its last token.
     """
@@ -42,11 +46,9 @@ class EncodedContexts:
         return self.attention_mask.shape[0]
 
     def repeated_states(self, times: int) -> tuple[Tensor, Tensor]:
-        """Encoder states and mask for R rows per context, (B*K*R, S, H) and (B*K*R, S); made once."""
+        """Encoder states and mask for R rows per context, (B*K*R, S, H) and (B*K*R, S); computed once."""
         if self.last_hidden_state is None:
-            raise MissingContextError(
-                "These contexts were read by a causal generator and have no encoder states."
-            )
+            raise MissingContextError("Contexts of a causal generator have no encoder states.")
         if times == 1:
             return self.last_hidden_state, self.attention_mask
         if times not in self._repeated:
@@ -57,51 +59,43 @@ class EncodedContexts:
         return self._repeated[times]
 
 
-def trim_right(context_input_ids: Tensor, context_attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut the columns that are padding in every row, on the right: they can change no result, but cost time.
+def trim_right(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut the columns on the right that are padding in every row of contexts and mask, (B*K, S).
 
-    Left padding stays, since models with absolute positions count it.
-
-    Args:
-        context_input_ids: Contexts, (B*K, S).
-        context_attention_mask: Their mask, (B*K, S).
-
-    Returns:
-        Both, with S the length of the longest real context (1 at least).
+    They take time and do not change results. Left padding stays, because models with absolute positions count it.
     """
-    longest = longest_context(context_attention_mask)
-    return context_input_ids[:, :longest], context_attention_mask[:, :longest]
+    longest = longest_context(attention_mask)
+    return input_ids[:, :longest], attention_mask[:, :longest]
 
 
 def length_groups(lengths: Tensor, *, whole: bool = False) -> list[Tensor]:
-    """Rows of contexts of like length, to be read together.
+    """Group contexts of similar length that are encoded together.
 
     Args:
-        lengths: How many columns each context needs, (N,).
+        lengths: How many columns each context needs, (B*K,).
         whole: Make one group.
 
     Returns:
-        Indices of rows, those of the longest contexts first, in groups as small as keeps the device busy; a
-        single group is in the rows' own order.
+        Indices of rows, the longest contexts first, in the smallest groups that keep the device busy; a single group
+        is in the order of the rows.
     """
     rows = len(lengths)
-    everything = torch.arange(rows, device=lengths.device)
+    single = torch.arange(rows, device=lengths.device)
     if whole:
-        return [everything]
-    least = LEAST_TOKENS.get(lengths.device.type, LEAST_TOKENS_ELSEWHERE)
+        return [single]
+    minimum = MIN_GROUP_TOKENS.get(lengths.device.type, DEFAULT_MIN_GROUP_TOKENS)
     order = lengths.argsort(descending=True, stable=True)
     groups, begin, tokens = [], 0, 0
     for row, length in enumerate(lengths[order].tolist(), start=1):
         tokens += length
-        if tokens >= least and row < rows:
+        if tokens >= minimum and row < rows:
             groups.append(order[begin:row])
             begin, tokens = row, 0
     groups.append(order[begin:])
-    return groups if len(groups) > 1 else [everything]
+    return groups if len(groups) > 1 else [single]
 
 
-def context_ends(context_attention_mask: Tensor) -> Tensor:
-    """For each context, one more than the last column in which it has a token, (N,)."""
-    columns = context_attention_mask.shape[1]
-    positions = torch.arange(1, columns + 1, device=context_attention_mask.device)
-    return (context_attention_mask.ne(0) * positions).amax(1)
+def context_ends(attention_mask: Tensor) -> Tensor:
+    """One more than the last column in which each context has a token, (B*K,)."""
+    positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
+    return (attention_mask.ne(0) * positions).amax(1)

@@ -1,38 +1,49 @@
-"""One way to talk to any generator: read contexts once, then decode answers under them.
+"""One interface to all generators: encode contexts once, then decode answers under them.
 
-`Seq2SeqAdapter` and `CausalAdapter` hide the only difference that matters here: where the context goes. The
-rest of ragweave sees decoder input of T tokens, the first of them a start token, and logits of T positions,
-whichever kind of generator it is.
+`Seq2SeqGenerator` and `CausalGenerator` hide the only difference that matters here: where the context goes. The
+other modules see decoder input of T tokens, the first of them a start token, and logits at T positions.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R rows per context (beams, samples, hypotheses), S context tokens, T target
+    tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
+from torch.nn.functional import pad
+from transformers import Cache, DynamicCache, DynamicLayer, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
-from ragweave.errors import ConfigurationError
-from ragweave.modeling.contexts import EncodedContexts
+from ragweave.encoders.linear import fast_linear
+from ragweave.errors import ConfigurationError, MissingContextError
+from ragweave.modeling.attention import MixtureCache, PromptLayer, share_context_keys, share_prompts
+from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
 
-# Their state of earlier tokens is not a cache of keys and values, which can be repeated, masked and reordered.
+# Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
 RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the caller wants back from the generator.
+    """What the generator returns.
 
     Attributes:
         use_cache: The cache.
         output_attentions: Attentions.
         output_hidden_states: Hidden states.
-        logits_at: Logits of these positions alone, bool, (N, T): (1, M, V), in the order of rows. The head of a
-            generator is a large part of its work.
+        logits_at: Restricts the logits to these positions, bool, (B*K*R, T), which saves much of the head's work; the
+            M positions then make up logits of (1, M, V), in the order of rows.
     """
 
     use_cache: bool = False
@@ -43,14 +54,14 @@ class DecodeOptions:
 
 @dataclass
 class Decoded:
-    """What the generator said about N rows of T decoder tokens.
+    """The generator's output for B*K*R rows of T decoder tokens.
 
     Attributes:
-        logits: (N, T, V); (1, M, V) with ``logits_at``.
+        logits: (B*K*R, T, V); (1, M, V) with ``logits_at``.
         past_key_values: Cache to continue from, with ``use_cache``.
-        hidden_states: Decoder states layer by layer, where asked for.
-        attentions: Decoder attentions layer by layer, where asked for.
-        cross_attentions: Cross attentions layer by layer, where asked for.
+        hidden_states: Decoder states layer by layer, with ``output_hidden_states``.
+        attentions: Decoder attentions layer by layer, with ``output_attentions``.
+        cross_attentions: Cross attentions layer by layer, with ``output_attentions``.
     """
 
     logits: Tensor
@@ -60,27 +71,30 @@ class Decoded:
     cross_attentions: tuple[Tensor, ...] | None = None
 
 
-class GeneratorAdapter(Protocol):
-    """What RAG models need from a generator."""
+class GeneratorWrapper(ABC):
+    """A generator as RAG models use it.
 
-    def read(
-        self,
-        context_input_ids: Tensor,
-        context_attention_mask: Tensor,
-        *,
-        reuse: bool,
-        options: DecodeOptions,
+    Args:
+        generator: A model of transformers with a language-model head.
+    """
+
+    def __init__(self, generator: PreTrainedModel) -> None:
+        self.generator = generator
+
+    @abstractmethod
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
     ) -> EncodedContexts:
-        """Read B*K contexts.
+        """Encode B*K contexts.
 
         Args:
-            context_input_ids: Contexts, (B*K, S).
-            context_attention_mask: Their mask, (B*K, S).
-            reuse: Whether they will be decoded from more than once, so that reading ahead pays.
-            options: What to return beside the states.
+            input_ids: Contexts, (B*K, S).
+            attention_mask: Their mask, (B*K, S).
+            reuse: Whether they will be decoded from more than once, which makes a prefill worthwhile.
+            options: What to return.
         """
-        ...
 
+    @abstractmethod
     def decode(
         self,
         contexts: EncodedContexts,
@@ -93,64 +107,307 @@ class GeneratorAdapter(Protocol):
         """Decode R rows under each context.
 
         Args:
-            contexts: B*K contexts that were read.
+            contexts: B*K encoded contexts.
             decoder_input_ids: Decoder input, (B*K*R, T), rows of a context next to each other.
             decoder_attention_mask: Mask over the decoder input, (B*K*R, T).
             past_key_values: Cache of earlier decoder tokens.
-            options: What to return beside the logits.
+            options: What to return.
         """
-        ...
 
-    def new_cache(self, *, n_questions: int, n_docs: int) -> Cache:
-        """An empty cache for decoding a mixture step by step."""
-        ...
-
-
-@contextmanager
-def head_input(head: nn.Module, logits_at: Tensor | None = None) -> Iterator[None]:
-    """Choose the states that a language-model head is given, while this lasts, and make them contiguous.
-
-    A slice of a batch, as causal generators make it of the last T positions, is not contiguous, and torch then
-    multiplies row by row, with a copy of the weights for each: a quarter of a training step of a small model.
-
-    Args:
-        head: The language-model head.
-        logits_at: Which positions to keep, bool, (N, T); all where left out.
-    """
-
-    def chosen(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states = inputs[0].contiguous() if logits_at is None else inputs[0][logits_at][None]
-        return (states, *inputs[1:])
-
-    handle = head.register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        handle.remove()
+    @abstractmethod
+    def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
+        """An empty cache for step-by-step decoding of a mixture."""
 
 
-def adapter_for(generator: PreTrainedModel) -> GeneratorAdapter:
-    """The adapter that fits a generator: seq2seq where it has an encoder, causal where it has none."""
-    from ragweave.modeling.causal import CausalAdapter
-    from ragweave.modeling.seq2seq import Seq2SeqAdapter
-
-    return Seq2SeqAdapter(generator) if generator.config.is_encoder_decoder else CausalAdapter(generator)
+def wrap_generator(generator: PreTrainedModel) -> GeneratorWrapper:
+    """Wrap a generator: seq2seq if it has an encoder, causal if it has none."""
+    return Seq2SeqGenerator(generator) if generator.config.is_encoder_decoder else CausalGenerator(generator)
 
 
 def check_generator(generator: PreTrainedModel) -> None:
-    """Refuse generators that no adapter fits.
+    """Reject generators that no wrapper supports.
 
     Raises:
-        ConfigurationError: It keeps a recurrent or convolutional state, or mixes experts behind an encoder.
+        ConfigurationError: It has recurrent or convolutional layers, or an encoder and a mixture of experts.
     """
     config = generator.config
-    layers = RECURRENT_LAYERS.intersection(getattr(config, "layer_types", None) or ())
-    # Their outputs carry the routers' logits in places of their own.
+    recurrent = RECURRENT_LAYERS.intersection(getattr(config, "layer_types", None) or ())
+    # `_is_stateful` is private; it covers models that do not list their layers in the configuration.
+    stateful = bool(recurrent) or getattr(generator, "_is_stateful", False)
+    # Outputs of a mixture of experts contain the router's logits, at other positions.
     experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
-    if not (generator._is_stateful or layers or experts):
+    if not (stateful or experts):
         return
     reason = "mixes experts behind an encoder" if experts else "keeps a recurrent or convolutional state"
     raise ConfigurationError(
         f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
         "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."
     )
+
+
+@contextmanager
+def _head_input(head: nn.Module, logits_at: Tensor | None) -> Iterator[None]:
+    """Restrict the states that reach a language-model head to some positions, bool, (B*K*R, T), and copy them.
+
+    Causal generators slice the last T positions, which is not contiguous. PyTorch would then multiply row by row, with
+    a copy of the weights for each: a quarter of a training step of a small model (``benchmarks/training_step.py``).
+    """
+
+    def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = inputs[0].contiguous() if logits_at is None else inputs[0][logits_at][None]  # (1, M, H)
+        return (states, *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class Seq2SeqGenerator(GeneratorWrapper):
+    """A generator with an encoder (BART, T5, Pegasus, mBART, ...): the encoder reads the context."""
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
+    ) -> EncodedContexts:
+        """Encode B*K contexts, those of similar length together, which saves padding; ``reuse`` has no effect."""
+        # In training, each group would have a gradient of the size of the embeddings, which costs more than padding.
+        embeddings = self.generator.get_input_embeddings().weight
+        trained = torch.is_grad_enabled() and embeddings.requires_grad
+        all_layers = options.output_attentions or options.output_hidden_states
+        groups = length_groups(context_ends(attention_mask), whole=trained or all_layers)
+        encoder, columns = self.generator.get_encoder(), input_ids.shape[1]
+        outputs = []
+        with fast_linear(self.generator):
+            for rows in groups:
+                ids, mask = trim_right(input_ids[rows], attention_mask[rows])
+                output = encoder(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    output_attentions=options.output_attentions,
+                    output_hidden_states=options.output_hidden_states,
+                    return_dict=True,
+                )
+                outputs.append(output)
+        parts = [output.last_hidden_state for output in outputs]
+        states = torch.cat([pad(part, (0, 0, 0, columns - part.shape[1])) for part in parts])  # (B*K, S, H)
+        return EncodedContexts(
+            attention_mask=attention_mask,
+            last_hidden_state=states[torch.cat(groups).argsort()] if len(groups) > 1 else states,
+            hidden_states=outputs[0].hidden_states,  # there is one group if they are requested
+            attentions=outputs[0].attentions,
+        )
+
+    def decode(
+        self,
+        contexts: EncodedContexts,
+        decoder_input_ids: Tensor,
+        *,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        options: DecodeOptions,
+    ) -> Decoded:
+        """Run the decoder; the R rows of a context share its keys if the attention supports it."""
+        times = decoder_input_ids.shape[0] // len(contexts)  # R
+        shared = times > 1 and share_context_keys(self.generator)
+        states, mask = contexts.repeated_states(1 if shared else times)
+        head = self.generator.get_output_embeddings()
+        with _head_input(head, options.logits_at), fast_linear(self.generator):
+            output = self.generator(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=mask,
+                decoder_input_ids=decoder_input_ids,
+                decoder_attention_mask=decoder_attention_mask,
+                past_key_values=past_key_values,
+                use_cache=options.use_cache,
+                output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+                return_dict=True,
+            )
+        return Decoded(
+            logits=output.logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.decoder_hidden_states,
+            attentions=output.decoder_attentions,
+            cross_attentions=output.cross_attentions,
+        )
+
+    def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
+        """An empty cache; the keys of the contexts enter it at the first step."""
+        return MixtureCache(DynamicCache(), n_questions=n_questions, n_docs=n_docs)
+
+
+class CausalGenerator(GeneratorWrapper):
+    """A generator without an encoder (Llama, Qwen, GPT-2, ...): the context is the prompt.
+
+    The prompt's last token takes the role of the decoder's start token, since the answer's first token follows it. The
+    first decoder token of a caller is therefore a placeholder, which is replaced by each row's last prompt token, and
+    the prefill ends one token early. Contexts may be padded on either side. They are moved to the right end, so that
+    no padding separates prompt and answer (a sliding window would count it); padding is masked, and positions count
+    real tokens only.
+    """
+
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
+    ) -> EncodedContexts:
+        """Align B*K prompts on the right; with ``reuse``, run the model over them once."""
+        input_ids, mask = _align_right(input_ids, attention_mask)
+        contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
+        if reuse:
+            contexts.prompt_cache = self._prefill(input_ids[:, :-1], mask[:, :-1])
+        return contexts
+
+    def _prefill(self, input_ids: Tensor, mask: Tensor) -> Cache:
+        """Run the model over prompts, (B*K, S-1), those of similar length together, which saves padding."""
+        cache = DynamicCache(config=self.generator.config)
+        one_group = not _is_plain(cache) or torch.is_grad_enabled()
+        groups = length_groups(mask.ne(0).sum(1), whole=one_group)
+        if len(groups) == 1:
+            return self._fill(cache, input_ids, mask)
+        for rows in groups:
+            group_cache = self._fill(
+                DynamicCache(config=self.generator.config), *_align_right(input_ids[rows], mask[rows])
+            )
+            for layer, group_layer in zip(cache.layers, group_cache.layers, strict=True):
+                keys, values = group_layer.keys, group_layer.values
+                if not layer.is_initialized:
+                    shape = (len(mask), keys.shape[1], mask.shape[1])
+                    layer.lazy_initialization(keys, values)
+                    layer.keys = keys.new_zeros(*shape, keys.shape[3])  # (B*K, heads, S-1, d)
+                    layer.values = values.new_zeros(*shape, values.shape[3])
+                layer.keys[rows, :, -keys.shape[2] :] = keys
+                layer.values[rows, :, -values.shape[2] :] = values
+        return cache
+
+    def _fill(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Cache:
+        """Run the model without its head over prompts, which fills a cache."""
+        with fast_linear(self.generator):
+            self.generator.base_model(
+                input_ids=input_ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+                **self._position_ids(_positions(mask)),
+            )
+        return cache
+
+    def decode(
+        self,
+        contexts: EncodedContexts,
+        decoder_input_ids: Tensor,
+        *,
+        decoder_attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        options: DecodeOptions,
+    ) -> Decoded:
+        """Continue R rows per prompt."""
+        if contexts.input_ids is None:
+            raise MissingContextError(
+                "A causal generator needs context_input_ids; encoder_outputs cannot replace them."
+            )
+        times = decoder_input_ids.shape[0] // len(contexts)  # R
+        mask = contexts.attention_mask[:, :-1].repeat_interleave(times, dim=0)  # (B*K*R, S-1)
+        past = self._continued_cache(contexts, past_key_values, times, options)
+        # Number of the answer's tokens in the cache.
+        done = 0 if past is None else max(past.get_seq_length() - mask.shape[1], 0)
+        if done == 0:
+            starts = contexts.input_ids[:, -1].repeat_interleave(times)
+            decoder_input_ids = torch.cat([starts[:, None], decoder_input_ids[:, 1:]], dim=1)
+        length = decoder_input_ids.shape[1]
+        if decoder_attention_mask is None or decoder_attention_mask.shape[1] != done + length:
+            decoder_attention_mask = mask.new_ones(mask.shape[0], done + length)
+        input_ids = decoder_input_ids
+        position_ids = mask.sum(-1, keepdim=True) + torch.arange(done, done + length, device=mask.device)
+        if past is None:
+            prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
+            input_ids = torch.cat([prompt, decoder_input_ids], dim=1)  # (B*K*R, S-1+T)
+            position_ids = torch.cat([_positions(mask), position_ids], dim=1)
+        head = self.generator.get_output_embeddings()
+        with _head_input(head, options.logits_at), fast_linear(self.generator):
+            output = self.generator(
+                input_ids=input_ids,
+                attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
+                past_key_values=past,
+                use_cache=past is not None,
+                logits_to_keep=length,
+                output_attentions=options.output_attentions,
+                output_hidden_states=options.output_hidden_states,
+                return_dict=True,
+                **self._position_ids(position_ids),
+            )
+        return Decoded(
+            logits=output.logits,
+            past_key_values=past_key_values if options.use_cache else None,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
+        """An empty cache; the prompts' keys and values enter it at the first step."""
+        cache = DynamicCache(config=self.generator.config)
+        return MixtureCache(cache, n_questions=n_questions, n_docs=n_docs)
+
+    def _continued_cache(
+        self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
+    ) -> Cache | None:
+        """The cache to decode with: the caller's, a new one that continues the prompts, or none."""
+        if not isinstance(past_key_values, MixtureCache | None):
+            raise ConfigurationError(
+                f"past_key_values is a {type(past_key_values).__name__}; a causal generator continues from the cache "
+                "that a call with use_cache=True returned."
+            )
+        mixture = past_key_values
+        if mixture is not None and mixture.self_attention_cache.get_seq_length() > 0:
+            return mixture.self_attention_cache
+        if mixture is not None and contexts.prompt_cache is None and contexts.input_ids is not None:
+            contexts.prompt_cache = self.encode(
+                contexts.input_ids, contexts.attention_mask, reuse=True, options=options
+            ).prompt_cache
+        prompts = contexts.prompt_cache
+        if prompts is None:
+            return None
+        if _is_plain(prompts) and share_prompts(self.generator):
+            continued = Cache(layers=[PromptLayer(layer.keys, layer.values) for layer in prompts.layers])
+        else:
+            continued = _repeat(prompts, times)
+        if mixture is not None:
+            mixture.self_attention_cache = continued
+        return continued
+
+    def _position_ids(self, position_ids: Tensor) -> dict[str, Any]:
+        return {"position_ids": position_ids} if _takes_position_ids(type(self.generator)) else {}
+
+
+@cache  # asked at every step
+def _takes_position_ids(generator_class: Any) -> bool:
+    """Whether a class of generators has an argument for positions."""
+    return "position_ids" in inspect.signature(generator_class.forward).parameters
+
+
+def _is_plain(cache: Cache) -> bool:
+    """Whether all layers keep all keys and values: no sliding window."""
+    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with their real tokens at the right end; S is that of the longest, 2 at least."""
+    if mask.shape[1] == 1:  # before the last token there has to be a prompt, if only of padding
+        input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
+    order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)
+    length = max(int(mask.ne(0).sum(1).max()), 2)
+    return input_ids.gather(1, order)[:, -length:], mask.gather(1, order)[:, -length:]
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Positions that count real tokens only, (B*K, S)."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _repeat(cache: Cache, times: int) -> Cache:
+    """An independent cache with every row repeated; it shares tensors with the first if nothing is repeated."""
+    repeated = copy.copy(cache)
+    repeated.layers = [copy.copy(layer) for layer in cache.layers]
+    if times > 1:
+        repeated.batch_repeat_interleave(times)
+    return repeated

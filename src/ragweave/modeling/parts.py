@@ -1,9 +1,11 @@
-"""What RAG models of torch and of TensorFlow share apart from their networks. Imports neither framework."""
+"""What the RAG models of torch and TensorFlow share apart from their networks. Imports neither framework."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,14 +13,13 @@ from transformers import GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.arguments import missing_contexts, take_prefixed
-from ragweave.modeling.special_tokens import SpecialTokens
+from ragweave.modeling.arguments import missing_contexts, pop_prefixed
 from ragweave.outputs import RetrievedContexts
 from ragweave.types import Pooling
 
 
-class Retriever(Protocol):
-    """What a model asks of its retriever; `ragweave.RagRetriever` is the usual one."""
+class RetrieverProtocol(Protocol):
+    """What a model calls to retrieve; usually a `ragweave.RagRetriever`."""
 
     def __call__(
         self,
@@ -33,15 +34,12 @@ class Retriever(Protocol):
 
 
 def resolve_config(
-    config: RagConfig | None,
-    question_encoder: Any,
-    generator: Any,
-    **kwargs: Any,
+    config: RagConfig | None, question_encoder: Any, generator: Any, **kwargs: Any
 ) -> RagConfig:
     """The caller's configuration, or one made from the two models.
 
     Raises:
-        ConfigurationError: There is neither, or it is none of ours.
+        ConfigurationError: There is neither, or the configuration is not a RagConfig.
     """
     if config is None:
         if question_encoder is None or generator is None:
@@ -60,7 +58,7 @@ def load_parts(
     """Load the two networks of a RAG model and make their configuration.
 
     Args:
-        names: Name or folder of "question_encoder" and of "generator"; None where there is a model.
+        names: Name or folder of "question_encoder" and of "generator"; None if ``kwargs`` contains the model.
         kwargs: Arguments of ``from_pretrained_question_encoder_generator``.
         load: Loads a network from its part's name, its own name and its arguments.
 
@@ -72,7 +70,7 @@ def load_parts(
     """
     parts = {}
     for part, name in names.items():
-        arguments = take_prefixed(kwargs, f"{part}_", except_for=RagConfig.__dataclass_fields__)
+        arguments = pop_prefixed(kwargs, f"{part}_", except_for={field.name for field in fields(RagConfig)})
         network = arguments.pop("model", None)
         if network is None:
             if name is None:
@@ -85,24 +83,81 @@ def load_parts(
     return {**parts, "config": resolve_config(config, **parts, **({} if config is not None else kwargs))}
 
 
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The generator's special tokens: those that RagConfig defines, and its generator's for the others.
+
+    Attributes:
+        config: The configuration.
+    """
+
+    config: RagConfig
+
+    @property
+    def pad(self) -> int | None:
+        """The pad token; ``None`` if the generator has none."""
+        return _first_id(*self._candidates("pad_token_id"))
+
+    @property
+    def eos(self) -> int | None:
+        """The end-of-sequence token (the first, if there are several)."""
+        return _first_id(*self._candidates("eos_token_id"))
+
+    @property
+    def ends(self) -> list[int]:
+        """All tokens that end an answer."""
+        return next((ids for ids in map(as_list, self._candidates("eos_token_id")) if ids), [])
+
+    @property
+    def bos(self) -> int | None:
+        """The beginning-of-sequence token."""
+        return _first_id(*self._candidates("bos_token_id"))
+
+    @property
+    def pad_or_eos(self) -> int:
+        """The token that pads sequences: the pad token, else the end-of-sequence token, else 0."""
+        return _first_id(self.pad, self.eos, 0) or 0
+
+    @property
+    def decoder_start(self) -> int:
+        """The first token of the decoder; a placeholder for causal generators."""
+        start = _first_id(*self._candidates("decoder_start_token_id"), self.bos, self.pad)
+        return self.pad_or_eos if start is None else start
+
+    def _candidates(self, name: str) -> tuple[int | list[int] | None, ...]:
+        return getattr(self.config, name), getattr(self.config.generator, name, None)
+
+
+def as_list(tokens: int | Sequence[int] | None) -> list[int]:
+    """Token ids as a list, whichever way a configuration writes them."""
+    if tokens is None:
+        return []
+    return [tokens] if isinstance(tokens, int) else [int(token) for token in tokens]
+
+
+def _first_id(*candidates: int | list[int] | None) -> int | None:
+    """The first id that is defined; the first of a list."""
+    return next((ids[0] for ids in map(as_list, candidates) if ids), None)
+
+
 class RagParts:
-    """Base of `RagModel` and `TFRagModel`: access to their parts, and where contexts come from."""
+    """Base of `RagModel` and `TFRagModel`: access to their parts, and the choice of contexts."""
 
     config: RagConfig
     question_encoder: Any
     generator: Any
-    retriever: Retriever | None
+    retriever: RetrieverProtocol | None
     # Both depend on the framework.
     retrieve: Callable[..., RetrievedContexts]
     _checked_contexts: Callable[[Any, Any, Any, int | None], RetrievedContexts]
 
-    def set_retriever(self, retriever: Retriever) -> None:
-        """Let the model call another retriever."""
+    def set_retriever(self, retriever: RetrieverProtocol) -> None:
+        """Set the retriever that the model calls."""
         self.retriever = retriever
 
     @property
     def special_tokens(self) -> SpecialTokens:
-        """The generator's special tokens, as the configuration names them."""
+        """The generator's special tokens, as the configuration defines them."""
         return SpecialTokens(self.config)
 
     @property
@@ -112,7 +167,7 @@ class RagParts:
             return self.config.question_encoder_pooling
         return "pooler" if self.question_encoder.config.model_type == "dpr" else "cls"
 
-    def contexts_for(
+    def prepare_contexts(
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
@@ -123,10 +178,10 @@ class RagParts:
         question_strings: Sequence[str] | None = None,
         **flags: bool | None,
     ) -> RetrievedContexts:
-        """The caller's own contexts where given, retrieved ones otherwise.
+        """The caller's contexts, or retrieved ones if there are none. Arguments as for `RagModel.forward`.
 
         Raises:
-            MissingContextError: Contexts are given in part, or neither they nor a retriever and a question are.
+            MissingContextError: Contexts are incomplete, or there are neither contexts nor a retriever and a question.
             ShapeError: The contexts, their mask and their scores disagree.
         """
         if context_input_ids is None and self.retriever is not None and input_ids is not None:
@@ -143,29 +198,19 @@ class RagParts:
 
 
 class RagWrapper:
-    """Base of the models for generation, which wrap a `RagParts`: access to the parts inside."""
+    """Base of the models for generation, which wrap a `RagParts` in ``rag``."""
 
     config: RagConfig
     generation_config: GenerationConfig
     rag: Any
 
-    @property
-    def retriever(self) -> Retriever | None:
-        """The retriever that the model calls."""
-        return self.rag.retriever
+    # Public names of transformers' RAG classes.
+    retriever = property(attrgetter("rag.retriever"), doc="The retriever that the model calls.")
+    question_encoder = property(attrgetter("rag.question_encoder"), doc="The question encoder.")
+    generator = property(attrgetter("rag.generator"), doc="The generator.")
 
-    @property
-    def question_encoder(self) -> Any:
-        """The question encoder."""
-        return self.rag.question_encoder
-
-    @property
-    def generator(self) -> Any:
-        """The generator."""
-        return self.rag.generator
-
-    def set_retriever(self, retriever: Retriever) -> None:
-        """Let the model call another retriever."""
+    def set_retriever(self, retriever: RetrieverProtocol) -> None:
+        """Set the retriever that the model calls."""
         self.rag.set_retriever(retriever)
 
     def _merged_generation_config(
@@ -177,7 +222,7 @@ class RagWrapper:
             "decoder_start_token_id": special.decoder_start,
             "bos_token_id": special.bos,
             "eos_token_id": self.config.eos_token_id or getattr(self.config.generator, "eos_token_id", None),
-            "pad_token_id": special.filler,
+            "pad_token_id": special.pad_or_eos,
         }
         for values in (tokens, *(default.to_dict() for default in defaults)):
             merged.update(**values, defaults_only=True)

@@ -8,7 +8,7 @@ Notation used for array shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ class Proposals(NamedTuple):
 
     Attributes:
         token_ids: (B, C, T), padded on the right.
-        lengths: Number of tokens of each, start token included, (B, C); 0 where there is none.
-        proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 where k did not propose it.
+        lengths: Number of tokens of each, start token included, (B, C); 0 for padding.
+        proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 if k did not propose it.
     """
 
     token_ids: Ids
@@ -43,21 +43,26 @@ def collect_proposals(
     Args:
         sequences: Token ids, (B, K, R, T); T may differ.
         has_passage: Which passages exist, (B, K); the others propose nothing.
-        pad_token_id: The token that fills rows.
+        pad_token_id: The token that pads rows.
         ends: The tokens that end sequences.
         deduplicate: Keep equal hypotheses of a question once.
     """
-    questions = [
-        _of_question(passages, exists, pad_token_id, ends, deduplicate=deduplicate)
-        for passages, exists in zip(sequences, has_passage, strict=True)
-    ]
+    questions: list[dict[tuple[Any, ...], dict[int, int]]] = []
+    for passages, exists in zip(sequences, has_passage, strict=True):
+        hypotheses: dict[tuple[Any, ...], dict[int, int]] = {}
+        for k, rows in enumerate(passages):
+            for r, row in enumerate(rows if exists[k] else ()):
+                tokens = _strip(row, pad_token_id, ends)
+                key = (tokens,) if deduplicate else (tokens, k, r)
+                hypotheses.setdefault(key, {}).setdefault(k, r)
+        questions.append(hypotheses)
     count = max(1, *map(len, questions))
     longest = max(len(row) for passages in sequences for rows in passages for row in rows)
     token_ids = np.full((len(questions), count, longest), pad_token_id)
     lengths = np.zeros((len(questions), count), dtype=np.int64)
     proposal = np.full((len(questions), len(has_passage[0]), count), -1)
     for b, hypotheses in enumerate(questions):
-        for c, (tokens, proposers) in enumerate(hypotheses):
+        for c, ((tokens, *_), proposers) in enumerate(hypotheses.items()):
             token_ids[b, c, : len(tokens)] = tokens
             lengths[b, c] = len(tokens)
             for k, r in proposers.items():
@@ -65,31 +70,8 @@ def collect_proposals(
     return Proposals(token_ids, lengths, proposal)
 
 
-def _of_question(
-    passages: Sequence[Sequence[Sequence[int]]],
-    has_passage: Sequence[bool],
-    pad_token_id: int,
-    ends: Sequence[int],
-    *,
-    deduplicate: bool,
-) -> list[tuple[tuple[int, ...], dict[int, int]]]:
-    """One question's hypotheses; for each, the passages that proposed it, and which of their R sequences it is."""
-    proposed = [
-        (_trimmed(row, pad_token_id, ends), k, r)
-        for k, rows in enumerate(passages)
-        if has_passage[k]
-        for r, row in enumerate(rows)
-    ]
-    if not deduplicate:
-        return [(tokens, {k: r}) for tokens, k, r in proposed]
-    merged: dict[tuple[int, ...], dict[int, int]] = {}
-    for tokens, k, r in proposed:
-        merged.setdefault(tokens, {}).setdefault(k, r)
-    return list(merged.items())
-
-
-def _trimmed(row: Sequence[int], pad_token_id: int, ends: Sequence[int]) -> tuple[int, ...]:
-    """A hypothesis up to its end token, without padding; the start token may equal either."""
+def _strip(row: Sequence[int], pad_token_id: int, ends: Sequence[int]) -> tuple[int, ...]:
+    """A sequence up to its end token, without padding; the start token may equal either."""
     for position in range(1, len(row)):
         if row[position] in ends:
             return tuple(row[: position + 1])

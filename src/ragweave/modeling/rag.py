@@ -1,8 +1,8 @@
-"""RagModel: question encoder, retriever and generator as one network, not yet marginalised.
+"""RagModel: question encoder, retriever and generator as one network, before marginalisation.
 
 Notation used for tensor shapes
     B questions, K passages per question, R rows (beams, samples, hypotheses) per question and passage,
-    S context tokens, T target tokens, V vocabulary, D vector size.
+    S context tokens, T target tokens, V vocabulary, D vector size, H size of a hidden state.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
+from torch import Tensor
+from transformers import AutoModel, Cache, PreTrainedModel
 
 from ragweave.configuration import RagConfig
 from ragweave.encoders.linear import fast_linear
@@ -24,16 +23,17 @@ from ragweave.modeling.arguments import (
     check_decoder_rows,
     check_mask,
     check_scores,
-    chosen,
     missing_contexts,
-    refuse_unknown,
+    reject_unknown,
+    resolve_flag,
     resolve_n_docs,
 )
-from ragweave.modeling.base import RagPreTrainedModel, build_generator, build_question_encoder
 from ragweave.modeling.contexts import EncodedContexts, trim_right
-from ragweave.modeling.generators import DecodeOptions, GeneratorAdapter, adapter_for, check_generator
-from ragweave.modeling.parts import RagParts, Retriever, resolve_config
+from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
+from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
+from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
+from ragweave.retrieval.retriever import passage_scores
 
 
 class RagModel(RagParts, RagPreTrainedModel):
@@ -43,11 +43,12 @@ class RagModel(RagParts, RagPreTrainedModel):
     `RagTokenForGeneration` marginalise them.
 
     Args:
-        config: Configuration; made from the two models' where left out.
-        question_encoder: Any encoder of transformers whose vectors match the index.
+        config: Configuration; by default it is made from the two models.
+        question_encoder: Any encoder of transformers whose vectors match the index; by default it is built from the
+            configuration, as is the generator.
         generator: Any seq2seq or causal model of transformers with a language-model head.
-        retriever: Retriever that the model calls; without one, every call gives contexts.
-        **kwargs: Fields of RagConfig, where ``config`` is left out.
+        retriever: Retriever that the model calls; without one, every call needs contexts.
+        **kwargs: Fields of RagConfig, if there is no ``config``.
     """
 
     def __init__(
@@ -55,69 +56,31 @@ class RagModel(RagParts, RagPreTrainedModel):
         config: RagConfig | None = None,
         question_encoder: PreTrainedModel | None = None,
         generator: PreTrainedModel | None = None,
-        retriever: Retriever | None = None,
+        retriever: RetrieverProtocol | None = None,
         **kwargs: Any,
     ) -> None:
         config = resolve_config(config, question_encoder, generator, **kwargs)
         super().__init__(config)
-        self.question_encoder = (
-            question_encoder if question_encoder is not None else build_question_encoder(config)
-        )
-        self.generator = generator if generator is not None else build_generator(config)
-        check_generator(self.generator)
+        if question_encoder is None:
+            question_encoder = AutoModel.from_config(config.question_encoder)
+        if generator is None:
+            generator = generator_class(config.generator).from_config(config.generator)
+        check_generator(generator)
+        self.question_encoder = question_encoder
+        self.generator = generator
         self.retriever = retriever
         self.ctx_encoder: PreTrainedModel | None = None
         self.post_init()
 
-    def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
-        """Score passages with vectors computed anew by ``ctx_encoder``, so that it is trained too.
-
-        The retriever has to return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
-        """
-        self.ctx_encoder = ctx_encoder
-
     @property
     def context_encoder_training(self) -> bool:
-        """Whether passages are scored with vectors computed anew."""
+        """Whether a context encoder is trained, whose vectors replace those of the index."""
         return self.ctx_encoder is not None
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The generator's input embeddings."""
-        return self.generator.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the generator's input embeddings."""
-        self.generator.set_input_embeddings(value)
-
     @property
-    def adapter(self) -> GeneratorAdapter:
-        """How this model talks to its generator."""
-        return adapter_for(self.generator)
-
-    @property
-    def pad_token_id(self) -> int | None:
-        """The generator's padding token."""
-        return self.special_tokens.pad
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The generator's end-of-sequence token (the first, where there are several)."""
-        return self.special_tokens.eos
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """The generator's beginning-of-sequence token."""
-        return self.special_tokens.bos
-
-    @property
-    def filler_token_id(self) -> int:
-        """A token to fill positions with that nothing looks at."""
-        return self.special_tokens.filler
-
-    @property
-    def decoder_start_token_id(self) -> int:
-        """The token that a decoder begins with; for causal generators, a placeholder."""
-        return self.special_tokens.decoder_start
+    def wrapped_generator(self) -> GeneratorWrapper:
+        """The generator behind the interface that is the same for seq2seq and causal models."""
+        return wrap_generator(self.generator)
 
     def encode_question(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **flags: bool | None
@@ -136,11 +99,8 @@ class RagModel(RagParts, RagPreTrainedModel):
             output = self.question_encoder(
                 input_ids, attention_mask=attention_mask, return_dict=True, **flags
             )
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        return pool(
-            output, attention_mask, self.question_pooling, self.config.question_encoder_normalize
-        ), output
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return pool(output, mask, self.question_pooling, self.config.question_encoder_normalize), output
 
     def score_passages(
         self,
@@ -151,26 +111,24 @@ class RagModel(RagParts, RagPreTrainedModel):
         weights: Tensor | None = None,
         offsets: Tensor | None = None,
     ) -> Tensor:
-        """Passage scores, the logits of p(z|x): scaled inner products, and what else the retriever scores by.
-
-        Written as a sum, since autocast would turn a matrix product into half precision.
+        """Passage scores, the logits of p(z|x); see `passage_scores`.
 
         Args:
             question_vectors: (B, D).
             passage_vectors: (B, K, D).
-            doc_ids: (B, K); a passage whose id is below 0 is not there and gets -inf.
-            weights: How much the inner products count, (B, K); 1 where left out. See `Hits`.
-            offsets: What is added to them, (B, K); 0 where left out.
+            doc_ids: (B, K); -1 where the index has fewer than K passages, whose score is -inf.
+            weights: Weights of the inner products, (B, K); 1 by default. See `Hits`.
+            offsets: Added to the scores, (B, K); 0 by default.
 
         Returns:
             Scores, (B, K).
         """
-        scores = (question_vectors.unsqueeze(1) * passage_vectors.to(question_vectors)).sum(-1)
-        scores = self.config.doc_score_scale * scores
-        if weights is not None:
-            scores = weights.to(scores) * scores
-        if offsets is not None:
-            scores = scores + offsets.to(scores)
+        scores: Tensor = passage_scores(
+            question_vectors,
+            passage_vectors.to(question_vectors),
+            self.config.doc_score_scale,
+            *(None if terms is None else terms.to(question_vectors) for terms in (weights, offsets)),
+        )
         return scores if doc_ids is None else scores.masked_fill(doc_ids < 0, float("-inf"))
 
     def retrieve(
@@ -185,14 +143,14 @@ class RagModel(RagParts, RagPreTrainedModel):
     ) -> RetrievedContexts:
         """Encode B questions, retrieve K passages for each and score them.
 
-        Gradient reaches the question encoder (and the context encoder, where one is set) through the scores.
+        Gradients reach the question encoder (and the context encoder, if there is one) through the scores.
 
         Args:
             input_ids: Question tokens, (B, S).
             attention_mask: Their mask, (B, S).
-            n_docs: K; ``config.n_docs`` where left out.
-            question_strings: The questions as the user wrote them; decoded from their tokens where left out, which
-                may have lost their capitals.
+            n_docs: K; ``config.n_docs`` by default.
+            question_strings: The questions as the user wrote them; by default they are decoded from their tokens,
+                which may have lost upper case.
             output_attentions: Return the question encoder's attentions too.
             output_hidden_states: Return the question encoder's hidden states too.
 
@@ -208,28 +166,28 @@ class RagModel(RagParts, RagPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        found = self.retriever(
+        retrieved = self.retriever(
             input_ids,
             vectors.detach().to(device="cpu", dtype=torch.float32).numpy(),
             prefix=self.config.prefix or getattr(self.generator.config, "prefix", None),
             n_docs=n_docs,
             return_tensors="pt",
-            # Not handed on where there are none: a retriever of another make need not know the argument.
+            # Left out if there are none: retrievers of other libraries do not have this argument.
             **({} if question_strings is None else {"question_strings": question_strings}),
         )
-        passage_vectors = self._passage_vectors(found, n_docs, vectors)
-        doc_ids = found["doc_ids"].to(input_ids.device)
+        passage_vectors = self._passage_vectors(retrieved, n_docs, vectors)
+        doc_ids = retrieved["doc_ids"].to(input_ids.device)
         scores = self.score_passages(
             vectors,
             passage_vectors,
             doc_ids,
-            weights=found.get("doc_score_weights"),
-            offsets=found.get("doc_score_offsets"),
+            weights=retrieved.get("doc_score_weights"),
+            offsets=retrieved.get("doc_score_offsets"),
         )
         check_scores(scores)
         return RetrievedContexts(
-            context_input_ids=found["context_input_ids"].to(input_ids),
-            context_attention_mask=found["context_attention_mask"].to(input_ids),
+            context_input_ids=retrieved["context_input_ids"].to(input_ids),
+            context_attention_mask=retrieved["context_attention_mask"].to(input_ids),
             doc_scores=scores,
             retrieved_doc_embeds=passage_vectors,
             retrieved_doc_ids=doc_ids,
@@ -238,6 +196,24 @@ class RagModel(RagParts, RagPreTrainedModel):
             question_enc_attentions=encoder_output.attentions,
         )
 
+    def _passage_vectors(self, retrieved: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
+        """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
+        if self.ctx_encoder is None:
+            return retrieved["retrieved_doc_embeds"].to(question_vectors)
+        if "tokenized_doc_ids" not in retrieved:
+            raise MissingContextError(
+                "The retriever returns no tokenised passages: call its set_ctx_encoder_tokenizer(...) before "
+                "training with a context encoder."
+            )
+        input_ids, mask = (
+            retrieved[name].to(question_vectors.device)
+            for name in ("tokenized_doc_ids", "tokenized_doc_attention_mask")
+        )
+        with fast_linear(self.ctx_encoder):
+            output = self.ctx_encoder(input_ids, attention_mask=mask, return_dict=True)
+        vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
+        return vectors.view(-1, n_docs, vectors.shape[-1])  # (B, K, D)
+
     def _checked_contexts(
         self, input_ids: Tensor, attention_mask: Tensor, doc_scores: Tensor, n_docs: int | None
     ) -> RetrievedContexts:
@@ -245,12 +221,12 @@ class RagModel(RagParts, RagPreTrainedModel):
         check_scores(doc_scores)
         return RetrievedContexts(input_ids, attention_mask, doc_scores)
 
-    def read(
+    def encode_contexts(
         self, contexts: RetrievedContexts, *, reuse: bool = False, options: DecodeOptions | None = None
     ) -> EncodedContexts:
-        """Let the generator read B*K contexts, trimmed to the longest; see `GeneratorAdapter.read`."""
+        """Encode B*K contexts with the generator, trimmed to the longest; see `GeneratorWrapper.encode`."""
         input_ids, mask = trim_right(contexts.context_input_ids, contexts.context_attention_mask)
-        return self.adapter.read(input_ids, mask, reuse=reuse, options=options or DecodeOptions())
+        return self.wrapped_generator.encode(input_ids, mask, reuse=reuse, options=options or DecodeOptions())
 
     def forward(
         self,
@@ -276,12 +252,11 @@ class RagModel(RagParts, RagPreTrainedModel):
         Args:
             input_ids: Question tokens, (B, S); needs a retriever.
             attention_mask: Their mask, (B, S).
-            encoder_outputs: Contexts that the generator has read already, with ``doc_scores``: the encoder's
-                states (B*K, S, H) of a seq2seq generator, as a tuple or an output of transformers.
+            encoder_outputs: Contexts that the generator has encoded, with ``doc_scores``: `EncodedContexts`, or the
+                encoder's states (B*K, S, H) of a seq2seq generator, as a tuple or an output of transformers.
             decoder_input_ids: Decoder input, (B, T), shared by the K passages; or (B*R, T), R per question.
             decoder_attention_mask: Its mask, same shape.
-            past_key_values: Cache of earlier decoder tokens, as an earlier call returned it; contexts are given
-                as before.
+            past_key_values: Cache of earlier decoder tokens from an earlier call; pass the same contexts again.
             doc_scores: Scaled passage scores, (B, K), with ``context_input_ids``; -inf for no passage.
             context_input_ids: Contexts, (B*K, S).
             context_attention_mask: Their mask, (B*K, S).
@@ -289,35 +264,35 @@ class RagModel(RagParts, RagPreTrainedModel):
             output_attentions: Return attentions of all parts.
             output_hidden_states: Return hidden states of all parts.
             output_retrieved: Return passages' ids, vectors and contexts.
-            n_docs: K; taken from ``doc_scores`` where given, from the configuration otherwise.
+            n_docs: K; by default that of ``doc_scores``, or the configuration's if there are no scores.
             question_strings: The questions of ``input_ids`` as the user wrote them; see `retrieve`.
-            **kwargs: ``return_dict``; anything else is not known here.
+            **kwargs: ``return_dict``; others are rejected.
 
         Returns:
             `RetrievAugLMOutput` with logits (B*K*R, T, V).
 
         Raises:
-            MissingContextError: Neither contexts nor a retriever and a question are there.
+            MissingContextError: There are neither contexts nor a retriever and a question.
             ShapeError: Arguments disagree about B or K.
         """
         return_dict = kwargs.pop("return_dict", True)
-        refuse_unknown(kwargs)
+        reject_unknown(kwargs)
         options = DecodeOptions(
-            use_cache=chosen(use_cache, self.config.use_cache),
-            output_attentions=chosen(output_attentions, self.config.output_attentions),
-            output_hidden_states=chosen(output_hidden_states, self.config.output_hidden_states),
+            use_cache=resolve_flag(use_cache, self.config.use_cache),
+            output_attentions=resolve_flag(output_attentions, self.config.output_attentions),
+            output_hidden_states=resolve_flag(output_hidden_states, self.config.output_hidden_states),
         )
         if decoder_input_ids is None:
             raise MissingContextError(
                 "decoder_input_ids not given: pass them, or labels to a model for generation."
             )
-        contexts: RetrievedContexts | None = None
+        question_and_passages: dict[str, Any] = {}
         if encoder_outputs is not None:
             if doc_scores is None:
                 raise missing_contexts(doc_scores=doc_scores)
             encoded = self._encoded(encoder_outputs, context_attention_mask, doc_scores, n_docs)
         else:
-            contexts = self.contexts_for(
+            contexts = self.prepare_contexts(
                 input_ids,
                 attention_mask,
                 context_input_ids,
@@ -329,28 +304,28 @@ class RagModel(RagParts, RagPreTrainedModel):
                 output_hidden_states=options.output_hidden_states,
             )
             doc_scores = contexts.doc_scores
-            encoded = self.read(contexts, options=options)
+            encoded = self.encode_contexts(contexts, options=options)
+            question_and_passages = contexts.for_forward(
+                retrieved=resolve_flag(output_retrieved, self.config.output_retrieved)
+            )
         if decoder_attention_mask is not None:
             decoder_attention_mask = _decoder_rows(
                 decoder_attention_mask, doc_scores, "decoder_attention_mask"
             )
         if options.use_cache and past_key_values is None:
-            past_key_values = self.adapter.new_cache(
-                n_questions=doc_scores.shape[0], n_docs=doc_scores.shape[1]
-            )
-        decoded = self.adapter.decode(
+            past_key_values = self.wrapped_generator.new_cache(*doc_scores.shape)
+        decoded = self.wrapped_generator.decode(
             encoded,
             _decoder_rows(decoder_input_ids, doc_scores, "decoder_input_ids"),
             decoder_attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
             options=options,
         )
-        retrieved = chosen(output_retrieved, self.config.output_retrieved)
         output = RetrievAugLMOutput(
             logits=decoded.logits,
             doc_scores=doc_scores,
             past_key_values=decoded.past_key_values,
-            **({} if contexts is None else contexts.for_forward(retrieved=retrieved)),
+            **question_and_passages,
             generator_enc_last_hidden_state=encoded.last_hidden_state,
             generator_enc_hidden_states=encoded.hidden_states,
             generator_enc_attentions=encoded.attentions,
@@ -363,11 +338,11 @@ class RagModel(RagParts, RagPreTrainedModel):
     def _encoded(
         self, encoder_outputs: Any, mask: Tensor | None, doc_scores: Tensor, n_docs: int | None
     ) -> EncodedContexts:
-        """Contexts read earlier, in whatever form the caller kept them."""
+        """Contexts that an earlier call encoded, as `EncodedContexts`."""
         if isinstance(encoder_outputs, EncodedContexts):
             resolve_n_docs(n_docs, self.config.n_docs, doc_scores, len(encoder_outputs))
             return encoder_outputs
-        states = encoder_outputs[0]
+        states = encoder_outputs[0]  # (B*K, S, H)
         resolve_n_docs(n_docs, self.config.n_docs, doc_scores, states.shape[0])
         if mask is None:
             mask = states.new_ones(states.shape[:2], dtype=torch.long)
@@ -375,27 +350,10 @@ class RagModel(RagParts, RagPreTrainedModel):
         check_mask(mask, *states.shape[:2])
         return EncodedContexts(attention_mask=mask, last_hidden_state=states)
 
-    def _passage_vectors(self, found: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
-        """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
-        if self.ctx_encoder is None:
-            return found["retrieved_doc_embeds"].to(question_vectors)
-        if "tokenized_doc_ids" not in found:
-            raise MissingContextError(
-                "The retriever returns no tokenised passages: call its set_ctx_encoder_tokenizer(...) before "
-                "training with a context encoder."
-            )
-        mask = found["tokenized_doc_attention_mask"].to(question_vectors.device)
-        with fast_linear(self.ctx_encoder):
-            output = self.ctx_encoder(
-                found["tokenized_doc_ids"].to(question_vectors.device), attention_mask=mask, return_dict=True
-            )
-        vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
-        return vectors.view(-1, n_docs, vectors.shape[-1])
-
 
 def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
     """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
     check_decoder_rows(tokens, doc_scores, name)
     n_questions, n_docs = doc_scores.shape
     rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
-    return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])
+    return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])  # (B*K*R, T)

@@ -1,14 +1,21 @@
-"""transformers' Auto classes, told about ragweave: by a call, never by an import."""
+"""Registration of ragweave's classes with transformers' Auto classes, by a call and never by an import."""
 
 from __future__ import annotations
 
+from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+
+from ragweave.configuration import RagConfig
+from ragweave.modeling.rag import RagModel
+from ragweave.modeling.sequence import RagSequenceForGeneration
+from ragweave.modeling.token import RagTokenForGeneration
+from ragweave.tokenization import RagTokenizer
+
 
 def register_auto_classes() -> None:
-    """Let transformers' Auto classes give ragweave's RAG classes, in this process, in place of its own.
+    """Let transformers' Auto classes return ragweave's RAG classes instead of transformers' own, in this process.
 
-    Afterwards ``AutoConfig``, ``AutoTokenizer``, ``AutoModel`` (`RagModel`) and ``AutoModelForSeq2SeqLM`` (the one
-    of `RagTokenForGeneration` and `RagSequenceForGeneration` that saved the folder) open RAG folders. Calling it
-    again changes nothing.
+    ``AutoConfig``, ``AutoTokenizer``, ``AutoModel`` (`RagModel`) and ``AutoModelForSeq2SeqLM`` (`RagTokenForGeneration`
+    or `RagSequenceForGeneration`, whichever saved the folder) then open RAG folders. Further calls change nothing.
 
     Example:
         ```python
@@ -16,18 +23,9 @@ def register_auto_classes() -> None:
         model = AutoModelForSeq2SeqLM.from_pretrained("facebook/rag-sequence-nq")
         ```
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-
-    from ragweave.configuration import RagConfig
-    from ragweave.modeling.rag import RagModel
-    from ragweave.modeling.sequence import RagSequenceForGeneration
-    from ragweave.modeling.token import RagTokenForGeneration
-    from ragweave.tokenization import RagTokenizer
-
     AutoConfig.register(RagConfig.model_type, RagConfig, exist_ok=True)
     AutoModel.register(RagConfig, RagModel, exist_ok=True)
     AutoTokenizer.register(RagConfig, RagTokenizer, exist_ok=True)
-    # Of several classes, the mapping takes the one that config.json names; AutoModelForSeq2SeqLM.register takes one.
+    # The mapping takes several classes and picks the one in config.json; AutoModelForSeq2SeqLM.register takes only one.
     classes = (RagTokenForGeneration, RagSequenceForGeneration)
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING.register(RagConfig, classes, exist_ok=True)

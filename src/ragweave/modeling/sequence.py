@@ -1,37 +1,43 @@
-"""RAG-Sequence: one passage explains the whole answer."""
+"""RAG-Sequence: one passage explains the whole answer.
+
+A beam search under every passage proposes hypotheses (`Hypotheses`). The search has computed most of the
+log-probabilities that they are scored with, and `SearchScores` records them; the model computes the missing ones.
+
+Notation used for tensor shapes
+    B questions, K passages per question, R beams (or samples) per passage, C distinct hypotheses per question,
+    T tokens including the start token, V vocabulary. N searches run side by side, which are the B*K contexts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from torch.nn.functional import pad
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from ragweave.errors import ConfigurationError
-from ragweave.marginalization import (
-    sequence_log_joint,
-    sequence_nll,
-    target_log_probs,
-)
-from ragweave.modeling.beam_scores import SearchScores
+from ragweave.marginalization import sequence_log_joint, sequence_nll, target_log_probs
+from ragweave.modeling.arguments import Targets, resolve_flag
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.generators import DecodeOptions
-from ragweave.modeling.hypotheses import Hypotheses, best_per_question, collect
-from ragweave.modeling.labels import Targets
+from ragweave.modeling.parts import as_list
+from ragweave.modeling.proposals import collect_proposals
 from ragweave.outputs import RagSequenceGenerateOutput
 
 Decoding = Literal["thorough", "fast"]
 
-# Hypotheses are scored in slices of about so many tokens, whose logits stay below so many elements (1 GiB in
+# Hypotheses are scored in slices of about this many tokens, whose logits have at most this many elements (1 GiB in
 # float32).
-SCORED_AT_ONCE = 2**10
+SLICE_TOKENS = 2**10
 MAX_LOGITS = 2**28
 
 
-class RagSequenceForGeneration(MixtureGeneration):
+class RagSequenceForGeneration(RagForGeneration):
     """RAG-Sequence (Lewis et al. 2020, section 2.1): p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t).
 
     Arguments as for `RagModel`.
@@ -47,7 +53,7 @@ class RagSequenceForGeneration(MixtureGeneration):
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
-    def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         return logits
 
     @torch.no_grad()
@@ -69,14 +75,14 @@ class RagSequenceForGeneration(MixtureGeneration):
         decoding: Decoding = "thorough",
         **kwargs: Any,
     ) -> Tensor | RagSequenceGenerateOutput:
-        """Decode answers of which one passage each explains the whole (section 2.5 of the paper).
+        """Generate answers, each explained by one passage (section 2.5 of the paper).
 
-        A search under every passage proposes hypotheses; *thorough* decoding scores each of them under all
-        passages and sums, *fast* decoding takes a hypothesis as impossible under the passages that did not
-        propose it. Contexts are read once for both.
+        A beam search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all
+        passages and sums; *fast* decoding takes a hypothesis to be impossible under passages that did not propose it.
+        Contexts are encoded once for both.
 
         Args:
-            input_ids: Question tokens, (B, S); needs a retriever unless contexts are given.
+            input_ids: Question tokens, (B, S); needs a retriever if there are no contexts.
             attention_mask: Their mask, (B, S).
             context_input_ids: Contexts, (B*K, S), used instead of retrieval.
             context_attention_mask: Their mask, (B*K, S).
@@ -84,157 +90,157 @@ class RagSequenceForGeneration(MixtureGeneration):
             do_deduplication: Score equal hypotheses of different passages once.
             num_return_sequences: Answers per question, best first.
             num_beams: R, beams (or samples) per passage.
-            n_docs: K; from ``doc_scores`` or the configuration where left out.
-            encoder_outputs: The given contexts as `RagModel.read` read them with ``reuse``.
+            n_docs: K; by default that of ``doc_scores``, or the configuration's if there are no scores.
+            encoder_outputs: The same contexts, encoded by `RagModel.encode_contexts` with ``reuse``.
             generation_config: How to decode.
-            logits_processor: Processors beside those of the configuration.
-            stopping_criteria: Criteria beside those of the configuration.
+            logits_processor: Processors in addition to those of the configuration.
+            stopping_criteria: Criteria in addition to those of the configuration.
             decoding: "thorough" or "fast".
             **kwargs: As for transformers' ``generate``.
 
         Returns:
-            Token ids, (B*num_return_sequences, T), or `RagSequenceGenerateOutput` with
-            ``return_dict_in_generate``. A question with fewer distinct hypotheses than asked for gets rows of
-            padding with a score of -inf at the end.
+            Token ids, (B*num_return_sequences, T), or `RagSequenceGenerateOutput` with ``return_dict_in_generate``. If
+            a question has fewer distinct hypotheses, the last rows are padding with a score of -inf.
 
         Raises:
-            ConfigurationError: ``decoding`` is neither word.
-            MissingContextError: Neither contexts nor a retriever and a question are there.
+            ConfigurationError: ``decoding`` is unknown.
+            MissingContextError: There are neither contexts nor a retriever and a question.
             ShapeError: Contexts, mask and scores disagree.
         """
         if decoding not in ("thorough", "fast"):
             raise ConfigurationError(f"decoding is {decoding!r}; choose 'thorough' or 'fast'.")
-        contexts = self.rag.contexts_for(
+        contexts = self.rag.prepare_contexts(
             input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
         )
+        doc_scores = contexts.doc_scores
         config = self._merged_generation_config(generation_config, self.generator.generation_config)
         model_kwargs = config.update(num_beams=num_beams or config.num_beams or 1, **kwargs)
-        wanted = num_return_sequences or config.num_return_sequences or 1
-        as_dict = bool(config.return_dict_in_generate)
-        samples = wanted if config.do_sample else 1
+        n_answers = num_return_sequences or config.num_return_sequences or 1
+        return_dict = config.return_dict_in_generate
+        samples = n_answers if config.do_sample else 1
         config.num_return_sequences = config.num_beams if config.num_beams > 1 else samples
         config.return_dict_in_generate = False
-        n_docs = contexts.doc_scores.shape[1]
         if model_kwargs.get("prefix_allowed_tokens_fn") is not None:
             model_kwargs["prefix_allowed_tokens_fn"] = _per_question(
-                model_kwargs["prefix_allowed_tokens_fn"], n_docs
+                model_kwargs["prefix_allowed_tokens_fn"], doc_scores.shape[1]
             )
-        read = encoder_outputs or self.rag.read(contexts, reuse=True)
-        ends = _as_list(config.eos_token_id)
-        listener = SearchScores(
-            len(read),
-            normalised=config.num_beams > 1,
-            ends=ends,
-            copy=bool(logits_processor),
+        encoded = encoder_outputs or self.rag.encode_contexts(contexts, reuse=True)
+        ends = as_list(config.eos_token_id)
+        recorder = SearchScores(
+            len(encoded), ends, normalised=config.num_beams > 1, copy=bool(logits_processor)
         )
-        sequences = self.search(
-            read,
-            contexts.doc_scores.new_zeros(len(read), 1),  # under each passage, a mixture of that one alone
+        sequences = self._generate(
+            encoded,
+            doc_scores.new_zeros(len(encoded), 1),  # each passage is a mixture of one
             contexts.context_input_ids,
             generation_config=config,
-            logits_processor=LogitsProcessorList([listener, *(logits_processor or [])]),
+            logits_processor=LogitsProcessorList([recorder, *(logits_processor or [])]),
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
-        deduplicate = self.config.do_deduplication if do_deduplication is None else do_deduplication
-        hypotheses = collect(
+        hypotheses = Hypotheses.collect(
             sequences,
-            contexts.doc_scores > float("-inf"),
+            doc_scores > float("-inf"),
             config.pad_token_id,
             ends,
-            deduplicate=deduplicate,
+            deduplicate=resolve_flag(do_deduplication, self.config.do_deduplication),
         )
-        proposed = listener.log_probs(sequences)
-        scores = self._score(read, contexts.doc_scores, hypotheses, proposed, decoding)
-        best, best_scores = best_per_question(hypotheses, scores, wanted, config.pad_token_id)
-        if not as_dict:
+        scores = self._score(encoded, doc_scores, hypotheses, recorder.log_probs(sequences), decoding)
+        best, best_scores = hypotheses.best(scores, n_answers, config.pad_token_id)
+        if not return_dict:
             return best
-        return RagSequenceGenerateOutput(sequences=best, sequences_scores=best_scores, **contexts.shown())
+        return RagSequenceGenerateOutput(
+            sequences=best, sequences_scores=best_scores, **contexts.for_generate()
+        )
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Transformers' processors; what listens to the search goes before all that change its scores."""
+        """Transformers' processors, with `SearchScores` in front.
+
+        The method is private. ``generate(logits_processor=...)``, the public way, applies processors after those of the
+        configuration, which have changed the scores by then. test_beam_scores.py fails if transformers drops it, and
+        ``benchmarks/sequence_decoding.py`` measures what it saves.
+        """
         processors = super()._get_logits_processor(*args, **kwargs)
-        return LogitsProcessorList(sorted(processors, key=lambda own: not isinstance(own, SearchScores)))
+        return LogitsProcessorList(sorted(processors, key=lambda each: not isinstance(each, SearchScores)))
 
     def _score(
         self,
-        read: EncodedContexts,
+        encoded: EncodedContexts,
         doc_scores: Tensor,
         hypotheses: Hypotheses,
-        proposed: Tensor,
+        recorded: Tensor,
         decoding: Decoding,
     ) -> Tensor:
         """Log p(y|x) of C hypotheses per question, (B, C).
 
         Args:
-            read: B*K contexts that were read.
+            encoded: B*K contexts.
             doc_scores: Scaled passage scores, (B, K).
             hypotheses: The hypotheses.
-            proposed: What the searches said of the tokens of their R proposals, (B*K, R, T-1); NaN where nothing.
+            recorded: Log-probabilities of the proposals' tokens in the searches, (B*K, R, T-1); NaN if unknown.
             decoding: "thorough" or "fast".
         """
         scored = self._scored_tokens(hypotheses)[:, None]  # (B, 1, C, T-1)
-        wanted = hypotheses.exists[:, None] & (doc_scores > float("-inf"))[..., None]  # (B, K, C)
+        possible = hypotheses.exists[:, None] & (doc_scores > float("-inf"))[..., None]  # (B, K, C)
         if decoding == "fast":
-            wanted = wanted & (hypotheses.proposal >= 0)
-        log_probs = hypotheses.of_proposals(proposed)  # (B, K, C, T-1)
-        missing = wanted & (log_probs.isnan() & scored).any(-1)
+            possible = possible & (hypotheses.proposal >= 0)
+        log_probs = hypotheses.of_proposals(recorded)  # (B, K, C, T-1)
+        missing = possible & (log_probs.isnan() & scored).any(-1)
         if missing.any():
-            scored_here = self._log_probs(read, hypotheses, missing, scored.expand_as(log_probs))
-            log_probs = torch.where(missing[..., None], scored_here, log_probs)
+            computed = self._log_probs(encoded, hypotheses, missing, scored.expand_as(log_probs))
+            log_probs = torch.where(missing[..., None], computed, log_probs)
         log_probs = log_probs.masked_fill(~scored, 0.0).transpose(1, 2)  # (B, C, K, T-1)
         joint = sequence_log_joint(
-            log_probs.flatten(0, 1),
-            scored[:, 0].flatten(0, 1),
-            doc_scores.repeat_interleave(log_probs.shape[1], dim=0),
+            log_probs.flatten(0, 1),  # (B*C, K, T-1)
+            scored[:, 0].flatten(0, 1),  # (B*C, T-1)
+            doc_scores.repeat_interleave(log_probs.shape[1], dim=0),  # (B*C, K)
         ).view(log_probs.shape[:3])  # (B, C, K)
-        return joint.masked_fill(~wanted.transpose(1, 2), float("-inf")).logsumexp(-1)
+        return joint.masked_fill(~possible.transpose(1, 2), float("-inf")).logsumexp(-1)
 
     def _log_probs(
-        self, read: EncodedContexts, hypotheses: Hypotheses, missing: Tensor, scored: Tensor
+        self, encoded: EncodedContexts, hypotheses: Hypotheses, missing: Tensor, scored: Tensor
     ) -> Tensor:
         """Log-probabilities of the tokens of some hypotheses under some passages, (B, K, C, T-1).
 
         Args:
-            read: B*K contexts that were read.
+            encoded: B*K contexts.
             hypotheses: The hypotheses.
             missing: Which of them to score under which passage, bool, (B, K, C).
             scored: Which tokens after the start token count, bool, (B, K, C, T-1).
         """
-        device, vocabulary = missing.device, self._vocabulary_size()
-        found = torch.zeros(scored.shape, dtype=torch.float32, device=device)
-        lengths = hypotheses.lengths[:, None].expand_as(missing).masked_fill(~missing, 0)
-        # The longest first, so that slices of the work are of like length.
+        device = missing.device
+        result = torch.zeros(scored.shape, dtype=torch.float32, device=device)
+        lengths = hypotheses.lengths[:, None].expand_as(missing).masked_fill(~missing, 0)  # (B, K, C)
+        # The longest first, so that slices have little padding.
         order = lengths.argsort(dim=-1, descending=True, stable=True)
         steps = hypotheses.token_ids.shape[-1] - 1
-        most = max(1, SCORED_AT_ONCE // (len(read) * steps))
-        most = min(most, max(1, MAX_LOGITS // (len(read) * steps * vocabulary)))
-        question = torch.arange(missing.shape[0], device=device)[:, None, None]
-        passage = torch.arange(missing.shape[1], device=device)[None, :, None]
-        for some in order[..., : int(missing.sum(-1).max())].split(most, dim=-1):  # (B, K, C')
-            longest = int(lengths.gather(-1, some).max())
-            tokens = hypotheses.token_ids[question, some, :longest]  # (B, K, C', T')
-            counted = scored[question, passage, some, : longest - 1] & missing.gather(-1, some)[..., None]
-            flat = tokens.flatten(0, 2)
-            positions = counted.flatten(0, 2)
-            logits = self.rag.adapter.decode(
-                read, flat[:, :-1], options=DecodeOptions(logits_at=positions)
+        tokens_per_slice = min(SLICE_TOKENS, MAX_LOGITS // self._vocabulary_size())
+        slice_size = max(1, tokens_per_slice // (len(encoded) * steps))
+        question = torch.arange(missing.shape[0], device=device)[:, None, None]  # (B, 1, 1)
+        passage = torch.arange(missing.shape[1], device=device)[None, :, None]  # (1, K, 1)
+        for chosen in order[..., : int(missing.sum(-1).max())].split(slice_size, dim=-1):  # (B, K, C')
+            longest = int(lengths.gather(-1, chosen).max())
+            tokens = hypotheses.token_ids[question, chosen, :longest]  # (B, K, C', T')
+            needed = scored[question, passage, chosen, : longest - 1] & missing.gather(-1, chosen)[..., None]
+            flat, positions = tokens.flatten(0, 2), needed.flatten(0, 2)  # (B*K*C', T'), (B*K*C', T'-1)
+            logits = self.rag.wrapped_generator.decode(
+                encoded, flat[:, :-1], options=DecodeOptions(logits_at=positions)
             ).logits  # (1, M, V)
-            log_probs = target_log_probs(logits[:, None], flat[:, 1:][positions][None])
-            part = torch.zeros_like(counted, dtype=torch.float32)
-            part[counted] = log_probs.flatten().float()
-            found[question, passage, some, : longest - 1] = part
-        return found
+            log_probs = target_log_probs(logits[:, None], flat[:, 1:][positions][None])  # (1, 1, M)
+            part = torch.zeros_like(needed, dtype=torch.float32)
+            part[needed] = log_probs.flatten().float()
+            result[question, passage, chosen, : longest - 1] = part
+        return result
 
     def _scored_tokens(self, hypotheses: Hypotheses) -> Tensor:
         """Which tokens after the start token count, (B, C, T-1).
 
-        A BOS token that begins all hypotheses of a question says nothing and is left out, as in transformers.
+        A BOS token that begins all hypotheses of a question has no information and is left out, as in transformers.
         """
         length = hypotheses.token_ids.shape[-1]
         positions = torch.arange(1, length, device=hypotheses.token_ids.device)
         scored = positions < hypotheses.lengths[..., None]  # (B, C, T-1)
-        bos = self.rag.bos_token_id
+        bos = self.rag.special_tokens.bos
         if bos is not None:
             begins = (hypotheses.token_ids[..., 1] == bos) | ~hypotheses.exists  # (B, C)
             scored[..., 0] &= ~begins.all(1, keepdim=True)
@@ -244,12 +250,179 @@ class RagSequenceForGeneration(MixtureGeneration):
 def _per_question(
     allowed: Callable[[int, Tensor], list[int]], n_docs: int
 ) -> Callable[[int, Tensor], list[int]]:
-    """A ``prefix_allowed_tokens_fn`` that is asked by question, for a search whose rows are (B*K)."""
+    """Adapt a ``prefix_allowed_tokens_fn`` over B questions to a search over B*K rows."""
     return lambda row, tokens: allowed(row // n_docs, tokens)
 
 
-def _as_list(tokens: int | list[int] | None) -> list[int]:
-    """End tokens, however a configuration names them."""
-    if tokens is None:
-        return []
-    return list(tokens) if isinstance(tokens, (list, tuple)) else [tokens]
+@dataclass(frozen=True)
+class Hypotheses:
+    """Hypotheses of B questions, padded to the largest C.
+
+    Attributes:
+        token_ids: (B, C, T), padded on the right.
+        lengths: Number of tokens of each, start token included, (B, C); 0 for padding.
+        proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 if k did not propose it.
+    """
+
+    token_ids: Tensor
+    lengths: Tensor
+    proposal: Tensor
+
+    @classmethod
+    def collect(
+        cls,
+        sequences: Tensor,
+        has_passage: Tensor,
+        pad_token_id: int,
+        ends: Sequence[int],
+        *,
+        deduplicate: bool,
+    ) -> Hypotheses:
+        """Collect the hypotheses of each question in the order of proposal.
+
+        Args:
+            sequences: Token ids, (B*K*R, T).
+            has_passage: Which passages exist, bool, (B, K); the others propose nothing.
+            pad_token_id: The token that pads sequences.
+            ends: The tokens that end them.
+            deduplicate: Keep equal hypotheses of a question once.
+        """
+        rows = sequences.view(*has_passage.shape, -1, sequences.shape[-1])  # (B, K, R, T)
+        proposals = collect_proposals(
+            rows.tolist(), has_passage.tolist(), pad_token_id, ends, deduplicate=deduplicate
+        )
+        return cls(*(torch.from_numpy(array).to(sequences.device) for array in proposals))
+
+    @property
+    def exists(self) -> Tensor:
+        """Which hypotheses are not padding, bool, (B, C)."""
+        return self.lengths > 0
+
+    def of_proposals(self, values: Tensor) -> Tensor:
+        """Turn values of every passage's proposals, (B*K, R, T-1), into values of hypotheses, (B, K, C, T-1).
+
+        They are NaN for hypotheses that a passage did not propose.
+        """
+        n_questions, n_docs = self.proposal.shape[:2]
+        index = self.proposal.clamp(min=0)[..., None].expand(-1, -1, -1, values.shape[-1])
+        grouped = values.view(n_questions, n_docs, -1, values.shape[-1])  # (B, K, R, T-1)
+        return grouped.gather(2, index).masked_fill(self.proposal[..., None] < 0, float("nan"))
+
+    def best(self, scores: Tensor, count: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+        """The best hypotheses of each question.
+
+        Args:
+            scores: Log p(y|x), (B, C); -inf for padding.
+            count: How many per question.
+            pad_token_id: The token that pads rows.
+
+        Returns:
+            Token ids, (B*count, T), best first, with T of the longest, and their scores, (B*count,). Missing hypotheses
+            are rows of padding with a score of -inf.
+        """
+        missing = max(count - scores.shape[1], 0)
+        best = pad(scores, (0, missing), value=float("-inf")).topk(count, dim=1)
+        lengths = pad(self.lengths, (0, missing)).gather(1, best.indices)  # (B, count)
+        token_ids = pad(self.token_ids, (0, 0, 0, missing), value=pad_token_id)
+        rows = token_ids.gather(1, best.indices[..., None].expand(-1, -1, token_ids.shape[-1]))
+        return rows.flatten(0, 1)[:, : int(lengths.max())], best.values.flatten()  # (B*count, T), (B*count,)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The beams when they have t tokens.
+
+    Attributes:
+        parent: Which of the beams with t-1 tokens each continues, (N, R); the first of several equal ones, -1 for none.
+        token: Its last token, (N, R).
+        log_prob: The log-probability of that token, (N, R).
+        end_log_probs: The log-probability of each end token as the next token, (N, R, number of end tokens).
+    """
+
+    parent: Tensor
+    token: Tensor
+    log_prob: Tensor
+    end_log_probs: Tensor
+
+
+class SearchScores(LogitsProcessor):
+    """Records the log-probabilities of tokens in a search of transformers; changes nothing.
+
+    It has to be the first processor, before others change the scores.
+
+    Args:
+        n_searches: N.
+        ends: The end tokens.
+        normalised: Whether the search passes log-probabilities (beam search does), not logits.
+        copy: Whether later processors may write into the scores.
+    """
+
+    def __init__(self, n_searches: int, ends: Sequence[int], *, normalised: bool, copy: bool) -> None:
+        self._n_searches = n_searches
+        self._ends = list(ends)
+        self._normalised = normalised
+        self._copy = copy
+        self._steps: list[_Step] = []
+        self._first_length = 0
+        # Of the last step: (N, R, t) and (N, R, V).
+        self._ids = self._log_probs = torch.empty(0)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Record the beams, (N*R, t), and the scores of their next tokens, (N*R, V)."""
+        ids = input_ids.view(self._n_searches, -1, input_ids.shape[-1]).clone()  # (N, R, t)
+        if not self._steps or ids.shape[-1] != self._ids.shape[-1] + 1:
+            self._steps, self._first_length = [], ids.shape[-1]
+            parent = torch.zeros_like(ids[..., 0])
+            log_prob = scores.new_full(parent.shape, float("nan"))
+        else:
+            same = (ids[:, :, None, :-1] == self._ids[:, None]).all(-1)  # (N, R, R)
+            parent = same.to(torch.uint8).argmax(-1)
+            log_prob = self._log_prob(parent, ids[..., -1])
+            parent = parent.masked_fill(~same.any(-1), -1)
+        log_probs = scores.view(*parent.shape, -1)  # (N, R, V)
+        if not self._normalised:
+            log_probs = log_probs.log_softmax(-1)
+        elif self._copy:
+            log_probs = log_probs.clone()
+        self._ids, self._log_probs = ids, log_probs
+        self._steps.append(_Step(parent, ids[..., -1], log_prob, log_probs[..., self._ends]))
+        return scores
+
+    def log_probs(self, sequences: Tensor) -> Tensor:
+        """Log-probabilities of the tokens of hypotheses that the search returned.
+
+        Args:
+            sequences: Token ids, (N*S, T), S per search.
+
+        Returns:
+            Log-probabilities of all tokens but the first, (N, S, T-1); NaN if unknown: for tokens that the search
+            started from, and after the end.
+        """
+        tokens = sequences.view(self._n_searches, -1, sequences.shape[-1])  # (N, S, T)
+        result = torch.full_like(tokens[..., 1:], float("nan"), dtype=torch.float32)  # (N, S, T-1)
+        beam = torch.zeros_like(
+            tokens[..., 0]
+        )  # the beam that a sequence is part of so far, (N, S); -1 for none
+        positions = range(self._first_length, tokens.shape[-1])
+        for position, step, following in zip(positions, self._steps, [*self._steps[1:], None], strict=False):
+            token, index = tokens[..., position], beam.clamp(min=0)
+            if following is None:
+                log_prob, next_beam = self._log_prob(index, token), torch.full_like(beam, -1)
+            else:
+                log_prob = torch.full_like(result[..., 0], float("nan"))
+                for end, of_end in zip(self._ends, step.end_log_probs.unbind(-1), strict=True):
+                    log_prob = torch.where(token == end, of_end.gather(1, index), log_prob)
+                matches = (following.parent[:, None] == beam[..., None]) & (
+                    following.token[:, None] == token[..., None]
+                )  # (N, S, R)
+                continued, next_beam = matches.any(-1), matches.to(torch.uint8).argmax(-1)
+                log_prob = torch.where(continued, following.log_prob.gather(1, next_beam), log_prob)
+                next_beam = next_beam.masked_fill(~continued, -1)
+            result[..., position - 1] = log_prob.masked_fill(beam < 0, float("nan"))
+            beam = next_beam
+        return result
+
+    def _log_prob(self, beam: Tensor, token: Tensor) -> Tensor:
+        """Log-probability of a token after a beam of the last step, both (N, any)."""
+        vocabulary = self._log_probs.shape[-1]
+        return self._log_probs.flatten(1).gather(1, beam * vocabulary + token)

@@ -1,4 +1,4 @@
-"""RAG-Token: every token of the answer may lean on another passage."""
+"""RAG-Token: every token of the answer may come from another passage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from ragweave.marginalization import group_by_question, token_log_marginals, token_nll
+from ragweave.modeling.arguments import Targets
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.generation import MixtureGeneration, encoder_view
-from ragweave.modeling.labels import Targets
+from ragweave.modeling.generation import RagForGeneration
 
 
-class RagTokenForGeneration(MixtureGeneration):
+class RagTokenForGeneration(RagForGeneration):
     """RAG-Token (Lewis et al. 2020, section 2.1): p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t).
 
     Arguments as for `RagModel`.
@@ -36,20 +36,18 @@ class RagTokenForGeneration(MixtureGeneration):
         Args:
             seq_logits: Generator logits, (B*K, T, V).
             doc_scores: Scaled passage scores, (B, K).
-            n_docs: K; taken from ``doc_scores`` where left out.
+            n_docs: K; by default that of ``doc_scores``.
 
         Returns:
             Log-probabilities, (B, T, V).
         """
         return token_log_marginals(group_by_question(seq_logits, n_docs or doc_scores.shape[1]), doc_scores)
 
-    def _shown_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         if not do_marginalize:
             return logits
-        n_questions, n_docs = doc_scores.shape
-        grouped = logits.view(
-            n_questions, n_docs, -1, logits.shape[-1]
-        )  # (B, K, R*T, V): beams are more positions
+        # The R rows of a passage count as further positions: all of a question's rows have the same p(z|x).
+        grouped = logits.view(*doc_scores.shape, -1, logits.shape[-1])  # (B, K, R*T, V)
         return token_log_marginals(grouped, doc_scores).view(-1, *logits.shape[1:])  # (B*R, T, V)
 
     @torch.no_grad()
@@ -67,49 +65,50 @@ class RagTokenForGeneration(MixtureGeneration):
         stopping_criteria: StoppingCriteriaList | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Decode answers from the mixture over passages (section 2.5 of the paper).
+        """Generate answers from the mixture over passages (section 2.5 of the paper).
 
-        Contexts are read once and shared by the beams; the loops, processors, stopping criteria and streamers
-        are transformers' own.
+        Contexts are encoded once and shared by the beams. The loops, processors, stopping criteria and streamers are
+        those of transformers.
 
         Args:
-            input_ids: Question tokens, (B, S); needs a retriever unless contexts are given.
+            input_ids: Question tokens, (B, S); needs a retriever if there are no contexts.
             attention_mask: Their mask, (B, S).
             context_input_ids: Contexts, (B*K, S), used instead of retrieval.
             context_attention_mask: Their mask, (B*K, S).
             doc_scores: Scaled passage scores, (B, K).
-            n_docs: K; from ``doc_scores`` or the configuration where left out.
-            encoder_outputs: The given contexts as `RagModel.read` read them with ``reuse``.
+            n_docs: K; by default that of ``doc_scores``, or the configuration's if there are no scores.
+            encoder_outputs: The same contexts, encoded by `RagModel.encode_contexts` with ``reuse``.
             generation_config: How to decode.
-            logits_processor: Processors beside those of the configuration.
-            stopping_criteria: Criteria beside those of the configuration.
+            logits_processor: Processors in addition to those of the configuration.
+            stopping_criteria: Criteria in addition to those of the configuration.
             **kwargs: As for transformers' ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``,
                 ``num_return_sequences``, ``streamer``, ``prefix_allowed_tokens_fn``, ...
 
         Returns:
             Token ids, (B*num_return_sequences, T). With ``return_dict_in_generate``, transformers' output for
-            the loop that ran, and in it ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and,
-            where the model retrieved, ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
+            the loop that ran, with ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and, if the model
+            retrieved, ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
 
         Raises:
-            MissingContextError: Neither contexts nor a retriever and a question are there.
+            MissingContextError: There are neither contexts nor a retriever and a question.
             ShapeError: Contexts, mask and scores disagree.
         """
-        contexts = self.rag.contexts_for(
+        contexts = self.rag.prepare_contexts(
             input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
         )
         config = self._merged_generation_config(generation_config)
         model_kwargs = config.update(**kwargs)
-        answers = self.search(
-            encoder_outputs or self.rag.read(contexts, reuse=True),
+        answers = self._generate(
+            encoder_outputs or self.rag.encode_contexts(contexts, reuse=True),
             contexts.doc_scores,
-            encoder_view(contexts.context_input_ids, contexts.doc_scores.shape[1]),
+            # Processors that inspect the encoder's input see a question's K contexts as one row.
+            contexts.context_input_ids.reshape(contexts.doc_scores.shape[0], -1),  # (B, K*S)
             generation_config=config,
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
         if config.return_dict_in_generate:
-            for name, value in contexts.shown().items():
+            for name, value in contexts.for_generate().items():
                 answers[name] = value
         return answers

@@ -15,7 +15,7 @@ from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.sequence import RagSequenceForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
@@ -31,7 +31,7 @@ from ragweave.types import FORMULATIONS, Formulation, GeneratorDtype, SearchSett
 class PipelineParts:
     """What a `RagPipeline` is made of."""
 
-    model: MixtureGeneration
+    model: RagForGeneration
     retriever: RagRetriever
     encoder: TextEncoder
 
@@ -79,7 +79,7 @@ def load_parts(
     return parts
 
 
-def model_class(formulation: Formulation) -> type[MixtureGeneration]:
+def model_class(formulation: Formulation) -> type[RagForGeneration]:
     """The model class of a formulation.
 
     Raises:

@@ -19,7 +19,7 @@ from ragweave.errors import ConfigurationError, ShapeError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.extractive import PassageSpans, spans_only
-from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.loading import load_parts, model_class
@@ -71,7 +71,7 @@ class RagPipeline:
 
     def __init__(
         self,
-        model: MixtureGeneration,
+        model: RagForGeneration,
         retriever: RagRetriever,
         encoder: TextEncoder,
         *,
@@ -343,7 +343,7 @@ class RagPipeline:
                 batch.attention_mask.to(device),
                 torch.from_numpy(batch.retrieved.scores).to(device),
             )
-            encoded = self.model.rag.read(contexts, reuse=True)
+            encoded = self.model.rag.encode_contexts(contexts, reuse=True)
             sequences = self.model.generate(
                 context_input_ids=contexts.context_input_ids,
                 context_attention_mask=contexts.context_attention_mask,
@@ -359,7 +359,7 @@ class RagPipeline:
 
     def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
         """Restrict each question's answer to runs of words of its passages."""
-        tokenizer, eos = self.retriever.generator_tokenizer, self.model.rag.eos_token_id
+        tokenizer, eos = self.retriever.generator_tokenizer, self.model.rag.special_tokens.eos
         if eos is None:
             raise ConfigurationError("Extractive answers need an end token; this generator has none.")
         texts = [[*doc["text"], *doc["title"]] for doc in docs]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.provenance.answers import Answer
 from ragweave.retrieval.retriever import by_prior
@@ -59,7 +59,7 @@ class BatchCallback:
 
     def begin(
         self,
-        model: MixtureGeneration,
+        model: RagForGeneration,
         tokenizer: Any,
         passages: Sequence[Sequence[ScoredPassage | None]],
         options: dict[str, Any],

@@ -22,7 +22,7 @@ from ragweave.marginalization import (
     token_posteriors,
 )
 from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.generation import MixtureGeneration
+from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.token import RagTokenForGeneration
 
@@ -47,7 +47,7 @@ class Provenance:
 
 @torch.no_grad()
 def explain(
-    model: MixtureGeneration, contexts: EncodedContexts, doc_scores: Tensor, sequences: Tensor
+    model: RagForGeneration, contexts: EncodedContexts, doc_scores: Tensor, sequences: Tensor
 ) -> Provenance:
     """Compute where B answers came from, in one pass of the decoder over the contexts they were generated from.
 
@@ -66,7 +66,7 @@ def explain(
     rows = sequences.repeat_interleave(n_docs, dim=0)  # (B*K, 1+T)
     # Answers are padded to the longest. Logits of padding over a large vocabulary would be wasted work.
     positions = scored.repeat_interleave(n_docs, dim=0)  # (B*K, T)
-    logits = model.rag.adapter.decode(
+    logits = model.rag.wrapped_generator.decode(
         contexts, rows[:, :-1], options=DecodeOptions(logits_at=positions)
     ).logits  # (1, M, V)
     values = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
@@ -84,9 +84,9 @@ def explain(
     return Provenance(likelihood, posterior, per_token, scored)
 
 
-def _scored(model: MixtureGeneration, targets: Tensor) -> Tensor:
+def _scored(model: RagForGeneration, targets: Tensor) -> Tensor:
     """Which generated tokens belong to the answers, bool, (B, T): all up to the first end token."""
-    scored = scored_positions(targets, model.rag.pad_token_id, model.rag.eos_token_id)
+    scored = scored_positions(targets, model.rag.special_tokens.pad, model.rag.special_tokens.eos)
     # Models without a padding token pad with another one, and some models have several end tokens.
     if not model.end_token_ids:
         return scored

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, DataError
-from ragweave.modeling.labels import IGNORE_INDEX
+from ragweave.modeling.arguments import IGNORE_INDEX
 from ragweave.training.ahead import RetrievedExample
 from ragweave.types import Example
 

@@ -11,7 +11,7 @@ from ragweave.errors import ConfigurationError, EncoderMismatchError, ModelNotFo
 
 if TYPE_CHECKING:
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.modeling.generation import MixtureGeneration
+    from ragweave.modeling.generation import RagForGeneration
 
 
 class PassageTokenizer:
@@ -71,7 +71,7 @@ def document_encoder(
     return encoder
 
 
-def train_documents(model: MixtureGeneration, retriever: Any, encoder: TextEncoder) -> None:
+def train_documents(model: RagForGeneration, retriever: Any, encoder: TextEncoder) -> None:
     """Let a model score what it retrieves with vectors computed anew, so that their encoder is trained too.
 
     Args:
