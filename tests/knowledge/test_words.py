@@ -68,7 +68,7 @@ def test_words_are_found_by_their_stems_and_without_case():
 
 def test_a_language_without_a_stemmer(tmp_path, sources, tiny_encoder):
     with pytest.raises(
-        ConfigurationError, match=r"no stemmer for the language 'klingon'\\. Choose none or one of"
+        ConfigurationError, match=r"no stemmer for the language 'klingon'\. Choose none or one of"
     ):
         KnowledgeBase.build([sources], tmp_path / "kb", encoder=tiny_encoder, language="klingon")
     assert not (tmp_path / "kb").exists()

@@ -1,4 +1,4 @@
-"""Questions answered from databases: by the pipeline, the retriever and the command line."""
+"""Questions answered from PostgreSQL: by the pipeline, the retriever and the command line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def model_path(tmp_path_factory, tiny_encoder_path):
     return save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path)
 
 
-def test_answers_are_those_from_a_folder(server, notes, tiny_encoder, model_path, tmp_path):
-    uri = server.uri()
+def test_answers_are_those_from_a_folder(uri, notes, tiny_encoder, model_path, tmp_path):
     KnowledgeBase.build([notes], uri, encoder=tiny_encoder)
     KnowledgeBase.build([notes], tmp_path / "kb", encoder=tiny_encoder)
     for search in (None, SearchSettings(kind="hybrid")):
@@ -56,8 +55,7 @@ def test_answers_are_those_from_a_folder(server, notes, tiny_encoder, model_path
     assert (vectors.shape, rows.shape, len(docs)) == ((2, 3, 16), (2, 3), 2)
 
 
-def test_a_pipeline_goes_on_to_what_was_added(server, notes, tiny_encoder, model_path, tmp_path):
-    uri = server.uri()
+def test_a_pipeline_goes_on_to_what_was_added(uri, notes, tiny_encoder, model_path, tmp_path):
     base = KnowledgeBase.build([notes], uri, encoder=tiny_encoder)
     pipeline = RagPipeline.from_pretrained(model_path, knowledge_base=base, dtype="float32")
     assert pipeline.refresh() is False
@@ -71,8 +69,7 @@ def test_a_pipeline_goes_on_to_what_was_added(server, notes, tiny_encoder, model
         pipeline.refresh()
 
 
-def test_commands(server, notes, tiny_encoder_path, model_path):
-    uri = server.uri()
+def test_commands(uri, notes, tiny_encoder_path, model_path):
     built = done("index", notes, "--output", uri, "--model", tiny_encoder_path)
     assert "3 passages from 3 documents, version " in built.stdout
     assert "(3 passages added)" in built.stdout
@@ -95,18 +92,17 @@ def test_commands(server, notes, tiny_encoder_path, model_path):
     assert [len(answer["passages"]) for answer in answers] == [2, 2]
 
 
-def test_mistakes(kb, server, notes, tiny_encoder_path):
+def test_mistakes(kb, uri, postgres, notes, tiny_encoder_path):
     model = ("--model", tiny_encoder_path)
-    uri = server.uri(str(kb.path).rpartition("=")[2])
     for arguments, words in (
-        (("versions", uri), "keeps no versions"),
-        (("rollback", uri, "000001"), "keeps no versions"),
+        (("versions", uri), "keeps one version"),
+        (("rollback", uri, "000001"), "keeps one version"),
         (("info", uri, "--verify"), "own tools"),
         (("add", uri, notes, "--resume", *model), "without --resume"),
         (("delete", uri, "--id", "gone"), "no passage or document 'gone'"),
         (("delete", uri, "--source", "gone"), "Nothing in"),
-        (("info", server.uri()), "There is no knowledge base at"),
-        (("index", notes, "--output", server.uri(), "--index", "ivfpq", *model), "no index 'ivfpq'"),
+        (("info", postgres.uri()), "There is no knowledge base at"),
+        (("index", notes, "--output", postgres.uri(), "--index", "ivfpq", *model), "no index 'ivfpq'"),
         (("info", "redis://localhost"), "no database for redis://"),
     ):
         result = run(*arguments)

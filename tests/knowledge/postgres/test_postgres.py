@@ -1,4 +1,4 @@
-"""What PostgreSQL alone does: transactions, large vectors, schemas, an extension that may be missing."""
+"""What is special in PostgreSQL: transactions, indexes, large vectors, schemas, permissions, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from ragweave import KnowledgeBase
-from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, SourceError
 from ragweave.knowledge import store
+from ragweave.knowledge.base import swap
+from ragweave.knowledge.postgres import tables
 from tests.support.databases import PASSWORD
 
 
@@ -48,7 +50,7 @@ def test_large_vectors_are_indexed_and_found(postgres, notes, dimension):
 
 def test_vectors_that_are_too_large_for_a_graph(postgres, notes):
     with pytest.raises(
-        ConfigurationError, match="at most 4000 numbers by hnsw, these have 4001: choose flat"
+        ConfigurationError, match=r"at most 4000 dimensions, these vectors have 4001\. Choose flat"
     ):
         KnowledgeBase.build([notes], postgres.uri(), encoder=Sized(4001), index="hnsw")
     base = KnowledgeBase.build([notes], postgres.uri(), encoder=Sized(4001))
@@ -59,7 +61,7 @@ def test_another_encoder_and_size_in_the_place_of_one_that_is_open(postgres, not
     uri = postgres.uri()
     old = KnowledgeBase.build([notes], uri, encoder=Sized(8)).delete(ids=["ulm.txt"])
     new = KnowledgeBase.build([notes], uri, encoder=Sized(16), overwrite=True)
-    with pytest.raises(KnowledgeBaseError, match="open the knowledge base again"):
+    with pytest.raises(KnowledgeBaseError, match="Open the knowledge base again"):
         old.search(Sized(8).encode(["Ulm"]), 1)
     assert old.latest().manifest.dimension == new.manifest.dimension == 16
     # Rows are never given twice: what was remembered of the old ones is of no new one.
@@ -147,3 +149,102 @@ def test_a_writer_that_is_killed_leaves_no_lock_and_no_trace(postgres, notes):
     assert base.latest() is base
     assert base.passages(base.row_of("ulm.txt"))[0].text == "Ulm is on the danube."
     assert base.add([notes], encoder=Sized(8)).manifest.change.added == 1
+
+
+def test_a_first_build_that_fails_leaves_no_tables(postgres, uri, tmp_path, tiny_encoder):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(SourceError, match="hold no text"):
+        KnowledgeBase.build([tmp_path / "empty.txt"], uri, encoder=tiny_encoder)
+    name = uri.rpartition("=")[2]
+    with postgres.connect() as connection:
+        names = [table for (table,) in connection.execute("SELECT relname FROM pg_class")]
+    assert [table for table in names if table == name or table.startswith(f"{name}_")] == []
+
+
+def test_an_open_reader_finds_what_a_rebuild_wrote(kb, uri, tmp_path, tiny_encoder):
+    (tmp_path / "only.txt").write_text("Jena is on the saale.")
+    KnowledgeBase.build([tmp_path / "only.txt"], uri, encoder=tiny_encoder, overwrite=True)
+    _, rows = kb.search(tiny_encoder.encode(["jena"]), 1)
+    assert kb.passages(rows[0])[0].text == "Jena is on the saale."
+
+
+def test_rows_of_deleted_passages_are_unknown_to_later_readers(kb, tiny_encoder):
+    _, rows = kb.search(tiny_encoder.encode(["ulm"]), 3)
+    late = kb.delete(ids=["ulm.txt", "peru.txt"])
+    with pytest.raises(IndexError, match="no longer"):
+        late.passages(rows[0])
+
+
+@pytest.mark.parametrize("index", ["flat", "hnsw"])
+def test_kinds_of_index(uri, tmp_path, tiny_encoder, index):
+    lines = "".join(f'{{"id": "{n}", "text": "river {n} of peru"}}\n' for n in range(150))
+    (tmp_path / "rivers.jsonl").write_text(lines)
+    base = KnowledgeBase.build(
+        [tmp_path / "rivers.jsonl"],
+        uri,
+        encoder=tiny_encoder,
+        index=index,
+        parameters={"efSearch": 200, "efConstruction": 100} if index == "hnsw" else None,
+    )
+    info = base.info()
+    assert (info["factory"], info["recall"]) == {"flat": ("Flat", 1.0), "hnsw": ("HNSW", None)}[index]
+    questions = tiny_encoder.encode([f"river {n}" for n in range(20)])
+    folder = KnowledgeBase.build([tmp_path / "rivers.jsonl"], tmp_path / "kb", encoder=tiny_encoder)
+    expected, scores = folder.search(questions, 10)[0], base.search(questions, 10)[0]
+    if index == "flat":
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+    else:
+        assert np.isclose(scores, expected, atol=1e-5).mean() > 0.9
+    # What is found first is deleted, and the search has to continue behind it.
+    everything = base.search(questions[:1], 150)[1][0]
+    deleted = [base.passage(row).id for row in everything[:100] if row >= 0]
+    left = base.delete(ids=deleted)
+    assert (left.search(questions[:1], 30)[1] >= 0).all()
+
+
+def test_auto_chooses_by_size_when_building_and_compacting(uri, tmp_path, tiny_encoder, monkeypatch):
+    monkeypatch.setattr(tables, "EXACT_UP_TO", 4)
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "river {n}"}}\n' for n in range(4)))
+    (tmp_path / "b.jsonl").write_text('{"text": "ulm"}\n')
+    base = KnowledgeBase.build([tmp_path / "a.jsonl"], uri, encoder=tiny_encoder)
+    base = base.add([tmp_path / "b.jsonl"], encoder=tiny_encoder)
+    assert base.info()["factory"] == "Flat"
+    question = tiny_encoder.encode(["river"])
+    before = base.search(question, 5)[1].tolist()
+    base = base.compact()
+    assert (base.info()["factory"], base.manifest.change.kind) == ("HNSW", "compact")
+    assert base.search(question, 5)[1].tolist() == before
+    base = base.delete(ids=["b.jsonl:1"]).compact()
+    assert (base.info()["factory"], len(base)) == ("Flat", 4)
+
+
+@pytest.mark.parametrize(
+    ("index", "parameters", "message"),
+    [
+        ("sq8", {}, r"no index 'sq8'\. Choose one of auto, flat, hnsw"),
+        ("IVF1024,SQ8", {}, "no index 'IVF1024,SQ8'"),
+        ("hnsw", {"nprobe": 4}, "no parameter nprobe"),
+    ],
+)
+def test_indexes_that_postgresql_does_not_have(uri, notes, tiny_encoder, index, parameters, message):
+    with pytest.raises(ConfigurationError, match=message):
+        KnowledgeBase.build([notes], uri, encoder=tiny_encoder, index=index, parameters=parameters)
+
+
+def test_what_needs_a_folder(kb, uri, notes, tmp_path, tiny_encoder):
+    for refused in (
+        kb.versions,
+        kb.version_names,
+        kb.verify,
+        lambda: kb.swap("000001"),
+        lambda: swap(uri, "000001"),
+        lambda: KnowledgeBase.open(uri, version="000009"),
+        lambda: kb.reembed(tmp_path / "kb", encoder=tiny_encoder),
+    ):
+        with pytest.raises(KnowledgeBaseError, match="keeps one version and no files of its own") as caught:
+            refused()
+        assert PASSWORD not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="without --resume"):
+        kb.add([notes], encoder=tiny_encoder, resume=True)
+    with pytest.raises(ConfigurationError, match="Give a folder"):
+        kb.reembed(uri, encoder=tiny_encoder)

@@ -1,4 +1,4 @@
-"""Search by words and by both in databases."""
+"""BM25 and hybrid search in PostgreSQL score as in a folder."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def words(tmp_path):
 
 
 @pytest.fixture
-def both(server, words, tiny_encoder, tmp_path):
-    """The same passages in a database and in a folder."""
+def both(uri, words, tiny_encoder, tmp_path):
+    """The same passages in PostgreSQL and in a folder."""
     return tuple(
-        KnowledgeBase.build([words], place, encoder=tiny_encoder) for place in (server.uri(), tmp_path / "kb")
+        KnowledgeBase.build([words], place, encoder=tiny_encoder) for place in (uri, tmp_path / "kb")
     )
 
 
@@ -47,14 +47,12 @@ def test_scores_are_those_of_a_folder(both):
         assert list(mine.values()) == pytest.approx(list(theirs.values()), rel=1e-4)
 
 
-def test_what_was_deleted_is_not_found_and_does_not_count(both, server):
+def test_what_was_deleted_is_not_found_and_does_not_count(both):
     own, folder = (base.delete(ids=["words.csv:9", "words.csv:12"]) for base in both)
     folder = folder.compact()  # which forgets the words of what was deleted
     for mine, theirs in zip(found_by_words(own), found_by_words(folder), strict=True):
         assert mine.keys() == theirs.keys()
-        # Milvus Lite counts them until it rewrites its files.
-        tolerance = 0.1 if server.kind == "milvus" else 1e-4
-        assert mine == pytest.approx(theirs, rel=tolerance)
+        assert mine == pytest.approx(theirs, rel=1e-4)
 
 
 def test_what_is_added_is_found_at_once(both, tiny_encoder, tmp_path):
@@ -88,19 +86,15 @@ def test_hits_are_those_of_a_folder(both, settings, tiny_encoder):
     np.testing.assert_allclose(found[0].offsets, found[1].offsets, atol=1e-4)
 
 
-def test_vectors_alone(server, words, tiny_encoder):
-    base = KnowledgeBase.build([words], server.uri(), encoder=tiny_encoder, language=None)
+def test_vectors_alone(uri, words, tiny_encoder):
+    base = KnowledgeBase.build([words], uri, encoder=tiny_encoder, language=None)
     with pytest.raises(KnowledgeBaseError, match="vectors alone"):
         base.search_text(["river"], 3)
     assert (base.search(tiny_encoder.encode(["river"]), 3)[1] >= 0).all()
     assert len(base.add([words], encoder=tiny_encoder)) == 60
 
 
-def test_numbers_that_cannot_be(both, server):
-    own, _ = both
-    for numbers in ({"k1": -1.0}, {"b": 2.0}):
-        with pytest.raises(ConfigurationError, match="give 0 or more"):
-            own.search_text(["river"], 3, **numbers)
-    if server.kind == "milvus":
-        with pytest.raises(ConfigurationError, match="its index fixes"):
-            own.search_text(["river"], 3, k1=1.2)
+@pytest.mark.parametrize(("numbers", "message"), [({"k1": -1.0}, "0 or more"), ({"b": 2.0}, "from 0 to 1")])
+def test_numbers_that_cannot_be(both, numbers, message):
+    with pytest.raises(ConfigurationError, match=message):
+        both[0].search_text(["river"], 3, **numbers)
