@@ -13,8 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from ragweave.serving.settings import KeyRing
-from ragweave.serving.settings import ServingSettings
+from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.browser.conftest import HOSTILE, Paced
 from tests.support.browsing import show
 from tests.support.serving import KEY, Running, served

@@ -1,3 +1,5 @@
+"""ragweave ask: JSON and text output, standard input, and wrong questions."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,7 @@ def ask(knowledge_base: Path, model: Path, *arguments: str, stdin: str | None = 
     return CliRunner().invoke(app, [*options, *arguments], input=stdin)
 
 
-def test_json_is_one_object_a_line_and_nothing_else(knowledge_base: Path, model: Path):
+def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
     result = ask(knowledge_base, model, "--json", "Is Chile a long country or not?", "Where is Lima?")
     assert result.exit_code == 0, result.output
     answers = [json.loads(line) for line in result.stdout.splitlines()]
@@ -47,7 +49,7 @@ def test_json_is_one_object_a_line_and_nothing_else(knowledge_base: Path, model:
             }
 
 
-def test_for_people(knowledge_base: Path, model: Path):
+def test_text_output(knowledge_base: Path, model: Path):
     result = ask(knowledge_base, model, "--n-docs", "2", "Where is Lima?")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -56,16 +58,18 @@ def test_for_people(knowledge_base: Path, model: Path):
     assert len([line for line in lines[3:] if line.strip()]) == 2
 
 
-def test_explained_token_by_token(knowledge_base: Path, model: Path):
+def test_explain_shows_posteriors_of_each_token(knowledge_base: Path, model: Path):
     question = "Where is Lima?"
-    asked = ask(knowledge_base, model, "--json", "--explain", question)
-    tokens = json.loads(asked.stdout)["tokens"]
-    shown = ask(knowledge_base, model, "--explain", question)
-    assert shown.exit_code == 0, shown.output
-    table = shown.stdout[shown.stdout.index("token") :].splitlines()
+    as_json = ask(knowledge_base, model, "--json", "--explain", question)
+    tokens = json.loads(as_json.stdout)["tokens"]
+    as_text = ask(knowledge_base, model, "--explain", question)
+    assert as_text.exit_code == 0, as_text.output
+    table = as_text.stdout[as_text.stdout.index("token") :].splitlines()
     assert table[0].split() == ["token", "[1]", "[2]"]
     rows = [line.split()[-2:] for line in table[1:] if line.strip()]
-    expected = [[f"{own:.3f}" for own in token["posteriors"]] for token in tokens if token["text"].strip()]
+    expected = [
+        [f"{posterior:.3f}" for posterior in token["posteriors"]] for token in tokens if token["text"].strip()
+    ]
     assert [row for row in rows if row in expected] == expected
     assert rows
 
@@ -78,7 +82,7 @@ def test_questions_from_standard_input(knowledge_base: Path, model: Path):
     ]
 
 
-def test_more_passages_than_there_are_is_said_and_done(knowledge_base: Path, model: Path):
+def test_n_docs_above_the_number_of_passages_is_a_warning(knowledge_base: Path, model: Path):
     result = ask(knowledge_base, model, "--json", "--n-docs", "9", "Where is Lima?")
     assert result.exit_code == 0
     assert "has 3 passages" in result.stderr
@@ -89,7 +93,7 @@ def test_more_passages_than_there_are_is_said_and_done(knowledge_base: Path, mod
     ("arguments", "words"),
     [((" ",), "empty"), (("Lima " * 200,), "ask a shorter one")],
 )
-def test_questions_that_cannot_be_asked(
+def test_invalid_questions_are_reported(
     knowledge_base: Path, model: Path, arguments: tuple[str, ...], words: str
 ):
     result = ask(knowledge_base, model, *arguments)
@@ -99,21 +103,21 @@ def test_questions_that_cannot_be_asked(
     assert result.stdout == ""
 
 
-def test_no_knowledge_base(tmp_path: Path, model: Path):
-    for place in (tmp_path, tmp_path / "none"):
-        result = ask(place, model, "Where is Lima?")
+def test_missing_knowledge_base_is_reported(tmp_path: Path, model: Path):
+    for folder in (tmp_path, tmp_path / "none"):
+        result = ask(folder, model, "Where is Lima?")
         assert result.exit_code == 1
         assert "knowledge base" in result.stderr
         assert "Traceback" not in result.stderr
 
 
-def test_another_encoder(knowledge_base: Path):
+def test_another_encoder_is_reported(knowledge_base: Path):
     result = CliRunner().invoke(app, ["ask", "--kb", str(knowledge_base), "Where is Lima?"])
     assert result.exit_code == 1
     assert "all-MiniLM-L6-v2" in result.stderr
 
 
-def test_bad_usage(knowledge_base: Path, model: Path):
+def test_usage_errors_exit_with_2(knowledge_base: Path, model: Path):
     assert ask(knowledge_base, model, "--n-docs", "0", "Where is Lima?").exit_code == 2
     assert CliRunner().invoke(app, ["ask", "Where is Lima?"]).exit_code == 2
     assert CliRunner().invoke(app, ["ask", "--kb", str(knowledge_base)]).exit_code == 2

@@ -1,3 +1,7 @@
+"""ragweave index and info, standard input as a source, errors as sentences, and the help of all commands."""
+
+from __future__ import annotations
+
 import errno
 import json
 import os
@@ -7,7 +11,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from ragweave.cli import app
+from ragweave.cli import COMMANDS, app
 
 COMMAND = [sys.executable, "-m", "ragweave"]
 
@@ -35,7 +39,7 @@ def test_index_then_info(notes, tmp_path, tiny_encoder_path):
     assert (info["passages"], info["encoder"]) == (1, str(tiny_encoder_path))
 
 
-def test_for_people(notes, tmp_path, tiny_encoder_path):
+def test_text_output(notes, tmp_path, tiny_encoder_path):
     built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     assert "1 passages from 1 documents, version 000001" in built.stdout
     assert built.stderr == ""
@@ -72,13 +76,13 @@ def fails(result, words):
         ("bad.png", b"", ".txt"),
     ],
 )
-def test_bad_sources(tmp_path, tiny_encoder_path, name, content, words):
+def test_unreadable_sources_are_reported(tmp_path, tiny_encoder_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     fails(run("index", tmp_path / name, "--output", tmp_path / "kb", "--model", tiny_encoder_path), words)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_missing_sources_and_models(notes, tmp_path, tiny_encoder_path):
+def test_missing_sources_and_models_are_reported(notes, tmp_path, tiny_encoder_path):
     output = ("--output", tmp_path / "kb")
     fails(run("index", tmp_path / "gone", *output), "no file or folder")
     (tmp_path / "empty").mkdir()
@@ -88,7 +92,7 @@ def test_missing_sources_and_models(notes, tmp_path, tiny_encoder_path):
     assert not (tmp_path / "kb").exists()
 
 
-def test_info_of_what_is_not_a_knowledge_base(tmp_path):
+def test_info_without_a_knowledge_base(tmp_path):
     fails(run("info", tmp_path), "is not a knowledge base")
     fails(run("info", tmp_path / "gone"), "ragweave index")
 
@@ -98,7 +102,10 @@ def test_full_disk(notes, tmp_path, tiny_encoder_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("ragweave.knowledge.store.write_vectors", full)
-    fails(run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path), "free some space")
+    fails(
+        run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path),
+        "No space left on device",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
@@ -120,7 +127,7 @@ def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, ti
     arguments = ("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     fails(
         run(*arguments),
-        "ZeroDivisionError: by zero. This was not expected: run the command again with RAGWEAVE_",
+        "ZeroDivisionError: by zero. This error is unexpected. Run the command again with RAGWEAVE_",
     )
     monkeypatch.setenv("RAGWEAVE_DEBUG", "1")
     assert isinstance(run(*arguments).exception, ZeroDivisionError)
@@ -130,17 +137,23 @@ def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, ti
     "arguments",
     [["index"], ["index", "x"], ["index", "x", "--output", "kb", "--words", "0"], ["info"], ["nothing"]],
 )
-def test_bad_usage_is_exit_code_2(arguments):
+def test_usage_errors_exit_with_2(arguments):
     result = run(*arguments)
     assert result.exit_code == 2
     assert "Usage" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["index", "info", "ask"])
-def test_every_command_has_examples(command):
-    result = run(command, "--help")
+@pytest.mark.parametrize("command", [*COMMANDS, "eval compare", "train retriever"])
+def test_every_command_has_help_with_examples(command):
+    result = run(*command.split(), "--help")
     assert result.exit_code == 0
-    assert f"ragweave {command} " in result.stdout.split("Examples:")[1]
+    assert f"ragweave {command}" in result.stdout.split("Examples:")[1]
+
+
+def test_help_lists_every_command():
+    rows = run("--help").stdout.split("Commands")[1].splitlines()
+    names = [row.split()[1] for row in rows if len(row.split()) > 1]
+    assert [name for name in names if name in COMMANDS] == list(COMMANDS)
 
 
 def test_as_a_process(notes, tmp_path, tiny_encoder_path):
@@ -155,9 +168,10 @@ def test_as_a_process(notes, tmp_path, tiny_encoder_path):
 
 def test_help_loads_no_framework():
     program = (
-        "import sys; from ragweave.cli import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit: pass\n"
+        "import sys; from ragweave.cli import COMMANDS, app\n"
+        "for command in ([], *([name] for name in COMMANDS)):\n"
+        "    try: app([*command, '--help'])\n"
+        "    except SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'faiss', 'pyarrow', 'numpy', 'datasets'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -170,7 +184,7 @@ def piped(text, *arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=text)
 
 
-def test_standard_input_is_a_source_with_a_name(tmp_path, tiny_encoder_path):
+def test_standard_input_is_a_named_source(tmp_path, tiny_encoder_path):
     kb = tmp_path / "kb"
     rows = '{"id": "a", "title": "Peru", "text": "Lima."}\n{"id": "b", "title": "Ulm", "text": "A river."}\n'
     options = ["--model", tiny_encoder_path]
@@ -190,7 +204,7 @@ def test_standard_input_is_a_source_with_a_name(tmp_path, tiny_encoder_path):
     assert "1 passages" in deleted.stdout
 
 
-def test_chunking_is_kept(tmp_path, notes, tiny_encoder_path):
+def test_chunking_is_recorded(tmp_path, notes, tiny_encoder_path):
     run(
         "index",
         notes,
@@ -207,4 +221,4 @@ def test_chunking_is_kept(tmp_path, notes, tiny_encoder_path):
     assert (shown["chunking"], shown["words"], shown["passages"]) == ("words", 3, 3)
     failed = run("index", notes, "--output", tmp_path / "other", "--words", 3, "--overlap", 2)
     assert failed.exit_code == 1
-    assert "at most half of the 3" in failed.stderr
+    assert "at most half of the passage size 3" in failed.stderr

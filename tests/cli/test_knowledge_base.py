@@ -1,4 +1,4 @@
-"""add, delete, compact, versions, rollback: the life of a knowledge base from the command line."""
+"""add, delete, compact, reembed, versions and rollback change a knowledge base as they say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def done(*arguments):
+def succeed(*arguments):
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result
@@ -32,49 +32,49 @@ def notes(tmp_path):
 
 @pytest.fixture
 def kb(notes, tmp_path, tiny_encoder_path):
-    done("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    succeed("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     return tmp_path / "kb"
 
 
-def test_a_life(kb, notes):
+def test_every_change_makes_a_version(kb, notes):
     (notes / "ulm.txt").write_text("Ulm lies in the south.")
     (notes / "bad.txt").write_bytes(b"\xff")
-    added = done("add", kb, notes)
+    added = succeed("add", kb, notes)
     assert "2 passages from 2 documents, version 000002" in added.stdout
     assert "(1 passages added, 1 deleted, 1 sources unchanged, 1 sources skipped)" in added.stdout
     assert added.stderr.startswith("warning: skipped: The file ")
-    again = done("add", kb, notes)
+    again = succeed("add", kb, notes)
     assert "version 000002" in again.stdout
     assert "(nothing has changed)" in again.stdout
     assert again.stderr.count("bad.txt") == 1
     strict = run("add", kb, notes, "--strict")
     assert (strict.exit_code, strict.stdout) == (1, "")
     assert "bad.txt" in strict.stderr
-    deleted = json.loads(done("delete", kb, "--id", "peru.md", "--json").stdout)
+    deleted = json.loads(succeed("delete", kb, "--id", "peru.md", "--json").stdout)
     assert (deleted["passages"], deleted["version"]) == (1, "000003")
-    rows = [json.loads(line) for line in done("versions", kb, "--json").stdout.splitlines()]
+    rows = [json.loads(line) for line in succeed("versions", kb, "--json").stdout.splitlines()]
     assert [(row["version"], row["change"], row["in_force"]) for row in rows] == [
         ("000001", "build", False),
         ("000002", "add", False),
         ("000003", "delete", True),
     ]
-    back = done("rollback", kb, "000001")
-    assert "version 000001 is in force, 2 passages" in back.stdout
-    assert json.loads(done("rollback", kb, "000003", "--json").stdout)["version"] == "000003"
-    compacted = done("compact", kb, "--keep", "0")
+    rolled_back = succeed("rollback", kb, "000001")
+    assert "version 000001 is current, 2 passages" in rolled_back.stdout
+    assert json.loads(succeed("rollback", kb, "000003", "--json").stdout)["version"] == "000003"
+    compacted = succeed("compact", kb, "--keep", "0")
     assert "1 passages from 1 documents, version 000004" in compacted.stdout
-    table = done("versions", kb).stdout
+    table = succeed("versions", kb).stdout
     assert "* 000004" in table
     assert "000003" not in table
-    done("info", kb, "--verify")
+    succeed("info", kb, "--verify")
 
 
-def test_another_encoder(kb, tmp_path):
+def test_reembed_with_another_encoder(kb, tmp_path):
     encoder = save_tiny_encoder(tmp_path / "other", seed=5)
-    written = done("reembed", kb, "--model", encoder, "--output", tmp_path / "new")
-    assert "2 passages from 2 documents, version 000001" in written.stdout
+    reembedded = succeed("reembed", kb, "--model", encoder, "--output", tmp_path / "new")
+    assert "2 passages from 2 documents, version 000001" in reembedded.stdout
     again = json.loads(
-        done("reembed", kb, "--model", encoder, "--output", tmp_path / "new", "--keep", 0, "--json").stdout
+        succeed("reembed", kb, "--model", encoder, "--output", tmp_path / "new", "--keep", 0, "--json").stdout
     )
     assert (again["passages"], again["version"]) == (2, "000002")
     missing = run("reembed", tmp_path / "gone", "--model", encoder, "--output", tmp_path / "x")
@@ -82,7 +82,7 @@ def test_another_encoder(kb, tmp_path):
     assert "no knowledge base" in missing.stderr
 
 
-def test_mistakes(kb, tmp_path):
+def test_wrong_arguments_are_reported(kb, tmp_path):
     for arguments, words in (
         (("delete", kb, "--id", "gone"), "no passage or document 'gone'"),
         (("delete", kb, "--source", "gone"), "Nothing in"),
@@ -102,14 +102,14 @@ def test_mistakes(kb, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--index", "nonsense"], "FAISS knows no index 'nonsense'"),
-        (["--set", "nprobe"], "write NAME=NUMBER"),
+        (["--index", "nonsense"], "no index 'nonsense'"),
+        (["--set", "nprobe"], "Write NAME=NUMBER"),
         (["--set", "speed=9"], "no index parameter speed"),
         (["--index", "hnsw", "--set", "nprobe=4"], "no parameter nprobe"),
         (["--index", "IVF64,SQ8"], "cannot train"),
     ],
 )
-def test_mistakes_about_the_index(notes, tmp_path, tiny_encoder_path, options, words):
+def test_wrong_index_options_write_nothing(notes, tmp_path, tiny_encoder_path, options, words):
     result = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path, *options)
     assert (result.exit_code, result.stdout) == (1, "")
     assert words in result.stderr
@@ -117,13 +117,13 @@ def test_mistakes_about_the_index(notes, tmp_path, tiny_encoder_path, options, w
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "sq8", "IVF4,Flat"])
-def test_kinds_of_index(tmp_path, tiny_encoder_path, kind):
+def test_every_index_kind(tmp_path, tiny_encoder_path, kind):
     lines = "".join(f'{{"id": "{n}", "text": "river {n} of peru"}}\n' for n in range(200))
     (tmp_path / "rivers.jsonl").write_text(lines)
     setting = {"hnsw": ["--set", "efSearch=200"], "IVF4,Flat": ["--set", "nprobe=1"]}.get(kind, [])
     command = ("index", tmp_path / "rivers.jsonl", "--output", tmp_path / "kb", "--model", tiny_encoder_path)
-    built = done(*command, "--index", kind, *setting)
-    info = json.loads(done("info", tmp_path / "kb", "--json", "--verify").stdout)
+    built = succeed(*command, "--index", kind, *setting)
+    info = json.loads(succeed("info", tmp_path / "kb", "--json", "--verify").stdout)
     assert info["index"] == kind
     if kind == "flat":
         assert info["recall"] == 1
