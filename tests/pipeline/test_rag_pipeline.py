@@ -262,9 +262,7 @@ def test_a_knowledge_base_of_another_passage_encoder_is_refused(
         "Where is Lima?", max_new_tokens=2
     ).passages
     assert RagPipeline.from_pretrained(folder, knowledge_base=None)
-    with pytest.raises(
-        EncoderMismatchError, match="embed it again with this model.s passage encoder"
-    ):
+    with pytest.raises(EncoderMismatchError, match="embed it again with this model.s passage encoder"):
         RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
 
 
@@ -289,32 +287,72 @@ def test_a_new_version_of_the_knowledge_base_is_picked_up_when_asked_for(
     assert not pipeline.refresh()
 
 
-def test_questions_during_a_change_are_all_answered(tmp_path: Path, tiny_encoder_path: Path):
+@pytest.fixture
+def changing(tmp_path: Path, tiny_encoder_path: Path) -> RagPipeline:
+    """A pipeline over a knowledge base that a test may change."""
     output = build_knowledge_base(tmp_path, tiny_encoder_path)
     folder = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "bart")
-    pipeline = RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
-    stop, failures = threading.Event(), []
+    return RagPipeline.from_pretrained(folder, knowledge_base=output, dtype="float32")
 
-    def change() -> None:
-        base = KnowledgeBase.open(output)
+
+def test_a_question_is_answered_from_the_version_that_it_was_searched_in(
+    changing: RagPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    options = {"n_docs": 2, "max_new_tokens": 3}
+    before = changing("Where is Lima?", **options)
+    index, refreshed = type(changing.retriever.index), []
+    search = index.get_hits
+
+    def search_and_change(self, *arguments, **more):
+        hits = search(self, *arguments, **more)
+        if not refreshed:
+            self.base.delete(ids=[before.passages[0].id]).compact(keep=0)
+            refreshed.append(changing.refresh())
+        return hits
+
+    monkeypatch.setattr(index, "get_hits", search_and_change)
+    assert changing("Where is Lima?", **options) == before
+    assert refreshed == [True]
+    after = changing("Where is Lima?", **options)
+    assert before.passages[0].id not in {passage.id for passage in after.passages}
+
+
+def test_questions_during_changes_are_all_answered(changing: RagPipeline):
+    """A thread swaps two versions all the time; each answer is that of one of them, and both are answered from."""
+
+    def ask():
+        answer = changing("Where is Lima?", n_docs=2, max_new_tokens=2)
+        return answer.answer, [passage.id for passage in answer.passages]
+
+    full = changing.knowledge_base
+    expected = [ask()]
+    changed = full.delete(ids=[expected[0][1][0]])
+    assert changing.refresh()
+    expected.append(ask())
+    stop, refreshed, failures = threading.Event(), [], []
+
+    def swap_versions() -> None:
+        base = changed
         try:
             while not stop.is_set():
-                other = base.delete(ids=[base.passage(0).id]).compact(keep=1)
-                pipeline.refresh()
-                base = other.swap(base.version) if base.version in other.version_names() else other
-                if len(base) < 3:
-                    return
-                pipeline.refresh()
+                base = base.swap((full if base.version == changed.version else changed).version)
+                refreshed.append(changing.refresh())
         except Exception as error:
             failures.append(error)
 
-    thread = threading.Thread(target=change)
+    thread = threading.Thread(target=swap_versions)
     thread.start()
-    answers = [pipeline("Where is Lima?", n_docs=2, max_new_tokens=2) for _ in range(20)]
-    stop.set()
-    thread.join()
+    seen = [0, 0]
+    try:
+        while min(seen) < 5 and sum(seen) < 5000 and not failures:
+            seen[expected.index(ask())] += 1
+    finally:
+        stop.set()
+        thread.join()
     assert not failures
-    assert all(len(answer.passages) == 2 for answer in answers)
+    assert min(seen) >= 5
+    assert refreshed
+    assert all(refreshed)
 
 
 def test_passages_retrieved_earlier_give_the_same_answers(pipeline: RagPipeline):
