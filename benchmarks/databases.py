@@ -5,8 +5,8 @@ python benchmarks/databases.py [--passages 200000] [--questions 200] [--folder k
 Passages are generated, about 60 words each. Their vectors have length one and 384 dimensions, and are drawn around a
 plane of 32 dimensions: the neighbours of random vectors would be noise, which no graph finds. Each storage is filled
 and searched in a process of its own: through `KnowledgeBase.build`, without embedding, and through the retriever's
-index, one question at a time, ten passages with their vectors and texts. PostgreSQL is a server on this machine, reached
-by its socket, with its default settings except maintenance_work_mem.
+index, one question at a time, ten passages with their vectors and texts. PostgreSQL is a server on this machine,
+reached by its socket, with its default settings except maintenance_work_mem.
 """
 
 from __future__ import annotations

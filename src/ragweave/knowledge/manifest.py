@@ -1,28 +1,28 @@
-"""What a version of a knowledge base holds, and how it was made."""
+"""The manifest: what a version of a knowledge base holds, and how it was made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
 from ragweave.knowledge.ingest_settings import Chunking
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
 FORMAT_VERSION = 3
-"""Raised whenever an older ragweave could not read what a newer one writes."""
+"""Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = frozenset({2, 3})
-"""The formats that are read; of the second, whatever came later is absent."""
+READABLE = (2, 3)
+"""The formats that can be read; format 2 lacks what came later."""
 
-_T = TypeVar("_T")
-_AGAIN = "build the knowledge base again with --overwrite."
+_REBUILD = "build the knowledge base again with --overwrite."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class EncoderRecord:
     """The encoder that embedded the passages.
 
     Attributes:
-        name: The name or path it was loaded by.
+        name: The name or path it was loaded from.
         fingerprint: Hash of its weights, pooling and normalisation.
         pooling: How token states become a vector.
         normalize: Whether vectors have length 1.
-        max_length: The most tokens it reads; ``None`` for no bound.
+        max_length: The most tokens it reads; ``None`` for no limit.
     """
 
     name: str
@@ -43,32 +43,31 @@ class EncoderRecord:
     normalize: bool
     max_length: int | None
 
-    def check(self, encoder: TextEncoder, place: Path | str) -> None:
+    def check(self, encoder: TextEncoder, path: Path | str) -> None:
         """Check that an encoder is this one.
 
         Args:
             encoder: The encoder.
-            place: Where the knowledge base is, for the message.
+            path: The knowledge base, for the message.
 
         Raises:
             EncoderMismatchError: It is not.
         """
         if encoder.fingerprint != self.fingerprint:
             raise EncoderMismatchError(
-                f"The knowledge base at {place} was embedded by the encoder {self.name} ({self.pooling}, "
-                f"fingerprint {self.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, "
-                f"fingerprint {encoder.fingerprint[:12]}): use the first, or build the knowledge base again "
-                "with the second."
+                f"The knowledge base at {path} was embedded by the encoder {self.name} ({self.pooling}, fingerprint "
+                f"{self.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, fingerprint "
+                f"{encoder.fingerprint[:12]}). Use the first, or build the knowledge base again with the second."
             )
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """How the vectors are searched.
+    """How vectors are searched.
 
     Attributes:
-        kind: As it was asked for: ``"auto"``, ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"`` or FAISS' own words.
-        metric: What it compares by.
+        kind: As requested: ``"auto"``, ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"`` or a FAISS factory string.
+        metric: How vectors are compared.
         parameters: Settings of the search, such as ``nprobe``.
     """
 
@@ -91,7 +90,7 @@ class FileRecord:
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
-        """Measure a file."""
+        """Measure and hash a file."""
         with path.open("rb") as file:
             return cls(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -103,11 +102,11 @@ class SegmentRecord:
     Attributes:
         name: Its name.
         rows: How many passages were written into it.
-        passages: How many of them are still there.
-        documents: How many documents those are of.
-        factory: FAISS' words for its index; ``"Flat"`` where every vector is compared.
-        recall: Share of the ten nearest passages that the index finds, measured when it was built; ``None`` where it
-            was not, as in databases.
+        passages: How many of them are not deleted.
+        documents: How many documents those belong to.
+        factory: The FAISS factory string of its index; ``"Flat"`` if all vectors are compared.
+        recall: Share of the ten nearest passages that the index found when it was built; ``None`` if it was not
+            measured, as in PostgreSQL.
         files: Its files by their names.
     """
 
@@ -122,15 +121,15 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """What was done to make a version.
+    """The change that made a version.
 
     Attributes:
-        kind: ``"build"``, ``"add"``, ``"delete"`` or ``"compact"``.
-        added: How many passages were added.
-        deleted: How many were deleted, those of sources that were replaced among them.
-        duplicates: How many were left out since their title and text were there already.
-        unchanged: How many sources were left alone since their content was there already.
-        skipped: Sentences that say which sources could not be read, and why.
+        kind: ``"build"``, ``"add"``, ``"delete"``, ``"compact"`` or ``"reembed"``.
+        added: Passages that were added.
+        deleted: Passages that were deleted, with those of replaced sources.
+        duplicates: Passages that were left out because their title and text existed.
+        unchanged: Sources that were not read because their content was known.
+        skipped: A sentence for each source that could not be read.
     """
 
     kind: str
@@ -143,19 +142,19 @@ class ChangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything a reader has to know about a version.
+    """Everything that a reader has to know about a version.
 
     Attributes:
-        ragweave_version: What wrote it.
+        ragweave_version: The version of ragweave that wrote it.
         created: When, in UTC, as ISO 8601.
-        change: What was done to make it.
+        change: The change that made it.
         encoder: The encoder that embedded the passages.
-        dimension: The size of a vector, D.
-        index: How the vectors are searched.
-        chunking: How documents are cut into passages.
-        segments: What it is made of, in the order of its rows.
-        files: The version's own files by their names, which are plain names in its folder.
-        language: The language of the words that passages are searched by; ``None`` where there are vectors alone.
+        dimension: D, the size of a vector.
+        index: How vectors are searched.
+        chunking: How documents were split into passages.
+        segments: Its segments, in the order of the rows.
+        files: The version's own files by their names.
+        language: The language of BM25; ``None`` without words.
         format_version: The format of all this.
     """
 
@@ -173,22 +172,22 @@ class Manifest:
 
     @property
     def passages(self) -> int:
-        """How many passages there are, N."""
+        """The number of passages, N."""
         return sum(segment.passages for segment in self.segments)
 
     @property
     def documents(self) -> int:
-        """How many documents have at least one passage."""
+        """The number of documents with at least one passage."""
         return sum(segment.documents for segment in self.segments)
 
     @property
     def rows(self) -> int:
-        """How many rows there are, with those of passages that were deleted."""
+        """The number of rows, with those of deleted passages."""
         return sum(segment.rows for segment in self.segments)
 
     @property
     def recall(self) -> float | None:
-        """The least recall of a segment; ``None`` where one was not measured."""
+        """The lowest recall of a segment; ``None`` if one was not measured."""
         measured = [segment.recall for segment in self.segments if segment.recall is not None]
         return min(measured, default=1.0) if len(measured) == len(self.segments) else None
 
@@ -219,8 +218,9 @@ class Manifest:
 
     @property
     def checksum(self) -> str:
-        """Hash of all of it."""
-        return hashlib.sha256(_canonical(self._content())).hexdigest()
+        """Hash of everything."""
+        text = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
     def to_json(self) -> str:
         """Write the manifest as JSON."""
@@ -228,153 +228,88 @@ class Manifest:
         return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
     def _content(self) -> dict[str, Any]:
-        return {
+        content = {
             "format_version": self.format_version,
-            "ragweave_version": self.ragweave_version,
-            "created": self.created,
-            "change": asdict(self.change),
-            "encoder": asdict(self.encoder),
-            "dimension": self.dimension,
-            "index": asdict(self.index),
+            **asdict(self),
             "chunking": self.chunking.to_record(),
-            **({} if self.language is None else {"lexical": {"language": self.language}}),
-            "segments": [asdict(segment) for segment in self.segments],
-            "files": {name: asdict(record) for name, record in self.files.items()},
         }
+        language = content.pop("language")
+        return content if language is None else {**content, "lexical": {"language": language}}
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
         """Read and check a manifest.
 
-        Args:
-            path: Its file.
-
-        Returns:
-            The manifest.
-
         Raises:
-            KnowledgeBaseError: It is missing, damaged, or of a format that this ragweave does not know.
+            KnowledgeBaseError: It is missing or damaged, or this ragweave does not know its format.
         """
         try:
             return cls.parse(path.read_bytes(), path)
         except OSError as error:
             raise KnowledgeBaseError(
-                f"The manifest {path} cannot be read ({error.strerror}): {_AGAIN}"
+                f"The manifest {path} cannot be read ({error.strerror}): {_REBUILD}"
             ) from error
 
     @classmethod
-    def parse(cls, text: str | bytes, place: Path | str) -> Manifest:
+    def parse(cls, text: str | bytes, path: Path | str) -> Manifest:
         """Read and check what `to_json` wrote.
 
         Args:
             text: The JSON.
-            place: Where it was found, for messages.
-
-        Returns:
-            The manifest.
+            path: Where it is from, for messages.
 
         Raises:
-            KnowledgeBaseError: It is damaged, or of a format that this ragweave does not know.
+            KnowledgeBaseError: It is damaged, or this ragweave does not know its format.
         """
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise KnowledgeBaseError(f"The manifest {place} is damaged ({error}): {_AGAIN}") from error
-        found = content.get("format_version") if isinstance(content, dict) else None
-        if isinstance(found, int) and found not in READABLE:
+            raise KnowledgeBaseError(f"The manifest {path} is damaged ({error}): {_REBUILD}") from error
+        format_version = content.get("format_version") if isinstance(content, dict) else None
+        if isinstance(format_version, int) and format_version not in READABLE:
             raise KnowledgeBaseError(
-                f"The knowledge base of the manifest {place} has format {found}, this ragweave reads formats "
-                f"{', '.join(map(str, sorted(READABLE)))}: install the version of ragweave that wrote it, or {_AGAIN}"
+                f"The knowledge base of the manifest {path} has format {format_version}, this ragweave reads formats "
+                f"{', '.join(map(str, READABLE))}: install the version of ragweave that wrote it, or {_REBUILD}"
             )
         try:
-            manifest = cls._from_content(content)
+            language = content["lexical"]["language"] if "lexical" in content else None
+            manifest: Manifest = _decoded(cls, {**content, "language": language})
+            for segment in manifest.segments:
+                _check_names(segment.name, *segment.files)
+            _check_names(*manifest.files)
             if content["checksum"] != manifest.checksum:
                 raise ValueError("its checksum is another")
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise KnowledgeBaseError(f"The manifest {place} is damaged ({error!r}): {_AGAIN}") from error
-
-    @classmethod
-    def _from_content(cls, content: dict[str, Any]) -> Manifest:
-        encoder, index = content["encoder"], content["index"]
-        max_length = encoder["max_length"]
-        return cls(
-            format_version=_count(content["format_version"]),
-            ragweave_version=_typed(content["ragweave_version"], str),
-            created=_typed(content["created"], str),
-            change=_change(content["change"]),
-            encoder=EncoderRecord(
-                name=_typed(encoder["name"], str),
-                fingerprint=_typed(encoder["fingerprint"], str),
-                pooling=_typed(encoder["pooling"], str),
-                normalize=_typed(encoder["normalize"], bool),
-                max_length=None if max_length is None else _count(max_length),
-            ),
-            dimension=_count(content["dimension"]),
-            index=IndexRecord(
-                kind=_typed(index["kind"], str),
-                metric=_typed(index["metric"], str),
-                parameters={_typed(name, str): _count(value) for name, value in index["parameters"].items()},
-            ),
-            chunking=_chunking(content["chunking"]),
-            segments=tuple(
-                SegmentRecord(
-                    name=_file_name(segment["name"]),
-                    rows=_count(segment["rows"]),
-                    passages=_count(segment["passages"]),
-                    documents=_count(segment["documents"]),
-                    factory=_typed(segment["factory"], str),
-                    recall=None if segment["recall"] is None else _typed(segment["recall"], float),
-                    files=_files(segment["files"]),
-                )
-                for segment in content["segments"]
-            ),
-            files=_files(content["files"]),
-            language=_typed(content["lexical"]["language"], str) if "lexical" in content else None,
-        )
+            raise KnowledgeBaseError(f"The manifest {path} is damaged ({error!r}): {_REBUILD}") from error
 
 
-def _chunking(content: dict[str, Any]) -> Chunking:
-    tokens = content.get("tokens")
-    return Chunking(
-        kind=content.get("kind", "sentences"),
-        words=_count(content["words"]),
-        tokens=None if tokens is None else _count(tokens),
-        overlap=_count(content.get("overlap", 0)),
-    )
+_type_hints = cache(get_type_hints)
 
 
-def _change(content: dict[str, Any]) -> ChangeRecord:
-    numbers = {name: _count(content[name]) for name in ("added", "deleted", "duplicates", "unchanged")}
-    skipped = tuple(_typed(sentence, str) for sentence in content["skipped"])
-    return ChangeRecord(kind=_typed(content["kind"], str), skipped=skipped, **numbers)
-
-
-def _canonical(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, ensure_ascii=False).encode("utf-8")
-
-
-def _files(records: dict[str, Any]) -> dict[str, FileRecord]:
-    return {
-        _file_name(name): FileRecord(bytes=_count(record["bytes"]), sha256=_typed(record["sha256"], str))
-        for name, record in records.items()
-    }
-
-
-def _typed(value: object, kind: Callable[..., _T]) -> _T:
-    if type(value) is not kind:
+def _decoded(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that a record declares, and as nothing that merely looks like it."""
+    origin, args = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = _type_hints(kind)
+        present = [field for field in fields(kind) if field.name in value or field.default is MISSING]
+        return kind(**{field.name: _decoded(hints[field.name], value[field.name]) for field in present})
+    if origin is UnionType:
+        return None if value is None else _decoded(args[0], value)
+    if origin is tuple:
+        return tuple(_decoded(args[0], item) for item in value)
+    if origin is dict:
+        return {_decoded(args[0], key): _decoded(args[1], item) for key, item in value.items()}
+    kind = str if origin is Literal else kind
+    if type(value) is not kind:  # no subclass: True is an int
         raise TypeError(f"{value!r} is not a {kind.__name__}")
-    return value  # type: ignore[return-value]
-
-
-def _count(value: object) -> int:
-    if _typed(value, int) < 0:
+    if kind is int and value < 0:
         raise ValueError(f"{value!r} is below zero")
-    return _typed(value, int)
+    return value
 
 
-def _file_name(name: str) -> str:
-    """A name that cannot lead out of its folder."""
-    if name in {"", ".", ".."} or any(character in name for character in "/\\:\0"):
-        raise ValueError(f"{name!r} is not a plain file name")
-    return name
+def _check_names(*names: str) -> None:
+    """Check that names are plain, so that no path leads out of its folder."""
+    for name in names:
+        if name in {"", ".", ".."} or any(character in name for character in "/\\:\0"):
+            raise ValueError(f"{name!r} is not a plain file name")
