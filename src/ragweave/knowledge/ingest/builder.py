@@ -40,12 +40,7 @@ class Engine(Protocol):
     def embed(
         self, shards: Iterable[list[Passage]], encoder: TextEncoder, progress: Progress
     ) -> Iterator[NDArray[np.float32]]:
-        """Embed passages with their titles.
-
-        Args:
-            shards: The passages, in lists that fit into memory.
-            encoder: The encoder.
-            progress: Advances by every embedded passage.
+        """Embed passages with their titles, and advance the progress by each of them.
 
         Yields:
             The vectors of each shard, (M, D), in the order of the passages.
@@ -147,7 +142,7 @@ def build_segment(
     Args:
         layout: The knowledge base, locked.
         files: The files to read.
-        encoder: Embeds the passages.
+        encoder: Embeds the passages, and its tokenizer measures them.
         settings: How the segment is made.
         seen: Hashes of the passages that the knowledge base already has.
         progress: Receives the progress.
@@ -192,15 +187,7 @@ def read_shards(
     report: IngestReport,
     progress: Progress,
 ) -> Iterator[tuple[list[Passage], NDArray[np.uint64]]]:
-    """Read files, cut their documents into passages, and leave out duplicates.
-
-    Args:
-        files: The files.
-        encoder: Its tokenizer measures passages.
-        settings: How documents are cut, and whether an unreadable source is an error.
-        seen: Hashes of passages to leave out.
-        report: Is filled in on the way.
-        progress: Advances by every file.
+    """Read files, cut their documents into passages, and leave out duplicates; fills in the report on the way.
 
     Yields:
         Shards of M passages and their hashes, (M,).

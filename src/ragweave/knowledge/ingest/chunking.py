@@ -151,11 +151,11 @@ def _by_words(text: str, words: int) -> Iterator[_Span]:
 
 
 class _Piece(NamedTuple):
-    """A sentence or a part of one, which is never cut: its text, its words, and the separator before it."""
+    """A sentence or a part of one, which is never cut."""
 
     text: str
     words: int
-    separator: str
+    separator: str  # what joins it to the piece before
 
 
 def _by_sentences(text: str, words: int) -> Iterator[_Span]:
@@ -204,9 +204,7 @@ def _pack(pieces: list[_Piece], words: int) -> Iterator[str]:
 
 def _target(left: int, words: int) -> float:
     """The length of the next text if all that are left become equally long."""
-    if left <= _TOLERANCE * words:
-        return float("inf")
-    return left / max(1, round(left / words))
+    return float("inf") if left <= _TOLERANCE * words else left / max(1, round(left / words))
 
 
 # --- Tokens ---
@@ -282,17 +280,10 @@ def _starts_word(text: str, spans: list[tuple[int, int]], position: int) -> bool
 
 
 class _Section(NamedTuple):
-    """The text between two headings, in characters of the document.
+    """The text between two headings; positions are characters of the document."""
 
-    Attributes:
-        path: The section's heading and those above it, the highest first.
-        heading: Where its heading starts.
-        start: Where its text starts.
-        end: Where its text ends.
-    """
-
-    path: tuple[str, ...]
-    heading: int
+    path: tuple[str, ...]  # its heading and those above it, the highest first
+    heading: int  # where its heading starts
     start: int
     end: int
 

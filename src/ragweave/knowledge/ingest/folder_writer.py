@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +45,10 @@ from ragweave.knowledge.ingest.transaction import (
 )
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, Pointer
-from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import ChangeRecord, Manifest
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceFile, Sources, named_by
+from ragweave.knowledge.source_records import SourceFile, named_by
 from ragweave.knowledge.vector_index import check_kind
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -149,7 +148,8 @@ class FolderWriter:
             if built.record is None and not len(replaced):
                 report_skipped(skipped, other_sources=bool(scan.unchanged))
                 return
-            _check_ids(current, built, replaced)
+            if built.record is not None:
+                _check_ids(current, built, replaced)
             change = ChangeRecord(
                 kind="add",
                 added=0 if built.record is None else built.record.passages,
@@ -161,11 +161,12 @@ class FolderWriter:
             # The rows of the new segment follow all others.
             deleted = np.concatenate([np.union1d(current.deleted, replaced), built.deleted + manifest.rows])
             sources_after = current.sources | scan.read(built.report.failed)
-            _commit(current, change, new=built.record, deleted=deleted, sources=sources_after)
+            after = next_manifest(manifest, change, current.records_without(deleted))
+            commit(layout, after, new=built.record, deleted=deleted, sources=sources_after)
 
     def delete(self, *, ids: Sequence[str], sources: Sequence[str]) -> None:
         """Delete passages, documents and sources; see `KnowledgeBase.delete`."""
-        with transaction(self.path):
+        with transaction(self.path) as layout:
             current = Snapshot.open(self.path)
             rows: set[int] = set()
             for name, matches in current.rows_of(ids).items():
@@ -175,15 +176,11 @@ class FolderWriter:
             named = named_by(sources, current.sources, self.path)
             rows.update(current.rows_with("source", named).tolist())
             new = np.array(sorted(rows), dtype=np.int64)
-            _commit(
-                current,
-                ChangeRecord(kind="delete", deleted=len(new)),
-                new=None,
-                deleted=np.union1d(current.deleted, new),
-                sources={
-                    key: record for key, record in current.sources.items() if record.source not in named
-                },
-            )
+            deleted = np.union1d(current.deleted, new)
+            remaining = {key: record for key, record in current.sources.items() if record.source not in named}
+            change = ChangeRecord(kind="delete", deleted=len(new))
+            after = next_manifest(current.manifest, change, current.records_without(deleted))
+            commit(layout, after, new=None, deleted=deleted, sources=remaining)
 
     def compact(self, *, keep: int, progress: Progress) -> None:
         """Merge all segments into one, and delete old versions; see `KnowledgeBase.compact`."""
@@ -200,8 +197,8 @@ class FolderWriter:
                     vectors = _live_vectors(current, progress)
                     store.write_vectors(segment.vectors, vectors, len(current), manifest.dimension)
                     record = index_segment(layout, settings_of(manifest), _NO_ROWS, progress)
-                compacted = replace(next_manifest(manifest, ChangeRecord(kind="compact")), segments=())
-                commit(layout, compacted, new=record, deleted=_NO_ROWS, sources=current.sources)
+                after = next_manifest(manifest, ChangeRecord(kind="compact"), ())
+                commit(layout, after, new=record, deleted=_NO_ROWS, sources=current.sources)
             _remove_old_versions(layout, keep)
 
     def reembed(
@@ -251,23 +248,8 @@ class FolderWriter:
             layout.write_current(Pointer(version, manifest.checksum[:16]))
 
 
-def _commit(
-    current: Snapshot,
-    change: ChangeRecord,
-    *,
-    new: SegmentRecord | None,
-    deleted: NDArray[np.int64],
-    sources: Sources,
-) -> None:
-    """Commit a version with the segments of the current one, less the deleted rows, and perhaps a new segment."""
-    manifest = replace(next_manifest(current.manifest, change), segments=current.records_without(deleted))
-    commit(current.layout, manifest, new=new, deleted=deleted, sources=sources)
-
-
 def _check_ids(current: Snapshot, built: StagedSegment, replaced: NDArray[np.int64]) -> None:
     """Refuse new documents with ids that other documents have."""
-    if built.record is None:
-        return
     table = store.PassageTable(staged_segment(current.layout).passages)
     ids = table.distinct("document_id", without=built.deleted.tolist())
     if taken := current.documents_among(ids, without=replaced):

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
 from ragweave.knowledge.ingest_settings import IngestSettings
-from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, EncoderRecord, IndexRecord, Manifest
+from ragweave.knowledge.manifest import (
+    FORMAT_VERSION,
+    ChangeRecord,
+    EncoderRecord,
+    IndexRecord,
+    Manifest,
+    SegmentRecord,
+)
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile, Sources, fingerprint
 
@@ -56,13 +63,7 @@ class SourceScan:
 def scan_sources(
     files: Sequence[SourceFile], known: Sources, *, strict: bool, progress: Progress
 ) -> SourceScan:
-    """Hash the content of files to find those that are new or have changed.
-
-    Args:
-        files: The files.
-        known: The sources of the knowledge base.
-        strict: Whether a file that cannot be read is an error.
-        progress: Advances by every file.
+    """Hash the content of files to find those that are new or differ from the known sources.
 
     Raises:
         SourceError: With ``strict``, a file cannot be read.
@@ -161,13 +162,15 @@ def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: Chang
     )
 
 
-def next_manifest(manifest: Manifest, change: ChangeRecord) -> Manifest:
-    """The manifest after another change, which still has the segments and files of the one before."""
+def next_manifest(manifest: Manifest, change: ChangeRecord, segments: tuple[SegmentRecord, ...]) -> Manifest:
+    """The manifest after another change, with the segments that stay, and without the version's files."""
     return replace(
         manifest,
         ragweave_version=__version__,
         created=_now(),
         change=change,
+        segments=segments,
+        files={},
         format_version=FORMAT_VERSION,
     )
 

@@ -145,7 +145,7 @@ class PostgresWriter:
             )
             _commit(
                 transaction,
-                next_manifest(manifest, record),
+                next_manifest(manifest, record, manifest.segments),
                 manifest.passages + batch.passages - passages,
                 manifest.documents + batch.documents - documents,
                 sources=scan.read(batch.report.failed),
@@ -171,7 +171,7 @@ class PostgresWriter:
             passages, documents = transaction.count(deletions)
             _commit(
                 transaction,
-                next_manifest(manifest, ChangeRecord(kind="delete", deleted=passages)),
+                next_manifest(manifest, ChangeRecord(kind="delete", deleted=passages), manifest.segments),
                 manifest.passages - passages,
                 manifest.documents - documents,
                 deletions=deletions,
@@ -182,7 +182,7 @@ class PostgresWriter:
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
             progress.start("Indexing", None)
-            new = next_manifest(manifest, ChangeRecord(kind="compact"))
+            new = next_manifest(manifest, ChangeRecord(kind="compact"), manifest.segments)
             _commit(transaction, new, manifest.passages, manifest.documents)
         progress.start("Compacting", None)
         connection = Connection(self.uri)

@@ -115,10 +115,7 @@ def read_pieces(path: Path) -> Iterator[str]:
 def whole_text(value: str, name: str, where: str) -> str:
     r"""Return a text, or refuse half of a character, which JSON can spell (``\ud83d`` alone) and UTF-8 cannot.
 
-    Args:
-        value: The text.
-        name: Its field, for the message.
-        where: The place of the record, such as ``Line 3 of notes.jsonl``.
+    The error names the field ``name`` and the place ``where``, such as ``Line 3 of notes.jsonl``.
 
     Raises:
         SourceError: The text has half of a character.
