@@ -63,9 +63,8 @@ class KnowledgeBase:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.path: Path | str = (
-            storage.location if isinstance(storage.location, Path) else str(storage.location)
-        )
+        location = storage.location
+        self.path: Path | str = location if isinstance(location, Path) else str(location)
         self.version, self.manifest = storage.version, storage.manifest
 
     @classmethod
@@ -154,11 +153,7 @@ class KnowledgeBase:
         return base
 
     def latest(self) -> KnowledgeBase:
-        """The current version: this one, or another one, opened.
-
-        Raises:
-            KnowledgeBaseError: It is damaged, or the database cannot be reached.
-        """
+        """The current version: this one, or another one, opened."""
         latest = self.storage.latest()
         return self if latest is self.storage else type(self)(latest)
 
@@ -237,7 +232,8 @@ class KnowledgeBase:
         Raises:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
-        _check_keep(keep)
+        if keep < 0:
+            raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
         writer_at(self.storage.location).compact(keep=keep, progress=progress or NoProgress())
         return self.latest()
 
@@ -274,8 +270,8 @@ class KnowledgeBase:
         location = location_of(output)
         if not isinstance(location, Path):
             raise ConfigurationError(f"{location} is a database. Give a folder.")
-        if keep is not None:
-            _check_keep(keep)
+        if keep is not None and keep < 0:
+            raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
         folder_writer(location).reembed(
             self._snapshot("embed its passages again"),
             encoder=encoder,
@@ -288,11 +284,7 @@ class KnowledgeBase:
         return type(self).open(output, encoder=encoder)
 
     def swap(self, version: str) -> KnowledgeBase:
-        """Make another version current, an older or a newer one, and open it.
-
-        Raises:
-            KnowledgeBaseError: There is no such version, or it is damaged.
-        """
+        """Make another version current, an older or a newer one, and open it; see the function `swap`."""
         return swap(self.path, version)
 
     def versions(self) -> list[Manifest]:
@@ -305,30 +297,18 @@ class KnowledgeBase:
         return self._snapshot("list versions").layout.version_names()
 
     def verify(self) -> None:
-        """Read every byte and compare the files with their hashes.
-
-        Raises:
-            KnowledgeBaseError: A file has changed.
-        """
+        """Read every byte and compare the files with their hashes; raises `KnowledgeBaseError` if one has changed."""
         self._snapshot("verify its files").verify()
 
     def __len__(self) -> int:
         return self.manifest.passages
 
     def passage(self, row: int) -> Passage:
-        """One passage.
-
-        Raises:
-            IndexError: The row does not exist.
-        """
+        """One passage; raises `IndexError` if the row does not exist."""
         return self.storage.passage(int(row))
 
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
-        """Several passages.
-
-        Raises:
-            IndexError: A row does not exist.
-        """
+        """Several passages; raises `IndexError` if a row does not exist."""
         return [self.passage(row) for row in rows]
 
     def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
@@ -373,9 +353,7 @@ class KnowledgeBase:
             b: How much the length of a passage counts, from 0 to 1.
 
         Returns:
-            Scores, (B, K), best first, 0 for passages that share no word, and rows, (B, K). With fewer than K
-            passages (in PostgreSQL: fewer that share a word), the other scores are minus infinity and the other rows
-            -1.
+            Scores and rows, (B, K), as of `search`; 0 for passages that share no word, which PostgreSQL leaves out.
 
         Raises:
             KnowledgeBaseError: The knowledge base was built without words.
@@ -392,12 +370,7 @@ class KnowledgeBase:
         return scores, rows
 
     def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], WordScores]:
-        """A function that scores passages by BM25 for a question.
-
-        Raises:
-            KnowledgeBaseError: The knowledge base was built without words.
-            ConfigurationError: ``k1`` or ``b`` is out of range.
-        """
+        """A function that scores passages by BM25 for a question; see `search_text`."""
         return self.storage.text_scorer(k1=k1, b=b)
 
     def as_index(
@@ -407,28 +380,16 @@ class KnowledgeBase:
         defaults: SearchSettings | None = None,
         reranker: PassageScorer | None = None,
     ) -> KnowledgeBaseIndex:
-        """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`.
-
-        Raises:
-            KnowledgeBaseError: The settings search by words, and it was built without words.
-        """
+        """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`."""
         return KnowledgeBaseIndex(self, settings=settings, defaults=defaults, reranker=reranker)
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""
-        return {
-            "path": str(self.path),
-            "version": self.version,
-            **self.manifest.summary(),
-            "bytes": self.storage.bytes(),
-        }
+        facts = self.manifest.summary()
+        return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
 
     def check_encoder(self, encoder: TextEncoder) -> None:
-        """Check that an encoder is the one that embedded the passages.
-
-        Raises:
-            EncoderMismatchError: It is not.
-        """
+        """Raise `EncoderMismatchError` unless this encoder embedded the passages."""
         self.manifest.encoder.check(encoder, self.path)
 
     def close(self) -> None:
@@ -483,8 +444,3 @@ def _needs_folder(location: Path | PostgresUri, action: str) -> KnowledgeBaseErr
 
 def _paths(sources: Sequence[Path | str | SourceFile]) -> list[Path | SourceFile]:
     return [Path(source) if isinstance(source, str) else source for source in sources]
-
-
-def _check_keep(keep: int) -> None:
-    if keep < 0:
-        raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
