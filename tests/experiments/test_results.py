@@ -23,7 +23,7 @@ def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path
         write_json(folder.description, {"settings": asdict(configuration.settings)})
         write_json(folder.metrics, {**summarize(predictions, configuration.settings), "seconds": 25.0})
     lines = page({"factbook": RunFolder(tmp_path / "factbook")}).splitlines()
-    assert "50 questions about countries" in next(line for line in lines if line.startswith("50"))
+    assert "50 generated questions" in next(line for line in lines if line.startswith("50"))
     rows = {line.split(" | ")[0]: line for line in lines if line.startswith("| ")}
     base, second, third = (rows[f"| {configuration.label}"] for configuration in CONFIGURATIONS[:3])
     assert "| 0.800 [" in base
