@@ -344,7 +344,7 @@ def test_questions_during_changes_are_all_answered(changing: RagPipeline):
     thread.start()
     seen = [0, 0]
     try:
-        while min(seen) < 5 and sum(seen) < 5000 and not failures:
+        while min(seen) < 5 and sum(seen) < 1000 and not failures:
             seen[expected.index(ask())] += 1
     finally:
         stop.set()
