@@ -290,7 +290,7 @@ _type_hints = cache(get_type_hints)
 def _decoded(kind: Any, value: Any) -> Any:
     """A value of JSON as the type that a record declares, and as nothing that merely looks like it."""
     origin, args = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = _type_hints(kind)
         present = [field for field in fields(kind) if field.name in value or field.default is MISSING]
         return kind(**{field.name: _decoded(hints[field.name], value[field.name]) for field in present})

@@ -1,9 +1,9 @@
-"""The files of segments and versions: passages as Arrow, vectors and rows as numpy.
+"""The files of segments and versions: passages as Arrow, vectors and other arrays as numpy.
 
-Everything is written through ordinary file objects, never through a memory map: a disk that fills is then an
-exception here, not a signal that ends the process.
+Files are written through ordinary file objects and never through a memory map: on a full disk, a write then raises an
+exception, where a memory map would end the process by a signal.
 
-Notation used for tensor shapes: N passages, D vector size.
+Notation used for tensor shapes: M rows, N passages, D vector size.
 """
 
 from __future__ import annotations
@@ -16,135 +16,106 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.types import Passage
 
 COLUMNS = tuple(field.name for field in fields(Passage))
-"""The columns of the passages' table, which are the attributes of a passage."""
+"""The columns of the table of passages: the attributes of `Passage`."""
 
 NUMBERS = frozenset({"start", "end", "line", "page"})
-"""Those of them that are whole numbers; all others are texts."""
+"""The columns of whole numbers; all others are texts."""
 
 SHARD = 10_000
-"""How many passages are in memory at a time while a knowledge base is built."""
+"""How many passages are in memory at a time during a build."""
 
 
 class PassageTable:
-    """The passages of a version, memory-mapped: only what is looked at is read.
+    """The passages of a segment, memory-mapped: only what is looked up is read from disk.
 
     Args:
         path: The Arrow IPC file.
     """
 
     def __init__(self, path: Path) -> None:
-        import pyarrow as pa
-
         try:
-            self._source = pa.memory_map(str(path))
-            reader = pa.ipc.open_file(self._source)
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
             self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (OSError, pa.ArrowException) as error:
             raise KnowledgeBaseError(damaged(path)) from error
         if tuple(reader.schema.names) != COLUMNS:
             raise KnowledgeBaseError(damaged(path))
-        # Where each batch begins, and after the last one where the table ends.
+        self._table = pa.Table.from_batches(self._batches, reader.schema)
+        # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __getitem__(self, row: int) -> Passage:
-        if not 0 <= row < len(self):
-            raise IndexError(f"There is no passage {row}: rows run from 0 to {len(self) - 1}.")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         batch, position = self._batches[number], row - int(self._starts[number])
         return Passage(*(column[position].as_py() for column in batch.columns))
 
     def take(self, rows: NDArray[np.int64]) -> list[Passage]:
-        """Look up the passages of M rising rows."""
-        import pyarrow as pa
-
+        """The passages of M rising rows."""
+        # Batch by batch, since Arrow's take on a whole table copies all of its texts.
         ends = np.searchsorted(rows, self._starts)
-        found: list[Passage] = []
+        passages: list[Passage] = []
         for batch, start, first, last in zip(
             self._batches, self._starts[:-1], ends[:-1], ends[1:], strict=True
         ):
             if first < last:
-                own = batch.take(pa.array(rows[first:last] - start))
-                columns = (column.to_pylist() for column in own.columns)
-                found.extend(Passage(*values) for values in zip(*columns, strict=True))
-        return found
+                part = batch.take(pa.array(rows[first:last] - start))
+                columns = (column.to_pylist() for column in part.columns)
+                passages.extend(Passage(*values) for values in zip(*columns, strict=True))
+        return passages
 
     def shards(self, start: int = 0) -> Iterator[list[Passage]]:
-        """The passages from a row on, as many at a time as a shard has."""
+        """The passages from a row on, a shard at a time."""
         for first in range(start, len(self), SHARD):
             yield self.take(np.arange(first, min(first + SHARD, len(self))))
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
-        """Find the rows whose value in a column is one of these, in rising order."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        wanted = pa.array(sorted(values), pa.string())
-        rows: list[int] = []
-        for start, batch in zip(self._starts, self._batches, strict=False):
-            found = pc.is_in(batch[column], value_set=wanted)
-            rows.extend(int(start) + position for position in pc.indices_nonzero(found).to_pylist())
-        return rows
+        """The rows that have one of these values in a column, rising."""
+        matches = pc.is_in(self._table[column], value_set=pa.array(sorted(values), pa.string()))
+        return pc.indices_nonzero(matches).to_pylist()
 
     def distinct(self, column: str, without: Collection[int] = ()) -> set[str]:
-        """The values of a column, but for those of some rows."""
-        import pyarrow.compute as pc
-
-        gone = np.zeros(len(self), dtype=bool)
-        gone[list(without)] = True
-        values: set[str] = set()
-        for start, batch in zip(self._starts, self._batches, strict=False):
-            own = batch[column].filter(_arrow_mask(~gone[start : start + len(batch)]))
-            values.update(pc.unique(own).to_pylist())
-        return values
-
-
-def _arrow_mask(kept: NDArray[np.bool_]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(kept)
+        """The values of a column, some rows excluded."""
+        included = np.ones(len(self), dtype=bool)
+        included[list(without)] = False
+        return set(pc.unique(self._table[column].filter(pa.array(included))).to_pylist())
 
 
 def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
-    """Write passages, a batch of the file for every shard.
-
-    Args:
-        path: The file to make.
-        shards: The passages.
-    """
-    import pyarrow as pa
-
+    """Write passages into a new file, a record batch per shard."""
     schema = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
     with durable(path) as file, pa.ipc.new_file(file, schema) as writer:
         for shard in shards:
             columns = [[getattr(passage, name) for passage in shard] for name in COLUMNS]
-            arrays = [pa.array(column, own.type) for column, own in zip(columns, schema, strict=True)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
 def write_vectors(
     path: Path, shards: Iterable[NDArray[np.float32]], count: int, dimension: int, *, begun: int = 0
 ) -> None:
-    """Write vectors as one numpy array, each shard safe on the disk before the next is made.
+    """Write vectors as one numpy array; each shard is synced to disk before the next is computed.
 
     Args:
-        path: The file to make, or to go on with.
-        shards: The vectors that are still missing, each shard of shape (any, D).
-        count: How many there are altogether, N.
+        path: The file to create or to continue.
+        shards: The missing vectors, shards of shape (M, D).
+        count: N.
         dimension: D.
-        begun: How many are in the file already.
+        begun: How many vectors are in the file already.
     """
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
     if not begun:
-        path.unlink(missing_ok=True)  # what an interruption has left of a first shard
+        path.unlink(missing_ok=True)  # left by a run that was interrupted in its first shard
     with path.open("r+b" if begun else "xb") as file:
         if begun:
             file.truncate(_read_header(file)[0] + 4 * dimension * begun)
@@ -158,17 +129,17 @@ def write_vectors(
 
 
 def vectors_written(path: Path) -> int:
-    """How many vectors an interrupted `write_vectors` has left in a file, in whole shards."""
+    """How many vectors an interrupted `write_vectors` left in a file, in whole shards."""
     try:
         with path.open("rb") as file:
             start, dimension = _read_header(file)
             return (path.stat().st_size - start) // (4 * dimension) // SHARD * SHARD
     except (OSError, ValueError):
-        return 0  # none has been begun, or not even its header is whole
+        return 0  # there is no file, or its header is incomplete
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:
-    """Where the vectors of a file begin, and D."""
+    """Where the vectors of a file start, and D."""
     np.lib.format.read_magic(file)
     (_, dimension), _, _ = np.lib.format.read_array_header_1_0(file)
     return file.tell(), dimension
@@ -182,11 +153,7 @@ def write_array(path: Path, values: NDArray[Any]) -> None:
 
 @contextmanager
 def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """Write a numpy array of one dimension and so many values, in parts.
-
-    Yields:
-        A function that writes the next part.
-    """
+    """Write a numpy array of shape (count,) in parts; yields a function that writes the next part."""
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
     with durable(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -197,50 +164,36 @@ def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callab
         yield write
 
 
-def read_array(path: Path, kind: type[np.generic]) -> NDArray[Any]:
-    """Map a numpy array of one dimension into memory.
+def read_array(path: Path, kind: type[np.generic], ndim: int = 1) -> NDArray[Any]:
+    """Map a numpy array into memory.
 
     Raises:
-        KnowledgeBaseError: The file is damaged.
+        KnowledgeBaseError: The file is missing or damaged.
     """
-    values = _mapped(path)
-    if values.dtype != kind or values.ndim != 1:
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises all kinds of errors for a damaged header
+        raise KnowledgeBaseError(damaged(path)) from error
+    if not isinstance(values, np.ndarray) or values.dtype != kind or values.ndim != ndim:
         raise KnowledgeBaseError(damaged(path))
     return values
 
 
 def read_vectors(path: Path) -> NDArray[np.float32]:
-    """Map the vectors of a version into memory, shape (N, D).
-
-    Raises:
-        KnowledgeBaseError: The file is damaged.
-    """
-    vectors = _mapped(path)
-    if vectors.dtype != np.float32 or vectors.ndim != 2:
-        raise KnowledgeBaseError(damaged(path))
-    return vectors
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy lets errors of its parser through where a header is damaged
-        raise KnowledgeBaseError(damaged(path)) from error
-    if not isinstance(values, np.ndarray):
-        raise KnowledgeBaseError(damaged(path))
-    return values
+    """Map the vectors of a segment into memory, (N, D)."""
+    return read_array(path, np.float32, ndim=2)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file of UTF-8."""
+    """Write a new text file."""
     with durable(path) as file:
         file.write(text.encode("utf-8"))
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a small file of UTF-8 in place of another, in one step: a reader sees the old one or the new one."""
+    """Replace a text file atomically: a reader sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # of a process of the same number that was killed
+    temporary.unlink(missing_ok=True)  # left by a killed process with this id
     try:
         write_text(temporary, text)
         temporary.replace(path)
@@ -252,7 +205,7 @@ def replace_text(path: Path, text: str) -> None:
 
 @contextmanager
 def durable(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file whose bytes are on the disk when it is left."""
+    """Open a new file, and sync it to disk at the end."""
     with path.open("xb") as file:
         yield file
         _flush(file)
@@ -264,9 +217,9 @@ def _flush(file: BinaryIO) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power, where the system can."""
+    """Sync the names in a folder to disk, so that they survive a power failure."""
     if os.name == "nt":  # pragma: no cover
-        return  # Windows does not open folders
+        return  # Windows cannot open folders
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -275,5 +228,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def damaged(path: Path) -> str:
-    """What is said of a file that cannot be read."""
+    """The message for a file that cannot be read."""
     return f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
