@@ -1,4 +1,4 @@
-"""The process of a refresh ends with who started it."""
+"""The process of a refresh ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+
+from tests.support.waiting import PATIENCE, wait_until
 
 CHILD = """
 import signal, sys, time
@@ -20,23 +21,18 @@ end_with(int(sys.argv[1]))
 note = Path(sys.argv[2])
 try:
     note.with_suffix(".up").touch()
-    time.sleep(60)
+    time.sleep(600)
 except KeyboardInterrupt:
-    time.sleep(0.5)  # it is asked again meanwhile
+    note.with_suffix(".interrupted").touch()
+    while sys.argv[3] != "orphan" and not note.with_suffix(".asked-again").exists():
+        time.sleep(0.01)
     note.touch()
 """
 PARENT = """
 import os, subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2], "hears"])
-time.sleep(60)
+subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2], "orphan"])
+time.sleep(600)
 """
-
-
-def wait_for(path):
-    end = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < end, path
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -44,18 +40,25 @@ def wait_for(path):
 def test_it_is_interrupted_once_when_it_is_asked_to_end(tmp_path, number, hearing):
     note = tmp_path / "tidied"
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(os.getpid()), str(note), hearing])
-    wait_for(note.with_suffix(".up"))
-    for again in (number, signal.SIGTERM, signal.SIGINT):
-        process.send_signal(again)
-        time.sleep(0.1)
-    assert process.wait(30) == 0
+    try:
+        wait_until(note.with_suffix(".up").exists)
+        process.send_signal(number)
+        wait_until(note.with_suffix(".interrupted").exists)
+        for again in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(again)
+        note.with_suffix(".asked-again").touch()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
     assert note.exists()
 
 
 def test_it_is_interrupted_when_its_parent_is_killed(tmp_path):
     note = tmp_path / "tidied"
     parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(note)])
-    wait_for(note.with_suffix(".up"))
-    parent.kill()
-    parent.wait()
-    wait_for(note)
+    try:
+        wait_until(note.with_suffix(".up").exists)
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(note.exists)
