@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragweave.tf.backend import require_keras
+from ragweave.tf import require_keras
 
 require_keras()
 

@@ -83,7 +83,7 @@ def torch_gradients(model: Any, loss: torch.Tensor) -> dict[str, np.ndarray]:
 
 def gradients(model: Any, loss_of: Callable[[], Any]) -> dict[str, np.ndarray]:
     """The same of ours, on whatever backend."""
-    from ragweave.tf.weights import named_variables
+    from ragweave.tf.checkpoints import named_variables
 
     named = {name: own for name, own in named_variables(model) if own.trainable}
     backend = keras.config.backend()

@@ -11,7 +11,7 @@ import torch
 import transformers
 from keras import ops
 
-from ragweave.tf import weights
+from ragweave.tf import checkpoints
 from tests.support.models import randomise
 
 VOCABULARY = 40
@@ -112,10 +112,9 @@ def randomise_all(model: torch.nn.Module, seed: int) -> None:
 
 def loaded(network: Any, folder: Path) -> Any:
     """A network with the weights of a folder."""
-    names = [name for name, _ in weights.named_variables(network)]
-    with weights.open_checkpoint(folder) as checkpoint:
-        rename = weights.renaming(names, checkpoint, network.base_model_prefix)
-        weights.load(network, checkpoint, rename, str(folder))
+    with checkpoints.open_checkpoint(folder) as checkpoint:
+        rename = checkpoints.renaming(network, checkpoint, network.base_model_prefix)
+        checkpoints.load(network, checkpoint, rename, str(folder))
     return network
 
 

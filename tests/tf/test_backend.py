@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import ragweave.tf
-from ragweave.tf.backend import layers_of
+from ragweave.tf.keras_backend import dtype_policy
 
 
 def run(code: str, **environment: str) -> str:
@@ -86,7 +86,7 @@ def test_there_is_no_other_name():
 
 def test_policies_are_given_back():
     before = keras.config.dtype_policy().name
-    with pytest.raises(RuntimeError), layers_of("mixed_bfloat16"):
+    with pytest.raises(RuntimeError), dtype_policy("mixed_bfloat16"):
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
         raise RuntimeError
     assert keras.config.dtype_policy().name == before

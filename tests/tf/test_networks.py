@@ -13,8 +13,8 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from ragweave.errors import ConfigurationError
 from ragweave.tf.layers import activation
-from ragweave.tf.networks import build_generator, build_question_encoder
 from ragweave.tf.t5 import bucket_table
+from ragweave.tf.tf_pretrained import build_network
 from tests.tf.support import (
     GENERATOR_CONFIGS,
     array,
@@ -38,7 +38,7 @@ ALL = {"output_attentions": True, "output_hidden_states": True}
 def both_generators(config: Any, folder: Path, seed: int = 0) -> tuple[Any, Any]:
     theirs = torch_network(config, seed)
     theirs.save_pretrained(folder)
-    return theirs, loaded(build_generator(config), folder)
+    return theirs, loaded(build_network("generator", config), folder)
 
 
 def assert_equal_outputs(theirs: Any, ours: Any, seed: int) -> None:
@@ -77,7 +77,7 @@ def test_tables_of_their_own_stay_apart(kind: str, name: str, tmp_path: Path):
     )
     owner.weight = torch.nn.Parameter(torch.randn_like(owner.weight))
     theirs.save_pretrained(tmp_path)
-    assert_equal_outputs(theirs, loaded(build_generator(theirs.config), tmp_path), 0)
+    assert_equal_outputs(theirs, loaded(build_network("generator", theirs.config), tmp_path), 0)
 
 
 def test_bart_is_untied_where_its_configuration_says_so(tmp_path: Path):
@@ -90,7 +90,7 @@ def test_bart_is_untied_where_its_configuration_says_so(tmp_path: Path):
 def test_question_encoders(kind: str, seed: int, tmp_path: Path):
     theirs = torch_network(encoder_config(seed, kind), seed)
     theirs.save_pretrained(tmp_path)
-    ours = loaded(build_question_encoder(theirs.config), tmp_path)
+    ours = loaded(build_network("question_encoder", theirs.config), tmp_path)
     ids, mask = tokens(4, 7, seed=seed, vocabulary=30), right_padded(4, 7, seed)
     with torch.no_grad():
         expected = theirs(input_ids=ids, attention_mask=mask, return_dict=True, **ALL)
@@ -152,7 +152,7 @@ def test_activations(name: str):
 
 def test_other_activations_are_refused_by_name():
     with pytest.raises(ConfigurationError, match=r"'laplace' is not supported.*gelu"):
-        build_generator(bart_config(0, activation_function="laplace"))
+        build_network("generator", bart_config(0, activation_function="laplace"))
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_other_generators_are_refused_by_name(config: Any):
     with pytest.raises(
         ConfigurationError, match=f"no generator of type '{config.model_type}'; it has bart and t5"
     ):
-        build_generator(config)
+        build_network("generator", config)
 
 
 def test_other_question_encoders_are_refused_by_name():
     with pytest.raises(
         ConfigurationError, match="no question_encoder of type 'roberta'; it has bert and dpr"
     ):
-        build_question_encoder(transformers.RobertaConfig())
+        build_network("question_encoder", transformers.RobertaConfig())
     with pytest.raises(ConfigurationError, match="is_decoder"):
-        build_question_encoder(encoder_config(0, "bert", is_decoder=True))
+        build_network("question_encoder", encoder_config(0, "bert", is_decoder=True))

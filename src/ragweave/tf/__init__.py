@@ -1,28 +1,22 @@
-"""The RAG classes for TensorFlow, as models of Keras 3, with the weights and folders of the torch classes.
+"""The RAG classes for TensorFlow: Keras 3 models that share weights and folders with the torch classes.
 
-Importing this package loads no framework. The first use of a class imports Keras, which chooses its backend then: see
-`ragweave.tf.backend`.
+Importing this package loads no framework. The first use of a class imports Keras.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_HOME_OF = {
-    "TFRagGenerateOutput": "outputs",
-    "TFRagModel": "rag",
-    "TFRagSequenceForGeneration": "sequence",
-    "TFRagTokenForGeneration": "token",
-    "TFRetrievAugLMMarginOutput": "outputs",
-    "TFRetrievAugLMOutput": "outputs",
-}
+from ragweave.errors import ConfigurationError, require_extra
 
 if TYPE_CHECKING:
-    from ragweave.tf.outputs import TFRagGenerateOutput, TFRetrievAugLMMarginOutput, TFRetrievAugLMOutput
-    from ragweave.tf.rag import TFRagModel
-    from ragweave.tf.sequence import TFRagSequenceForGeneration
-    from ragweave.tf.token import TFRagTokenForGeneration
+    from ragweave.tf.tf_outputs import TFRagGenerateOutput, TFRetrievAugLMMarginOutput, TFRetrievAugLMOutput
+    from ragweave.tf.tf_rag_model import TFRagModel
+    from ragweave.tf.tf_rag_sequence import TFRagSequenceForGeneration
+    from ragweave.tf.tf_rag_token import TFRagTokenForGeneration
 
 __all__ = [
     "TFRagGenerateOutput",
@@ -33,12 +27,44 @@ __all__ = [
     "TFRetrievAugLMOutput",
 ]
 
+_HOME_OF = {
+    **dict.fromkeys(__all__, "tf_outputs"),
+    "TFRagModel": "tf_rag_model",
+    "TFRagSequenceForGeneration": "tf_rag_sequence",
+    "TFRagTokenForGeneration": "tf_rag_token",
+}
+_VARIABLE = "KERAS_BACKEND"
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def require_keras() -> None:
+    """Make sure that Keras runs on the right backend: TensorFlow, unless ``KERAS_BACKEND`` names another.
+
+    Keras reads the variable once, when it is first imported.
+
+    Raises:
+        ConfigurationError: Keras runs on another backend already, or the variable names an unknown one.
+        MissingExtraError: Keras or TensorFlow is not installed.
+    """
+    backend = os.environ.get(_VARIABLE, "tensorflow")
+    if backend not in _BACKENDS:
+        raise ConfigurationError(f"{_VARIABLE} is {backend!r}; choose one of {', '.join(_BACKENDS)}.")
+    keras = sys.modules.get("keras")
+    if keras is None:
+        require_extra("keras", "tf")
+        if backend == "tensorflow":
+            require_extra("tensorflow", "tf")
+        os.environ[_VARIABLE] = backend
+    elif keras.config.backend() != backend:
+        raise ConfigurationError(
+            f"Keras was imported with the backend '{keras.config.backend()}', but these classes need '{backend}': "
+            f"set {_VARIABLE}={backend} before anything imports Keras."
+        )
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'ragweave.tf' has no attribute {name!r}")
-    from ragweave.tf.backend import require_keras
-
     require_keras()
     return getattr(import_module(f"ragweave.tf.{_HOME_OF[name]}"), name)
 

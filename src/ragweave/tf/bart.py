@@ -1,8 +1,6 @@
 """BART (Lewis et al. 2019, arXiv 1910.13461). Attribute paths are the names of the checkpoints' weights.
 
-Notation used for tensor shapes
-    N contexts, R rows per context, S context tokens, T decoder tokens, L tokens that a cache has room for,
-    H size of a state, h heads, d size of a head, V vocabulary.
+Notation used for tensor shapes: as in `ragweave.tf.encoder_decoder`.
 """
 
 from __future__ import annotations
@@ -12,21 +10,29 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from ragweave.tf.encoder_decoder import (
+    CrossKeys,
+    DecoderCache,
+    EncoderDecoder,
+    append,
+    attend_to_contexts,
+    run_decoder_layers,
+)
+from ragweave.tf.keras_backend import Tensor
 from ragweave.tf.layers import (
     Container,
     Embedding,
     LayerNorm,
     Linear,
+    Tensors,
     activation,
     attend,
-    hidden_keys,
+    run_layers,
     split_heads,
     within_range,
 )
-from ragweave.tf.networks import DecoderCache, Encoded, write
-from ragweave.tf.seq2seq import CrossKeys, Seq2SeqGenerator
 
-# Rows of the table of positions that no position uses.
+# The first rows of the table of positions are not used.
 POSITION_OFFSET = 2
 
 
@@ -43,35 +49,41 @@ class BartAttention(Container):
         self.dropout = keras.layers.Dropout(config.attention_dropout)
         self._heads = heads
         self._scale = (size // heads) ** -0.5
-        self.built = True
 
-    def keys_values(self, states: Any) -> tuple[Any, Any]:
+    def keys_values(self, states: Tensor) -> Tensors:
         """Keys and values, (N, h, S, d), of states, (N, S, H)."""
         return split_heads(self.k_proj(states), self._heads), split_heads(self.v_proj(states), self._heads)
 
-    def call(self, states: Any, key: Any, value: Any, bias: Any) -> tuple[Any, Any]:
+    def call(self, states: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, H) to the same, and attention weights, (N, h, T, S)."""
         query = split_heads(self.q_proj(states) * self._scale, self._heads)
-        found, weights = attend(query, key, value, bias, self.dropout)
-        return self.out_proj(found), weights
+        attended, weights = attend(query, key, value, bias, self.dropout)
+        return self.out_proj(attended), weights
 
 
 class BartLayer(Container):
-    """What layers of encoder and decoder share: self-attention and the wide layers."""
+    """What layers of encoder and decoder share: self-attention and the feed-forward network."""
 
-    def __init__(self, config: Any, heads: int, wide: int) -> None:
+    def __init__(self, config: Any, heads: int, feed_forward_size: int) -> None:
         super().__init__()
         self.self_attn = BartAttention(config, heads)
         self.self_attn_layer_norm = LayerNorm(config.d_model)
-        self.fc1 = Linear(config.d_model, wide, std=config.init_std)
-        self.fc2 = Linear(wide, config.d_model, std=config.init_std)
+        self.fc1 = Linear(config.d_model, feed_forward_size, std=config.init_std)
+        self.fc2 = Linear(feed_forward_size, config.d_model, std=config.init_std)
         self.final_layer_norm = LayerNorm(config.d_model)
         self.dropout = keras.layers.Dropout(config.dropout)
         self.activation_dropout = keras.layers.Dropout(config.activation_dropout)
         self._activation = activation(config.activation_function)
-        self.built = True
 
-    def feed_forward(self, states: Any) -> Any:
+    def attend_to_own(
+        self, states: Tensor, bias: Tensor, earlier: Tensors | None = None
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """Self-attention: states, (N, T, H), attention weights, and keys and values."""
+        keys_values = append(earlier, self.self_attn.keys_values(states))
+        attended, weights = self.self_attn(states, *keys_values, bias)
+        return self.self_attn_layer_norm(states + self.dropout(attended)), weights, keys_values
+
+    def feed_forward(self, states: Tensor) -> Tensor:
         """(N, T, H) to the same."""
         wide = self.activation_dropout(self._activation(self.fc1(states)))
         return self.final_layer_norm(states + self.dropout(self.fc2(wide)))
@@ -80,140 +92,78 @@ class BartLayer(Container):
 class BartEncoderLayer(BartLayer):
     """One layer of the encoder."""
 
-    def call(self, states: Any, bias: Any) -> tuple[Any, Any]:
+    def call(self, states: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S, H) to the same, and attention weights."""
-        found, weights = self.self_attn(states, *self.self_attn.keys_values(states), bias)
-        states = self.self_attn_layer_norm(states + self.dropout(found))
+        states, weights, _ = self.attend_to_own(states, bias)
         return within_range(self.feed_forward(states)), weights
 
 
 class BartDecoderLayer(BartLayer):
-    """One layer of the decoder: its own tokens, then the context."""
+    """One layer of the decoder."""
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(config, config.decoder_attention_heads, config.decoder_ffn_dim)
-        self.encoder_attn = BartAttention(config, config.decoder_attention_heads)
+    def __init__(self, config: Any, heads: int, feed_forward_size: int) -> None:
+        super().__init__(config, heads, feed_forward_size)
+        self.encoder_attn = BartAttention(config, heads)
         self.encoder_attn_layer_norm = LayerNorm(config.d_model)
 
     def call(
-        self,
-        states: Any,
-        cross_key: Any,
-        cross_value: Any,
-        bias: Any,
-        cross_bias: Any,
-        past_key: Any = None,
-        past_value: Any = None,
-        past_length: Any = None,
-    ) -> tuple[Any, ...]:
-        """Decode one layer.
-
-        Args:
-            states: (N*R, T, H).
-            cross_key: Keys of the contexts, (N, h, S, d); their R rows share them.
-            cross_value: Values of the contexts.
-            bias: Added to scores of own tokens, to be broadcast to (N*R, h, T, L).
-            cross_bias: Added to scores of contexts, (N, 1, 1, S).
-            past_key: Keys of earlier tokens, (N*R, h, L, d).
-            past_value: Their values.
-            past_length: How many of them are filled.
-
-        Returns:
-            States, keys and values of own tokens, attention weights, cross attention weights (N, h, R*T, S).
-        """
-        key, value = self.self_attn.keys_values(states)
-        if past_key is not None:
-            key, value = write(past_key, key, past_length), write(past_value, value, past_length)
-        found, weights = self.self_attn(states, key, value, bias)
-        states = self.self_attn_layer_norm(states + self.dropout(found))
-        rows, tokens, size = ops.shape(states)
-        folded = ops.reshape(states, (ops.shape(cross_key)[0], -1, size))  # (N, R*T, H)
-        found, cross_weights = self.encoder_attn(folded, cross_key, cross_value, cross_bias)
-        found = ops.reshape(found, (rows, tokens, size))
-        states = self.encoder_attn_layer_norm(states + self.dropout(found))
-        return self.feed_forward(states), key, value, weights, cross_weights
+        self, states: Tensor, bias: Tensor, cross: Tensors, cross_bias: Tensor, earlier: Tensors | None = None
+    ) -> Tensors:
+        """Decode one layer; see `ragweave.tf.encoder_decoder.run_decoder_layers`."""
+        states, weights, keys_values = self.attend_to_own(states, bias, earlier)
+        attended, cross_weights = attend_to_contexts(self.encoder_attn, states, cross, cross_bias)
+        states = self.encoder_attn_layer_norm(states + self.dropout(attended))
+        return self.feed_forward(states), weights, cross_weights, *keys_values
 
 
-class BartEncoder(Container):
-    """The encoder; it has word embeddings of its own where a checkpoint has."""
+class BartStack(Container):
+    """Encoder or decoder; ``embed_tokens`` is set if a checkpoint has separate word embeddings for it."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, layers: list[Any]) -> None:
         super().__init__()
         self.embed_tokens: Embedding | None = None
-        self.embed_positions = _positions(config)
-        self.layers = [
-            BartEncoderLayer(config, config.encoder_attention_heads, config.encoder_ffn_dim)
-            for _ in range(config.encoder_layers)
-        ]
+        self.embed_positions = Embedding(
+            config.max_position_embeddings + POSITION_OFFSET, config.d_model, std=config.init_std
+        )
+        self.layers = layers
         self.layernorm_embedding = LayerNorm(config.d_model)
         self.dropout = keras.layers.Dropout(config.dropout)
-        self.built = True
-
-    def call(self, embedded: Any, bias: Any) -> tuple[list[Any], list[Any]]:
-        """(N, S, H) to the states before, between and behind the layers, and attention weights."""
-        positions = ops.arange(ops.shape(embedded)[1], dtype="int32") + POSITION_OFFSET
-        states = self.dropout(self.layernorm_embedding(embedded + self.embed_positions(positions)))
-        hidden, attentions = [states], []
-        for layer in self.layers:
-            states, weights = layer(states, bias)
-            hidden.append(states)
-            attentions.append(weights)
-        return hidden, attentions
-
-
-class BartDecoder(Container):
-    """The decoder; it has word embeddings of its own where a checkpoint has."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.embed_tokens: Embedding | None = None
-        self.embed_positions = _positions(config)
-        self.layers = [BartDecoderLayer(config) for _ in range(config.decoder_layers)]
-        self.layernorm_embedding = LayerNorm(config.d_model)
-        self.dropout = keras.layers.Dropout(config.dropout)
-        self.built = True
 
     def call(
         self,
-        embedded: Any,
-        cross: CrossKeys,
-        bias: Any,
-        cross_bias: Any,
-        at: Any = 0,
+        embedded: Tensor,
+        bias: Tensor,
+        cross: CrossKeys | None = None,
+        cross_bias: Tensor = None,
         past: DecoderCache | None = None,
-    ) -> tuple[list[Any], ...]:
-        """(N*R, T, H) to lists over layers; see `Seq2SeqGenerator.run_decoder`."""
-        positions = ops.arange(ops.shape(embedded)[1], dtype="int32") + at + POSITION_OFFSET
+    ) -> tuple[list[Tensor], ...]:
+        """(N, T, H) to the output of `run_layers` or `run_decoder_layers`."""
+        positions = ops.arange(ops.shape(embedded)[1], dtype="int32") + POSITION_OFFSET
+        if past is not None:
+            positions = positions + past.length
         states = self.dropout(self.layernorm_embedding(embedded + self.embed_positions(positions)))
-        found: tuple[list[Any], ...] = ([states], [], [], [], [])
-        for number, layer in enumerate(self.layers):
-            earlier = {}
-            if past is not None:
-                earlier = {
-                    "past_key": past.keys[number],
-                    "past_value": past.values[number],
-                    "past_length": at,
-                }
-            outputs = layer(
-                found[0][-1], cross[0][number], cross[1][number], bias=bias, cross_bias=cross_bias, **earlier
-            )
-            for own, output in zip(found, outputs, strict=True):
-                own.append(output)
-        return found
+        if cross is None:
+            return run_layers(self.layers, states, bias)
+        return run_decoder_layers(self.layers, states, bias, cross, cross_bias, past)
 
 
 class BartModel(Container):
     """Encoder, decoder and the word embeddings of both."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, shared: Embedding) -> None:
         super().__init__()
-        self.shared = _words(config)
-        self.encoder = BartEncoder(config)
-        self.decoder = BartDecoder(config)
-        self.built = True
+        encoder_sizes = config.encoder_attention_heads, config.encoder_ffn_dim
+        decoder_sizes = config.decoder_attention_heads, config.decoder_ffn_dim
+        self.shared = shared
+        self.encoder = BartStack(
+            config, [BartEncoderLayer(config, *encoder_sizes) for _ in range(config.encoder_layers)]
+        )
+        self.decoder = BartStack(
+            config, [BartDecoderLayer(config, *decoder_sizes) for _ in range(config.decoder_layers)]
+        )
 
 
-class BartForConditionalGeneration(Seq2SeqGenerator):
+class BartForConditionalGeneration(EncoderDecoder):
     """BART with its language-model head.
 
     Args:
@@ -224,7 +174,7 @@ class BartForConditionalGeneration(Seq2SeqGenerator):
     """
 
     base_model_prefix = "model"
-    optional = ("final_logits_bias",)
+    optional: ClassVar[tuple[str, ...]] = ("final_logits_bias",)
     tied: ClassVar[dict[str, str]] = {
         "model.encoder.embed_tokens.weight": "model.shared.weight",
         "model.decoder.embed_tokens.weight": "model.shared.weight",
@@ -233,86 +183,36 @@ class BartForConditionalGeneration(Seq2SeqGenerator):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.model = BartModel(config)
+        self.model = BartModel(config, self.new_embedding())
         self.final_logits_bias = self.add_weight(
             shape=(1, config.vocab_size), initializer="zeros", trainable=False, name="final_logits_bias"
         )
         if not config.tie_word_embeddings:
             for name in self.tied:
                 self.untie(name)
-        self.built = True
 
     @property
-    def shared_embedding(self) -> Embedding:
-        """The table of word embeddings."""
-        return self.model.shared
+    def core(self) -> BartModel:
+        """The layer with ``shared``, ``encoder`` and ``decoder``."""
+        return self.model
 
     @property
-    def encoder_stack(self) -> BartEncoder:
-        """The encoder."""
-        return self.model.encoder
-
-    @property
-    def decoder_stack(self) -> BartDecoder:
-        """The decoder."""
-        return self.model.decoder
+    def cross_attentions(self) -> list[BartAttention]:
+        """The layers that attend to contexts."""
+        return [layer.encoder_attn for layer in self.model.decoder.layers]
 
     def new_embedding(self) -> Embedding:
         """A table of word embeddings with fresh weights."""
-        return _words(self.config)
-
-    def encode(
-        self,
-        input_ids: Any,
-        attention_mask: Any,
-        *,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> Encoded:
-        """Encode N contexts, (N, S), with their mask, (N, S)."""
-        embedded = self.embed(self.model.encoder, input_ids)
-        hidden, attentions = self.model.encoder(embedded, hidden_keys(attention_mask))
-        return Encoded(
-            last_hidden_state=hidden[-1],
-            hidden_states=tuple(hidden) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
+        config = self.config
+        return Embedding(
+            config.vocab_size,
+            config.d_model,
+            padding=config.pad_token_id,
+            scale=config.d_model**0.5 if config.scale_embedding else 1.0,
+            std=config.init_std,
         )
 
-    def cross_keys_values(self, states: Any) -> CrossKeys:
-        """Keys and values of contexts; see `Seq2SeqGenerator.cross_keys_values`."""
-        found = [layer.encoder_attn.keys_values(states) for layer in self.model.decoder.layers]
-        return tuple(key for key, _ in found), tuple(value for _, value in found)
-
-    def run_decoder(
-        self,
-        embedded: Any,
-        cross: CrossKeys,
-        attention_mask: Any,
-        *,
-        bias: Any,
-        at: Any,
-        room: int,
-        past: DecoderCache | None,
-    ) -> tuple[list[Any], ...]:
-        """Run the decoder's layers; see `Seq2SeqGenerator.run_decoder`."""
-        return self.model.decoder(
-            embedded, cross, bias=bias, cross_bias=hidden_keys(attention_mask), at=at, past=past
-        )
-
-    def finish_logits(self, product: Any) -> Any:
-        """Add the bias that BART's checkpoints may have."""
+    def logits(self, states: Tensor) -> Tensor:
+        """The decoder's states, (N*R, T, H), to (N*R, T, V); BART's checkpoints may have a bias."""
+        product = super().logits(states)
         return product + ops.cast(self.final_logits_bias, product.dtype)
-
-
-def _words(config: Any) -> Embedding:
-    return Embedding(
-        config.vocab_size,
-        config.d_model,
-        padding=config.pad_token_id,
-        scale=config.d_model**0.5 if config.scale_embedding else 1.0,
-        std=config.init_std,
-    )
-
-
-def _positions(config: Any) -> Embedding:
-    return Embedding(config.max_position_embeddings + POSITION_OFFSET, config.d_model, std=config.init_std)

@@ -1,6 +1,6 @@
 """BERT, and DPR's question encoder around it. Attribute paths are the names of the checkpoints' weights.
 
-Keras has ``output`` for itself; there an attribute ends in an underscore, which `ragweave.tf.weights` leaves out.
+Keras reserves ``output``; that attribute ends in an underscore, which `ragweave.tf.checkpoints` strips.
 
 Notation used for tensor shapes: N texts, S tokens, H size of a state, D vector size.
 """
@@ -13,21 +13,24 @@ import keras
 from keras import ops
 
 from ragweave.errors import ConfigurationError
+from ragweave.tf.keras_backend import Tensor
 from ragweave.tf.layers import (
     Container,
     Embedding,
+    Encoded,
     LayerNorm,
     Linear,
+    Network,
     activation,
     attend,
     hidden_keys,
+    run_layers,
     split_heads,
 )
-from ragweave.tf.networks import Encoded
 
 
 class BertEmbeddings(Container):
-    """Words, positions and the one segment, added up."""
+    """The sum of the embeddings of words, positions and the first segment."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -37,9 +40,8 @@ class BertEmbeddings(Container):
         self.token_type_embeddings = Embedding(config.type_vocab_size, size, std=std)
         self.LayerNorm = LayerNorm(size, config.layer_norm_eps)
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
-        self.built = True
 
-    def call(self, input_ids: Any) -> Any:
+    def call(self, input_ids: Tensor) -> Tensor:
         """(N, S) to (N, S, H)."""
         positions = ops.arange(ops.shape(input_ids)[1], dtype="int32")
         states = self.word_embeddings(input_ids) + self.token_type_embeddings(ops.zeros_like(positions))
@@ -47,7 +49,7 @@ class BertEmbeddings(Container):
 
 
 class BertSelfAttention(Container):
-    """Attention of tokens to all tokens."""
+    """Attention of all tokens to all tokens."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -58,29 +60,27 @@ class BertSelfAttention(Container):
         self.dropout = keras.layers.Dropout(config.attention_probs_dropout_prob)
         self._heads = config.num_attention_heads
         self._scale = (size // self._heads) ** -0.5
-        self.built = True
 
-    def call(self, states: Any, bias: Any) -> tuple[Any, Any]:
+    def call(self, states: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S, H) to the same, and attention weights."""
         query, key, value = (
-            split_heads(own(states), self._heads) for own in (self.query, self.key, self.value)
+            split_heads(project(states), self._heads) for project in (self.query, self.key, self.value)
         )
         return attend(query * self._scale, key, value, bias, self.dropout)
 
 
 class BertOutput(Container):
-    """A linear layer, then the sum with what it came from, normalised."""
+    """A linear layer, then a residual connection and its norm."""
 
     def __init__(self, config: Any, inputs: int) -> None:
         super().__init__()
         self.dense = Linear(inputs, config.hidden_size, std=config.initializer_range)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = keras.layers.Dropout(config.hidden_dropout_prob)
-        self.built = True
 
-    def call(self, states: Any, before: Any) -> Any:
+    def call(self, states: Tensor, residual: Tensor) -> Tensor:
         """(N, S, inputs) and (N, S, H) to (N, S, H)."""
-        return self.LayerNorm(self.dropout(self.dense(states)) + before)
+        return self.LayerNorm(self.dropout(self.dense(states)) + residual)
 
 
 class BertAttention(Container):
@@ -90,25 +90,23 @@ class BertAttention(Container):
         super().__init__()
         self.self = BertSelfAttention(config)
         self.output_ = BertOutput(config, config.hidden_size)
-        self.built = True
 
-    def call(self, states: Any, bias: Any) -> tuple[Any, Any]:
+    def call(self, states: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S, H) to the same, and attention weights."""
-        found, weights = self.self(states, bias)
-        return self.output_(found, states), weights
+        attended, weights = self.self(states, bias)
+        return self.output_(attended, states), weights
 
 
 class BertIntermediate(Container):
-    """The wide layer."""
+    """The first half of the feed-forward network."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.intermediate_size, std=config.initializer_range)
         self._activation = activation(config.hidden_act)
-        self.built = True
 
-    def call(self, states: Any) -> Any:
-        """(N, S, H) to (N, S, wide)."""
+    def call(self, states: Tensor) -> Tensor:
+        """(N, S, H) to (N, S, intermediate_size)."""
         return self._activation(self.dense(states))
 
 
@@ -120,9 +118,8 @@ class BertLayer(Container):
         self.attention = BertAttention(config)
         self.intermediate = BertIntermediate(config)
         self.output_ = BertOutput(config, config.intermediate_size)
-        self.built = True
 
-    def call(self, states: Any, bias: Any) -> tuple[Any, Any]:
+    def call(self, states: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """(N, S, H) to the same, and attention weights."""
         states, weights = self.attention(states, bias)
         return self.output_(self.intermediate(states), states), weights
@@ -134,76 +131,59 @@ class BertEncoder(Container):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.layer = [BertLayer(config) for _ in range(config.num_hidden_layers)]
-        self.built = True
 
-    def call(self, states: Any, bias: Any) -> tuple[list[Any], list[Any]]:
-        """(N, S, H) to the states before, between and behind the layers, and attention weights."""
-        hidden, attentions = [states], []
-        for layer in self.layer:
-            states, weights = layer(states, bias)
-            hidden.append(states)
-            attentions.append(weights)
-        return hidden, attentions
+    def call(self, states: Tensor, bias: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """(N, S, H) to the output of `run_layers`."""
+        return run_layers(self.layer, states, bias)
 
 
 class BertPooler(Container):
-    """The vector of the first token, once more through a linear layer."""
+    """A linear layer over the first token's state."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, std=config.initializer_range)
-        self.built = True
 
-    def call(self, states: Any) -> Any:
+    def call(self, states: Tensor) -> Tensor:
         """(N, S, H) to (N, H)."""
         return ops.tanh(self.dense(states[:, 0]))
 
 
-class BertModel(Container):
+class BertModel(Network):
     """BERT (Devlin et al. 2018, arXiv 1810.04805).
 
     Args:
-        config: transformers' BertConfig, or what has its fields.
+        config: transformers' BertConfig, or one with its fields.
         pooler: Whether it has a pooler.
 
     Raises:
-        ConfigurationError: It is a decoder, or its activation is not supported.
+        ConfigurationError: The configuration is of a decoder, or its activation is not supported.
     """
 
     base_model_prefix = "bert"
-    tied: ClassVar[dict[str, str]] = {}
-    # A pooler is not always saved, and counts only where the configuration pools with it.
+    # Not every checkpoint has a pooler, and it matters only to the pooling "pooler".
     optional: ClassVar[tuple[str, ...]] = ("pooler.",)
 
     def __init__(self, config: Any, *, pooler: bool = True) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.is_decoder:
-            raise ConfigurationError("A question encoder reads both ways: set is_decoder to false.")
-        self.config = config
+            raise ConfigurationError(
+                "A question encoder attends in both directions: set is_decoder to false."
+            )
         self.embeddings = BertEmbeddings(config)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config) if pooler else None
-        self.built = True
 
-    def call(
-        self,
-        input_ids: Any,
-        attention_mask: Any,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> Encoded:
-        """Encode N texts, (N, S), with their mask, (N, S)."""
+    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
+        """Encode N texts, (N, S), with their mask, (N, S); flags as for `Encoded.from_layers`."""
         hidden, attentions = self.encoder(self.embeddings(input_ids), hidden_keys(attention_mask))
-        return Encoded(
-            last_hidden_state=hidden[-1],
-            pooled=None if self.pooler is None else self.pooler(hidden[-1]),
-            hidden_states=tuple(hidden) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        encoded = Encoded.from_layers(attention_mask, hidden, attentions, **flags)
+        encoded.pooled = None if self.pooler is None else self.pooler(hidden[-1])
+        return encoded
 
 
 class DprEncoder(Container):
-    """BERT and, where the configuration has one, a projection of its first token."""
+    """BERT and, if the configuration has one, a projection of its first token."""
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -211,18 +191,17 @@ class DprEncoder(Container):
         self.encode_proj = None
         if config.projection_dim > 0:
             self.encode_proj = Linear(config.hidden_size, config.projection_dim, std=config.initializer_range)
-        self.built = True
 
-    def call(self, input_ids: Any, attention_mask: Any, **flags: bool) -> Encoded:
-        """Encode N texts; the vector is the first token's."""
-        output = self.bert_model(input_ids, attention_mask, **flags)
-        output.pooled = output.last_hidden_state[:, 0]
+    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
+        """Encode N texts; only the first token's vector is returned, as by transformers."""
+        encoded = self.bert_model(input_ids, attention_mask, **flags)
+        encoded.pooled, encoded.last_hidden_state = encoded.last_hidden_state[:, 0], None
         if self.encode_proj is not None:
-            output.pooled = self.encode_proj(output.pooled)
-        return output
+            encoded.pooled = self.encode_proj(encoded.pooled)
+        return encoded
 
 
-class DprQuestionEncoder(Container):
+class DprQuestionEncoder(Network):
     """DPR's question encoder (Karpukhin et al. 2020, arXiv 2004.04906).
 
     Args:
@@ -230,28 +209,11 @@ class DprQuestionEncoder(Container):
     """
 
     base_model_prefix = "question_encoder"
-    tied: ClassVar[dict[str, str]] = {}
-    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.question_encoder = DprEncoder(config)
-        self.built = True
 
-    def call(
-        self,
-        input_ids: Any,
-        attention_mask: Any,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-    ) -> Encoded:
+    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
         """Encode N questions, (N, S), with their mask, (N, S), as one vector each."""
-        output = self.question_encoder(
-            input_ids,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        output.last_hidden_state = None
-        return output
+        return self.question_encoder(input_ids, attention_mask, **flags)

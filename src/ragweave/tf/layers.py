@@ -1,39 +1,99 @@
-"""The few layers that the networks are made of, with the names and layouts of the checkpoints' weights.
+"""The layers that the networks are made of, with the names and layouts of torch's weights.
 
-A layer makes its weights when it is constructed, so that a network is whole before it has seen any input.
+A layer creates its weights in its constructor, so that a network is complete before its first call.
 
 Notation used for tensor shapes
-    N rows, T queries, S keys, h heads, d size of a head, H size of a state.
+    N rows, T queries, S keys or input tokens, h heads, d size of a head, H size of a state, D vector size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import keras
 from keras import ops
 
 from ragweave.errors import ConfigurationError
-from ragweave.tf.backend import multiply_transposed
+from ragweave.tf.keras_backend import Tensor, multiply_transposed
 
-# What is added to the score of a key that may not be seen. Scores are float32, whatever the weights are.
+# Added to the score of a key that may not be seen. Scores are float32, whatever the weights are.
 HIDDEN = -1e9
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass
+class Encoded:
+    """What an encoder returns.
+
+    Attributes:
+        attention_mask: Mask of the input, (N, S).
+        last_hidden_state: (N, S, H); None from DPR.
+        pooled: One vector for each row, (N, D), where the network computes one.
+        hidden_states: Layer by layer, with ``output_hidden_states``.
+        attentions: Layer by layer, with ``output_attentions``.
+    """
+
+    attention_mask: Tensor
+    last_hidden_state: Tensor
+    pooled: Tensor = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+
+    @classmethod
+    def from_layers(
+        cls,
+        attention_mask: Tensor,
+        hidden: list[Tensor],
+        attentions: list[Tensor],
+        *,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+    ) -> Self:
+        """The output with what a caller asked for, from what `run_layers` returned."""
+        return cls(
+            attention_mask,
+            hidden[-1],
+            hidden_states=tuple(hidden) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
 
 
 class Container(keras.layers.Layer):
-    """A layer of layers. It takes what it is given as it is: in mixed precision, biases of scores stay float32."""
+    """A layer of layers. Its inputs keep their types: in mixed precision, biases of scores stay float32."""
 
     def __init__(self) -> None:
         super().__init__(autocast=False)
+        self.built = True  # constructors create all weights
+
+
+class Network(Container):
+    """A counterpart of a model of transformers.
+
+    Args:
+        config: The configuration of transformers' class.
+    """
+
+    # Comes before some names in checkpoints: see `ragweave.tf.checkpoints.renaming`.
+    base_model_prefix: ClassVar[str]
+    # Beginnings of names that a checkpoint may lack.
+    optional: ClassVar[tuple[str, ...]] = ()
+    # Weights that are another one, unless a checkpoint has others under their names.
+    tied: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
 
 class Linear(keras.layers.Layer):
-    """x W' + b, the weights laid out as torch lays them out: (outputs, inputs).
+    """x W' + b, the weights laid out as in torch: (outputs, inputs).
 
     Args:
-        inputs: Size of what comes in.
-        outputs: Size of what goes out.
+        inputs: Size of the input.
+        outputs: Size of the output.
         bias: Whether there is a bias.
         std: Standard deviation of fresh weights.
     """
@@ -45,7 +105,7 @@ class Linear(keras.layers.Layer):
         self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias") if bias else None
         self.built = True
 
-    def call(self, states: Any) -> Any:
+    def call(self, states: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
         product = multiply_transposed(states, self.weight)
         return product if self.bias is None else product + self.bias
@@ -57,8 +117,8 @@ class Embedding(keras.layers.Layer):
     Args:
         rows: Number of rows.
         size: Size of a row.
-        padding: A row that gets no gradient where it is looked up, as torch's ``padding_idx``.
-        scale: Factor on what is looked up.
+        padding: A row whose use adds nothing to its gradient, as torch's ``padding_idx``.
+        scale: Factor on the rows.
         std: Standard deviation of fresh weights.
     """
 
@@ -71,41 +131,16 @@ class Embedding(keras.layers.Layer):
         self._padding, self._scale = padding, scale
         self.built = True
 
-    def call(self, ids: Any) -> Any:
+    def call(self, ids: Tensor) -> Tensor:
         """(...) to (..., size)."""
-        found = ops.take(self.weight, ids, axis=0)
+        rows = ops.take(self.weight, ids, axis=0)
         if self._padding is not None:
-            found = ops.where(ops.equal(ids, self._padding)[..., None], ops.stop_gradient(found), found)
-        return found if self._scale == 1.0 else found * ops.cast(self._scale, found.dtype)
+            rows = ops.where(ops.equal(ids, self._padding)[..., None], ops.stop_gradient(rows), rows)
+        return rows if self._scale == 1.0 else rows * ops.cast(self._scale, rows.dtype)
 
 
-class LayerNorm(keras.layers.Layer):
-    """Mean zero, variance one, then a factor and an offset; computed in float32.
-
-    Args:
-        size: Size of a state.
-        epsilon: Added to the variance.
-    """
-
-    def __init__(self, size: int, epsilon: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = self.add_weight(shape=(size,), initializer="ones", name="weight")
-        self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
-        self._epsilon = epsilon
-        self.built = True
-
-    def call(self, states: Any) -> Any:
-        """(..., size) to the same."""
-        wide = at_least_float32(states)
-        mean = ops.mean(wide, axis=-1, keepdims=True)
-        centred = wide - mean
-        variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-        normal = ops.cast(centred * ops.rsqrt(variance + self._epsilon), states.dtype)
-        return normal * self.weight + self.bias
-
-
-class ScaleNorm(keras.layers.Layer):
-    """T5's layer norm: a root mean square of one, then a factor; neither mean nor offset. Computed in float32.
+class RMSNorm(keras.layers.Layer):
+    """T5's norm: a root mean square of one, then a factor. Computed in float32.
 
     Args:
         size: Size of a state.
@@ -118,78 +153,93 @@ class ScaleNorm(keras.layers.Layer):
         self._epsilon = epsilon
         self.built = True
 
-    def call(self, states: Any) -> Any:
+    def call(self, states: Tensor) -> Tensor:
+        """(..., size) to the same."""
+        return self._normalized(at_least_float32(states), states.dtype) * self.weight
+
+    def _normalized(self, wide: Tensor, dtype: Any) -> Tensor:
+        square = ops.mean(ops.square(wide), axis=-1, keepdims=True)
+        return ops.cast(wide * ops.rsqrt(square + self._epsilon), dtype)
+
+
+class LayerNorm(RMSNorm):
+    """Mean zero, variance one, then a factor and an offset. Computed in float32. Arguments as for `RMSNorm`."""
+
+    def __init__(self, size: int, epsilon: float = 1e-5) -> None:
+        super().__init__(size, epsilon)
+        self.bias = self.add_weight(shape=(size,), initializer="zeros", name="bias")
+
+    def call(self, states: Tensor) -> Tensor:
         """(..., size) to the same."""
         wide = at_least_float32(states)
-        square = ops.mean(ops.square(wide), axis=-1, keepdims=True)
-        return ops.cast(wide * ops.rsqrt(square + self._epsilon), states.dtype) * self.weight
+        centred = wide - ops.mean(wide, axis=-1, keepdims=True)
+        return self._normalized(centred, states.dtype) * self.weight + self.bias
+
+
+def run_layers(layers: Iterable[Any], states: Tensor, bias: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Run an encoder's layers: the states before, between and behind them, (N, S, H), and their attentions."""
+    hidden, attentions = [states], []
+    for layer in layers:
+        states, weights, *_ = layer(states, bias)
+        hidden.append(states)
+        attentions.append(weights)
+    return hidden, attentions
 
 
 def attend(
-    query: Any, key: Any, value: Any, bias: Any = None, dropout: Callable[[Any], Any] | None = None
-) -> tuple[Any, Any]:
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
     """Multi-head attention; scores and their softmax in float32.
 
     Args:
-        query: (N, h, T, d), scaled already.
+        query: (N, h, T, d), scaled.
         key: (N, h, S, d).
         value: (N, h, S, d).
-        bias: Added to the scores, float32, to be broadcast to (N, h, T, S).
-        dropout: Of attention weights.
+        bias: Added to the scores, float32, broadcast to (N, h, T, S).
+        dropout: Dropout of attention weights.
 
     Returns:
         States, (N, T, h*d), and attention weights, (N, h, T, S).
     """
-    scores = at_least_float32(ops.matmul(query, ops.swapaxes(key, -1, -2)))
-    if bias is not None:
-        scores = scores + bias
-    # Keras warns of a softmax over one thing; it is 1.
+    scores = at_least_float32(ops.matmul(query, ops.swapaxes(key, -1, -2))) + bias
+    # Keras warns of a softmax over one element, which is 1.
     weights = ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
-    weights = ops.cast(weights, value.dtype)
-    if dropout is not None:
-        weights = dropout(weights)
-    return join_heads(ops.matmul(weights, value)), weights
+    weights = dropout(ops.cast(weights, value.dtype))
+    n, heads, queries, size = ops.shape(query)
+    states = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))  # (N, T, h, d)
+    return ops.reshape(states, (n, queries, heads * size)), weights
 
 
-def split_heads(states: Any, heads: int) -> Any:
+def split_heads(states: Tensor, heads: int) -> Tensor:
     """(N, T, h*d) to (N, h, T, d)."""
     n, t, size = ops.shape(states)
     return ops.transpose(ops.reshape(states, (n, t, heads, size // heads)), (0, 2, 1, 3))
 
 
-def join_heads(states: Any) -> Any:
-    """(N, h, T, d) to (N, T, h*d)."""
-    n, heads, t, size = ops.shape(states)
-    return ops.reshape(ops.transpose(states, (0, 2, 1, 3)), (n, t, heads * size))
-
-
-def hidden_keys(mask: Any) -> Any:
+def hidden_keys(mask: Tensor) -> Tensor:
     """The bias that hides padding: a mask over keys, (N, S), to (N, 1, 1, S)."""
     return ops.where(ops.equal(mask, 0), HIDDEN, 0.0)[:, None, None, :]
 
 
-def at_least_float32(tensor: Any) -> Any:
-    """Half precision as float32; float32 and float64 as they are."""
-    return (
-        tensor
-        if keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
-        else ops.cast(tensor, "float32")
-    )
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 unchanged."""
+    wide = keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64")
+    return tensor if wide else ops.cast(tensor, "float32")
 
 
-def within_range(states: Any) -> Any:
-    """States that float16 can hold: what has become infinite is cut off, as transformers does; others as they are."""
+def within_range(states: Tensor) -> Tensor:
+    """States that float16 can hold: larger ones are clipped, as in transformers; other types unchanged."""
     if keras.backend.standardize_dtype(states.dtype) != "float16":
         return states
-    most = 65504.0 - 1000.0
-    return ops.clip(states, -most, most)
+    largest = 65504.0 - 1000.0
+    return ops.clip(states, -largest, largest)
 
 
-def activation(name: str) -> Callable[[Any], Any]:
-    """An activation by the name that transformers has for it.
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """An activation by its name in transformers.
 
     Raises:
-        ConfigurationError: There is none of this name here; the message lists those that there are.
+        ConfigurationError: The name is unknown; the message lists the known ones.
     """
     if name not in _ACTIVATIONS:
         raise ConfigurationError(
@@ -199,22 +249,19 @@ def activation(name: str) -> Callable[[Any], Any]:
     return _ACTIVATIONS[name]
 
 
-def _exact_gelu(x: Any) -> Any:
+def _exact_gelu(x: Tensor) -> Tensor:
     return ops.gelu(x, approximate=False)
 
 
-def _tanh_gelu(x: Any) -> Any:
+def _tanh_gelu(x: Tensor) -> Tensor:
     return ops.gelu(x, approximate=True)
 
 
-_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "gelu": _exact_gelu,
-    "gelu_python": _exact_gelu,
-    "gelu_new": _tanh_gelu,
-    "gelu_fast": _tanh_gelu,
-    "gelu_pytorch_tanh": _tanh_gelu,
-    "gelu_python_tanh": _tanh_gelu,
-    "gelu_accurate": _tanh_gelu,
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    **dict.fromkeys(("gelu", "gelu_python"), _exact_gelu),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), _tanh_gelu
+    ),
     "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
     "relu": ops.relu,
     "relu2": lambda x: ops.square(ops.relu(x)),

@@ -1,6 +1,6 @@
 """Weights between networks and safetensors files: one loader and one saver for all networks, without torch.
 
-Attribute paths are the names of weights, so a network says itself what is in its file. Files may be cut into shards.
+The path of an attribute in a network is the name of its weight in files.
 """
 
 from __future__ import annotations
@@ -13,37 +13,42 @@ from contextlib import ExitStack
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from transformers.utils import cached_file
 
 from ragweave.errors import ModelNotFoundError
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH_FILE = "pytorch_model.bin"
-# Names in old checkpoints, and what they are called now.
+# Names in old checkpoints, and their present names.
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-# What checkpoints hold beside weights that count: buffers, the document encoder of a folder saved in training, a
-# table of T5's that it never used, and the heads of BERT's own training.
+# Tensors of checkpoints that answering does not need: buffers, the document encoder of a folder saved in training,
+# a table of T5's that it never used, and the heads of BERT's pretraining.
 IGNORED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|version)$|^(rag\.)?ctx_encoder\.|^cls\.|pooler\.dense"
     r"|EncDecAttention\.relative_attention_bias"
 )
 
 Rename = Callable[[str], str]
+"""From a name in a network to the name in a checkpoint."""
 
 
 def named_variables(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The weights of a layer and of all layers in it, by the names that they have in checkpoints.
+    """The weights of a layer and of all layers in it, by their names in checkpoints.
 
     Args:
         layer: A network or a part of one.
-        prefix: What stands before every name.
+        prefix: Beginning of every name.
     """
     attributes = vars(layer)
-    # On the torch backend a layer is a torch module, which keeps its parts apart from its other attributes.
+    # On the torch backend a layer is a torch module, which stores its parts apart from its other attributes.
     for name, value in {**attributes, **attributes.get("_modules", {})}.items():
         if not name.startswith("_"):
             yield from _named(value, f"{prefix}{name.removesuffix('_')}")
@@ -55,8 +60,8 @@ def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, keras.layers.Layer):
         yield from named_variables(value, f"{name}.")
     elif isinstance(value, (list, tuple)):
-        for number, own in enumerate(value):
-            yield from _named(own, f"{name}.{number}")
+        for number, item in enumerate(value):
+            yield from _named(item, f"{name}.{number}")
 
 
 class Checkpoint:
@@ -64,19 +69,17 @@ class Checkpoint:
 
     Args:
         files: Paths of safetensors files.
-        others: Tensors that are read already.
+        tensors: Tensors that are in memory already.
     """
 
-    def __init__(self, files: Iterable[Path], others: Mapping[str, np.ndarray] | None = None) -> None:
-        from safetensors import safe_open
-
+    def __init__(self, files: Iterable[Path], tensors: Mapping[str, np.ndarray] | None = None) -> None:
         self._stack = ExitStack()
         self._readers: dict[str, Callable[[], np.ndarray]] = {}
         for path in files:
             file = self._stack.enter_context(safe_open(path, framework="numpy"))
             for name in file.keys():  # noqa: SIM118  # not a mapping
                 self._add(name, partial(file.get_tensor, name))
-        for name, tensor in (others or {}).items():
+        for name, tensor in (tensors or {}).items():
             self._add(name, partial(np.asarray, tensor))
 
     def _add(self, name: str, read: Callable[[], np.ndarray]) -> None:
@@ -84,7 +87,7 @@ class Checkpoint:
             name = name.replace(old, new)
         self._readers[name] = read
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -102,18 +105,15 @@ class Checkpoint:
         return set(self._readers)
 
 
-def renaming(names: Iterable[str], checkpoint: Checkpoint, base: str) -> Rename:
-    """How a network's names are written in a checkpoint: the same, or with or without the name of a part before them.
+def renaming(network: keras.layers.Layer, checkpoint: Checkpoint, base: str) -> Rename:
+    """How a checkpoint writes a network's names: unchanged, or with or without the name of a part before them.
 
     Args:
-        names: The network's names.
+        network: The network.
         checkpoint: The tensors.
         base: transformers' ``base_model_prefix``.
-
-    Returns:
-        From a name in the network to one in the checkpoint.
     """
-    names = list(names)
+    names = [name for name, _ in named_variables(network)]
     candidates: tuple[Rename, ...] = (
         lambda name: name,
         lambda name: f"{base}.{name}",
@@ -123,13 +123,13 @@ def renaming(names: Iterable[str], checkpoint: Checkpoint, base: str) -> Rename:
 
 
 def load(network: Any, checkpoint: Checkpoint, rename: Rename, source: str) -> set[str]:
-    """Give a network the weights of a checkpoint.
+    """Set a network's weights to a checkpoint's.
 
     Args:
-        network: The network; its ``tied`` and ``optional`` say what may be missing.
+        network: The network; its ``tied`` and ``optional`` name the weights that may be missing.
         checkpoint: The tensors.
         rename: From a name in the network to one in the checkpoint.
-        source: What to call the checkpoint in a message.
+        source: Name of the checkpoint for messages.
 
     Returns:
         Names of the checkpoint that were used.
@@ -137,21 +137,21 @@ def load(network: Any, checkpoint: Checkpoint, rename: Rename, source: str) -> s
     Raises:
         ModelNotFoundError: Weights are missing or have another shape.
     """
-    there = {name for name in network.tied if rename(name) in checkpoint}
-    for name in there:
+    # A checkpoint may hold a table under several names: they are one weight, unless their values differ.
+    duplicates = {name for name in network.tied if rename(name) in checkpoint}
+    for name in duplicates:
         main = rename(network.tied[name])
         if main in checkpoint and not np.array_equal(checkpoint[rename(name)], checkpoint[main]):
             network.untie(name)
-    used, missing = {rename(name) for name in there}, []
+    used, missing = {rename(name) for name in duplicates}, []
     for name, variable in named_variables(network):
-        stored = rename(name)
-        if stored not in checkpoint:
-            stored = next((other for other in _same_as(network, name, rename) if other in checkpoint), stored)
-        if stored in checkpoint:
+        names = [rename(name), *map(rename, _aliases(network, name))]
+        stored = next((alias for alias in names if alias in checkpoint), None)
+        if stored is not None:
             _assign(variable, checkpoint[stored], stored, source)
             used.add(stored)
         elif not name.startswith(network.optional):
-            missing.append(stored)
+            missing.append(names[0])
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelNotFoundError(
@@ -161,18 +161,18 @@ def load(network: Any, checkpoint: Checkpoint, rename: Rename, source: str) -> s
 
 
 def report_unused(checkpoint: Checkpoint, used: Collection[str], source: str) -> None:
-    """Log the tensors of a checkpoint that no network has asked for, but for those that never count."""
+    """Log the tensors of a checkpoint that no network used, except those that none needs."""
     unused = [name for name in sorted(checkpoint.names - set(used)) if not IGNORED.search(name)]
     if unused:
         logging.getLogger(__name__).warning("Not used of '%s': %s", source, ", ".join(unused))
 
 
-def _same_as(network: Any, name: str, rename: Rename) -> Iterator[str]:
-    """Names under which a checkpoint may hold what is one table with the weight of this name."""
+def _aliases(network: Any, name: str) -> Iterator[str]:
+    """Other names that a checkpoint may have for the weight of this name."""
     main = network.tied.get(name, name)
     if main in network.tied.values():
-        yield rename(main)
-        yield from (rename(other) for other, own in network.tied.items() if own == main)
+        yield main
+        yield from (other for other, target in network.tied.items() if target == main)
 
 
 def _assign(variable: Any, tensor: np.ndarray, stored: str, source: str) -> None:
@@ -194,15 +194,14 @@ def open_checkpoint(name_or_path: str | PathLike[str], **options: Any) -> Checkp
         **options: Options of the hub: ``revision``, ``token``, ``cache_dir``, ``subfolder``, ...
 
     Raises:
-        ModelNotFoundError: There are none, or only torch's own file and no torch to read it.
+        ModelNotFoundError: There are no weights, or only a torch file and no torch to read it.
     """
-    from transformers.utils import cached_file
 
     def find(file: str) -> Path | None:
-        found = cached_file(
+        path = cached_file(
             name_or_path, file, _raise_exceptions_for_missing_entries=False, **{"subfolder": "", **options}
         )
-        return None if found is None else Path(found)
+        return None if path is None else Path(path)
 
     try:
         whole, index = find(FILE), find(INDEX)
@@ -216,12 +215,12 @@ def open_checkpoint(name_or_path: str | PathLike[str], **options: Any) -> Checkp
                     f"'{name_or_path}' lacks {shards[files.index(None)]}, which its {INDEX} names."
                 )
             return Checkpoint([file for file in files if file is not None])
-        in_torch = find(TORCH_FILE)
+        torch_file = find(TORCH_FILE)
     except OSError as error:
         raise ModelNotFoundError(f"No model could be found under '{name_or_path}': {error}") from error
-    if in_torch is None:
+    if torch_file is None:
         raise ModelNotFoundError(f"'{name_or_path}' has neither {FILE} nor {INDEX}.")
-    return Checkpoint([], _read_torch_file(in_torch))
+    return Checkpoint([], _read_torch_file(torch_file))
 
 
 def _read_torch_file(path: Path) -> dict[str, np.ndarray]:
@@ -233,13 +232,11 @@ def _read_torch_file(path: Path) -> dict[str, np.ndarray]:
             f"{path} can only be read by torch: install torch, or save the model as safetensors where torch is."
         ) from error
     tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {name: _to_numpy(tensor) for name, tensor in tensors.items()}
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type of its own
-        tensor = tensor.float()
-    return tensor.numpy()
+    # numpy has no bfloat16.
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+        for name, tensor in tensors.items()
+    }
 
 
 def save(tensors: dict[str, np.ndarray], folder: Path, *, max_shard_size: int | str = "5GB") -> None:
@@ -247,12 +244,9 @@ def save(tensors: dict[str, np.ndarray], folder: Path, *, max_shard_size: int | 
 
     Args:
         tensors: Weights by name.
-        folder: Where to.
+        folder: Folder to write to.
         max_shard_size: Largest file, in bytes or as a text such as "5GB".
     """
-    from huggingface_hub import split_state_dict_into_shards_factory
-    from safetensors.numpy import save_file
-
     plan = split_state_dict_into_shards_factory(
         tensors,
         get_storage_size=lambda tensor: tensor.nbytes,
@@ -260,7 +254,7 @@ def save(tensors: dict[str, np.ndarray], folder: Path, *, max_shard_size: int | 
         max_shard_size=max_shard_size,
     )
     for file, names in plan.filename_to_tensors.items():
-        # The mark is torch's: transformers refuses files without it.
+        # transformers refuses files without this mark of torch's layout.
         save_file({name: tensors[name] for name in names}, folder / file, metadata={"format": "pt"})
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}

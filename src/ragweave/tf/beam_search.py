@@ -1,0 +1,200 @@
+"""Greedy search, sampling and beam search over the scores of a step function. Needs numpy alone.
+
+The rules are those of transformers' loops, so that equal scores give equal tokens.
+
+Notation used for array shapes
+    N searches side by side, R rows (beams or samples) of each, t tokens so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragweave.tf.generation_options import GenerationOptions, Ids, Processor, Scores, log_softmax, warp
+
+Step = Callable[[Ids, NDArray[np.int32] | None], Scores]
+"""From the newest token of every row, (N*R,), and the row that each continues, (N*R,) or None for the same one, to
+the scores of the next token, (N*R, V)."""
+
+_NO_SCORE = -1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """An answer, or the beginning of one.
+
+    Attributes:
+        tokens: Its tokens, start token included.
+        log_probs: Log-probabilities of all tokens but the first, before any processor.
+        score: Sum of the processed log-probabilities; of a finished answer, what it was ranked by.
+    """
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...] = ()
+    score: float = float("nan")
+
+    def extended(self, token: int, log_prob: float, score: float = float("nan")) -> Beam:
+        """The beam with one more token."""
+        return Beam((*self.tokens, token), (*self.log_probs, log_prob), score)
+
+
+def search(
+    step: Step,
+    n_searches: int,
+    options: GenerationOptions,
+    processors: Sequence[Processor],
+    rng: np.random.Generator,
+) -> list[list[Beam]]:
+    """Decode answers.
+
+    Args:
+        step: Scores the next token.
+        n_searches: N.
+        options: How to decode. R is ``num_beams``, or ``num_return_sequences`` when sampling.
+        processors: Change the scores.
+        rng: Source of chance for sampling.
+
+    Returns:
+        For each search ``num_return_sequences`` answers, best first.
+    """
+    if options.num_beams > 1:
+        return _beam_search(step, n_searches, options, processors)
+    return _search_rows(step, n_searches, options, processors, rng)
+
+
+def _search_rows(
+    step: Step,
+    n_searches: int,
+    options: GenerationOptions,
+    processors: Sequence[Processor],
+    rng: np.random.Generator,
+) -> list[list[Beam]]:
+    """Greedy search or sampling, in which rows do not depend on each other."""
+    size = options.num_return_sequences
+    rows = [Beam((options.decoder_start_token_id,)) for _ in range(n_searches * size)]
+    newest = np.full(len(rows), options.decoder_start_token_id, dtype=np.int64)
+    ids = newest[:, None]
+    running = np.ones(len(rows), dtype=bool)
+    while running.any() and ids.shape[1] < options.max_length:
+        scores = step(newest, None)
+        log_probs = log_softmax(scores)
+        for process in processors:
+            scores = process(ids, scores)
+        if options.do_sample:
+            # The Gumbel-max trick: the argmax of log-probabilities with Gumbel noise is a sample.
+            newest = (warp(scores, options) + rng.gumbel(size=scores.shape)).argmax(axis=1)
+        else:
+            newest = scores.argmax(axis=1)
+        for row in running.nonzero()[0]:
+            rows[row] = rows[row].extended(int(newest[row]), float(log_probs[row, newest[row]]))
+        newest = np.where(running, newest, options.pad_token_id)
+        ids = np.concatenate([ids, newest[:, None]], axis=1)
+        running &= ~np.isin(newest, options.eos_token_id)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+@dataclass
+class _BeamSearch:
+    """One beam search.
+
+    Attributes:
+        options: How to decode.
+        running: The R unfinished beams, best first.
+        finished: At most R answers, best first.
+        improvable: Whether a better answer than the finished ones is expected.
+    """
+
+    options: GenerationOptions
+    running: list[Beam]
+    finished: list[Beam] = field(default_factory=list)
+    improvable: bool = True
+
+    @property
+    def full(self) -> bool:
+        """Whether there are R answers."""
+        return len(self.finished) == self.options.num_beams
+
+    @property
+    def done(self) -> bool:
+        """Whether the answers are final."""
+        return not self.improvable or (self.full and self.options.early_stopping is True)
+
+    def advance(self, candidates: list[tuple[int, Beam]]) -> list[int]:
+        """Continue with the best candidates.
+
+        Args:
+            candidates: Extended beams, each with the number of the beam that it extends, best first; more than R, so
+                that enough are left when some end.
+
+        Returns:
+            Number of the beam that each running beam extends.
+        """
+        options, length = self.options, len(candidates[0][1].tokens)
+        ends = [
+            length >= options.max_length or beam.tokens[-1] in options.eos_token_id for _, beam in candidates
+        ]
+        if not self.done:
+            penalty = (length - 1) ** options.length_penalty
+            ended = [
+                Beam(beam.tokens, beam.log_probs, beam.score / penalty)
+                for (_, beam), end in zip(candidates[: options.num_beams], ends, strict=False)
+                if end
+            ]
+            # Sorting is stable: among equal scores the earlier answer stays first.
+            ranked = sorted([*self.finished, *ended], key=lambda beam: -beam.score)
+            self.finished = ranked[: options.num_beams]
+        best = sorted(range(len(candidates)), key=lambda number: ends[number])[: options.num_beams]
+        self.running = [candidates[number][1] for number in best]
+        if ends[best[0]]:  # all candidates ended
+            self.improvable = False
+        elif self.full:
+            # The score that the best running beam can reach: at its present length, or at the longest one.
+            longest = options.early_stopping == "never" and options.length_penalty > 0.0
+            final_length = (options.max_length if longest else length) - 1
+            reachable = self.running[0].score / final_length**options.length_penalty
+            self.improvable = self.improvable and reachable > self.finished[-1].score
+        return [candidates[number][0] for number in best]
+
+
+def _beam_search(
+    step: Step, n_searches: int, options: GenerationOptions, processors: Sequence[Processor]
+) -> list[list[Beam]]:
+    size = options.num_beams
+    n_candidates = max(2, 1 + len(options.eos_token_id)) * size
+    # All beams begin alike, so only the first is continued.
+    first = [Beam((options.decoder_start_token_id,), score=_NO_SCORE if row else 0.0) for row in range(size)]
+    searches = [_BeamSearch(options, first) for _ in range(n_searches)]
+    parents: NDArray[np.int32] | None = None
+    while not all(current.done for current in searches):
+        ids = np.array([beam.tokens for current in searches for beam in current.running], dtype=np.int64)
+        scores = log_probs = log_softmax(step(ids[:, -1], parents))
+        for process in processors:
+            scores = process(ids, scores)
+        vocabulary = scores.shape[1]
+        sums = np.array([[beam.score for beam in current.running] for current in searches], dtype=np.float32)
+        sums = (scores.reshape(n_searches, size, vocabulary) + sums[..., None]).reshape(n_searches, -1)
+        best = _highest(sums, n_candidates)
+        rows = []
+        for n, current in enumerate(searches):
+            candidates = []
+            for column in best[n].tolist():
+                beam, token = divmod(column, vocabulary)
+                log_prob = float(log_probs[n * size + beam, token])
+                extended = current.running[beam].extended(token, log_prob, float(sums[n, column]))
+                candidates.append((beam, extended))
+            rows += [n * size + beam for beam in current.advance(candidates)]
+        parents = np.array(rows, dtype=np.int32)
+    return [current.finished[: options.num_return_sequences] for current in searches]
+
+
+def _highest(values: Scores, count: int) -> NDArray[np.int64]:
+    """Columns of the highest values of each row, highest first, (N, count)."""
+    count = min(count, values.shape[1])
+    columns = np.argpartition(values, -count, axis=1)[:, -count:]
+    order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1, kind="stable")
+    highest: NDArray[np.int64] = np.take_along_axis(columns, order, axis=1)
+    return highest

@@ -1,0 +1,114 @@
+"""RAG-Token for TensorFlow: every token of the answer may rest on another passage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+from transformers import GenerationConfig
+
+from ragweave.errors import ShapeError
+from ragweave.modeling.arguments import Targets
+from ragweave.tf.generation_options import AllowedTokens, Processor, generation_options
+from ragweave.tf.keras_backend import Tensor
+from ragweave.tf.layers import Encoded
+from ragweave.tf.tf_generation import TFRagForGeneration, group_by_question
+from ragweave.tf.tf_marginalization import token_log_marginals, token_nll
+from ragweave.tf.tf_outputs import TFRagGenerateOutput
+
+
+class TFRagTokenForGeneration(TFRagForGeneration):
+    """RAG-Token (Lewis et al. 2020, section 2.1): p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t).
+
+    Arguments as for `TFRagModel`.
+
+    Example:
+        ```python
+        model = TFRagTokenForGeneration.from_pretrained("facebook/rag-token-nq", retriever=retriever)
+        inputs = tokenizer("who holds the record in 100m freestyle", return_tensors="np")
+        answers = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+        ```
+    """
+
+    _decodes_mixtures = True
+
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
+        return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
+
+    def marginalize(self, seq_logits: Tensor, doc_scores: Tensor, n_docs: int | None = None) -> Tensor:
+        """Log-probabilities of the mixture, (B, T, V). Arguments as for `RagTokenForGeneration.marginalize`.
+
+        Raises:
+            ShapeError: ``n_docs`` is not the K of ``doc_scores``.
+        """
+        if n_docs is not None and n_docs != doc_scores.shape[1]:
+            raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, {n_docs}).")
+        return self._output_logits(seq_logits, doc_scores, do_marginalize=True)
+
+    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+        if not do_marginalize:
+            return logits
+        marginals = token_log_marginals(group_by_question(logits, doc_scores), doc_scores)
+        return ops.reshape(marginals, (-1, *ops.shape(logits)[1:]))  # (B*R, T, V)
+
+    def generate(  # noqa: D417  # `RagTokenForGeneration.generate` describes the other arguments
+        self,
+        input_ids: Tensor = None,
+        attention_mask: Tensor = None,
+        context_input_ids: Tensor = None,
+        context_attention_mask: Tensor = None,
+        doc_scores: Tensor = None,
+        n_docs: int | None = None,
+        encoder_outputs: Encoded | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Processor] = (),
+        prefix_allowed_tokens_fn: AllowedTokens | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor | TFRagGenerateOutput:
+        """Decode answers from the mixture over passages (section 2.5 of the paper).
+
+        Arguments as for `RagTokenForGeneration.generate`, and:
+
+        Args:
+            encoder_outputs: The given contexts as `TFRagModel.encode_contexts` returned them.
+            logits_processor: Functions from tokens, (N, t), and scores, (N, V), to scores, as numpy arrays.
+            prefix_allowed_tokens_fn: From the number of a question and tokens to the tokens that may follow.
+            seed: Seed of sampling.
+            **kwargs: Fields of GenerationConfig; see `ragweave.tf.generation_options.GenerationOptions`.
+
+        Returns:
+            Token ids, (B*num_return_sequences, T), or `TFRagGenerateOutput` with ``return_dict_in_generate``.
+
+        Raises:
+            ConfigurationError: An option is unknown.
+            MissingContextError: There are neither contexts nor a retriever and a question.
+            ShapeError: Contexts, mask and scores disagree.
+        """
+        contexts = self.rag.prepare_contexts(
+            input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
+        )
+        config = self._generation_config(generation_config, **kwargs)
+        options = generation_options(config)
+        answers = self._decode(
+            encoder_outputs or self.rag.encode_contexts(contexts),
+            contexts.doc_scores,
+            options,
+            allowed=prefix_allowed_tokens_fn,
+            processors=logits_processor,
+            seed=seed,
+        )
+        beams = [beam for question in answers for beam in question]
+        longest = max(len(beam.tokens) for beam in beams)
+        token_ids = np.full((len(beams), longest), options.pad_token_id, dtype=np.int32)
+        for row, beam in zip(token_ids, beams, strict=True):
+            row[: len(beam.tokens)] = beam.tokens
+        sequences = ops.convert_to_tensor(token_ids)
+        if not config.return_dict_in_generate:
+            return sequences
+        scores = None
+        if options.num_beams > 1:
+            scores = ops.convert_to_tensor(np.array([beam.score for beam in beams], dtype=np.float32))
+        return TFRagGenerateOutput(sequences=sequences, sequences_scores=scores, **contexts.for_generate())
