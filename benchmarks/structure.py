@@ -111,7 +111,9 @@ def main() -> None:
         parser.error(f"{args.src} is not a package: __init__.py is missing")
 
     if args.list:
-        print("\n".join(measure_runs(src, args.list)[args.list]["executed"]))
+        run = measure_runs(src, args.list)[args.list]
+        for path in run["with_classes"]["executed"]:
+            print(path if path in run["executed"] else f"{path} (only class bodies)")
         return
     report = measure_files(src)
     if not args.no_runs:
