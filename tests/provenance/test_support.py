@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragweave.provenance.assembly import supporting_runs
+from ragweave.provenance.posteriors import supporting_runs
 
 TEXT = "Lima is the capital of Peru. The Andes run through Peru."
 

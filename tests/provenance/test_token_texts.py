@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ragweave.provenance.assembly import token_texts
+from ragweave.provenance.posteriors import token_texts
 from tests.support.retrieval import generator_tokenizer
 
 

@@ -20,8 +20,7 @@ from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.sequence import RagSequenceForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
-from ragweave.retrieval.index_protocol import PassageScorer
-from ragweave.retrieval.memory import NoPassages
+from ragweave.retrieval.index_protocol import NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.tokenization import RagTokenizer
 from ragweave.types import FORMULATIONS, Formulation, GeneratorDtype, SearchSettings

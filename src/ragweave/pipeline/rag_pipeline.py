@@ -25,8 +25,7 @@ from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.loading import load_parts, model_class
 from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
 from ragweave.provenance.answers import Answer
-from ragweave.provenance.assembly import assemble
-from ragweave.provenance.posteriors import explain
+from ragweave.provenance.posteriors import assemble, explain
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.retrieval.retriever import RetrievalResult, Retriever

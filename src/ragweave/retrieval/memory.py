@@ -1,4 +1,4 @@
-"""Indexes without files: passages in memory, searched exactly, and the index of closed-book answers."""
+"""An index of passages in memory, searched exactly, without any file."""
 
 from __future__ import annotations
 
@@ -77,37 +77,3 @@ class MemoryIndex:
             }
             for rows in doc_ids
         ]
-
-
-class NoPassages:
-    """Returns one empty passage for every question, so that p(y|x) is the generator's own (closed book)."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def init_index(self) -> None:
-        """Do nothing."""
-
-    def is_initialized(self) -> bool:
-        """Always ready."""
-        return True
-
-    def get_top_docs(
-        self, question_hidden_states: NDArray[np.float32], n_docs: int = 1
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The empty passage, row 0, with a vector of zeros, and no others.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-
-        Returns:
-            Rows, (B, K), and vectors, (B, K, D).
-        """
-        rows = np.full((len(question_hidden_states), n_docs), MISSING, dtype=np.int64)
-        rows[:, :1] = 0
-        return rows, np.zeros((*rows.shape, question_hidden_states.shape[1]), dtype=np.float32)
-
-    def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Empty titles and texts."""
-        return [{name: [""] * len(rows) for name in ("id", "title", "text", "source")} for rows in doc_ids]
