@@ -1,8 +1,12 @@
-"""Questions to learn, and arguments of a short run."""
+"""Questions to learn, arguments of a short run, and refreshes that start no process."""
 
 from __future__ import annotations
 
+import torch
+from typer.testing import CliRunner
+
 from ragweave import RagPipeline
+from ragweave.cli import app
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.types import Example
 
@@ -41,3 +45,22 @@ def arguments(folder, **more):
 
 def weights(model, part):
     return {name: weight.detach().clone() for name, weight in getattr(model, part).named_parameters()}
+
+
+class CommandInProcess:
+    """Takes the place of `subprocess.Popen` where a refresh waits for its command: it runs in the tests' process.
+
+    A process of its own would import torch and transformers first, which takes longer than the rest of the test.
+    """
+
+    def __init__(self, command, *, stdout, **_):
+        arguments = command[command.index("reembed") :]
+        with torch.random.fork_rng():
+            result = CliRunner().invoke(app, arguments)
+        stdout.write(result.output.encode())
+        self.returncode = result.exit_code
+
+    def wait(self, timeout=None):
+        return self.returncode
+
+    poll = wait

@@ -22,7 +22,7 @@ from ragweave.training.refresh import IndexRefresh
 from ragweave.training.trainer import RagTrainer
 from tests.support.encoders import save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-from tests.support.training import EXAMPLES, arguments, pipeline_of
+from tests.support.training import EXAMPLES, CommandInProcess, arguments, pipeline_of
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,12 @@ def kb(tmp_path_factory, tiny_encoder_path):
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory, tiny_encoder_path):
     return save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path)
+
+
+@pytest.fixture
+def refresh_in_process(monkeypatch):
+    """Let a refresh start no process, where the process is not what is tested."""
+    monkeypatch.setattr(subprocess, "Popen", CommandInProcess)
 
 
 def end_to_end(folder, **more):
@@ -51,7 +57,9 @@ def test_vectors_made_anew_are_those_of_the_index(tmp_path, model_path, kb):
     assert any(own.grad is not None and own.grad.any() for own in trainer.documents.model.parameters())
 
 
-def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(tmp_path, model_path, kb):
+def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(
+    tmp_path, model_path, kb, refresh_in_process
+):
     before = KnowledgeBase.open(kb)
     pipeline = pipeline_of(model_path, kb)
     args = end_to_end(tmp_path, refresh_steps=2, refresh_in_background=False, num_train_epochs=2)
@@ -213,7 +221,9 @@ def test_workers_of_ray_refresh_the_index(tmp_path, model_path, kb):
     assert not np.allclose(expected, before.vectors_of([0, 1, 2]), atol=1e-3)
 
 
-def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(tmp_path, model_path, kb):
+def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(
+    tmp_path, model_path, kb, refresh_in_process
+):
     settings = {"refresh_steps": 2, "refresh_in_background": False, "num_train_epochs": 2}
     saving = {"save_strategy": "steps", "save_steps": 3}
     whole = pipeline_of(model_path, kb)
@@ -243,7 +253,9 @@ class Staleness(TrainerCallback):
         self.seen[state.global_step] = (version, self.refresh.staleness(state.global_step))
 
 
-def test_checkpoints_before_the_last_refreshes_are_gone_on_from_exactly(tmp_path, model_path, kb):
+def test_checkpoints_before_the_last_refreshes_are_gone_on_from_exactly(
+    tmp_path, model_path, kb, refresh_in_process
+):
     settings = {"refresh_steps": 2, "refresh_in_background": False, "max_steps": 8}
     saving = {"save_strategy": "steps", "save_steps": 5}
 
