@@ -1,6 +1,6 @@
 """What `KnowledgeBase` needs from the place that holds its passages.
 
-A folder and PostgreSQL each have a `Storage`, which reads one version, and a `Writer`, which makes the next one. Only
+A folder and PostgreSQL each have a `Storage`, which reads one version, and a writer, which makes the next one. Only
 folders keep several versions and files: `KnowledgeBase` refuses what needs them in one place.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
@@ -8,7 +8,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -16,18 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, IndexDataError, ShapeError
-from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri
-from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Passage
 
-if TYPE_CHECKING:
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.builder import Engine
+if TYPE_CHECKING:  # see the imports within functions below
     from ragweave.knowledge.ingest.folder_writer import FolderWriter
+    from ragweave.knowledge.postgres.writer import PostgresWriter
 
 
 class WordScores(Protocol):
@@ -103,48 +99,6 @@ class Storage(Protocol):
         ...
 
 
-class Writer(Protocol):
-    """Changes the knowledge base at one path. `KnowledgeBase` describes the arguments."""
-
-    def check_output(self, *, overwrite: bool) -> None:
-        """Check, before any work, that a knowledge base may be built here."""
-        ...
-
-    def build(
-        self,
-        sources: Sequence[Path | SourceFile],
-        *,
-        encoder: TextEncoder,
-        settings: IngestSettings,
-        overwrite: bool,
-        resume: bool,
-        progress: Progress,
-    ) -> None:
-        """Build a knowledge base."""
-        ...
-
-    def add(
-        self,
-        sources: Sequence[Path | SourceFile],
-        *,
-        encoder: TextEncoder,
-        strict: bool,
-        engine: Engine | None,
-        resume: bool,
-        progress: Progress,
-    ) -> None:
-        """Add new and changed sources."""
-        ...
-
-    def delete(self, *, ids: Sequence[str], sources: Sequence[str]) -> None:
-        """Delete passages, documents and sources."""
-        ...
-
-    def compact(self, *, keep: int, progress: Progress) -> None:
-        """Return the space of deleted passages."""
-        ...
-
-
 def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) -> NDArray[np.float32]:
     """Check what a search was given, and make the vectors (B, D) contiguous.
 
@@ -179,7 +133,7 @@ def open_storage(location: Path | PostgresUri, version: str | None = None) -> St
     return PostgresReader.open(Connection(location))
 
 
-def writer_at(location: Path | PostgresUri) -> Writer:
+def writer_at(location: Path | PostgresUri) -> FolderWriter | PostgresWriter:
     """What changes a knowledge base, or builds one."""
     if isinstance(location, Path):
         return folder_writer(location)

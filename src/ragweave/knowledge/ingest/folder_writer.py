@@ -29,6 +29,7 @@ from ragweave.knowledge.ingest.scan import (
     already_exists,
     first_manifest,
     id_taken,
+    named_sources,
     next_manifest,
     no_text,
     report_skipped,
@@ -48,7 +49,7 @@ from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import ChangeRecord, Manifest
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceFile, named_by
+from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import check_kind
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -61,7 +62,7 @@ _NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 class FolderWriter:
-    """Satisfies `Writer` with a folder.
+    """Changes the knowledge base in a folder; `KnowledgeBase` describes the arguments.
 
     Args:
         path: The folder.
@@ -71,7 +72,7 @@ class FolderWriter:
         self.path = path
 
     def check_output(self, *, overwrite: bool) -> None:
-        """Check that a knowledge base may be built here; see `Writer`."""
+        """Check, before any work, that a knowledge base may be built here."""
         if Layout(self.path).is_knowledge_base():
             if not overwrite:
                 raise already_exists(self.path)
@@ -173,7 +174,7 @@ class FolderWriter:
                 if not matches:
                     raise unknown_id(name, self.path)
                 rows.update(matches)
-            named = named_by(sources, current.sources, self.path)
+            named = named_sources(sources, current.sources, self.path)
             rows.update(current.rows_with("source", named).tolist())
             new = np.array(sorted(rows), dtype=np.int64)
             deleted = np.union1d(current.deleted, new)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
     ChangeRecord,
     EncoderRecord,
+    FileRecord,
     IndexRecord,
     Manifest,
     SegmentRecord,
 )
 from ragweave.knowledge.progress import Progress
-from ragweave.knowledge.source_records import SourceFile, Sources, fingerprint
+from ragweave.knowledge.source_records import SourceFile, SourceRecord, Sources
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
@@ -74,7 +76,7 @@ def scan_sources(
     progress.start("Looking for changes", len(files))
     for file in files:
         try:
-            record = records[file.key] = fingerprint(file)
+            record = records[file.key] = _fingerprint(file)
         except SourceError as error:
             if strict:
                 raise
@@ -84,6 +86,46 @@ def scan_sources(
                 changed.append(file)
         progress.advance(1)
     return SourceScan(records, changed, known, skipped)
+
+
+def _fingerprint(file: SourceFile) -> SourceRecord:
+    try:
+        digest = FileRecord.of(file.path).sha256
+    except OSError as error:
+        raise SourceError(
+            f"The file {file.path} cannot be read ({error.strerror}): check that it exists and its permissions."
+        ) from error
+    return SourceRecord(source=file.source, sha256=digest)
+
+
+def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -> set[str]:
+    """The sources that are a path, lie below it, or match it as a glob pattern such as ``notes/*.md``.
+
+    Args:
+        patterns: Paths and patterns.
+        sources: The sources of the knowledge base.
+        path: The knowledge base, for the message.
+
+    Raises:
+        KnowledgeBaseError: A pattern names no source.
+    """
+    known = sorted({record.source for record in sources.values()})
+    named: set[str] = set()
+    for pattern in patterns:
+        absolute = Path(pattern).resolve()
+        matches = [
+            source
+            for source in known
+            if source.startswith(f"{pattern.rstrip('/')}/")
+            or fnmatch(source, pattern)
+            or Path(source).resolve().is_relative_to(absolute)
+        ]
+        if not matches:
+            raise KnowledgeBaseError(
+                f"Nothing in {path} was read from '{pattern}'; sources begin with {', '.join(known[:3])}."
+            )
+        named.update(matches)
+    return named
 
 
 def report_skipped(skipped: Sequence[str], *, other_sources: bool) -> None:

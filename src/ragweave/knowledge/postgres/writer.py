@@ -29,6 +29,7 @@ from ragweave.knowledge.ingest.scan import (
     already_exists,
     first_manifest,
     id_taken,
+    named_sources,
     next_manifest,
     no_text,
     report_skipped,
@@ -44,7 +45,7 @@ from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, cho
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.write_transaction import Deletions, WriteTransaction, write_transaction
 from ragweave.knowledge.progress import NoProgress, Progress
-from ragweave.knowledge.source_records import SourceFile, Sources, named_by
+from ragweave.knowledge.source_records import SourceFile, Sources
 from ragweave.types import Passage
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -52,7 +53,7 @@ if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
 
 
 class PostgresWriter:
-    """Satisfies `Writer` with tables of PostgreSQL.
+    """Changes the knowledge base in tables; `KnowledgeBase` describes the arguments.
 
     Args:
         uri: The knowledge base.
@@ -62,7 +63,7 @@ class PostgresWriter:
         self.uri, self.path = uri, str(uri)
 
     def check_output(self, *, overwrite: bool) -> None:
-        """Check that a knowledge base may be built here; see `Writer`."""
+        """Check, before any work, that a knowledge base may be built here."""
         connection = Connection(self.uri)
         state = connection.run(lambda client: read_state(client, self.uri))
         connection.close()
@@ -162,7 +163,7 @@ class PostgresWriter:
                     raise unknown_id(name, self.path)
                 rows.update(matches)
             known = transaction.sources()
-            chosen = named_by(sources, known, self.path)
+            chosen = named_sources(sources, known, self.path)
             deletions = Deletions(
                 sources=chosen,
                 rows=rows,
