@@ -117,11 +117,11 @@ def test_networks_may_be_given_as_configurations_or_dictionaries() -> None:
 
 
 def test_dictionaries_of_the_caller_are_left_alone() -> None:
-    given = {"d_model": 16}
-    config = RagConfig(generator=given)
+    fields = {"d_model": 16}
+    config = RagConfig(generator=fields)
     assert config.generator.d_model == 16
     assert config.generator.model_type == "bart"
-    assert given == {"d_model": 16}
+    assert fields == {"d_model": 16}
 
 
 @pytest.mark.parametrize("generator", models.GENERATORS)

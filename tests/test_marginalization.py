@@ -95,8 +95,8 @@ def test_the_vocabulary_may_be_cut_anywhere(
     targets = torch.randint(0, 23, (2, 4))
     for most in (1, 40, 100, 10**6):
         monkeypatch.setattr(m, "SLICE", {"cpu": most})
-        found = m.token_log_marginals(logits.requires_grad_(gradient), scores)
-        assert torch.allclose(found.exp(), expected, atol=1e-6)
+        marginals = m.token_log_marginals(logits.requires_grad_(gradient), scores)
+        assert torch.allclose(marginals.exp(), expected, atol=1e-6)
         chosen = m.target_log_probs(logits, targets)
         again = logits.log_softmax(-1).gather(-1, targets[:, None, :, None].expand(-1, n_docs, -1, 1))
         assert torch.allclose(chosen, again.squeeze(-1), atol=1e-6)

@@ -37,15 +37,15 @@ def saved(folder, tokenizer_folder, labels):
 
 def test_logits_are_those_of_sentence_transformers(tmp_path, tiny_encoder_path):
     folder = saved(tmp_path, tiny_encoder_path, 1)
-    own = Reranker.from_pretrained(folder, batch_size=2).score(QUESTIONS, DOCS)
-    assert [len(logits) for logits in own] == [3, 1, 0]
+    scores = Reranker.from_pretrained(folder, batch_size=2).score(QUESTIONS, DOCS)
+    assert [len(logits) for logits in scores] == [3, 1, 0]
     peer = CrossEncoder(str(folder), activation_fn=torch.nn.Identity(), device="cpu", max_length=64)
     pairs = [
         (question, f"{title} {text}".strip())
         for question, doc in zip(QUESTIONS, DOCS, strict=True)
         for title, text in zip(doc["title"], doc["text"], strict=True)
     ]
-    assert np.concatenate(own) == pytest.approx(peer.predict(pairs), abs=1e-5)
+    assert np.concatenate(scores) == pytest.approx(peer.predict(pairs), abs=1e-5)
 
 
 def test_two_labels_are_the_odds_of_the_second(tmp_path, tiny_encoder_path):

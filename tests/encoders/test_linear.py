@@ -25,15 +25,20 @@ def _wanted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
     """Shapes of what was multiplied by oneDNN."""
-    found: list[torch.Size] = []
+    actual: list[torch.Size] = []
     genuine = module._onednn_linear
 
     def spy(x: torch.Tensor, weight: torch.Tensor, bias: Any) -> torch.Tensor:
-        found.append(weight.shape)
+        actual.append(weight.shape)
         return genuine(x, weight, bias)
 
     monkeypatch.setattr(module, "_onednn_linear", spy)
-    return found
+    return actual
+
+
+def test_torch_still_has_the_private_operator() -> None:
+    x, weight = torch.randn(3, 160), torch.randn(130, 160)
+    assert torch.allclose(module._onednn_linear(x, weight, None), linear(x, weight), atol=1e-4)
 
 
 def layer(inputs: int = 160, outputs: int = 130, *, bias: bool = True) -> torch.nn.Linear:
@@ -44,13 +49,13 @@ def layer(inputs: int = 160, outputs: int = 130, *, bias: bool = True) -> torch.
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [(1,), (7,), (3, 5), (2, 3, 4), (300,)])
 def test_products_are_torchs(rows: tuple[int, ...], bias: bool, products: list[torch.Size]) -> None:
-    own, x = layer(bias=bias), torch.randn(*rows, 160)
+    dense, x = layer(bias=bias), torch.randn(*rows, 160)
     with torch.no_grad():
-        expected = own(x)
+        expected = dense(x)
         with fast_linear(torch.nn.Linear(1, 1)):
-            found = own(x)
+            actual = dense(x)
     assert len(products) == 1
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(actual, expected, atol=1e-5)
 
 
 def test_slices_and_transposed_tensors() -> None:
@@ -62,21 +67,25 @@ def test_slices_and_transposed_tensors() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [(7,), (3, 5)])
 def test_gradients_are_torchs(rows: tuple[int, ...], bias: bool, products: list[torch.Size]) -> None:
-    own, x, upstream = layer(bias=bias), torch.randn(*rows, 160, requires_grad=True), torch.randn(*rows, 130)
-    wanted = [x, *own.parameters()]
-    expected = torch.autograd.grad(own(x), wanted, upstream)
+    dense, x, upstream = (
+        layer(bias=bias),
+        torch.randn(*rows, 160, requires_grad=True),
+        torch.randn(*rows, 130),
+    )
+    variables = [x, *dense.parameters()]
+    expected = torch.autograd.grad(dense(x), variables, upstream)
     with fast_linear(torch.nn.Linear(1, 1)):
-        output = own(x)
-    found = torch.autograd.grad(output, wanted, upstream)  # also outside of it
+        output = dense(x)
+    actual = torch.autograd.grad(output, variables, upstream)  # also outside of it
     assert len(products) == 3
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_only_gradients_that_are_asked_for_are_computed(products: list[torch.Size]) -> None:
-    own, x = layer(), torch.randn(7, 160)
+    dense, x = layer(), torch.randn(7, 160)
     with fast_linear(torch.nn.Linear(1, 1)):
-        own(x).sum().backward()
+        dense(x).sum().backward()
     assert x.grad is None
     assert len(products) == 2
 
@@ -91,8 +100,8 @@ def test_gradients_of_gradients() -> None:
 
     expected = penalty()
     with fast_linear(torch.nn.Linear(1, 1)):
-        found = penalty()
-    assert torch.allclose(found, expected, atol=1e-5)
+        actual = penalty()
+    assert torch.allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -138,14 +147,14 @@ def test_it_can_be_switched_off() -> None:
 
 
 def test_compiled_models_are_left_to_the_compiler() -> None:
-    own, x = layer(), torch.randn(3, 160)
+    dense, x = layer(), torch.randn(3, 160)
 
-    def run(given: torch.Tensor) -> torch.Tensor:
+    def run(argument: torch.Tensor) -> torch.Tensor:
         with fast_linear(torch.nn.Linear(1, 1)):
-            return own(given)
+            return dense(argument)
 
     compiled = torch.compile(run, backend="eager", fullgraph=False)
-    assert torch.allclose(compiled(x), own(x), atol=1e-5)
+    assert torch.allclose(compiled(x), dense(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [layer().bfloat16(), layer().to("meta"), torch.nn.Identity()])

@@ -12,11 +12,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ragweave.modeling.attention import (
     NAME,
     PROMPT_SHARING_TYPES,
+    PromptLayer,
+    attention_implementation,
     prompt_attention,
-    share_context_keys,
+    share_keys,
     shared_sdpa_attention,
 )
-from ragweave.modeling.attention import PromptLayer
 from tests.support import models
 from tests.support.models import FORMULATIONS, rag_model
 
@@ -71,20 +72,20 @@ def test_beams_find_what_they_find_without_sharing(
     formulation: str, generator: str, padding: str | None
 ) -> None:
     """9 context tokens under 3 beams: a model that counts rows by the queries would cut them in three."""
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
-    plain = model.generator.config._attn_implementation
+    plain = attention_implementation(model.generator)
     assert plain == "sdpa"
-    sharing = model.generate(**given, **options)
+    sharing = model.generate(**inputs, **options)
     model.set_attn_implementation("eager")
-    assert torch.equal(model.generate(**given, **options), sharing)
+    assert torch.equal(model.generate(**inputs, **options), sharing)
 
 
 @pytest.mark.parametrize("generator", KINDS)
 def test_only_generators_that_can_share_do(generator: str) -> None:
     model = rag_model(models.CLASSES["token"], generator)
-    assert share_context_keys(model.generator) == (generator in SHARING)
-    assert (model.generator.config._attn_implementation == NAME) == (generator in SHARING)
+    assert share_keys(model.generator) == (generator in SHARING)
+    assert (attention_implementation(model.generator) == NAME) == (generator in SHARING)
 
 
 # Prompts of causal generators.
@@ -98,25 +99,25 @@ def test_a_prompt_of_all_rows_equals_one_of_each(
     rows: int, length: int, groups: int, mask_type: torch.dtype | None
 ) -> None:
     source = torch.Generator().manual_seed(rows)
-    n, key_heads, prompt, said, size = 2, 3, 5, 6, 4
+    n, key_heads, prompt, answer, size = 2, 3, 5, 6, 4
 
     def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, size, generator=source) * 3
 
     query = random(n * rows, key_heads * groups, length)
-    key, value = random(n * rows, key_heads, said), random(n * rows, key_heads, said)
+    key, value = random(n * rows, key_heads, answer), random(n * rows, key_heads, answer)
     prompt_key, prompt_value = random(n, key_heads, prompt), random(n, key_heads, prompt)
-    visible = torch.ones(n * rows, 1, length, prompt + said, dtype=torch.bool)
+    visible = torch.ones(n * rows, 1, length, prompt + answer, dtype=torch.bool)
     mask = None
     if mask_type is not None:
         padding = torch.rand(n, 1, 1, prompt, generator=source) < 0.6
         visible[..., :prompt] = padding.repeat_interleave(rows, 0)
-        visible[..., prompt:] = torch.ones(length, said, dtype=torch.bool).tril(said - length)
+        visible[..., prompt:] = torch.ones(length, answer, dtype=torch.bool).tril(answer - length)
         mask = visible if mask_type is torch.bool else torch.where(visible, 0.0, -1e9)
     shared = prompt_attention(query, key, value, prompt_key, prompt_value, mask, scaling=0.5)
     keys, values = (
-        torch.cat([first.repeat_interleave(rows, 0), own], 2).repeat_interleave(groups, 1)
-        for first, own in ((prompt_key, key), (prompt_value, value))
+        torch.cat([first.repeat_interleave(rows, 0), answers], 2).repeat_interleave(groups, 1)
+        for first, answers in ((prompt_key, key), (prompt_value, value))
     )
     expected = torch.nn.functional.scaled_dot_product_attention(query, keys, values, visible, scale=0.5)
     assert torch.allclose(shared, expected.transpose(1, 2), atol=1e-5)
@@ -130,29 +131,29 @@ def test_beams_find_what_they_find_with_a_prompt_each(
 ) -> None:
     fields = {"sliding_window": None} if generator == "mistral" else {}
     model = rag_model(models.CLASSES[formulation], generator, generator_fields=fields)
-    given = models.contexts(padding=padding)
+    inputs = models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
     options |= {"return_dict_in_generate": True, "output_scores": True}
-    assert model.generator.config._attn_implementation == "sdpa"
-    sharing = model.generate(**given, **options)
-    assert model.generator.config._attn_implementation == NAME
+    assert attention_implementation(model.generator) == "sdpa"
+    sharing = model.generate(**inputs, **options)
+    assert attention_implementation(model.generator) == NAME
     model.set_attn_implementation("eager")
-    plain = model.generate(**given, **options)
+    plain = model.generate(**inputs, **options)
     assert torch.equal(plain.sequences, sharing.sequences)
     assert torch.allclose(plain.sequences_scores, sharing.sequences_scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("generator", ["llama", "gpt2"])
 def test_prompts_are_kept_once_and_never_moved(generator: str) -> None:
-    model, given = rag_model(models.CLASSES["token"], generator), models.contexts()
-    output = model.generate(**given, max_new_tokens=5, num_beams=4, return_dict_in_generate=True)
-    read = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
-    for layer, kept in zip(
+    model, inputs = rag_model(models.CLASSES["token"], generator), models.contexts()
+    output = model.generate(**inputs, max_new_tokens=5, num_beams=4, return_dict_in_generate=True)
+    read = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs), reuse=True)
+    for layer, prompt_layer in zip(
         output.past_key_values.self_attention_cache.layers, read.prompt_cache.layers, strict=True
     ):
-        assert torch.equal(layer.prompt[0], kept.keys)  # (B*K, ...): 6 rows, not 24
+        assert torch.equal(layer.prompt[0], prompt_layer.keys)  # (B*K, ...): 6 rows, not 24
         assert layer.keys.shape[0] == 24
-        assert layer.get_seq_length() == kept.keys.shape[2] + layer.keys.shape[2]
+        assert layer.get_seq_length() == prompt_layer.keys.shape[2] + layer.keys.shape[2]
 
 
 @pytest.mark.parametrize("generator", ["mistral", "gemma3"])
@@ -164,11 +165,11 @@ def test_sliding_windows_share_no_prompts(generator: str) -> None:
 
 
 def test_gradient_passes_through_shared_prompts() -> None:
-    model, given, read = rag_model(models.CLASSES["token"], "llama"), models.contexts(), models.words(2, 4)
+    model, inputs, read = rag_model(models.CLASSES["token"], "llama"), models.contexts(), models.words(2, 4)
     gradients = []
     for flag in (False, True):
         model.zero_grad()
-        output = model(**given, decoder_input_ids=read, use_cache=flag, do_marginalize=True)
+        output = model(**inputs, decoder_input_ids=read, use_cache=flag, do_marginalize=True)
         output.logits[..., 5].sum().backward()
         gradients.append(model.generator.get_input_embeddings().weight.grad.clone())
     assert gradients[0].abs().sum() > 0
@@ -178,32 +179,32 @@ def test_gradient_passes_through_shared_prompts() -> None:
 def test_another_attention_of_the_callers_choice_is_kept() -> None:
     model = rag_model(models.CLASSES["token"])
     model.set_attn_implementation("eager")
-    assert not share_context_keys(model.generator)
-    assert model.generator.config._attn_implementation == "eager"
+    assert not share_keys(model.generator)
+    assert attention_implementation(model.generator) == "eager"
 
 
 @pytest.mark.parametrize("generator", models.SEQ2SEQ)
 def test_the_generator_alone_is_as_before(generator: str) -> None:
     """Its attention has another name after a beam search, and does the same."""
-    model, given = rag_model(models.CLASSES["token"], generator), models.contexts()
+    model, inputs = rag_model(models.CLASSES["token"], generator), models.contexts()
     plain, labels = model.generator, models.words(6, 4)
-    inputs = {
-        "input_ids": given["context_input_ids"],
-        "attention_mask": given["context_attention_mask"],
+    generator_inputs = {
+        "input_ids": inputs["context_input_ids"],
+        "attention_mask": inputs["context_attention_mask"],
     }
     with torch.no_grad():
-        before = plain(**inputs, labels=labels).logits
-        answers = plain.generate(**inputs, num_beams=3, max_new_tokens=5)
-        model.generate(**given, num_beams=3, max_new_tokens=3)
-        assert torch.equal(plain(**inputs, labels=labels).logits, before)
-        assert torch.equal(plain.generate(**inputs, num_beams=3, max_new_tokens=5), answers)
+        before = plain(**generator_inputs, labels=labels).logits
+        answers = plain.generate(**generator_inputs, num_beams=3, max_new_tokens=5)
+        model.generate(**inputs, num_beams=3, max_new_tokens=3)
+        assert torch.equal(plain(**generator_inputs, labels=labels).logits, before)
+        assert torch.equal(plain.generate(**generator_inputs, num_beams=3, max_new_tokens=5), answers)
 
 
 def test_a_model_that_shares_saves_and_loads_as_any(tmp_path: Any) -> None:
-    model, given = rag_model(models.CLASSES["token"]), models.contexts()
-    answers = model.generate(**given, num_beams=3, max_new_tokens=5)
+    model, inputs = rag_model(models.CLASSES["token"]), models.contexts()
+    answers = model.generate(**inputs, num_beams=3, max_new_tokens=5)
     model.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()
     loaded = models.CLASSES["token"].from_pretrained(tmp_path)
-    assert torch.equal(loaded.generate(**given, num_beams=3, max_new_tokens=5), answers)
+    assert torch.equal(loaded.generate(**inputs, num_beams=3, max_new_tokens=5), answers)
     assert isinstance(tf.RagTokenForGeneration.from_pretrained(tmp_path), tf.RagTokenForGeneration)

@@ -19,21 +19,21 @@ formulations = pytest.mark.parametrize("formulation", FORMULATIONS)
 ROUTES = pytest.mark.parametrize("route", ["forward", "generate"])
 
 
-def run(model: Any, route: str, **given: Any) -> Any:
+def run(model: Any, route: str, **inputs: Any) -> Any:
     if route == "generate":
-        return model.generate(**given, max_new_tokens=3)
+        return model.generate(**inputs, max_new_tokens=3)
     with torch.no_grad():
-        return model(**given, labels=models.words(2, 3)).loss
+        return model(**inputs, labels=models.words(2, 3)).loss
 
 
 @pytest.mark.parametrize("missing", ["context_input_ids", "context_attention_mask", "doc_scores"])
 @ROUTES
 @formulations
 def test_the_missing_part_is_named(formulation: str, route: str, missing: str) -> None:
-    given = models.contexts()
-    del given[missing]
+    inputs = models.contexts()
+    del inputs[missing]
     with pytest.raises(MissingContextError, match=rf"^{missing} not given: .*set_retriever"):
-        run(shared_model(formulation), route, **given)
+        run(shared_model(formulation), route, **inputs)
 
 
 @ROUTES
@@ -48,7 +48,7 @@ def wrong(**changes: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("inputs", "message"),
     [
         (wrong(doc_scores=torch.zeros(6)), r"doc_scores has shape \(6,\); expected \(B, K\)"),
         (wrong(doc_scores=torch.zeros(2, 0)), r"doc_scores has shape \(2, 0\); expected \(B, K\)"),
@@ -79,14 +79,14 @@ def wrong(**changes: Tensor) -> dict[str, Tensor]:
 @ROUTES
 @formulations
 def test_shapes_that_disagree_are_named(
-    formulation: str, route: str, given: dict[str, Tensor], message: str
+    formulation: str, route: str, inputs: dict[str, Tensor], message: str
 ) -> None:
     model = shared_model(formulation)
     with pytest.raises(ShapeError, match=message):
         if route == "generate":
-            model.generate(**given)
+            model.generate(**inputs)
         else:
-            model(**given, decoder_input_ids=models.words(1, 3))
+            model(**inputs, decoder_input_ids=models.words(1, 3))
 
 
 @ROUTES
@@ -94,11 +94,11 @@ def test_shapes_that_disagree_are_named(
 def test_n_docs_is_inferred_and_checked(formulation: str, route: str) -> None:
     model = shared_model(formulation)
     assert model.config.n_docs == 3
-    given = models.contexts(2, 5)
-    inferred = run(model, route, **given)
-    assert torch.equal(run(model, route, **given, n_docs=5), inferred)
+    inputs = models.contexts(2, 5)
+    inferred = run(model, route, **inputs)
+    assert torch.equal(run(model, route, **inputs, n_docs=5), inferred)
     with pytest.raises(ShapeError, match=r"doc_scores has shape \(2, 5\), but n_docs=3"):
-        run(model, route, **given, n_docs=3)
+        run(model, route, **inputs, n_docs=3)
 
 
 def test_decoder_input_of_wrong_rows_is_named() -> None:
@@ -114,53 +114,53 @@ def test_decoder_input_is_needed() -> None:
 # Padding.
 
 
-def padded_further(given: dict[str, Tensor], columns: int, side: str) -> dict[str, Tensor]:
+def padded_further(inputs: dict[str, Tensor], columns: int, side: str) -> dict[str, Tensor]:
     amount = (0, columns) if side == "right" else (columns, 0)
     pad = torch.nn.functional.pad
     return {
-        **given,
-        "context_input_ids": pad(given["context_input_ids"], amount, value=5),
-        "context_attention_mask": pad(given["context_attention_mask"], amount),
+        **inputs,
+        "context_input_ids": pad(inputs["context_input_ids"], amount, value=5),
+        "context_attention_mask": pad(inputs["context_attention_mask"], amount),
     }
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
 @formulations
 def test_more_padding_on_the_right_changes_nothing(formulation: str, generator: str) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
-    further = padded_further(given, 20, "right")
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
+    further = padded_further(inputs, 20, "right")
     with torch.no_grad():
-        near, far = (model(**some, labels=labels) for some in (given, further))
+        near, far = (model(**some, labels=labels) for some in (inputs, further))
     assert torch.equal(near.logits, far.logits)
     assert torch.equal(near.loss, far.loss)
     options = {"max_new_tokens": 5, "num_beams": 2}
-    assert torch.equal(model.generate(**given, **options), model.generate(**further, **options))
+    assert torch.equal(model.generate(**inputs, **options), model.generate(**further, **options))
 
 
 @pytest.mark.parametrize("generator", ["llama", "qwen3", "gpt2", "t5"])
 @formulations
 def test_more_padding_on_the_left_changes_nothing(formulation: str, generator: str) -> None:
     """For generators whose positions count real tokens only, or that know no absolute positions."""
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
-    further = padded_further(given, 7, "left")
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
+    further = padded_further(inputs, 7, "left")
     if generator == "t5":  # its encoder's relative positions are the same, its sums only nearly so
-        given = models.contexts(padding=None)
-        further = padded_further(given, 7, "left")
+        inputs = models.contexts(padding=None)
+        further = padded_further(inputs, 7, "left")
     with torch.no_grad():
-        near, far = (model(**some, labels=labels).loss for some in (given, further))
+        near, far = (model(**some, labels=labels).loss for some in (inputs, further))
     assert torch.allclose(near, far, atol=1e-4)
     options = {"max_new_tokens": 5, "num_beams": 2}
-    assert torch.equal(model.generate(**given, **options), model.generate(**further, **options))
+    assert torch.equal(model.generate(**inputs, **options), model.generate(**further, **options))
 
 
 @pytest.mark.parametrize("generator", ["bart", "t5", "llama", "gpt2"])
 @formulations
 def test_contexts_of_a_single_token_work(formulation: str, generator: str) -> None:
-    model, given = shared_model(formulation, generator), models.contexts(2, 3, 1, padding=None)
-    assert run(model, "forward", **given).isfinite().all()
+    model, inputs = shared_model(formulation, generator), models.contexts(2, 3, 1, padding=None)
+    assert run(model, "forward", **inputs).isfinite().all()
     assert torch.equal(
-        model.generate(**given, max_new_tokens=4, num_beams=2),
-        model.generate(**given, max_new_tokens=4, num_beams=2, use_cache=False),
+        model.generate(**inputs, max_new_tokens=4, num_beams=2),
+        model.generate(**inputs, max_new_tokens=4, num_beams=2, use_cache=False),
     )
 
 
@@ -173,19 +173,19 @@ def test_contexts_of_a_single_token_work(formulation: str, generator: str) -> No
 def test_a_missing_passage_changes_nothing(formulation: str, generator: str, content: str) -> None:
     """Fewer hits than K: the place carries -inf, and a context of anything or of padding alone."""
     model, labels = shared_model(formulation, generator), models.words(2, 4)
-    given = models.contexts(2, 2)
+    inputs = models.contexts(2, 2)
     more = models.contexts(2, 3, seed=5)
-    for name, value in given.items():
+    for name, value in inputs.items():
         if name != "doc_scores":
             more[name].view(2, 3, -1)[:, :2] = value.view(2, 2, -1)
-    more["doc_scores"][:, :2] = given["doc_scores"]
+    more["doc_scores"][:, :2] = inputs["doc_scores"]
     more["doc_scores"][:, 2] = -torch.inf
     if content == "nothing":
         more["context_attention_mask"].view(2, 3, -1)[:, 2] = 0
     with torch.no_grad():
-        losses = [model(**some, labels=labels).loss for some in (given, more)]
+        losses = [model(**some, labels=labels).loss for some in (inputs, more)]
     assert torch.allclose(*losses, rtol=1e-5)
-    answers = [model.generate(**some, max_new_tokens=5, num_beams=2).tolist() for some in (given, more)]
+    answers = [model.generate(**some, max_new_tokens=5, num_beams=2).tolist() for some in (inputs, more)]
     assert answers[0] == answers[1]
 
     model.zero_grad()
@@ -200,13 +200,13 @@ def test_a_missing_passage_changes_nothing(formulation: str, generator: str, con
 
 @pytest.mark.parametrize("decoding", ["thorough", "fast"])
 def test_a_missing_passage_proposes_no_answer(decoding: str) -> None:
-    model, given = shared_model("sequence"), models.contexts(2, 3, padding=None)
-    kept = {
-        "context_input_ids": given["context_input_ids"].view(2, 3, -1)[:, :2].flatten(0, 1),
-        "context_attention_mask": given["context_attention_mask"].view(2, 3, -1)[:, :2].flatten(0, 1),
-        "doc_scores": given["doc_scores"][:, :2],
+    model, inputs = shared_model("sequence"), models.contexts(2, 3, padding=None)
+    shorter = {
+        "context_input_ids": inputs["context_input_ids"].view(2, 3, -1)[:, :2].flatten(0, 1),
+        "context_attention_mask": inputs["context_attention_mask"].view(2, 3, -1)[:, :2].flatten(0, 1),
+        "doc_scores": inputs["doc_scores"][:, :2],
     }
-    given["doc_scores"][:, 2] = -torch.inf
+    inputs["doc_scores"][:, 2] = -torch.inf
     options: dict[str, Any] = {
         "max_new_tokens": 4,
         "num_beams": 2,
@@ -214,7 +214,7 @@ def test_a_missing_passage_proposes_no_answer(decoding: str) -> None:
         "return_dict_in_generate": True,
         "decoding": decoding,
     }
-    with_it, without = (model.generate(**some, **options) for some in (given, kept))
+    with_it, without = (model.generate(**some, **options) for some in (inputs, shorter))
     assert torch.equal(with_it.sequences, without.sequences)
     assert torch.allclose(with_it.sequences_scores, without.sequences_scores)
 
@@ -228,17 +228,19 @@ def test_a_missing_passage_proposes_no_answer(decoding: str) -> None:
 def test_reading_in_groups_changes_nothing(
     formulation: str, generator: str, padding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(2, 4, padding=padding)
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts(2, 4, padding=padding)
     model.generator.get_input_embeddings().requires_grad_(False)  # with it, contexts are read as one
     results = []
     for least in (10**6, 1):
         monkeypatch.setattr(contexts, "MIN_GROUP_TOKENS", {"cpu": least})
-        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given)).last_hidden_state
-        loss = model(**given, labels=models.words(2, 4)).loss
-        trained = next(own for own in model.generator.get_encoder().parameters() if own.requires_grad)
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs)).last_hidden_state
+        loss = model(**inputs, labels=models.words(2, 4)).loss
+        trained = next(
+            parameter for parameter in model.generator.get_encoder().parameters() if parameter.requires_grad
+        )
         gradient = torch.autograd.grad(loss.sum(), trained)[0]
-        answers = model.generate(**given, max_new_tokens=5, num_beams=2)
-        real = given["context_attention_mask"][:, : read.shape[1]].bool()
+        answers = model.generate(**inputs, max_new_tokens=5, num_beams=2)
+        real = inputs["context_attention_mask"][:, : read.shape[1]].bool()
         results.append((read[real], loss, gradient, answers))
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
@@ -269,7 +271,7 @@ def test_contexts_without_a_token_are_read_too(monkeypatch: pytest.MonkeyPatch) 
 def test_reading_prompts_in_groups_changes_nothing(
     formulation: str, generator: str, padding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts(2, 4, padding=padding)
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts(2, 4, padding=padding)
     reads = []
     model.generator.base_model.register_forward_pre_hook(lambda *_: reads.append(None))
     results, counts = [], []
@@ -278,7 +280,7 @@ def test_reading_prompts_in_groups_changes_nothing(
         reads.clear()
         results.append(
             model.generate(
-                **given, max_new_tokens=5, num_beams=2, return_dict_in_generate=True, output_scores=True
+                **inputs, max_new_tokens=5, num_beams=2, return_dict_in_generate=True, output_scores=True
             )
         )
         counts.append(len(reads))

@@ -65,23 +65,23 @@ def spans(texts: list[str], tokenizer: Any, **options: Any) -> PassageSpans:
 
 def answers(texts: list[str], tokenizer: Any, **options: Any) -> set[str]:
     """Everything that may be said, found by trying every allowed token at every step."""
-    held, eos, found = spans(texts, tokenizer, **options), tokenizer.eos_token_id, set()
+    tree, eos, answers_found = spans(texts, tokenizer, **options), tokenizer.eos_token_id, set()
     special = set(tokenizer.all_special_ids) - {eos}
     waiting: list[list[int]] = [[]]
     while waiting:
-        said = waiting.pop()
-        allowed = held.allowed(said)
+        ids = waiting.pop()
+        allowed = tree.allowed(ids)
         assert allowed
         assert len(set(allowed)) == len(allowed)
         for token in allowed:
             if token == eos:
-                text = tokenizer.decode(said, skip_special_tokens=True)
-                assert text.startswith(" ") or not said
-                found.add(text.removeprefix(" "))
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                assert text.startswith(" ") or not ids
+                answers_found.add(text.removeprefix(" "))
             elif token not in special:
-                waiting.append([*said, token])
-        assert held.allowed([*said, eos]) == [eos]
-    return found
+                waiting.append([*ids, token])
+        assert tree.allowed([*ids, eos]) == [eos]
+    return answers_found
 
 
 # Which answers there are.
@@ -245,8 +245,8 @@ def test_chinese_and_japanese_characters_are_words() -> None:
 
 
 def test_brackets_that_never_close_are_left_out() -> None:
-    found = answers(["a (b c", "d) e"], bpe(), max_words=4)
-    assert found == {"a", "b", "b c", "c", "d", "e"}
+    answers_found = answers(["a (b c", "d) e"], bpe(), max_words=4)
+    assert answers_found == {"a", "b", "b c", "c", "d", "e"}
 
 
 def test_lines_are_kept_apart() -> None:
@@ -259,29 +259,29 @@ def test_nothing_to_say() -> None:
 
 
 def test_what_is_not_in_the_passages_ends_the_answer() -> None:
-    held = spans(["red green"], bpe())
-    said = bpe()(" blue", add_special_tokens=False)["input_ids"]
-    assert held.allowed(said) == [EOS]
+    tree = spans(["red green"], bpe())
+    ids = bpe()(" blue", add_special_tokens=False)["input_ids"]
+    assert tree.allowed(ids) == [EOS]
 
 
 def test_the_generators_own_beginning_is_allowed_once() -> None:
-    held = spans(["red green"], bpe())
+    tree = spans(["red green"], bpe())
     bos = bpe().bos_token_id
-    first = set(held.allowed([]))
+    first = set(tree.allowed([]))
     assert bos in first
-    assert set(held.allowed([bos])) == first - {bos}
+    assert set(tree.allowed([bos])) == first - {bos}
     red = bpe()(" red", add_special_tokens=False)["input_ids"]
-    assert held.allowed([bos, *red]) == held.allowed(red)
+    assert tree.allowed([bos, *red]) == tree.allowed(red)
 
 
 def test_a_tokenizer_that_splits_words_its_own_way() -> None:
     tokenizer = retrieval.question_tokenizer()  # WordPiece, lower-casing, knows no capitals and few words
-    held = PassageSpans(["Where is PARIS, the capital?"], tokenizer, eos_token_id=tokenizer.sep_token_id)
+    tree = PassageSpans(["Where is PARIS, the capital?"], tokenizer, eos_token_id=tokenizer.sep_token_id)
     for text in ("where", "where is paris", "paris, the capital"):
-        said = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert tokenizer.sep_token_id in held.allowed(said)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.sep_token_id in tree.allowed(ids)
     comma = tokenizer("paris,", add_special_tokens=False)["input_ids"]
-    assert tokenizer.sep_token_id not in held.allowed(comma)
+    assert tokenizer.sep_token_id not in tree.allowed(comma)
 
 
 def test_five_passages_take_less_than_a_tenth_of_a_second() -> None:
@@ -316,13 +316,14 @@ def test_generated_answers_stand_in_the_passages(
 ) -> None:
     torch.manual_seed(0)
     model = models.rag_model(models.CLASSES[formulation], generator, vocab_size=len(bpe()))
-    held = [
-        PassageSpans(texts, bpe(), eos_token_id=model.rag.special_tokens.eos, max_words=3) for texts in PASSAGES
+    tree = [
+        PassageSpans(texts, bpe(), eos_token_id=model.rag.special_tokens.eos, max_words=3)
+        for texts in PASSAGES
     ]
-    found = model.generate(
-        **contexts(), prefix_allowed_tokens_fn=spans_only(held), max_new_tokens=40, **options
+    answers_found = model.generate(
+        **contexts(), prefix_allowed_tokens_fn=spans_only(tree), max_new_tokens=40, **options
     )
-    for row, texts in zip(found.tolist(), PASSAGES, strict=True):
+    for row, texts in zip(answers_found.tolist(), PASSAGES, strict=True):
         answer = bpe().decode(row[1:], skip_special_tokens=True).strip()
         possible = {answer for text in texts for answer in answers([text], bpe(), max_words=3)}
         assert answer
@@ -331,9 +332,9 @@ def test_generated_answers_stand_in_the_passages(
 
 def test_a_forced_first_token_does_not_end_the_answer() -> None:
     model = models.rag_model(models.CLASSES["token"], "bart", vocab_size=len(bpe()))
-    held = [PassageSpans(texts, bpe(), eos_token_id=EOS, max_words=2) for texts in PASSAGES]
-    found = model.generate(
-        **contexts(), prefix_allowed_tokens_fn=spans_only(held), forced_bos_token_id=0, max_new_tokens=30
+    tree = [PassageSpans(texts, bpe(), eos_token_id=EOS, max_words=2) for texts in PASSAGES]
+    answers_found = model.generate(
+        **contexts(), prefix_allowed_tokens_fn=spans_only(tree), forced_bos_token_id=0, max_new_tokens=30
     )
-    assert (found[:, 1] == 0).all()
-    assert all(bpe().batch_decode(found, skip_special_tokens=True))
+    assert (answers_found[:, 1] == 0).all()
+    assert all(bpe().batch_decode(answers_found, skip_special_tokens=True))

@@ -22,15 +22,15 @@ QUANTISED = torch.ao.nn.quantized.dynamic.Linear
 @pytest.mark.parametrize("generator", ["bart", "t5", "gated_t5", "llama", "qwen3"])
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_quantised_models_score_and_answer(formulation: str, generator: str) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts()
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts()
     labels = models.words(2, 4)
     with torch.no_grad():
-        exact = model(**given, labels=labels).loss
+        exact = model(**inputs, labels=labels).loss
         quantize_int8(model.generator)
-        found = model(**given, labels=labels).loss
-    assert not torch.equal(found, exact)
-    assert torch.allclose(found, exact, rtol=0.1)
-    assert model.generate(**given, num_beams=2, max_new_tokens=4).shape[0] == 2
+        quantised = model(**inputs, labels=labels).loss
+    assert not torch.equal(quantised, exact)
+    assert torch.allclose(quantised, exact, rtol=0.1)
+    assert model.generate(**inputs, num_beams=2, max_new_tokens=4).shape[0] == 2
 
 
 def test_sensitive_layers_stay_in_float32() -> None:

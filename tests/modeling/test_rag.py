@@ -43,8 +43,10 @@ def test_retrieved_passages_are_used_as_given_ones(formulation: str, generator: 
         output = model(
             input_ids=QUESTIONS, attention_mask=QUESTION_MASK, labels=labels, output_retrieved=True
         )
-        given = {name: output[name] for name in ("context_input_ids", "context_attention_mask", "doc_scores")}
-        again = model(**given, labels=labels)
+        inputs = {
+            name: output[name] for name in ("context_input_ids", "context_attention_mask", "doc_scores")
+        }
+        again = model(**inputs, labels=labels)
     assert output.retrieved_doc_ids.shape == (2, 3)
     assert output.retrieved_doc_embeds.shape == (2, 3, models.DIMENSION)
     assert output.question_encoder_last_hidden_state.shape == (2, models.DIMENSION)
@@ -52,18 +54,18 @@ def test_retrieved_passages_are_used_as_given_ones(formulation: str, generator: 
     options = {"max_new_tokens": 5, "num_beams": 2}
     assert torch.equal(
         model.generate(input_ids=QUESTIONS, attention_mask=QUESTION_MASK, **options),
-        model.generate(**given, **options),
+        model.generate(**inputs, **options),
     )
 
 
 def test_scores_are_inner_products_of_question_and_passages() -> None:
     model = retrieving_model()
     retriever = model.retriever
-    found = model.rag.retrieve(QUESTIONS, QUESTION_MASK)
+    retrieved = model.rag.retrieve(QUESTIONS, QUESTION_MASK)
     vectors = model.question_encoder(QUESTIONS, attention_mask=QUESTION_MASK).pooler_output
     best = (vectors @ retriever.vectors.T).topk(3, dim=1)
-    assert torch.equal(found.retrieved_doc_ids, best.indices)
-    assert torch.allclose(found.doc_scores, best.values, atol=1e-5)
+    assert torch.equal(retrieved.retrieved_doc_ids, best.indices)
+    assert torch.allclose(retrieved.doc_scores, best.values, atol=1e-5)
 
 
 def test_scale_multiplies_scores() -> None:
@@ -101,22 +103,28 @@ def test_places_without_passage_have_no_weight() -> None:
     assert model.rag.retriever is model.retriever
     with torch.no_grad():
         output = model(input_ids=QUESTIONS, labels=models.words(2, 4), n_docs=4, output_retrieved=True)
-        kept = model(input_ids=QUESTIONS, labels=models.words(2, 4), n_docs=2)
+        shorter = model(input_ids=QUESTIONS, labels=models.words(2, 4), n_docs=2)
     assert output.retrieved_doc_ids[:, 2:].eq(-1).all()
     assert output.doc_scores[:, 2:].eq(-torch.inf).all()
-    assert torch.allclose(output.loss, kept.loss)
+    assert torch.allclose(output.loss, shorter.loss)
 
 
-@pytest.mark.parametrize(("field", "own"), [("config", None), ("generator", "translate: ")])
-def test_prefix_comes_from_the_configuration_or_the_generator(field: str, own: str | None) -> None:
+@pytest.mark.parametrize(("field", "prefix"), [("config", None), ("generator", "translate: ")])
+def test_prefix_comes_from_the_configuration_or_the_generator(field: str, prefix: str | None) -> None:
     fields: dict[str, Any] = {"prefix": "answer: "} if field == "config" else {}
     model = retrieving_model(**fields)
-    model.generator.config.prefix = own
+    model.generator.config.prefix = prefix
     model.rag.retrieve(QUESTIONS)
-    assert model.retriever.calls[-1]["prefix"] == ("answer: " if field == "config" else own)
+    assert model.retriever.calls[-1]["prefix"] == ("answer: " if field == "config" else prefix)
 
 
 SMALL = {"vocab_size": models.VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2}
+
+
+def test_transformers_still_marks_recurrent_models() -> None:
+    """`check_generator` reads the private attribute."""
+    assert not tf.BartForConditionalGeneration._is_stateful
+    assert tf.MambaForCausalLM._is_stateful
 
 
 @pytest.mark.parametrize(
@@ -154,9 +162,9 @@ def test_rag_model_has_a_retriever_to_set() -> None:
 
 
 def test_given_contexts_are_used_though_there_is_a_retriever() -> None:
-    model, given = retrieving_model("sequence"), models.contexts()
-    answers = model.generate(input_ids=QUESTIONS, **given, max_new_tokens=4)
-    assert torch.equal(answers, model.generate(**given, max_new_tokens=4))
+    model, inputs = retrieving_model("sequence"), models.contexts()
+    answers = model.generate(input_ids=QUESTIONS, **inputs, max_new_tokens=4)
+    assert torch.equal(answers, model.generate(**inputs, max_new_tokens=4))
     assert not model.retriever.calls
 
 
@@ -261,10 +269,10 @@ def test_rag_model_returns_logits_of_every_passage() -> None:
 
 @formulations
 def test_the_loss_comes_first_in_the_tuple(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
-    output = model(**given, labels=labels)
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
+    output = model(**inputs, labels=labels)
     assert isinstance(output, RetrievAugLMMarginOutput)
-    as_tuple = model(**given, labels=labels, return_dict=False)
+    as_tuple = model(**inputs, labels=labels, return_dict=False)
     assert torch.equal(as_tuple[0], output.loss)
     assert torch.equal(as_tuple[1], output.logits)
 
@@ -289,13 +297,13 @@ def test_hidden_states_and_attentions_are_those_of_all_parts(formulation: str, g
     model.set_attn_implementation("eager")
     labels = models.words(2, 4)
     output = model(input_ids=QUESTIONS, labels=labels, output_hidden_states=True, output_attentions=True)
-    wanted = {"question_enc": 1, "generator_dec": 2}
+    expected_layers = {"question_enc": 1, "generator_dec": 2}
     if generator in SEQ2SEQ:
-        wanted["generator_enc"] = 2
+        expected_layers["generator_enc"] = 2
         assert len(output.generator_cross_attentions) == 2
         assert output.generator_cross_attentions[0].shape[0] == 6
         assert output.generator_enc_last_hidden_state.shape[0] == 6
-    for part, layers in wanted.items():
+    for part, layers in expected_layers.items():
         assert len(output[f"{part}_attentions"]) == layers
         assert len(output[f"{part}_hidden_states"]) == layers + 1
     plain = model(input_ids=QUESTIONS, labels=labels)
@@ -309,18 +317,18 @@ def test_hidden_states_and_attentions_are_those_of_all_parts(formulation: str, g
 @formulations
 def test_encoder_outputs_are_used_again(formulation: str, form: str, generator: str) -> None:
     model, labels = shared_model(formulation, generator), models.words(2, 4)
-    given = models.contexts()
-    given["context_input_ids"] = torch.nn.functional.pad(given["context_input_ids"], (0, 4), value=1)
-    given["context_attention_mask"] = torch.nn.functional.pad(given["context_attention_mask"], (0, 4))
+    inputs = models.contexts()
+    inputs["context_input_ids"] = torch.nn.functional.pad(inputs["context_input_ids"], (0, 4), value=1)
+    inputs["context_attention_mask"] = torch.nn.functional.pad(inputs["context_attention_mask"], (0, 4))
     with torch.no_grad():
-        first = model(**given, labels=labels)
+        first = model(**inputs, labels=labels)
         states = first.generator_enc_last_hidden_state
         again = model(
             encoder_outputs=(states,)
             if form == "tuple"
             else tf.modeling_outputs.BaseModelOutput(last_hidden_state=states),
-            context_attention_mask=given["context_attention_mask"],
-            doc_scores=given["doc_scores"],
+            context_attention_mask=inputs["context_attention_mask"],
+            doc_scores=inputs["doc_scores"],
             labels=labels,
         )
     assert torch.allclose(first.loss, again.loss, atol=1e-5)
@@ -376,7 +384,7 @@ def test_gradient_checkpointing_gives_equal_gradients(formulation: str, generato
 @pytest.mark.parametrize("generator", GENERATORS)
 @formulations
 def test_a_saved_model_loads_with_equal_logits(formulation: str, generator: str, tmp_path: Path) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts()
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts()
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").exists()
     retriever = VectorRetriever()
@@ -385,19 +393,19 @@ def test_a_saved_model_loads_with_equal_logits(formulation: str, generator: str,
     assert not loaded.training
     labels = models.words(2, 4)
     with torch.no_grad():
-        before, after = model(**given, labels=labels), loaded(**given, labels=labels)
+        before, after = model(**inputs, labels=labels), loaded(**inputs, labels=labels)
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.loss, after.loss)
     assert loaded.config.n_docs == model.config.n_docs
 
 
 def test_one_folder_serves_all_three_models(tmp_path: Path) -> None:
-    model, given = rag_model(RagTokenForGeneration), models.contexts()
+    model, inputs = rag_model(RagTokenForGeneration), models.contexts()
     model.save_pretrained(tmp_path)
     read = models.words(2, 4)
-    expected = model(**given, decoder_input_ids=read).logits
+    expected = model(**inputs, decoder_input_ids=read).logits
     for cls in (models.CLASSES["sequence"], RagTokenForGeneration):
-        assert torch.equal(cls.from_pretrained(tmp_path)(**given, decoder_input_ids=read).logits, expected)
+        assert torch.equal(cls.from_pretrained(tmp_path)(**inputs, decoder_input_ids=read).logits, expected)
 
 
 def test_attention_implementation_reaches_both_networks(tmp_path: Path) -> None:
@@ -416,37 +424,37 @@ def test_attention_implementation_reaches_both_networks(tmp_path: Path) -> None:
 @formulations
 def test_device_maps(formulation: str, device_map: Any, tmp_path: Path) -> None:
     """Also where a part stays on disk until it is used, as it does where a model is larger than memory."""
-    model, given = rag_model(models.CLASSES[formulation]), models.contexts()
+    model, inputs = rag_model(models.CLASSES[formulation]), models.contexts()
     model.save_pretrained(tmp_path)
     mapped = models.CLASSES[formulation].from_pretrained(
         tmp_path, device_map=device_map, offload_folder=tmp_path / "offload"
     )
     labels = models.words(2, 4)
     with torch.no_grad():
-        assert torch.equal(mapped(**given, labels=labels).loss, model(**given, labels=labels).loss)
+        assert torch.equal(mapped(**inputs, labels=labels).loss, model(**inputs, labels=labels).loss)
     options = {"max_new_tokens": 4, "num_beams": 2}
-    assert torch.equal(mapped.generate(**given, **options), model.generate(**given, **options))
+    assert torch.equal(mapped.generate(**inputs, **options), model.generate(**inputs, **options))
 
 
 @formulations
 def test_generation_fields_of_a_checkpoint_are_honoured(formulation: str, tmp_path: Path) -> None:
     """facebook/rag-* keep them at the top of config.json, and have no generation_config.json."""
-    model, given = rag_model(models.CLASSES[formulation]), models.contexts()
+    model, inputs = rag_model(models.CLASSES[formulation]), models.contexts()
     model.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
     config = json.loads((tmp_path / "config.json").read_text())
-    banned = int(model.generate(**given, max_new_tokens=1, suppress_tokens=[1])[0, 1])
+    banned = int(model.generate(**inputs, max_new_tokens=1, suppress_tokens=[1])[0, 1])
     fields = {"num_beams": 3, "max_length": 6, "min_length": 6, "bad_words_ids": [[banned], [1]]}
     config |= fields
     (tmp_path / "config.json").write_text(json.dumps(config))
     loaded = models.CLASSES[formulation].from_pretrained(tmp_path)
     assert loaded.generation_config.num_beams == 3
-    answers = loaded.generate(**given)
+    answers = loaded.generate(**inputs)
     assert answers.shape[1] == 6
     assert not answers.eq(banned).any()
-    assert torch.equal(answers, model.generate(**given, **fields))
+    assert torch.equal(answers, model.generate(**inputs, **fields))
     one = tf.GenerationConfig(num_beams=1, max_length=4, min_length=4)
-    assert loaded.generate(**given, generation_config=one).shape[1] == 4
+    assert loaded.generate(**inputs, generation_config=one).shape[1] == 4
 
 
 def save_parts(folder: Path, generator: str, question_encoder: str = "dpr") -> tuple[str, str]:
@@ -472,41 +480,41 @@ def test_a_model_is_put_together_from_two_folders(
     assert model.config.n_docs == 4
     assert model.config.generator_is_causal == (generator in models.CAUSAL)
     parts = rag_model(RagTokenForGeneration, generator, question_encoder=question_encoder)
-    labels, given = models.words(2, 4), models.contexts()
+    labels, inputs = models.words(2, 4), models.contexts()
     with torch.no_grad():
-        loss = model(**given, labels=labels).loss
+        loss = model(**inputs, labels=labels).loss
         rebuilt = cls(question_encoder=parts.question_encoder, generator=parts.generator).eval()
-        assert torch.allclose(rebuilt(**given, labels=labels).loss, loss)
+        assert torch.allclose(rebuilt(**inputs, labels=labels).loss, loss)
     assert model.generate(input_ids=QUESTIONS, max_new_tokens=3).shape[0] == 2
     model.save_pretrained(tmp_path / "rag")
     again = cls.from_pretrained(tmp_path / "rag")
     with torch.no_grad():
-        assert torch.equal(again(**given, labels=labels).loss, loss)
+        assert torch.equal(again(**inputs, labels=labels).loss, loss)
 
 
 def test_arguments_with_a_prefix_go_to_the_part(tmp_path: Path) -> None:
     encoder, generator = save_parts(tmp_path, "bart")
-    there = tf.AutoModelForSeq2SeqLM.from_pretrained(generator)
+    generator_model = tf.AutoModelForSeq2SeqLM.from_pretrained(generator)
     model = RagTokenForGeneration.from_pretrained_question_encoder_generator(
         encoder,
         None,
-        generator_model=there,
+        generator_model=generator_model,
         question_encoder_attn_implementation="eager",
         question_encoder_pooling="pooler",
         label_smoothing=0.1,
     )
-    assert model.generator is there
+    assert model.generator is generator_model
     assert model.question_encoder.config._attn_implementation == "eager"
     assert model.config.question_encoder_pooling == "pooler"
     assert model.config.label_smoothing == 0.1
-    given = RagTokenForGeneration.from_pretrained_question_encoder_generator(
+    inputs = RagTokenForGeneration.from_pretrained_question_encoder_generator(
         encoder,
         generator,
         generator_config=tf.AutoConfig.from_pretrained(generator, dropout=0.0),
         config=models.rag_config(n_docs=2),
     )
-    assert given.generator.config.dropout == 0.0
-    assert given.config.n_docs == 2
+    assert inputs.generator.config.dropout == 0.0
+    assert inputs.config.n_docs == 2
 
 
 @pytest.mark.parametrize(
@@ -527,18 +535,18 @@ def test_all_end_tokens_of_the_generators_own_generation_config_end_answers(tmp_
     """Chat models list more of them there than in their configuration."""
     encoder, name = save_parts(tmp_path, "llama")
     generator = tf.AutoModelForCausalLM.from_pretrained(name)
-    given = models.contexts(1)
+    inputs = models.contexts(1)
     parts = {"question_encoder_model": None, "generator_model": generator}
     plain = RagTokenForGeneration.from_pretrained_question_encoder_generator(encoder, **parts)
-    answer = plain.generate(**given, max_new_tokens=6)[0].tolist()
+    answer = plain.generate(**inputs, max_new_tokens=6)[0].tolist()
     generator.generation_config.eos_token_id = [2, answer[2]]
     generator.save_pretrained(name)
     model = RagTokenForGeneration.from_pretrained_question_encoder_generator(encoder, name)
     expected = answer[: answer.index(answer[2], 1) + 1]
-    assert model.generate(**given, max_new_tokens=6)[0].tolist() == expected
+    assert model.generate(**inputs, max_new_tokens=6)[0].tolist() == expected
     model.save_pretrained(tmp_path / "rag")
     loaded = RagTokenForGeneration.from_pretrained(tmp_path / "rag")
-    assert loaded.generate(**given, max_new_tokens=6)[0].tolist() == expected
+    assert loaded.generate(**inputs, max_new_tokens=6)[0].tolist() == expected
 
 
 def test_a_model_needs_a_configuration_or_two_parts() -> None:
@@ -563,19 +571,19 @@ def test_a_configuration_of_transformers_own_rag_is_accepted() -> None:
 @pytest.mark.parametrize("generator", ["bart", "t5", "gated_t5", "pegasus", "llama", "gpt2"])
 @formulations
 def test_resized_embeddings_survive_saving(formulation: str, generator: str, tmp_path: Path) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts()
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts()
     labels = models.words(2, 4)
     model.resize_token_embeddings(models.VOCABULARY + 5)
     labels[:, -1] = models.VOCABULARY + 4
     with torch.no_grad():
-        output = model(**given, labels=labels)
+        output = model(**inputs, labels=labels)
     assert output.logits.shape[-1] == models.VOCABULARY + 5
-    model.generate(**given, max_new_tokens=3)
+    model.generate(**inputs, max_new_tokens=3)
     model.save_pretrained(tmp_path)
     loaded = models.CLASSES[formulation].from_pretrained(tmp_path)
     assert loaded.config.generator.vocab_size == models.VOCABULARY + 5
     with torch.no_grad():
-        assert torch.equal(loaded(**given, labels=labels).loss, output.loss)
+        assert torch.equal(loaded(**inputs, labels=labels).loss, output.loss)
 
 
 def test_resizing_a_model_made_of_parts_updates_its_configuration(tmp_path: Path) -> None:
@@ -601,14 +609,14 @@ def test_embeddings_are_the_generators(formulation: str) -> None:
 
 
 def test_unknown_arguments_are_refused() -> None:
-    model, given = shared_model("token"), models.contexts(n_questions=1)
+    model, inputs = shared_model("token"), models.contexts(n_questions=1)
     with pytest.raises(TypeError, match="lables"):
-        model(**given, lables=models.words(1, 4))
+        model(**inputs, lables=models.words(1, 4))
 
 
 def test_question_without_any_passage_is_refused() -> None:
-    model, given = shared_model("token"), models.contexts(n_questions=2)
-    given["doc_scores"] = given["doc_scores"].clone()
-    given["doc_scores"][1] = float("-inf")
+    model, inputs = shared_model("token"), models.contexts(n_questions=2)
+    inputs["doc_scores"] = inputs["doc_scores"].clone()
+    inputs["doc_scores"][1] = float("-inf")
     with pytest.raises(ShapeError, match="question 1"):
-        model(**given, labels=models.words(2, 4))
+        model(**inputs, labels=models.words(2, 4))

@@ -27,12 +27,12 @@ def token_model(generator: str = "bart") -> Any:
     return shared_model("token", generator)
 
 
-def one_at_a_time(model: Any, given: dict[str, Tensor], **options: Any) -> list[list[int]]:
+def one_at_a_time(model: Any, inputs: dict[str, Tensor], **options: Any) -> list[list[int]]:
     """Answers without trailing padding, each question decoded alone."""
     rows = [
-        model.generate(**models.one_question(given, q), **options) for q in range(len(given["doc_scores"]))
+        model.generate(**models.one_question(inputs, q), **options) for q in range(len(inputs["doc_scores"]))
     ]
-    return [cut(row, model) for found in rows for row in found.tolist()]
+    return [cut(row, model) for output in rows for row in output.tolist()]
 
 
 def cut(row: list[int], model: Any) -> list[int]:
@@ -46,13 +46,13 @@ def cut(row: list[int], model: Any) -> list[int]:
 
 @everywhere
 def test_logits_are_the_generators_under_each_passage(generator: str) -> None:
-    model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
+    model, inputs, read = token_model(generator), models.contexts(), models.words(2, 4)
     read[:, 0] = model.rag.special_tokens.decoder_start
     with torch.no_grad():
-        logits = model(**given, decoder_input_ids=read).logits
+        logits = model(**inputs, decoder_input_ids=read).logits
     assert logits.shape == (6, 4, models.VOCABULARY)
     for question, passage in itertools.product(range(2), range(3)):
-        context = direct.context_of(given, question, passage)
+        context = direct.context_of(inputs, question, passage)
         expected = direct.next_token_log_probs(model, context, read[question].tolist())
         got = logits[question * 3 + passage].double().log_softmax(-1)
         assert torch.allclose(got, expected, atol=1e-4)
@@ -60,37 +60,37 @@ def test_logits_are_the_generators_under_each_passage(generator: str) -> None:
 
 @everywhere
 def test_marginalised_logits_are_the_mixture(generator: str) -> None:
-    model, given, read = token_model(generator), models.contexts(), models.words(2, 4)
+    model, inputs, read = token_model(generator), models.contexts(), models.words(2, 4)
     read[:, 0] = model.rag.special_tokens.decoder_start
     with torch.no_grad():
-        output = model(**given, decoder_input_ids=read, do_marginalize=True)
-        flat = model(**given, decoder_input_ids=read).logits
+        output = model(**inputs, decoder_input_ids=read, do_marginalize=True)
+        flat = model(**inputs, decoder_input_ids=read).logits
     assert output.logits.shape == (2, 4, models.VOCABULARY)
     for question in range(2):
-        prior = direct.log_prior(given, question)
+        prior = direct.log_prior(inputs, question)
         mixture = sum(
             prior[k].exp()
             * direct.next_token_log_probs(
-                model, direct.context_of(given, question, k), read[question].tolist()
+                model, direct.context_of(inputs, question, k), read[question].tolist()
             ).exp()
             for k in range(3)
         )
         assert torch.allclose(output.logits[question].double().exp(), mixture, atol=1e-5)
-    assert torch.allclose(model.marginalize(flat, given["doc_scores"]), output.logits, atol=1e-6)
+    assert torch.allclose(model.marginalize(flat, inputs["doc_scores"]), output.logits, atol=1e-6)
 
 
 def test_configuration_marginalises_too() -> None:
-    given, read = models.contexts(), models.words(2, 4)
-    by_config = rag_model(RagTokenForGeneration, do_marginalize=True)(**given, decoder_input_ids=read)
+    inputs, read = models.contexts(), models.words(2, 4)
+    by_config = rag_model(RagTokenForGeneration, do_marginalize=True)(**inputs, decoder_input_ids=read)
     assert by_config.logits.shape == (2, 4, models.VOCABULARY)
 
 
 def test_several_decoder_rows_per_question() -> None:
-    model, given, read = token_model(), models.contexts(), models.words(4, 5)  # R = 2
+    model, inputs, read = token_model(), models.contexts(), models.words(4, 5)  # R = 2
     with torch.no_grad():
-        both = model(**given, decoder_input_ids=read, do_marginalize=True).logits
+        both = model(**inputs, decoder_input_ids=read, do_marginalize=True).logits
         rows = [
-            model(**given, decoder_input_ids=read[[r, 2 + r]], do_marginalize=True).logits for r in (0, 1)
+            model(**inputs, decoder_input_ids=read[[r, 2 + r]], do_marginalize=True).logits for r in (0, 1)
         ]
     assert both.shape[0] == 4
     assert torch.allclose(both[[0, 2]], rows[0], atol=1e-5)
@@ -103,7 +103,7 @@ def test_several_decoder_rows_per_question() -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 @everywhere
 def test_cached_decoding_equals_uncached(generator: str, beams: int) -> None:
-    model, given = token_model(generator), models.contexts()
+    model, inputs = token_model(generator), models.contexts()
     options = {
         "max_new_tokens": 8,
         "num_beams": beams,
@@ -111,7 +111,7 @@ def test_cached_decoding_equals_uncached(generator: str, beams: int) -> None:
         "return_dict_in_generate": True,
         "output_scores": True,
     }
-    cached, uncached = (model.generate(**given, **options, use_cache=flag) for flag in (True, False))
+    cached, uncached = (model.generate(**inputs, **options, use_cache=flag) for flag in (True, False))
     assert cached.past_key_values is not None
     assert uncached.past_key_values is None
     assert torch.equal(cached.sequences, uncached.sequences)
@@ -121,19 +121,19 @@ def test_cached_decoding_equals_uncached(generator: str, beams: int) -> None:
 
 @everywhere
 def test_greedy_answers_are_the_argmax_of_the_mixture(generator: str) -> None:
-    model, given = token_model(generator), models.contexts(3)
-    answers = model.generate(**given, max_new_tokens=6)
+    model, inputs = token_model(generator), models.contexts(3)
+    answers = model.generate(**inputs, max_new_tokens=6)
     for question, answer in enumerate(answers.tolist()):
-        assert cut(answer, model) == direct.greedy_token_answer(model, given, question, 6)
+        assert cut(answer, model) == direct.greedy_token_answer(model, inputs, question, 6)
 
 
 @pytest.mark.parametrize("generator", ["llama", "gpt2", "t5", "bart"])
 def test_a_wide_beam_finds_the_best_answer_of_all(generator: str) -> None:
     vocabulary, steps = 5, 3
     model = rag_model(RagTokenForGeneration, generator, vocab_size=vocabulary, seed=3)
-    given = models.contexts(2, 3, 5, vocab_size=vocabulary)
-    found = model.generate(
-        **given,
+    inputs = models.contexts(2, 3, 5, vocab_size=vocabulary)
+    output = model.generate(
+        **inputs,
         max_new_tokens=steps,
         num_beams=vocabulary**2,
         length_penalty=0.0,
@@ -147,54 +147,54 @@ def test_a_wide_beam_finds_the_best_answer_of_all(generator: str) -> None:
     }
     for question in range(2):
         scores = {
-            answer: direct.answer_log_likelihood("token", model, given, question, list(answer))
+            answer: direct.answer_log_likelihood("token", model, inputs, question, list(answer))
             for answer in answers
         }
         best = max(scores, key=scores.__getitem__)
-        assert found.sequences_scores[question].item() == pytest.approx(scores[best], abs=1e-4)
-        assert tuple(cut(found.sequences[question].tolist(), model)[1 : len(best) + 1]) == best
+        assert output.sequences_scores[question].item() == pytest.approx(scores[best], abs=1e-4)
+        assert tuple(cut(output.sequences[question].tolist(), model)[1 : len(best) + 1]) == best
 
 
 @pytest.mark.parametrize("beams", [1, 4])
 @everywhere
 def test_batched_questions_equal_one_at_a_time(generator: str, beams: int) -> None:
-    model, given = token_model(generator), models.contexts(3)
-    together = model.generate(**given, max_new_tokens=7, num_beams=beams).tolist()
-    alone = one_at_a_time(model, given, max_new_tokens=7, num_beams=beams)
+    model, inputs = token_model(generator), models.contexts(3)
+    together = model.generate(**inputs, max_new_tokens=7, num_beams=beams).tolist()
+    alone = one_at_a_time(model, inputs, max_new_tokens=7, num_beams=beams)
     assert [cut(row, model) for row in together] == alone
 
 
 @pytest.mark.parametrize("beams", [1, 3])
 @everywhere
 def test_one_passage_gives_the_plain_generators_answers(generator: str, beams: int) -> None:
-    model, given = token_model(generator), models.contexts(3, 1, padding=None)
-    own = {"max_new_tokens": 6, "num_beams": beams}
-    ours = model.generate(**given, **own)
+    model, inputs = token_model(generator), models.contexts(3, 1, padding=None)
+    options = {"max_new_tokens": 6, "num_beams": beams}
+    ours = model.generate(**inputs, **options)
     plain = model.generator.generate(
-        given["context_input_ids"],
-        attention_mask=given["context_attention_mask"],
+        inputs["context_input_ids"],
+        attention_mask=inputs["context_attention_mask"],
         pad_token_id=model.rag.special_tokens.pad_or_eos,
-        **own,
+        **options,
     )
     if generator in CAUSAL:
-        plain, ours = plain[:, given["context_input_ids"].shape[1] :], ours[:, 1:]
+        plain, ours = plain[:, inputs["context_input_ids"].shape[1] :], ours[:, 1:]
     assert torch.equal(ours, plain)
 
 
 def test_max_new_tokens_is_honoured() -> None:
-    model, given = token_model(), models.contexts()
+    model, inputs = token_model(), models.contexts()
     for count in (1, 5, 8):
-        answers = model.generate(**given, max_new_tokens=count, min_new_tokens=count)
+        answers = model.generate(**inputs, max_new_tokens=count, min_new_tokens=count)
         assert answers.shape == (2, count + 1)
-    assert model.generate(**given, max_length=4, min_length=4).shape == (2, 4)
+    assert model.generate(**inputs, max_length=4, min_length=4).shape == (2, 4)
 
 
 def test_sampling_follows_the_seed_and_returns_as_many_as_asked() -> None:
-    model, given = token_model("llama"), models.contexts()
+    model, inputs = token_model("llama"), models.contexts()
     draws = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        draws.append(model.generate(**given, do_sample=True, num_return_sequences=4, max_new_tokens=6))
+        draws.append(model.generate(**inputs, do_sample=True, num_return_sequences=4, max_new_tokens=6))
     assert draws[0].shape[0] == 8
     assert torch.equal(draws[0], draws[1])
     assert draws[0].shape != draws[2].shape or not torch.equal(draws[0], draws[2])
@@ -202,15 +202,15 @@ def test_sampling_follows_the_seed_and_returns_as_many_as_asked() -> None:
 
 
 def test_samples_are_drawn_from_the_mixture() -> None:
-    model, given = token_model("llama"), models.contexts(2)
+    model, inputs = token_model("llama"), models.contexts(2)
     torch.manual_seed(0)
     count = 3000
     drawn = model.generate(
-        **given, do_sample=True, num_return_sequences=count, max_new_tokens=1, top_k=0, top_p=1.0
+        **inputs, do_sample=True, num_return_sequences=count, max_new_tokens=1, top_k=0, top_p=1.0
     )
     with torch.no_grad():
         start = drawn.new_full((2, 1), model.rag.special_tokens.decoder_start)
-        expected = model(**given, decoder_input_ids=start, do_marginalize=True).logits[:, 0].exp()
+        expected = model(**inputs, decoder_input_ids=start, do_marginalize=True).logits[:, 0].exp()
     for question in range(2):
         mine = drawn[question * count : (question + 1) * count, 1]
         frequency = torch.bincount(mine, minlength=models.VOCABULARY) / count
@@ -218,12 +218,12 @@ def test_samples_are_drawn_from_the_mixture() -> None:
 
 
 def test_beam_sampling_runs_with_and_without_cache() -> None:
-    model, given = token_model(), models.contexts()
+    model, inputs = token_model(), models.contexts()
     answers = []
     for flag in (True, False):
         torch.manual_seed(0)
         answers.append(
-            model.generate(**given, do_sample=True, num_beams=3, max_new_tokens=5, use_cache=flag).tolist()
+            model.generate(**inputs, do_sample=True, num_beams=3, max_new_tokens=5, use_cache=flag).tolist()
         )
     assert answers[0] == answers[1]
 
@@ -245,22 +245,22 @@ class Collector(BaseStreamer):
 
 @pytest.mark.parametrize("generator", ["bart", "llama"])
 def test_a_streamer_receives_the_greedy_answer_token_by_token(generator: str) -> None:
-    model, given, streamer = token_model(generator), models.contexts(1), Collector()
-    answer = model.generate(**given, max_new_tokens=6, streamer=streamer)
+    model, inputs, streamer = token_model(generator), models.contexts(1), Collector()
+    answer = model.generate(**inputs, max_new_tokens=6, streamer=streamer)
     assert streamer.tokens == answer[0].tolist()
     assert streamer.ended
 
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_allowed_tokens_are_asked_by_question(beams: int) -> None:
-    model, given, asked = token_model(), models.contexts(), set()
+    model, inputs, questions = token_model(), models.contexts(), set()
 
     def allowed(question: int, tokens: Tensor) -> list[int]:
-        asked.add(question)
+        questions.add(question)
         return [10 + question, 20 + question]
 
-    answers = model.generate(**given, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed)
-    assert asked == {0, 1}
+    answers = model.generate(**inputs, max_new_tokens=4, num_beams=beams, prefix_allowed_tokens_fn=allowed)
+    assert questions == {0, 1}
     for question, answer in enumerate(answers.tolist()):
         assert set(answer[1:]) <= {10 + question, 20 + question}
 
@@ -279,9 +279,9 @@ def test_stopping_criteria_stop() -> None:
 def test_logits_processors_process() -> None:
     class Only(tf.LogitsProcessor):
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-            kept = torch.full_like(scores, -torch.inf)
-            kept[:, 9] = 0.0
-            return kept
+            only_nine = torch.full_like(scores, -torch.inf)
+            only_nine[:, 9] = 0.0
+            return only_nine
 
     answers = token_model().generate(
         **models.contexts(), max_new_tokens=3, logits_processor=tf.LogitsProcessorList([Only()])
@@ -290,22 +290,22 @@ def test_logits_processors_process() -> None:
 
 
 def test_processors_of_the_encoders_input_see_all_passages_of_the_question() -> None:
-    model, given = token_model(), models.contexts(1, 3, 30, padding=None)
-    seen = set(given["context_input_ids"].flatten().tolist())
-    answer = model.generate(**given, max_new_tokens=8, encoder_repetition_penalty=1000.0)
+    model, inputs = token_model(), models.contexts(1, 3, 30, padding=None)
+    seen = set(inputs["context_input_ids"].flatten().tolist())
+    answer = model.generate(**inputs, max_new_tokens=8, encoder_repetition_penalty=1000.0)
     assert set(answer[0, 1:].tolist()) <= seen | {model.rag.special_tokens.eos}
 
 
 def test_output_of_generate_as_a_dictionary() -> None:
-    model, given = token_model(), models.contexts()
+    model, inputs = token_model(), models.contexts()
     greedy = model.generate(
-        **given, max_new_tokens=4, return_dict_in_generate=True, output_scores=True, output_logits=True
+        **inputs, max_new_tokens=4, return_dict_in_generate=True, output_scores=True, output_logits=True
     )
     assert greedy.sequences.shape[0] == 2
     assert greedy.scores[0].shape == (2, models.VOCABULARY)
     assert torch.allclose(greedy.logits[0].exp().sum(-1), torch.ones(2), atol=1e-5)
     beams = model.generate(
-        **given,
+        **inputs,
         max_new_tokens=4,
         num_beams=3,
         num_return_sequences=2,
@@ -315,7 +315,7 @@ def test_output_of_generate_as_a_dictionary() -> None:
     assert beams.sequences.shape[0] == 4
     assert beams.sequences_scores.shape == (4,)
     for output in (greedy, beams):
-        for name, value in given.items():
+        for name, value in inputs.items():
             assert torch.equal(output[name], value)
         assert "retrieved_doc_ids" not in output
 
@@ -338,14 +338,14 @@ def test_output_as_a_dictionary_says_what_was_retrieved(beams: int) -> None:
 
 
 def test_the_callers_generation_config_wins_and_is_left_alone() -> None:
-    model, given = rag_model(RagTokenForGeneration), models.contexts()
+    model, inputs = rag_model(RagTokenForGeneration), models.contexts()
     model.generation_config.max_new_tokens = 3
     model.generation_config.num_beams = 2
     config = tf.GenerationConfig(max_new_tokens=5, min_new_tokens=5, num_beams=1)
     before = copy.deepcopy(config.to_dict())
-    answers = model.generate(**given, generation_config=config)
+    answers = model.generate(**inputs, generation_config=config)
     assert answers.shape[1] == 6
-    assert torch.equal(answers, model.generate(**given, max_new_tokens=5, min_new_tokens=5, num_beams=1))
+    assert torch.equal(answers, model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, num_beams=1))
     assert config.to_dict() == before
 
 
@@ -356,20 +356,20 @@ def test_arguments_win_over_the_generation_config() -> None:
 
 
 def test_generate_leaves_the_models_generation_config_alone() -> None:
-    model, given = rag_model(RagTokenForGeneration), models.contexts()
-    own, before = model.generation_config, copy.deepcopy(model.generation_config.to_dict())
-    model.generate(**given, max_new_tokens=2)
-    assert model.generation_config is own
-    assert own.to_dict() == before
-    own.max_new_tokens, own.min_new_tokens = 4, 4  # and what is set afterwards counts
-    assert model.generate(**given).shape[1] == 5
+    model, inputs = rag_model(RagTokenForGeneration), models.contexts()
+    config, before = model.generation_config, copy.deepcopy(model.generation_config.to_dict())
+    model.generate(**inputs, max_new_tokens=2)
+    assert model.generation_config is config
+    assert config.to_dict() == before
+    config.max_new_tokens, config.min_new_tokens = 4, 4  # and what is set afterwards counts
+    assert model.generate(**inputs).shape[1] == 5
 
 
 @pytest.mark.parametrize("generator", SEQ2SEQ)
 def test_a_question_tokenizers_token_types_are_no_obstacle(generator: str) -> None:
-    model, given = token_model(generator), models.contexts()
-    plain = model.generate(**given, max_new_tokens=3)
-    with_types = model.generate(**given, max_new_tokens=3, token_type_ids=torch.zeros(2, 4))
+    model, inputs = token_model(generator), models.contexts()
+    plain = model.generate(**inputs, max_new_tokens=3)
+    with_types = model.generate(**inputs, max_new_tokens=3, token_type_ids=torch.zeros(2, 4))
     assert torch.equal(plain, with_types)
 
 
@@ -384,12 +384,12 @@ def test_unknown_arguments_of_generate_are_refused() -> None:
 @pytest.mark.parametrize("beams", [1, 2])
 @everywhere
 def test_decoding_step_by_step_with_the_returned_cache(generator: str, beams: int) -> None:
-    model, given, read = token_model(generator), models.contexts(), models.words(2 * beams, 5)
+    model, inputs, read = token_model(generator), models.contexts(), models.words(2 * beams, 5)
     with torch.no_grad():
-        whole = model(**given, decoder_input_ids=read, do_marginalize=True).logits
-        first = model(**given, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
+        whole = model(**inputs, decoder_input_ids=read, do_marginalize=True).logits
+        first = model(**inputs, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
         rest = model(
-            **given,
+            **inputs,
             past_key_values=first.past_key_values,
             decoder_input_ids=read[:, 3:],
             do_marginalize=True,
@@ -400,14 +400,14 @@ def test_decoding_step_by_step_with_the_returned_cache(generator: str, beams: in
 
 @pytest.mark.parametrize("generator", SEQ2SEQ)
 def test_decoding_step_by_step_from_encoder_states(generator: str) -> None:
-    model, given, read = token_model(generator), models.contexts(), models.words(2, 5)
+    model, inputs, read = token_model(generator), models.contexts(), models.words(2, 5)
     with torch.no_grad():
-        whole = model(**given, decoder_input_ids=read, do_marginalize=True).logits
-        first = model(**given, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
+        whole = model(**inputs, decoder_input_ids=read, do_marginalize=True).logits
+        first = model(**inputs, decoder_input_ids=read[:, :3], use_cache=True, do_marginalize=True)
         rest = model(
             encoder_outputs=(first.generator_enc_last_hidden_state,),
-            context_attention_mask=given["context_attention_mask"],
-            doc_scores=given["doc_scores"],
+            context_attention_mask=inputs["context_attention_mask"],
+            doc_scores=inputs["doc_scores"],
             past_key_values=first.past_key_values,
             decoder_input_ids=read[:, 3:],
             do_marginalize=True,
@@ -425,10 +425,10 @@ def test_a_cache_of_another_kind_is_refused() -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 @everywhere
 def test_contexts_read_ahead_serve_several_decodings(generator: str, beams: int) -> None:
-    model, given = token_model(generator), models.contexts()
-    expected = model.generate(**given, max_new_tokens=5, num_beams=beams)
+    model, inputs = token_model(generator), models.contexts()
+    expected = model.generate(**inputs, max_new_tokens=5, num_beams=beams)
     with torch.no_grad():
-        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs), reuse=True)
     for _ in range(2):
-        answers = model.generate(**given, encoder_outputs=read, max_new_tokens=5, num_beams=beams)
+        answers = model.generate(**inputs, encoder_outputs=read, max_new_tokens=5, num_beams=beams)
         assert torch.equal(answers, expected)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 
-def context_of(given: dict[str, Tensor], question: int, passage: int) -> Tensor:
+def context_of(inputs: dict[str, Tensor], question: int, passage: int) -> Tensor:
     """One context without its padding, (S',)."""
-    row = question * given["doc_scores"].shape[1] + passage
-    return given["context_input_ids"][row][given["context_attention_mask"][row] == 1]
+    row = question * inputs["doc_scores"].shape[1] + passage
+    return inputs["context_input_ids"][row][inputs["context_attention_mask"][row] == 1]
 
 
 def next_token_log_probs(model: Any, context: Tensor, read: list[int]) -> Tensor:
@@ -34,20 +34,20 @@ def next_token_log_probs(model: Any, context: Tensor, read: list[int]) -> Tensor
 
 
 def answer_table(
-    model: Any, given: dict[str, Tensor], question: int, answer: list[int], start: int | None = None
+    model: Any, inputs: dict[str, Tensor], question: int, answer: list[int], start: int | None = None
 ) -> Tensor:
     """log p(y_t | x, z, y_<t) of one answer under each passage, (K, T)."""
     first = model.rag.special_tokens.decoder_start if start is None else start
     rows = []
-    for passage in range(given["doc_scores"].shape[1]):
-        steps = next_token_log_probs(model, context_of(given, question, passage), [first, *answer[:-1]])
+    for passage in range(inputs["doc_scores"].shape[1]):
+        steps = next_token_log_probs(model, context_of(inputs, question, passage), [first, *answer[:-1]])
         rows.append(steps[torch.arange(len(answer)), answer])
     return torch.stack(rows)
 
 
-def log_prior(given: dict[str, Tensor], question: int) -> Tensor:
+def log_prior(inputs: dict[str, Tensor], question: int) -> Tensor:
     """log p(z|x), (K,)."""
-    weights = given["doc_scores"][question].double().exp()
+    weights = inputs["doc_scores"][question].double().exp()
     return (weights / weights.sum()).log()
 
 
@@ -66,23 +66,23 @@ def log_likelihood(formulation: str, table: Tensor, prior: Tensor) -> float:
 def answer_log_likelihood(
     formulation: str,
     model: Any,
-    given: dict[str, Tensor],
+    inputs: dict[str, Tensor],
     question: int,
     answer: list[int],
     start: int | None = None,
 ) -> float:
     """log p(y|x) of one answer to one question."""
-    table = answer_table(model, given, question, answer, start)
-    return log_likelihood(formulation, table, log_prior(given, question))
+    table = answer_table(model, inputs, question, answer, start)
+    return log_likelihood(formulation, table, log_prior(inputs, question))
 
 
-def greedy_token_answer(model: Any, given: dict[str, Tensor], question: int, steps: int) -> list[int]:
+def greedy_token_answer(model: Any, inputs: dict[str, Tensor], question: int, steps: int) -> list[int]:
     """RAG-Token's greedy answer with its start token."""
-    prior = log_prior(given, question)
+    prior = log_prior(inputs, question)
     answer = [model.rag.special_tokens.decoder_start]
     for _ in range(steps):
         mixture = sum(
-            (prior[k] + next_token_log_probs(model, context_of(given, question, k), answer)[-1]).exp()
+            (prior[k] + next_token_log_probs(model, context_of(inputs, question, k), answer)[-1]).exp()
             for k in range(len(prior))
         )
         answer.append(int(mixture.argmax()))
@@ -92,11 +92,11 @@ def greedy_token_answer(model: Any, given: dict[str, Tensor], question: int, ste
 
 
 def proposals(
-    model: Any, given: dict[str, Tensor], question: int, passage: int, beams: int, steps: int
+    model: Any, inputs: dict[str, Tensor], question: int, passage: int, beams: int, steps: int
 ) -> list[tuple[int, ...]]:
     """What the plain generator's beam search finds for one context, without start token and padding."""
-    context = context_of(given, question, passage)[None]
-    found = model.generator.generate(
+    context = context_of(inputs, question, passage)[None]
+    sequences = model.generator.generate(
         context,
         attention_mask=torch.ones_like(context),
         num_beams=beams,
@@ -106,7 +106,7 @@ def proposals(
         suppress_tokens=padding_of(model),
     )
     skip = 1 if model.generator.config.is_encoder_decoder else context.shape[1]
-    return [_until_end(row[skip:], model) for row in found.tolist()]
+    return [_until_end(row[skip:], model) for row in sequences.tolist()]
 
 
 def padding_of(model: Any) -> list[int] | None:
@@ -124,16 +124,16 @@ def _until_end(tokens: list[int], model: Any) -> tuple[int, ...]:
 
 
 def ranked_answers(
-    model: Any, given: dict[str, Tensor], question: int, beams: int, steps: int, decoding: str
+    model: Any, inputs: dict[str, Tensor], question: int, beams: int, steps: int, decoding: str
 ) -> list[tuple[float, tuple[int, ...]]]:
     """RAG-Sequence decoding as section 2.5 of the paper says it, best first."""
-    n_docs = given["doc_scores"].shape[1]
-    own = [proposals(model, given, question, k, beams, steps) for k in range(n_docs)]
-    prior = log_prior(given, question)
+    n_docs = inputs["doc_scores"].shape[1]
+    proposed = [proposals(model, inputs, question, k, beams, steps) for k in range(n_docs)]
+    prior = log_prior(inputs, question)
     ranked = []
-    for answer in dict.fromkeys(answer for some in own for answer in some):
-        joint = prior + answer_table(model, given, question, list(answer)).sum(1)
+    for answer in dict.fromkeys(answer for some in proposed for answer in some):
+        joint = prior + answer_table(model, inputs, question, list(answer)).sum(1)
         if decoding == "fast":
-            joint = joint[[answer in own[k] for k in range(n_docs)]]
+            joint = joint[[answer in proposed[k] for k in range(n_docs)]]
         ranked.append((float(joint.logsumexp(0)), answer))
     return sorted(ranked, reverse=True)

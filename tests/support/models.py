@@ -179,14 +179,14 @@ def words(*shape: int, seed: int = 0, vocab_size: int = VOCABULARY) -> Tensor:
     return torch.randint(FIRST_WORD, vocab_size, shape, generator=torch.Generator().manual_seed(1000 + seed))
 
 
-def one_question(given: dict[str, Tensor], question: int) -> dict[str, Tensor]:
+def one_question(inputs: dict[str, Tensor], question: int) -> dict[str, Tensor]:
     """The contexts of one question out of a batch."""
-    k = given["doc_scores"].shape[1]
+    k = inputs["doc_scores"].shape[1]
     rows = slice(question * k, (question + 1) * k)
     return {
-        "context_input_ids": given["context_input_ids"][rows],
-        "context_attention_mask": given["context_attention_mask"][rows],
-        "doc_scores": given["doc_scores"][question : question + 1],
+        "context_input_ids": inputs["context_input_ids"][rows],
+        "context_attention_mask": inputs["context_attention_mask"][rows],
+        "doc_scores": inputs["doc_scores"][question : question + 1],
     }
 
 
@@ -215,13 +215,13 @@ class VectorRetriever:
     ) -> dict[str, Tensor]:
         self.calls.append({"prefix": prefix, "n_docs": n_docs, "vectors": question_hidden_states})
         scores = torch.from_numpy(question_hidden_states) @ self.vectors.T  # (B, N)
-        found = scores.topk(min(n_docs, len(self.vectors)), dim=1).indices
-        doc_ids = torch.full((len(found), n_docs), -1)
-        doc_ids[:, : found.shape[1]] = found
+        best = scores.topk(min(n_docs, len(self.vectors)), dim=1).indices
+        doc_ids = torch.full((len(best), n_docs), -1)
+        doc_ids[:, : best.shape[1]] = best
         rows = [
             [*(self.passages[passage] if passage >= 0 else []), *question.tolist()]
-            for question, own in zip(question_input_ids, doc_ids.tolist(), strict=True)
-            for passage in own
+            for question, ids in zip(question_input_ids, doc_ids.tolist(), strict=True)
+            for passage in ids
         ]
         longest = max(map(len, rows))
         result = {

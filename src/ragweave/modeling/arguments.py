@@ -1,4 +1,4 @@
-"""Arguments of a model's call: defaults, and checks of shapes, values and labels. Imports neither torch nor TensorFlow.
+"""Arguments of a model's call: defaults, and checks of contexts and labels. Imports neither torch nor TensorFlow.
 
 Notation used for tensor shapes
     B questions, K passages per question, R rows per question and passage, S context tokens, T target tokens.
@@ -57,9 +57,7 @@ def missing_contexts(**arguments: Any) -> MissingContextError:
     )
 
 
-def check_contexts(
-    input_ids: Any, attention_mask: Any, doc_scores: Any, n_docs: int | None, default: int
-) -> None:
+def check_contexts(input_ids: Any, attention_mask: Any, doc_scores: Any, n_docs: int | None) -> None:
     """Check that contexts, (B*K, S), their mask and their scores, (B, K), agree.
 
     Raises:
@@ -69,41 +67,31 @@ def check_contexts(
         raise ShapeError(f"context_input_ids has shape {tuple(input_ids.shape)}; expected (B*K, S).")
     if None in (*input_ids.shape, *doc_scores.shape):  # sizes that a TensorFlow graph does not know yet
         return
-    resolve_n_docs(n_docs, default, doc_scores, input_ids.shape[0])
+    check_n_docs(n_docs, doc_scores, input_ids.shape[0])
     check_mask(attention_mask, *input_ids.shape)
 
 
-def resolve_n_docs(n_docs: int | None, default: int, doc_scores: Any, rows: int | None) -> int:
-    """Find K, the number of passages per question, and check that the arguments agree on it.
-
-    Args:
-        n_docs: The caller's K, if any.
-        default: ``config.n_docs``, used if there are neither ``n_docs`` nor scores.
-        doc_scores: Passage scores, (B, K), if any.
-        rows: Number of contexts, B*K, if known.
+def check_n_docs(n_docs: int | None, doc_scores: Any, rows: int | None) -> None:
+    """Check that the caller's K, passage scores, (B, K), and the number of contexts, B*K, agree.
 
     Raises:
-        ShapeError: Scores, contexts and ``n_docs`` disagree.
+        ShapeError: They do not.
     """
-    if doc_scores is None:
-        k = n_docs if n_docs is not None else default
-    else:
-        if len(doc_scores.shape) != 2 or not doc_scores.shape[1]:
-            raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, K).")
-        k = doc_scores.shape[1]
-        if n_docs is not None and n_docs != k:
-            raise ShapeError(
-                f"doc_scores has shape {tuple(doc_scores.shape)}, but n_docs={n_docs}: expected (B, {n_docs})."
-            )
-    if rows is not None:
-        if rows % k:
-            raise ShapeError(f"context_input_ids has {rows} rows; expected a multiple of n_docs={k}.")
-        if doc_scores is not None and rows != doc_scores.shape[0] * k:
-            raise ShapeError(
-                f"context_input_ids has {rows} rows, but doc_scores has shape {tuple(doc_scores.shape)}: "
-                f"expected {doc_scores.shape[0] * k} rows (B*K)."
-            )
-    return k
+    shape = tuple(doc_scores.shape)
+    if len(shape) != 2 or not shape[1]:
+        raise ShapeError(f"doc_scores has shape {shape}; expected (B, K).")
+    questions, k = shape
+    if n_docs is not None and n_docs != k:
+        raise ShapeError(f"doc_scores has shape {shape}, but n_docs={n_docs}: expected (B, {n_docs}).")
+    if rows is None:
+        return
+    if rows % k:
+        raise ShapeError(f"context_input_ids has {rows} rows; expected a multiple of n_docs={k}.")
+    if rows != questions * k:
+        raise ShapeError(
+            f"context_input_ids has {rows} rows, but doc_scores has shape {shape}: expected {questions * k} "
+            "rows (B*K)."
+        )
 
 
 def check_mask(context_attention_mask: Any, rows: int, columns: int | None) -> None:

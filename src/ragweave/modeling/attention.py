@@ -4,7 +4,7 @@ The beams of a passage have the same context, so its keys and values are compute
 not once per beam. The rows' queries are folded into the query length, (N*R, h, T, d) to (N, h, R*T, d), and one call
 attends for all of them.
 
-The cross attention of a seq2seq generator shares all of its keys. A causal generator has keys of the prompt, which the
+The cross attention of a seq2seq generator shares all of its keys. A causal generator has keys of the prompt, which
 beams share (`PromptLayer` stores them), and keys of the answers, one row per beam; `prompt_attention` attends to both
 at once.
 
@@ -75,7 +75,11 @@ def shared_sdpa_attention(
     prompt = getattr(key, PROMPT, None)
     if prompt is not None:
         scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        return prompt_attention(query, key, value, *prompt, attention_mask, scaling=scaling), None
+        prompt_key, prompt_value = prompt
+        output = prompt_attention(
+            query, key, value, prompt_key, prompt_value, attention_mask, scaling=scaling
+        )
+        return output, None
     times = query.shape[0] // key.shape[0]  # R
     if times == 1:
         return sdpa_attention_forward(
@@ -155,19 +159,20 @@ def prompt_attention(
     return output.view(rows, heads, queries, size).transpose(1, 2).contiguous()  # (N*R, T, h, d)
 
 
-def share_context_keys(generator: PreTrainedModel) -> bool:
-    """Let the cross attention of a generator with sdpa share keys and values along rows.
+def share_keys(generator: PreTrainedModel) -> bool:
+    """Let a generator with sdpa share the keys and values of contexts along rows.
 
     Returns:
-        Whether it shares them now: false if the caller chose another attention than sdpa, and for models outside
-        `SHARING_TYPES`.
+        Whether it shares them now. It does not if the caller chose another attention than sdpa, or if the model's
+        type is neither in `SHARING_TYPES` nor in `PROMPT_SHARING_TYPES`.
     """
-    return generator.config.model_type in SHARING_TYPES and _replace_sdpa(generator)
-
-
-def share_prompts(generator: PreTrainedModel) -> bool:
-    """Let a causal generator with sdpa share its prompts along rows; see `share_context_keys`."""
-    return generator.config.model_type in PROMPT_SHARING_TYPES and _replace_sdpa(generator)
+    if generator.config.model_type not in SHARING_TYPES | PROMPT_SHARING_TYPES:
+        return False
+    if attention_implementation(generator) == "sdpa":
+        AttentionInterface.register(NAME, shared_sdpa_attention)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        generator.set_attn_implementation(NAME)
+    return attention_implementation(generator) == NAME
 
 
 def attention_implementation(model: PreTrainedModel) -> str:
@@ -175,15 +180,6 @@ def attention_implementation(model: PreTrainedModel) -> str:
     # transformers has a public setter and no public getter. test_attention.py fails if the attribute vanishes.
     # ``benchmarks/sequence_decoding.py`` measures what sharing saves.
     return str(model.config._attn_implementation)
-
-
-def _replace_sdpa(generator: PreTrainedModel) -> bool:
-    """Replace a generator's sdpa with `shared_sdpa_attention`; whether that is its attention now."""
-    if attention_implementation(generator) == "sdpa":
-        AttentionInterface.register(NAME, shared_sdpa_attention)
-        AttentionMaskInterface.register(NAME, sdpa_mask)
-        generator.set_attn_implementation(NAME)
-    return attention_implementation(generator) == NAME
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:
@@ -201,8 +197,8 @@ def _repeat_queries(mask: Tensor | None, times: int) -> Tensor | None:
 class MixtureCache(EncoderDecoderCache):
     """Self-attention keys and values of B*K*R rows, reordered along beams; cross-attention is not moved.
 
-    Rows are in the order (B, K, R): the beams of one passage are next to each other. What depends on the passage alone
-    (cross-attention, a causal generator's prompt) is equal along R, and beam search never has to move it.
+    Rows are in the order (B, K, R): the beams of one passage are next to each other. Whatever depends on the passage
+    alone (cross-attention, a causal generator's prompt) is equal along R, and beam search never has to move it.
 
     Args:
         self_attention_cache: Cache of the decoder's tokens (for a causal generator: prompt and answer).

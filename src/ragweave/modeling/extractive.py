@@ -3,10 +3,10 @@
 A small generator without constraints paraphrases, repeats itself and does not stop. Restricted to the words of the
 passages, it points at an answer instead.
 
-An answer begins where a word begins and ends where a word ends. "1,234.5", "$5.2", "18%", "U.S." and "don't" are words,
-and so is every Chinese or Japanese character; "well-known" and "km/h" are two words each. Punctuation around an answer
-is not part of it, except for brackets and quotes that open and close within it: "the yen (JPY), a currency" yields
-"JPY", "(JPY)" and "yen (JPY)", and never "yen (JPY".
+An answer begins where a word begins and ends where a word ends. "1,234.5", "$5.2", "18%", "U.S." and "don't" are
+words, and so is every Chinese or Japanese character; "well-known" and "km/h" are two words each. Punctuation around
+an answer is not part of it, except for brackets and quotes that open and close within it: "the yen (JPY), a currency"
+yields "JPY", "(JPY)" and "yen (JPY)", and never "yen (JPY".
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def word_runs(text: str, max_words: int) -> dict[str, set[int]]:
     """The runs of at most ``max_words`` words in one line, from every word of a text.
 
     Returns:
-        The longest run from each word, and where an answer may end in it: behind a word, with no bracket or quote open.
+        The longest run from each word, and where answers may end in it: behind a word, with no bracket or quote open.
     """
     classes = "".join(map(_character_class, text))
     classes = _OPENING_QUOTE.sub("(", classes).replace('"', ")")

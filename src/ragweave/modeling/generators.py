@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -27,8 +27,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ragweave.encoders.linear import fast_linear
 from ragweave.errors import ConfigurationError, MissingContextError
-from ragweave.modeling.attention import MixtureCache, PromptLayer, share_context_keys, share_prompts
+from ragweave.modeling.attention import MixtureCache, PromptLayer, share_keys
 from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
+from ragweave.outputs import RetrievAugLMOutput
 
 # Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
 RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
@@ -50,25 +51,6 @@ class DecodeOptions:
     output_attentions: bool = False
     output_hidden_states: bool = False
     logits_at: Tensor | None = None
-
-
-@dataclass
-class Decoded:
-    """The generator's output for B*K*R rows of T decoder tokens.
-
-    Attributes:
-        logits: (B*K*R, T, V); (1, M, V) with ``logits_at``.
-        past_key_values: Cache to continue from, with ``use_cache``.
-        hidden_states: Decoder states layer by layer, with ``output_hidden_states``.
-        attentions: Decoder attentions layer by layer, with ``output_attentions``.
-        cross_attentions: Cross attentions layer by layer, with ``output_attentions``.
-    """
-
-    logits: Tensor
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class GeneratorWrapper(ABC):
@@ -103,8 +85,8 @@ class GeneratorWrapper(ABC):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> Decoded:
-        """Decode R rows under each context.
+    ) -> RetrievAugLMOutput:
+        """Decode R rows under each context; returns logits, cache, and the generator's decoder fields.
 
         Args:
             contexts: B*K encoded contexts.
@@ -149,8 +131,8 @@ def check_generator(generator: PreTrainedModel) -> None:
 def _head_input(head: nn.Module, logits_at: Tensor | None) -> Iterator[None]:
     """Restrict the states that reach a language-model head to some positions, bool, (B*K*R, T), and copy them.
 
-    Causal generators slice the last T positions, which is not contiguous. PyTorch would then multiply row by row, with
-    a copy of the weights for each: a quarter of a training step of a small model (``benchmarks/training_step.py``).
+    Causal generators slice the last T positions, which is not contiguous. PyTorch would multiply it row by row, and
+    copy the weights for each: a quarter of a training step of a small model (``benchmarks/training_step.py``).
     """
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -206,10 +188,10 @@ class Seq2SeqGenerator(GeneratorWrapper):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> Decoded:
+    ) -> RetrievAugLMOutput:
         """Run the decoder; the R rows of a context share its keys if the attention supports it."""
         times = decoder_input_ids.shape[0] // len(contexts)  # R
-        shared = times > 1 and share_context_keys(self.generator)
+        shared = times > 1 and share_keys(self.generator)
         states, mask = contexts.repeated_states(1 if shared else times)
         head = self.generator.get_output_embeddings()
         with _head_input(head, options.logits_at), fast_linear(self.generator):
@@ -224,12 +206,12 @@ class Seq2SeqGenerator(GeneratorWrapper):
                 output_hidden_states=options.output_hidden_states,
                 return_dict=True,
             )
-        return Decoded(
+        return RetrievAugLMOutput(
             logits=output.logits,
             past_key_values=output.past_key_values,
-            hidden_states=output.decoder_hidden_states,
-            attentions=output.decoder_attentions,
-            cross_attentions=output.cross_attentions,
+            generator_dec_hidden_states=output.decoder_hidden_states,
+            generator_dec_attentions=output.decoder_attentions,
+            generator_cross_attentions=output.cross_attentions,
         )
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
@@ -240,11 +222,10 @@ class Seq2SeqGenerator(GeneratorWrapper):
 class CausalGenerator(GeneratorWrapper):
     """A generator without an encoder (Llama, Qwen, GPT-2, ...): the context is the prompt.
 
-    The prompt's last token takes the role of the decoder's start token, since the answer's first token follows it. The
-    first decoder token of a caller is therefore a placeholder, which is replaced by each row's last prompt token, and
-    the prefill ends one token early. Contexts may be padded on either side. They are moved to the right end, so that
-    no padding separates prompt and answer (a sliding window would count it); padding is masked, and positions count
-    real tokens only.
+    The prompt's last token acts as the decoder's start token, because the answer's first token follows it. The first
+    decoder token of a caller is a placeholder, which each row's last prompt token replaces, and the prefill ends one
+    token early. Contexts may be padded on either side. They are moved to the right end, so that no padding separates
+    prompt and answer (a sliding window would count it); padding is masked, and positions count real tokens.
     """
 
     def encode(
@@ -300,7 +281,7 @@ class CausalGenerator(GeneratorWrapper):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> Decoded:
+    ) -> RetrievAugLMOutput:
         """Continue R rows per prompt."""
         if contexts.input_ids is None:
             raise MissingContextError(
@@ -336,11 +317,11 @@ class CausalGenerator(GeneratorWrapper):
                 return_dict=True,
                 **self._position_ids(position_ids),
             )
-        return Decoded(
+        return RetrievAugLMOutput(
             logits=output.logits,
             past_key_values=past_key_values if options.use_cache else None,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
+            generator_dec_hidden_states=output.hidden_states,
+            generator_dec_attentions=output.attentions,
         )
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
@@ -367,7 +348,7 @@ class CausalGenerator(GeneratorWrapper):
         prompts = contexts.prompt_cache
         if prompts is None:
             return None
-        if _is_plain(prompts) and share_prompts(self.generator):
+        if _is_plain(prompts) and share_keys(self.generator):
             continued = Cache(layers=[PromptLayer(layer.keys, layer.values) for layer in prompts.layers])
         else:
             continued = _repeat(prompts, times)
@@ -376,13 +357,13 @@ class CausalGenerator(GeneratorWrapper):
         return continued
 
     def _position_ids(self, position_ids: Tensor) -> dict[str, Any]:
-        return {"position_ids": position_ids} if _takes_position_ids(type(self.generator)) else {}
+        return {"position_ids": position_ids} if _takes_position_ids(self.generator.__class__.forward) else {}
 
 
-@cache  # asked at every step
-def _takes_position_ids(generator_class: Any) -> bool:
-    """Whether a class of generators has an argument for positions."""
-    return "position_ids" in inspect.signature(generator_class.forward).parameters
+@cache  # called at every step
+def _takes_position_ids(forward: Callable[..., Any]) -> bool:
+    """Whether a generator's ``forward`` has an argument for positions."""
+    return "position_ids" in inspect.signature(forward).parameters
 
 
 def _is_plain(cache: Cache) -> bool:

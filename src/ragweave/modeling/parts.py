@@ -181,7 +181,7 @@ class RagParts:
         """The caller's contexts, or retrieved ones if there are none. Arguments as for `RagModel.forward`.
 
         Raises:
-            MissingContextError: Contexts are incomplete, or there are neither contexts nor a retriever and a question.
+            MissingContextError: Contexts are incomplete, or there are none and no retriever and question either.
             ShapeError: The contexts, their mask and their scores disagree.
         """
         if context_input_ids is None and self.retriever is not None and input_ids is not None:

@@ -8,15 +8,15 @@ Notation used for array shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+Array = TypeVar("Array")
 
 
-class Proposals(NamedTuple):
+class Proposals(NamedTuple, Generic[Array]):
     """Distinct hypotheses of B questions in the order of proposal, padded to the largest C.
 
     Attributes:
@@ -25,9 +25,9 @@ class Proposals(NamedTuple):
         proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 if k did not propose it.
     """
 
-    token_ids: Ids
-    lengths: Ids
-    proposal: Ids
+    token_ids: Array
+    lengths: Array
+    proposal: Array
 
 
 def collect_proposals(
@@ -37,7 +37,7 @@ def collect_proposals(
     ends: Sequence[int],
     *,
     deduplicate: bool,
-) -> Proposals:
+) -> Proposals[NDArray[np.int64]]:
     """Collect the hypotheses of each question.
 
     Args:

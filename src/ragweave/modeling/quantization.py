@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ragweave.errors import ConfigurationError
 
 # Second layers of feed-forward blocks: their inputs have outliers, for which one scale per activation is too coarse.
-# With the embedded model, these layers and the head in 8 bits halve the number of right answers (docs/performance.md).
+# In 8 bits, they and the head halve the number of right answers of the embedded model (docs/performance.md).
 FLOAT32_LAYERS = frozenset({"down_proj", "fc2", "wo", "w2", "dense_4h_to_h"})
 
 
@@ -18,8 +18,8 @@ def quantize_int8(model: PreTrainedModel) -> None:
     """Replace a model's linear layers by 8-bit layers, with a scale per row of weights and one per activation.
 
     The head and the layers in `FLOAT32_LAYERS` stay as they are. This is PyTorch's dynamic quantisation. It works on
-    CPUs only, and the model can be neither trained nor saved afterwards. Its designated successor, torchao's, is slower
-    than bfloat16 there without compilation.
+    CPUs only, and the model can be neither trained nor saved afterwards. Its successor, torchao's, is slower than
+    bfloat16 there without compilation.
 
     Args:
         model: A model on the CPU, changed in place; everything but the linear layers becomes float32.

@@ -22,11 +22,11 @@ from ragweave.modeling.arguments import (
     check_contexts,
     check_decoder_rows,
     check_mask,
+    check_n_docs,
     check_scores,
     missing_contexts,
     reject_unknown,
     resolve_flag,
-    resolve_n_docs,
 )
 from ragweave.modeling.contexts import EncodedContexts, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
@@ -217,7 +217,7 @@ class RagModel(RagParts, RagPreTrainedModel):
     def _checked_contexts(
         self, input_ids: Tensor, attention_mask: Tensor, doc_scores: Tensor, n_docs: int | None
     ) -> RetrievedContexts:
-        check_contexts(input_ids, attention_mask, doc_scores, n_docs, self.config.n_docs)
+        check_contexts(input_ids, attention_mask, doc_scores, n_docs)
         check_scores(doc_scores)
         return RetrievedContexts(input_ids, attention_mask, doc_scores)
 
@@ -322,16 +322,12 @@ class RagModel(RagParts, RagPreTrainedModel):
             options=options,
         )
         output = RetrievAugLMOutput(
-            logits=decoded.logits,
             doc_scores=doc_scores,
-            past_key_values=decoded.past_key_values,
             **question_and_passages,
             generator_enc_last_hidden_state=encoded.last_hidden_state,
             generator_enc_hidden_states=encoded.hidden_states,
             generator_enc_attentions=encoded.attentions,
-            generator_dec_hidden_states=decoded.hidden_states,
-            generator_dec_attentions=decoded.attentions,
-            generator_cross_attentions=decoded.cross_attentions,
+            **decoded,
         )
         return output if return_dict is not False else output.to_tuple()
 
@@ -340,10 +336,10 @@ class RagModel(RagParts, RagPreTrainedModel):
     ) -> EncodedContexts:
         """Contexts that an earlier call encoded, as `EncodedContexts`."""
         if isinstance(encoder_outputs, EncodedContexts):
-            resolve_n_docs(n_docs, self.config.n_docs, doc_scores, len(encoder_outputs))
+            check_n_docs(n_docs, doc_scores, len(encoder_outputs))
             return encoder_outputs
         states = encoder_outputs[0]  # (B*K, S, H)
-        resolve_n_docs(n_docs, self.config.n_docs, doc_scores, states.shape[0])
+        check_n_docs(n_docs, doc_scores, len(states))
         if mask is None:
             mask = states.new_ones(states.shape[:2], dtype=torch.long)
         mask = mask[:, : states.shape[1]]  # the states may have been trimmed

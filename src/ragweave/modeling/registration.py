@@ -14,8 +14,9 @@ from ragweave.tokenization import RagTokenizer
 def register_auto_classes() -> None:
     """Let transformers' Auto classes return ragweave's RAG classes instead of transformers' own, in this process.
 
-    ``AutoConfig``, ``AutoTokenizer``, ``AutoModel`` (`RagModel`) and ``AutoModelForSeq2SeqLM`` (`RagTokenForGeneration`
-    or `RagSequenceForGeneration`, whichever saved the folder) then open RAG folders. Further calls change nothing.
+    ``AutoConfig``, ``AutoTokenizer``, ``AutoModel`` (`RagModel`) and ``AutoModelForSeq2SeqLM`` (the one of
+    `RagTokenForGeneration` and `RagSequenceForGeneration` that saved the folder) then open RAG folders. Further calls
+    change nothing.
 
     Example:
         ```python
@@ -26,6 +27,6 @@ def register_auto_classes() -> None:
     AutoConfig.register(RagConfig.model_type, RagConfig, exist_ok=True)
     AutoModel.register(RagConfig, RagModel, exist_ok=True)
     AutoTokenizer.register(RagConfig, RagTokenizer, exist_ok=True)
-    # The mapping takes several classes and picks the one in config.json; AutoModelForSeq2SeqLM.register takes only one.
+    # The mapping takes several classes, and picks the one in config.json. AutoModelForSeq2SeqLM.register takes one.
     classes = (RagTokenForGeneration, RagSequenceForGeneration)
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING.register(RagConfig, classes, exist_ok=True)

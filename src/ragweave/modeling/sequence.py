@@ -10,7 +10,7 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.parts import as_list
-from ragweave.modeling.proposals import collect_proposals
+from ragweave.modeling.proposals import Proposals, collect_proposals
 from ragweave.outputs import RagSequenceGenerateOutput
 
 Decoding = Literal["thorough", "fast"]
@@ -57,7 +57,7 @@ class RagSequenceForGeneration(RagForGeneration):
         return logits
 
     @torch.no_grad()
-    def generate(
+    def generate(  # noqa: D417  # RagTokenForGeneration.generate documents the other arguments
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -79,28 +79,17 @@ class RagSequenceForGeneration(RagForGeneration):
 
         A beam search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all
         passages and sums; *fast* decoding takes a hypothesis to be impossible under passages that did not propose it.
-        Contexts are encoded once for both.
+        Contexts are encoded once for both. Arguments as for `RagTokenForGeneration.generate`, and:
 
         Args:
-            input_ids: Question tokens, (B, S); needs a retriever if there are no contexts.
-            attention_mask: Their mask, (B, S).
-            context_input_ids: Contexts, (B*K, S), used instead of retrieval.
-            context_attention_mask: Their mask, (B*K, S).
-            doc_scores: Scaled passage scores, (B, K).
             do_deduplication: Score equal hypotheses of different passages once.
             num_return_sequences: Answers per question, best first.
             num_beams: R, beams (or samples) per passage.
-            n_docs: K; by default that of ``doc_scores``, or the configuration's if there are no scores.
-            encoder_outputs: The same contexts, encoded by `RagModel.encode_contexts` with ``reuse``.
-            generation_config: How to decode.
-            logits_processor: Processors in addition to those of the configuration.
-            stopping_criteria: Criteria in addition to those of the configuration.
             decoding: "thorough" or "fast".
-            **kwargs: As for transformers' ``generate``.
 
         Returns:
-            Token ids, (B*num_return_sequences, T), or `RagSequenceGenerateOutput` with ``return_dict_in_generate``. If
-            a question has fewer distinct hypotheses, the last rows are padding with a score of -inf.
+            Token ids, (B*num_return_sequences, T), or `RagSequenceGenerateOutput` with ``return_dict_in_generate``.
+            If a question has fewer distinct hypotheses, its last rows are padding with a score of -inf.
 
         Raises:
             ConfigurationError: ``decoding`` is unknown.
@@ -112,7 +101,7 @@ class RagSequenceForGeneration(RagForGeneration):
         contexts = self.rag.prepare_contexts(
             input_ids, attention_mask, context_input_ids, context_attention_mask, doc_scores, n_docs
         )
-        doc_scores = contexts.doc_scores
+        doc_scores, n_docs = contexts.doc_scores, contexts.doc_scores.shape[1]
         config = self._merged_generation_config(generation_config, self.generator.generation_config)
         model_kwargs = config.update(num_beams=num_beams or config.num_beams or 1, **kwargs)
         n_answers = num_return_sequences or config.num_return_sequences or 1
@@ -120,10 +109,9 @@ class RagSequenceForGeneration(RagForGeneration):
         samples = n_answers if config.do_sample else 1
         config.num_return_sequences = config.num_beams if config.num_beams > 1 else samples
         config.return_dict_in_generate = False
-        if model_kwargs.get("prefix_allowed_tokens_fn") is not None:
-            model_kwargs["prefix_allowed_tokens_fn"] = _per_question(
-                model_kwargs["prefix_allowed_tokens_fn"], doc_scores.shape[1]
-            )
+        allowed = model_kwargs.get("prefix_allowed_tokens_fn")
+        if allowed is not None:  # it takes the number of a question; the search has B*K rows
+            model_kwargs["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(row // n_docs, ids)
         encoded = encoder_outputs or self.rag.encode_contexts(contexts, reuse=True)
         ends = as_list(config.eos_token_id)
         recorder = SearchScores(
@@ -156,9 +144,9 @@ class RagSequenceForGeneration(RagForGeneration):
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Transformers' processors, with `SearchScores` in front.
 
-        The method is private. ``generate(logits_processor=...)``, the public way, applies processors after those of the
-        configuration, which have changed the scores by then. test_beam_scores.py fails if transformers drops it, and
-        ``benchmarks/sequence_decoding.py`` measures what it saves.
+        The method is private. ``generate(logits_processor=...)``, the public way, applies processors after those of
+        the configuration, which change the scores. test_search_scores.py fails if transformers drops it, and
+        ``benchmarks/sequence_decoding.py`` measures what recorded scores save.
         """
         processors = super()._get_logits_processor(*args, **kwargs)
         return LogitsProcessorList(sorted(processors, key=lambda each: not isinstance(each, SearchScores)))
@@ -247,26 +235,8 @@ class RagSequenceForGeneration(RagForGeneration):
         return scored
 
 
-def _per_question(
-    allowed: Callable[[int, Tensor], list[int]], n_docs: int
-) -> Callable[[int, Tensor], list[int]]:
-    """Adapt a ``prefix_allowed_tokens_fn`` over B questions to a search over B*K rows."""
-    return lambda row, tokens: allowed(row // n_docs, tokens)
-
-
-@dataclass(frozen=True)
-class Hypotheses:
-    """Hypotheses of B questions, padded to the largest C.
-
-    Attributes:
-        token_ids: (B, C, T), padded on the right.
-        lengths: Number of tokens of each, start token included, (B, C); 0 for padding.
-        proposal: Which of passage k's R proposals hypothesis c is, (B, K, C); -1 if k did not propose it.
-    """
-
-    token_ids: Tensor
-    lengths: Tensor
-    proposal: Tensor
+class Hypotheses(Proposals[Tensor]):
+    """Hypotheses of B questions as tensors; see `Proposals`."""
 
     @classmethod
     def collect(
@@ -317,8 +287,8 @@ class Hypotheses:
             pad_token_id: The token that pads rows.
 
         Returns:
-            Token ids, (B*count, T), best first, with T of the longest, and their scores, (B*count,). Missing hypotheses
-            are rows of padding with a score of -inf.
+            Token ids, (B*count, T), best first, with T of the longest, and their scores, (B*count,). Rows for missing
+            hypotheses are padding with a score of -inf.
         """
         missing = max(count - scores.shape[1], 0)
         best = pad(scores, (0, missing), value=float("-inf")).topk(count, dim=1)
@@ -333,7 +303,7 @@ class _Step:
     """The beams when they have t tokens.
 
     Attributes:
-        parent: Which of the beams with t-1 tokens each continues, (N, R); the first of several equal ones, -1 for none.
+        parent: The beam with t-1 tokens that each continues, (N, R); the first of several equal ones, -1 for none.
         token: Its last token, (N, R).
         log_prob: The log-probability of that token, (N, R).
         end_log_probs: The log-probability of each end token as the next token, (N, R, number of end tokens).

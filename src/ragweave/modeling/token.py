@@ -85,9 +85,9 @@ class RagTokenForGeneration(RagForGeneration):
                 ``num_return_sequences``, ``streamer``, ``prefix_allowed_tokens_fn``, ...
 
         Returns:
-            Token ids, (B*num_return_sequences, T). With ``return_dict_in_generate``, transformers' output for
-            the loop that ran, with ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and, if the model
-            retrieved, ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
+            Token ids, (B*num_return_sequences, T). With ``return_dict_in_generate``, transformers' output and the
+            fields ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and, if the model retrieved,
+            ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
 
         Raises:
             MissingContextError: There are neither contexts nor a retriever and a question.

@@ -28,7 +28,7 @@ def retrieving(formulation: str, **fields: Any) -> Any:
     return models.rag_model(models.CLASSES[formulation], retriever=make, **size, **fields)
 
 
-def found(**fields: Any) -> Any:
+def retrieve(**fields: Any) -> Any:
     make = retriever(**fields)
     return make(
         retrieval.question_batch()["input_ids"].numpy(),
@@ -49,22 +49,22 @@ def loss(formulation: str, **fields: Any) -> torch.Tensor:
 
 
 def test_separators_stand_where_they_should() -> None:
-    plain = retrieval.texts_of(found())
+    plain = retrieval.texts_of(retrieve())
     assert all(text.count(" / ") == 1 and text.count(" // ") == 1 for text in plain)
-    other = retrieval.texts_of(found(title_sep=" : ", doc_sep=" ? "))
+    other = retrieval.texts_of(retrieve(title_sep=" : ", doc_sep=" ? "))
     assert other == [text.replace(" // ", " ? ").replace(" / ", " : ") for text in plain]
 
 
 def test_prefix_comes_first() -> None:
-    prefixed = ["answer: " + text for text in retrieval.texts_of(found())]
+    prefixed = ["answer: " + text for text in retrieval.texts_of(retrieve())]
     prefixed = [text.replace("  ", " ") for text in prefixed]  # before no title
-    assert retrieval.texts_of(found(prefix="answer: ")) == prefixed
+    assert retrieval.texts_of(retrieve(prefix="answer: ")) == prefixed
 
 
 def test_contexts_are_of_the_greatest_length() -> None:
-    batch = found(max_combined_length=40)
+    batch = retrieve(max_combined_length=40)
     assert batch["context_input_ids"].shape == (6, 40)
-    assert found(max_combined_length=60)["context_input_ids"].shape == (6, 60)
+    assert retrieve(max_combined_length=60)["context_input_ids"].shape == (6, 60)
 
 
 @FORMULATIONS
@@ -108,20 +108,20 @@ def test_marginalised_logits_have_a_row_for_each_question() -> None:
 
 @FORMULATIONS
 def test_retrieved_passages_come_back_or_not(formulation: str) -> None:
-    for wanted in (False, True):
-        output = retrieving(formulation, output_retrieved=wanted)(
+    for flag in (False, True):
+        output = retrieving(formulation, output_retrieved=flag)(
             **retrieval.question_batch(), labels=models.words(2, 4)
         )
-        assert (output.retrieved_doc_ids is not None) is wanted
-        assert (output.context_input_ids is not None) is wanted
+        assert (output.retrieved_doc_ids is not None) is flag
+        assert (output.context_input_ids is not None) is flag
 
 
 @FORMULATIONS
 def test_a_cache_comes_back_or_not(formulation: str) -> None:
-    for wanted in (False, True):
-        model = models.rag_model(models.CLASSES[formulation], use_cache=wanted)
+    for flag in (False, True):
+        model = models.rag_model(models.CLASSES[formulation], use_cache=flag)
         output = model(**models.contexts(), decoder_input_ids=models.words(2, 4))
-        assert (output.past_key_values is not None) is wanted
+        assert (output.past_key_values is not None) is flag
 
 
 def test_equal_answers_are_merged_or_not() -> None:

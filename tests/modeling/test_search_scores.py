@@ -1,4 +1,4 @@
-"""What a search said of its hypotheses is what the generator says of them, and is not asked for again."""
+"""The log-probabilities that a search records are the generator's, and are not computed again."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from ragweave.modeling.sequence import SearchScores
 from ragweave.modeling.generators import DecodeOptions
+from ragweave.modeling.sequence import SearchScores
 from tests.support import models
 from tests.support.models import GENERATORS, shared_model
 
@@ -39,23 +39,23 @@ class WritesInPlace(tf.LogitsProcessor):
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
     """Sequences that were asked for, with the answers."""
-    found: list[tuple[Tensor, Tensor]] = []
+    log_probs: list[tuple[Tensor, Tensor]] = []
     genuine = SearchScores.log_probs
 
     def spy(self: SearchScores, sequences: Tensor) -> Tensor:
-        found.append((sequences, genuine(self, sequences)))
-        return found[-1][1]
+        log_probs.append((sequences, genuine(self, sequences)))
+        return log_probs[-1][1]
 
     monkeypatch.setattr(SearchScores, "log_probs", spy)
-    return found
+    return log_probs
 
 
-def direct(model: Any, given: dict[str, Tensor], sequences: Tensor) -> Tensor:
+def direct(model: Any, inputs: dict[str, Tensor], sequences: Tensor) -> Tensor:
     """Log-probabilities of all tokens but the first by teacher forcing, (B*K, S, T-1)."""
     with torch.no_grad():
-        read = model.rag.encode_contexts(model.rag.prepare_contexts(**given))
+        read = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs))
         logits = model.rag.wrapped_generator.decode(read, sequences[:, :-1], options=DecodeOptions()).logits
     chosen = logits.log_softmax(-1).gather(-1, sequences[:, 1:, None]).squeeze(-1)
     return chosen.view(len(read), -1, sequences.shape[1] - 1)
@@ -67,45 +67,49 @@ def through_the_end(model: Any, sequences: Tensor) -> Tensor:
     return is_end.cumsum(-1) - is_end == 0
 
 
+def test_transformers_still_has_the_private_method_that_orders_processors() -> None:
+    assert callable(tf.GenerationMixin._get_logits_processor)
+
+
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_it_heard_what_the_generator_says(
-    generator: str, search: str, heard: list[tuple[Tensor, Tensor]]
+    generator: str, search: str, recorded: list[tuple[Tensor, Tensor]]
 ) -> None:
-    model, given = shared_model("sequence", generator), models.contexts(2, 3)
+    model, inputs = shared_model("sequence", generator), models.contexts(2, 3)
     torch.manual_seed(0)
-    model.generate(**given, max_new_tokens=6, **SEARCHES[search])
-    ((sequences, found),) = heard
-    real = through_the_end(model, sequences).view(found.shape)
-    assert not found[real].isnan().any()
-    assert torch.allclose(found[real], direct(model, given, sequences)[real], atol=1e-4)
+    model.generate(**inputs, max_new_tokens=6, **SEARCHES[search])
+    ((sequences, log_probs),) = recorded
+    real = through_the_end(model, sequences).view(log_probs.shape)
+    assert not log_probs[real].isnan().any()
+    assert torch.allclose(log_probs[real], direct(model, inputs, sequences)[real], atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_processors_that_write_in_place(beams: int, heard: list[tuple[Tensor, Tensor]]) -> None:
-    model, given = shared_model("sequence"), models.contexts(2, 3)
-    model.generate(**given, max_new_tokens=6, num_beams=beams, logits_processor=[WritesInPlace()])
-    ((sequences, found),) = heard
-    real = through_the_end(model, sequences).view(found.shape)
-    assert torch.allclose(found[real], direct(model, given, sequences)[real], atol=1e-4)
+def test_processors_that_write_in_place(beams: int, recorded: list[tuple[Tensor, Tensor]]) -> None:
+    model, inputs = shared_model("sequence"), models.contexts(2, 3)
+    model.generate(**inputs, max_new_tokens=6, num_beams=beams, logits_processor=[WritesInPlace()])
+    ((sequences, log_probs),) = recorded
+    real = through_the_end(model, sequences).view(log_probs.shape)
+    assert torch.allclose(log_probs[real], direct(model, inputs, sequences)[real], atol=1e-4)
 
 
-def test_hypotheses_that_stopped_without_an_end_token(heard: list[tuple[Tensor, Tensor]]) -> None:
+def test_hypotheses_that_stopped_without_an_end_token(recorded: list[tuple[Tensor, Tensor]]) -> None:
     """What made them stop in the middle of the search was not kept; they are scored as others are."""
 
     class AfterThree(tf.StoppingCriteria):
         def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
             return (input_ids[:, -1] % 3 == 0) & torch.tensor(input_ids.shape[1] > 2)
 
-    model, given = shared_model("sequence"), models.contexts(2, 3)
+    model, inputs = shared_model("sequence"), models.contexts(2, 3)
     options = {"max_new_tokens": 6, "num_beams": 3, "stopping_criteria": [AfterThree()]}
-    output = model.generate(**given, **options, return_dict_in_generate=True)
-    ((sequences, found),) = heard
-    expected = direct(model, given, sequences)
-    assert torch.allclose(found[~found.isnan()], expected[~found.isnan()], atol=1e-4)
+    output = model.generate(**inputs, **options, return_dict_in_generate=True)
+    ((sequences, log_probs),) = recorded
+    expected = direct(model, inputs, sequences)
+    assert torch.allclose(log_probs[~log_probs.isnan()], expected[~log_probs.isnan()], atol=1e-4)
     labels = output.sequences
     with torch.no_grad():
-        assert torch.allclose(-model(**given, labels=labels).loss, output.sequences_scores, atol=1e-4)
+        assert torch.allclose(-model(**inputs, labels=labels).loss, output.sequences_scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -113,30 +117,30 @@ def test_hypotheses_that_stopped_without_an_end_token(heard: list[tuple[Tensor, 
 def test_fast_decoding_asks_for_nothing_beside_the_search(
     generator: str, beams: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, given = shared_model("sequence", generator), models.contexts(2, 3)
-    asked = []
+    model, inputs = shared_model("sequence", generator), models.contexts(2, 3)
+    computed = []
     genuine = type(model)._log_probs
 
     def spy(self: Any, read: Any, hypotheses: Any, missing: Tensor, scored: Tensor) -> Tensor:
-        asked.append(missing & (hypotheses.proposal >= 0))
+        computed.append(missing & (hypotheses.proposal >= 0))
         return genuine(self, read, hypotheses, missing, scored)
 
     monkeypatch.setattr(type(model), "_log_probs", spy)
-    model.generate(**given, max_new_tokens=6, num_beams=beams, decoding="fast")
-    assert asked == []
-    model.generate(**given, max_new_tokens=6, num_beams=beams, decoding="thorough")
-    assert not any(some.any() for some in asked)
+    model.generate(**inputs, max_new_tokens=6, num_beams=beams, decoding="fast")
+    assert computed == []
+    model.generate(**inputs, max_new_tokens=6, num_beams=beams, decoding="thorough")
+    assert not any(some.any() for some in computed)
 
 
 def test_tokens_that_the_caller_began_with_are_scored_too() -> None:
-    model, given = shared_model("sequence"), models.contexts(2, 3)
+    model, inputs = shared_model("sequence"), models.contexts(2, 3)
     begun = torch.tensor([[2, 5, 6]]).repeat(6, 1)
     output = model.generate(
-        **given, decoder_input_ids=begun, max_new_tokens=4, num_beams=2, return_dict_in_generate=True
+        **inputs, decoder_input_ids=begun, max_new_tokens=4, num_beams=2, return_dict_in_generate=True
     )
     assert (output.sequences[:, :3] == begun[:2]).all()
     with torch.no_grad():
-        loss = model(**given, labels=output.sequences).loss
+        loss = model(**inputs, labels=output.sequences).loss
     assert torch.allclose(-loss, output.sequences_scores, atol=1e-4)
 
 

@@ -20,8 +20,8 @@ SLIDING = pytest.mark.parametrize("generator", ["mistral", "gemma3"])
 
 def padded_variants(seed: int = 0) -> list[dict[str, Any]]:
     """The same contexts, padded on the right, on the left and on both sides, further and less far."""
-    given = models.contexts(2, 3, 9, seed=seed, padding="right")
-    rows = [row[mask == 1].tolist() for row, mask in zip(*list(given.values())[:2], strict=True)]
+    inputs = models.contexts(2, 3, 9, seed=seed, padding="right")
+    rows = [row[mask == 1].tolist() for row, mask in zip(*list(inputs.values())[:2], strict=True)]
     variants = []
     for left, right in ((0, 0), (None, 0), (3, 5), (0, 20), (20, 0)):
         length = 9 + (left or 0) + right
@@ -31,7 +31,7 @@ def padded_variants(seed: int = 0) -> list[dict[str, Any]]:
             ids[number, start : start + len(row)] = torch.tensor(row)
             mask[number, start : start + len(row)] = 1
         variants.append(
-            {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": given["doc_scores"]}
+            {"context_input_ids": ids, "context_attention_mask": mask, "doc_scores": inputs["doc_scores"]}
         )
     return variants
 
@@ -43,8 +43,8 @@ def test_the_side_of_padding_changes_nothing(formulation: str, generator: str) -
     model, labels = shared_model(formulation, generator), models.words(2, 4)
     variants = padded_variants()
     with torch.no_grad():
-        losses = [model(**given, labels=labels).loss for given in variants]
-    answers = [model.generate(**given, max_new_tokens=6, num_beams=2) for given in variants]
+        losses = [model(**inputs, labels=labels).loss for inputs in variants]
+    answers = [model.generate(**inputs, max_new_tokens=6, num_beams=2) for inputs in variants]
     for loss, answer in zip(losses[1:], answers[1:], strict=True):
         assert torch.allclose(loss, losses[0], atol=1e-4)
         assert torch.equal(answer, answers[0])
@@ -53,63 +53,63 @@ def test_the_side_of_padding_changes_nothing(formulation: str, generator: str) -
 @SLIDING
 @formulations
 def test_sliding_windows_see_what_the_plain_generator_sees(formulation: str, generator: str) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
     with torch.no_grad():
-        loss = model(**given, labels=labels).loss
+        loss = model(**inputs, labels=labels).loss
     expected = [
-        -direct.answer_log_likelihood(formulation, model, given, question, labels[question].tolist())
+        -direct.answer_log_likelihood(formulation, model, inputs, question, labels[question].tolist())
         for question in range(2)
     ]
     assert loss.tolist() == pytest.approx(expected, rel=1e-4)
     options = {"max_new_tokens": 8, "num_beams": 3}
     assert torch.equal(
-        model.generate(**given, **options), model.generate(**given, **options, use_cache=False)
+        model.generate(**inputs, **options), model.generate(**inputs, **options, use_cache=False)
     )
 
 
 @SLIDING
 def test_greedy_answers_under_sliding_windows(generator: str) -> None:
-    model, given = shared_model("token", generator), models.contexts()
-    for question, answer in enumerate(model.generate(**given, max_new_tokens=8).tolist()):
-        expected = direct.greedy_token_answer(model, given, question, 8)
+    model, inputs = shared_model("token", generator), models.contexts()
+    for question, answer in enumerate(model.generate(**inputs, max_new_tokens=8).tolist()):
+        expected = direct.greedy_token_answer(model, inputs, question, 8)
         assert answer[: len(expected)] == expected
 
 
 @everywhere
 def test_the_start_token_that_callers_pass_is_a_placeholder(generator: str) -> None:
-    model, given, read = shared_model("token", generator), models.contexts(), models.words(2, 4)
+    model, inputs, read = shared_model("token", generator), models.contexts(), models.words(2, 4)
     with torch.no_grad():
         logits = []
         for start in (0, 2, 9):
             read[:, 0] = start
-            logits.append(model(**given, decoder_input_ids=read).logits)
+            logits.append(model(**inputs, decoder_input_ids=read).logits)
     assert torch.equal(logits[0], logits[1])
     assert torch.equal(logits[0], logits[2])
 
 
 @everywhere
 def test_a_mask_of_booleans_is_as_good(generator: str) -> None:
-    model, given, labels = shared_model("token", generator), models.contexts(), models.words(2, 4)
-    boolean = {**given, "context_attention_mask": given["context_attention_mask"].bool()}
+    model, inputs, labels = shared_model("token", generator), models.contexts(), models.words(2, 4)
+    boolean = {**inputs, "context_attention_mask": inputs["context_attention_mask"].bool()}
     with torch.no_grad():
-        losses = [model(**some, labels=labels).loss for some in (given, boolean)]
+        losses = [model(**some, labels=labels).loss for some in (inputs, boolean)]
     assert torch.equal(*losses)
-    answers = [model.generate(**some, max_new_tokens=4, num_beams=2) for some in (given, boolean)]
+    answers = [model.generate(**some, max_new_tokens=4, num_beams=2) for some in (inputs, boolean)]
     assert torch.equal(*answers)
 
 
 @everywhere
 def test_masked_tokens_inside_a_context_are_skipped(generator: str) -> None:
     model, labels = shared_model("token", generator), models.words(2, 4)
-    given = models.contexts(padding=None)
-    with_hole = {**given, "context_attention_mask": given["context_attention_mask"].clone()}
+    inputs = models.contexts(padding=None)
+    with_hole = {**inputs, "context_attention_mask": inputs["context_attention_mask"].clone()}
     with_hole["context_attention_mask"][:, 3:5] = 0
     without = {
         "context_input_ids": torch.cat(
-            [given["context_input_ids"][:, :3], given["context_input_ids"][:, 5:]], dim=1
+            [inputs["context_input_ids"][:, :3], inputs["context_input_ids"][:, 5:]], dim=1
         ),
         "context_attention_mask": torch.ones(6, 7, dtype=torch.long),
-        "doc_scores": given["doc_scores"],
+        "doc_scores": inputs["doc_scores"],
     }
     with torch.no_grad():
         losses = [model(**some, labels=labels).loss for some in (with_hole, without)]
@@ -119,10 +119,10 @@ def test_masked_tokens_inside_a_context_are_skipped(generator: str) -> None:
 @everywhere
 @formulations
 def test_gradient_reaches_the_generator_and_the_scores(formulation: str, generator: str) -> None:
-    model, given = rag_model(models.CLASSES[formulation], generator), models.contexts()
-    given["doc_scores"].requires_grad_()
-    model(**given, labels=models.words(2, 4)).loss.sum().backward()
-    assert given["doc_scores"].grad.abs().sum() > 0
+    model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts()
+    inputs["doc_scores"].requires_grad_()
+    model(**inputs, labels=models.words(2, 4)).loss.sum().backward()
+    assert inputs["doc_scores"].grad.abs().sum() > 0
     assert model.generator.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
@@ -137,11 +137,11 @@ def test_encoder_states_cannot_replace_a_prompt() -> None:
 
 def test_contexts_read_once_are_decoded_many_times() -> None:
     """`model.rag.read` with ``reuse`` keeps the prompt's keys and values, and nothing changes them."""
-    model, given, read = shared_model("token", "llama"), models.contexts(), models.words(2, 4)
+    model, inputs, read = shared_model("token", "llama"), models.contexts(), models.words(2, 4)
     with torch.no_grad():
-        kept = model.rag.encode_contexts(model.rag.prepare_contexts(**given), reuse=True)
-        options = {"encoder_outputs": kept, "doc_scores": given["doc_scores"]}
-        plain = model(**given, decoder_input_ids=read).logits
+        encoded = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs), reuse=True)
+        options = {"encoder_outputs": encoded, "doc_scores": inputs["doc_scores"]}
+        plain = model(**inputs, decoder_input_ids=read).logits
         first = model(**options, decoder_input_ids=read).logits
         several = model(**options, decoder_input_ids=read.repeat_interleave(2, 0)).logits
         again = model(**options, decoder_input_ids=read).logits

@@ -19,10 +19,14 @@ START = 3  # what a label row begins with where the first label is only read
 
 
 def expected_losses(
-    formulation: str, model: Any, given: dict[str, Tensor], answers: list[list[int]], start: int | None = None
+    formulation: str,
+    model: Any,
+    inputs: dict[str, Tensor],
+    answers: list[list[int]],
+    start: int | None = None,
 ) -> list[float]:
     return [
-        -direct.answer_log_likelihood(formulation, model, given, question, answer, start)
+        -direct.answer_log_likelihood(formulation, model, inputs, question, answer, start)
         for question, answer in enumerate(answers)
     ]
 
@@ -30,15 +34,15 @@ def expected_losses(
 @pytest.mark.parametrize("generator", SEQ2SEQ)
 @formulations
 def test_labels_alone_are_read_and_predict_the_next_label(formulation: str, generator: str) -> None:
-    model, given = shared_model(formulation, generator), models.contexts()
+    model, inputs = shared_model(formulation, generator), models.contexts()
     labels = models.words(2, 5)
     labels[:, 0] = START
     with torch.no_grad():
-        loss = model(**given, labels=labels).loss
-        same = model(**given, labels=labels, decoder_input_ids=labels).loss
+        loss = model(**inputs, labels=labels).loss
+        same = model(**inputs, labels=labels, decoder_input_ids=labels).loss
     answers = labels[:, 1:].tolist()
     assert loss.tolist() == pytest.approx(
-        expected_losses(formulation, model, given, answers, START), rel=1e-4
+        expected_losses(formulation, model, inputs, answers, START), rel=1e-4
     )
     assert torch.equal(loss, same)
 
@@ -46,14 +50,14 @@ def test_labels_alone_are_read_and_predict_the_next_label(formulation: str, gene
 @pytest.mark.parametrize("generator", SEQ2SEQ)
 @formulations
 def test_labels_with_shifted_decoder_input_are_all_predicted(formulation: str, generator: str) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
     shifted = model.shift_tokens_right(labels)
     assert shifted[:, 0].tolist() == [model.rag.special_tokens.decoder_start] * 2
     assert torch.equal(shifted[:, 1:], labels[:, :-1])
     with torch.no_grad():
-        loss = model(**given, labels=labels, decoder_input_ids=shifted).loss
+        loss = model(**inputs, labels=labels, decoder_input_ids=shifted).loss
     assert loss.tolist() == pytest.approx(
-        expected_losses(formulation, model, given, labels.tolist()), rel=1e-4
+        expected_losses(formulation, model, inputs, labels.tolist()), rel=1e-4
     )
 
 
@@ -63,19 +67,19 @@ def test_labels_with_shifted_decoder_input_are_all_predicted(formulation: str, g
 def test_labels_of_a_causal_generator_are_all_predicted(
     formulation: str, generator: str, padding: str
 ) -> None:
-    model, given = shared_model(formulation, generator), models.contexts(padding=padding)
+    model, inputs = shared_model(formulation, generator), models.contexts(padding=padding)
     labels = models.words(2, 4)
     with torch.no_grad():
-        loss = model(**given, labels=labels).loss
+        loss = model(**inputs, labels=labels).loss
     assert loss.tolist() == pytest.approx(
-        expected_losses(formulation, model, given, labels.tolist()), rel=1e-4
+        expected_losses(formulation, model, inputs, labels.tolist()), rel=1e-4
     )
 
 
 @pytest.mark.parametrize("generator", ["bart", "t5", "llama", "gpt2"])
 @formulations
 def test_ignored_labels_and_padding_shorten_the_answer(formulation: str, generator: str) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 5)
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 5)
     labels[0, 3:] = -100
     if model.rag.special_tokens.pad is not None:
         labels[1, 4:] = model.rag.special_tokens.pad
@@ -83,22 +87,24 @@ def test_ignored_labels_and_padding_shorten_the_answer(formulation: str, generat
         labels[1, 4:] = -100
     with torch.no_grad():
         shifted = model.shift_tokens_right(labels)
-        loss = model(**given, labels=labels, decoder_input_ids=shifted).loss
+        loss = model(**inputs, labels=labels, decoder_input_ids=shifted).loss
     answers = [labels[0, :3].tolist(), labels[1, :4].tolist()]
-    assert loss.tolist() == pytest.approx(expected_losses(formulation, model, given, answers), rel=1e-4)
+    assert loss.tolist() == pytest.approx(expected_losses(formulation, model, inputs, answers), rel=1e-4)
 
 
 @formulations
 def test_an_ignored_label_amid_the_answer_is_read_as_filler_and_not_scored(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 5)
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 5)
     labels[:, 2] = -100
     with torch.no_grad():
-        loss = model(**given, labels=labels, decoder_input_ids=model.shift_tokens_right(labels)).loss
+        loss = model(**inputs, labels=labels, decoder_input_ids=model.shift_tokens_right(labels)).loss
     for question in range(2):
-        read = labels[question].masked_fill(labels[question] < 0, model.rag.special_tokens.pad_or_eos).tolist()
-        table = direct.answer_table(model, given, question, read)
+        read = (
+            labels[question].masked_fill(labels[question] < 0, model.rag.special_tokens.pad_or_eos).tolist()
+        )
+        table = direct.answer_table(model, inputs, question, read)
         table[:, 2] = 0.0  # log 1
-        prior = direct.log_prior(given, question)
+        prior = direct.log_prior(inputs, question)
         assert loss[question].item() == pytest.approx(
             -direct.log_likelihood(formulation, table, prior), rel=1e-4
         )
@@ -109,62 +115,62 @@ def test_causal_padding_that_is_the_end_token_ends_the_answer_once(formulation: 
     model = rag_model(
         models.CLASSES[formulation], "llama", generator_fields={"pad_token_id": 2, "eos_token_id": 2}
     )
-    given, labels = models.contexts(), models.words(2, 5)
+    inputs, labels = models.contexts(), models.words(2, 5)
     labels[0, 2:] = 2
     with torch.no_grad():
-        loss = model(**given, labels=labels).loss
+        loss = model(**inputs, labels=labels).loss
     answers = [labels[0, :3].tolist(), labels[1].tolist()]
-    assert loss.tolist() == pytest.approx(expected_losses(formulation, model, given, answers), rel=1e-4)
+    assert loss.tolist() == pytest.approx(expected_losses(formulation, model, inputs, answers), rel=1e-4)
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
 @formulations
 def test_labels_of_one_token_are_scored_and_teach_the_retriever(formulation: str, generator: str) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 1)
-    given["doc_scores"].requires_grad_()
-    loss = model(**given, labels=labels).loss
-    (gradient,) = torch.autograd.grad(loss.sum(), given["doc_scores"])
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 1)
+    inputs["doc_scores"].requires_grad_()
+    loss = model(**inputs, labels=labels).loss
+    (gradient,) = torch.autograd.grad(loss.sum(), inputs["doc_scores"])
     assert (gradient.abs().sum(1) > 1e-6).all()
-    given["doc_scores"] = given["doc_scores"].detach()
-    expected = expected_losses(formulation, model, given, labels.tolist())
+    inputs["doc_scores"] = inputs["doc_scores"].detach()
+    expected = expected_losses(formulation, model, inputs, labels.tolist())
     assert loss.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @formulations
 def test_answers_of_one_token_after_the_start_teach_the_retriever(formulation: str) -> None:
     """Two label columns in transformers' convention: one target, which has to carry the passages' prior."""
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 2)
-    given["doc_scores"].requires_grad_()
-    loss = model(**given, labels=labels).loss
-    (gradient,) = torch.autograd.grad(loss.sum(), given["doc_scores"])
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 2)
+    inputs["doc_scores"].requires_grad_()
+    loss = model(**inputs, labels=labels).loss
+    (gradient,) = torch.autograd.grad(loss.sum(), inputs["doc_scores"])
     assert (gradient.abs().sum(1) > 1e-6).all()
-    given["doc_scores"] = given["doc_scores"].detach()
+    inputs["doc_scores"] = inputs["doc_scores"].detach()
     expected = [
-        -direct.answer_log_likelihood(formulation, model, given, q, [int(labels[q, 1])], int(labels[q, 0]))
+        -direct.answer_log_likelihood(formulation, model, inputs, q, [int(labels[q, 1])], int(labels[q, 0]))
         for q in range(2)
     ]
     assert loss.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_both_formulations_agree_on_one_token() -> None:
-    given, labels = models.contexts(), models.words(2, 1)
-    losses = [shared_model(name)(**given, labels=labels).loss for name in FORMULATIONS]
+    inputs, labels = models.contexts(), models.words(2, 1)
+    losses = [shared_model(name)(**inputs, labels=labels).loss for name in FORMULATIONS]
     assert torch.allclose(*losses, rtol=1e-5)
 
 
 @formulations
 def test_a_leading_bos_is_left_out_where_all_rows_have_it(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
     labels[:, 0], labels[:, 1] = 2, 0  # BART: </s> to start with, then <s>
     with torch.no_grad():
-        whole = model(**given, labels=labels).loss
-        without = model(**given, labels=labels, exclude_bos_score=True).loss
+        whole = model(**inputs, labels=labels).loss
+        without = model(**inputs, labels=labels, exclude_bos_score=True).loss
         other = labels.clone()
         other[1, 1] = 7
-        mixed = [model(**given, labels=other, exclude_bos_score=flag).loss for flag in (False, True)]
+        mixed = [model(**inputs, labels=other, exclude_bos_score=flag).loss for flag in (False, True)]
     for question in range(2):
-        table = direct.answer_table(model, given, question, labels[question, 1:].tolist(), 2)
-        prior = direct.log_prior(given, question)
+        table = direct.answer_table(model, inputs, question, labels[question, 1:].tolist(), 2)
+        prior = direct.log_prior(inputs, question)
         assert whole[question].item() == pytest.approx(
             -direct.log_likelihood(formulation, table, prior), rel=1e-4
         )
@@ -180,10 +186,10 @@ def test_a_leading_bos_is_left_out_where_all_rows_have_it(formulation: str) -> N
 def test_excluding_the_bos_changes_nothing_where_the_generator_has_none(
     formulation: str, generator: str
 ) -> None:
-    model, given, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
+    model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
     assert model.rag.special_tokens.bos is None
     with torch.no_grad():
-        losses = [model(**given, labels=labels, exclude_bos_score=flag).loss for flag in (True, False)]
+        losses = [model(**inputs, labels=labels, exclude_bos_score=flag).loss for flag in (True, False)]
     assert torch.equal(*losses)
 
 
@@ -191,21 +197,21 @@ def test_excluding_the_bos_changes_nothing_where_the_generator_has_none(
 def test_the_configuration_excludes_the_bos_too(formulation: str) -> None:
     labels = models.words(2, 4)
     labels[:, 0], labels[:, 1] = 2, 0
-    given = models.contexts()
+    inputs = models.contexts()
     model = rag_model(models.CLASSES[formulation], exclude_bos_score=True)
     with torch.no_grad():
-        by_config = model(**given, labels=labels).loss
-        asked = shared_model(formulation)(**given, labels=labels, exclude_bos_score=True).loss
-    assert torch.equal(by_config, asked)
+        by_config = model(**inputs, labels=labels).loss
+        by_argument = shared_model(formulation)(**inputs, labels=labels, exclude_bos_score=True).loss
+    assert torch.equal(by_config, by_argument)
 
 
 @formulations
 def test_reduced_loss_is_the_sum(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 4)
     with torch.no_grad():
-        each = model(**given, labels=labels).loss
-        reduced = model(**given, labels=labels, reduce_loss=True).loss
-        by_config = rag_model(models.CLASSES[formulation], reduce_loss=True)(**given, labels=labels).loss
+        each = model(**inputs, labels=labels).loss
+        reduced = model(**inputs, labels=labels, reduce_loss=True).loss
+        by_config = rag_model(models.CLASSES[formulation], reduce_loss=True)(**inputs, labels=labels).loss
     assert each.shape == (2,)
     assert reduced.shape == ()
     assert reduced.item() == pytest.approx(each.sum().item())
@@ -214,11 +220,11 @@ def test_reduced_loss_is_the_sum(formulation: str) -> None:
 
 @formulations
 def test_a_vector_of_losses_goes_backward(formulation: str) -> None:
-    given, labels = models.contexts(), models.words(2, 4)
+    inputs, labels = models.contexts(), models.words(2, 4)
     gradients = []
     for reduced in (False, True):
         model = rag_model(models.CLASSES[formulation])
-        model(**given, labels=labels, reduce_loss=reduced).loss.backward()
+        model(**inputs, labels=labels, reduce_loss=reduced).loss.backward()
         gradients.append({name: p.grad for name, p in model.generator.named_parameters()})
     for name, expected in gradients[1].items():
         assert torch.allclose(gradients[0][name], expected, atol=1e-6)
@@ -239,26 +245,26 @@ def test_a_vector_of_losses_is_an_ordinary_tensor_in_all_else(formulation: str) 
 
 @formulations
 def test_loss_of_a_question_does_not_depend_on_its_batch(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(3), models.words(3, 5)
+    model, inputs, labels = shared_model(formulation), models.contexts(3), models.words(3, 5)
     labels[1, 3:] = 1
     with torch.no_grad():
-        together = model(**given, labels=labels).loss
+        together = model(**inputs, labels=labels).loss
         apart = [
-            model(**models.one_question(given, q), labels=labels[q : q + 1]).loss.item() for q in range(3)
+            model(**models.one_question(inputs, q), labels=labels[q : q + 1]).loss.item() for q in range(3)
         ]
     assert together.tolist() == pytest.approx(apart, rel=1e-5)
 
 
 @formulations
 def test_get_nll_takes_logits_of_the_forward_pass(formulation: str) -> None:
-    model, given, labels = shared_model(formulation), models.contexts(), models.words(2, 5)
+    model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 5)
     with torch.no_grad():
-        output = model(**given, labels=labels)
-    loss = model.get_nll(output.logits, given["doc_scores"], labels, n_docs=3)
+        output = model(**inputs, labels=labels)
+    loss = model.get_nll(output.logits, inputs["doc_scores"], labels, n_docs=3)
     assert torch.allclose(loss, output.loss)
-    total = model.get_nll(output.logits, given["doc_scores"], labels, reduce_loss=True)
+    total = model.get_nll(output.logits, inputs["doc_scores"], labels, reduce_loss=True)
     assert total.item() == pytest.approx(output.loss.sum().item())
-    assert not torch.allclose(model.get_nll(output.logits, given["doc_scores"], labels, epsilon=0.3), loss)
+    assert not torch.allclose(model.get_nll(output.logits, inputs["doc_scores"], labels, epsilon=0.3), loss)
 
 
 # What is refused.
