@@ -1,3 +1,5 @@
+"""A browser, and a server over a knowledge base with a hostile document."""
+
 from __future__ import annotations
 
 import json
@@ -21,7 +23,7 @@ HOSTILE = (
 
 
 class Paced(RagPipeline):
-    """A pipeline that a test may slow down: each token waits until it may come."""
+    """A pipeline whose tokens wait for a semaphore, if a test sets one."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""The page in a real browser."""
+"""The web page works in a real browser: answers, streaming, errors, keyboard, themes, and the API reference."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CONTRAST = Path(__file__).parent / "contrast.js"
 
 
 class Page:
-    """What a person sees and does."""
+    """What a user sees and does."""
 
     def __init__(self, driver, url: str) -> None:
         self.driver = driver
         self.url = url
 
-    def open(self, **asked: str) -> None:
-        self.driver.get("about:blank")  # an address that differs in its end alone would not be loaded anew
-        self.driver.get(self.url + (f"/#{urlencode(asked)}" if asked else "/"))
+    def open(self, **fragment: str) -> None:
+        self.driver.get("about:blank")  # a change of the fragment alone does not reload
+        self.driver.get(self.url + (f"/#{urlencode(fragment)}" if fragment else "/"))
         self.until(lambda: "version" in self.one("#base").text or self.one("#key-line").is_displayed())
 
     def all(self, selector: str):
@@ -41,7 +41,7 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        return [own.text for own in self.all(selector)]
+        return [element.text for element in self.all(selector)]
 
     def until(self, holds):
         return WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: holds())
@@ -79,16 +79,16 @@ def test_an_answer_with_its_passages(page: Page, pipeline: Paced):
     page.answered()
     answer = pipeline(QUESTION, n_docs=2)
     assert page.one(".answer").text == answer.answer
-    expected = sorted(answer.passages, key=lambda own: -own.prior)
-    assert page.texts(".passage .title") == [own.title or own.id for own in expected]
-    assert page.texts(".prior-figure") == [f"{own.prior:.3f}" for own in expected]
-    assert page.texts(".posterior-figure") == [f"{own.posterior:.3f}" for own in expected]
+    expected = sorted(answer.passages, key=lambda passage: -passage.prior)
+    assert page.texts(".passage .title") == [passage.title or passage.id for passage in expected]
+    assert page.texts(".prior-figure") == [f"{passage.prior:.3f}" for passage in expected]
+    assert page.texts(".posterior-figure") == [f"{passage.posterior:.3f}" for passage in expected]
     words = [token for token in answer.tokens if token.text.strip()]
     assert page.texts(".token") == [token.text.strip() for token in words]
-    places = [expected.index(answer.passages[token.passage]) for token in words]
+    positions = [expected.index(answer.passages[token.passage]) for token in words]
     assert all(
-        f"passage-{place}" in own.get_attribute("class")
-        for own, place in zip(page.tokens(), places, strict=True)
+        f"passage-{position}" in button.get_attribute("class")
+        for button, position in zip(page.tokens(), positions, strict=True)
     )
     for support in {token.support for token in answer.tokens if token.support is not None}:
         text = getattr(answer.passages[support.passage], support.field)
@@ -121,22 +121,22 @@ def test_the_answer_streams_in_and_can_be_stopped(page: Page, pipeline: Paced):
     pipeline.tokens.release(100)
 
 
-def test_pointing_at_a_token_shows_its_posteriors(page: Page, pipeline: Paced):
+def test_hovering_over_a_token_shows_its_posteriors(page: Page, pipeline: Paced):
     page.ask()
     page.answered()
     answer = pipeline(QUESTION, n_docs=2)
-    order = sorted(range(2), key=lambda own: -answer.passages[own].prior)
+    order = sorted(range(2), key=lambda i: -answer.passages[i].prior)
     words = [token for token in answer.tokens if token.text.strip()]
     for button, token in zip(page.tokens(), words, strict=True):
         ActionChains(page.driver).move_to_element(button).perform()
-        page.until(lambda own=token: f"“{own.text.strip()}”" in page.one(".detail-title").text)
-        assert page.texts(".bars .figure") == [f"{token.posteriors[own]:.3f}" for own in order]
+        page.until(lambda token=token: f"“{token.text.strip()}”" in page.one(".detail-title").text)
+        assert page.texts(".bars .figure") == [f"{token.posteriors[i]:.3f}" for i in order]
         assert len(page.all("mark.shown")) == (token.support is not None)
         label = button.get_attribute("aria-label")
         assert label.endswith(f"{max(token.posteriors):.3f}")
 
 
-def test_with_the_keyboard_alone(page: Page):
+def test_keyboard(page: Page):
     page.ask()
     page.answered()
     for button in page.all(".token"):
@@ -152,11 +152,11 @@ def test_with_the_keyboard_alone(page: Page):
     assert outline == "solid"
 
 
-def test_formulations_one_after_the_other_and_side_by_side(page: Page, pipeline: Paced):
+def test_formulations_alone_and_side_by_side(page: Page, pipeline: Paced):
     for formulation, name in (("sequence", "RAG-Sequence"), ("token", "RAG-Token")):
         Select(page.one("#formulation")).select_by_value(formulation)
         page.ask()
-        page.until(lambda own=name: page.texts(".name") == [own])
+        page.until(lambda name=name: page.texts(".name") == [name])
         page.answered()
         assert page.one(".answer").text == pipeline.with_formulation(formulation)(QUESTION).answer
     Select(page.one("#formulation")).select_by_value("both")
@@ -168,7 +168,7 @@ def test_formulations_one_after_the_other_and_side_by_side(page: Page, pipeline:
     assert first.location["x"] < second.location["x"]
 
 
-def test_errors_are_shown_as_such(page: Page):
+def test_errors_are_shown(page: Page):
     page.ask("Lima " * 200)
     page.until(lambda: page.one("#error").is_displayed())
     assert "the encoder reads" in page.one("#error").text
@@ -179,7 +179,7 @@ def test_errors_are_shown_as_such(page: Page):
     assert not page.one("#error").is_displayed()
 
 
-def test_a_service_that_has_gone(browser, pipeline: Paced):
+def test_unreachable_service(browser, pipeline: Paced):
     pipeline.tokens = None
     with served(pipeline) as running:
         page = Page(browser, running.url)
@@ -189,7 +189,7 @@ def test_a_service_that_has_gone(browser, pipeline: Paced):
     assert "cannot be reached" in page.one("#error").text
 
 
-def test_what_documents_say_is_text(page: Page):
+def test_html_in_documents_is_shown_as_text(page: Page):
     page.ask("Where does the llama of ulm live?")
     page.answered()
     assert "<script>alert(1)</script>" in page.texts(".passage .title")
@@ -198,21 +198,23 @@ def test_what_documents_say_is_text(page: Page):
     assert not page.all("main b, main img, main script")
 
 
-def test_nothing_comes_from_elsewhere_and_nothing_complains(page: Page, server: Running):
+def test_no_external_requests_and_no_console_messages(page: Page, server: Running):
     page.open()
     page.ask()
     page.answered()
     assert page.driver.get_log("browser") == []
-    messages = [json.loads(own["message"])["message"] for own in page.driver.get_log("performance")]
-    asked = [
-        own["params"]["request"]["url"] for own in messages if own["method"] == "Network.requestWillBeSent"
+    messages = [json.loads(entry["message"])["message"] for entry in page.driver.get_log("performance")]
+    urls = [
+        entry["params"]["request"]["url"]
+        for entry in messages
+        if entry["method"] == "Network.requestWillBeSent"
     ]
-    assert len(asked) > 4
-    hosts = {urlsplit(url).netloc for url in asked if not url.startswith(("about:", "data:"))}
+    assert len(urls) > 4
+    hosts = {urlsplit(url).netloc for url in urls if not url.startswith(("about:", "data:"))}
     assert hosts == {urlsplit(server.url).netloc}
 
 
-def test_a_link_asks_again_and_what_was_asked_is_remembered(page: Page):
+def test_links_and_history(page: Page):
     Select(page.one("#formulation")).select_by_value("sequence")
     page.one("#n_docs").clear()
     page.one("#n_docs").send_keys("1")
@@ -220,7 +222,7 @@ def test_a_link_asks_again_and_what_was_asked_is_remembered(page: Page):
     page.answered()
     link = page.driver.current_url
     page.open()
-    assert page.texts("#asked button") == [QUESTION]
+    assert page.texts("#questions button") == [QUESTION]
     page.driver.get("about:blank")
     page.driver.get(link)
     page.answered()
@@ -228,7 +230,7 @@ def test_a_link_asks_again_and_what_was_asked_is_remembered(page: Page):
     assert len(page.all(".passage")) == 1
     assert page.one("#question").get_attribute("value") == QUESTION
     page.open()
-    page.one("#asked button").click()
+    page.one("#questions button").click()
     page.answered()
     assert page.texts(".name") == ["RAG-Sequence"]
     page.one("#forget").click()
@@ -251,7 +253,7 @@ def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
     assert (first.location["y"] < second.location["y"]) == (width == 390)
 
 
-def test_the_endpoints_are_described(page: Page, server: Running):
+def test_api_reference(page: Page, server: Running):
     page.driver.get(f"{server.url}/docs")
     page.until(lambda: page.all("#endpoints section"))
     titles = page.texts("#endpoints h2")
@@ -262,7 +264,7 @@ def test_the_endpoints_are_described(page: Page, server: Running):
     assert page.driver.get_log("browser") == []
 
 
-def test_a_key_is_asked_for(browser, pipeline: Paced):
+def test_key_prompt(browser, pipeline: Paced):
     pipeline.tokens = None
     with served(pipeline, ServingSettings(keys=KeyRing([KEY]))) as running:
         page = Page(browser, running.url)

@@ -32,8 +32,8 @@ def folder(tmp_path_factory, tiny_encoder_path):
 
 def options(folder, output, *more):
     return [
-        "train", "--kb", folder / "kb", "--data", folder / "data.jsonl", "--model", folder / "model", "--output", output,
-        "--batch-size", 2, "--n-docs", 2, *more,
+        "train", "--kb", folder / "kb", "--data", folder / "data.jsonl", "--model", folder / "model",
+        "--output", output, "--batch-size", 2, "--n-docs", 2, *more,
     ]  # fmt: skip
 
 
@@ -52,9 +52,9 @@ def test_trained_model_answers(folder, tmp_path, more):
     assert result.exit_code == 0, result.output
     assert "trained on 3 questions" in result.stdout
     options_of_ask = ["--kb", folder / "kb", "--model", tmp_path / "out", "--json", "--max-new-tokens", 3]
-    asked = run("ask", *options_of_ask, "Where is Lima?")
-    assert asked.exit_code == 0, asked.output
-    assert json.loads(asked.stdout)["passages"]
+    answered = run("ask", *options_of_ask, "Where is Lima?")
+    assert answered.exit_code == 0, answered.output
+    assert json.loads(answered.stdout)["passages"]
 
 
 def test_end_to_end_with_patience_and_tensorboard(folder, tmp_path):
@@ -63,10 +63,10 @@ def test_end_to_end_with_patience_and_tensorboard(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert list((tmp_path / "out").glob("**/events.out.tfevents.*"))
     saved = tmp_path / "out"
-    asked = run(
+    answered = run(
         "ask", "--kb", saved / "knowledge-base", "--model", saved, "--json", "--max-new-tokens", 3, "Where?"
     )
-    assert asked.exit_code == 0, asked.output
+    assert answered.exit_code == 0, answered.output
     rejected = run(*options(folder, tmp_path / "other", "--patience", 1))
     assert "Give them with --dev" in " ".join(rejected.stderr.split())
 

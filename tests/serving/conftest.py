@@ -1,3 +1,5 @@
+"""A tiny pipeline, and servers for it: a shared one, and one whose documents a test may change."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -36,7 +38,7 @@ def own_pipeline(model_path: Path, tmp_path: Path, tiny_encoder_path: Path) -> R
 
 @pytest.fixture(scope="session")
 def server(pipeline: RagPipeline) -> Iterator[Running]:
-    """A service for everyone; its documents are not changed."""
+    """A server without keys; tests do not change its documents."""
     with served(pipeline) as running:
         yield running
 
@@ -49,7 +51,7 @@ def client(server: Running) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def own_server(own_pipeline: RagPipeline) -> Iterator[Running]:
-    """A service whose documents a test may change with the admin key."""
+    """A server whose documents a test may change with the admin key."""
     settings = ServingSettings(admin_keys=KeyRing([ADMIN_KEY]), refresh_seconds=0)
     with served(own_pipeline, settings) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Answers over HTTP: those of the pipeline, whole and as events."""
+"""Answers over HTTP equal those of the pipeline, complete and streamed."""
 
 from __future__ import annotations
 
@@ -16,52 +16,53 @@ QUESTIONS = ["Where is Lima?", "What is the capital of Kenya?", "Is Chile long?"
 
 
 def events_of(response: httpx.Response) -> list[tuple[str, Any]]:
-    """Server-sent events: their names and what they hold."""
-    found = []
+    """The names and the data of server-sent events."""
+    events = []
     for block in response.text.split("\n\n"):
         if block:
             name, data = block.split("\n")
-            found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return found
+            events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return events
 
 
-def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Compare answers; they may have been computed in another batch."""
-    assert found["question"] == expected["question"]
-    assert found["answer"] == expected["answer"]
-    assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
-    assert [own["id"] for own in found["passages"]] == [own["id"] for own in expected["passages"]]
-    for own, other in zip(found["tokens"], expected["tokens"], strict=True):
-        assert own["text"] == other["text"]
-        assert own["posteriors"] == pytest.approx(other["posteriors"], abs=1e-4)
-        assert own["support"] == other["support"]
+def assert_same(answer: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Compare answers that may have been computed in different batches."""
+    assert answer["question"] == expected["question"]
+    assert answer["answer"] == expected["answer"]
+    assert answer["score"] == pytest.approx(expected["score"], abs=1e-4)
+    ids = [passage["id"] for passage in answer["passages"]]
+    assert ids == [passage["id"] for passage in expected["passages"]]
+    for token, other in zip(answer["tokens"], expected["tokens"], strict=True):
+        assert token["text"] == other["text"]
+        assert token["posteriors"] == pytest.approx(other["posteriors"], abs=1e-4)
+        assert token["support"] == other["support"]
 
 
 def test_one_question(client: httpx.Client, pipeline: RagPipeline):
     response = client.post("/v1/answers", json={"question": QUESTIONS[0], "max_new_tokens": 6})
     assert response.status_code == 200
     (answer,) = response.json()["answers"]
-    same(answer, pipeline(QUESTIONS[0], max_new_tokens=6).to_dict())
+    assert_same(answer, pipeline(QUESTIONS[0], max_new_tokens=6).to_dict())
 
 
 @pytest.mark.parametrize("formulation", ["token", "sequence"])
 def test_several_questions_and_all_options(client: httpx.Client, pipeline: RagPipeline, formulation: str):
     options = {"n_docs": 3, "num_beams": 2, "max_new_tokens": 5}
-    asked = {"questions": QUESTIONS, "formulation": formulation, **options}
-    answers = client.post("/v1/answers", json=asked).json()["answers"]
+    body = {"questions": QUESTIONS, "formulation": formulation, **options}
+    answers = client.post("/v1/answers", json=body).json()["answers"]
     expected = pipeline.with_formulation(formulation)(QUESTIONS, **options)
-    for found, own in zip(answers, expected, strict=True):
-        same(found, own.to_dict())
+    for answer, other in zip(answers, expected, strict=True):
+        assert_same(answer, other.to_dict())
 
 
 def test_sources_have_no_folders(client: httpx.Client):
     (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
-    assert {own["source"] for own in answer["passages"]} <= {"peru.txt", "kenya.txt", "chile.txt"}
+    assert {passage["source"] for passage in answer["passages"]} <= {"peru.txt", "kenya.txt", "chile.txt"}
 
 
-def test_token_by_token(client: httpx.Client, pipeline: RagPipeline):
-    asked = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True}
-    response = client.post("/v1/answers", json=asked)
+def test_stream_of_tokens(client: httpx.Client, pipeline: RagPipeline):
+    body = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True}
+    response = client.post("/v1/answers", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
     events = events_of(response)
     names = [name for name, _ in events]
@@ -69,24 +70,25 @@ def test_token_by_token(client: httpx.Client, pipeline: RagPipeline):
     assert names[-1] == "answer"
     assert names.count("token") > 3
     answer = events[-1][1]
-    same(answer, pipeline(QUESTIONS[0], max_new_tokens=12).to_dict())
+    assert_same(answer, pipeline(QUESTIONS[0], max_new_tokens=12).to_dict())
     assert "".join(data["text"] for name, data in events if name == "token") == answer["answer"]
-    priors = {own["id"]: own["prior"] for own in events[0][1]["passages"]}
-    assert priors == {own["id"]: own["prior"] for own in answer["passages"]}
+    priors = {passage["id"]: passage["prior"] for passage in events[0][1]["passages"]}
+    assert priors == {passage["id"]: passage["prior"] for passage in answer["passages"]}
 
 
-def test_what_decides_at_the_end_is_told_at_the_end(client: httpx.Client):
-    asked = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True, "formulation": "sequence"}
-    names = [name for name, _ in events_of(client.post("/v1/answers", json=asked))]
+def test_rag_sequence_streams_its_answer_at_the_end(client: httpx.Client):
+    body = {"question": QUESTIONS[0], "max_new_tokens": 12, "stream": True, "formulation": "sequence"}
+    names = [name for name, _ in events_of(client.post("/v1/answers", json=body))]
     assert names == ["passages", "token", "answer"]
 
 
-def test_passages_alone(client: httpx.Client, pipeline: RagPipeline):
-    found = client.post("/v1/retrieve", json={"questions": QUESTIONS, "n_docs": 2}).json()["results"]
-    for own, passages in zip(found, pipeline.retrieve(QUESTIONS, n_docs=2).ranked_passages(), strict=True):
-        assert [passage["id"] for passage in own["passages"]] == [passage.id for passage in passages]
-        assert sum(passage["prior"] for passage in own["passages"]) == pytest.approx(1, abs=1e-5)
-    assert [own["question"] for own in found] == QUESTIONS
+def test_retrieve(client: httpx.Client, pipeline: RagPipeline):
+    results = client.post("/v1/retrieve", json={"questions": QUESTIONS, "n_docs": 2}).json()["results"]
+    expected = pipeline.retrieve(QUESTIONS, n_docs=2).ranked_passages()
+    for result, passages in zip(results, expected, strict=True):
+        assert [passage["id"] for passage in result["passages"]] == [passage.id for passage in passages]
+        assert sum(passage["prior"] for passage in result["passages"]) == pytest.approx(1, abs=1e-5)
+    assert [result["question"] for result in results] == QUESTIONS
 
 
 @pytest.mark.parametrize("endpoint", ["/v1/answers", "/v1/retrieve"])
@@ -110,7 +112,7 @@ def test_passages_alone(client: httpx.Client, pipeline: RagPipeline):
         ({"question": "\ud800"}, "question"),
     ],
 )
-def test_what_cannot_be_asked(client: httpx.Client, endpoint: str, body: dict, words: str):
+def test_invalid_requests_are_rejected(client: httpx.Client, endpoint: str, body: dict, words: str):
     response = client.post(endpoint, content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert response.status_code == 422, response.text
     assert words in response.json()["error"]["message"]
@@ -126,18 +128,18 @@ def test_what_cannot_be_asked(client: httpx.Client, endpoint: str, body: dict, w
         ({"question": "Lima " * 200, "stream": True}, "the encoder reads"),
     ],
 )
-def test_what_answers_cannot_be(client: httpx.Client, body: dict, words: str):
+def test_invalid_answer_options_are_rejected(client: httpx.Client, body: dict, words: str):
     response = client.post("/v1/answers", json=body)
     assert response.status_code == 422, response.text
     assert words in response.json()["error"]["message"]
 
 
-def test_settings_are_what_a_request_does_not_say(pipeline: RagPipeline):
+def test_settings_are_the_defaults_of_requests(pipeline: RagPipeline):
     settings = ServingSettings(n_docs=3, max_new_tokens=4, limits=Limits(n_docs=3))
     with served(pipeline, settings) as running, running.client() as client:
         (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
-        same(answer, pipeline(QUESTIONS[0], n_docs=3, max_new_tokens=4).to_dict())
-        known = client.get("/v1/knowledge-base").json()
-        assert known["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4}
-        assert known["limits"]["n_docs"] == 3
-        assert known["passages"] == 3
+        assert_same(answer, pipeline(QUESTIONS[0], n_docs=3, max_new_tokens=4).to_dict())
+        description = client.get("/v1/knowledge-base").json()
+        assert description["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4}
+        assert description["limits"]["n_docs"] == 3
+        assert description["passages"] == 3

@@ -1,4 +1,4 @@
-"""The queue: what is answered together, what is refused, and that nothing is lost."""
+"""The queue batches jobs with equal options, stays bounded, and loses none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def options(n_docs: int = 1) -> AnswerOptions:
 
 
 class Worker:
-    """Answers with the question itself; before that it waits at a gate, where there is one."""
+    """Answers with the question itself, after its gate has opened."""
 
     def __init__(self, *, open_: bool = True) -> None:
         self.batches: list[list[str]] = []
@@ -60,7 +60,7 @@ def jobs_of(questions: str, n_docs: int = 1) -> list[Job]:
     return [Job(question, options(n_docs)) for question in questions]
 
 
-def test_what_arrives_together_is_answered_together():
+def test_jobs_that_arrive_together_share_a_batch():
     worker = Worker()
 
     async def ask():
@@ -74,7 +74,7 @@ def test_what_arrives_together_is_answered_together():
     assert worker.batches == [["a", "b", "c"]]
 
 
-def test_a_full_batch_waits_for_nobody():
+def test_a_full_batch_starts_at_once():
     worker = Worker()
 
     async def ask():
@@ -86,7 +86,7 @@ def test_a_full_batch_waits_for_nobody():
     asyncio.run(ask())
 
 
-def test_what_is_to_be_answered_otherwise_comes_next():
+def test_other_options_form_the_next_batch():
     worker = Worker()
 
     async def ask():
@@ -100,7 +100,7 @@ def test_what_is_to_be_answered_otherwise_comes_next():
     assert worker.batches == [["a", "c"], ["b", "d"]]
 
 
-def test_too_many_are_refused_and_the_others_answered():
+def test_a_full_queue_rejects_further_jobs():
     worker = Worker(open_=False)
 
     async def ask():
@@ -121,10 +121,10 @@ def test_too_many_are_refused_and_the_others_answered():
             assert await answer_of(again[0]) == "f"
 
     asyncio.run(ask())
-    assert sorted(own for batch in worker.batches for own in batch) == list("abcdf")
+    assert sorted(question for batch in worker.batches for question in batch) == list("abcdf")
 
 
-def test_all_questions_of_a_request_or_none():
+def test_all_jobs_of_a_request_are_queued_or_none():
     worker = Worker(open_=False)
 
     async def ask():
@@ -136,7 +136,7 @@ def test_all_questions_of_a_request_or_none():
     asyncio.run(ask())
 
 
-def test_whom_nobody_waits_for_leaves_the_queue():
+def test_cancelled_jobs_leave_the_queue():
     worker = Worker(open_=False)
 
     async def ask():
@@ -156,7 +156,7 @@ def test_whom_nobody_waits_for_leaves_the_queue():
     assert worker.batches == [["a"], ["c"]]
 
 
-def test_a_batch_that_fails_is_told_and_the_next_one_answered():
+def test_a_failed_batch_does_not_stop_the_next():
     async def ask():
         async with running(Worker(), max_wait=0) as batcher:
             broken = Job("break", options())
@@ -169,7 +169,7 @@ def test_a_batch_that_fails_is_told_and_the_next_one_answered():
     asyncio.run(ask())
 
 
-def test_stopping_answers_what_waits_and_takes_no_more():
+def test_stopping_answers_waiting_jobs_and_accepts_no_more():
     worker = Worker()
 
     async def ask():
@@ -192,21 +192,21 @@ arrivals = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 2), st.booleans(
 
 @settings(max_examples=30, deadline=None)
 @given(arrivals, st.integers(1, 3))
-def test_whatever_arrives_is_answered_once(arrivals, max_batch: int):
+def test_every_job_is_answered_once(arrivals, max_batch: int):
     worker = Worker()
 
     async def ask():
         async with running(worker, max_wait=0.001, max_batch=max_batch, max_queue=1000) as batcher:
             sent: list[Job] = []
             for number, (pause, n_docs, alone) in enumerate(arrivals):
-                new = [Job(f"{number}-{own}", options(n_docs)) for own in range(1 if alone else 3)]
+                new = [Job(f"{number}-{i}", options(n_docs)) for i in range(1 if alone else 3)]
                 batcher.submit(new)
                 sent += new
                 await asyncio.sleep(pause / 2000)
             assert [await answer_of(job) for job in sent] == [job.question for job in sent]
             return [job.question for job in sent]
 
-    asked = asyncio.run(ask())
-    answered = [own for batch in worker.batches for own in batch]
-    assert sorted(answered) == sorted(asked)
+    questions = asyncio.run(ask())
+    answered = [question for batch in worker.batches for question in batch]
+    assert sorted(answered) == sorted(questions)
     assert max((len(batch) for batch in worker.batches), default=0) <= max_batch

@@ -1,4 +1,4 @@
-"""Chats, asked by OpenAI's own client."""
+"""OpenAI's own client works with the chat endpoints."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ MESSAGES = [
 
 @pytest.fixture(scope="module")
 def chat(server: Running) -> Iterator[openai.OpenAI]:
-    own = httpx.Client(trust_env=False)
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, http_client=own) as client:
+    transport = httpx.Client(trust_env=False)
+    options = {"api_key": "none", "max_retries": 0, "http_client": transport}
+    with openai.OpenAI(base_url=f"{server.url}/v1", **options) as client:
         yield client
 
 
@@ -60,21 +61,22 @@ def test_every_part_of_the_answer_is_cited(chat: openai.OpenAI, pipeline: RagPip
     completion = chat.chat.completions.create(model="ragweave", messages=MESSAGES, max_tokens=12)
     message = completion.choices[0].message
     answer = pipeline(QUESTION, max_new_tokens=12)
-    cited = [own.url_citation for own in message.annotations]
-    assert "".join(message.content[own.start_index : own.end_index] for own in cited) == message.content
+    citations = [annotation.url_citation for annotation in message.annotations]
+    parts = [message.content[each.start_index : each.end_index] for each in citations]
+    assert "".join(parts) == message.content
     end = 0
     for token in answer.tokens:
         start, end = end, end + len(token.text)
         if token.text:
-            (own,) = [one for one in cited if one.start_index <= start and end <= one.end_index]
+            (citation,) = [each for each in citations if each.start_index <= start and end <= each.end_index]
             passage = answer.passages[token.passage]
-            assert own.passage_id == passage.id
-            assert own.title == (passage.title or passage.id)
-            assert own.url.startswith("urn:ragweave:")
-            assert 0 < own.posterior <= 1
+            assert citation.passage_id == passage.id
+            assert citation.title == (passage.title or passage.id)
+            assert citation.url.startswith("urn:ragweave:")
+            assert 0 < citation.posterior <= 1
 
 
-def test_a_stream(chat: openai.OpenAI, pipeline: RagPipeline):
+def test_stream(chat: openai.OpenAI, pipeline: RagPipeline):
     stream = chat.chat.completions.create(
         model="ragweave",
         messages=MESSAGES,
@@ -83,16 +85,16 @@ def test_a_stream(chat: openai.OpenAI, pipeline: RagPipeline):
         stream_options={"include_usage": True},
     )
     *chunks, last = list(stream)
-    texts = [own.choices[0].delta.content or "" for own in chunks]
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks]
     answer = pipeline(QUESTION, max_new_tokens=12)
     assert "".join(texts) == answer.answer
     assert sum(map(bool, texts)) > 3
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
     (annotations,) = [
-        own for chunk in chunks if (own := getattr(chunk.choices[0].delta, "annotations", None))
+        values for chunk in chunks if (values := getattr(chunk.choices[0].delta, "annotations", None))
     ]
-    assert annotations[0]["url_citation"]["passage_id"] in {own.id for own in answer.passages}
+    assert annotations[0]["url_citation"]["passage_id"] in {passage.id for passage in answer.passages}
     assert last.choices == []
     assert last.usage.completion_tokens == len(answer.tokens)
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
@@ -120,12 +122,12 @@ def test_a_stream_ends_with_done(client: httpx.Client):
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_cannot_be_asked(chat: openai.OpenAI, change: dict, words: str, stream: bool):
-    asked = {"model": "ragweave", "messages": MESSAGES, "stream": stream, **change}
+def test_invalid_chats_are_rejected(chat: openai.OpenAI, change: dict, words: str, stream: bool):
+    body = {"model": "ragweave", "messages": MESSAGES, "stream": stream, **change}
     with pytest.raises(openai.UnprocessableEntityError, match=words):
-        chat.chat.completions.create(**asked)
+        chat.chat.completions.create(**body)
 
 
-def test_no_such_model(chat: openai.OpenAI):
+def test_unknown_models_are_rejected(chat: openai.OpenAI):
     with pytest.raises(openai.NotFoundError, match="no model 'gpt-4'"):
         chat.chat.completions.create(model="gpt-4", messages=MESSAGES)

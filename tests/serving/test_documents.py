@@ -1,4 +1,4 @@
-"""Documents added and deleted over HTTP, while questions are answered."""
+"""Documents are added and deleted over HTTP while questions are answered."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ QUESTION = "Where is the lighthouse of ulm?"
 LIGHTHOUSE = {"id": "towers/lighthouse", "title": "Ulm", "text": QUESTION}
 
 
-def best(client: httpx.Client, question: str = QUESTION) -> dict:
-    found = client.post("/v1/retrieve", json={"question": question, "n_docs": 1}).json()
-    return found["results"][0]["passages"][0]
+def best_passage(client: httpx.Client, question: str = QUESTION) -> dict:
+    response = client.post("/v1/retrieve", json={"question": question, "n_docs": 1}).json()
+    return response["results"][0]["passages"][0]
 
 
 def texts(client: httpx.Client) -> dict[str, str]:
-    """The texts of all passages, by their ids."""
-    found = client.post("/v1/retrieve", json={"question": QUESTION, "n_docs": 20}).json()
-    return {own["id"]: own["text"] for own in found["results"][0]["passages"]}
+    """The texts of all passages by id."""
+    response = client.post("/v1/retrieve", json={"question": QUESTION, "n_docs": 20}).json()
+    return {passage["id"]: passage["text"] for passage in response["results"][0]["passages"]}
 
 
-def test_added_replaced_and_deleted(own_server: Running):
+def test_documents_are_added_replaced_and_deleted(own_server: Running):
     with own_server.client(ADMIN_KEY) as client:
         before = client.get("/v1/knowledge-base").json()
         response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
@@ -38,10 +38,10 @@ def test_added_replaced_and_deleted(own_server: Running):
         added = response.json()
         assert added["documents"] == before["documents"] + 1
         assert added["version"] == client.get("/v1/knowledge-base").json()["version"] != before["version"]
-        assert best(client)["id"] == "towers/lighthouse#0"
+        assert best_passage(client)["id"] == "towers/lighthouse#0"
         (answer,) = client.post("/v1/answers", json={"question": QUESTION}).json()["answers"]
-        assert "towers/lighthouse#0" in [own["id"] for own in answer["passages"]]
-        # Once more changes nothing; another text takes the place of the one before.
+        assert "towers/lighthouse#0" in [passage["id"] for passage in answer["passages"]]
+        # The same document changes nothing; another text replaces the first.
         assert client.post("/v1/documents", json={"documents": [LIGHTHOUSE]}).json() == added
         changed = {**LIGHTHOUSE, "text": f"{QUESTION} It was moved."}
         replaced = client.post("/v1/documents", json={"documents": [changed]}).json()
@@ -55,7 +55,7 @@ def test_added_replaced_and_deleted(own_server: Running):
         assert "no document 'towers/lighthouse'" in again.json()["error"]["message"]
 
 
-def test_documents_added_apart_stand_beside_each_other(own_server: Running):
+def test_documents_of_separate_requests_are_all_kept(own_server: Running):
     with own_server.client(ADMIN_KEY) as client:
         for number in range(3):
             document = {"id": f"d{number}", "text": f"The number is {number}."}
@@ -63,7 +63,7 @@ def test_documents_added_apart_stand_beside_each_other(own_server: Running):
         assert client.get("/v1/knowledge-base").json()["documents"] == 6
 
 
-def test_a_document_from_elsewhere_is_not_replaced(own_server: Running):
+def test_a_document_from_another_source_is_not_replaced(own_server: Running):
     with own_server.client(ADMIN_KEY) as client:
         response = client.post("/v1/documents", json={"documents": [{**LIGHTHOUSE, "id": "peru.txt"}]})
         assert response.status_code == 409
@@ -85,7 +85,7 @@ def test_a_document_from_elsewhere_is_not_replaced(own_server: Running):
         ([{"id": "a", "text": "a", "path": "/etc/passwd"}], "path"),
     ],
 )
-def test_what_cannot_be_added(own_server: Running, documents: list, words: str):
+def test_invalid_documents_are_rejected(own_server: Running, documents: list, words: str):
     with own_server.client(ADMIN_KEY) as client:
         response = client.post("/v1/documents", json={"documents": documents})
         assert response.status_code == 422
@@ -101,7 +101,7 @@ def test_arbitrary_documents(own_server: Running, text: str, title: str):
         assert response.status_code in (200, 422), response.text
 
 
-def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):
+def test_another_writer_makes_the_knowledge_base_unavailable(own_server: Running, tmp_path: Path):
     from ragweave.knowledge.ingest.transaction import transaction
 
     with own_server.client(ADMIN_KEY) as client, transaction(tmp_path / "kb"):
@@ -110,24 +110,24 @@ def test_another_writer_is_in_the_way(own_server: Running, tmp_path: Path):
         assert str(tmp_path) not in response.text
 
 
-def test_a_version_made_elsewhere_is_taken_up(own_server: Running, tmp_path: Path, tiny_encoder_path: Path):
+def test_a_version_of_another_process_is_loaded(own_server: Running, tmp_path: Path, tiny_encoder_path: Path):
     with own_server.client() as client:
-        assert best(client)["id"] != "lighthouse.txt#0"
+        assert best_passage(client)["id"] != "lighthouse.txt#0"
         (tmp_path / "lighthouse.txt").write_text(QUESTION)
         base = KnowledgeBase.open(tmp_path / "kb")
         base.add([tmp_path / "lighthouse.txt"], encoder=TextEncoder.from_pretrained(tiny_encoder_path))
         (answer,) = client.post("/v1/answers", json={"question": QUESTION}).json()["answers"]
-        assert "lighthouse.txt#0" in [own["id"] for own in answer["passages"]]
-        assert best(client)["id"] == "lighthouse.txt#0"
+        assert "lighthouse.txt#0" in [passage["id"] for passage in answer["passages"]]
+        assert best_passage(client)["id"] == "lighthouse.txt#0"
 
 
-def test_a_damaged_version_is_passed_over(
+def test_a_damaged_version_is_not_loaded(
     own_server: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     with own_server.client() as client:
-        before = best(client)
+        before = best_passage(client)
         (tmp_path / "kb" / "CURRENT").write_text("damaged")
-        assert best(client) == before
+        assert best_passage(client) == before
         assert client.post("/v1/answers", json={"question": QUESTION}).status_code == 200
     assert own_server.figure("ragweave_refresh_failures") >= 1
     assert "cannot be used (KnowledgeBaseError)" in caplog.text
@@ -141,8 +141,8 @@ def test_no_question_is_lost_while_documents_change(own_server: Running, own_pip
             return client.post(path, json={"question": QUESTION, "n_docs": 3}).status_code
 
     with own_server.client(ADMIN_KEY) as client, ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(ask, number) for number in range(40)]
+        responses = [pool.submit(ask, number) for number in range(40)]
         for number in range(5):
             document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
             assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
-        assert {own.result() for own in asked} == {200}
+        assert {response.result() for response in responses} == {200}

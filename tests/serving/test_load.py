@@ -1,4 +1,4 @@
-"""Many callers, slow answers, callers that hang up, and an end: nothing is lost and nothing grows."""
+"""Load, deadlines, disconnecting clients and shutdown: nothing is lost and nothing grows without bound."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that will soon be so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + 30
     while not holds():
-        assert time.monotonic() < end, "this was never so"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.01)
 
 
@@ -36,7 +36,7 @@ def waiting(running: Running) -> float:
     return running.figure("ragweave_waiting_questions")
 
 
-def test_callers_that_come_together_share_batches(pipeline: RagPipeline):
+def test_concurrent_clients_share_batches(pipeline: RagPipeline):
     expected = {
         text: pipeline(text, max_new_tokens=4).answer for text in ("Where is Lima?", "Is Chile long?")
     }
@@ -55,7 +55,7 @@ def test_callers_that_come_together_share_batches(pipeline: RagPipeline):
         assert running.figure("ragweave_requests_total", endpoint="/v1/answers", status="200") == 32
 
 
-def test_overload_is_refused_and_the_queue_does_not_grow(pipeline: RagPipeline):
+def test_overload_is_rejected_and_the_queue_is_bounded(pipeline: RagPipeline):
     gated = Gated.over(pipeline)
     limits, batching = Limits(questions=3), Batching(max_queue=3, max_batch=1, max_wait=0)
     with (
@@ -68,19 +68,19 @@ def test_overload_is_refused_and_the_queue_does_not_grow(pipeline: RagPipeline):
         sent += [pool.submit(client.post, "/v1/answers", json=QUESTION) for _ in range(3)]
         until(lambda: waiting(running) == 3)
         for _ in range(5):
-            refused = client.post("/v1/answers", json=QUESTION)
-            assert refused.status_code == 429
-            assert int(refused.headers["Retry-After"]) >= 1
-            assert refused.json()["error"]["code"] == "overloaded"
-        refused = client.post("/v1/answers", json={**QUESTION, "stream": True})
-        assert refused.status_code == 429
+            rejected = client.post("/v1/answers", json=QUESTION)
+            assert rejected.status_code == 429
+            assert int(rejected.headers["Retry-After"]) >= 1
+            assert rejected.json()["error"]["code"] == "overloaded"
+        rejected = client.post("/v1/answers", json={**QUESTION, "stream": True})
+        assert rejected.status_code == 429
         assert waiting(running) == 3
         assert client.post("/v1/retrieve", json={"question": "Where is Lima?"}).status_code == 200
         gated.gate.set()
-        assert [own.result().status_code for own in sent] == [200] * 4
+        assert [response.result().status_code for response in sent] == [200] * 4
 
 
-def test_deadlines_are_kept_wherever_a_question_is(pipeline: RagPipeline):
+def test_deadlines_hold_in_the_queue_and_in_a_batch(pipeline: RagPipeline):
     gated = Gated.over(pipeline)
     with (
         served(gated, ServingSettings(batching=Batching(deadline=0.3))) as running,
@@ -96,7 +96,7 @@ def test_deadlines_are_kept_wherever_a_question_is(pipeline: RagPipeline):
         gated.gate.set()
 
 
-def test_a_caller_that_hangs_up_leaves_the_queue(pipeline: RagPipeline):
+def test_a_disconnect_removes_a_question_from_the_queue(pipeline: RagPipeline):
     gated = Gated.over(pipeline)
     with served(gated, ServingSettings(batching=Batching(max_wait=0))) as running, running.client() as client:
         with ThreadPoolExecutor(1) as pool:
@@ -111,7 +111,7 @@ def test_a_caller_that_hangs_up_leaves_the_queue(pipeline: RagPipeline):
         assert running.figure("ragweave_batch_questions_sum") == 1
 
 
-def test_a_caller_that_hangs_up_ends_the_answer(pipeline: RagPipeline):
+def test_a_disconnect_stops_the_answer(pipeline: RagPipeline):
     steps: list[float] = []
 
     class Slow(RagPipeline):
@@ -125,21 +125,20 @@ def test_a_caller_that_hangs_up_ends_the_answer(pipeline: RagPipeline):
             return super().stream(*arguments, logits_processor=[processor], **options)
 
     slow = Slow(pipeline.model, pipeline.retriever, pipeline.encoder)
-    asked = {"question": "Where is Lima?", "max_new_tokens": 200, "stream": True}
+    body = {"question": "Where is Lima?", "max_new_tokens": 200, "stream": True}
     with served(slow) as running, running.client() as client:
-        with client.stream("POST", "/v1/answers", json=asked) as response:
+        with client.stream("POST", "/v1/answers", json=body) as response:
             for line in response.iter_lines():
                 if line == "event: token":
                     break
         until(lambda: time.monotonic() - steps[-1] > 0.5)
         assert len(steps) < 150
         assert (
-            client.post("/v1/answers", json={**asked, "stream": False, "max_new_tokens": 3}).status_code
-            == 200
+            client.post("/v1/answers", json={**body, "stream": False, "max_new_tokens": 3}).status_code == 200
         )
 
 
-def test_stopping_finishes_what_has_begun(pipeline: RagPipeline):
+def test_stopping_finishes_running_requests(pipeline: RagPipeline):
     gated = Gated.over(pipeline)
     with (
         served(gated, ServingSettings(batching=Batching(max_wait=0))) as running,
@@ -156,11 +155,13 @@ def test_stopping_finishes_what_has_begun(pipeline: RagPipeline):
             with pytest.raises(httpx.ConnectError), running.client() as late:
                 late.post("/v1/answers", json=QUESTION)
             gated.gate.set()
-            assert [own.result().status_code for own in sent] == [200] * 3
+            assert [response.result().status_code for response in sent] == [200] * 3
         stopping.join()
 
 
-def test_a_broken_worker_is_a_500_and_not_the_end(pipeline: RagPipeline, caplog: pytest.LogCaptureFixture):
+def test_an_unexpected_error_is_a_500_without_details(
+    pipeline: RagPipeline, caplog: pytest.LogCaptureFixture
+):
     class Broken(RagPipeline):
         def stream(self, questions, **options):
             if "break" in questions[0]:
@@ -180,8 +181,8 @@ def test_a_broken_worker_is_a_500_and_not_the_end(pipeline: RagPipeline, caplog:
     assert "Traceback" not in caplog.text
 
 
-def test_the_command(model_path: Path, base_path: Path, tmp_path: Path):
-    """It says where it serves, answers, finishes what it began when it is interrupted, and ends well."""
+def test_serve_command(model_path: Path, base_path: Path, tmp_path: Path):
+    """It prints its URL, answers, and finishes running requests when it is interrupted."""
     command = [
         sys.executable,
         "-m",
@@ -230,7 +231,9 @@ def test_the_command(model_path: Path, base_path: Path, tmp_path: Path):
         (["--kb", "nowhere"], "knowledge base"),
     ],
 )
-def test_what_the_command_refuses(model_path: Path, base_path: Path, arguments: list[str], words: str):
+def test_serve_command_rejects_wrong_arguments(
+    model_path: Path, base_path: Path, arguments: list[str], words: str
+):
     from typer.testing import CliRunner
 
     from ragweave.cli import app

@@ -1,4 +1,4 @@
-"""Keys, headers, sizes, and what no response says."""
+"""Keys, security headers, body sizes, and errors that reveal nothing."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ragweave import RagPipeline
 from ragweave.serving.settings import KeyRing, Limits, ServingSettings
 from tests.support.serving import ADMIN_KEY, KEY, Running, served
 
-ASKED = {"question": "Where is Lima?", "max_new_tokens": 2}
+BODY = {"question": "Where is Lima?", "max_new_tokens": 2}
 
 
 @pytest.fixture(scope="module")
 def locked(pipeline: RagPipeline) -> Iterator[Running]:
-    """A service that wants keys."""
-    own = ServingSettings(
+    """A service that requires keys."""
+    locked_settings = ServingSettings(
         keys=KeyRing([KEY]), admin_keys=KeyRing([ADMIN_KEY]), limits=Limits(body_bytes=20_000)
     )
-    with served(pipeline, own) as running:
+    with served(pipeline, locked_settings) as running:
         yield running
 
 
@@ -35,7 +35,7 @@ def paths_of(running: Running) -> list[tuple[str, str]]:
     return [(method, path) for path, methods in schema["paths"].items() for method in methods]
 
 
-def test_only_health_and_the_page_are_open(locked: Running):
+def test_only_health_and_the_page_need_no_key(locked: Running):
     with locked.client() as nobody, locked.client("wrong-key-of-no-one") as stranger:
         open_ = {"/healthz", "/readyz"}
         for method, path in [*paths_of(locked), ("get", "/openapi.json"), ("get", "/nothing"), ("post", "/")]:
@@ -52,30 +52,30 @@ def test_only_health_and_the_page_are_open(locked: Running):
         assert nobody.get("/").status_code == 200
 
 
-def test_the_key_opens_all_but_documents(locked: Running):
+def test_documents_need_the_admin_key(locked: Running):
     with locked.client(KEY) as client:
-        assert client.post("/v1/answers", json=ASKED).status_code == 200
+        assert client.post("/v1/answers", json=BODY).status_code == 200
         assert client.get("/metrics").status_code == 200
         assert client.get("/openapi.json").status_code == 200
         assert client.post("/v1/documents", json={"documents": [{"id": "a", "text": "a"}]}).status_code == 401
         assert client.delete("/v1/documents/peru.txt").status_code == 401
     with locked.client(ADMIN_KEY) as admin:
-        assert admin.post("/v1/answers", json=ASKED).status_code == 200
+        assert admin.post("/v1/answers", json=BODY).status_code == 200
         assert admin.delete("/v1/documents/nothing").status_code == 404
 
 
-def test_openais_client_sends_the_key(locked: Running):
-    for key, fits in ((KEY, True), ("wrong-key-of-no-one", False)):
-        own = httpx.Client(trust_env=False)
-        with openai.OpenAI(base_url=f"{locked.url}/v1", api_key=key, max_retries=0, http_client=own) as chat:
-            if fits:
+def test_openai_client_sends_the_key(locked: Running):
+    for key, valid in ((KEY, True), ("wrong-key-of-no-one", False)):
+        options = {"api_key": key, "max_retries": 0, "http_client": httpx.Client(trust_env=False)}
+        with openai.OpenAI(base_url=f"{locked.url}/v1", **options) as chat:
+            if valid:
                 assert list(chat.models.list())
             else:
                 with pytest.raises(openai.AuthenticationError):
                     chat.models.list()
 
 
-def test_without_an_admin_key_documents_stay_as_they_are(client: httpx.Client):
+def test_without_an_admin_key_documents_cannot_change(client: httpx.Client):
     for response in (
         client.post("/v1/documents", json={"documents": [{"id": "a", "text": "a"}]}),
         client.delete("/v1/documents/peru.txt"),
@@ -83,7 +83,7 @@ def test_without_an_admin_key_documents_stay_as_they_are(client: httpx.Client):
         assert response.status_code == 403
 
 
-def test_headers_for_browsers(client: httpx.Client):
+def test_security_headers(client: httpx.Client):
     for response in (
         client.get("/"),
         client.get("/healthz"),
@@ -96,24 +96,24 @@ def test_headers_for_browsers(client: httpx.Client):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Referrer-Policy"] == "no-referrer"
         assert "server" not in response.headers
-    assert client.post("/v1/answers", json=ASKED).headers["Cache-Control"] == "no-store"
+    assert client.post("/v1/answers", json=BODY).headers["Cache-Control"] == "no-store"
 
 
-def test_other_origins_may_not_read_unless_they_are_named(client: httpx.Client, pipeline: RagPipeline):
+def test_only_allowed_origins_may_read_responses(client: httpx.Client, pipeline: RagPipeline):
     origin = {"Origin": "https://example.org"}
-    asking = {**origin, "Access-Control-Request-Method": "POST"}
-    assert "access-control-allow-origin" not in client.post("/v1/answers", json=ASKED, headers=origin).headers
-    assert client.options("/v1/answers", headers=asking).status_code == 405
-    own = ServingSettings(cors_origins=("https://example.org",), keys=KeyRing([KEY]))
-    with served(pipeline, own) as running, running.client() as other:
-        allowed = other.options("/v1/answers", headers=asking)
+    preflight = {**origin, "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in client.post("/v1/answers", json=BODY, headers=origin).headers
+    assert client.options("/v1/answers", headers=preflight).status_code == 405
+    cors_settings = ServingSettings(cors_origins=("https://example.org",), keys=KeyRing([KEY]))
+    with served(pipeline, cors_settings) as running, running.client() as other:
+        allowed = other.options("/v1/answers", headers=preflight)
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
-        refused = other.options("/v1/answers", headers={**asking, "Origin": "https://example.com"})
-        assert "access-control-allow-origin" not in refused.headers
-        assert other.post("/v1/answers", json=ASKED, headers=origin).status_code == 401
+        rejected = other.options("/v1/answers", headers={**preflight, "Origin": "https://example.com"})
+        assert "access-control-allow-origin" not in rejected.headers
+        assert other.post("/v1/answers", json=BODY, headers=origin).status_code == 401
 
 
-def test_other_names_are_refused_where_names_are_given(pipeline: RagPipeline):
+def test_only_allowed_hosts_are_served(pipeline: RagPipeline):
     with (
         served(pipeline, ServingSettings(allowed_hosts=("127.0.0.1", "::1"))) as running,
         running.client() as client,
@@ -124,7 +124,7 @@ def test_other_names_are_refused_where_names_are_given(pipeline: RagPipeline):
             assert client.get("/healthz", headers={"Host": name}).status_code == 403
 
 
-def test_large_requests_are_not_read(locked: Running):
+def test_large_requests_are_rejected(locked: Running):
     with locked.client(KEY) as client:
         body = json.dumps({"question": "a" * 30_000}).encode()
         announced = client.post("/v1/answers", content=body, headers={"Content-Type": "application/json"})
@@ -138,12 +138,12 @@ def test_large_requests_are_not_read(locked: Running):
             assert "limit body_bytes" in response.json()["error"]["message"]
 
 
-def test_the_page_of_another_site_cannot_post_a_form(client: httpx.Client):
-    response = client.post("/v1/answers", content=json.dumps(ASKED), headers={"Content-Type": "text/plain"})
+def test_form_posts_from_other_sites_are_rejected(client: httpx.Client):
+    response = client.post("/v1/answers", content=json.dumps(BODY), headers={"Content-Type": "text/plain"})
     assert response.status_code == 422
 
 
-def test_errors_have_one_shape(client: httpx.Client):
+def test_errors_have_one_format(client: httpx.Client):
     for response in (
         client.get("/nothing"),
         client.put("/v1/answers"),
@@ -154,14 +154,14 @@ def test_errors_have_one_shape(client: httpx.Client):
         assert error["message"]
 
 
-def test_figures(client: httpx.Client):
-    client.post("/v1/answers", json=ASKED)
+def test_metrics(client: httpx.Client):
+    client.post("/v1/answers", json=BODY)
     text = client.get("/metrics").text
     assert 'ragweave_requests_total{endpoint="/v1/answers",status="200"}' in text
     assert "ragweave_passages 3.0" in text
 
 
-def test_no_request_of_the_schema_breaks_the_service(server: Running):
+def test_generated_requests_get_documented_responses(server: Running):
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     checks = [
         schemathesis.checks.not_a_server_error,

@@ -1,3 +1,5 @@
+"""Settings reject values that cannot work, and keys are read from files and never shown."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -21,7 +23,7 @@ from tests.support.serving import ADMIN_KEY, KEY
         (lambda: ServingSettings(batching=Batching(max_queue=2)), "Raise max_queue"),
     ],
 )
-def test_values_that_cannot_work(make, words: str):
+def test_invalid_values_are_rejected(make, words: str):
     with pytest.raises(ConfigurationError, match=words):
         make()
 
@@ -38,14 +40,14 @@ def test_keys_from_a_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "ssh\n", "\xff"])
-def test_files_without_keys(tmp_path: Path, content: str):
+def test_files_without_keys_are_rejected(tmp_path: Path, content: str):
     file = tmp_path / "keys.txt"
     file.write_bytes(content.encode("latin-1"))
-    with pytest.raises(ConfigurationError, match=r"The key file .*keys\.txt") as refused:
+    with pytest.raises(ConfigurationError, match=r"The key file .*keys\.txt") as rejected:
         KeyRing.from_file(file)
-    assert "ssh" not in str(refused.value).replace(str(file), "")
+    assert "ssh" not in str(rejected.value).replace(str(file), "")
 
 
-def test_no_file(tmp_path: Path):
+def test_missing_key_file(tmp_path: Path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         KeyRing.from_file(tmp_path / "none.txt")

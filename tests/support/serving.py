@@ -20,13 +20,13 @@ ADMIN_KEY = "another-key-for-tests"
 
 @dataclass(frozen=True)
 class Running:
-    """A server that is running.
+    """A running server.
 
     Attributes:
-        url: Its address.
+        url: Its URL.
         app: The application.
-        server: The server, to be told to end.
-        thread: Where it runs.
+        server: The uvicorn server.
+        thread: The thread that runs it.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Running:
 
 @contextmanager
 def served(pipeline: RagPipeline, settings: ServingSettings | None = None) -> Iterator[Running]:
-    """Serve a pipeline for as long as this lasts."""
+    """Serve a pipeline within a context."""
     settings = settings or ServingSettings()
     app = create_app(pipeline, settings)
     with listen("127.0.0.1", 0) as listener:
@@ -63,16 +63,16 @@ def served(pipeline: RagPipeline, settings: ServingSettings | None = None) -> It
 
 
 class Gated(RagPipeline):
-    """A pipeline that waits at a gate before each batch, so that a test can say when it goes on."""
+    """A pipeline that waits before each batch until the test opens its gate."""
 
     gate: threading.Event
     begun: threading.Semaphore
 
     @classmethod
     def over(cls, pipeline: RagPipeline) -> Gated:
-        own = cls(pipeline.model, pipeline.retriever, pipeline.encoder, extractive=pipeline.extractive)
-        own.gate, own.begun = threading.Event(), threading.Semaphore(0)
-        return own
+        gated = cls(pipeline.model, pipeline.retriever, pipeline.encoder, extractive=pipeline.extractive)
+        gated.gate, gated.begun = threading.Event(), threading.Semaphore(0)
+        return gated
 
     def stream(self, *arguments: Any, **options: Any) -> Any:
         self.begun.release()

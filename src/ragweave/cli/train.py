@@ -134,7 +134,7 @@ def train(
 
     from ragweave.cli.training import check_output, read_config, show_training, trainer_options
     from ragweave.evaluation.data import check_gold, read_examples
-    from ragweave.training.adapters import add_adapter, merge_adapter
+    from ragweave.training.lora import add_adapter, merge_adapter
 
     # Wrong data fails before the model is loaded.
     arguments: dict[str, Any] = {

@@ -125,7 +125,7 @@ def create_server(app: FastAPI, settings: ServingSettings) -> uvicorn.Server:
 
 
 def _add_pages(app: FastAPI) -> None:
-    """Add the page for questions, the page about the endpoints, and their scripts and styles."""
+    """Add the question page, the API reference, and their scripts and styles."""
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
 
     def add_page(path: str, file: str) -> None:

@@ -39,7 +39,6 @@ class Engine:
         refresh_seconds: Seconds between checks for a new version of the knowledge base.
 
     Attributes:
-        pipeline: The pipeline.
         refresh_failures: How many versions could not be loaded.
 
     Raises:
@@ -48,9 +47,7 @@ class Engine:
 
     def __init__(self, pipeline: RagPipeline, *, refresh_seconds: float) -> None:
         if not isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
-            raise ConfigurationError(
-                "The pipeline has no knowledge base. Pass knowledge_base to RagPipeline."
-            )
+            raise ConfigurationError("The pipeline has no knowledge base. Load it with knowledge_base.")
         self.pipeline = pipeline
         self._pipelines = {name: pipeline.with_formulation(name) for name in FORMULATIONS}
         self._refresh_seconds = refresh_seconds

@@ -1,24 +1,24 @@
-// The page: asks, shows the answer as it comes, and where each of its tokens came from.
-// All texts become text nodes; nothing that a document says is ever read as HTML.
+// The page: asks questions and shows streamed answers with the provenance of each token.
+// Texts are inserted as text nodes only, so HTML in a document is never interpreted.
 
 import { eventsOf } from "/static/events.js";
 import { ResultView } from "/static/result.js";
 
 const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence" };
-const ASKED = "ragweave-asked";
+const HISTORY = "ragweave-asked";
 const KEY = "ragweave-key";
-const REMEMBERED = 20;
+const HISTORY_LENGTH = 20;
 
 const at = (id) => document.getElementById(id);
 const form = at("ask");
-let running = null; // what stops the requests that are under way
+let running = null; // aborts the running requests
 
 function headers() {
   const key = at("key").value || sessionStorage.getItem(KEY) || "";
   return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
 }
 
-async function refusal(response) {
+async function errorMessage(response) {
   if (response.status === 401) {
     at("key-line").hidden = false;
     at("key").focus();
@@ -36,93 +36,93 @@ function fail(message) {
   at("error").hidden = false;
 }
 
-// Answer one question under one formulation, and show it as it comes.
-async function answer(asked, formulation, view, signal) {
-  const body = { question: asked.question, n_docs: asked.n_docs, num_beams: asked.num_beams, formulation, stream: true };
+// Stream the answer to one request under one formulation into a view.
+async function answer(request, formulation, view, signal) {
+  const body = { ...request, formulation, stream: true };
   const response = await fetch("/v1/answers", { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Error(await refusal(response));
+  if (!response.ok) throw new Error(await errorMessage(response));
   for await (const { name, data } of eventsOf(response)) {
     if (name === "passages") view.showPassages(data.passages);
     else if (name === "token") view.append(data.text);
     else if (name === "answer") return view.finish(data);
     else if (name === "error") throw new Error(data.error.message);
   }
-  throw new Error("The answer broke off: the service may have stopped. Ask again.");
+  throw new Error("The stream ended early; the service may have stopped. Ask again.");
 }
 
 async function ask() {
-  const asked = {
+  const request = {
     question: at("question").value.trim(),
     formulation: at("formulation").value,
     n_docs: at("n_docs").valueAsNumber,
     num_beams: at("num_beams").valueAsNumber,
   };
-  if (!asked.question) return;
+  if (!request.question) return;
   running?.abort();
-  const own = (running = new AbortController());
+  const controller = (running = new AbortController());
   if (at("key").value) sessionStorage.setItem(KEY, at("key").value);
   at("error").hidden = true;
   at("status").textContent = "Searching and answering …";
   at("stop").hidden = false;
-  history.replaceState(null, "", `#${new URLSearchParams(asked)}`);
+  history.replaceState(null, "", `#${new URLSearchParams(request)}`);
   at("link").disabled = false;
-  const both = asked.formulation === "both";
-  const formulations = both ? ["token", "sequence"] : [asked.formulation];
+  const both = request.formulation === "both";
+  const formulations = both ? ["token", "sequence"] : [request.formulation];
   const views = formulations.map((formulation) => new ResultView(NAMES[formulation]));
   at("results").replaceChildren(...views.map((view) => view.element));
   at("results").classList.toggle("both", both);
-  const began = performance.now();
-  const work = formulations.map((formulation, place) => answer(asked, formulation, views[place], own.signal));
-  const ends = await Promise.allSettled(work);
+  const started = performance.now();
+  const work = formulations.map((formulation, i) => answer(request, formulation, views[i], controller.signal));
+  const results = await Promise.allSettled(work);
   views.forEach((view) => view.end());
   for (const view of views) if (view.isEmpty) view.element.remove();
-  if (running !== own) return; // another question was asked meanwhile
+  if (running !== controller) return; // a newer question has replaced this one
   running = null;
   at("stop").hidden = true;
-  const failed = ends.find((end) => end.status === "rejected");
+  const failed = results.find((result) => result.status === "rejected");
   if (!failed) {
-    at("status").textContent = `Answered in ${((performance.now() - began) / 1000).toFixed(1)} s.`;
-    remember(asked);
+    at("status").textContent = `Answered in ${((performance.now() - started) / 1000).toFixed(1)} s.`;
+    remember(request);
     showBase();
   } else if (failed.reason.name === "AbortError") {
     at("status").textContent = "Stopped.";
   } else {
     at("status").textContent = "";
-    fail(failed.reason instanceof TypeError ? "The service cannot be reached: is it running?" : failed.reason.message);
+    fail(failed.reason instanceof TypeError ? "The service cannot be reached. Is it running?" : failed.reason.message);
   }
 }
 
-function fill(asked) {
-  at("question").value = asked.question;
-  for (const name of ["formulation", "n_docs", "num_beams"]) if (asked[name]) at(name).value = asked[name];
+function fill(request) {
+  at("question").value = request.question;
+  for (const name of ["formulation", "n_docs", "num_beams"]) if (request[name]) at(name).value = request[name];
 }
 
-function remembered() {
+function savedRequests() {
   try {
-    const found = JSON.parse(localStorage.getItem(ASKED) ?? "[]");
-    return Array.isArray(found) ? found : [];
+    const requests = JSON.parse(localStorage.getItem(HISTORY) ?? "[]");
+    return Array.isArray(requests) ? requests : [];
   } catch {
     return [];
   }
 }
 
-function remember(asked) {
-  const same = (one) => JSON.stringify(one) === JSON.stringify(asked);
-  const all = [asked, ...remembered().filter((one) => !same(one))].slice(0, REMEMBERED);
-  localStorage.setItem(ASKED, JSON.stringify(all));
+function remember(request) {
+  const same = (other) => JSON.stringify(other) === JSON.stringify(request);
+  const all = [request, ...savedRequests().filter((other) => !same(other))].slice(0, HISTORY_LENGTH);
+  localStorage.setItem(HISTORY, JSON.stringify(all));
   showHistory();
 }
 
 function showHistory() {
-  const all = remembered();
+  const all = savedRequests();
   at("history").hidden = all.length === 0;
-  const items = all.map((asked) => {
+  const items = all.map((request) => {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "plain";
-    button.textContent = asked.question;
+    button.textContent = request.question;
     button.addEventListener("click", () => {
-      fill(asked);
+      fill(request);
       at("question").focus();
       ask();
     });
@@ -130,7 +130,7 @@ function showHistory() {
     item.append(button);
     return item;
   });
-  at("asked").replaceChildren(...items);
+  at("questions").replaceChildren(...items);
 }
 
 async function showBase(first = false) {
@@ -142,7 +142,7 @@ async function showBase(first = false) {
     return;
   }
   if (!response.ok) {
-    at("base").textContent = `Knowledge base: ${await refusal(response)}`;
+    at("base").textContent = `Knowledge base: ${await errorMessage(response)}`;
     return;
   }
   const base = await response.json();
@@ -156,9 +156,9 @@ async function showBase(first = false) {
 }
 
 function fromLink() {
-  const asked = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-  if (!asked.question) return;
-  fill(asked);
+  const request = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  if (!request.question) return;
+  fill(request);
   ask();
 }
 
@@ -170,13 +170,13 @@ at("stop").addEventListener("click", () => running?.abort());
 at("link").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText(location.href);
-    at("status").textContent = "The link is copied.";
+    at("status").textContent = "Link copied.";
   } catch {
-    at("status").textContent = "Copying is not allowed here: the link is in the address bar.";
+    at("status").textContent = "The browser does not allow copying. The link is in the address bar.";
   }
 });
 at("forget").addEventListener("click", () => {
-  localStorage.removeItem(ASKED);
+  localStorage.removeItem(HISTORY);
   showHistory();
   at("question").focus();
 });

@@ -1,47 +1,47 @@
-// The endpoints as the OpenAPI schema describes them.
+// Shows the OpenAPI schema.
 
-const KEY = "ragweave-key"; // where the page for questions keeps it
+const KEY = "ragweave-key"; // where the question page stores it
 
 function element(name, text, ...children) {
-  const made = document.createElement(name);
-  if (text) made.textContent = text;
-  made.append(...children);
-  return made;
+  const node = document.createElement(name);
+  if (text) node.textContent = text;
+  node.append(...children);
+  return node;
 }
 
-// The schemas that a request or a response is made of, by their names.
-function namesIn(value, schema, found = new Set()) {
-  for (const [key, own] of Object.entries(value ?? {})) {
+// The names of all schemas that a request or a response refers to.
+function schemaNames(value, schema, names = new Set()) {
+  for (const [key, part] of Object.entries(value ?? {})) {
     if (key === "$ref") {
-      const name = own.split("/").at(-1);
-      if (!found.has(name)) namesIn(schema.components.schemas[name], schema, found.add(name));
-    } else if (typeof own === "object") namesIn(own, schema, found);
+      const name = part.split("/").at(-1);
+      if (!names.has(name)) schemaNames(schema.components.schemas[name], schema, names.add(name));
+    } else if (typeof part === "object") schemaNames(part, schema, names);
   }
-  return found;
+  return names;
 }
 
-const typeOf = (own) =>
-  own.type ?? own.$ref?.split("/").at(-1) ?? (own.anyOf ?? []).map(typeOf).join(" or ") ?? "";
+const typeOf = (field) =>
+  field.type ?? field.$ref?.split("/").at(-1) ?? (field.anyOf ?? []).map(typeOf).join(" or ") ?? "";
 
 function fields(name, schema) {
-  const own = schema.components.schemas[name];
-  const rows = Object.entries(own.properties ?? {}).map(([field, is]) => {
-    const needed = own.required?.includes(field) ? ", required" : "";
-    return element("li", "", element("code", field), ` (${typeOf(is)}${needed}) ${is.description ?? ""}`);
+  const model = schema.components.schemas[name];
+  const rows = Object.entries(model.properties ?? {}).map(([field, property]) => {
+    const required = model.required?.includes(field) ? ", required" : "";
+    return element("li", "", element("code", field), ` (${typeOf(property)}${required}) ${property.description ?? ""}`);
   });
-  return element("details", "", element("summary", name), element("p", own.description), element("ul", "", ...rows));
+  return element("details", "", element("summary", name), element("p", model.description), element("ul", "", ...rows));
 }
 
-function endpoint(path, method, own, schema) {
-  const parts = [element("h2", `${method.toUpperCase()} ${path}`), element("p", own.description ?? own.summary)];
-  const kinds = [["Request", own.requestBody], ["Response", own.responses["200"]]];
+function endpoint(path, method, operation, schema) {
+  const parts = [element("h2", `${method.toUpperCase()} ${path}`), element("p", operation.description ?? operation.summary)];
+  const kinds = [["Request", operation.requestBody], ["Response", operation.responses["200"]]];
   for (const [title, value] of kinds) {
-    const names = [...namesIn(value, schema)];
+    const names = [...schemaNames(value, schema)];
     if (names.length) parts.push(element("h3", title), ...names.map((name) => fields(name, schema)));
   }
-  const statuses = Object.entries(own.responses).filter(([status]) => status !== "200");
+  const statuses = Object.entries(operation.responses).filter(([status]) => status !== "200");
   if (statuses.length) {
-    const rows = statuses.map(([status, is]) => element("li", "", element("code", status), ` ${is.description}`));
+    const rows = statuses.map(([status, response]) => element("li", "", element("code", status), ` ${response.description}`));
     parts.push(element("details", "", element("summary", "Errors"), element("ul", "", ...rows)));
   }
   return element("section", "", ...parts);
@@ -53,7 +53,7 @@ async function show() {
   if (!response.ok) throw new Error((await response.json()).error.message);
   const schema = await response.json();
   const sections = Object.entries(schema.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, own]) => endpoint(path, method, own, schema)),
+    Object.entries(methods).map(([method, operation]) => endpoint(path, method, operation, schema)),
   );
   document.getElementById("endpoints").replaceChildren(...sections);
 }
@@ -61,7 +61,7 @@ async function show() {
 try {
   await show();
 } catch (error) {
-  document.getElementById("error").textContent = `${error.message} Give the key on the page for questions.`;
+  document.getElementById("error").textContent = `${error.message} Enter the API key on the question page first.`;
   document.getElementById("error").hidden = false;
 }
 document.getElementById("endpoints").setAttribute("aria-busy", "false");

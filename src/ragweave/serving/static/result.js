@@ -1,4 +1,4 @@
-// One answer with its passages. Passages keep the order and the colour in which they were retrieved.
+// One answer with its passages, which keep the order and the colours of retrieval.
 
 const COLOURS = 8;
 const percent = (share) => share.toFixed(3);
@@ -9,7 +9,7 @@ export class ResultView {
     this.element = copyOf("result");
     this.part(".name").textContent = name;
     this.answer = this.part(".answer");
-    this.places = new Map(); // of passages, by their ids
+    this.positions = new Map(); // passage id to position
     this.items = [];
   }
 
@@ -22,11 +22,11 @@ export class ResultView {
   }
 
   showPassages(passages) {
-    this.items = passages.map((passage, place) => {
-      this.places.set(passage.id, place);
+    this.items = passages.map((passage, position) => {
+      this.positions.set(passage.id, position);
       const item = copyOf("passage");
-      item.classList.add(`passage-${place % COLOURS}`);
-      item.querySelector(".number").textContent = place + 1;
+      item.classList.add(`passage-${position % COLOURS}`);
+      item.querySelector(".number").textContent = position + 1;
       item.querySelector(".title").textContent = passage.title || passage.id;
       item.querySelector(".text").textContent = passage.text;
       item.querySelector(".source").textContent = passage.source;
@@ -41,11 +41,11 @@ export class ResultView {
   }
 
   finish(answer) {
-    // Where each passage of the answer stands here.
-    const places = answer.passages.map((passage) => this.places.get(passage.id));
-    answer.passages.forEach((passage, own) => measure(this.items[places[own]], "posterior", passage.posterior, "For the answer"));
-    this.marks = mark(answer, places.map((place) => this.items[place]));
-    const parts = answer.tokens.flatMap((token) => this.token(token, places));
+    // The answer lists its passages by posterior; their positions here.
+    const positions = answer.passages.map((passage) => this.positions.get(passage.id));
+    answer.passages.forEach((passage, i) => measure(this.items[positions[i]], "posterior", passage.posterior, "For the answer"));
+    this.marks = mark(answer, positions.map((position) => this.items[position]));
+    const parts = answer.tokens.flatMap((token) => this.token(token, positions));
     this.answer.replaceChildren(...parts);
     this.part(".token")?.dispatchEvent(new Event("pointerenter"));
     if (!answer.answer) this.answer.textContent = "(no answer)";
@@ -56,8 +56,8 @@ export class ResultView {
     this.element.setAttribute("aria-busy", "false");
   }
 
-  // A token as a button that shows its posteriors, and the white space before it.
-  token(token, places) {
+  // A button that shows the posteriors of a token, with the white space before it.
+  token(token, positions) {
     const word = token.text.trimStart();
     const space = token.text.slice(0, token.text.length - word.length);
     if (!word) return space ? [space] : [];
@@ -67,35 +67,35 @@ export class ResultView {
     button.textContent = word;
     if (token.posteriors.length) {
       const best = token.posteriors.indexOf(Math.max(...token.posteriors));
-      button.classList.add(`passage-${places[best] % COLOURS}`);
+      button.classList.add(`passage-${positions[best] % COLOURS}`);
       button.style.setProperty("--weight", token.posteriors[best]);
-      button.setAttribute("aria-label", `${word}, passage ${places[best] + 1}, ${percent(token.posteriors[best])}`);
-      const show = () => this.showToken(button, token, word, places);
+      button.setAttribute("aria-label", `${word}, passage ${positions[best] + 1}, ${percent(token.posteriors[best])}`);
+      const show = () => this.showToken(button, token, word, positions);
       for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, show);
     }
     return space ? [space, button] : [button];
   }
 
-  showToken(button, token, word, places) {
+  showToken(button, token, word, positions) {
     for (const shown of this.element.querySelectorAll(".shown")) shown.classList.remove("shown");
     button.classList.add("shown");
     if (token.support) this.marks.get(keyOf(token.support))?.classList.add("shown");
-    this.part(".detail-title").textContent = `How much each passage counts for “${word}”, p(z | x, y≤t):`;
-    const rows = token.posteriors.map((posterior, own) => ({ posterior, place: places[own] }));
-    rows.sort((one, other) => one.place - other.place);
-    this.part(".bars").replaceChildren(...rows.map(({ posterior, place }) => bar(posterior, place)));
+    this.part(".detail-title").textContent = `Posterior of each passage for “${word}”, p(z | x, y≤t):`;
+    const rows = token.posteriors.map((posterior, i) => ({ posterior, position: positions[i] }));
+    rows.sort((a, b) => a.position - b.position);
+    this.part(".bars").replaceChildren(...rows.map(({ posterior, position }) => bar(posterior, position)));
   }
 }
 
-function bar(posterior, place) {
+function bar(posterior, position) {
   const row = document.createElement("li");
-  row.className = `passage-${place % COLOURS}`;
+  row.className = `passage-${position % COLOURS}`;
   const parts = ["number", "bar", "figure"].map((name) => {
     const part = document.createElement("span");
     part.className = name;
     return part;
   });
-  parts[0].textContent = place + 1;
+  parts[0].textContent = position + 1;
   parts[1].style.setProperty("--share", posterior);
   parts[2].textContent = percent(posterior);
   row.append(...parts);
@@ -111,27 +111,27 @@ function measure(item, name, share, label) {
 
 const keyOf = (support) => `${support.passage} ${support.field} ${support.start} ${support.end}`;
 
-// Mark the words that tokens repeat. Places are counted in characters of Unicode, not in JavaScript's units.
+// Mark the words that tokens repeat. Offsets count Unicode characters, but JavaScript strings count UTF-16 units.
 function mark(answer, items) {
   const marks = new Map();
-  const wanted = new Map();
-  for (const { support } of answer.tokens) if (support) wanted.set(keyOf(support), support);
-  answer.passages.forEach((passage, own) => {
+  const supports = new Map();
+  for (const { support } of answer.tokens) if (support) supports.set(keyOf(support), support);
+  answer.passages.forEach((passage, i) => {
     for (const field of ["title", "text"]) {
-      const runs = [...wanted.values()].filter((one) => one.passage === own && one.field === field);
-      runs.sort((one, other) => one.start - other.start || other.end - one.end);
+      const runs = [...supports.values()].filter((support) => support.passage === i && support.field === field);
+      runs.sort((a, b) => a.start - b.start || b.end - a.end);
       const characters = Array.from(passage[field]);
       const parts = [];
       let done = 0;
       for (const run of runs) {
-        if (run.start < done) continue; // within one that is marked
+        if (run.start < done) continue; // inside a longer mark
         const words = document.createElement("mark");
         words.textContent = characters.slice(run.start, run.end).join("");
         marks.set(keyOf(run), words);
         parts.push(characters.slice(done, run.start).join(""), words);
         done = run.end;
       }
-      if (parts.length) items[own].querySelector(`.${field}`).replaceChildren(...parts, characters.slice(done).join(""));
+      if (parts.length) items[i].querySelector(`.${field}`).replaceChildren(...parts, characters.slice(done).join(""));
     }
   });
   return marks;
