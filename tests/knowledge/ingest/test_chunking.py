@@ -1,3 +1,5 @@
+"""Chunking by words, sentences, tokens and headings: nothing is lost, nothing is too long, positions are right."""
+
 import itertools
 
 import pytest
@@ -7,17 +9,12 @@ from hypothesis import strategies as st
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, SourceError
 from ragweave.knowledge.ingest.chunking import chunk
-from ragweave.knowledge.ingest.sentences import blocks
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document
 
 
 def texts_of(text: str, words: int = 100) -> list[str]:
     return [passage.text for passage in chunk(Document("d", "T", text, "s"), Chunking(words=words))]
-
-
-def sentences_of(text: str) -> list[str]:
-    return [sentence for block in blocks(text) for sentence in block]
 
 
 def test_passages_keep_title_source_and_ids():
@@ -45,7 +42,7 @@ def test_a_long_sentence_is_cut_between_words():
     assert " ".join(texts).split() == [f"w{n}" for n in range(350)]
 
 
-def test_text_without_spaces_is_cut_too():
+def test_text_without_spaces_is_cut():
     assert max(map(len, texts_of("水" * 1000))) <= 150
     assert max(map(len, texts_of("x" * 100_000))) <= 150 * 40
     assert len(texts_of("水是生命之源。" * 100)) > 5
@@ -59,31 +56,6 @@ def test_no_text_no_passages(text):
 def test_words_below_one():
     with pytest.raises(ConfigurationError, match="at least 1"):
         texts_of("text", words=0)
-
-
-@pytest.mark.parametrize(
-    ("text", "sentences"),
-    [
-        ("Dr. Smith met J. K. Rowling. She left.", ["Dr. Smith met J. K. Rowling.", "She left."]),
-        ("It is 3.5 km. Then 4.", ["It is 3.5 km.", "Then 4."]),
-        ("The U.S. Army came. It won.", ["The U.S. Army came.", "It won."]),
-        ("“Really?” he said. “Yes!” Bo left.", ["“Really?” he said.", "“Yes!”", "Bo left."]),
-        ("Wait… What?! No.", ["Wait…", "What?!", "No."]),
-        ("See e.g. Fig. 3 and cf. No. 5. Done.", ["See e.g. Fig. 3 and cf. No. 5.", "Done."]),
-        ("这是中文。第二句！", ["这是中文。", "第二句！"]),  # noqa: RUF001
-        ("a line that was\nwrapped here. Next.", ["a line that was wrapped here.", "Next."]),
-        ("Heading\nThe text goes on.", ["Heading", "The text goes on."]),
-        ("# Heading\ntext", ["# Heading", "text"]),
-        ("one\n\ntwo", ["one", "two"]),
-        (
-            "- item one\n- item two\n1. First\n2) Second",
-            ["- item one", "- item two", "1. First", "2) Second"],
-        ),
-        ("Capital: Lima\nArea (total): 5 km2", ["Capital: Lima", "Area (total): 5 km2"]),
-    ],
-)
-def test_sentences(text, sentences):
-    assert sentences_of(text) == sentences
 
 
 def test_list_items_keep_their_lines():
@@ -177,7 +149,7 @@ def test_markdown_passages_stay_below_their_headings():
     assert "quoted" in linux[-1].text
 
 
-def test_what_is_no_markdown_is_cut_at_sentences():
+def test_other_files_than_markdown_are_cut_at_sentences():
     text = "# One\n\nA text.\n\n# Two\n\nAnother."
     assert cut(text, kind="markdown", source="d.txt") == cut(text, source="d.txt")
 
@@ -194,7 +166,7 @@ TEXT_OF_WORDS = st.lists(st.text("abc .!?#\n1", min_size=1, max_size=9), max_siz
 
 @settings(deadline=None)
 @given(TEXT_OF_WORDS, st.sampled_from(["sentences", "words", "tokens"]), st.integers(1, 12))
-def test_passages_together_hold_every_word_once_and_know_where_it_stands(tiny_encoder, text, kind, words):
+def test_passages_hold_every_word_once_and_have_its_position(tiny_encoder, text, kind, words):
     passages = cut(text, tiny_encoder, kind=kind, words=words, tokens=words + 8)
     if kind != "tokens":
         assert " ".join(passage.text for passage in passages).split() == text.split()
@@ -205,7 +177,7 @@ def test_passages_together_hold_every_word_once_and_know_where_it_stands(tiny_en
 
 @settings(deadline=None)
 @given(TEXT_OF_WORDS, st.sampled_from(KINDS), st.integers(1, 4))
-def test_what_overlaps_is_the_end_of_the_passage_before(tiny_encoder, text, kind, overlap):
+def test_the_overlap_is_the_end_of_the_passage_before(tiny_encoder, text, kind, overlap):
     passages = cut(text, tiny_encoder, kind=kind, words=8, tokens=20, overlap=overlap)
     for before, after in itertools.pairwise(passages):
         assert before.start <= after.start <= before.end or kind == "markdown"
@@ -225,7 +197,7 @@ def test_passages_never_have_more_tokens_than_allowed(tiny_encoder, text, title,
         assert tiny_encoder.passage_token_count(passage.title, passage.text) <= tokens
 
 
-def test_tokens_are_by_default_as_many_as_the_encoder_reads(tiny_encoder):
+def test_the_default_size_in_tokens_is_what_the_encoder_reads(tiny_encoder):
     text = "Lima is the capital of Peru. The river is in Ulm. " * 20
     passages = cut(text, tiny_encoder, kind="tokens")
     counts = [tiny_encoder.passage_token_count(passage.title, passage.text) for passage in passages]
@@ -234,7 +206,7 @@ def test_tokens_are_by_default_as_many_as_the_encoder_reads(tiny_encoder):
     assert all(passage.text.endswith(".") for passage in passages)
 
 
-def test_chunking_that_cannot_be(tiny_encoder):
+def test_settings_out_of_range(tiny_encoder):
     for wrong in (
         {"kind": "pages"},
         {"tokens": 0},
@@ -250,7 +222,7 @@ def test_chunking_that_cannot_be(tiny_encoder):
         cut("text", tiny_encoder, title="long " * 30, kind="tokens", tokens=20)
 
 
-def test_a_knowledge_base_goes_on_cutting_as_it_began(tmp_path, tiny_encoder):
+def test_add_uses_the_chunking_of_the_build(tmp_path, tiny_encoder):
     (tmp_path / "a.md").write_text("# A\n\nOne.\n\n## B\n\nTwo.")
     base = KnowledgeBase.build(
         [tmp_path / "a.md"], tmp_path / "kb", encoder=tiny_encoder, chunking=Chunking("markdown", overlap=5)

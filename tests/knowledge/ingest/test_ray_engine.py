@@ -1,4 +1,4 @@
-"""Embedding with the workers of a Ray cluster: real ones, started here."""
+"""Embedding on a real Ray cluster, which the tests start: same output as local, even if a worker is killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, MissingExtraError
 from ragweave.knowledge import store
-from ragweave.knowledge.ingest import ray_engine as engine_module
+from ragweave.knowledge.ingest import ray_engine
 from ragweave.knowledge.ingest.ray_engine import RayEngine
 from ragweave.knowledge.progress import NoProgress
 from ragweave.types import Passage
@@ -22,7 +22,7 @@ from ragweave.types import Passage
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A cluster of this machine that the tests share: starting one takes seconds."""
+    """A cluster on this machine that the tests share, as starting one takes seconds."""
     import ray
 
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
@@ -41,10 +41,10 @@ def notes(tmp_path):
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr(store, "SHARD", 100)
-    monkeypatch.setattr(engine_module, "_BATCH", 10)
+    monkeypatch.setattr(ray_engine, "_BATCH", 10)
 
 
-def same(one, other):
+def assert_same(one, other):
     segment = ("segments", "000001")
     passages = [base.path.joinpath(*segment, "passages.arrow").read_bytes() for base in (one, other)]
     assert passages[0] == passages[1]
@@ -53,7 +53,7 @@ def same(one, other):
 
 
 class Killer(NoProgress):
-    """Kills a worker with SIGKILL as soon as some passages are embedded."""
+    """Kills a worker as soon as some passages are embedded."""
 
     def __init__(self) -> None:
         self.killed = []
@@ -78,15 +78,15 @@ def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
     cluster, tmp_path, notes, tiny_encoder, small_shards
 ):
     local = KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder)
-    killer, own_print = Killer(), builtins.print
+    killer, original_print = Killer(), builtins.print
     far = KnowledgeBase.build(
         [notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=2), progress=killer
     )
     assert killer.killed
-    assert builtins.print is own_print
+    assert builtins.print is original_print
     assert not any(psutil.pid_exists(pid) for pid in killer.killed)
-    same(local, far)
-    assert cluster.is_initialized()  # it was there before
+    assert_same(local, far)
+    assert cluster.is_initialized()  # it ran before
 
 
 class StopError(Exception):
@@ -104,7 +104,7 @@ class Stop(NoProgress):
 
 
 @pytest.mark.slow
-def test_an_interrupted_build_goes_on(cluster, tmp_path, notes, tiny_encoder, small_shards):
+def test_an_interrupted_build_resumes(cluster, tmp_path, notes, tiny_encoder, small_shards):
     engine = RayEngine(workers=1)
     with pytest.raises(StopError):
         KnowledgeBase.build([notes], tmp_path / "far", encoder=tiny_encoder, engine=engine, progress=Stop())
@@ -121,10 +121,10 @@ def test_an_interrupted_build_goes_on(cluster, tmp_path, notes, tiny_encoder, sm
         [notes], tmp_path / "far", encoder=tiny_encoder, engine=engine, resume=True, progress=Count()
     )
     assert ["Embedding", 300] in counted
-    same(KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder), far)
+    assert_same(KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder), far)
 
 
-def test_errors_of_workers_are_told(cluster):
+def test_errors_of_workers_are_reported(cluster):
     class Broken:
         def __reduce__(self):
             return (RuntimeError, ("the weights are gone",))
@@ -151,7 +151,7 @@ def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
 
 
 @pytest.mark.slow
-def test_a_cluster_of_its_own_is_stopped(tmp_path, notes, tiny_encoder, small_shards):
+def test_a_cluster_that_the_engine_started_is_stopped(tmp_path, notes, tiny_encoder, small_shards):
     import ray
 
     far = KnowledgeBase.build([notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=1))
@@ -161,11 +161,11 @@ def test_a_cluster_of_its_own_is_stopped(tmp_path, notes, tiny_encoder, small_sh
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ragweave.errors.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ragweave\[ray\]'"):
         RayEngine()
 
 
-def test_numbers_that_cannot_be():
+def test_numbers_out_of_range():
     with pytest.raises(ConfigurationError, match="choose 1 or more"):
         RayEngine(workers=0)

@@ -1,4 +1,4 @@
-"""What is left when building fails: what was there before, and nothing else."""
+"""A build that fails at any step leaves what was there before, and nothing else."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from ragweave.knowledge.ingest import builder
 from ragweave.knowledge.manifest import FileRecord, Manifest
 from ragweave.knowledge.vector_index import write_index
 
-# Every step that writes, by where it is looked up.
+# Every step that writes, by the object that it is looked up in.
 STEPS = [
     (store, "write_passages"),
     (store, "write_vectors"),
@@ -61,7 +61,7 @@ def test_failure_at_every_step(tmp_path, sources, tiny_encoder, monkeypatch, own
     assert snapshot(tmp_path) == before
 
 
-def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
+def test_failure_after_a_version_was_moved_but_before_it_is_current(
     tmp_path, sources, tiny_encoder, monkeypatch
 ):
     output = tmp_path / "kb"
@@ -75,7 +75,7 @@ def test_failure_after_a_version_was_moved_but_before_it_is_in_force(
     assert snapshot(tmp_path) == before
 
 
-def test_failure_after_a_version_is_in_force_leaves_it_whole(tmp_path, sources, tiny_encoder, monkeypatch):
+def test_failure_after_a_version_is_current_leaves_it_complete(tmp_path, sources, tiny_encoder, monkeypatch):
     output = tmp_path / "kb"
     KnowledgeBase.build([sources], output, encoder=tiny_encoder)
     sync, stop = store.sync_folder, refuse(KeyboardInterrupt())
@@ -87,7 +87,7 @@ def test_failure_after_a_version_is_in_force_leaves_it_whole(tmp_path, sources, 
     assert base.version == "000002"
 
 
-def test_embedding_that_fails_half_way(tmp_path, sources, tiny_encoder, monkeypatch):
+def test_failure_while_embedding(tmp_path, sources, tiny_encoder, monkeypatch):
     class Stop:
         def start(self, stage, total):
             self.stage = stage
@@ -101,7 +101,7 @@ def test_embedding_that_fails_half_way(tmp_path, sources, tiny_encoder, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_source_that_fails_half_way(tmp_path, tiny_encoder):
+def test_failure_while_reading(tmp_path, tiny_encoder):
     (tmp_path / "a.txt").write_text("good")
     (tmp_path / "b.txt").write_bytes(b"\xff")
     with pytest.raises(SourceError, match=r"b\.txt"):
@@ -165,7 +165,7 @@ def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
         [*command, "--output", str(tmp_path / "kb"), "--model", str(tiny_encoder_path), "--words", "10"],
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs ignore the signal, and so would what they start.
+        # The background jobs of a shell ignore the signal, and their subprocesses inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -210,7 +210,7 @@ def test_overwrite_where_there_is_nothing_yet(tmp_path, sources, tiny_encoder):
     assert base.version == "000001"
 
 
-def test_overwrite_mends_a_damaged_knowledge_base(tmp_path, sources, tiny_encoder):
+def test_overwrite_repairs_a_damaged_knowledge_base(tmp_path, sources, tiny_encoder):
     output = tmp_path / "kb"
     KnowledgeBase.build([sources], output, encoder=tiny_encoder)
     (output / "CURRENT").write_text("garbage")

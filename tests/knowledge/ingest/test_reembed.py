@@ -1,4 +1,4 @@
-"""The passages of a knowledge base under another encoder."""
+"""Embedding the passages of a knowledge base with another encoder, interrupted or not."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ def kb(tmp_path, tiny_encoder):
     return base.add([notes], encoder=tiny_encoder).delete(ids=["ulm.txt"])
 
 
-def test_it_is_what_a_build_with_the_other_encoder_gives(kb, other, tmp_path):
+def test_result_equals_a_build_with_the_other_encoder(kb, other, tmp_path):
     written = kb.reembed(tmp_path / "new", encoder=other)
     assert written.version == "000001"
     assert written.manifest.change.kind == "reembed"
     assert len(written.manifest.segments) == 1
-    before = {own.id: own for own in (kb.passage(row) for row in range(kb.manifest.rows))}
+    before = {passage.id: passage for passage in (kb.passage(row) for row in range(kb.manifest.rows))}
     del before["ulm.txt#0"]
     passages = written.passages(range(len(written)))
-    assert {own.id: own for own in passages} == before
-    expected = other.encode([own.text for own in passages], titles=[own.title for own in passages])
+    assert {passage.id: passage for passage in passages} == before
+    titles = [passage.title for passage in passages]
+    expected = other.encode([passage.text for passage in passages], titles=titles)
     np.testing.assert_allclose(written.vectors_of(range(3)), expected, atol=1e-6)
     assert kb.latest().version == kb.version
-    compacted = kb.compact()  # what was deleted counts among the words until then
+    compacted = kb.compact()  # until then the words of deleted passages count
     scores = [base.text_scorer(k1=1.2, b=0.75)("capital of peru") for base in (written, compacted)]
-    np.testing.assert_allclose(*(own.of(np.arange(3)) for own in scores), atol=1e-6)
+    np.testing.assert_allclose(*(score.of(np.arange(3)) for score in scores), atol=1e-6)
     assert written.add([tmp_path / "notes" / "lima.txt"], encoder=other).version == "000001"
 
 
-def test_a_knowledge_base_that_is_there_gets_a_version_and_old_ones_are_forgotten(
+def test_an_existing_knowledge_base_gets_a_version_and_old_ones_are_deleted(
     kb, other, tiny_encoder, tmp_path
 ):
     first = kb.reembed(tmp_path / "new", encoder=other)
     second = kb.reembed(tmp_path / "new", encoder=tiny_encoder)
     third = first.reembed(tmp_path / "new", encoder=other, keep=1)
     assert third.version_names() == ["000002", "000003"]
-    assert first.passage(0).text == second.passage(0).text  # who has it open keeps it
+    assert first.passage(0).text == second.passage(0).text  # an open version stays readable
     np.testing.assert_array_equal(third.vectors_of([0, 1, 2]), first.vectors_of([0, 1, 2]))
     with pytest.raises(KnowledgeBaseError):
         first.check_encoder(tiny_encoder)
@@ -60,20 +61,21 @@ def test_a_knowledge_base_that_is_there_gets_a_version_and_old_ones_are_forgotte
 
 
 class Stops:
-    """An engine that fails after the first passages, and remembers which it was given."""
+    """An engine that records its passages, and may fail after the first shard."""
 
     def __init__(self, *, fails):
         self.fails, self.seen = fails, []
 
     def embed(self, shards, encoder, progress):
         for passages in shards:
-            self.seen += [own.id for own in passages]
-            yield encoder.encode([own.text for own in passages], titles=[own.title for own in passages])
+            self.seen += [passage.id for passage in passages]
+            titles = [passage.title for passage in passages]
+            yield encoder.encode([passage.text for passage in passages], titles=titles)
             if self.fails:
                 raise KnowledgeBaseError("no more")
 
 
-def test_what_was_interrupted_goes_on(kb, other, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(kb, other, tmp_path, monkeypatch):
     monkeypatch.setattr("ragweave.knowledge.store.SHARD", 2)
     with pytest.raises(KnowledgeBaseError, match="no more"):
         kb.reembed(tmp_path / "new", encoder=other, engine=Stops(fails=True))
@@ -85,9 +87,7 @@ def test_what_was_interrupted_goes_on(kb, other, tmp_path, monkeypatch):
     np.testing.assert_allclose(resumed.vectors_of([0, 1, 2]), whole.vectors_of([0, 1, 2]), atol=1e-6)
 
 
-def test_what_was_begun_with_another_encoder_is_not_gone_on_with(
-    kb, other, tiny_encoder, tmp_path, monkeypatch
-):
+def test_resuming_with_another_encoder_is_refused(kb, other, tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("ragweave.knowledge.store.SHARD", 2)
     with pytest.raises(KnowledgeBaseError, match="no more"):
         kb.reembed(tmp_path / "new", encoder=other, engine=Stops(fails=True))

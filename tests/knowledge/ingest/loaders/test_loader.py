@@ -1,0 +1,111 @@
+"""Finding sources: folders, patterns and links; ids of documents; sources that are missing or of another kind."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders.loader import read_documents
+from tests.support.documents import read, write
+
+
+def test_folder_is_read_in_sorted_order_with_relative_ids(tmp_path):
+    write(tmp_path / "b" / "z.txt", "Z text")
+    write(tmp_path / "b" / "a.md", "# A title\n\ntext")
+    write(tmp_path / "a_first.txt", "first")
+    write(tmp_path / "c.png", "not read")
+    write(tmp_path / ".hidden" / "h.txt", "not read")
+    write(tmp_path / "D.TXT", "upper case")
+    documents = read(tmp_path)
+    assert [(document.id, document.title) for document in documents] == [
+        ("D.TXT", "D"),
+        ("a_first.txt", "A first"),
+        ("b/a.md", "A title"),
+        ("b/z.txt", "Z"),
+    ]
+    assert documents[2].text == "# A title\n\ntext"
+    assert documents[2].source == str(tmp_path / "b" / "a.md")
+
+
+def test_name_that_is_not_utf8(tmp_path):
+    (tmp_path / os.fsdecode(b"r\xe9.txt")).write_text("x")
+    with pytest.raises(SourceError, match="rename"):
+        read(tmp_path)
+
+
+def test_id_of_a_single_file_is_its_name(tmp_path):
+    assert [d.id for d in read(write(tmp_path / "deep" / "notes.txt", "text"))] == ["notes.txt"]
+
+
+def test_patterns(tmp_path):
+    for name in ("a.txt", "b.md", "deep/c.txt"):
+        write(tmp_path / name, f"Text of {name}.")
+    assert [d.id for d in read(tmp_path / "*.txt")] == ["a.txt"]
+    assert [d.id for d in read(tmp_path / "**" / "*.txt")] == ["a.txt", "c.txt"]
+    with pytest.raises(SourceError, match="Nothing matches"):
+        read(tmp_path / "*.pdf")
+    write(tmp_path / "[x].txt", "A name that looks like a pattern.")
+    assert [d.id for d in read(tmp_path / "[x].txt")] == ["[x].txt"]
+
+
+def test_no_sources():
+    with pytest.raises(SourceError, match="No source"):
+        read()
+
+
+def test_missing_file_is_reported_before_anything_is_read(tmp_path):
+    write(tmp_path / "a.txt", "text")
+    with pytest.raises(SourceError, match=r"There is no file or folder .*gone"):
+        read_documents([tmp_path, tmp_path / "gone.txt"])
+
+
+@pytest.mark.parametrize(("files", "words"), [([], "is empty"), (["a.png"], "no file that can be read")])
+def test_folder_without_readable_files(tmp_path, files, words):
+    for name in files:
+        write(tmp_path / name, "x")
+    with pytest.raises(SourceError, match=words) as caught:
+        read(tmp_path)
+    assert ".jsonl" in str(caught.value)
+
+
+def test_file_of_another_kind(tmp_path):
+    with pytest.raises(SourceError, match=r"\.txt"):
+        read(write(tmp_path / "a.png", "x"))
+
+
+def test_named_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(SourceError, match="kind"):
+        read(tmp_path / "a.txt")
+
+
+def test_duplicate_ids_name_both_files(tmp_path):
+    one, two = write(tmp_path / "one" / "a.txt", "x"), write(tmp_path / "two" / "a.txt", "y")
+    with pytest.raises(SourceError, match=r"id 'a\.txt'") as caught:
+        read(one, two)
+    assert str(one) in str(caught.value)
+    assert str(two) in str(caught.value)
+
+
+def test_duplicate_ids_within_one_file(tmp_path):
+    path = write(tmp_path / "a.csv", "id,title,text\nx,T,one\nx,T,two\n")
+    with pytest.raises(SourceError, match="Two documents have the id 'x'"):
+        read(path)
+
+
+def test_links_that_lead_back_do_not_hang_and_read_once(tmp_path):
+    write(tmp_path / "a" / "x.txt", "text")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "a")
+    began = time.monotonic()
+    assert [document.text for document in read(tmp_path)] == ["text"]
+    assert time.monotonic() - began < 5
+
+
+def test_broken_link(tmp_path):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(SourceError, match="cannot be read"):
+        read(tmp_path)

@@ -1,0 +1,130 @@
+"""PDF, Word, PowerPoint, Excel and EPUB files and web pages: their text, titles and pages, or a clear error."""
+
+from __future__ import annotations
+
+import pytest
+
+from ragweave.errors import MissingExtraError, SourceError
+from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.ingest.chunking import chunk
+from ragweave.knowledge.ingest_settings import Chunking
+from tests.support.documents import only_document, read, write, write_pdf, write_zip
+
+
+def test_pages_of_a_pdf(tmp_path):
+    path = write_pdf(tmp_path / "annual_report.pdf", ["Lima is in Peru.", "Ulm is on the Danube."])
+    document = only_document(path)
+    assert document.title == "Annual report"
+    passages = chunk(document, Chunking(words=4))
+    assert [(passage.text, passage.page) for passage in passages] == [
+        ("Lima is in Peru.", 1),
+        ("Ulm is on the Danube.", 2),
+    ]
+
+
+def test_a_pdf_of_images(tmp_path):
+    with pytest.raises(SourceError, match="has no text: its pages are images"):
+        read(write_pdf(tmp_path / "scan.pdf", [""]))
+
+
+def test_a_pdf_with_a_password(tmp_path):
+    key = "00" * 32
+    lock = f"/Encrypt << /Filter /Standard /V 1 /R 2 /O <{key}> /U <{key}> /P -4 >> /ID [<00> <00>]"
+    with pytest.raises(SourceError, match="protected by a password"):
+        read(write_pdf(tmp_path / "secret.pdf", ["Lima."], lock))
+
+
+def test_slides_are_pages(tmp_path):
+    from pptx import Presentation
+
+    slides = Presentation()
+    for title, text in (("Peru", "Lima is the capital."), ("Ulm", "Ulm is on the Danube.")):
+        slide = slides.slides.add_slide(slides.slide_layouts[1])
+        slide.shapes.title.text, slide.placeholders[1].text = title, text
+    slides.save(str(tmp_path / "talk.pptx"))
+    document = only_document(tmp_path / "talk.pptx")
+    assert document.title == "Peru"
+    text_of_page = {passage.page: passage.text for passage in chunk(document, Chunking(words=5))}
+    assert "Lima is the capital." in text_of_page[1]
+    assert "Ulm is on the Danube." in text_of_page[2]
+
+
+def test_a_workbook(tmp_path):
+    from openpyxl import Workbook
+
+    workbook = Workbook()
+    workbook.active.append(["country", "capital"])
+    workbook.active.append(["Peru", "Lima"])
+    workbook.save(tmp_path / "capitals.xlsx")
+    assert "| Peru | Lima |" in only_document(tmp_path / "capitals.xlsx").text
+
+
+def test_a_word_document(tmp_path):
+    namespace = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    relations = "http://schemas.openxmlformats.org/package/2006/relationships"
+    kinds = "http://schemas.openxmlformats.org/package/2006/content-types"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"
+    main = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    files = {
+        "[Content_Types].xml": f'<Types xmlns="{kinds}"><Default Extension="rels" ContentType='
+        f'"application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/word/document.xml" '
+        f'ContentType="{main}"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{relations}"><Relationship Id="r1" Type="{office}" '
+        'Target="word/document.xml"/></Relationships>',
+        "word/document.xml": f'<w:document xmlns:w="{namespace}"><w:body><w:p><w:r><w:t>Lima is in Peru.'
+        "</w:t></w:r></w:p></w:body></w:document>",
+    }
+    assert only_document(write_zip(tmp_path / "letter.docx", files)).text.strip() == "Lima is in Peru."
+
+
+def test_a_web_page(tmp_path):
+    page = (
+        "<html><head><title>About Peru</title><script>alert('no')</script></head>"
+        "<body><h1>Peru</h1><p>Lima is <b>large</b>.</p></body></html>"
+    )
+    document = only_document(write(tmp_path / "page.html", page))
+    assert document.title == "About Peru"
+    assert "Lima is **large**." in document.text
+    assert "alert" not in document.text
+
+
+def test_a_book(tmp_path):
+    files = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
+        '<rootfiles><rootfile full-path="content.opf"/></rootfiles></container>',
+        "content.opf": '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc='
+        '"http://purl.org/dc/elements/1.1/"><dc:title>A book</dc:title></metadata><manifest><item id="a" '
+        'href="a.xhtml" media-type="application/xhtml+xml"/></manifest><spine><itemref idref="a"/></spine>'
+        "</package>",
+        "a.xhtml": "<html><body><p>Lima is in Peru.</p></body></html>",
+    }
+    assert "Lima is in Peru." in only_document(write_zip(tmp_path / "book.epub", files)).text
+
+
+@pytest.mark.parametrize("ending", ["pdf", "docx", "pptx", "xlsx", "epub", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00\xff" * 100, b"PK\x03\x04" + b"\x07" * 50, b"%PDF-1.4 nothing"]
+)
+def test_damaged_files(tmp_path, ending, content):
+    with pytest.raises(SourceError, match=r"cannot be read|has no text"):
+        read(write(tmp_path / f"a.{ending}", content))
+
+
+@pytest.mark.parametrize("ending", ["docx", "pptx", "xlsx", "epub"])
+def test_a_zip_bomb_is_refused(tmp_path, ending):
+    path = write_zip(tmp_path / f"bomb.{ending}", {"a": "0" * (257 * 2**20)})
+    assert path.stat().st_size < 2**20
+    with pytest.raises(SourceError, match="unpacks to 257 MiB"):
+        read(path)
+
+
+def test_without_the_extra_other_files_are_read(tmp_path, tiny_encoder, monkeypatch):
+    path = write_pdf(tmp_path / "a.pdf", ["Lima."])
+    write(tmp_path / "b.txt", "Ulm.")
+    monkeypatch.setattr("ragweave.errors.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"ragweave\[readers\]"):
+        read(path)
+    base = KnowledgeBase.build([tmp_path], tmp_path / "kb", encoder=tiny_encoder)
+    assert len(base) == 1
+    assert "ragweave[readers]" in base.manifest.change.skipped[0]

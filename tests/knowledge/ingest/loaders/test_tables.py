@@ -1,0 +1,118 @@
+"""CSV, TSV, JSON lines, Parquet and Arrow: one document per row, and errors that name the row."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from ragweave.errors import SourceError
+from tests.support.documents import read, write
+
+
+def test_csv_with_and_without_ids(tmp_path):
+    plain = write(tmp_path / "a.csv", 'Title, TEXT \nBo,"two\nlines, and ""quotes"""\n\nUlm,city\n')
+    with_id = write(tmp_path / "b.csv", "id,text,title,more\nx,text,T,1\n,other,T,2\n")
+    assert [(d.id, d.title, d.text) for d in read(plain, with_id)] == [
+        ("a.csv:2", "Bo", 'two\nlines, and "quotes"'),
+        ("a.csv:5", "Ulm", "city"),
+        ("x", "T", "text"),
+        ("b.csv:3", "T", "other"),
+    ]
+
+
+def test_tsv_and_a_field_above_pythons_limit(tmp_path):
+    text = "word " * 100_000
+    documents = read(write(tmp_path / "a.tsv", f"title\ttext\nLong\t{text}\n"))
+    assert documents[0].text == text
+
+
+def test_csv_without_the_columns_names_the_present_ones(tmp_path):
+    with pytest.raises(SourceError, match=r"lacks the column text \(found: 'title', 'body'\)"):
+        read(write(tmp_path / "a.csv", "title,body\nx,y\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        ("title,text\nx,y,z\n", "line 2 .* has 3 fields, the first line has 2"),
+        ("title,text\nok,ok\nx\n", "line 3 .* has 1 fields"),
+        ('title,text\nx,"never closed\n', "cannot be read as a table"),
+    ],
+)
+def test_damaged_tables(tmp_path, content, words):
+    with pytest.raises(SourceError, match=words):
+        read(write(tmp_path / "a.csv", content))
+
+
+def test_jsonl(tmp_path):
+    lines = (
+        '{"id": "x", "title": "T", "text": "one"}\n\n{"text": "two"}\n{"id": 7, "title": null, "text": "3"}\n'
+    )
+    documents = read(write(tmp_path / "d" / "a.jsonl", lines).parent)
+    assert [(d.id, d.title, d.text) for d in documents] == [
+        ("x", "T", "one"),
+        ("a.jsonl:3", "", "two"),
+        ("7", "", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not valid JSON"),
+        ('["a"]', "not an object"),
+        ('{"title": "T"}', "key 'text'"),
+        ('{"text": 5}', "'text' that is not a string"),
+        ('{"text": "x", "title": []}', "'title' that is not a string"),
+        ('{"text": "x", "id": true}', "'id'"),
+        ('{"text": "x", "id": " "}', "'id'"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"text": "x \\ud83d"}', "surrogate"),
+        ('{"text": "x", "id": "\\udc00"}', "surrogate"),
+    ],
+)
+def test_bad_json_lines_are_numbered(tmp_path, line, words):
+    path = write(tmp_path / "a.jsonl", f'{{"text": "good"}}\n{line}\n')
+    with pytest.raises(SourceError, match=words) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"Line 2 of {path}")
+
+
+def test_passages_of_dpr_and_kilt(tmp_path):
+    path = write(tmp_path / "psgs.tsv", 'id\ttext\ttitle\n1\t"Aaron is ""a"" prophet"\tAaron\n')
+    assert [(d.id, d.title, d.text) for d in read(path)] == [("1", "Aaron", 'Aaron is "a" prophet')]
+    page = {
+        "_id": "7",
+        "wikipedia_id": "7",
+        "wikipedia_title": "Peru",
+        "text": ["Peru\n", "Lima is its capital.\n"],
+    }
+    (document,) = read(write(tmp_path / "kilt.jsonl", json.dumps(page) + "\n"))
+    assert (document.id, document.title, document.text) == ("7", "Peru", "Peru\n\nLima is its capital.")
+
+
+def test_parquet_and_a_saved_data_set(tmp_path):
+    rows = Dataset.from_dict(
+        {"id": ["a", "b"], "title": ["A", None], "text": ["Lima.", "Ulm."], "more": [1, 2]}
+    )
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    assert [(d.id, d.title, d.text, d.line) for d in read(tmp_path / "rows.parquet")] == [
+        ("a", "A", "Lima.", 1),
+        ("b", "", "Ulm.", 2),
+    ]
+    rows.remove_columns(["id", "title"]).save_to_disk(str(tmp_path / "saved"))
+    documents = read(tmp_path / "saved")
+    assert [document.text for document in documents] == ["Lima.", "Ulm."]
+    assert documents[1].id.endswith(".arrow:2")
+
+
+def test_parquet_without_texts(tmp_path):
+    Dataset.from_dict({"body": ["x"]}).to_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(SourceError, match=r"lacks the column text \(found: body\)"):
+        read(tmp_path / "a.parquet")
+    Dataset.from_dict({"text": ["x", None]}).to_parquet(str(tmp_path / "a.parquet"))
+    with pytest.raises(SourceError, match="Row 2"):
+        read(tmp_path / "a.parquet")

@@ -1,0 +1,34 @@
+"""Sentence splitting: abbreviations, quotations, other scripts, headings and lists."""
+
+import pytest
+
+from ragweave.knowledge.ingest.sentences import blocks
+
+
+def sentences_of(text: str) -> list[str]:
+    return [sentence for block in blocks(text) for sentence in block]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. Smith met J. K. Rowling. She left.", ["Dr. Smith met J. K. Rowling.", "She left."]),
+        ("It is 3.5 km. Then 4.", ["It is 3.5 km.", "Then 4."]),
+        ("The U.S. Army came. It won.", ["The U.S. Army came.", "It won."]),
+        ("“Really?” he said. “Yes!” Bo left.", ["“Really?” he said.", "“Yes!”", "Bo left."]),
+        ("Wait… What?! No.", ["Wait…", "What?!", "No."]),
+        ("See e.g. Fig. 3 and cf. No. 5. Done.", ["See e.g. Fig. 3 and cf. No. 5.", "Done."]),
+        ("这是中文。第二句！", ["这是中文。", "第二句！"]),  # noqa: RUF001
+        ("a line that was\nwrapped here. Next.", ["a line that was wrapped here.", "Next."]),
+        ("Heading\nThe text goes on.", ["Heading", "The text goes on."]),
+        ("# Heading\ntext", ["# Heading", "text"]),
+        ("one\n\ntwo", ["one", "two"]),
+        (
+            "- item one\n- item two\n1. First\n2) Second",
+            ["- item one", "- item two", "1. First", "2) Second"],
+        ),
+        ("Capital: Lima\nArea (total): 5 km2", ["Capital: Lima", "Area (total): 5 km2"]),
+    ],
+)
+def test_sentences(text, sentences):
+    assert sentences_of(text) == sentences
