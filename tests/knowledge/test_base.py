@@ -1,5 +1,9 @@
+"""KnowledgeBase in a folder: reading, searching, damaged files, and what importing it loads."""
+
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,7 +32,7 @@ def copy(base, tmp_path):
 
 def file_of(path, name):
     """A file of the only version, or of its only segment."""
-    return next(found for kind in ("versions", "segments") for found in (path / kind / "000001").glob(name))
+    return next(file for kind in ("versions", "segments") for file in (path / kind / "000001").glob(name))
 
 
 def every_vector(base):
@@ -240,3 +244,17 @@ def test_several_sources_that_hold_no_text(tmp_path, tiny_encoder):
     with pytest.raises(SourceError, match="no text"):
         KnowledgeBase.build([tmp_path / "a.txt"], tmp_path / "kb", encoder=tiny_encoder)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_reading_loads_nothing_that_writes(base):
+    program = (
+        "import sys\n"
+        "from ragweave.knowledge.base import KnowledgeBase\n"
+        "base = KnowledgeBase.open(sys.argv[1])\n"
+        "base.search(base.vectors_of([0]), 1), base.search_text(['lima'], 1), base.passage(0), base.info()\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'psycopg', 'filelock', 'markdown_it'}\n"
+        "writing = [name for name in sys.modules if name.startswith('ragweave.knowledge.ingest.')]\n"
+        "print(sorted(heavy & set(sys.modules)) + writing)"
+    )
+    command = [sys.executable, "-c", program, str(base.path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -38,9 +38,9 @@ def kb(output, notes, tiny_encoder):
 def texts(base):
     """All texts, by a search for everything."""
     _, rows = base.search(np.ones((1, 16), dtype=np.float32), len(base) + 2)
-    found = [row for row in rows[0].tolist() if row >= 0]
-    assert len(found) == len(set(found)) == len(base)
-    return sorted(base.passage(row).text for row in found)
+    hits = [row for row in rows[0].tolist() if row >= 0]
+    assert len(hits) == len(set(hits)) == len(base)
+    return sorted(base.passage(row).text for row in hits)
 
 
 def assert_like_a_new_build(base, notes, encoder, folder):
@@ -348,12 +348,12 @@ def test_texts_of_all_kinds(output, tmp_path, tiny_encoder):
     (folder / "wild.jsonl").write_text("\n".join(lines))
     base = KnowledgeBase.build([folder], output, encoder=tiny_encoder, chunking=Chunking(words=10_000))
     rows = base.search(np.ones((1, 16), np.float32), len(base))[1][0]
-    found = {base.passage(row).document_id: base.passage(row) for row in rows}
-    assert found["id 0 '\" 🙂"].text == wild[0]
-    assert found["id 1 '\" 🙂"].text == wild[1].replace("\t", " ")
+    passages = {base.passage(row).document_id: base.passage(row) for row in rows}
+    assert passages["id 0 '\" 🙂"].text == wild[0]
+    assert passages["id 1 '\" 🙂"].text == wild[1].replace("\t", " ")
     # PostgreSQL holds no NUL: the replacement character stands there.
-    assert found["id 2 '\" 🙂"].text.replace("\ufffd", "\0") == "nul \0 inside"
-    assert found["id 3 '\" 🙂"].text == wild[3].strip()
+    assert passages["id 2 '\" 🙂"].text.replace("\ufffd", "\0") == "nul \0 inside"
+    assert passages["id 3 '\" 🙂"].text == wild[3].strip()
     assert base.row_of("id 0 '\" 🙂") == base.row_of("id 0 '\" 🙂#0") != []
     left = base.delete(ids=["id 1 '\" 🙂"])
     assert len(left) == 3

@@ -1,3 +1,5 @@
+"""Manifests: they survive a round trip, and damaged or foreign ones are refused."""
+
 import json
 from dataclasses import replace
 
@@ -60,20 +62,20 @@ def test_format_before_search_by_words(base, tmp_path):
     ],
 )
 def test_values_of_the_wrong_kind(tmp_path, content, keys, value):
-    place = content
+    parent = content
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
+        parent = parent[key]
+    parent[keys[-1]] = value
     with pytest.raises(KnowledgeBaseError, match=r"is damaged \((?!.*checksum)"):
         read(tmp_path, content)
 
 
 @pytest.mark.parametrize("keys", [["dimension"], ["segments", 0, "rows"], ["files", "deleted.npy", "bytes"]])
 def test_a_value_that_was_changed(tmp_path, content, keys):
-    place = content
+    parent = content
     for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] += 1
+        parent = parent[key]
+    parent[keys[-1]] += 1
     with pytest.raises(KnowledgeBaseError, match="checksum"):
         read(tmp_path, content)
 

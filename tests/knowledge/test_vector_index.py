@@ -1,4 +1,4 @@
-"""Kinds of indexes over the vectors of a segment: each is built, opened, and finds what its recall says."""
+"""Kinds of FAISS indexes: each is built and opened, and its recall is the one that was measured."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def vectors():
     generator = np.random.default_rng(0)
     # Around some centres, as texts about some subjects are.
     centres = generator.normal(size=(200, DIMENSION))
-    own = centres[generator.integers(0, 200, COUNT)] + 0.4 * generator.normal(size=(COUNT, DIMENSION))
-    return (own / np.linalg.norm(own, axis=1, keepdims=True)).astype(np.float32)
+    points = centres[generator.integers(0, 200, COUNT)] + 0.4 * generator.normal(size=(COUNT, DIMENSION))
+    return (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,10 @@ def test_what_an_index_finds_is_what_was_measured_when_it_was_built(
     index = read_index(tmp_path / "index.faiss", parameters)
     questions = vectors[::97] + np.float32(0.01)
     exact = search_all(questions, vectors, 10)[1]
-    found = index.search(questions, 10)[1]
+    approximate = index.search(questions, 10)[1]
     shares = [
-        len(set(one) & set(other)) / 10 for one, other in zip(exact.tolist(), found.tolist(), strict=True)
+        len(set(one) & set(other)) / 10
+        for one, other in zip(exact.tolist(), approximate.tolist(), strict=True)
     ]
     assert np.mean(shares) == pytest.approx(measured, abs=0.1)
 

@@ -85,11 +85,7 @@ class RowScores:
 
 
 def check_parameters(k1: float, b: float) -> None:
-    """Check the parameters of BM25.
-
-    Raises:
-        ConfigurationError: One is out of range.
-    """
+    """Raise `ConfigurationError` if a parameter of BM25 is out of range."""
     if not (k1 >= 0 and math.isfinite(k1)):
         raise ConfigurationError(f"k1 is {k1}. Give 0 or more.")
     if not 0 <= b <= 1:

@@ -84,8 +84,7 @@ class KnowledgeBaseIndex:
             n_docs: K.
 
         Returns:
-            Rows, (B, K), best first and -1 where there are fewer passages, and the passages' vectors, (B, K, D), zero
-            for those.
+            Rows, (B, K), best first, and the passages' vectors, (B, K, D); -1 and zeros for missing passages.
         """
         rows = self._nearest(question_hidden_states, n_docs)
         return rows, self._vectors(rows)

@@ -38,40 +38,27 @@ class PostingFiles(NamedTuple):
         return cls(*(folder / f"{name}.npy" for name in names))
 
 
-@dataclass(frozen=True, slots=True)
 class SegmentLayout:
-    """The paths of one segment: passages that were written together and never change.
+    """The files of one segment: passages that were written together and never change.
+
+    Args:
+        folder: The segment's folder.
 
     Attributes:
-        folder: The segment's folder.
+        passages: The passages, an Arrow IPC file.
+        vectors: Their vectors, a numpy array, (N, D).
+        hashes: Their hashes, which find duplicates: a numpy array, (N,).
+        index: The FAISS index of the vectors; missing if all vectors are compared.
+        postings: The postings of the words; missing if passages are searched by vectors alone.
     """
 
-    folder: Path
-
-    @property
-    def passages(self) -> Path:
-        """The passages, an Arrow IPC file."""
-        return self.folder / "passages.arrow"
-
-    @property
-    def vectors(self) -> Path:
-        """Their vectors, a numpy array, (N, D)."""
-        return self.folder / "vectors.npy"
-
-    @property
-    def hashes(self) -> Path:
-        """Their hashes, which find duplicates: a numpy array, (N,)."""
-        return self.folder / "hashes.npy"
-
-    @property
-    def index(self) -> Path:
-        """The FAISS index of the vectors; missing if all vectors are compared."""
-        return self.folder / "index.faiss"
-
-    @property
-    def postings(self) -> PostingFiles:
-        """The postings of the words; missing if passages are searched by vectors alone."""
-        return PostingFiles.in_folder(self.folder)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.passages = folder / "passages.arrow"
+        self.vectors = folder / "vectors.npy"
+        self.hashes = folder / "hashes.npy"
+        self.index = folder / "index.faiss"
+        self.postings = PostingFiles.in_folder(folder)
 
     @property
     def data(self) -> tuple[Path, ...]:
@@ -80,35 +67,25 @@ class SegmentLayout:
         return (self.passages, self.vectors, self.hashes, *optional)
 
 
-@dataclass(frozen=True, slots=True)
 class VersionLayout:
-    """The paths of one version: its segments, and the rows of them that are deleted.
+    """The files of one version.
+
+    Args:
+        folder: The version's folder.
 
     Attributes:
-        folder: The version's folder.
+        manifest: What the version holds, and how it was made.
+        deleted: Rows of its segments that it has deleted, rising: a numpy array.
+        sources: The files that were read, with the hashes of their content.
+        data: All files except the manifest, which lists them.
     """
 
-    folder: Path
-
-    @property
-    def manifest(self) -> Path:
-        """What the version holds, and how it was made."""
-        return self.folder / "manifest.json"
-
-    @property
-    def deleted(self) -> Path:
-        """Deleted rows, rising: a numpy array."""
-        return self.folder / "deleted.npy"
-
-    @property
-    def sources(self) -> Path:
-        """The files that were read, with the hashes of their content."""
-        return self.folder / "sources.json"
-
-    @property
-    def data(self) -> tuple[Path, ...]:
-        """All files except the manifest, which lists them."""
-        return (self.deleted, self.sources)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = folder / "manifest.json"
+        self.deleted = folder / "deleted.npy"
+        self.sources = folder / "sources.json"
+        self.data = (self.deleted, self.sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,45 +101,29 @@ class Pointer:
     checksum: str
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """The paths of a saved knowledge base.
 
-    Attributes:
+    Args:
         root: Its folder.
+
+    Attributes:
+        current: The pointer: a file with the name of the current version.
+        versions: The folder of all versions.
+        segments: The folder of all segments, which versions share.
+        lock: The file that a writer locks.
+        writer: The file that names the writer.
+        work: The folder in which a change is staged.
     """
 
-    root: Path
-
-    @property
-    def current(self) -> Path:
-        """The pointer: a file with the name of the current version."""
-        return self.root / "CURRENT"
-
-    @property
-    def versions(self) -> Path:
-        """The folder of all versions."""
-        return self.root / "versions"
-
-    @property
-    def segments(self) -> Path:
-        """The folder of all segments, which versions share."""
-        return self.root / "segments"
-
-    @property
-    def lock(self) -> Path:
-        """The file that a writer locks."""
-        return self.root / ".writer.lock"
-
-    @property
-    def writer(self) -> Path:
-        """The file that names the writer."""
-        return self.root / ".writer"
-
-    @property
-    def work(self) -> Path:
-        """The folder in which a change is staged."""
-        return self.root / ".work"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.current = root / "CURRENT"
+        self.versions = root / "versions"
+        self.segments = root / "segments"
+        self.lock = root / ".writer.lock"
+        self.writer = root / ".writer"
+        self.work = root / ".work"
 
     def version(self, name: str) -> VersionLayout:
         """The paths of one version."""

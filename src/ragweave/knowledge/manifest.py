@@ -44,15 +44,7 @@ class EncoderRecord:
     max_length: int | None
 
     def check(self, encoder: TextEncoder, path: Path | str) -> None:
-        """Check that an encoder is this one.
-
-        Args:
-            encoder: The encoder.
-            path: The knowledge base, for the message.
-
-        Raises:
-            EncoderMismatchError: It is not.
-        """
+        """Raise `EncoderMismatchError` unless an encoder is this one; the message names the knowledge base."""
         if encoder.fingerprint != self.fingerprint:
             raise EncoderMismatchError(
                 f"The knowledge base at {path} was embedded by the encoder {self.name} ({self.pooling}, fingerprint "
@@ -252,15 +244,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, text: str | bytes, path: Path | str) -> Manifest:
-        """Read and check what `to_json` wrote.
-
-        Args:
-            text: The JSON.
-            path: Where it is from, for messages.
-
-        Raises:
-            KnowledgeBaseError: It is damaged, or this ragweave does not know its format.
-        """
+        """Read and check what `to_json` wrote; see `read`. Messages name the path."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -59,11 +59,7 @@ class Snapshot:
 
     @classmethod
     def open(cls, path: Path, version: str | None = None) -> Self:
-        """Open the current version of a knowledge base, or another one.
-
-        Raises:
-            KnowledgeBaseError: There is no such knowledge base or version, or it is damaged.
-        """
+        """Open the current version of a knowledge base, or another one."""
         layout = Layout(path)
         pointer = layout.read_current()
         if version is not None and version not in layout.version_names():
@@ -87,11 +83,7 @@ class Snapshot:
         return self.manifest.passages
 
     def passage(self, row: int) -> Passage:
-        """One passage.
-
-        Raises:
-            IndexError: The row does not exist.
-        """
+        """One passage; raises `IndexError` if the row does not exist."""
         if not 0 <= row < self.manifest.rows:
             raise IndexError(f"There is no passage {row}: rows run from 0 to {self.manifest.rows - 1}.")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -121,12 +113,7 @@ class Snapshot:
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
     def text_scorer(self, *, k1: float, b: float) -> Callable[[str], RowScores]:
-        """A function that scores all rows by BM25 for a question; minus infinity for deleted rows.
-
-        Raises:
-            KnowledgeBaseError: The knowledge base was built without words.
-            ConfigurationError: ``k1`` or ``b`` is out of range.
-        """
+        """A function that scores all rows by BM25 for a question; minus infinity for deleted rows."""
         segments = [segment.postings for segment in self.segments if segment.postings is not None]
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
@@ -166,11 +153,7 @@ class Snapshot:
         """Do nothing: memory maps close with the last reference."""
 
     def verify(self) -> None:
-        """Read every byte and compare the files with their hashes.
-
-        Raises:
-            KnowledgeBaseError: A file has changed.
-        """
+        """Read every byte; raises `KnowledgeBaseError` if a file has changed."""
         for path, record in self._files():
             if FileRecord.of(path) != record:
                 raise KnowledgeBaseError(

@@ -59,11 +59,7 @@ class Storage(Protocol):
         ...
 
     def passage(self, row: int) -> Passage:
-        """One passage.
-
-        Raises:
-            IndexError: The row does not exist.
-        """
+        """One passage; raises `IndexError` if the row does not exist."""
         ...
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:

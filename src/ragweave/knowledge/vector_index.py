@@ -55,11 +55,7 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
 
 
 def check_kind(kind: str, parameters: dict[str, int], dimension: int) -> None:
-    """Check that FAISS has a kind of index and its settings, before any work.
-
-    Raises:
-        ConfigurationError: It does not.
-    """
+    """Raise `ConfigurationError`, before any work, if FAISS lacks a kind of index or its settings."""
     if unknown := sorted(set(parameters) - set(PARAMETERS)):
         raise ConfigurationError(
             f"There is no index parameter {', '.join(unknown)}. Choose from {', '.join(PARAMETERS)}."
@@ -110,12 +106,8 @@ def write_index(path: Path, vectors: NDArray[np.float32], factory: str, paramete
 
 
 def read_index(path: Path, parameters: dict[str, int]) -> Any:
-    """Read a FAISS index, memory-mapped if this FAISS can.
-
-    Raises:
-        KnowledgeBaseError: The file is damaged.
-    """
-    # From FAISS 1.11 on; the older flag maps inverted lists only.
+    """Map a FAISS index into memory; raises `KnowledgeBaseError` if the file is damaged."""
+    # Before FAISS 1.11 there is only the other flag, which maps nothing but inverted lists.
     flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     try:
         index = faiss.read_index(str(path), flag)

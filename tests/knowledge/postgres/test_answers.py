@@ -38,20 +38,20 @@ def test_answers_are_those_from_a_folder(uri, notes, tiny_encoder, model_path, t
     KnowledgeBase.build([notes], uri, encoder=tiny_encoder)
     KnowledgeBase.build([notes], tmp_path / "kb", encoder=tiny_encoder)
     for search in (None, SearchSettings(kind="hybrid")):
-        own, folder = (
-            RagPipeline.from_pretrained(model_path, knowledge_base=place, search=search, dtype="float32")
-            for place in (uri, tmp_path / "kb")
+        postgres, folder = (
+            RagPipeline.from_pretrained(model_path, knowledge_base=path, search=search, dtype="float32")
+            for path in (uri, tmp_path / "kb")
         )
         for answer, expected in zip(
-            *(pipeline(QUESTIONS, n_docs=3, max_new_tokens=4) for pipeline in (own, folder)), strict=True
+            *(pipeline(QUESTIONS, n_docs=3, max_new_tokens=4) for pipeline in (postgres, folder)), strict=True
         ):
             assert answer.answer == expected.answer
             assert answer.score == pytest.approx(expected.score, abs=1e-4)
             assert [(one.id, one.source) for one in answer.passages] == [
                 (one.id, one.source) for one in expected.passages
             ]
-    own = RagPipeline.from_pretrained(model_path, knowledge_base=uri, dtype="float32")
-    vectors, rows, docs = own.retriever.retrieve(tiny_encoder.encode(QUESTIONS), 3)
+    pipeline = RagPipeline.from_pretrained(model_path, knowledge_base=uri, dtype="float32")
+    vectors, rows, docs = pipeline.retriever.retrieve(tiny_encoder.encode(QUESTIONS), 3)
     assert (vectors.shape, rows.shape, len(docs)) == ((2, 3, 16), (2, 3), 2)
 
 
@@ -87,8 +87,8 @@ def test_commands(uri, notes, tiny_encoder_path, model_path):
     done("compact", uri)
     info = json.loads(done("info", uri, "--json").stdout)
     assert (info["passages"], info["index"], info["factory"]) == (2, "auto", "Flat")
-    asked = done("ask", "--kb", uri, "--model", model_path, "--max-new-tokens", 3, "--json", *QUESTIONS)
-    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    result = done("ask", "--kb", uri, "--model", model_path, "--max-new-tokens", 3, "--json", *QUESTIONS)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [len(answer["passages"]) for answer in answers] == [2, 2]
 
 

@@ -29,7 +29,9 @@ class Sized:
 
     def encode(self, texts, *, titles=None, progress=None):
         generators = [np.random.default_rng(list(text.encode()) or [0]) for text in texts]
-        return np.stack([own.standard_normal(self.dimension, dtype=np.float32) for own in generators])
+        return np.stack(
+            [generator.standard_normal(self.dimension, dtype=np.float32) for generator in generators]
+        )
 
 
 @pytest.mark.parametrize("dimension", [1536, 1537, 2001])
@@ -64,7 +66,7 @@ def test_another_encoder_and_size_in_the_place_of_one_that_is_open(postgres, not
     with pytest.raises(KnowledgeBaseError, match="Open the knowledge base again"):
         old.search(Sized(8).encode(["Ulm"]), 1)
     assert old.latest().manifest.dimension == new.manifest.dimension == 16
-    # Rows are never given twice: what was remembered of the old ones is of no new one.
+    # Rows are never assigned twice, so a cached old row is no new one.
     assert min(new.search(Sized(16).encode(["Ulm"]), 3)[1][0]) > 3
 
 
@@ -75,10 +77,10 @@ def test_a_schema_of_its_own(postgres, notes, tiny_encoder):
     base = KnowledgeBase.build([notes], postgres.uri("own.kb"), encoder=tiny_encoder, overwrite=True)
     assert len(base.add([notes], encoder=tiny_encoder)) == 3
     with postgres.connect() as connection:
-        found = connection.execute(
+        names = connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = 'own' ORDER BY tablename"
         )
-        assert [name for (name,) in found] == ["kb", "kb_base", "kb_sources"]
+        assert [name for (name,) in names] == ["kb", "kb_base", "kb_sources"]
 
 
 def test_rights_that_are_missing(postgres, notes, tiny_encoder):
@@ -99,15 +101,15 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_change(
     (notes / "new.txt").write_text("A new text.")
     encode, calls = type(tiny_encoder).encode, []
 
-    def cutting(self, given, **options):
-        calls.append(given)
+    def cutting(self, shard, **options):
+        calls.append(shard)
         if len(calls) == 2:
             with postgres.connect() as connection:
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE xact_start IS NOT NULL "
                     "AND application_name LIKE 'ragweave%' AND state = 'idle in transaction'"
                 )
-        return encode(self, given, **options)
+        return encode(self, shard, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(tiny_encoder), "encode", cutting)

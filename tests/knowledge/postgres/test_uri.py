@@ -13,7 +13,7 @@ from ragweave.knowledge.postgres.uri import PostgresUri, is_uri, location_of, pa
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"),
+    ("path", "expected"),
     [
         ("kb", False),
         ("/data/kb.db", False),
@@ -23,8 +23,8 @@ from ragweave.knowledge.postgres.uri import PostgresUri, is_uri, location_of, pa
         ("mysql://host", True),
     ],
 )
-def test_what_is_a_uri(place, expected):
-    assert is_uri(place) is expected
+def test_what_is_a_uri(path, expected):
+    assert is_uri(path) is expected
 
 
 def test_locations():

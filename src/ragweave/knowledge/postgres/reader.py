@@ -56,11 +56,7 @@ def read_state(client: Client, uri: PostgresUri) -> State | None:
 
 
 def existing(state: State | None, uri: PostgresUri) -> State:
-    """The state of a knowledge base that must exist.
-
-    Raises:
-        KnowledgeBaseError: There is none.
-    """
+    """The state of a knowledge base; raises `KnowledgeBaseError` if there is none."""
     if state is None:
         raise KnowledgeBaseError(
             f"There is no knowledge base at {uri}. Build one with 'ragweave index SOURCE --output URI'."
@@ -103,11 +99,7 @@ class PostgresReader:
 
     @classmethod
     def open(cls, connection: Connection) -> Self:
-        """Open the knowledge base in the tables.
-
-        Raises:
-            KnowledgeBaseError: There is none, or the server cannot be reached.
-        """
+        """Open the knowledge base in the tables."""
         uri = connection.uri
         return cls(connection, existing(connection.run(lambda client: read_state(client, uri)), uri))
 
@@ -117,19 +109,11 @@ class PostgresReader:
         return self if latest.version == self.version else latest
 
     def passage(self, row: int) -> Passage:
-        """One passage.
-
-        Raises:
-            IndexError: The row does not exist, or no longer.
-        """
+        """One passage; raises `IndexError` if the row does not exist, or no longer."""
         return self._records([row])[row][0]
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of M rows, (M, D).
-
-        Raises:
-            IndexError: A row does not exist, or no longer.
-        """
+        """The vectors of M rows, (M, D); raises `IndexError` if a row does not exist, or no longer."""
         records = self._records(rows.tolist())
         vectors = [records[row][1] for row in rows.tolist()]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.manifest.dimension)
@@ -164,12 +148,7 @@ class PostgresReader:
         return scores, rows
 
     def text_scorer(self, *, k1: float, b: float) -> Callable[[str], PostgresWordScores]:
-        """A function that scores passages by BM25 for a question.
-
-        Raises:
-            KnowledgeBaseError: The knowledge base was built without words.
-            ConfigurationError: ``k1`` or ``b`` is out of range.
-        """
+        """A function that scores passages by BM25 for a question."""
         if self.manifest.language is None:
             raise no_words(self.location)
         check_parameters(k1, b)

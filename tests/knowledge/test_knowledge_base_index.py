@@ -1,4 +1,4 @@
-"""Dense, BM25, hybrid and reranked retrieval: which passages, and what their scores are made of."""
+"""KnowledgeBaseIndex: which passages dense, BM25, hybrid and reranked search return, and how they are scored."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ def hits(base, vectors, n, **settings):
     return index.get_hits(vectors, n, questions=QUESTIONS, doc_score_scale=SCALE)
 
 
-def scores_of(found, vectors):
-    products = np.einsum("bd,bkd->bk", vectors, found.vectors)
-    return found.weights * SCALE * products + found.offsets
+def scores_of(retrieved, vectors):
+    products = np.einsum("bd,bkd->bk", vectors, retrieved.vectors)
+    return retrieved.weights * SCALE * products + retrieved.offsets
 
 
 def test_dense_hits_are_scored_by_inner_products_alone(large, vectors):
-    found = hits(large, vectors, 5)
-    assert np.array_equal(found.rows, large.search(vectors, 5)[1])
-    assert (found.weights, found.offsets) == (None, None)
+    retrieved = hits(large, vectors, 5)
+    assert np.array_equal(retrieved.rows, large.search(vectors, 5)[1])
+    assert (retrieved.weights, retrieved.offsets) == (None, None)
 
 
 def test_bm25_scores_are_the_logits(large, vectors):
-    found = hits(large, vectors, 4, kind="bm25")
+    retrieved = hits(large, vectors, 4, kind="bm25")
     scores, rows = large.search_text(QUESTIONS, 4)
-    assert np.array_equal(found.rows, rows)
-    assert scores_of(found, vectors) == pytest.approx(scores, abs=1e-6)
+    assert np.array_equal(retrieved.rows, rows)
+    assert scores_of(retrieved, vectors) == pytest.approx(scores, abs=1e-6)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("candidates", [1, 60])
 def test_a_weighted_hybrid_pools_both_distributions(large, vectors, weight, candidates):
-    found = hits(large, vectors, 5, kind="hybrid", dense_weight=weight, candidates=candidates)
-    scores = scores_of(found, vectors)
+    retrieved = hits(large, vectors, 5, kind="hybrid", dense_weight=weight, candidates=candidates)
+    scores = scores_of(retrieved, vectors)
     for question in range(3):
         dense, lexical = everything(large, vectors, question)
         pooled = np.where(lexical >= 0, weight * dense + (1 - weight) * lexical.clip(0), -np.inf)
-        rows = found.rows[question]
+        rows = retrieved.rows[question]
         assert scores[question] == pytest.approx(pooled[rows], abs=1e-4)
         assert (np.diff(scores[question]) <= 1e-5).all()
         if candidates == 60:
@@ -86,20 +86,20 @@ def test_a_weighted_hybrid_pools_both_distributions(large, vectors, weight, cand
 
 
 def test_reciprocal_ranks_are_the_probabilities(large, vectors):
-    found = hits(large, vectors, 5, kind="hybrid", fusion="rrf", candidates=60)
+    retrieved = hits(large, vectors, 5, kind="hybrid", fusion="rrf", candidates=60)
     for question in range(3):
         dense, lexical = everything(large, vectors, question)
-        there = lexical > -np.inf
+        live = lexical > -np.inf
         ranks = np.full((2, 60), np.inf)
-        for place, scores in enumerate((dense, lexical)):
-            rows = [row for row in np.lexsort((np.arange(60), -scores)) if there[row]]
-            ranks[place, [row for row in rows if place == 0 or lexical[row] > 0]] = range(
-                1, 1 + len([row for row in rows if place == 0 or lexical[row] > 0])
+        for number, scores in enumerate((dense, lexical)):
+            rows = [row for row in np.lexsort((np.arange(60), -scores)) if live[row]]
+            ranks[number, [row for row in rows if number == 0 or lexical[row] > 0]] = range(
+                1, 1 + len([row for row in rows if number == 0 or lexical[row] > 0])
             )
         fused = (1 / (60 + ranks)).sum(0)
-        rows = found.rows[question]
+        rows = retrieved.rows[question]
         assert fused[rows] == pytest.approx(np.sort(fused)[::-1][:5], abs=1e-7)
-        shares = np.exp(scores_of(found, vectors)[question])
+        shares = np.exp(scores_of(retrieved, vectors)[question])
         assert shares / shares.sum() == pytest.approx(fused[rows] / fused[rows].sum(), abs=1e-6)
 
 
@@ -117,22 +117,22 @@ class Alphabetical:
 def test_a_reranker_chooses_among_the_candidates(large, vectors, kind):
     index = large.as_index(SearchSettings(kind=kind, candidates=12), reranker=Alphabetical())
     plain = large.as_index(SearchSettings(kind=kind, candidates=12))
-    found = index.get_hits(vectors, 3, questions=QUESTIONS, doc_score_scale=SCALE)
+    retrieved = index.get_hits(vectors, 3, questions=QUESTIONS, doc_score_scale=SCALE)
     candidates = plain.get_hits(vectors, 12, questions=QUESTIONS, doc_score_scale=SCALE)
     for question in range(3):
         texts = [large.passage(row).text for row in candidates.rows[question]]
-        chosen = [large.passage(row).text for row in found.rows[question]]
+        chosen = [large.passage(row).text for row in retrieved.rows[question]]
         assert chosen == sorted(texts, reverse=True)[:3]
-        assert scores_of(found, vectors)[question].tolist() == [11, 10, 9]
+        assert scores_of(retrieved, vectors)[question].tolist() == [11, 10, 9]
 
 
 def test_more_than_there_are(base, tiny_encoder):
     vectors = tiny_encoder.encode(QUESTIONS)
     for settings in ({"kind": "bm25"}, {"kind": "hybrid"}, {"kind": "hybrid", "fusion": "rrf"}):
-        found = hits(base, vectors, len(base) + 2, **settings)
-        assert (found.rows[:, -2:] == -1).all()
-        assert (found.rows[:, :-2] >= 0).all() or settings.get("fusion") == "rrf"
-        assert not found.vectors[found.rows < 0].any()
+        retrieved = hits(base, vectors, len(base) + 2, **settings)
+        assert (retrieved.rows[:, -2:] == -1).all()
+        assert (retrieved.rows[:, :-2] >= 0).all() or settings.get("fusion") == "rrf"
+        assert not retrieved.vectors[retrieved.rows < 0].any()
 
 
 def test_questions_are_needed_for_their_words(large, vectors):
@@ -186,14 +186,14 @@ def test_pipeline_and_model_score_alike_and_keep_their_way_of_searching(large, m
 
 @pytest.fixture
 def hybrid_model(tmp_path, model_path):
-    """A model that searches by words and vectors where nobody says otherwise."""
+    """A model that searches by words and vectors by default."""
     folder = shutil.copytree(model_path, tmp_path / "hybrid-model")
     RagConfig.from_pretrained(folder, retrieval="hybrid", dense_weight=0.25).save_pretrained(folder)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("given", "kind", "weight"),
+    ("search", "kind", "weight"),
     [
         (None, "hybrid", 0.25),
         (SearchSettings(), "hybrid", 0.25),
@@ -203,9 +203,9 @@ def hybrid_model(tmp_path, model_path):
         (SearchSettings("bm25", dense_weight=0.0), "bm25", 0.0),
     ],
 )
-def test_what_is_left_open_of_the_search_is_as_the_model_says(large, hybrid_model, given, kind, weight):
+def test_what_is_left_open_of_the_search_is_as_the_model_says(large, hybrid_model, search, kind, weight):
     pipeline = RagPipeline.from_pretrained(
-        hybrid_model, knowledge_base=large, search=given, reranker=Alphabetical(), dtype="float32"
+        hybrid_model, knowledge_base=large, search=search, reranker=Alphabetical(), dtype="float32"
     )
     settings = pipeline.retriever.index.settings
     assert (settings.kind, settings.dense_weight) == (kind, weight)

@@ -1,4 +1,4 @@
-"""Servers that are not there, go away and come back."""
+"""Connections to servers that are missing, stop and start again; no message shows a password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search by words: BM25 over the segments of a knowledge base that lives."""
+"""BM25 and its words: scores equal those of bm25s, over any division into segments and after every change."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_scores_are_those_of_bm25s_however_the_texts_are_divided(tmp_path_factor
         written(tmp_path_factory.mktemp("postings"), texts[start : start + segment], shard=3)
         for start in range(0, len(texts), segment)
     ]
-    own = BM25(parts, k1=1.2, b=0.75).scores(question.split())
-    assert own == pytest.approx(peer_scores(texts, question, 1.2, 0.75), abs=1e-5)
+    scores = BM25(parts, k1=1.2, b=0.75).scores(question.split())
+    assert scores == pytest.approx(peer_scores(texts, question, 1.2, 0.75), abs=1e-5)
 
 
 def test_runs_are_merged_in_as_many_ranges_as_memory_wants(tmp_path, monkeypatch):
@@ -87,20 +87,20 @@ def living(tmp_path, tiny_encoder):
     return KnowledgeBase.build([notes], tmp_path / "kb", encoder=tiny_encoder)
 
 
-def found(base, question, n=1):
+def texts_with_words_of(base, question, n=1):
     scores, rows = base.search_text([question], n)
     return [base.passage(row).text for row, score in zip(rows[0], scores[0], strict=True) if score > 0]
 
 
 def test_search_by_words_follows_every_change(living, tmp_path, tiny_encoder):
-    assert found(living, "capitals of lima") == ["Lima is the capital."]
-    assert found(living, "zebra") == []
+    assert texts_with_words_of(living, "capitals of lima") == ["Lima is the capital."]
+    assert texts_with_words_of(living, "zebra") == []
     (tmp_path / "more.txt").write_text("A zebra is no capital.")
     base = living.add([tmp_path / "more.txt"], encoder=tiny_encoder)
-    assert found(base, "zebra") == ["A zebra is no capital."]
-    assert found(base, "capital", 5) == ["Lima is the capital.", "A zebra is no capital."]
+    assert texts_with_words_of(base, "zebra") == ["A zebra is no capital."]
+    assert texts_with_words_of(base, "capital", 5) == ["Lima is the capital.", "A zebra is no capital."]
     base = base.delete(ids=["peru.txt"])
-    assert found(base, "capital", 5) == ["A zebra is no capital."]
+    assert texts_with_words_of(base, "capital", 5) == ["A zebra is no capital."]
     before = base.search_text(["zebra danube capital"], 3)
     base = base.compact()
     assert len(base.manifest.segments) == 1
@@ -110,7 +110,7 @@ def test_search_by_words_follows_every_change(living, tmp_path, tiny_encoder):
         "Ulm lies on the Danube.",
     ]
     assert scores.shape == before[0].shape
-    assert found(living, "capital", 5) == ["Lima is the capital."]
+    assert texts_with_words_of(living, "capital", 5) == ["Lima is the capital."]
 
 
 def test_passages_that_share_no_word_score_zero_and_those_that_are_not_there_nothing(living):

@@ -25,42 +25,40 @@ def words(tmp_path):
 @pytest.fixture
 def both(uri, words, tiny_encoder, tmp_path):
     """The same passages in PostgreSQL and in a folder."""
-    return tuple(
-        KnowledgeBase.build([words], place, encoder=tiny_encoder) for place in (uri, tmp_path / "kb")
-    )
+    return tuple(KnowledgeBase.build([words], path, encoder=tiny_encoder) for path in (uri, tmp_path / "kb"))
 
 
-def found_by_words(base):
+def word_hits(base):
     """For each question, ids and scores of the passages that share a word, best first."""
     scores, rows = base.search_text(QUESTIONS, 60)
     assert np.isneginf(scores[rows < 0]).all()
     return [
-        {base.passage(row).id: score for row, score in zip(own, values, strict=True) if score > 0}
-        for own, values in zip(rows, scores, strict=True)
+        {base.passage(row).id: score for row, score in zip(hits, values, strict=True) if score > 0}
+        for hits, values in zip(rows, scores, strict=True)
     ]
 
 
 def test_scores_are_those_of_a_folder(both):
-    own, folder = both
-    for mine, theirs in zip(found_by_words(own), found_by_words(folder), strict=True):
+    postgres, folder = both
+    for mine, theirs in zip(word_hits(postgres), word_hits(folder), strict=True):
         assert list(mine) == list(theirs)
         assert list(mine.values()) == pytest.approx(list(theirs.values()), rel=1e-4)
 
 
 def test_what_was_deleted_is_not_found_and_does_not_count(both):
-    own, folder = (base.delete(ids=["words.csv:9", "words.csv:12"]) for base in both)
+    postgres, folder = (base.delete(ids=["words.csv:9", "words.csv:12"]) for base in both)
     folder = folder.compact()  # which forgets the words of what was deleted
-    for mine, theirs in zip(found_by_words(own), found_by_words(folder), strict=True):
+    for mine, theirs in zip(word_hits(postgres), word_hits(folder), strict=True):
         assert mine.keys() == theirs.keys()
         assert mine == pytest.approx(theirs, rel=1e-4)
 
 
 def test_what_is_added_is_found_at_once(both, tiny_encoder, tmp_path):
-    own, _ = both
+    postgres, _ = both
     (tmp_path / "new.txt").write_text("Zanzibar is an island.")
-    own = own.add([tmp_path / "new.txt"], encoder=tiny_encoder)
-    scores, rows = own.search_text(["islands, zanzibar"], 3)
-    assert own.passage(rows[0, 0]).id == "new.txt#0"
+    postgres = postgres.add([tmp_path / "new.txt"], encoder=tiny_encoder)
+    scores, rows = postgres.search_text(["islands, zanzibar"], 3)
+    assert postgres.passage(rows[0, 0]).id == "new.txt#0"
     assert rows[0, 1:].tolist() == [-1, -1]
     assert scores[0, 0] > 0
 
@@ -69,21 +67,21 @@ def test_what_is_added_is_found_at_once(both, tiny_encoder, tmp_path):
     "settings", [{"kind": "bm25"}, {"kind": "hybrid"}, {"kind": "hybrid", "fusion": "rrf"}]
 )
 def test_hits_are_those_of_a_folder(both, settings, tiny_encoder):
-    own, folder = both
+    postgres, folder = both
     vectors = tiny_encoder.encode(QUESTIONS[:3])
-    found = [
+    results = [
         base.as_index(SearchSettings(**settings)).get_hits(
             vectors, 3, questions=QUESTIONS[:3], doc_score_scale=3.0
         )
-        for base in (own, folder)
+        for base in (postgres, folder)
     ]
-    for mine, theirs in zip(*(hits.rows for hits in found), strict=True):
-        first, second = own.passages(mine), folder.passages(theirs)
+    for mine, theirs in zip(*(hits.rows for hits in results), strict=True):
+        first, second = postgres.passages(mine), folder.passages(theirs)
         assert [passage.id for passage in first] == [passage.id for passage in second]
-    products = np.einsum("bd,bkd->bk", vectors, found[0].vectors)
-    scores = found[0].weights * 3.0 * products + found[0].offsets
+    products = np.einsum("bd,bkd->bk", vectors, results[0].vectors)
+    scores = results[0].weights * 3.0 * products + results[0].offsets
     assert (np.diff(scores) <= 1e-5).all()
-    np.testing.assert_allclose(found[0].offsets, found[1].offsets, atol=1e-4)
+    np.testing.assert_allclose(results[0].offsets, results[1].offsets, atol=1e-4)
 
 
 def test_vectors_alone(uri, words, tiny_encoder):
