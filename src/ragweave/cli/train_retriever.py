@@ -49,9 +49,8 @@ def retriever(
 
     from ragweave.cli.training import check_output, read_config, show_training, trainer_options
     from ragweave.evaluation.data import check_gold, read_examples
-    from ragweave.training.contrastive import require_one_process, train_retriever
-    from ragweave.training.pairs import training_pairs
-    from ragweave.training.refresh import DOCUMENT_ENCODER, FOLDER
+    from ragweave.training.contrastive import require_one_process, train_retriever, training_pairs, training_pairs
+    from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, KNOWLEDGE_BASE_FOLDER
 
     arguments = trainer_options(
         epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed, device=device
@@ -73,15 +72,15 @@ def retriever(
         model, knowledge_base=base, dtype="float32", device=device
     )
     train_retriever(pipeline.encoder, pairs, output, resume=resume, around=show_training, **arguments)
-    pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER)
+    pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER_FOLDER)
     # Loaded again, so that the knowledge base records this folder as its encoder, not the initial model.
-    encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER, device=device)
+    encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER_FOLDER, device=device)
     pipeline.model.config.passage_encoder_fingerprint = encoder.fingerprint
     pipeline.model.save_pretrained(output)
     tokenizers = (pipeline.retriever.question_encoder_tokenizer, pipeline.retriever.generator_tokenizer)
     ragweave.RagTokenizer(*tokenizers).save_pretrained(output)
     with stage_bars() as progress:
-        base.reembed(output / FOLDER, encoder=encoder, resume=resume, progress=progress)
+        base.reembed(output / KNOWLEDGE_BASE_FOLDER, encoder=encoder, resume=resume, progress=progress)
     print_text(
         f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers."
     )
