@@ -13,10 +13,13 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Answer": "provenance.answers",
     "AnswerToken": "provenance.answers",
+    "CanonicalHFIndex": "retrieval.canonical",
     "Chunking": "knowledge.ingest_settings",
+    "CustomHFIndex": "retrieval.dataset",
     "DatasetIndex": "retrieval.dataset",
     "Index": "retrieval.index_protocol",
     "KnowledgeBase": "knowledge.base",
+    "LegacyIndex": "retrieval.legacy",
     "MemoryIndex": "retrieval.memory",
     "RagConfig": "configuration",
     "RagModel": "modeling.rag",
@@ -50,8 +53,10 @@ if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
     from ragweave.pipeline.streaming import stream_answer
     from ragweave.provenance.answers import Answer, AnswerToken, RetrievedPassage
-    from ragweave.retrieval.dataset import DatasetIndex
+    from ragweave.retrieval.canonical import CanonicalHFIndex
+    from ragweave.retrieval.dataset import CustomHFIndex, DatasetIndex
     from ragweave.retrieval.index_protocol import Index
+    from ragweave.retrieval.legacy import LegacyIndex
     from ragweave.retrieval.memory import MemoryIndex
     from ragweave.retrieval.rag_retriever import RagRetriever
     from ragweave.tokenization import RagTokenizer
@@ -62,10 +67,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AnswerToken",
+    "CanonicalHFIndex",
     "Chunking",
+    "CustomHFIndex",
     "DatasetIndex",
     "Index",
     "KnowledgeBase",
+    "LegacyIndex",
     "MemoryIndex",
     "RagConfig",
     "RagModel",

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from transformers.models.rag import retrieval_rag
 
 from ragweave import DatasetIndex
-from ragweave.retrieval.canonical import CanonicalIndex
+from ragweave.retrieval.canonical import CanonicalHFIndex
 from ragweave.retrieval.legacy import LegacyIndex
 from tests.support import indexes, retrieval
 from tests.support.indexes import D
@@ -49,8 +49,8 @@ def of_passages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     found = (
         retrieval_rag.CustomHFIndex.load_from_disk(D, *paths),
         DatasetIndex.load_from_disk(D, *paths),
-        CanonicalIndex(D, dataset=str(snapshot), index_name=name),
-        CanonicalIndex(D, dataset=paths[0], index_path=paths[1]),
+        CanonicalHFIndex(D, dataset_name=str(snapshot), index_name=name),
+        CanonicalHFIndex(D, dataset_name=paths[0], index_path=paths[1]),
     )
     for index in found:
         index.init_index()

@@ -1,4 +1,4 @@
-"""CanonicalIndex: wiki_dpr, and other data sets of the same columns, from folders and from the hub."""
+"""CanonicalHFIndex: wiki_dpr, and other data sets of the same columns, from folders and from the hub."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from ragweave import RagRetriever
-from ragweave.errors import IndexDataError
+from ragweave.errors import ConfigurationError, IndexDataError
 from ragweave.retrieval import canonical
-from ragweave.retrieval.canonical import CanonicalIndex
+from ragweave.retrieval.canonical import CanonicalHFIndex
 from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.rag_retriever import build_index
 from tests.support import indexes, retrieval
@@ -38,8 +38,8 @@ def copied(wiki_dpr: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(wiki_dpr, tmp_path / "wiki_dpr"))
 
 
-def opened(folder: Path | str, **options: Any) -> CanonicalIndex:
-    index = CanonicalIndex(D, dataset=str(folder), **options)
+def opened(folder: Path | str, **options: Any) -> CanonicalHFIndex:
+    index = CanonicalHFIndex(D, dataset_name=str(folder), **options)
     index.init_index()
     return index
 
@@ -48,13 +48,13 @@ def faiss_path(folder: Path, index_name: str) -> Path:
     return folder / "index" / f"psgs_w100.nq.{KINDS[index_name]}-train.faiss"
 
 
-def flat(folder: Path, **options: Any) -> CanonicalIndex:
+def flat(folder: Path, **options: Any) -> CanonicalHFIndex:
     """An exact index of all passages, whatever the layout of their folder."""
     index_path = indexes.write_faiss(folder.parent / "flat.faiss")
     return opened(folder, index_path=str(index_path), **options)
 
 
-def assert_finds_everything(index: CanonicalIndex, n_passages: int = N) -> None:
+def assert_finds_everything(index: CanonicalHFIndex, n_passages: int = N) -> None:
     """Whether an exact index finds what a plain search over all vectors does, with its texts."""
     assert len(index) == n_passages
     asked = retrieval.questions()
@@ -78,12 +78,27 @@ class TestWikiDpr:
         assert np.array_equal(rows, expected)
         assert (rows.dtype, found.dtype) == (np.int64, np.float32)
         assert np.array_equal(found, indexes.vectors()[rows])  # the Parquet files' vectors, not FAISS' codes
-        for own, doc in zip(rows, index.get_doc_dicts(rows), strict=True):
+        for own, doc in zip(rows, index.get_texts(rows), strict=True):
             assert doc == {
                 "id": [str(row + 1) for row in own],
                 "title": indexes.titles(own),
                 "text": indexes.texts(own),
             }
+
+    @pytest.mark.parametrize("index_name", [*KINDS, None, "wiki_dpr"])
+    def test_the_data_set_is_there_with_its_index(self, wiki_dpr: Path, index_name: str | None) -> None:
+        index, asked = opened(wiki_dpr, index_name=index_name), retrieval.questions(3)
+        rows, vectors = index.get_top_docs(asked, 4)
+        _, found = index.dataset.search_batch("embeddings", asked, 4)
+        assert np.array_equal(found, rows)
+        assert index.dataset[int(rows[0, 0])]["title"] == indexes.titles(rows[0, :1])[0]
+        assert np.array_equal(index.get_doc_dicts(rows)[0]["embeddings"], vectors[0])
+
+    def test_an_unknown_index_name_is_refused(self, wiki_dpr: Path) -> None:
+        with pytest.raises(
+            ConfigurationError, match=r"'hnsw'\. Choose one of: custom, legacy, exact, compressed"
+        ):
+            opened(wiki_dpr, index_name="hnsw")
 
     def test_exact_finds_the_largest_inner_products(self, wiki_dpr: Path) -> None:
         index, asked = opened(wiki_dpr, index_name="exact"), retrieval.questions(20)
@@ -96,7 +111,9 @@ class TestWikiDpr:
         assert_finds_everything(opened(wiki_dpr, use_dummy_dataset=True), N_DUMMY)
 
     def test_the_default_index_is_the_compressed_one(self, wiki_dpr: Path) -> None:
-        assert CanonicalIndex(D, dataset=str(wiki_dpr)).index_path == faiss_path(wiki_dpr, "compressed")
+        assert CanonicalHFIndex(D, dataset_name=str(wiki_dpr)).index_path == faiss_path(
+            wiki_dpr, "compressed"
+        )
 
     def test_index_path_goes_first(self, wiki_dpr: Path, tmp_path: Path) -> None:
         index_path = indexes.write_faiss(tmp_path / "my.faiss")
@@ -109,7 +126,7 @@ class TestWikiDpr:
 
     def test_index_path_that_is_nowhere(self, wiki_dpr: Path) -> None:
         with pytest.raises(IndexDataError, match=r"index_path: there is no file my\.faiss"):
-            CanonicalIndex(D, dataset=str(wiki_dpr), index_path="my.faiss")
+            CanonicalHFIndex(D, dataset_name=str(wiki_dpr), index_path="my.faiss")
 
     def test_passages_that_are_not_there_are_empty(self, wiki_dpr: Path) -> None:
         index = opened(wiki_dpr, use_dummy_dataset=True)
@@ -119,14 +136,14 @@ class TestWikiDpr:
         for doc in index.get_doc_dicts(rows):
             assert doc["title"][N_DUMMY:] == doc["text"][N_DUMMY:] == ["", ""]
             assert "" not in doc["text"][:N_DUMMY]
-        assert index.get_doc_dicts(np.array([[-1]])) == [{"id": [""], "title": [""], "text": [""]}]
+        assert index.get_texts(np.array([[-1]])) == [{"id": [""], "title": [""], "text": [""]}]
 
     def test_other_splits(self, copied: Path) -> None:
         shutil.rmtree(copied / "data" / "psgs_w100" / "nq")
         indexes.write_shards(copied / "data" / "psgs_w100" / "nq", split="test")
-        assert len(CanonicalIndex(D, dataset=str(copied), split="test")) == N
+        assert len(CanonicalHFIndex(D, dataset_name=str(copied), dataset_split="test")) == N
         with pytest.raises(IndexDataError, match=r"split 'train' in .*holds test-00000-of-00003\.parquet"):
-            CanonicalIndex(D, dataset=str(copied))
+            CanonicalHFIndex(D, dataset_name=str(copied))
 
 
 class TestHowLittleIsRead:
@@ -154,7 +171,7 @@ class TestHowLittleIsRead:
 
     def test_texts_without_vectors(self, wiki_dpr: Path, reads: list[Any]) -> None:
         index = opened(wiki_dpr, index_name="exact")
-        index.get_doc_dicts(np.array([[3, 7, 1251], [-1, 1250, 3]]))  # row groups 0 of shard 0, 1 of shard 1
+        index.get_texts(np.array([[3, 7, 1251], [-1, 1250, 3]]))  # row groups 0 of shard 0, 1 of shard 1
         assert sorted(reads) == sorted((group, name) for group in (0, 1) for name in ("id", "text", "title"))
 
     def test_vectors_without_texts(self, wiki_dpr: Path, reads: list[Any]) -> None:
@@ -197,21 +214,21 @@ class TestOtherDataSets:
         indexes.write_shards(tmp_path / "mine" / "data")
         indexes.write_shards(tmp_path / "mine" / "data", [20], split="test")
         assert_finds_everything(flat(tmp_path / "mine"))
-        assert_finds_everything(opened(tmp_path / "mine", split="test"), 20)
+        assert_finds_everything(opened(tmp_path / "mine", dataset_split="test"), 20)
 
     def test_the_layout_of_the_hubs_own_conversion(self, tmp_path: Path) -> None:
         for split, size in (("train", 40), ("validation", 30)):
             (tmp_path / "default" / split).mkdir(parents=True)
             pq.write_table(indexes.table(range(size)), tmp_path / "default" / split / "0000.parquet")
         assert_finds_everything(opened(tmp_path), 40)
-        assert_finds_everything(opened(tmp_path, split="validation"), 30)
+        assert_finds_everything(opened(tmp_path, dataset_split="validation"), 30)
 
     def test_files_that_name_no_split_are_for_training(self, tmp_path: Path) -> None:
         pq.write_table(indexes.table(range(25)), tmp_path / "a.parquet")
         pq.write_table(indexes.table(range(25, 40)), tmp_path / "b.parquet")
         assert_finds_everything(opened(tmp_path), 40)
         with pytest.raises(IndexDataError, match=r"split 'test' in .*holds a\.parquet, b\.parquet"):
-            opened(tmp_path, split="test")
+            opened(tmp_path, dataset_split="test")
 
     def test_another_variant_of_wiki_dpr_by_its_folder(self, copied: Path) -> None:
         multiset = (copied / "data" / "psgs_w100" / "nq").rename(copied / "data" / "psgs_w100" / "multiset")
@@ -228,21 +245,21 @@ class TestOtherDataSets:
         assert (
             index.get_doc_dicts(rows)[0]["text"] == [retrieval.PASSAGES[r][1] for r in rows[0, :7]] + [""] * 2
         )
-        assert index.get_doc_dicts(np.array([[-1, -1]])) == [{"title": ["", ""], "text": ["", ""]}]
+        assert index.get_texts(np.array([[-1, -1]])) == [{"title": ["", ""], "text": ["", ""]}]
 
     def test_save_to_disk_of_splits(self, tmp_path: Path) -> None:
         splits = {"train": retrieval.dataset(5, factory=None), "test": retrieval.dataset(factory=None)}
         datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
         assert len(opened(tmp_path)) == 5
-        assert len(opened(tmp_path, split="test")) == 7
+        assert len(opened(tmp_path, dataset_split="test")) == 7
         with pytest.raises(IndexDataError, match=r"no split 'dev' in .*; it has test, train"):
-            opened(tmp_path, split="dev")
+            opened(tmp_path, dataset_split="dev")
 
     def test_save_to_disk_of_another_split(self, tmp_path: Path) -> None:
         passages = retrieval.dataset(factory=None)
         test = datasets.Dataset(passages.data.table, split=datasets.Split.TEST)
         test.save_to_disk(str(tmp_path))
-        assert len(opened(tmp_path, split="test")) == 7
+        assert len(opened(tmp_path, dataset_split="test")) == 7
         with pytest.raises(IndexDataError, match="holds the split 'test', but dataset_split is 'train'"):
             opened(tmp_path)
 
@@ -271,7 +288,7 @@ class TestOtherDataSets:
     def test_a_file_of_the_other_kind_is_not_taken(self, tmp_path: Path) -> None:
         indexes.write_shards(tmp_path)
         indexes.write_faiss(tmp_path / f"passages.{KINDS['compressed']}.faiss")
-        assert CanonicalIndex(D, dataset=str(tmp_path), index_name="exact").index_path is None
+        assert CanonicalHFIndex(D, dataset_name=str(tmp_path), index_name="exact").index_path is None
 
     def test_there_is_no_small_stand_in(self, tmp_path: Path) -> None:
         indexes.write_shards(tmp_path)
@@ -305,7 +322,7 @@ class TestBadData:
         shutil.rmtree(copied / "index")
         monkeypatch.setattr(canonical, "MOST_BUILT_IN_MEMORY", N - 1)
         with pytest.raises(IndexDataError, match=r"no FAISS file for index_name='exact'.*give index_path"):
-            CanonicalIndex(D, dataset=str(copied), index_name="exact")
+            CanonicalHFIndex(D, dataset_name=str(copied), index_name="exact")
 
     @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.95, 0.999])
     @pytest.mark.parametrize("index_name", KINDS)
@@ -313,7 +330,7 @@ class TestBadData:
         path = faiss_path(copied, index_name)
         content = path.read_bytes()
         path.write_bytes(content[: int(kept * len(content))])
-        index = CanonicalIndex(D, dataset=str(copied), index_name=index_name)
+        index = CanonicalHFIndex(D, dataset_name=str(copied), index_name=index_name)
         with pytest.raises(IndexDataError, match="not a complete FAISS index"):
             index.init_index()
         assert not index.is_initialized()
@@ -337,14 +354,14 @@ class TestBadData:
 
     def test_passages_of_another_dimension(self, wiki_dpr: Path) -> None:
         with pytest.raises(IndexDataError, match=rf"vectors are of dimension {D}; expected 12"):
-            CanonicalIndex(12, dataset=str(wiki_dpr), use_dummy_dataset=True).init_index()
+            CanonicalHFIndex(12, dataset_name=str(wiki_dpr), use_dummy_dataset=True).init_index()
 
     def test_questions_of_another_dimension(self, wiki_dpr: Path) -> None:
         with pytest.raises(IndexDataError, match="question encoder"):
             opened(wiki_dpr).get_top_docs(np.zeros((1, 3), np.float32), 2)
 
     def test_searching_too_early(self, wiki_dpr: Path) -> None:
-        index = CanonicalIndex(D, dataset=str(wiki_dpr))
+        index = CanonicalHFIndex(D, dataset_name=str(wiki_dpr))
         assert index.faiss_index is None
         with pytest.raises(IndexDataError, match="init_index"):
             index.get_top_docs(retrieval.questions(), 2)
@@ -412,7 +429,9 @@ class TestHub:
         assert [name for name in calls[0]["fetched"] if name.endswith(".faiss")] == [inside]
 
     def test_another_data_set(self, calls: list[dict[str, Any]]) -> None:
-        index = CanonicalIndex(D, dataset="someone/passages", index_name="exact", revision="v2")
+        index = CanonicalHFIndex(
+            D, dataset_name="someone/passages", index_name="exact", dataset_revision="v2"
+        )
         assert len(index) == N
         assert (calls[0]["repository"], calls[0]["revision"]) == ("someone/passages", "v2")
 
@@ -425,7 +444,7 @@ def test_a_data_set_that_is_nowhere(dataset: str, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         IndexDataError, match=r"^dataset: '.*' is neither a folder nor .*give the folder .*\(.+\)"
     ):
-        CanonicalIndex(D, dataset=dataset, revision="v1")
+        CanonicalHFIndex(D, dataset_name=dataset, dataset_revision="v1")
 
 
 @pytest.mark.parametrize("index_name", KINDS)
@@ -433,7 +452,7 @@ def test_a_retriever(wiki_dpr: Path, tmp_path: Path, index_name: str) -> None:
     config = retrieval.config(index_name=index_name, dataset=str(wiki_dpr), n_docs=3, dataset_split="train")
     tokenizers = retrieval.question_tokenizer(), retrieval.generator_tokenizer()
     retriever = RagRetriever(config, *tokenizers)
-    assert isinstance(retriever.index, CanonicalIndex)
+    assert isinstance(retriever.index, CanonicalHFIndex)
     ids = tokenizers[0](list(retrieval.QUESTIONS), padding=True)["input_ids"]
     found = retriever(ids, retrieval.questions(), return_tensors="np")
     assert found["retrieved_doc_embeds"].shape == (3, 3, D)

@@ -61,14 +61,32 @@ def test_rows_that_are_not_there_have_no_vector_and_no_text() -> None:
 
 
 def test_nothing_but_missing_rows() -> None:
-    assert of_memory().get_doc_dicts(np.array([[-1, -1]])) == [{"title": ["", ""], "text": ["", ""]}]
+    assert of_memory().get_texts(np.array([[-1, -1]])) == [{"title": ["", ""], "text": ["", ""]}]
 
 
-def test_other_columns_come_along_but_the_vectors_do_not() -> None:
+def test_dictionaries_hold_every_column_and_texts_leave_the_vectors_out() -> None:
     index = of_memory(source=[f"source {number}" for number in range(N)])
-    found = index.get_doc_dicts(np.array([[1, 0, -1]]))
-    assert found[0]["source"] == ["source 1", "source 0", ""]
-    assert set(found[0]) == {"title", "text", "source"}
+    rows = np.array([[1, 0, -1]])
+    (doc,) = index.get_doc_dicts(rows)
+    assert doc["source"] == ["source 1", "source 0", ""]
+    assert np.array_equal(doc["embeddings"][:2], retrieval.vectors()[[1, 0]])
+    assert not doc["embeddings"][2].any()
+    assert set(index.get_texts(rows)[0]) == {"title", "text", "source"} == set(doc) - {"embeddings"}
+
+
+def test_one_row_of_ids_gives_a_dictionary_for_each_passage() -> None:
+    docs = of_memory().get_doc_dicts(np.array([3, -1, 0]))
+    assert [doc["title"] for doc in docs] == [retrieval.PASSAGES[3][0], "", retrieval.PASSAGES[0][0]]
+    assert np.array_equal(docs[0]["embeddings"], retrieval.vectors()[3])
+
+
+def test_the_data_set_carries_its_faiss_index(tmp_path: Path) -> None:
+    index = DatasetIndex.load_from_disk(D, *retrieval.saved_dataset(tmp_path))
+    index.init_index()
+    assert index.dataset.get_index("embeddings").faiss_index is index.faiss_index
+    question = retrieval.vectors()[:2]
+    _, rows = index.dataset.search_batch("embeddings", question, 3)
+    assert np.array_equal(rows, index.get_top_docs(question, 3)[0])
 
 
 def test_columns_with_a_decoding_of_their_own_are_decoded() -> None:
@@ -129,7 +147,7 @@ def test_the_faiss_index_is_never_copied() -> None:
     assert index.faiss_index is faiss_index
     began = time.process_time()
     for _ in range(10):
-        index.get_doc_dicts(np.array([[5, 6, 7]]))
+        index.get_texts(np.array([[5, 6, 7]]))
     assert time.process_time() - began < 0.1  # a copy alone takes 0.02 s
 
 

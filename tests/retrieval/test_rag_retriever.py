@@ -250,6 +250,25 @@ def test_a_missing_index_is_named(base: Path) -> None:
         build_index(retrieval.config())
 
 
+def test_files_of_an_index_are_copied_only_on_request(base: Path, tmp_path: Path) -> None:
+    RagRetriever.from_pretrained(base, indexed_dataset=retrieval.dataset()).save_pretrained(tmp_path / "one")
+    opened = RagRetriever.from_pretrained(tmp_path / "one")
+    opened.save_pretrained(tmp_path / "two")
+    opened.save_pretrained(tmp_path / "three", copy_index=True)
+    assert not list((tmp_path / "two").rglob("*.faiss"))
+    assert list((tmp_path / "three").rglob("*.faiss"))
+    question = retrieval.questions(1)
+    expected = opened.retrieve(question, 2)[1]
+    for name in ("two", "three"):
+        assert np.array_equal(
+            RagRetriever.from_pretrained(tmp_path / name).retrieve(question, 2)[1], expected
+        )
+    shutil.rmtree(tmp_path / "one")
+    assert np.array_equal(RagRetriever.from_pretrained(tmp_path / "three").retrieve(question, 2)[1], expected)
+    with pytest.raises(IndexDataError, match="passages_path does not exist"):
+        RagRetriever.from_pretrained(tmp_path / "two")
+
+
 def test_a_saved_folder_can_be_moved(base: Path, tmp_path: Path) -> None:
     RagRetriever.from_pretrained(base, indexed_dataset=retrieval.dataset()).save_pretrained(tmp_path / "one")
     saved = json.loads((tmp_path / "one" / "config.json").read_text(encoding="utf-8"))

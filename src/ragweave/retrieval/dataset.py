@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from os import PathLike
 from pathlib import Path
 from typing import Self
@@ -13,7 +12,7 @@ from datasets import Dataset
 from ragweave.errors import IndexDataError
 from ragweave.retrieval.faiss_index import FaissIndex, check_faiss, read_faiss
 from ragweave.retrieval.index_protocol import INDEX_COLUMN
-from ragweave.retrieval.passage_rows import DatasetRows, check_columns, load_saved
+from ragweave.retrieval.passage_rows import DatasetRows, check_columns, load_saved, with_index
 
 DATASET_FOLDER = "hf_dataset"
 INDEX_FILE = "hf_dataset_index.faiss"
@@ -21,6 +20,9 @@ INDEX_FILE = "hf_dataset_index.faiss"
 
 class DatasetIndex(FaissIndex):
     """Passages in a `datasets.Dataset` with the columns title, text and embeddings, searched with FAISS.
+
+    Attributes:
+        dataset: The passages; once the FAISS index is loaded, it is attached as ``dataset.get_index("embeddings")``.
 
     Args:
         vector_size: D.
@@ -38,10 +40,9 @@ class DatasetIndex(FaissIndex):
         _check(dataset)
         self.index_path = None if index_path is None else Path(index_path)
         self.dataset = dataset
-        # with_format copies the FAISS index, unless there is none: hence this copy without indexes.
-        without_index = copy.copy(dataset)
-        without_index._indexes = {}
-        self.passages = without_index.with_format(None)
+        self.saved_at: Path | None = None
+        # with_format copies a FAISS index.
+        self.passages = with_index(dataset, None).with_format(None)
         super().__init__(vector_size, DatasetRows(self.passages))
         if self.index_path is None:
             if INDEX_COLUMN not in dataset.list_indexes():
@@ -77,10 +78,20 @@ class DatasetIndex(FaissIndex):
         for name, path in (("passages_path", dataset_path), ("index_path", index_path)):
             if not Path(path).exists():
                 raise IndexDataError(f"{name} does not exist: {path}")
-        return cls(vector_size, load_saved(Path(dataset_path)), index_path)
+        index = cls(vector_size, load_saved(Path(dataset_path)), index_path)
+        index.saved_at = Path(dataset_path)
+        return index
 
-    def save_index_files(self, folder: Path) -> dict[str, str]:
-        """Save passages and FAISS index into a folder; returns the fields of RagConfig that open them again."""
+    def save_index_files(self, folder: Path, *, copy: bool) -> dict[str, str]:
+        """Save passages and FAISS index into a folder; returns the fields of RagConfig that open them again.
+
+        Args:
+            folder: The folder.
+            copy: Whether to copy files that the index was opened from; otherwise the fields name these files.
+        """
+        if not copy and self.saved_at is not None and self.index_path is not None:
+            paths = {"passages_path": self.saved_at, "index_path": self.index_path}
+            return {"index_name": "custom", **{name: str(path.absolute()) for name, path in paths.items()}}
         self.init_index()
         self.passages.save_to_disk(str(folder / DATASET_FOLDER))
         faiss.write_index(self.faiss_index, str(folder / INDEX_FILE))
@@ -96,6 +107,10 @@ class DatasetIndex(FaissIndex):
             index = read_faiss(self.index_path)
             check_faiss(index, vector_size=self.vector_size, n_passages=len(self))
             self._faiss = index
+            self.dataset = with_index(self.dataset, index)
+
+
+CustomHFIndex = DatasetIndex  # transformers' name
 
 
 def _check(dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.index_protocol import check_queries, texts_of_rows, vectors_of_rows
+from ragweave.retrieval.index_protocol import INDEX_COLUMN, check_queries, texts_of_rows, vectors_of_rows
 from ragweave.retrieval.passage_rows import PassageRows
 
 
@@ -55,7 +55,22 @@ class FaissIndex:
         return rows, vectors_of_rows(rows, self._rows.vectors, self.vector_size)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up; see `Index.get_doc_dicts`. Returns all columns but the vectors."""
+        """Look passages up with all their columns, the vectors included; see `Index.get_doc_dicts`.
+
+        Args:
+            doc_ids: Row numbers, (B, K); or (K,), for K dictionaries of single values.
+        """
+        if doc_ids.ndim == 1:
+            return [
+                {name: values[0] for name, values in doc.items()}
+                for doc in self.get_doc_dicts(doc_ids[:, None])
+            ]
+        docs = self.get_texts(doc_ids)
+        vectors = vectors_of_rows(doc_ids, self._rows.vectors, self.vector_size)
+        return [{**doc, INDEX_COLUMN: own} for doc, own in zip(docs, vectors, strict=True)]
+
+    def get_texts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """Look passages up without their vectors, which a search has already returned."""
         return texts_of_rows(doc_ids, self._rows.texts)
 
 

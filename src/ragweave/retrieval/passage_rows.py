@@ -5,8 +5,10 @@ Notation used for tensor shapes: M rows, N passages, D vector size.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Value, load_from_disk
+from datasets.search import FaissIndex
 from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
@@ -122,6 +125,16 @@ def _row_numbers(dataset: Dataset) -> Any:
     return indices if indices is None or indices is _UNKNOWN else indices.table[0]
 
 
+def with_index(dataset: Dataset, index: Any) -> Dataset:
+    """A shallow copy of a data set that carries a FAISS index on its vectors, or none if ``index`` is ``None``.
+
+    The public way, ``load_faiss_index``, reads the whole file into memory a second time.
+    """
+    twin = copy.copy(dataset)
+    twin._indexes = {} if index is None else {INDEX_COLUMN: FaissIndex(custom_index=index)}
+    return twin
+
+
 class SavedRows(DatasetRows):
     """A folder that ``save_to_disk`` of the datasets library wrote, memory-mapped.
 
@@ -144,6 +157,7 @@ class SavedRows(DatasetRows):
                 f"{folder} holds the split '{dataset.split}', but dataset_split is {split!r}."
             )
         check_columns(dataset.column_names, path)
+        self.dataset = dataset
         super().__init__(dataset.with_format(None))
 
     @staticmethod
@@ -196,6 +210,11 @@ class ParquetRows:
         self._cache: OrderedDict[tuple[int, str], Any] = OrderedDict()
         self._cached_bytes = 0
         self._lock = Lock()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The passages as a data set. The datasets library converts the files into its cache at the first access."""
+        return Dataset.from_parquet([str(path) for path in self._paths])
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -61,7 +61,10 @@ class RagRetriever:
         self.question_encoder_tokenizer = question_encoder_tokenizer
         self.generator_tokenizer = generator_tokenizer
         self.ctx_encoder_tokenizer: Any = None
-        self.index = index if index is not None else build_index(config)
+        self.return_tokenized_docs = False
+        self.n_docs: int = config.n_docs
+        self.batch_size: int = config.retrieval_batch_size
+        self.index: Index = index if index is not None else self._build_index(config)
         if init_retrieval:
             self.init_retrieval()
 
@@ -101,12 +104,17 @@ class RagRetriever:
             index = build_index(config, indexed_dataset)
         return cls(config, tokenizer.question_encoder, tokenizer.generator, index=index)
 
-    def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
+    def save_pretrained(self, save_directory: str | PathLike[str], *, copy_index: bool = False) -> None:
         """Save configuration and tokenizers, and the passages and vectors of a data set index.
 
-        Paths in the saved configuration are relative to the folder, so the folder can be moved. All files are written
-        to a staging folder first: a failure leaves an earlier save unchanged, and a retriever may be saved into the
-        folder that it was loaded from.
+        An index that was opened from files is not copied, since it may be of any size: the saved configuration names
+        its files, relative to the folder if they are inside. All files are written to a staging folder first: a
+        failure leaves an earlier save unchanged, and a retriever may be saved into the folder that it was loaded
+        from.
+
+        Args:
+            save_directory: The folder.
+            copy_index: Whether to copy the files of the index, so that the folder holds everything and can be moved.
 
         Raises:
             ConfigurationError: The path is a file.
@@ -119,8 +127,10 @@ class RagRetriever:
         with TemporaryDirectory(prefix=".saving-", dir=folder) as staging_name:
             staging = Path(staging_name)
             if hasattr(self.index, "save_index_files"):
-                for name, value in self.index.save_index_files(staging).items():
-                    setattr(config, name, value)
+                for name, value in self.index.save_index_files(staging, copy=copy_index).items():
+                    path = Path(value)
+                    inside = name.endswith("_path") and path.is_relative_to(folder.absolute())
+                    setattr(config, name, str(path.relative_to(folder.absolute())) if inside else value)
             config.save_pretrained(staging)
             RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
             _move(staging, folder)
@@ -133,11 +143,7 @@ class RagRetriever:
     def set_ctx_encoder_tokenizer(self, ctx_encoder_tokenizer: Any) -> None:
         """Also return tokenised passages, for training the context encoder."""
         self.ctx_encoder_tokenizer = ctx_encoder_tokenizer
-
-    @property
-    def return_tokenized_docs(self) -> bool:
-        """Whether tokenised passages are returned."""
-        return self.ctx_encoder_tokenizer is not None
+        self.return_tokenized_docs = True
 
     def retrieve(
         self, question_hidden_states: NDArray[np.float32], n_docs: int
@@ -150,15 +156,35 @@ class RagRetriever:
 
         Returns:
             Passage vectors, (B, K, D); their row numbers, (B, K), -1 for missing passages; and B dictionaries of
-            lists with their titles and texts.
+            lists with their titles, texts and vectors ("embeddings").
 
         Raises:
             ConfigurationError: ``n_docs`` is below 1.
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question.
         """
-        hits = self.search(question_hidden_states, n_docs)
-        return hits.passage_vectors, hits.rows, hits.docs
+        rows, vectors = self._main_retrieve(question_hidden_states, n_docs)
+        docs = getattr(self.index, "get_texts", self.index.get_doc_dicts)(rows)
+        return vectors, rows, [{**doc, "embeddings": own} for doc, own in zip(docs, vectors, strict=True)]
+
+    def _build_index(self, config: RagConfig) -> Index:
+        """Open the index that the configuration names; a subclass may open another."""
+        return build_index(config)
+
+    def _chunk_tensor(self, t: Any, chunk_size: int) -> list[Any]:
+        """Split questions into chunks to search together."""
+        return [t[start : start + chunk_size] for start in range(0, len(t), chunk_size)]
+
+    def _main_retrieve(
+        self, question_hidden_states: NDArray[np.float32], n_docs: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Search the index: rows, (B, K), and vectors, (B, K, D). Distributed retrievers call or override it."""
+        chunks = self._chunk_tensor(question_hidden_states, self.batch_size) or [question_hidden_states]
+        results = [self.search(chunk, n_docs) for chunk in chunks]
+        return (
+            np.concatenate([result.rows for result in results]),
+            np.concatenate([result.passage_vectors for result in results]),
+        )
 
     def search(
         self,
@@ -181,11 +207,10 @@ class RagRetriever:
         """
         if not len(question_hidden_states):
             raise QuestionError("There is no question; ask at least one.")
-        self.init_retrieval()
+        if not self.index.is_initialized():  # init_retrieval may be overridden with arguments of its own
+            self.index.init_index()
         retriever = Retriever(
-            self.index,
-            doc_score_scale=self.config.doc_score_scale,
-            batch_size=self.config.retrieval_batch_size,
+            self.index, doc_score_scale=self.config.doc_score_scale, batch_size=self.batch_size
         )
         return retriever.retrieve(question_strings, n_docs, vectors=question_hidden_states)
 
@@ -277,7 +302,7 @@ class RagRetriever:
             IndexDataError: The index cannot be searched with these vectors.
             QuestionError: There is no question, or one is longer than ``max_combined_length``.
         """
-        n_docs = n_docs if n_docs is not None else self.config.n_docs
+        n_docs = n_docs if n_docs is not None else self.n_docs
         if question_strings is None:
             if question_input_ids is None:
                 raise QuestionError("Give the questions, as question_input_ids or as question_strings.")
@@ -289,22 +314,28 @@ class RagRetriever:
                 f"There are {len(question_strings)} questions, but {len(question_hidden_states)} question "
                 "vectors; expected one for each."
             )
-        hits = self.search(np.asarray(question_hidden_states), n_docs, question_strings=question_strings)
-        docs = hits.docs
+        question_vectors = np.asarray(question_hidden_states)
+        score_parts: dict[str, Any] = {}
+        if self._overrides("retrieve", "_main_retrieve"):
+            passage_vectors, rows, docs = self.retrieve(question_vectors, n_docs)
+        else:
+            hits = self.search(question_vectors, n_docs, question_strings=question_strings)
+            passage_vectors, rows, docs = hits.passage_vectors, hits.rows, hits.docs
+            parts = {"doc_score_weights": hits.weights, "doc_score_offsets": hits.offsets}
+            score_parts = {name: part for name, part in parts.items() if part is not None}
+        # A subclass with transformers' signature has no argument ``padding``.
+        padding_option: dict[str, Any] = {} if padding == "max_length" else {"padding": padding}
         context_input_ids, context_attention_mask = self.postprocess_docs(
-            docs, question_strings, prefix, n_docs, return_tensors=return_tensors, padding=padding
+            docs, question_strings, prefix, n_docs, return_tensors=return_tensors, **padding_option
         )
         result = {
             "context_input_ids": context_input_ids,
             "context_attention_mask": context_attention_mask,
-            "retrieved_doc_embeds": hits.passage_vectors,
-            "doc_ids": hits.rows,
+            "retrieved_doc_embeds": passage_vectors,
+            "doc_ids": rows,
+            **score_parts,
         }
-        if hits.weights is not None:
-            result["doc_score_weights"] = hits.weights
-        if hits.offsets is not None:
-            result["doc_score_offsets"] = hits.offsets
-        if self.ctx_encoder_tokenizer is not None:
+        if self.return_tokenized_docs:
             tokenized = self.ctx_encoder_tokenizer(
                 *map(list, zip(*_passages(docs, n_docs), strict=True)),
                 truncation=True,
@@ -315,6 +346,13 @@ class RagRetriever:
             result["tokenized_doc_attention_mask"] = tokenized["attention_mask"]
         return BatchEncoding(result, tensor_type=return_tensors)
 
+    def _overrides(self, *names: str) -> bool:
+        """Whether a subclass, or the instance, has methods of its own in the place of these."""
+        return any(
+            getattr(getattr(self, name), "__func__", None) is not getattr(RagRetriever, name)
+            for name in names
+        )
+
 
 def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> Index:
     """Open the index that a configuration names, or the index of a data set.
@@ -323,7 +361,7 @@ def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> In
         IndexDataError: It cannot be opened.
     """
     # The datasets library takes a second to import, and a knowledge base does not need it.
-    from ragweave.retrieval.canonical import CanonicalIndex
+    from ragweave.retrieval.canonical import CanonicalHFIndex
     from ragweave.retrieval.dataset import DatasetIndex
     from ragweave.retrieval.legacy import LegacyIndex
 
@@ -334,14 +372,14 @@ def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> In
         return DatasetIndex.load_from_disk(size, config.passages_path, config.index_path)
     if config.index_name == "legacy":
         return LegacyIndex(size, config.index_path, config.passages_path)
-    return CanonicalIndex(
+    return CanonicalHFIndex(
         size,
-        dataset=config.dataset,
-        split=config.dataset_split,
+        dataset_name=config.dataset,
+        dataset_split=config.dataset_split,
         index_name=config.index_name,
         index_path=config.index_path,
         use_dummy_dataset=config.use_dummy_dataset,
-        revision=config.dataset_revision,
+        dataset_revision=config.dataset_revision,
     )
 
 

@@ -76,7 +76,8 @@ class RetrievalResult:
     @cached_property
     def docs(self) -> list[dict[str, Any]]:
         """B dictionaries of lists of length K: "title" and "text" at least, empty where there is no passage."""
-        return self.index.get_doc_dicts(self.rows)
+        look_up = getattr(self.index, "get_texts", self.index.get_doc_dicts)
+        return look_up(self.rows)
 
     @cached_property
     def passages(self) -> list[list[ScoredPassage | None]]:
