@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import psutil
@@ -14,11 +13,14 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from ragweave import KnowledgeBase
+from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-from tests.support.training import EXAMPLES, pipeline_of
+from tests.support.training import EXAMPLES, CommandInProcess, pipeline_of
+from tests.support.waiting import wait_until
 
 QUESTIONS = [*EXAMPLES, *EXAMPLES[::-1]]
 
@@ -52,36 +54,65 @@ def data(tmp_path_factory):
     return path
 
 
+STUCK = """
+import signal, sys
+from pathlib import Path
+from ragweave.training.trainer import RagTrainer
+
+reached, training_step = Path(sys.argv.pop(1)), RagTrainer.training_step
+
+
+def step(self, *args, **kwargs):
+    if self.state.global_step == 2:
+        (reached / str(self.args.process_index)).touch()
+        signal.pause()
+    return training_step(self, *args, **kwargs)
+
+
+RagTrainer.training_step = step
+from ragweave.cli import main
+
+main()
+"""
+"""``ragweave train`` that announces its third step and waits there to be killed."""
+
+
 class Runs:
-    """Starts ``ragweave train`` in any number of processes."""
+    """Runs ``ragweave train``: in this process, or in several."""
 
     def __init__(self, folder, model, kb, data):
         self.folder = folder
         self.options = ["--model", str(model), "--kb", str(kb), "--data", str(data), "--n-docs", "2"]
 
-    def start(self, name, *options, processes, questions, yaml_options=None):
+    def arguments(self, name, *options, questions, yaml_options=None):
         config = self.folder / f"{name}.yaml"
         # Not AdamW, which makes steps of rounding errors where a gradient is nought.
         settings = {"logging_steps": 1, "lr_scheduler_type": "constant", "optim": "sgd"}
         config.write_text(yaml.safe_dump({**settings, **(yaml_options or {})}), encoding="utf-8")
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        command = [sys.executable, *(launcher if processes > 1 else ["-m"]), "ragweave", "train"]
-        command += [*self.options, "--output", str(self.folder / name), "--config", str(config)]
-        command += ["--epochs", "2", "--learning-rate", "0.1", "--batch-size", str(questions), *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        files = ["--output", str(self.folder / name), "--config", str(config)]
+        steps = ["--epochs", "2", "--learning-rate", "0.1", "--batch-size", str(questions)]
+        return ["train", *self.options, *files, *steps, *options]
+
+    def run(self, *args, **kwargs):
+        """Train here: a process of its own would be the same, and import torch first."""
+        result = CliRunner().invoke(app, self.arguments(*args, **kwargs))
+        assert result.exit_code == 0, result.output
+
+    def start_two(self, *args, program=("-m", "ragweave"), **kwargs):
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
         return subprocess.Popen(
-            command,
-            env=environment,
+            [sys.executable, "-m", *launcher, *program, *self.arguments(*args, **kwargs)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    def run(self, *args, **kwargs):
-        process = self.start(*args, **kwargs)
-        said, _ = process.communicate(timeout=200)
-        assert process.returncode == 0, said
-        return said
+    def run_two(self, *args, **kwargs):
+        process = self.start_two(*args, **kwargs)
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, output
+        return output
 
     def weights(self, name):
         return load_file(self.folder / name / "model.safetensors")
@@ -92,9 +123,18 @@ class Runs:
         return [own["loss"] for own in state["log_history"] if "loss" in own]
 
 
-@pytest.fixture
-def runs(tmp_path, model_path, kb, data):
-    return Runs(tmp_path, model_path, kb, data)
+SAVING = {"save_strategy": "steps", "save_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, model_path, kb, data):
+    return Runs(tmp_path_factory.mktemp("runs"), model_path, kb, data)
+
+
+@pytest.fixture(scope="module")
+def two(runs):
+    """What a run of two processes says that is not interrupted."""
+    return runs.run_two("two", questions=2, yaml_options=SAVING)
 
 
 def assert_alike(first, second, tolerance):
@@ -103,44 +143,45 @@ def assert_alike(first, second, tolerance):
         assert torch.allclose(weight, second[name], atol=tolerance), name
 
 
-def test_two_processes_learn_what_one_does_with_twice_the_batch(runs):
-    runs.run("one", processes=1, questions=4)
-    said = runs.run("two", processes=2, questions=2)
-    assert said.count("trained on") == 1  # the first process alone reports
+def test_two_processes_learn_what_one_does_with_twice_the_batch(runs, two):
+    runs.run("one", questions=4)
+    assert two.count("trained on") == 1  # the first process alone reports
     assert len(runs.losses("one")) == 4
     assert runs.losses("two") == pytest.approx(runs.losses("one"), rel=1e-3)
     assert_alike(runs.weights("one"), runs.weights("two"), 1e-4)
 
 
-def test_two_processes_that_were_killed_end_where_an_uninterrupted_run_does(runs):
-    saving = {"save_strategy": "steps", "save_steps": 1}
-    runs.run("whole", processes=2, questions=2, yaml_options=saving)
-    killed = runs.start("run", processes=2, questions=2, yaml_options=saving)
-    end = time.monotonic() + 100
-    while not [*(runs.folder / "run").glob("checkpoint-[12]/trainer_state.json")] and time.monotonic() < end:
-        time.sleep(0.01)
-    for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
-        process.kill()
-    said, _ = killed.communicate()
-    assert "trained on" not in said
-    runs.run("run", "--resume", processes=2, questions=2, yaml_options=saving)
-    assert_alike(runs.weights("whole"), runs.weights("run"), 1e-5)
+def test_two_processes_that_were_killed_end_where_an_uninterrupted_run_does(runs, two, tmp_path):
+    (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
+    program = (str(tmp_path / "stuck.py"), str(tmp_path))
+    killed = runs.start_two("killed", program=program, questions=2, yaml_options=SAVING)
+    try:
+        wait_until(lambda: killed.poll() is not None or all((tmp_path / rank).exists() for rank in "01"))
+    finally:
+        for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
+            process.kill()
+        output, _ = killed.communicate()
+    assert (tmp_path / "0").exists(), output
+    assert "trained on" not in output
+    runs.run_two("killed", "--resume", questions=2, yaml_options=SAVING)
+    assert_alike(runs.weights("two"), runs.weights("killed"), 1e-5)
 
 
-def test_two_processes_refresh_one_index_end_to_end(runs):
+def test_two_processes_refresh_one_index_end_to_end(runs, monkeypatch):
     options = ("--end-to-end", "--refresh-steps", "2")
     waits = {"refresh_in_background": False}
-    runs.run("one", *options, processes=1, questions=4, yaml_options=waits)
-    runs.run("two", *options, processes=2, questions=2, yaml_options=waits)
+    runs.run_two("two-end-to-end", *options, questions=2, yaml_options=waits)
+    monkeypatch.setattr(subprocess, "Popen", CommandInProcess)
+    runs.run("one-end-to-end", *options, questions=4, yaml_options=waits)
     # In the last steps both search what the refresh after the second has made.
-    assert runs.losses("two") == pytest.approx(runs.losses("one"), rel=1e-3)
-    assert_alike(runs.weights("one"), runs.weights("two"), 1e-4)
+    assert runs.losses("two-end-to-end") == pytest.approx(runs.losses("one-end-to-end"), rel=1e-3)
+    assert_alike(runs.weights("one-end-to-end"), runs.weights("two-end-to-end"), 1e-4)
     first, second = (
         KnowledgeBase.open(
             runs.folder / name / "knowledge-base",
             encoder=TextEncoder.from_pretrained(runs.folder / name / "document-encoder"),
         )
-        for name in ("one", "two")
+        for name in ("one-end-to-end", "two-end-to-end")
     )
     assert np.allclose(first.vectors_of([0, 1, 2]), second.vectors_of([0, 1, 2]), atol=1e-3)
-    assert pipeline_of(runs.folder / "two", second)("Where is Lima?", max_new_tokens=3).passages
+    assert pipeline_of(runs.folder / "two-end-to-end", second)("Where is Lima?", max_new_tokens=3).passages
