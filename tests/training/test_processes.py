@@ -19,7 +19,7 @@ from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-from tests.support.training import EXAMPLES, CommandInProcess, pipeline_of
+from tests.support.training import EXAMPLES, RefreshInProcess, pipeline_of
 from tests.support.waiting import wait_until
 
 QUESTIONS = [*EXAMPLES, *EXAMPLES[::-1]]
@@ -171,7 +171,7 @@ def test_two_processes_refresh_one_index_end_to_end(runs, monkeypatch):
     options = ("--end-to-end", "--refresh-steps", "2")
     waits = {"refresh_in_background": False}
     runs.run_two("two-end-to-end", *options, questions=2, yaml_options=waits)
-    monkeypatch.setattr(subprocess, "Popen", CommandInProcess)
+    monkeypatch.setattr(subprocess, "Popen", RefreshInProcess)
     runs.run("one-end-to-end", *options, questions=4, yaml_options=waits)
     # In the last steps both search what the refresh after the second has made.
     assert runs.losses("two-end-to-end") == pytest.approx(runs.losses("one-end-to-end"), rel=1e-3)
