@@ -1,4 +1,4 @@
-"""RagConfig: everything a RAG model needs to know about itself."""
+"""RagConfig: the configuration of a RAG model."""
 
 from dataclasses import fields
 from functools import cache
@@ -15,22 +15,21 @@ INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
 
 
 class RagConfig(PreTrainedConfig):
-    r"""Configuration of a RAG model: its two networks, its retriever and how the two are combined.
+    r"""Configuration of a RAG model: its two networks, its retriever, and how they are combined.
 
-    The names, defaults and the saved ``config.json`` are those of transformers' RagConfig, so that a folder
-    saved by either library loads in the other. Fields that only ragweave has are marked so; a reader that
-    does not know them may ignore them.
+    The names, the defaults and the saved ``config.json`` are those of transformers' RagConfig, so a folder saved by
+    either library loads in the other. Fields marked "ragweave only" can be ignored by other libraries.
 
     Args:
-        question_encoder: Configuration (or its dictionary) of the question encoder; DPR when left out.
-        generator: Configuration (or its dictionary) of the generator, seq2seq or causal; BART when left out.
+        question_encoder: Configuration (or its dictionary) of the question encoder; DPR by default.
+        generator: Configuration (or its dictionary) of the generator, seq2seq or causal; BART by default.
         prefix: Text put before every context.
         title_sep: Text between a passage's title and its text.
         doc_sep: Text between a passage and the question.
         answer_sep: Text after the question. Empty for seq2seq generators; a causal generator needs a cue
             such as ``"\nAnswer:"`` there. (ragweave only)
         n_docs: K, the number of passages retrieved for a question.
-        max_combined_length: Longest context in generator tokens; a longer passage is cut, never the question.
+        max_combined_length: Longest context in generator tokens; longer passages are truncated, questions never.
         retrieval_vector_size: D, the dimension of question and passage vectors.
         retrieval_batch_size: Number of questions sent to the index at once.
         dataset: Name or local folder of the data set behind ``index_name`` "exact" and "compressed".
@@ -39,33 +38,33 @@ class RagConfig(PreTrainedConfig):
         index_name: One of "exact", "compressed", "legacy" and "custom".
         index_path: Path of the serialised FAISS index.
         passages_path: Path of the passages that belong to the index.
-        use_dummy_dataset: Use the small stand-in of the data set.
+        use_dummy_dataset: Use the small dummy version of the data set.
         label_smoothing: Epsilon of label smoothing in the loss.
         do_marginalize: Return logits that are marginalised over the passages (RAG-Token).
         reduce_loss: Sum the loss over the batch.
-        do_deduplication: Drop equal hypotheses of different passages before they are scored (RAG-Sequence).
-        exclude_bos_score: Leave the first target token out of the score where it is the BOS token.
+        do_deduplication: Merge equal hypotheses of different passages before scoring (RAG-Sequence).
+        exclude_bos_score: Leave the first target token out of the score if it is the BOS token.
         output_retrieved: Return the retrieved passages' ids, vectors and contexts.
         use_cache: Keep keys and values between decoding steps.
-        forced_eos_token_id: Token that ends every answer as long as ``max_length``; the generator's own where
-            left out. It goes into the model's generation configuration, as other settings of decoding do.
-        doc_score_scale: Factor on the inner products before their softmax. 1.0 gives the paper's p(z|x); an
-            encoder whose vectors have length one gives scores in [-1, 1] and an almost flat softmax, and wants
-            20 to 50, chosen on development data. (ragweave only)
-        question_encoder_pooling: "pooler" (the encoder's own vector), "cls" or "mean"; ``None`` takes the
-            encoder's own vector from a DPR encoder and "cls" elsewhere. (ragweave only)
+        forced_eos_token_id: Token that ends every answer of ``max_length`` tokens; the generator's by default. Like
+            other settings of decoding, it moves into the model's generation configuration.
+        doc_score_scale: Factor on the inner products before their softmax. 1.0 gives the paper's p(z|x). Vectors of
+            length one give scores in [-1, 1] and an almost flat softmax: choose 20 to 50 on development data.
+            (ragweave only)
+        question_encoder_pooling: "pooler" (the encoder's pooler output), "cls" or "mean"; ``None`` means "pooler" for
+            DPR and "cls" for other encoders. (ragweave only)
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
-        retrieval: How `RagPipeline.from_pretrained` searches a knowledge base for the model, where nobody says
-            otherwise: "dense" (by vectors, the paper's way), "bm25" (by words) or "hybrid". (ragweave only)
-        dense_weight: What vectors count beside words in "hybrid", from 0 to 1. (ragweave only)
-        extractive: Whether a `RagPipeline` with the model answers in words that stand together in a passage, where
-            nobody says otherwise. `generate` itself takes no notice. (ragweave only)
-        passage_encoder_fingerprint: Fingerprint of the encoder whose passages the model was trained to search, as
-            training saves it (`TextEncoder.fingerprint`). `RagPipeline.from_pretrained` refuses a knowledge base of
-            another; ``None`` takes any whose vectors have the right size. (ragweave only)
+        retrieval: How `RagPipeline.from_pretrained` searches a knowledge base by default: "dense" (by vectors, as in
+            the paper), "bm25" (by words) or "hybrid". (ragweave only)
+        dense_weight: Weight of vectors against words in "hybrid", from 0 to 1. (ragweave only)
+        extractive: Whether a `RagPipeline` answers with runs of words of a passage by default. It has no effect on
+            `generate`. (ragweave only)
+        passage_encoder_fingerprint: Fingerprint of the encoder that embedded the passages in training
+            (`TextEncoder.fingerprint`). `RagPipeline.from_pretrained` rejects knowledge bases of other encoders;
+            ``None`` accepts all whose vectors have the right size. (ragweave only)
 
     Raises:
-        ConfigurationError: A value is of another type, or none of the allowed ones; the message names them.
+        ConfigurationError: A value has the wrong type, or is not allowed; the message says what is.
     """
 
     model_type: ClassVar[str] = "rag"
@@ -120,9 +119,9 @@ class RagConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def _check_values(self) -> None:
-        for name, kind in _own_types().items():
+        for name, field_type in _field_types().items():
             try:
-                type_validator(name, getattr(self, name), kind)
+                type_validator(name, getattr(self, name), field_type)
             except TypeError as error:
                 raise ConfigurationError(f"{error}.") from error
         if self.index_name not in INDEX_NAMES:
@@ -173,8 +172,8 @@ class RagConfig(PreTrainedConfig):
 
 
 @cache
-def _own_types() -> dict[str, Any]:
-    """The types of RagConfig's own fields; a whole number is a fraction too."""
+def _field_types() -> dict[str, Any]:
+    """The types of RagConfig's fields without transformers'; an int may stand for a float."""
     checked_elsewhere = ("question_encoder", "generator", "question_encoder_pooling")
     return {
         field.name: int | float if field.type is float else field.type

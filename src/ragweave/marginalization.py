@@ -1,10 +1,10 @@
 """The equations of Lewis et al. 2020 (arXiv 2005.11401, section 2) as pure functions of tensors.
 
-Nothing else in ragweave knows them: training, decoding, provenance and evaluation all call these.
+They are nowhere else in ragweave: training, decoding, provenance and evaluation call these functions.
 
 Notation used for tensor shapes
     B questions, K passages per question, T target tokens, V vocabulary.
-    Generator logits come flat, (B*K, T, V), passages of a question next to each other.
+    Generators return flat logits, (B*K, T, V), with the passages of a question next to each other.
 
 With x the question, z a passage and y the answer:
 
@@ -12,8 +12,8 @@ With x the question, z a passage and y the answer:
     Sequence:  p(y|x) = sum_z p(z|x) prod_t p(y_t | x, z, y_<t)          (section 2.1)
     Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)          (section 2.1)
 
-A passage that does not exist (fewer hits than K) carries the score -inf: it has probability zero, whatever
-the generator says under it, and no gradient passes through it.
+A passage that does not exist (fewer hits than K) has the score -inf. Its probability is zero, whatever the
+generator's logits are, and no gradient passes through it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from torch import Tensor
 
 from ragweave.errors import ShapeError
 
-# Sums over the vocabulary that need no gradient go over this many elements at once.
+# Sums over the vocabulary without gradient take this many elements at once: what fits into a CPU's cache.
 SLICE = {"cpu": 2**19}
-SLICE_ELSEWHERE = 2**26
+DEFAULT_SLICE = 2**26
 
 
 def passage_log_probs(doc_scores: Tensor) -> Tensor:
     """The retriever's log p(z|x).
 
     Args:
-        doc_scores: Scores of the retrieved passages, (B, K), already scaled; -inf where there is no passage.
+        doc_scores: Scaled passage scores, (B, K); -inf for no passage.
 
     Returns:
         Log-probabilities, (B, K), in float32 or better.
@@ -41,17 +41,17 @@ def passage_log_probs(doc_scores: Tensor) -> Tensor:
 
 
 def group_by_question(flat: Tensor, n_docs: int) -> Tensor:
-    """Give flat rows their passage dimension back: (B*K, ...) to (B, K, ...).
+    """Restore the passage dimension of flat rows: (B*K, ...) to (B, K, ...).
 
     Raises:
         ShapeError: The number of rows is not a multiple of ``n_docs``.
     """
     if flat.shape[0] % n_docs:
         raise ShapeError(
-            f"seq_logits has {flat.shape[0]} rows, which is no multiple of n_docs={n_docs}; "
+            f"seq_logits has {flat.shape[0]} rows, which is not a multiple of n_docs={n_docs}; "
             "give K rows for every question."
         )
-    return flat.view(flat.shape[0] // n_docs, n_docs, *flat.shape[1:])
+    return flat.view(flat.shape[0] // n_docs, n_docs, *flat.shape[1:])  # (B, K, ...)
 
 
 def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
@@ -66,29 +66,29 @@ def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
     """
     if logits.shape[1] == 1:
         return torch.log_softmax(logits[:, 0], dim=-1, dtype=_accumulation_dtype(logits))
-    # Prior and normaliser are one number for each passage and token: added together, they make the joint
-    # log-probabilities in one pass over the logits, and log p(v | x, z, y_<t) is never written down.
+    # Prior and normaliser are one number per passage and token. Added to the logits, they give the joint
+    # log-probabilities in one pass, and log p(v | x, z, y_<t) is never stored.
     shift = (passage_log_probs(doc_scores)[:, :, None] - _log_normaliser(logits))[..., None]  # (B, K, T, 1)
     if _has_gradient(logits, doc_scores):
         return torch.logsumexp(logits.to(shift.dtype) + shift, dim=1)
     marginals = shift.new_empty(logits.shape[0], *logits.shape[2:])
-    for own, part in zip(_slices(logits), _slices(marginals, like=logits), strict=True):
-        torch.logsumexp(own.to(shift.dtype) + shift, dim=1, out=part)
+    for part, out in zip(_slices(logits), _slices(marginals, like=logits), strict=True):
+        torch.logsumexp(part.to(shift.dtype) + shift, dim=1, out=out)
     return marginals
 
 
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log p(y_t | x, z, y_<t) of given target tokens, without a (B, K, T, V) copy of log-probabilities.
+    """Log p(y_t | x, z, y_<t) of target tokens, without a (B, K, T, V) copy of log-probabilities.
 
     Args:
         logits: Generator logits, (B, K, T, V).
-        targets: Token ids, (B, T); ids that are not scored may be anything below 0.
+        targets: Token ids, (B, T); those that are not scored may be negative.
 
     Returns:
         Log-probabilities, (B, K, T).
     """
     index = targets.clamp(min=0)[:, None, :, None].expand(-1, logits.shape[1], -1, 1)  # (B, K, T, 1)
-    chosen = logits.gather(-1, index).squeeze(-1).to(_accumulation_dtype(logits))
+    chosen = logits.gather(-1, index).squeeze(-1).to(_accumulation_dtype(logits))  # (B, K, T)
     return chosen - _log_normaliser(logits)
 
 
@@ -123,18 +123,18 @@ def sequence_posterior(token_log_probs: Tensor, scored: Tensor, doc_scores: Tens
 
 
 def token_posteriors(token_log_probs: Tensor, doc_scores: Tensor) -> Tensor:
-    """Posterior p(z | x, y_<=t) of every token under RAG-Token, (B, K, T): which passage gave the token.
+    """Posterior p(z | x, y_<=t) of every token under RAG-Token, (B, K, T): which passage the token comes from.
 
-    RAG-Token draws a passage anew for each token, so the posterior of token t depends on y_<t only through
-    the generator (figure 2 of the paper).
+    RAG-Token draws a new passage for each token, so the posterior of token t depends on y_<t only through the
+    generator (figure 2 of the paper).
     """
     return torch.softmax(token_log_probs + passage_log_probs(doc_scores)[:, :, None], dim=1)
 
 
 def prefix_posteriors(token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor) -> Tensor:
     """Posterior p(z | x, y_<=t) under RAG-Sequence for every t, (B, K, T): the evidence of all tokens so far."""
-    said = token_log_probs.masked_fill(~scored[:, None], 0.0).cumsum(-1)
-    return torch.softmax(said + passage_log_probs(doc_scores)[:, :, None], dim=1)
+    prefix_log_probs = token_log_probs.masked_fill(~scored[:, None], 0.0).cumsum(-1)
+    return torch.softmax(prefix_log_probs + passage_log_probs(doc_scores)[:, :, None], dim=1)
 
 
 def answer_posterior(posteriors: Tensor, scored: Tensor) -> Tensor:
@@ -174,8 +174,8 @@ def sequence_nll(
 ) -> Tensor:
     """RAG-Sequence's loss per question, (B,): -log p(y|x), with label smoothing. Arguments as for `token_nll`.
 
-    The passage prior stands once in every sum over the vocabulary of the smoothing term, as many times as
-    there are tokens in it: the numbers of transformers' implementation, kept.
+    In the smoothing term, the log prior of a passage counts once for each token of the vocabulary, as in
+    transformers' implementation.
     """
     nll = -sequence_log_likelihood(target_log_probs(logits, targets), scored, doc_scores)
     if epsilon == 0.0:
@@ -193,8 +193,8 @@ def sequence_nll(
 def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id: int | None) -> Tensor:
     """Which targets are part of the answer, bool, (B, T): neither ignored (-100) nor padding.
 
-    Where a model pads with its end-of-sequence token (many causal ones do), the first one ends the answer
-    and counts; those after it are padding.
+    If a model pads with its end-of-sequence token (many causal ones do), the first one ends the answer and counts;
+    later ones are padding.
     """
     scored = target_ids >= 0
     if pad_token_id is None:
@@ -210,21 +210,15 @@ def _log_normaliser(logits: Tensor) -> Tensor:
     dtype = _accumulation_dtype(logits)
     if _has_gradient(logits):
         return torch.logsumexp(logits.to(dtype), dim=-1)
-    parts = [torch.logsumexp(own.to(dtype), dim=-1) for own in _slices(logits)]
+    parts = [torch.logsumexp(part.to(dtype), dim=-1) for part in _slices(logits)]
     return torch.stack(parts).logsumexp(0) if len(parts) > 1 else parts[0]
 
 
 def _slices(tensor: Tensor, *, like: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Slices along the vocabulary, so small that what is computed from one stays in the processor's cache.
-
-    Args:
-        tensor: (..., V).
-        like: Cut as this one would be.
-    """
-    measure = tensor if like is None else like
-    most = SLICE.get(tensor.device.type, SLICE_ELSEWHERE)
-    rows = max(1, measure.numel() // measure.shape[-1])
-    return tensor.split(max(1, most // rows), dim=-1)
+    """Slices of (..., V) along the vocabulary, small enough for the CPU's cache; cut ``like`` another tensor."""
+    reference = tensor if like is None else like
+    rows = max(1, reference.numel() // reference.shape[-1])
+    return tensor.split(max(1, SLICE.get(tensor.device.type, DEFAULT_SLICE) // rows), dim=-1)
 
 
 def _has_gradient(*tensors: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What RAG models return.
+"""Outputs of RAG models.
 
 Notation used for tensor shapes
     B questions, K passages per question, R beams or samples per question, S context tokens, T target tokens,
@@ -7,12 +7,12 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from transformers.utils import ModelOutput
 
-# For type checkers alone: ragweave.tf returns these too, and works where torch is not installed.
+# For type checkers only: ragweave.tf returns these too, and works without torch.
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers.cache_utils import Cache
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class RetrievAugLMOutput(ModelOutput):
-    """What `RagModel` returns: the generator's output under every passage, not yet marginalised.
+    """Output of `RagModel`: the generator's output under every passage, before marginalisation.
 
     Attributes:
         logits: Generator logits, (B*K, T, V).
-        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        doc_scores: Scaled passage scores, (B, K); -inf for no passage.
         past_key_values: The generator's cache.
         retrieved_doc_embeds: Passage vectors, (B, K, D); with ``output_retrieved``.
         retrieved_doc_ids: Rows of the passages in the index, (B, K), -1 for none; with ``output_retrieved``.
@@ -61,36 +61,36 @@ class RetrievAugLMOutput(ModelOutput):
 
 @dataclass
 class RetrievAugLMMarginOutput(RetrievAugLMOutput):
-    """What the two models for generation return: `RetrievAugLMOutput` and a loss.
+    """Output of the two models for generation: `RetrievAugLMOutput` and a loss.
 
-    ``logits`` are (B*K, T, V) as the generator gave them or, from RAG-Token with ``do_marginalize``,
-    log-probabilities of the mixture, (B, T, V).
+    ``logits`` are the generator's, (B*K, T, V), or, from RAG-Token with ``do_marginalize``, log-probabilities of the
+    mixture, (B, T, V).
 
     Attributes:
-        loss: -log p(y|x): (B,), whose ``backward`` takes the gradient of the sum, or a scalar where the loss is
-            reduced. Given with ``labels``.
+        loss: -log p(y|x), with ``labels``: (B,), whose ``backward`` computes the gradient of the sum, or a scalar if
+            the loss is reduced.
     """
 
     loss: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss is not None:  # callers unpack (loss, logits, ...): the loss goes first
+        if self.loss is not None:  # the loss comes first, because callers unpack (loss, logits, ...)
             self.move_to_end("loss", last=False)
 
 
 @dataclass
 class RagSequenceGenerateOutput(ModelOutput):
-    """What `RagSequenceForGeneration.generate` returns with ``return_dict_in_generate``.
+    """Output of `RagSequenceForGeneration.generate` with ``return_dict_in_generate``.
 
     Attributes:
         sequences: Token ids, (B*num_return_sequences, T), best first for every question.
-        sequences_scores: log p(y|x) of each under RAG-Sequence, (B*num_return_sequences,); -inf for a row
-            of padding that stands where a question has fewer distinct hypotheses than were asked for.
+        sequences_scores: log p(y|x) of each under RAG-Sequence, (B*num_return_sequences,); -inf for rows of padding,
+            if a question has fewer distinct hypotheses.
         doc_scores: Scaled passage scores, (B, K).
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
-        retrieved_doc_ids: Rows of the passages in the index, (B, K), where the model retrieved them.
+        retrieved_doc_ids: Rows of the passages in the index, (B, K), if the model retrieved them.
     """
 
     sequences: Tensor | None = None
@@ -103,13 +103,13 @@ class RagSequenceGenerateOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class RetrievedContexts:
-    """A question's passages as the generator will read them: what lies between retrieval and generation.
+    """Contexts of B questions for the generator: the interface between retrieval and generation.
 
     Attributes:
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
-        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
-        retrieved_doc_embeds: Passage vectors, (B, K, D); like all that follows, only of retrieved contexts.
+        doc_scores: Scaled passage scores, (B, K); -inf for no passage.
+        retrieved_doc_embeds: Passage vectors, (B, K, D); this and all that follows only for retrieved contexts.
         retrieved_doc_ids: Rows in the index, (B, K), -1 for none.
         question_encoder_last_hidden_state: Question vectors, (B, D).
         question_enc_hidden_states: Hidden states of the question encoder.
@@ -126,11 +126,11 @@ class RetrievedContexts:
     question_enc_attentions: tuple[Tensor, ...] | None = None
 
     def for_generate(self) -> dict[str, Tensor]:
-        """What answers were read from, as the output of ``generate`` names it; without what there is not."""
+        """Fields for the output of ``generate``, without those that are ``None``."""
         names = ("doc_scores", "context_input_ids", "context_attention_mask", "retrieved_doc_ids")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def for_forward(self, *, retrieved: bool) -> dict[str, Any]:
-        """Fields of the output of ``forward``: of the question and, with ``retrieved``, of the passages."""
-        names = [name for name in self.__dataclass_fields__ if retrieved or name.startswith("question_enc")]
-        return {name: getattr(self, name) for name in names if name != "doc_scores"}
+        """Fields for the output of ``forward``: the question's and, with ``retrieved``, the passages'."""
+        names = [field.name for field in fields(self) if field.name != "doc_scores"]
+        return {name: getattr(self, name) for name in names if retrieved or name.startswith("question_enc")}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from transformers import AutoTokenizer
+
+from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    from ragweave.configuration import RagConfig
 
 QUESTION_ENCODER_FOLDER = "question_encoder_tokenizer"
 GENERATOR_FOLDER = "generator_tokenizer"
@@ -42,13 +41,9 @@ class RagTokenizer:
         Args:
             pretrained_model_name_or_path: Folder or name, with subfolders ``question_encoder_tokenizer`` and
                 ``generator_tokenizer``.
-            config: The model's configuration, where it is at hand.
-            **kwargs: Handed on to transformers, such as ``revision`` or ``token``.
+            config: The model's configuration; read from the same place by default.
+            **kwargs: Passed to transformers, such as ``revision`` or ``token``.
         """
-        from transformers import AutoTokenizer
-
-        from ragweave.configuration import RagConfig
-
         if config is None:
             config = RagConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
         question_encoder = AutoTokenizer.from_pretrained(
@@ -76,14 +71,14 @@ class RagTokenizer:
         self.generator.save_pretrained(folder / GENERATOR_FOLDER)
 
     def __call__(self, text: Any = None, *args: Any, text_target: Any = None, **kwargs: Any) -> Any:
-        """Tokenize questions; with ``text_target``, answers, with the generator's vocabulary.
+        """Tokenize questions for the question encoder, and answers for the generator.
 
         Args:
             text: Question or questions.
-            *args: Handed on to the tokenizer.
-            text_target: Answer or answers. Alone, their encoding is returned; beside ``text``, they become
+            *args: Passed to the tokenizer.
+            text_target: Answer or answers. Without ``text``, their encoding is returned; with ``text``, they become
                 the ``labels`` of the questions' encoding.
-            **kwargs: Handed on to the tokenizer.
+            **kwargs: Passed to the tokenizer.
 
         Raises:
             ConfigurationError: Neither is given.
@@ -98,9 +93,9 @@ class RagTokenizer:
         return encoding
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Turn generated token ids into texts, with the generator's tokenizer."""
+        """Decode rows of generated token ids with the generator's tokenizer."""
         return self.generator.batch_decode(*args, **kwargs)
 
     def decode(self, *args: Any, **kwargs: Any) -> str:
-        """Turn one row of generated token ids into text, with the generator's tokenizer."""
+        """Decode one row of generated token ids with the generator's tokenizer."""
         return self.generator.decode(*args, **kwargs)
