@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ragweave import RagPipeline
-from ragweave.training.ahead import RetrievedExample
-from ragweave.training.collator import RagCollator
+from ragweave.training.collator import RagCollator, RetrievedExample
 from ragweave.types import Example
 
 _AT_ONCE = 32

@@ -16,7 +16,7 @@ from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.pipeline import embedded
-from ragweave.training.adapters import add_adapter, merge_adapter
+from ragweave.training.lora import add_adapter, merge_adapter
 
 PASSAGE_WORDS = 30
 """Passages are about a sentence long: a step is three times as fast as with the usual 100 words, and the passage that

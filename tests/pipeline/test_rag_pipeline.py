@@ -17,7 +17,7 @@ from ragweave.errors import (
     QuestionError,
     ShapeError,
 )
-from ragweave.training.adapters import add_adapter
+from ragweave.training.lora import add_adapter
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 

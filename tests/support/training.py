@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
-from typer.testing import CliRunner
 
 from ragweave import RagPipeline
-from ragweave.cli import app
+from ragweave.errors import RagweaveError
 from ragweave.training.arguments import RagTrainingArguments
+from ragweave.training.refresh_subprocess import RefreshJob
 from ragweave.types import Example
 
 EXAMPLES = [
@@ -47,18 +49,20 @@ def weights(model, part):
     return {name: weight.detach().clone() for name, weight in getattr(model, part).named_parameters()}
 
 
-class CommandInProcess:
-    """Takes the place of `subprocess.Popen` where a refresh waits for its command: it runs in the tests' process.
+class RefreshInProcess:
+    """Takes the place of `subprocess.Popen` if a refresh waits for its process: it runs in the tests' process.
 
     A process of its own would import torch and transformers first, which takes longer than the rest of the test.
     """
 
     def __init__(self, command, *, stdout, **_):
-        arguments = command[command.index("reembed") :]
-        with torch.random.fork_rng():
-            result = CliRunner().invoke(app, arguments)
-        stdout.write(result.output.encode())
-        self.returncode = result.exit_code
+        self.returncode = 0
+        try:
+            with torch.random.fork_rng():
+                RefreshJob(**json.loads(command[-1])).run()
+        except RagweaveError as error:
+            stdout.write(str(error).encode())
+            self.returncode = 1
 
     def wait(self, timeout=None):
         return self.returncode

@@ -9,9 +9,9 @@ import torch
 from transformers import TrainerCallback
 
 from ragweave.errors import ConfigurationError, DataError, TrainingError
-from ragweave.training.adapters import add_adapter, merge_adapter
-from ragweave.training.attention import recorded_attention
+from ragweave.training.attention_recording import record_attention
 from ragweave.training.collator import RagCollator
+from ragweave.training.lora import add_adapter, merge_adapter
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
 from ragweave.types import Example, SearchSettings
@@ -191,9 +191,9 @@ def test_attention_is_distilled(tmp_path, tmp_path_factory, tiny_encoder_path, k
     model = pipeline.model.train()
     without_dropout(model)
     own = both.compute_loss(model, batch) - plain.compute_loss(model, batch)
-    with recorded_attention(model.generator) as record:
+    with record_attention(model.generator) as record:
         output = model(**batch, reduce_loss=False, output_retrieved=True)
-    attention = record.of_passages(2, output.context_attention_mask)
+    attention = record.by_passage(2, output.context_attention_mask)
     assert attention.value_norms.shape == (4, 2, attention.scores.shape[2], attention.scores.shape[4])
     # The attention weights that the generator itself shows are the softmax of what was recorded.
     scores = attention.scores.masked_fill(~attention.mask[:, :, None, None], float("-inf"))
@@ -223,7 +223,7 @@ def test_attention_by_other_means_than_sdpa_is_refused(tmp_path, tmp_path_factor
     pipeline = pipeline_of(path, kb)
     pipeline.model.generator.set_attn_implementation("eager")
     trainer = RagTrainer(pipeline, arguments(tmp_path, retriever_loss="adist"), EXAMPLES)
-    with pytest.raises(ConfigurationError, match="attends by sdpa, and LlamaForCausalLM does by eager"):
+    with pytest.raises(ConfigurationError, match="sdpa attention, and LlamaForCausalLM has eager"):
         trainer.train()
 
 
@@ -359,7 +359,7 @@ def test_other_data_is_not_gone_on_with(tmp_path, model_path, kb):
 
 
 @pytest.mark.parametrize(
-    ("answers", "message"), [(("long " * 80,), "tokens, of which 64"), ((" ",), "no answer to learn")]
+    ("answers", "message"), [(("long " * 80,), "tokens, and the limit is 64"), ((" ",), "no answer to learn")]
 )
 def test_answers_that_cannot_be_learned_are_named_before_training(tmp_path, model_path, kb, answers, message):
     wrong = Example("5", "Is it?", answers, ("b",), where="data.jsonl, line 5")

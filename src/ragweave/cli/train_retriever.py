@@ -49,7 +49,7 @@ def retriever(
 
     from ragweave.cli.training import check_output, read_config, show_training, trainer_options
     from ragweave.evaluation.data import check_gold, read_examples
-    from ragweave.training.contrastive import require_one_process, train_retriever, training_pairs, training_pairs
+    from ragweave.training.contrastive import require_one_process, train_retriever, training_pairs
     from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, KNOWLEDGE_BASE_FOLDER
 
     arguments = trainer_options(

@@ -1,4 +1,4 @@
-"""What a training run is told beside what transformers' Trainer is told."""
+"""The arguments of a training run, in addition to those of transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 from transformers import TrainingArguments
 
-from ragweave.errors import ConfigurationError
+from ragweave.errors import ConfigurationError, require_extra
 
 Freeze = Literal["question-encoder", "generator"]
-RetrieverLoss = Literal["adist", "emdr2", "pdist", "loop"]
+RetrieverLossName = Literal["adist", "emdr2", "pdist", "loop"]
+RefreshEngine = Literal["local", "ray"]
 
 
 @dataclass
@@ -18,32 +19,37 @@ class RagTrainingArguments(TrainingArguments):
     """Arguments of `RagTrainer`: those of transformers' Trainer, and these.
 
     Attributes:
-        n_docs: K, passages per question; the model's where ``None``.
-        freeze: What keeps its weights: ``"question-encoder"``, ``"generator"`` or nothing.
-        retriever_loss: A loss of `ragweave.training.losses` that teaches the retriever beside the marginal
-            likelihood: ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
-        retriever_loss_weight: What it counts.
-        retriever_learning_rate: Of the question encoder and the document encoder; ``learning_rate`` where
-            ``None``. An adapter learns at ten times the rate that would ruin an encoder.
-        max_answer_length: The longest answer to learn, in tokens.
-        retrieve_ahead: Retrieve for all questions before the first step, and make contexts in the processes that load
-            data; only while the question encoder keeps its weights, where ``None`` means yes.
-        end_to_end: Train the document encoder too, and let the index follow it.
-        document_encoder: Folder or hub name of the encoder that embedded the passages; where ``None``, the knowledge
-            base names it.
-        refresh_steps: Steps between two refreshes of the index; at the ends of epochs where ``None``.
-        refresh_in_background: Whether training goes on while the index is refreshed.
-        refresh_engine: Where the passages are embedded: ``"local"`` for a process, ``"ray"`` for a cluster's workers.
-        refresh_workers: With Ray, how many.
-        refresh_address: With Ray, a cluster that is running; one is started here where ``None``.
-        refresh_device: Without Ray, where that process computes, such as ``"cuda:1"``.
-        eval_max_new_tokens: The longest answer when evaluating, in tokens.
-        eval_questions: At most so many questions are answered in each evaluation; all where ``None``.
+        n_docs: K, passages per question; by default the model's.
+        freeze: The part to freeze: ``"question-encoder"``, ``"generator"`` or nothing.
+        retriever_loss: A loss of `ragweave.training.losses` to add to the marginal likelihood, for the retriever:
+            ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
+        retriever_loss_weight: Its weight.
+        retriever_learning_rate: Learning rate of the question encoder and the document encoder; by default
+            ``learning_rate``. Adapters need about ten times the learning rate that an encoder tolerates.
+        max_answer_length: The longest answer to train on, in tokens.
+        retrieve_ahead: Retrieve for all questions before the first step, so that the data loader's processes prepare
+            the contexts. This needs a frozen question encoder, and is the default with it.
+        end_to_end: Also train the document encoder, and refresh the index with it.
+        document_encoder: Folder or hub name of the encoder that embedded the passages; by default the one that the
+            knowledge base names.
+        refresh_steps: Steps between two refreshes of the index; by default one refresh after each epoch.
+        refresh_in_background: Whether training continues while the index is refreshed.
+        refresh_engine: Where the passages are embedded: ``"local"`` (one process) or ``"ray"`` (the workers of a
+            cluster).
+        refresh_workers: Number of Ray workers.
+        refresh_address: Address of a running Ray cluster; by default one is started on this machine.
+        refresh_device: Device of the local process, such as ``"cuda:1"``.
+        eval_max_new_tokens: The longest answer in an evaluation, in tokens.
+        eval_questions: The most questions to answer in an evaluation; by default all.
+
+    Raises:
+        MissingExtraError: The extra ``train`` is not installed.
+        ConfigurationError: An argument is invalid, or has no effect with the others.
     """
 
     n_docs: int | None = None
     freeze: Freeze | None = None
-    retriever_loss: RetrieverLoss | None = None
+    retriever_loss: RetrieverLossName | None = None
     retriever_loss_weight: float = 1.0
     retriever_learning_rate: float | None = None
     max_answer_length: int = 64
@@ -52,7 +58,7 @@ class RagTrainingArguments(TrainingArguments):
     document_encoder: str | None = None
     refresh_steps: int | None = None
     refresh_in_background: bool = True
-    refresh_engine: Literal["local", "ray"] = "local"
+    refresh_engine: RefreshEngine = "local"
     refresh_workers: int = 2
     refresh_address: str | None = None
     refresh_device: str | None = None
@@ -60,65 +66,57 @@ class RagTrainingArguments(TrainingArguments):
     eval_questions: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments.
-
-        Raises:
-            ConfigurationError: One of them cannot work.
-        """
-        # The collator makes batches of examples, which have no columns to be left out.
+        """Check the arguments."""
+        require_extra("accelerate", "train")
+        # Trainer would remove columns that the model does not name, but the data set has examples without columns.
         self.remove_unused_columns = False
         super().__post_init__()
-        for name, words in (("freeze", Freeze), ("retriever_loss", RetrieverLoss)):
-            given = getattr(self, name)
-            if given is not None and given not in get_args(words):
+        for name, choices in (
+            ("freeze", Freeze),
+            ("retriever_loss", RetrieverLossName),
+            ("refresh_engine", RefreshEngine),
+        ):
+            value = getattr(self, name)
+            if value is not None and value not in get_args(choices):
                 raise ConfigurationError(
-                    f"{name} is {given!r}; choose one of {', '.join(get_args(words))}, or none."
+                    f"{name} is {value!r}; choose one of: {', '.join(get_args(choices))}."
                 )
-        if self.refresh_engine not in ("local", "ray"):
-            raise ConfigurationError(f"refresh_engine is {self.refresh_engine!r}; choose 'local' or 'ray'.")
         for name in ("n_docs", "refresh_steps", "refresh_workers", "max_answer_length"):
-            given = getattr(self, name)
-            if given is not None and given < 1:
-                raise ConfigurationError(f"{name} is {given}; it must be 1 or more.")
-        trained = self.end_to_end or self.freeze != "question-encoder"
-        self._refuse_what_does_nothing(trained)
-        if self.n_gpu > 1:
-            # nn.DataParallel would divide tensors and not the questions' texts; more devices take more processes.
-            self._n_gpu = 1
-        if self.retrieve_ahead and trained:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+        frozen = self.freeze == "question-encoder" and not self.end_to_end
+        if self.retrieve_ahead is None:
+            self.retrieve_ahead = frozen
+        self._reject_without_effect(frozen)
+
+    @property
+    def n_gpu(self) -> int:
+        """At most 1. nn.DataParallel would split tensors but not the questions' texts; use one process per device."""
+        return min(int(super().n_gpu), 1)
+
+    def _reject_without_effect(self, frozen: bool) -> None:
+        if self.retrieve_ahead and not frozen:
             raise ConfigurationError(
                 "retrieve_ahead retrieves before training: it needs freeze='question-encoder', and no end_to_end."
             )
-        if self.retrieve_ahead is None:
-            self.retrieve_ahead = not trained
-
-    def _refuse_what_does_nothing(self, trained: bool) -> None:
         for name in ("retriever_loss", "retriever_learning_rate"):
-            if getattr(self, name) is not None and not trained:
+            if getattr(self, name) is not None and frozen:
                 raise ConfigurationError(
-                    f"{name} is for the encoders, and freeze='question-encoder' keeps the only one: leave out one "
-                    "of them."
+                    f"{name} is for the encoders, and freeze='question-encoder' freezes the only one: leave out one "
+                    "of the two."
                 )
-        given = {
-            "refresh_steps": self.refresh_steps is not None,
-            "document_encoder": self.document_encoder is not None,
-            "refresh_engine": self.refresh_engine != "local",
-        }
-        idle = next((name for name, there in given.items() if there), None)
-        if idle is not None and not self.end_to_end:
-            raise ConfigurationError(
-                f"{idle} is for training end to end: add end_to_end (--end-to-end), or leave it out."
-            )
+        for name, default in (
+            ("refresh_steps", None),
+            ("document_encoder", None),
+            ("refresh_engine", "local"),
+        ):
+            if getattr(self, name) != default and not self.end_to_end:
+                raise ConfigurationError(
+                    f"{name} is for training end to end: add end_to_end (--end-to-end), or leave it out."
+                )
         if self.label_smoothing_factor:
             raise ConfigurationError(
-                "label_smoothing_factor is of transformers' own loss: set the model's label_smoothing (RagConfig) "
-                "instead."
+                "label_smoothing_factor belongs to transformers' own loss: set the model's label_smoothing "
+                "(RagConfig) instead."
             )
-
-    @property
-    def refresh_options(self) -> list[str]:
-        """Options of ``ragweave reembed`` for refreshes of the index."""
-        if self.refresh_engine == "local":
-            return [] if self.refresh_device is None else ["--device", self.refresh_device]
-        options = ["--engine", "ray", "--workers", str(self.refresh_workers)]
-        return options if self.refresh_address is None else [*options, "--ray-address", self.refresh_address]

@@ -1,39 +1,84 @@
-"""From questions and answers to what a RAG model is trained on.
+"""Batches for training a RAG model: questions, answers and, if retrieval was cached, contexts.
 
-Notation used for tensor shapes: B questions, K passages per question, S question or context tokens, T answer tokens.
+Notation used for tensor shapes
+    B questions, K passages per question, S question or context tokens, T answer tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.modeling.arguments import IGNORE_INDEX
-from ragweave.training.ahead import RetrievedExample
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.types import Example
 
-if TYPE_CHECKING:
-    from ragweave.retrieval.rag_retriever import RagRetriever
+# Questions retrieved at a time; it bounds the passage vectors in memory.
+_RETRIEVAL_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedExample:
+    """A question with the passages that were retrieved for it.
+
+    Attributes:
+        example: The question with its answers.
+        rows: Rows of the passages in the index, (K,); -1 for missing passages.
+        doc_scores: Their scores, the logits of p(z|x), (K,).
+    """
+
+    example: Example
+    rows: NDArray[np.int64]
+    doc_scores: NDArray[np.float32]
+
+
+def cache_retrieval(
+    pipeline: RagPipeline,
+    examples: Sequence[Example],
+    n_docs: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[RetrievedExample]:
+    """Retrieve K passages for every question, once; it stays valid while the question encoder is frozen.
+
+    Args:
+        pipeline: The model with its retriever and question encoder.
+        examples: The questions.
+        n_docs: K.
+        progress: Called with the number of further questions that are done.
+
+    Raises:
+        QuestionError: A question is empty, or too long for the encoder.
+    """
+    retrieved: list[RetrievedExample] = []
+    for start in range(0, len(examples), _RETRIEVAL_BATCH):
+        batch = examples[start : start + _RETRIEVAL_BATCH]
+        result = pipeline.text_retriever.retrieve([example.question for example in batch], n_docs)
+        retrieved += map(RetrievedExample, batch, result.rows, result.scores)
+        if progress is not None:
+            progress(len(batch))
+    return retrieved
 
 
 class RagCollator:
-    """Makes batches of questions and answers, with contexts where passages have been retrieved already.
+    """Makes batches of questions and answers.
 
-    Of several answers the first is what the model learns to say: the data's own wording, where others are aliases.
+    The first answer of a question is the one to learn: the wording of the data, while others are aliases.
 
     Args:
-        retriever: The model's retriever, whose tokenizers are used; looks passages up for those that were retrieved.
-        causal: Whether the generator is causal: its answers then begin with a space and end with the end token.
+        retriever: The model's retriever, for its tokenizers and for the passages of cached retrieval.
+        causal: Whether the generator is causal. Its answers start with a space and end with the end token.
         max_question_length: The most tokens of a question.
         max_answer_length: The most tokens of an answer.
 
     Raises:
-        ConfigurationError: A causal generator's tokenizer has no end token, which answers are to end with.
+        ConfigurationError: A causal generator's tokenizer has no end token.
     """
 
     def __init__(
@@ -45,7 +90,9 @@ class RagCollator:
         max_answer_length: int = 64,
     ) -> None:
         if causal and retriever.generator_tokenizer.eos_token_id is None:
-            raise ConfigurationError("The generator's tokenizer has no end token for answers to end with.")
+            raise ConfigurationError(
+                "The generator's tokenizer has no end token for answers: set its eos_token."
+            )
         self.retriever = retriever
         self.causal = causal
         self.max_question_length = max_question_length
@@ -55,18 +102,18 @@ class RagCollator:
         """Make a batch.
 
         Returns:
-            ``labels``, (B, T), of which -100 is not scored; of the questions ``input_ids`` and ``attention_mask``,
-            (B, S), and their texts as ``question_strings``; where passages have been retrieved, in place of these
-            ``context_input_ids`` and ``context_attention_mask``, (B*K, S), with ``doc_scores``, (B, K).
+            ``labels``, (B, T), with -100 for padding. Of the questions ``input_ids`` and ``attention_mask``, (B, S),
+            and their texts as ``question_strings``. With cached retrieval instead of these ``context_input_ids`` and
+            ``context_attention_mask``, (B*K, S), and ``doc_scores``, (B, K).
 
         Raises:
-            DataError: A question has no answer to learn, or one that is too long.
+            DataError: A question has no answer, or one that is too long.
         """
         retrieved = [example for example in examples if isinstance(example, RetrievedExample)]
-        plain = [own.example if isinstance(own, RetrievedExample) else own for own in examples]
-        rows = [self.answer_ids(example) for example in plain]
-        width = max(map(len, rows))
-        labels = torch.tensor([[*row, *[IGNORE_INDEX] * (width - len(row))] for row in rows])
+        plain = [item.example if isinstance(item, RetrievedExample) else item for item in examples]
+        answers = [self.answer_ids(example) for example in plain]
+        width = max(map(len, answers))
+        labels = torch.tensor([[*ids, *[IGNORE_INDEX] * (width - len(ids))] for ids in answers])
         questions = [example.question.strip() for example in plain]
         if retrieved:
             return {**self._contexts(retrieved, questions), "labels": labels}
@@ -80,19 +127,19 @@ class RagCollator:
         return {
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
-            "question_strings": questions,  # what is decoded from an encoder without capitals has none
+            "question_strings": questions,  # an uncased encoder's tokens do not decode to the question's text
             "labels": labels,
         }
 
     def answer_ids(self, example: Example) -> list[int]:
-        """The tokens of the answer that is learned.
+        """The tokens of the answer to learn.
 
         Raises:
             DataError: There is none, or it is too long.
         """
-        place = example.where or f"question {example.id}"
+        location = example.where or f"question {example.id}"
         if not example.answers or not example.answers[0].strip():
-            raise DataError(f"{place}: there is no answer to learn; leave the question out of the data.")
+            raise DataError(f"{location}: there is no answer to learn; leave the question out of the data.")
         text = f" {example.answers[0]}" if self.causal else example.answers[0]
         tokenizer = self.retriever.generator_tokenizer
         ids: list[int] = tokenizer(text, add_special_tokens=not self.causal, truncation=False)["input_ids"]
@@ -100,7 +147,7 @@ class RagCollator:
             ids = [*ids, tokenizer.eos_token_id]
         if len(ids) > self.max_answer_length:
             raise DataError(
-                f"{place}: the answer has {len(ids)} tokens, of which {self.max_answer_length} are learned; shorten "
+                f"{location}: the answer has {len(ids)} tokens, and the limit is {self.max_answer_length}; shorten "
                 "it, leave the question out, or raise --max-answer-length (max_answer_length=...)."
             )
         return ids

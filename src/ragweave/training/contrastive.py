@@ -1,26 +1,116 @@
-"""The retriever alone: contrastive training of an encoder on questions and passages, by sentence-transformers."""
+"""Contrastive training of the retriever alone, with sentence-transformers, on questions and passages.
+
+sentence-transformers belongs to the extra "train" and is imported in `train_retriever`.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ragweave.errors import ConfigurationError, require_extra
-from ragweave.training.guards import GuardedTrainer
-from ragweave.training.pairs import TrainingPair
+from datasets import Dataset
+from transformers import Trainer
 
-if TYPE_CHECKING:
-    from transformers import Trainer
+from ragweave.encoders.text_encoder import TextEncoder, with_title
+from ragweave.errors import ConfigurationError, DataError, require_extra
+from ragweave.knowledge.base import KnowledgeBase
+from ragweave.matching import has_answer
+from ragweave.training.resumable_trainer import ResumableTrainer
+from ragweave.types import Example
 
-    from ragweave.encoders.text_encoder import TextEncoder
-
+# BM25 results to look at, as in Karpukhin et al. 2020, section 3.2.
+_CANDIDATES = 100
+# Factor from cosines to logits, the default of sentence-transformers.
 _COSINE_SCALE = 20.0
-"""What cosines are multiplied with to be logits, sentence-transformers' own default."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPair:
+    """A question and passages, as the encoder reads them: with their titles.
+
+    Attributes:
+        question: The question.
+        positive: A passage that answers it.
+        negatives: Passages that share its words and do not answer it, best first; perhaps fewer than requested.
+    """
+
+    question: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+
+
+def training_pairs(
+    base: KnowledgeBase,
+    examples: Sequence[Example],
+    *,
+    n_negatives: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[TrainingPair]:
+    """Find a positive passage for each question, and hard negatives among the BM25 results.
+
+    The positive is the best gold passage (or passage of a gold document) in the BM25 ranking that contains an answer,
+    or else the best one. Without gold passages, it is the first BM25 result that contains an answer (Karpukhin et al.
+    2020, section 4.1). Negatives are the best BM25 results that are neither gold nor a copy of the positive, and that
+    contain no answer, if answers are known.
+
+    Args:
+        base: The knowledge base, with BM25 postings.
+        examples: The questions.
+        n_negatives: Number of hard negatives per question.
+        progress: Called with the number of further questions that are done.
+
+    Returns:
+        A pair for every question with a positive passage.
+
+    Raises:
+        DataError: No question has one.
+        KnowledgeBaseError: The knowledge base was built without postings.
+    """
+    gold_rows = base.rows_of({name for example in examples for name in example.gold_passages})
+    scorer = base.text_scorer()
+    pairs: list[TrainingPair] = []
+    for example in examples:
+        ranking = scorer(example.question).best(_CANDIDATES)[0].tolist()
+        gold = [row for name in example.gold_passages for row in gold_rows[name]]
+        pair = _pair(base, example, ranking, gold, n_negatives)
+        if pair is not None:
+            pairs.append(pair)
+        if progress is not None:
+            progress(1)
+    if not pairs:
+        raise DataError(
+            "No passage answers any of the questions: name gold passages in the data, or build the knowledge base "
+            "from the documents that the questions are about."
+        )
+    return pairs
+
+
+def _pair(
+    base: KnowledgeBase, example: Example, ranking: list[int], gold: list[int], n_negatives: int
+) -> TrainingPair | None:
+    def answers(row: int) -> bool:
+        return bool(example.answers) and has_answer(base.passage(row).text, example.answers)
+
+    def text(row: int) -> str:
+        passage = base.passage(row)
+        return with_title(passage.title, passage.text)
+
+    ranked_gold = [*(row for row in ranking if row in gold), *(row for row in gold if row not in ranking)]
+    best_gold = ranked_gold[0] if ranked_gold else None
+    positive = next(filter(answers, ranked_gold or ranking), best_gold)
+    if positive is None:
+        return None
+    # A copy of the positive is not a negative, in whichever row it is.
+    copied = base.passage(positive).text
+    others = (row for row in ranking if row not in gold and base.passage(row).text != copied)
+    negatives = islice((row for row in others if not answers(row)), n_negatives)
+    return TrainingPair(example.question.strip(), text(positive), tuple(map(text, negatives)))
 
 
 def train_retriever(
@@ -34,33 +124,31 @@ def train_retriever(
 ) -> None:
     """Train an encoder of questions and passages, in place.
 
-    The loss of a question is -log softmax of its positive's score among all passages of the batch: its own
-    negatives, and the positives and negatives of the other questions (Karpukhin et al. 2020, equation 2). A question
-    with fewer negatives than others has its own more than once, or where it has none, those of others. Questions with
-    the same positive are in different batches, as each would be taught that the other's is wrong.
+    The loss of a question is -log softmax of the positive's score among all passages of the batch: its negatives, and
+    the positives and negatives of the other questions (Karpukhin et al. 2020, equation 2). A question with fewer
+    negatives than others repeats its own or, if it has none, borrows one. Questions with the same positive are in
+    different batches, because each would count the other's as wrong.
 
     Args:
-        encoder: What embeds questions and passages.
-        pairs: What it learns.
-        output: Folder of checkpoints.
-        resume: Go on from the last whole checkpoint there; where there is none yet, the run begins.
-        around: Called with the trainer; training happens within what it returns, such as a bar.
-        **arguments: Those of sentence-transformers' trainer, which are those of transformers'.
+        encoder: The encoder.
+        pairs: The training data.
+        output: Folder of the checkpoints.
+        resume: Resume from the last complete checkpoint in the folder, or start over if there is none.
+        around: Called with the trainer; training runs within the context manager that it returns.
+        **arguments: Arguments of sentence-transformers' trainer, which are those of transformers'.
 
     Raises:
-        ConfigurationError: The encoder makes its vectors in a way that sentence-transformers does not know, or the
-            run has several processes.
+        ConfigurationError: sentence-transformers does not know the encoder's pooling, or the run has several processes.
         MissingExtraError: The extra ``train`` is not installed.
-        TrainingError: The run cannot go on, see `GuardedTrainer.train`; the encoder is as it was.
+        TrainingError: The run cannot continue, see `ResumableTrainer.train`; the encoder is unchanged.
     """
     require_one_process()
     require_extra("sentence_transformers", "train")
     if encoder.pooling == "pooler":
         raise ConfigurationError(
-            f"{encoder.name} makes its own vector (pooling 'pooler'), which contrastive training does not know: "
-            "train it through the marginal likelihood, with 'ragweave train --end-to-end'."
+            f"{encoder.name} uses the pooling 'pooler', which contrastive training does not support: train it through "
+            "the marginal likelihood, with 'ragweave train --end-to-end' (RagTrainer with end_to_end=True)."
         )
-    from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
         SentenceTransformerTrainer,
@@ -69,15 +157,15 @@ def train_retriever(
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.util import cos_sim, dot_score
 
-    class ContrastiveTrainer(GuardedTrainer, SentenceTransformerTrainer):
-        def learned(self) -> Iterable[Sequence[str]]:
+    class ContrastiveTrainer(ResumableTrainer, SentenceTransformerTrainer):
+        def training_texts(self) -> Iterable[Sequence[str]]:
             return ([pair.question, pair.positive, *pair.negatives] for pair in pairs)
 
-    # The way in which sentence-transformers pools and normalises is read from files. They are not below the run's
-    # folder, where a run that is killed meanwhile would leave them.
-    with TemporaryDirectory(prefix="ragweave-") as start:
-        encoder.save_pretrained(Path(start))
-        model = SentenceTransformer(start, device=str(encoder.model.device))
+    # sentence-transformers reads the pooling and the normalisation from files. A killed run would leave them in its
+    # output folder, so they are elsewhere.
+    with TemporaryDirectory(prefix="ragweave-") as folder:
+        encoder.save_pretrained(Path(folder))
+        model = SentenceTransformer(folder, device=str(encoder.model.device))
     loss = MultipleNegativesRankingLoss(
         model,
         scale=_COSINE_SCALE if encoder.normalize else 1.0,
@@ -102,35 +190,35 @@ def require_one_process() -> None:
     """Check that this is a run of one process.
 
     Raises:
-        ConfigurationError: It was started by torchrun or the like, as one of several.
+        ConfigurationError: It is one of several, started for example by torchrun.
     """
     count = os.environ.get("WORLD_SIZE", "1")
     if count not in ("", "1"):
         raise ConfigurationError(
-            f"The retriever alone is trained in one process, and this is one of {count} (WORLD_SIZE): run it without "
+            f"Training the retriever alone uses one process, and this is one of {count} (WORLD_SIZE): run it without "
             "torchrun."
         )
 
 
 def _columns(pairs: Sequence[TrainingPair]) -> dict[str, list[str]]:
-    """The pairs as columns, with as many negatives as the question has that has most."""
+    """The pairs as columns, all with the largest number of negatives."""
     count = max(len(pair.negatives) for pair in pairs)
-    shared = list(chain.from_iterable(pair.negatives for pair in pairs))
+    negatives = list(chain.from_iterable(pair.negatives for pair in pairs))
     positives = [pair.positive for pair in pairs]
     rows = [
-        pair.negatives or _borrowed(pair, place, shared) or _borrowed(pair, place, positives)
-        for place, pair in enumerate(pairs)
+        pair.negatives or _borrowed(pair, number, negatives) or _borrowed(pair, number, positives)
+        for number, pair in enumerate(pairs)
     ]
     filled = [list(islice(cycle(row), count)) for row in rows]
     return {
         "question": [pair.question for pair in pairs],
         "positive": positives,
-        **{f"negative_{place}": [row[place] for row in filled] for place in range(count)},
+        **{f"negative_{column}": [row[column] for row in filled] for column in range(count)},
     }
 
 
-def _borrowed(pair: TrainingPair, place: int, texts: Sequence[str]) -> tuple[str, ...]:
-    """One of some texts that is not the question's positive, if there is one."""
-    # Not the same for all questions: those with the same text are never in one batch.
-    turned = chain(islice(texts, place % max(len(texts), 1), None), texts)
-    return tuple(islice((text for text in turned if text != pair.positive), 1))
+def _borrowed(pair: TrainingPair, number: int, texts: Sequence[str]) -> tuple[str, ...]:
+    """The first text that is not the pair's positive, if there is one."""
+    # Each pair starts at another text, because pairs with the same text are never in the same batch.
+    rotated = chain(islice(texts, number % max(len(texts), 1), None), texts)
+    return tuple(islice((text for text in rotated if text != pair.positive), 1))

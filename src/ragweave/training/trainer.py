@@ -1,6 +1,7 @@
 """RagTrainer: transformers' Trainer on the marginal likelihood of RAG models.
 
-Notation used for tensor shapes: B questions, K passages per question.
+Notation used for tensor shapes
+    B questions, K passages per question, T answer tokens.
 """
 
 from __future__ import annotations
@@ -9,60 +10,60 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import TrainerControl
 from transformers.trainer_utils import TrainOutput
 
 from ragweave.errors import ConfigurationError, DataError, QuestionError
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.training.ahead import RetrievedExamples, retrieve_ahead
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.provenance.answers import Answer
+from ragweave.tokenization import RagTokenizer
 from ragweave.training.arguments import RagTrainingArguments
-from ragweave.training.attention import recorded_attention
-from ragweave.training.collator import RagCollator
-from ragweave.training.documents import document_encoder, train_documents
-from ragweave.training.guards import GuardedTrainer
-from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
-from ragweave.training.measuring import figures_of, measured
-from ragweave.training.refresh import DOCUMENT_ENCODER, IndexRefresh
+from ragweave.training.attention_recording import AttentionRecord, record_attention
+from ragweave.training.collator import RagCollator, RetrievedExample, cache_retrieval
+from ragweave.training.index_refresh import (
+    DOCUMENT_ENCODER_FOLDER,
+    IndexRefresh,
+    load_document_encoder,
+    train_document_encoder,
+)
+from ragweave.training.losses import LOSSES, LossInputs
+from ragweave.training.resumable_trainer import ResumableTrainer, gather
+from ragweave.training.training_metrics import mean_metrics, question_metrics
 from ragweave.types import Example
 
-if TYPE_CHECKING:
-    from ragweave.pipeline.rag_pipeline import RagPipeline
 
-
-class RagTrainer(GuardedTrainer):
-    """Trains question encoder and generator together and, end to end, the document encoder and its index with them.
+class RagTrainer(ResumableTrainer):
+    """Trains question encoder and generator together; end to end, also the document encoder and its index.
 
     The paper's recipe (Lewis et al. 2020, section 2.4): the loss is the mean over questions of -log p(y|x), with the
-    passages marginalised out, so that gradient reaches the generator through p(y|x,z) and the question encoder
-    through p(z|x). Optimiser, schedule, mixed precision, accumulation, checkpoints, resuming, logging and more than
-    one process are those of transformers' Trainer.
+    passages marginalised out, so that gradients reach the generator through p(y|x,z) and the question encoder through
+    p(z|x). Optimiser, schedule, mixed precision, gradient accumulation, checkpoints, logging and several processes
+    are those of transformers' Trainer.
 
     Args:
-        pipeline: The model, its retriever and the encoder of questions, which are trained in place.
+        pipeline: The model, its retriever and the question encoder, which are trained in place.
         args: Arguments of the run.
-        train_dataset: Questions and answers to learn.
-        eval_dataset: Questions and answers to evaluate on.
-        **kwargs: Handed on to transformers' Trainer.
+        train_dataset: Questions with answers to train on.
+        eval_dataset: Questions with answers to evaluate on.
+        **kwargs: Passed to transformers' Trainer.
 
     Attributes:
-        pipeline: The pipeline; after training end to end it searches the run's own knowledge base.
-        refresh: What keeps the index up with the document encoder; ``None`` but end to end.
-        answering: While evaluating, how many questions are answered, and of how many; callbacks hear of it in
+        pipeline: The pipeline; after end-to-end training it searches the run's own knowledge base.
+        document_encoder: The document encoder of end-to-end training, or ``None``.
+        refresh: The index refreshes of end-to-end training, or ``None``.
+        answering: Numbers of answered and of all questions in a running evaluation, which calls the callbacks'
             ``on_prediction_step``.
 
     Raises:
-        ConfigurationError: Nothing is left to train, or arguments do not go together.
-        DataError: A question has no answer to learn or one that is too long, or is itself too long.
-        TrainingError: End to end, the knowledge base is not in a folder.
+        ConfigurationError: Nothing is left to train, or arguments contradict each other.
+        DataError: A question is empty or too long, or its answer is missing or too long.
+        TrainingError: The knowledge base of end-to-end training is not in a folder.
     """
-
-    control: TrainerControl
 
     def __init__(
         self,
@@ -77,8 +78,8 @@ class RagTrainer(GuardedTrainer):
         if args.n_docs is not None:
             model.config.n_docs = args.n_docs
         if isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
-            # What is saved searches as it was trained to, but for what a configuration cannot say (rrf, k1, b).
-            settings: Any = pipeline.retriever.index.settings  # an index leaves nothing open in them
+            # The saved model searches as it was trained to, except for what RagConfig has no field for (rrf, k1, b).
+            settings: Any = pipeline.retriever.index.settings  # an index has a value for each
             model.config.retrieval, model.config.dense_weight = settings.kind, settings.dense_weight
         collator = RagCollator(
             pipeline.retriever,
@@ -86,22 +87,23 @@ class RagTrainer(GuardedTrainer):
             max_question_length=pipeline.encoder.max_length,
             max_answer_length=args.max_answer_length,
         )
-        # A mistake in the data is told now, not when its batch comes.
+        # Wrong data fails before training, not when its batch comes.
         for example in (*(train_dataset or ()), *(eval_dataset or ())):
             collator.answer_ids(example)
             _check_question(pipeline, example)
-        self.documents = None
+        self.document_encoder = None
         if args.end_to_end:
-            base = pipeline.knowledge_base
-            self.documents = document_encoder(base, pipeline.encoder, args.document_encoder)
-            train_documents(model, pipeline.retriever, self.documents)
+            self.document_encoder = load_document_encoder(
+                pipeline.knowledge_base, pipeline.encoder, args.document_encoder
+            )
+            train_document_encoder(model, pipeline.retriever, self.document_encoder)
         _freeze(model, args.freeze)
-        _check_gradient(pipeline, args)
-        self._examples = train_dataset
-        dataset: Sequence[Example] | RetrievedExamples | None = train_dataset
+        _check_scores_are_trainable(pipeline, args)
+        self._examples = train_dataset or ()
+        dataset: Sequence[Example | RetrievedExample] | None = train_dataset
         if train_dataset is not None and args.retrieve_ahead:
             with tqdm(total=len(train_dataset), desc="Retrieving", disable=args.disable_tqdm) as bar:
-                dataset = retrieve_ahead(pipeline, train_dataset, model.config.n_docs, bar.update)
+                dataset = cache_retrieval(pipeline, train_dataset, model.config.n_docs, bar.update)
         super().__init__(
             model=model,
             args=args,
@@ -113,42 +115,33 @@ class RagTrainer(GuardedTrainer):
         self.pipeline = pipeline
         self.answering = (0, 0)
         self.refresh: IndexRefresh | None = None
-        if self.documents is not None:
-            self.refresh = IndexRefresh(
-                pipeline.retriever,
-                self.documents,
-                Path(str(args.output_dir)),
-                steps=args.refresh_steps,
-                background=args.refresh_in_background,
-                options=args.refresh_options,
-                is_main=self.is_world_process_zero(),
-            )
+        if self.document_encoder is not None:
+            self.refresh = IndexRefresh(pipeline.retriever, self.document_encoder, args)
             self.add_callback(self.refresh)
 
-    def learned(self) -> Iterable[Sequence[str]]:
+    def training_texts(self) -> Iterable[Sequence[str]]:
         """The questions with their answers."""
-        return ([example.question, *example.answers] for example in self._examples or ())
+        return ([example.question, *example.answers] for example in self._examples)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """Train as `GuardedTrainer` does, and leave the model ready to answer.
+        """Train as `ResumableTrainer` does, and leave the model ready to answer.
 
         Args:
-            resume_from_checkpoint: A checkpoint to go on from, or true for the last one; where there is none yet, the
-                run begins.
-            **kwargs: Handed on.
+            resume_from_checkpoint: The checkpoint to resume from; ``True`` for the last complete one, or to start over
+                if there is none.
+            **kwargs: Passed to transformers' Trainer.
 
         Raises:
-            TrainingError: The run cannot go on: loss or gradient are no numbers, a checkpoint cannot be written or is
-                not whole, or the data is not that which the run was begun with.
+            TrainingError: The run cannot continue; see `ResumableTrainer.train`.
 
         Warns:
-            UserWarning: The last refresh of the index failed; the warning has the command that does it later.
+            UserWarning: The last refresh of the index failed. The message contains the command that repeats it.
         """
         try:
             result = super().train(resume_from_checkpoint, **kwargs)
             if self.refresh is not None:
-                chosen = self.state.best_global_step if self.args.load_best_model_at_end else None
-                self.refresh.finish(chosen or self.state.global_step)
+                best = self.state.best_global_step if self.args.load_best_model_at_end else None
+                self.refresh.finish(best or self.state.global_step)
             return result
         finally:
             if self.refresh is not None:
@@ -156,18 +149,20 @@ class RagTrainer(GuardedTrainer):
             self.model.eval()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """Make the optimiser, in which the encoders have a learning rate of their own where they were given one."""
-        given = self.optimizer
+        """Create the optimiser, with ``retriever_learning_rate`` for the encoders."""
+        from_caller = self.optimizer is not None
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         rate = self.args.retriever_learning_rate
-        if given is None and rate is not None:
-            generator = {id(weight) for weight in self.pipeline.model.generator.parameters()}
-            optimizer.param_groups = [
-                {**group, "params": weights, "lr": group["lr"] if own else rate}
-                for group in optimizer.param_groups
-                for own in (True, False)
-                if (weights := [weight for weight in group["params"] if (id(weight) in generator) is own])
-            ]
+        if from_caller or rate is None:
+            return optimizer
+        generator = set(self.pipeline.model.generator.parameters())
+        groups = []
+        for group in optimizer.param_groups:
+            for learning_rate, in_generator in ((group["lr"], True), (rate, False)):
+                weights = [weight for weight in group["params"] if (weight in generator) is in_generator]
+                if weights:
+                    groups.append({**group, "params": weights, "lr": learning_rate})
+        optimizer.param_groups = groups
         return optimizer
 
     def compute_loss(
@@ -177,23 +172,31 @@ class RagTrainer(GuardedTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The mean over questions of -log p(y|x), and of the retriever's own loss where one was chosen."""
-        own_loss = self.args.retriever_loss if model.training else None
-        plain: Any = self.accelerator.unwrap_model(model)
-        attends = own_loss == "adist"
-        with recorded_attention(plain.generator) if attends else nullcontext() as record:
-            output = model(**inputs, reduce_loss=False, output_retrieved=attends)
+        """The mean over questions of -log p(y|x), plus the retriever loss if there is one."""
+        name = self.args.retriever_loss if model.training else None
+        unwrapped: Any = self.accelerator.unwrap_model(model)
+        records = name == "adist"
+        with record_attention(unwrapped.generator) if records else nullcontext() as record:
+            output = model(**inputs, reduce_loss=False, output_retrieved=records)
+        # A plain tensor: the model returns one whose backward sums over questions.
         loss = output.loss.as_subclass(Tensor).mean()
-        if own_loss is not None:
-            k = output.doc_scores.shape[1]
-            attention = None
-            if record is not None:
-                mask = inputs.get("context_attention_mask", output.context_attention_mask)
-                attention = record.of_passages(k, mask)
-            loss = loss + self.args.retriever_loss_weight * self._retriever_loss(
-                plain, output, inputs["labels"], attention
-            )
+        if name is not None:
+            retriever_loss = LOSSES[name](self._loss_inputs(unwrapped, inputs, output, record))
+            loss = loss + self.args.retriever_loss_weight * retriever_loss
         return (loss, output) if return_outputs else loss
+
+    def _loss_inputs(
+        self, model: Any, inputs: dict[str, Any], output: Any, record: AttentionRecord | None
+    ) -> LossInputs:
+        k = output.doc_scores.shape[1]
+        attention = None
+        if record is not None:
+            mask = inputs.get("context_attention_mask", output.context_attention_mask)
+            attention = record.by_passage(k, mask)
+        log_probs, scored = model.per_passage_log_probs(
+            inputs["labels"], output.logits, k
+        )  # (B, K, T), (B, T)
+        return LossInputs(output.doc_scores, log_probs, scored, self.pipeline.formulation, attention)
 
     def evaluate(
         self,
@@ -201,91 +204,53 @@ class RagTrainer(GuardedTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Answer the questions, each process its share, and measure the answers and what was retrieved.
+        """Answer the questions, each process its share, and compute metrics of the answers and of retrieval.
 
         Returns:
-            Under names that begin with the prefix: ``loss``, the mean of -log p(y|x) of the gold answers;
-            ``exact_match``, ``f1``; ``recall`` of gold passages among the K, where they are known; ``top_mass``, the
-            posterior's share on the best passage; ``distinct``, how many different passages were retrieved, as a
-            share of how many there could have been.
+            With the prefix before their names: ``loss``, the mean of -log p(y|x) of the gold answers; ``exact_match``,
+            ``f1``; ``recall`` of gold passages among the K, if they are known; ``top_mass``, the posterior of the best
+            passage; ``distinct``, the number of distinct retrieved passages divided by the possible number.
 
         Warns:
             UserWarning: The retriever has collapsed: nearly all questions get the same passages.
         """
         dataset: list[Example] = list(self.eval_dataset if eval_dataset is None else eval_dataset)
-        own = dataset[: self.args.eval_questions][self.args.process_index :: self.args.world_size]
-        begun = time.perf_counter()
-        training = self.model.training
+        share = dataset[: self.args.eval_questions][self.args.process_index :: self.args.world_size]
+        start = time.perf_counter()
+        was_training = self.model.training
         self.model.eval()
         try:
-            losses = gather_object(self._losses(own))
-            hidden = self.args.disable_tqdm or not self.is_local_process_zero()
-            self.answering = (0, len(own))
-            with tqdm(total=len(own), desc="Answering", disable=hidden) as bar:
-
-                def advance(count: int) -> None:
-                    bar.update(count)
-                    self.answering = (self.answering[0] + count, len(own))
-                    self.control = self.callback_handler.on_prediction_step(
-                        self.args, self.state, self.control
-                    )
-
-                answers = self.pipeline(
-                    [example.question for example in own],
-                    max_new_tokens=self.args.eval_max_new_tokens,
-                    batch_size=self.args.per_device_eval_batch_size,
-                    progress=advance,
-                )
-            rows = gather_object([measured(*pair) for pair in zip(own, answers, strict=True)])
+            losses = gather(self._losses(share))
+            answers = self._answers(share)
+            rows = gather([question_metrics(*pair) for pair in zip(share, answers, strict=True)])
         finally:
-            self.model.train(training)
-        figures = {
+            self.model.train(was_training)
+        metrics = {
             "loss": sum(losses) / max(len(losses), 1),
-            **figures_of(rows, len(self.pipeline.knowledge_base)),
-            "runtime": time.perf_counter() - begun,
+            **mean_metrics(rows, len(self.pipeline.knowledge_base)),
+            "runtime": time.perf_counter() - start,
         }
-        named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        self.log(named)
-        control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
-        self.control: TrainerControl = control
-        return named
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log figures, and of an index that is refreshed how many steps its vectors are behind."""
-        if self.refresh is not None:
-            logs["index_staleness"] = self.refresh.staleness(self.state.global_step)
-            logs["index_refreshes_failed"] = self.refresh.failures
-        super().log(logs, start_time)
+    def _answers(self, examples: Sequence[Example]) -> list[Answer]:
+        hidden = self.args.disable_tqdm or not self.is_local_process_zero()
+        self.answering = (0, len(examples))
+        with tqdm(total=len(examples), desc="Answering", disable=hidden) as bar:
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its tokenizers: a folder that `ask`, `eval` and `from_pretrained` take.
+            def advance(count: int) -> None:
+                bar.update(count)
+                self.answering = (self.answering[0] + count, len(examples))
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
-        End to end, the document encoder is saved below it, as `DOCUMENT_ENCODER`.
-        """
-        from ragweave.tokenization import RagTokenizer
-
-        index, config = self.pipeline.retriever.index, self.pipeline.model.config
-        if self.documents is not None and not _internal_call:
-            self.documents.__dict__.pop("fingerprint", None)  # of before training
-            config.passage_encoder_fingerprint = self.documents.fingerprint
-        elif isinstance(index, KnowledgeBaseIndex):  # of a checkpoint, the encoder of the last refresh
-            config.passage_encoder_fingerprint = index.base.manifest.encoder.fingerprint
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            folder = Path(output_dir or str(self.args.output_dir))
-            retriever = self.pipeline.retriever
-            RagTokenizer(retriever.question_encoder_tokenizer, retriever.generator_tokenizer).save_pretrained(
-                folder
+            return self.pipeline(
+                [example.question for example in examples],
+                max_new_tokens=self.args.eval_max_new_tokens,
+                batch_size=self.args.per_device_eval_batch_size,
+                progress=advance,
             )
-            if self.documents is not None and not _internal_call:
-                self.documents.save_pretrained(folder / DOCUMENT_ENCODER)
-
-    def _retriever_loss(
-        self, model: Any, output: Any, labels: Tensor, attention: CrossAttention | None
-    ) -> Tensor:
-        own, scored = model.per_passage_log_probs(labels, output.logits, output.doc_scores.shape[1])
-        inputs = LossInputs(output.doc_scores, own, scored, self.pipeline.formulation, attention)
-        return LOSSES[self.args.retriever_loss](inputs)
 
     @torch.no_grad()
     def _losses(self, examples: Sequence[Example]) -> list[float]:
@@ -293,52 +258,81 @@ class RagTrainer(GuardedTrainer):
         losses: list[float] = []
         size = self.args.per_device_eval_batch_size
         for start in range(0, len(examples), size):
-            batch = self._prepare_inputs(self.data_collator(examples[start : start + size]))
+            batch = self.data_collator(list(examples[start : start + size]))
+            inputs = {
+                name: value.to(self.args.device) if isinstance(value, Tensor) else value
+                for name, value in batch.items()
+            }
             with self.compute_loss_context_manager():
-                losses += self.model(**batch, reduce_loss=False).loss.tolist()
+                losses += self.model(**inputs, reduce_loss=False).loss.tolist()
         return losses
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log metrics and, end to end, the staleness of the index and the number of failed refreshes."""
+        if self.refresh is not None:
+            logs["index_staleness"] = self.refresh.staleness(self.state.global_step)
+            logs["index_refreshes_failed"] = self.refresh.failures
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model with its tokenizers, in a folder for `RagPipeline.from_pretrained`.
+
+        The document encoder of end-to-end training is saved in it, as `DOCUMENT_ENCODER_FOLDER`.
+        """
+        index, config = self.pipeline.retriever.index, self.pipeline.model.config
+        document_encoder = None if _internal_call else self.document_encoder
+        if document_encoder is not None:
+            vars(document_encoder).pop("fingerprint", None)  # cached before training
+            config.passage_encoder_fingerprint = document_encoder.fingerprint
+        elif isinstance(index, KnowledgeBaseIndex):  # for a checkpoint, the encoder of the last refresh
+            config.passage_encoder_fingerprint = index.base.manifest.encoder.fingerprint
+        super().save_model(output_dir, _internal_call)
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        retriever = self.pipeline.retriever
+        tokenizers = (retriever.question_encoder_tokenizer, retriever.generator_tokenizer)
+        RagTokenizer(*tokenizers).save_pretrained(folder)
+        if document_encoder is not None:
+            document_encoder.save_pretrained(folder / DOCUMENT_ENCODER_FOLDER)
 
 
 def _check_question(pipeline: RagPipeline, example: Example) -> None:
-    """Check that a question can be retrieved for, and that it fits into a context.
+    """Check that a question fits into the encoder and into a context.
 
     Raises:
         DataError: It is empty, or too long for the encoder or the generator.
     """
     try:
         pipeline.encoder.question_length(example.question)
-        nothing = [{"title": [""], "text": [""]}]
-        pipeline.retriever.postprocess_docs(nothing, [example.question.strip()], None, 1, padding=False)
+        no_passage = [{"title": [""], "text": [""]}]
+        pipeline.retriever.postprocess_docs(no_passage, [example.question.strip()], None, 1, padding=False)
     except QuestionError as error:
-        place = example.where or f"question {example.id}"
-        raise DataError(f"{place}: {error} Or leave it out of the data.") from error
+        location = example.where or f"question {example.id}"
+        raise DataError(f"{location}: {error} Or leave it out of the data.") from error
 
 
-def _check_gradient(pipeline: RagPipeline, args: RagTrainingArguments) -> None:
-    """Check that the scores of passages teach the encoders, where these are to learn.
+def _check_scores_are_trainable(pipeline: RagPipeline, args: RagTrainingArguments) -> None:
+    """Check that gradients reach the encoders through the passage scores, if an encoder is trained.
 
     Raises:
-        ConfigurationError: They come from words, ranks or a reranker alone.
+        ConfigurationError: The scores come from words, ranks or a reranker only.
     """
     index = pipeline.retriever.index
-    if not isinstance(index, KnowledgeBaseIndex) or (
-        args.freeze == "question-encoder" and not args.end_to_end
-    ):
+    frozen = args.freeze == "question-encoder" and not args.end_to_end
+    if frozen or not isinstance(index, KnowledgeBaseIndex):
         return
-    by_vectors = index.settings.kind == "dense" or (
-        index.settings.kind == "hybrid"
-        and index.settings.fusion == "weighted"
-        and index.settings.dense_weight
-    )
-    if index.reranker is not None or not by_vectors:
+    settings = index.settings
+    weighted = settings.kind == "hybrid" and settings.fusion == "weighted" and settings.dense_weight
+    if index.reranker is not None or not (settings.kind == "dense" or weighted):
         raise ConfigurationError(
-            "The scores of passages are not made of vectors (bm25, rrf, a reranker), so that the encoders would "
-            "learn nothing: search by 'dense' or weighted 'hybrid', or freeze the question encoder."
+            "The passage scores do not depend on vectors (bm25, rrf, a reranker), so the encoders would learn "
+            "nothing: search by 'dense' or weighted 'hybrid', or freeze the question encoder."
         )
 
 
 def _freeze(model: Any, part: str | None) -> None:
-    """Let one part keep its weights, and what no vector is made with: a pooler whose vector is not taken.
+    """Freeze one part, and poolers whose output is not used.
 
     Raises:
         ConfigurationError: Nothing is left to train.
@@ -349,7 +343,7 @@ def _freeze(model: Any, part: str | None) -> None:
     for encoder in (model.question_encoder, model.rag.ctx_encoder):
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None and model.rag.question_pooling != "pooler":
-            # With activation checkpointing, processes do not look for weights without gradient, and would wait.
+            # With activation checkpointing, DDP does not look for unused weights and would wait for their gradients.
             pooler.requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise ConfigurationError("Nothing is left to train: freeze less.")

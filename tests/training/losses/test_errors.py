@@ -94,7 +94,7 @@ def test_a_passage_without_a_token() -> None:
     question, passage = inputs.present.nonzero()[-1].tolist()
     mask = inputs.attention.mask.clone()
     mask[question, passage] = False
-    with pytest.raises(ShapeError, match=f"no token of passage {passage} of question {question}"):
+    with pytest.raises(ShapeError, match=f"all tokens of passage {passage} of question {question}"):
         replace(inputs, attention=replace(inputs.attention, mask=mask))
 
 

@@ -1,4 +1,4 @@
-"""Leave-one-out perplexity distillation (Izacard et al. 2022, section 2.2): how much a passage is missed."""
+"""LOOP, leave-one-out perplexity distillation (Izacard et al. 2022, section 2.2)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ragweave.marginalization import sequence_log_likelihood, token_log_likelihood
-from ragweave.training.losses.distillation import distil
-from ragweave.training.losses.inputs import Formulation, LossInputs
-from ragweave.training.losses.options import Reduction, tempered
+from ragweave.training.losses.retriever_loss import LossInputs, Reduction, distil, tempered
+from ragweave.types import Formulation
 
 
 def loop(
@@ -18,27 +17,27 @@ def loop(
     target_temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """KL(p || p(z|x)), where p is high for passages without which the answer is unlikely; trains the retriever.
+    """KL(p || p(z|x)) to passages without which the answer is unlikely; trains the retriever only.
 
         p_k = softmax_K(-log p(y | x, D_K without z_k) / target_temperature)
         p(z|x) = softmax_K(doc_scores / temperature)
 
-    The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). No gradient passes through p, neither
-    to the generator nor to the scores. Of a question with one passage nothing is learnt: p and p(z|x) are both 1.
+    The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). A question with one passage teaches
+    nothing: p and p(z|x) are both 1.
 
     Args:
         inputs: The batch.
-        temperature: Of p(z|x).
-        target_temperature: Of p.
+        temperature: Temperature of p(z|x).
+        target_temperature: Temperature of p.
         reduction: "mean" over questions, or "none".
 
     Returns:
         The loss, () or (B,).
 
     Raises:
-        ConfigurationError: An option has a value that cannot work.
+        ConfigurationError: An option has an invalid value.
     """
-    # Detached here already, so that nothing of the K sums is kept for a backward pass.
+    # Detached before the K sums, so that nothing of them is stored for the backward pass.
     evidence = -leave_one_out_log_likelihood(
         inputs.counted_log_probs.detach(),
         inputs.scored,
@@ -56,30 +55,29 @@ def leave_one_out_log_likelihood(
         Sequence:  sum_{j≠k} p_j prod_t p(y_t | x, z_j, y_<t)
         Token:     prod_t sum_{j≠k} p_j p(y_t | x, z_j, y_<t)
 
-    With p_j = p(z_j|x) / (1 - p(z_k|x)), the prior of those that are left.
+    With p_j = p(z_j|x) / (1 - p(z_k|x)), the prior of the remaining passages.
 
-    Atlas reads all passages at once (fusion in decoder): what the generator says with one of them left out is
-    known only after another run, K runs in all. A mixture reads every passage alone, and what it says under one
-    does not depend on the others: the log-probabilities of a single run are enough, summed K times.
+    Atlas reads all passages at once (fusion in decoder) and needs K runs of the generator, one without each passage.
+    A mixture reads every passage alone, so the log-probabilities of a single run are enough, summed K times.
 
     Args:
         token_log_probs: log p(y_t | x, z, y_<t), (B, K, T).
         scored: Which target tokens count, bool, (B, T).
-        doc_scores: Scaled passage scores, (B, K); -inf where there is no passage.
+        doc_scores: Scaled passage scores, (B, K); -inf for missing passages.
         formulation: "sequence" or "token".
 
     Returns:
-        Log-likelihoods, (B, K); 0, that of a sure answer, where no passage is left.
+        Log-likelihoods, (B, K); 0, that of a certain answer, if no other passage remains.
     """
     b, k = doc_scores.shape
-    if formulation == "sequence":  # one term for the answer does; (B, K, K, T) is not needed
+    if formulation == "sequence":  # one term for the answer is enough; (B, K, K, T) is not needed
         token_log_probs = token_log_probs.masked_fill(~scored[:, None], 0.0).sum(-1, keepdim=True)
         scored = scored.new_ones(b, 1)
     itself = torch.eye(k, dtype=torch.bool, device=doc_scores.device)
-    # (B, K, K): the passage left out, then those that are read without it.
+    # (B, K, K): the passage left out, then the scores of the others.
     others = doc_scores[:, None].masked_fill(itself, float("-inf"))
     nothing_left = others.isneginf().all(-1)  # (B, K)
-    # A softmax over nothing is no number, in no gradient either.
+    # A softmax over nothing is NaN, in gradients as well.
     others = others.masked_fill(nothing_left[..., None], 0.0)
     likelihood = sequence_log_likelihood if formulation == "sequence" else token_log_likelihood
     log_likelihoods = likelihood(

@@ -1,12 +1,11 @@
-"""Marginal likelihood (Lewis et al. 2020): the answer's probability under the mixture itself."""
+"""Marginal likelihood (Lewis et al. 2020): the answer's probability under the mixture of passages."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ragweave.marginalization import sequence_log_likelihood, token_log_likelihood
-from ragweave.training.losses.inputs import LossInputs
-from ragweave.training.losses.options import Reduction, reduced, tempered
+from ragweave.training.losses.retriever_loss import LossInputs, Reduction, reduced, tempered
 
 
 def marginal(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean") -> Tensor:
@@ -19,14 +18,14 @@ def marginal(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reducti
 
     Args:
         inputs: The batch.
-        temperature: Of p(z|x).
+        temperature: Temperature of p(z|x).
         reduction: "mean" over questions, or "none".
 
     Returns:
         The loss, () or (B,).
 
     Raises:
-        ConfigurationError: An option has a value that cannot work.
+        ConfigurationError: An option has an invalid value.
     """
     likelihood = sequence_log_likelihood if inputs.formulation == "sequence" else token_log_likelihood
     doc_scores = tempered(inputs.doc_scores, temperature)

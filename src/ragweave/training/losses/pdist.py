@@ -1,12 +1,10 @@
-"""Perplexity distillation (Izacard et al. 2022, section 2.2): the passage that makes the answer likely is right."""
+"""PDist, perplexity distillation (Izacard et al. 2022, section 2.2): good passages make the answer likely."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from ragweave.training.losses.distillation import distil
-from ragweave.training.losses.inputs import LossInputs
-from ragweave.training.losses.options import Reduction
+from ragweave.training.losses.retriever_loss import LossInputs, Reduction, distil
 
 
 def pdist(
@@ -16,24 +14,23 @@ def pdist(
     target_temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """KL(p || p(z|x)) to the generator's posterior under a uniform prior; trains the retriever alone.
+    """KL(p || p(z|x)) to the generator's posterior under a uniform prior; trains the retriever only.
 
         p_k = softmax_K(log p(y|x,z_k) / target_temperature),   p(z|x) = softmax_K(doc_scores / temperature)
 
-    No gradient passes through p. In contrast to EMDR2 the target does not contain what the retriever thinks
-    already. Log-likelihoods of long answers lie far apart and make p all but one passage: a higher
-    ``target_temperature`` keeps the others in it.
+    Unlike in EMDR2, the target does not contain the retriever's own opinion. The log-likelihoods of long answers are
+    far apart, so that p has nearly all its mass on one passage; a higher ``target_temperature`` spreads it.
 
     Args:
         inputs: The batch.
-        temperature: Of p(z|x).
-        target_temperature: Of p.
+        temperature: Temperature of p(z|x).
+        target_temperature: Temperature of p.
         reduction: "mean" over questions, or "none".
 
     Returns:
         The loss, () or (B,).
 
     Raises:
-        ConfigurationError: An option has a value that cannot work.
+        ConfigurationError: An option has an invalid value.
     """
     return distil(inputs, inputs.answer_log_probs, temperature, target_temperature, reduction)

@@ -6,23 +6,23 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
+from typer.testing import CliRunner
 
 from ragweave import KnowledgeBase
+from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import EncoderMismatchError
-from ragweave.training.documents import document_encoder
-from ragweave.training.refresh import IndexRefresh
+from ragweave.training.index_refresh import IndexRefresh, load_document_encoder
 from ragweave.training.trainer import RagTrainer
 from tests.support.encoders import save_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
-from tests.support.training import EXAMPLES, CommandInProcess, arguments, pipeline_of
+from tests.support.training import EXAMPLES, RefreshInProcess, arguments, pipeline_of
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def model_path(tmp_path_factory, tiny_encoder_path):
 @pytest.fixture
 def refresh_in_process(monkeypatch):
     """Let a refresh start no process, where the process is not what is tested."""
-    monkeypatch.setattr(subprocess, "Popen", CommandInProcess)
+    monkeypatch.setattr(subprocess, "Popen", RefreshInProcess)
 
 
 def end_to_end(folder, **more):
@@ -54,7 +54,7 @@ def test_vectors_made_anew_are_those_of_the_index(tmp_path, model_path, kb):
     output = pipeline.model.eval()(**batch)
     assert torch.allclose(output.doc_scores, expected, atol=1e-4)
     output.loss.sum().backward()
-    assert any(own.grad is not None and own.grad.any() for own in trainer.documents.model.parameters())
+    assert any(own.grad is not None and own.grad.any() for own in trainer.document_encoder.model.parameters())
 
 
 def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(
@@ -79,7 +79,7 @@ def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(
     again = pipeline_of(tmp_path, base)
     # Training from it again finds its encoder.
     assert base.manifest.encoder.name == str(tmp_path / "document-encoder")
-    assert document_encoder(base, again.encoder).fingerprint == documents.fingerprint
+    assert load_document_encoder(base, again.encoder).fingerprint == documents.fingerprint
     questions = [example.question for example in EXAMPLES]
     assert [own.answer for own in again(questions, max_new_tokens=3)] == [
         own.answer for own in pipeline(questions, max_new_tokens=3)
@@ -126,7 +126,8 @@ def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
     assert pipeline.retriever.index.base.path == changing
     sentence = next(str(own.message) for own in told if "could not be refreshed" in str(own.message))
     command = shlex.split(re.search("bring it up to date with: (ragweave reembed .*)", sentence)[1])
-    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    done = CliRunner().invoke(app, command[1:])
+    assert done.exit_code == 0, done.output
     documents = TextEncoder.from_pretrained(output / "document-encoder")
     assert len(KnowledgeBase.open(output / "knowledge-base", encoder=documents)) == 3
     assert pipeline_of(output, output / "knowledge-base")("Where is Lima?", max_new_tokens=2).passages
@@ -214,7 +215,7 @@ def test_workers_of_ray_refresh_the_index(tmp_path, model_path, kb):
     base = pipeline.retriever.index.base
     assert base.path == tmp_path / "knowledge-base"
     passages = [base.passages([row])[0] for row in range(3)]
-    expected = trainer.documents.encode(
+    expected = trainer.document_encoder.encode(
         [own.text for own in passages], titles=[own.title for own in passages]
     )
     assert np.allclose(base.vectors_of([0, 1, 2]), expected, atol=1e-4)
@@ -281,7 +282,8 @@ def test_the_encoder_of_the_passages_is_found_or_named(tmp_path, tiny_encoder_pa
     base = KnowledgeBase.open(kb)
     other = TextEncoder.from_pretrained(save_tiny_encoder(tmp_path / "other", seed=3))
     assert (
-        document_encoder(base, other, str(tiny_encoder_path)).fingerprint == base.manifest.encoder.fingerprint
+        load_document_encoder(base, other, str(tiny_encoder_path)).fingerprint
+        == base.manifest.encoder.fingerprint
     )
     with pytest.raises(EncoderMismatchError, match="document-encoder"):
-        document_encoder(base, other, str(tmp_path / "other"))
+        load_document_encoder(base, other, str(tmp_path / "other"))

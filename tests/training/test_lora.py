@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ragweave.errors import ConfigurationError
-from ragweave.training.adapters import add_adapter, merge_adapter
+from ragweave.training.lora import add_adapter, merge_adapter
 from tests.support import models
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")

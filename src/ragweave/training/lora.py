@@ -1,4 +1,4 @@
-"""Low-rank adapters of a generator (Hu et al. 2021), by peft: put in, and merged when trained."""
+"""LoRA, low-rank adapters of a generator (Hu et al. 2021), with peft."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ragweave.errors import ConfigurationError, require_extra
 
 
 def add_adapter(generator: nn.Module, *, rank: int = 16) -> None:
-    """Put an adapter beside every linear layer, and let nothing else of the generator be trained.
+    """Add an adapter to every linear layer of a generator, and freeze all other weights.
 
     Args:
         generator: The generator, changed in place.
-        rank: The adapter's rank; its scale is twice that.
+        rank: The adapter's rank; its scale is twice the rank.
 
     Raises:
         MissingExtraError: The extra ``train`` is not installed.
-        ConfigurationError: The generator has no linear layers but its head.
+        ConfigurationError: The generator has no linear layers besides its head.
     """
     require_extra("peft", "train")
     from peft import LoraConfig, inject_adapter_in_model
@@ -27,40 +27,40 @@ def add_adapter(generator: nn.Module, *, rank: int = 16) -> None:
     layers = _linear_layers(generator)
     if not layers:
         raise ConfigurationError(
-            f"{type(generator).__name__} has no linear layers that an adapter could be put beside: train the "
-            "generator itself (without --lora), or choose another."
+            f"{type(generator).__name__} has no linear layers for an adapter: train the generator itself (without "
+            "--lora or add_adapter), or choose another one."
         )
     settings = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
         target_modules=[*layers],
-        # Conv1D keeps its weights as (in, out). Where a generator has layers of both kinds, peft tells them apart.
+        # Conv1D stores its weights as (in, out). If a generator has layers of both kinds, peft tells them apart.
         fan_in_fan_out=all(isinstance(layer, Conv1D) for layer in layers.values()),
     )
-    # Not get_peft_model, which would put the generator into a model of another class.
+    # get_peft_model would wrap the generator in a model of another class.
     inject_adapter_in_model(settings, generator)
     for name, weight in generator.named_parameters():
         weight.requires_grad_("lora_" in name)
 
 
 def merge_adapter(generator: nn.Module) -> None:
-    """Add what an adapter has learned to the weights, and take it out."""
+    """Add the adapter to the weights of the generator, and remove it."""
     from peft.tuners.lora import LoraLayer
 
     for name, layer in [*generator.named_modules()]:
         if isinstance(layer, LoraLayer):
-            own: Any = layer
-            own.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(generator.get_submodule(parent), child, own.get_base_layer())
+            adapted: Any = layer
+            adapted.merge()
+            parent, _, attribute = name.rpartition(".")
+            setattr(generator.get_submodule(parent), attribute, adapted.get_base_layer())
     generator.requires_grad_(True)
 
 
 def _linear_layers(generator: Any) -> dict[str, nn.Module]:
-    """All linear layers by name but the head, whose weights are often those of the embeddings."""
+    """All linear layers by name except the head, whose weights are often those of the embeddings."""
     head = generator.get_output_embeddings()
     return {
         name: layer
         for name, layer in generator.named_modules()
-        if isinstance(layer, nn.Linear | Conv1D) and layer is not head  # GPT-2 has none but Conv1D
+        if isinstance(layer, nn.Linear | Conv1D) and layer is not head  # GPT-2 has only Conv1D
     }

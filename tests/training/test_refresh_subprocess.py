@@ -16,8 +16,8 @@ import signal, sys, time
 from pathlib import Path
 if sys.argv[3] == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start what is in their background
-from ragweave.training.child import end_with
-end_with(int(sys.argv[1]))
+from ragweave.training.refresh_subprocess import interrupt_with_parent
+interrupt_with_parent(int(sys.argv[1]))
 note = Path(sys.argv[2])
 try:
     note.with_suffix(".up").touch()

@@ -1,0 +1,193 @@
+"""What the retriever losses share: their inputs and options, and distillation from the generator.
+
+Notation used for tensor shapes
+    B questions, K passages per question, T target tokens, S context tokens, H heads of all layers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ragweave.errors import ConfigurationError, ShapeError
+from ragweave.marginalization import passage_log_probs
+from ragweave.modeling.arguments import check_scores
+from ragweave.types import Formulation
+
+Reduction = Literal["mean", "none"]
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """Attention of a generator to contexts of one passage each, for attention distillation.
+
+    For seq2seq generators it is the cross-attention. For causal ones it is the attention from the answer's positions
+    to the prompt's, without the last one, which is the answer's first position. The heads of all layers are
+    concatenated.
+
+    Attributes:
+        scores: Attention scores before the softmax, or else the logarithms of the attention weights (see
+            `ragweave.training.losses.adist`), (B, K, H, T, S).
+        value_norms: Euclidean norms of the value vectors, (B, K, H, S).
+        mask: Which context tokens are present, bool, (B, K, S).
+    """
+
+    scores: Tensor
+    value_norms: Tensor
+    mask: Tensor
+
+    def check(self, present: Tensor, scored: Tensor) -> None:
+        """Check the shapes, and that every passage has a token.
+
+        Args:
+            present: Which passages are present, bool, (B, K).
+            scored: Which target tokens count, bool, (B, T).
+
+        Raises:
+            ShapeError: Shapes disagree, or the mask excludes all tokens of a passage.
+        """
+        if self.scores.dim() != 5:
+            raise ShapeError(
+                f"attention.scores has shape {tuple(self.scores.shape)}; expected (B, K, H, T, S)."
+            )
+        heads, tokens = self.scores.shape[2], self.scores.shape[4]
+        for name, tensor, expected in (
+            ("scores", self.scores, (*present.shape, heads, scored.shape[1], tokens)),
+            ("value_norms", self.value_norms, (*present.shape, heads, tokens)),
+            ("mask", self.mask, (*present.shape, tokens)),
+        ):
+            if tuple(tensor.shape) != expected:
+                raise ShapeError(f"attention.{name} has shape {tuple(tensor.shape)}; expected {expected}.")
+        empty = (present & ~self.mask.any(-1)).nonzero()
+        if len(empty):
+            question, passage = empty[0].tolist()
+            raise ShapeError(
+                f"attention.mask excludes all tokens of passage {passage} of question {question}. Include one, or "
+                "set the passage's score to -inf if it is missing."
+            )
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """The passage scores of one batch, and what the generator computed with the passages.
+
+    Attributes:
+        doc_scores: Scaled passage scores, the logits of p(z|x), (B, K); -inf for missing passages.
+        token_log_probs: log p(y_t | x, z, y_<t), see `ragweave.marginalization.target_log_probs`, (B, K, T);
+            ignored for missing passages and for tokens that do not count.
+        scored: Which target tokens count, bool, (B, T).
+        formulation: How the model sums over passages.
+        attention: The generator's attention to its contexts; only attention distillation needs it.
+
+    Raises:
+        ConfigurationError: The formulation is unknown.
+        ShapeError: Shapes disagree, or a question has no passage or no target token that counts.
+    """
+
+    doc_scores: Tensor
+    token_log_probs: Tensor
+    scored: Tensor
+    formulation: Formulation = "sequence"
+    attention: CrossAttention | None = None
+
+    def __post_init__(self) -> None:
+        if self.formulation not in get_args(Formulation):
+            raise ConfigurationError(f"formulation is {self.formulation!r}; choose 'sequence' or 'token'.")
+        shape = tuple(self.token_log_probs.shape)
+        if len(shape) != 3:
+            raise ShapeError(f"token_log_probs has shape {shape}; expected (B, K, T).")
+        b, k, t = shape
+        for name, tensor, expected in (
+            ("doc_scores", self.doc_scores, (b, k)),
+            ("scored", self.scored, (b, t)),
+        ):
+            if tuple(tensor.shape) != expected:
+                raise ShapeError(
+                    f"{name} has shape {tuple(tensor.shape)}, but token_log_probs has shape {shape}: "
+                    f"expected {expected}."
+                )
+        check_scores(self.doc_scores)
+        unscored = (~self.scored.any(-1)).nonzero()
+        if len(unscored):
+            raise ShapeError(
+                f"scored has no token of question {int(unscored[0])}; expected at least one target token."
+            )
+        if self.attention is not None:
+            self.attention.check(self.present, self.scored)
+
+    @property
+    def present(self) -> Tensor:
+        """Which passages are present, bool, (B, K)."""
+        return ~self.doc_scores.isneginf()
+
+    @property
+    def counted_log_probs(self) -> Tensor:
+        """``token_log_probs`` in float32 or better, and 0 wherever they do not count, (B, K, T)."""
+        counted = self.present[..., None] & self.scored[:, None]
+        return _float32_or_better(self.token_log_probs).masked_fill(~counted, 0.0)
+
+    @property
+    def answer_log_probs(self) -> Tensor:
+        """Log p(y|x,z) = sum_t log p(y_t | x, z, y_<t), (B, K); 0 for missing passages."""
+        return self.counted_log_probs.sum(-1)
+
+
+def tempered(scores: Tensor, temperature: float, name: str = "temperature") -> Tensor:
+    """Divide scores by a temperature, in float32 or better; -inf stays -inf.
+
+    Args:
+        scores: Scores of any shape.
+        temperature: The divisor; above 1 it makes the softmax flatter.
+        name: The option's name, for the error.
+
+    Raises:
+        ConfigurationError: The temperature is not a positive number.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ConfigurationError(f"{name} is {temperature!r}; give a number above 0.")
+    return _float32_or_better(scores) / temperature
+
+
+def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
+    """The losses of B questions, (B,), or their mean, ().
+
+    Raises:
+        ConfigurationError: The reduction is unknown.
+    """
+    if reduction not in get_args(Reduction):
+        raise ConfigurationError(f"reduction is {reduction!r}; choose 'mean' or 'none'.")
+    return losses.mean() if reduction == "mean" else losses
+
+
+def distil(
+    inputs: LossInputs, evidence: Tensor, temperature: float, target_temperature: float, reduction: Reduction
+) -> Tensor:
+    """KL(p || p(z|x)) = sum_k p_k (log p_k - log p(z_k|x)), with p = softmax_K(evidence / target_temperature).
+
+    No gradient passes through p. The gradient in the scores is (p(z|x) - p) / temperature.
+
+    Args:
+        inputs: The batch.
+        evidence: The generator's preference for each passage, (B, K); any finite value for missing passages.
+        temperature: Temperature of p(z|x).
+        target_temperature: Temperature of p.
+        reduction: "mean" over questions, or "none".
+
+    Returns:
+        The loss, () or (B,).
+    """
+    missing = ~inputs.present
+    logits = tempered(evidence.detach(), target_temperature, "target_temperature")
+    target = torch.softmax(logits.masked_fill(missing, float("-inf")), dim=-1)
+    # 0 times -inf is NaN: for a missing passage both factors become 0.
+    log_probs = passage_log_probs(tempered(inputs.doc_scores, temperature)).masked_fill(missing, 0.0)
+    return reduced(functional.kl_div(log_probs, target, reduction="none").sum(-1), reduction)
+
+
+def _float32_or_better(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,0 +1,106 @@
+"""The process of an index refresh: ``python -m ragweave.training.refresh_subprocess PARENT JOB``.
+
+PARENT is the trainer's process id and JOB is JSON. The process ends with the trainer. Otherwise it would hold the lock
+of the knowledge base, and a resumed run could not write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+from ragweave.errors import RagweaveError
+
+_POLL_INTERVAL = 1.0  # seconds
+_CLEANUP_TIME = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshJob:
+    """What to embed, and with which encoder.
+
+    Attributes:
+        knowledge_base: Folder of the passages.
+        version: Their version.
+        output: Folder of the knowledge base that gets a new version.
+        keep_versions: Older versions to keep there.
+        encoder: Folder of the encoder.
+        encoder_name: The encoder's name in the new version.
+        device: Where to embed without Ray.
+        ray_workers: Number of Ray workers; ``None`` to embed in this process.
+        ray_address: Address of a running Ray cluster.
+    """
+
+    knowledge_base: str
+    version: str
+    output: str
+    keep_versions: list[str]
+    encoder: str
+    encoder_name: str
+    device: str | None = None
+    ray_workers: int | None = None
+    ray_address: str | None = None
+
+    def run(self) -> None:
+        """Write the new version."""
+        # Imported here, so that the process ends with the trainer also while it imports torch.
+        from ragweave.encoders.text_encoder import TextEncoder
+        from ragweave.knowledge.base import KnowledgeBase
+        from ragweave.knowledge.ingest.ray_engine import RayEngine
+
+        workers, address = self.ray_workers, self.ray_address
+        KnowledgeBase.open(self.knowledge_base, version=self.version).reembed(
+            self.output,
+            encoder=TextEncoder.from_pretrained(self.encoder, name=self.encoder_name, device=self.device),
+            engine=None if workers is None else RayEngine(workers=workers, address=address),
+            keep=0,
+            keep_named=self.keep_versions,
+        )
+
+
+def interrupt_with_parent(parent: int) -> None:
+    """Raise KeyboardInterrupt in the main thread, once, when this process is asked to end or its parent has ended.
+
+    SIGINT and SIGTERM ask it to end, even if they were ignored before. Later signals are ignored, so that they do not
+    interrupt the cleanup. Call this in the main thread.
+
+    Args:
+        parent: Id of the process that started this one.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # PR_SET_PDEATHSIG follows the thread that started this process, and threads end before their process.
+    threading.Thread(target=_watch, args=(parent,), name="parent", daemon=True).start()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_INTERVAL)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(_CLEANUP_TIME)
+    os._exit(1)  # the main thread is in code that does not handle signals
+
+
+def main() -> None:
+    """Run a job; its error is the last line of the output."""
+    interrupt_with_parent(int(sys.argv[1]))
+    try:
+        RefreshJob(**json.loads(sys.argv[2])).run()
+    except RagweaveError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

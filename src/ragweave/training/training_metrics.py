@@ -1,0 +1,107 @@
+"""Metrics of an evaluation during training: answers, retrieved passages, and whether the retriever collapsed."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragweave.matching import exact_match, f1
+from ragweave.provenance.answers import Answer
+from ragweave.types import Example
+
+# Fewer questions than these may well have the same passages.
+_COLLAPSE_MIN_QUESTIONS = 20
+# The retriever collapsed if all questions together have at most this many times the passages of one question, although
+# at least _COLLAPSE_MIN_POSSIBLE times as many were possible.
+_COLLAPSE_MAX_DISTINCT = 1.5
+_COLLAPSE_MIN_POSSIBLE = 4
+# It also collapsed if the number of distinct passages is below this share of the possible one.
+_COLLAPSE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionMetrics:
+    """Metrics of one answered question.
+
+    Attributes:
+        exact_match: Exact match of the answer.
+        f1: F1 of the answer.
+        recall: Whether a gold passage was retrieved; ``None`` if none is known.
+        top_mass: The posterior of the best passage.
+        passages: Ids of the retrieved passages.
+    """
+
+    exact_match: float
+    f1: float
+    recall: float | None
+    top_mass: float
+    passages: tuple[str, ...]
+
+
+def question_metrics(example: Example, answer: Answer) -> QuestionMetrics:
+    """Compare an answer and its passages with the gold ones."""
+    passages = {passage.id for passage in answer.passages}
+    documents = {name.rpartition("#")[0] for name in passages}
+    gold = set(example.gold_passages)
+    return QuestionMetrics(
+        exact_match=exact_match(answer.answer, example.answers),
+        f1=f1(answer.answer, example.answers),
+        recall=float(bool(gold & (passages | documents))) if gold else None,
+        top_mass=max(passage.posterior for passage in answer.passages),
+        passages=tuple(passages),
+    )
+
+
+def mean_metrics(rows: Sequence[QuestionMetrics], n_passages: int) -> dict[str, float]:
+    """Average over questions, and measure how much of the knowledge base was retrieved.
+
+    Args:
+        rows: The metrics of each question.
+        n_passages: Number of passages in the knowledge base.
+
+    Returns:
+        ``exact_match``, ``f1``, ``top_mass``; ``recall`` if gold passages are known; ``distinct``, the number of
+        distinct retrieved passages divided by the possible number.
+
+    Warns:
+        UserWarning: The retriever has collapsed: nearly all questions get the same passages. At least 20 questions
+            together have at most 1.5 K distinct passages out of at least 4 K possible ones, or ``distinct`` is below
+            0.05.
+    """
+    distinct = len({name for row in rows for name in row.passages})
+    possible = min(sum(len(row.passages) for row in rows), n_passages)
+    if _has_collapsed(rows, distinct, possible):
+        warnings.warn(
+            f"The retriever has collapsed: {len(rows)} questions got {distinct} different passages, of {possible} "
+            "possible ones. Lower the learning rate, freeze the question encoder (freeze='question-encoder'), or "
+            "start from an encoder that was trained for retrieval.",
+            UserWarning,
+            stacklevel=2,
+        )
+    recalls = [row.recall for row in rows if row.recall is not None]
+    return {
+        "exact_match": _mean([row.exact_match for row in rows]),
+        "f1": _mean([row.f1 for row in rows]),
+        **({"recall": _mean(recalls)} if recalls else {}),
+        "top_mass": _mean([row.top_mass for row in rows]),
+        "distinct": distinct / max(possible, 1),
+    }
+
+
+def _has_collapsed(rows: Sequence[QuestionMetrics], distinct: int, possible: int) -> bool:
+    """Whether nearly all questions got the same passages.
+
+    The share of distinct passages is not enough: if all get the same K of N passages it is K / N, which is large in a
+    small knowledge base.
+    """
+    if len(rows) < _COLLAPSE_MIN_QUESTIONS or not distinct:
+        return False
+    k = max(len(row.passages) for row in rows)
+    nearly_the_same = distinct <= _COLLAPSE_MAX_DISTINCT * k and possible >= _COLLAPSE_MIN_POSSIBLE * k
+    return nearly_the_same or distinct < _COLLAPSE_SHARE * possible
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
