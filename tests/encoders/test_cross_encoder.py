@@ -1,3 +1,5 @@
+"""Reranker: the logits of a cross-encoder equal those of sentence-transformers."""
+
 from __future__ import annotations
 
 import numpy as np

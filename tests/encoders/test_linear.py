@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN give torch's numbers and gradients, and step aside where they can't."""
+"""Linear layers through oneDNN give PyTorch's numbers and gradients, and leave other cases to PyTorch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 
 
 @pytest.fixture(autouse=True)
-def _wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor where it pays, whichever the tests run on."""
+def _pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU where oneDNN pays, on any CPU."""
     monkeypatch.setattr(module, "pays", lambda: True)
 
 
 @pytest.fixture
 def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.Size]]:
-    """Shapes of what was multiplied by oneDNN."""
+    """Shapes of the weights that oneDNN multiplied."""
     actual: list[torch.Size] = []
     genuine = module._onednn_linear
 

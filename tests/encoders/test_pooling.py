@@ -1,3 +1,7 @@
+"""Pooling: each reduction, its messages for encoders that cannot do it, and gradients."""
+
+from __future__ import annotations
+
 import pytest
 import torch
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling

@@ -1,9 +1,19 @@
+"""TextEncoder: vectors equal those of sentence-transformers, settings come from its files, batches waste little."""
+
+from __future__ import annotations
+
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, DPRConfig
 
+from ragweave.encoders.pooling import EncoderSettings, read_settings
 from ragweave.encoders.text_encoder import TextEncoder, with_title
 from ragweave.errors import ConfigurationError, ModelNotFoundError
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder, write_json
@@ -31,8 +41,7 @@ def test_settings_come_from_the_sentence_transformers_files(tiny_encoder):
 
 
 def test_vectors_equal_those_of_sentence_transformers(tiny_encoder, tiny_encoder_path):
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    peer = sentence_transformers.SentenceTransformer(str(tiny_encoder_path), device="cpu")
+    peer = SentenceTransformer(str(tiny_encoder_path), device="cpu")
     np.testing.assert_allclose(tiny_encoder.encode(TEXTS), peer.encode(TEXTS), atol=1e-6)
 
 
@@ -141,8 +150,6 @@ def test_missing_model_names_the_path(tmp_path):
 
 
 def test_missing_weights_are_not_made_up(folder):
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(folder / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -151,8 +158,6 @@ def test_missing_weights_are_not_made_up(folder):
 
 
 def test_pooler_without_trained_weights_is_refused(folder):
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(folder / "model.safetensors")
     save_file(
         {name: weight for name, weight in weights.items() if "pooler" not in name},
@@ -165,10 +170,6 @@ def test_pooler_without_trained_weights_is_refused(folder):
 
 
 def test_hub_out_of_reach_is_not_taken_for_no_settings(monkeypatch, tiny_encoder_path):
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    from ragweave.encoders.pooling import read_settings
-
     def unreachable(name, file_name):
         raise OSError("We couldn't connect") from LocalEntryNotFoundError("offline")
 
@@ -178,8 +179,6 @@ def test_hub_out_of_reach_is_not_taken_for_no_settings(monkeypatch, tiny_encoder
 
 
 def test_hub_that_has_no_such_file(monkeypatch):
-    from ragweave.encoders.pooling import EncoderSettings, read_settings
-
     def absent(name, file_name):
         raise OSError(f"{name} does not appear to have a file named {file_name}.")
 
@@ -214,9 +213,6 @@ def test_unknown_dtype(tiny_encoder_path):
 
 @pytest.mark.parametrize("kind", ["DPRContextEncoder", "DPRQuestionEncoder"])
 def test_dpr_of_both_kinds(tiny_encoder_path, tmp_path, kind):
-    import transformers
-    from transformers import AutoTokenizer, DPRConfig
-
     tokenizer = AutoTokenizer.from_pretrained(tiny_encoder_path)
     config = DPRConfig(
         vocab_size=len(tokenizer),
@@ -247,8 +243,6 @@ def test_what_is_saved_embeds_alike(tmp_path, tiny_encoder_path, pooling, normal
     assert again.fingerprint == encoder.fingerprint
     texts = ["The capital of peru.", "a river " * 20]
     np.testing.assert_array_equal(again.encode(texts), encoder.encode(texts))
-    from sentence_transformers import SentenceTransformer
-
     other = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
     np.testing.assert_allclose(other.encode(texts), encoder.encode(texts), atol=1e-5)
 

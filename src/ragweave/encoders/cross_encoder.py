@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ragweave.encoders.text_encoder import max_tokens
 from ragweave.errors import ConfigurationError, ModelNotFoundError
-
-_UNLIMITED = 10**6  # tokenizers without a limit have an enormous model_max_length
 
 
 class Reranker:
@@ -43,6 +42,7 @@ class Reranker:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.max_length = max_tokens(model, tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -92,17 +92,12 @@ class Reranker:
     def _logits(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         """The logits of M pairs, (M,)."""
         questions, passages = zip(*pairs, strict=True)
-        limits = (
-            self.tokenizer.model_max_length,
-            getattr(self.model.config, "max_position_embeddings", None),
-        )
-        known = [limit for limit in limits if limit is not None and limit < _UNLIMITED]
         encoded = self.tokenizer(
             list(questions),
             list(passages),
             padding=True,
-            truncation="only_second" if known else False,
-            max_length=min(known, default=None),
+            truncation=False if self.max_length is None else "only_second",
+            max_length=self.max_length,
             return_tensors="pt",
         )
         logits = self.model(**encoded.to(self.model.device)).logits.float()  # (M, 1) or (M, 2)

@@ -38,17 +38,17 @@ def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool
     Raises:
         ConfigurationError: The encoder does not return what this pooling needs, or the pooling is unknown.
     """
-    if pooling == "pooler":
-        vectors = _at_least_float32(_pooler_output(outputs))
-    elif pooling == "cls":
-        vectors = _at_least_float32(_token_states(outputs, pooling)[:, 0])
-    elif pooling == "mean":
-        states = _at_least_float32(_token_states(outputs, pooling))
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)  # (B, S, 1)
-        # A text without tokens gets zeros, not NaN.
-        vectors = (states * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
-    else:
+    if pooling not in POOLINGS:
         raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
+    vectors = _pooler_output(outputs) if pooling == "pooler" else _token_states(outputs, pooling)
+    if pooling == "cls":
+        vectors = vectors[:, 0]
+    if vectors.element_size() < 4:
+        vectors = vectors.float()
+    if pooling == "mean":
+        mask = attention_mask.unsqueeze(-1).to(vectors.dtype)  # (B, S, 1)
+        # A text without tokens gets zeros, not NaN.
+        vectors = (vectors * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
     return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors  # (B, D)
 
 
@@ -75,19 +75,9 @@ def _token_states(outputs: Any, pooling: Pooling) -> Tensor:
     return states
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.element_size() < 4 else tensor
-
-
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """How token states become vectors; ``None`` where the model's files do not define it.
-
-    Attributes:
-        pooling: How the states of a text's tokens become one vector.
-        normalize: Whether vectors are scaled to length 1.
-        max_length: The maximum number of tokens of a text, special ones included.
-    """
+    """How token states become vectors, as in `TextEncoder`; ``None`` if the model's files do not define it."""
 
     pooling: Pooling | None = None
     normalize: bool | None = None
@@ -97,11 +87,7 @@ class EncoderSettings:
 def read_settings(name_or_path: str) -> EncoderSettings:
     """Read the sentence-transformers files of a model: ``modules.json`` and the folders that it names.
 
-    Args:
-        name_or_path: A folder, or a model's name on the hub.
-
-    Returns:
-        The settings; all ``None`` for a model without these files.
+    All settings are ``None`` for a model without these files.
 
     Raises:
         ConfigurationError: The model needs a module that ragweave does not support, such as a dense layer.
@@ -126,16 +112,8 @@ def read_settings(name_or_path: str) -> EncoderSettings:
 
 
 def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> None:
-    """Write the files that `read_settings` and sentence-transformers read.
-
-    An encoder with the pooling "pooler" (DPR's) does not need them.
-
-    Args:
-        folder: The model's folder.
-        settings: How its token states become vectors.
-        dimension: D.
-    """
-    if settings.pooling == "pooler":
+    """Write the files that `read_settings` and sentence-transformers read into a model's folder."""
+    if settings.pooling == "pooler":  # DPR's encoders have no such files
         return
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     if settings.normalize:

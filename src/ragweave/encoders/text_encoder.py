@@ -70,7 +70,7 @@ class TextEncoder:
         self.name = name
         self.pooling: Pooling = pooling
         self.normalize = normalize
-        self.max_length = _max_length(model, tokenizer, max_length)
+        self.max_length = max_tokens(model, tokenizer, max_length)
 
     @classmethod
     def from_pretrained(
@@ -98,9 +98,6 @@ class TextEncoder:
             dtype: Type to compute in; float32 by default. Vectors are always float32.
             name: The encoder's name in messages and manifests; ``name_or_path`` by default.
 
-        Returns:
-            The encoder.
-
         Raises:
             ConfigurationError: The model cannot be used as an encoder.
             ModelNotFoundError: There is no such model, or it cannot be read.
@@ -109,10 +106,8 @@ class TextEncoder:
         torch_dtype = compute_dtype(dtype, device)
         config, model, tokenizer, missing = _load(location)
         # With all three arguments the files, perhaps on a hub out of reach, are not needed.
-        if pooling is not None and normalize is not None and max_length is not None:
-            settings = EncoderSettings()
-        else:
-            settings = read_settings(location)
+        complete = None not in (pooling, normalize, max_length)
+        settings = EncoderSettings() if complete else read_settings(location)
         default_pooling: Pooling = "pooler" if config.model_type == "dpr" else "mean"
         pooling = pooling or settings.pooling or default_pooling
         # Only this pooling uses the pooler's weights; many checkpoints lack them.
@@ -232,9 +227,7 @@ class TextEncoder:
             ConfigurationError: The numbers of titles and texts differ, or ``batch_tokens`` is below 1.
         """
         if titles is not None and len(titles) != len(texts):
-            raise ConfigurationError(
-                f"There are {len(titles)} titles for {len(texts)} texts: give one for each."
-            )
+            raise ConfigurationError(f"There are {len(titles)} titles for {len(texts)} texts: give one each.")
         if batch_tokens < 1:
             raise ConfigurationError(f"batch_tokens is {batch_tokens}: it must be at least 1.")
         if not len(texts):
@@ -243,9 +236,7 @@ class TextEncoder:
         for start in range(0, len(texts), _TOKENIZE_CHUNK):
             chunk = texts[start : start + _TOKENIZE_CHUNK]
             if titles is not None:
-                chunk = [
-                    with_title(*pair) for pair in zip(titles[start : start + len(chunk)], chunk, strict=True)
-                ]
+                chunk = list(map(with_title, titles[start : start + _TOKENIZE_CHUNK], chunk))
             for rows, batch in self._embed(chunk, batch_tokens):
                 if not len(vectors):
                     vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
@@ -324,7 +315,7 @@ def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
     return config, model, tokenizer, sorted(loading["missing_keys"])
 
 
-def _max_length(model: Any, tokenizer: Any, requested: int | None) -> int | None:
+def max_tokens(model: Any, tokenizer: Any, requested: int | None = None) -> int | None:
     """The smallest limit of the caller, the model and its tokenizer; ``None`` if there is no limit."""
     limits = [requested] if requested is not None else []
     positions = getattr(model.config, "max_position_embeddings", None)
@@ -342,25 +333,20 @@ def compute_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype
     Raises:
         ConfigurationError: The type is unknown.
     """
-    if dtype in (None, "float32"):
-        return torch.float32
-    if dtype == "bfloat16":
-        return torch.bfloat16
-    if dtype == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    raise ConfigurationError(
-        f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (for a generator, also 'int8')."
-    )
+    if dtype not in (None, "auto", "float32", "bfloat16"):
+        raise ConfigurationError(
+            f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (for a generator, also 'int8')."
+        )
+    half = dtype == "bfloat16" or (dtype == "auto" and _has_bfloat16(device))
+    return torch.bfloat16 if half else torch.float32
 
 
 def _has_bfloat16(device: str | None) -> bool:
     """Whether the hardware has bfloat16 instructions. Emulated, bfloat16 would be slower than float32."""
     if device is not None and device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device is not None and device != "cpu":
-        return False
-    capabilities = cpu_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+    capabilities = cpu_capabilities() if device in (None, "cpu") else {}
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _is_pooler(name: str) -> bool:
