@@ -15,10 +15,10 @@ from keras import ops
 from transformers import GenerationConfig
 
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.arguments import Targets
+from ragweave.modeling.arguments import Targets, resolve_flag
 from ragweave.modeling.proposals import Proposals, collect_proposals
 from ragweave.tf.beam_search import Beam
-from ragweave.tf.generation_options import AllowedTokens, Processor, Scores, generation_options
+from ragweave.tf.generation_options import AllowedTokens, Ids, Processor, Scores, generation_options
 from ragweave.tf.keras_backend import Tensor
 from ragweave.tf.layers import Encoded
 from ragweave.tf.tf_generation import TFRagForGeneration
@@ -116,18 +116,19 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
             processors=logits_processor,
             seed=seed,
         )
-        deduplicate = self.config.do_deduplication if do_deduplication is None else do_deduplication
         proposals = collect_proposals(
             _by_question([[beam.tokens for beam in beams] for beams in searches], priors.shape[1]),
             np.isfinite(priors).tolist(),
             options.pad_token_id,
             options.eos_token_id,
-            deduplicate=deduplicate,
+            deduplicate=resolve_flag(do_deduplication, self.config.do_deduplication),
         )
+        priors = priors[..., None]  # (B, K, 1)
         if decoding == "thorough":
             log_probs = self._log_probs(encoded, proposals)
         else:
             log_probs = _proposed_log_probs(searches, proposals)
+            priors = np.where(proposals.proposal >= 0, priors, -np.inf)  # (B, K, C)
         scores = self._scores(proposals, log_probs, priors)
         token_ids, scores = _best(proposals, scores, count, options.pad_token_id)
         sequences = ops.convert_to_tensor(token_ids.astype("int32"))
@@ -137,7 +138,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
             sequences=sequences, sequences_scores=ops.convert_to_tensor(scores), **contexts.for_generate()
         )
 
-    def _log_probs(self, encoded: Encoded, proposals: Proposals) -> Scores:
+    def _log_probs(self, encoded: Encoded, proposals: Proposals[Ids]) -> Scores:
         """Log-probabilities of the tokens of all hypotheses under all passages, (B, K, C, T-1)."""
         n_questions, n_docs, count = proposals.proposal.shape
         length = proposals.token_ids.shape[-1]
@@ -156,15 +157,15 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
             )
         return np.concatenate(parts, axis=2)
 
-    def _scores(self, proposals: Proposals, log_probs: Scores, priors: Scores) -> Scores:
+    def _scores(self, proposals: Proposals[Ids], log_probs: Scores, priors: Scores) -> Scores:
         """Log p(y|x) = log sum_z p(z|x) p(y|x,z) of all hypotheses, (B, C); -inf where there is none.
 
         A BOS token that begins all hypotheses of a question is not scored, as in transformers.
 
         Args:
             proposals: The hypotheses.
-            log_probs: Log p(y_t | x, z, y_<t), (B, K, C, T-1); -inf under passages that cannot have said them.
-            priors: Log p(z|x), (B, K).
+            log_probs: Log p(y_t | x, z, y_<t), (B, K, C, T-1).
+            priors: Log p(z|x), (B, K, C or 1); -inf for passages that do not count.
         """
         exists = proposals.lengths > 0  # (B, C)
         scored = np.arange(1, proposals.token_ids.shape[-1]) < proposals.lengths[..., None]  # (B, C, T-1)
@@ -172,22 +173,22 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         if bos is not None:
             all_bos = ((proposals.token_ids[..., 1] == bos) | ~exists).all(axis=1)
             scored[all_bos, :, 0] = False
-        joint = np.where(scored[:, None], log_probs, 0.0).sum(-1) + priors[..., None]  # (B, K, C)
+        joint = np.where(scored[:, None], log_probs, 0.0).sum(-1) + priors  # (B, K, C)
         return np.where(exists, np.logaddexp.reduce(joint, axis=1), -np.inf).astype(np.float32)
 
 
-def _proposed_log_probs(searches: Sequence[Sequence[Beam]], proposals: Proposals) -> Scores:
-    """Log-probabilities of hypotheses under the passages that proposed them, (B, K, C, T-1); -inf under others."""
+def _proposed_log_probs(searches: Sequence[Sequence[Beam]], proposals: Proposals[Ids]) -> Scores:
+    """Log-probabilities of hypotheses under the passages that proposed them, (B, K, C, T-1); 0 under others."""
     n_questions, n_docs, count = proposals.proposal.shape
     shape = (n_questions, n_docs, count, proposals.token_ids.shape[-1] - 1)
-    log_probs = np.full(shape, -np.inf, dtype=np.float32)
+    log_probs = np.zeros(shape, dtype=np.float32)
     for b, k, c in np.argwhere(proposals.proposal >= 0):
         beam = searches[b * n_docs + k][proposals.proposal[b, k, c]]
         log_probs[b, k, c, : len(beam.log_probs)] = beam.log_probs
     return log_probs
 
 
-def _best(proposals: Proposals, scores: Scores, count: int, pad_token_id: int) -> tuple[np.ndarray, Scores]:
+def _best(proposals: Proposals[Ids], scores: Scores, count: int, pad_token_id: int) -> tuple[Ids, Scores]:
     """The best hypotheses of each question: token ids, (B*count, T), and scores, (B*count,).
 
     Rows of padding with a score of -inf stand for missing ones.
