@@ -2,7 +2,7 @@
 
 Each is measured in a new process, by the kernel's high-water mark of resident memory (Linux).
 
-    python benchmarks/memory.py [--rounds 2] [--beams 4] [--size tiny]
+    python benchmarks/memory.py [--rounds 2] [--beams 4] [--size tiny] [--work training]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from harness import compare, machine, say
 
 PEER = "transformers"
+WORK = ("token", "sequence", "training")
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--size", choices=("base", "tiny"), default="base")
+    parser.add_argument("--work", choices=WORK, nargs="+", default=WORK)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -32,7 +34,7 @@ def main() -> None:
         return
     say(machine())
     command = [sys.executable, __file__, "--beams", str(args.beams), "--size", args.size, "--measure"]
-    for work in ("token", "sequence", "training"):
+    for work in args.work:
         found: dict[str, list[float]] = {PEER: [], "ragweave": []}
         for _ in range(args.rounds):
             for who, own in found.items():
