@@ -77,15 +77,7 @@ class KnowledgeBaseIndex:
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The passages with the largest inner products.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-
-        Returns:
-            Rows, (B, K), best first, and the passages' vectors, (B, K, D); -1 and zeros for missing passages.
-        """
+        """The passages with the largest inner products: rows, (B, K), and vectors, (B, K, D); see `Index`."""
         rows = self._nearest(question_hidden_states, n_docs)
         return rows, self._vectors(rows)
 
@@ -97,16 +89,10 @@ class KnowledgeBaseIndex:
         questions: Sequence[str] | None,
         doc_score_scale: float,
     ) -> Hits:
-        """Find passages as the settings say.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-            questions: The questions; not needed for dense search without a reranker.
-            doc_score_scale: What the model multiplies inner products with.
+        """Find passages as the settings say; see `TextIndex`.
 
         Raises:
-            ConfigurationError: The questions are needed and missing.
+            ConfigurationError: There are no questions, and search is not dense or there is a reranker.
         """
         if self.settings.kind == "dense" and self.reranker is None:
             return Hits(*self.get_top_docs(question_hidden_states, n_docs))
@@ -145,14 +131,7 @@ class KnowledgeBaseIndex:
         return Hits(chosen, self._vectors(chosen))
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up.
-
-        Args:
-            doc_ids: Rows, (B, K).
-
-        Returns:
-            B dictionaries of lists of length K, a key per attribute of `Passage`; empty for row -1.
-        """
+        """B dictionaries of lists of length K, a key per attribute of `Passage`; see `Index`."""
         return [self._columns(rows) for rows in doc_ids]
 
     def _nearest(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:

@@ -9,11 +9,11 @@ Notation used for tensor shapes: N rows, M words of a question, W distinct words
 from __future__ import annotations
 
 import shutil
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from ragweave.knowledge.layout import PostingFiles
 MERGED_AT_ONCE = 1 << 22
 """About how many postings are in memory during a merge."""
 
+_POSTING = np.dtype([("word", "<u8"), ("row", "<i4"), ("count", "<u2")])
 _MAX_COUNT = 0xFFFF
 
 
@@ -63,30 +64,6 @@ class Postings:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """The postings of a shard, sorted by word and row.
-
-    Attributes:
-        words: The hash of the word of each posting, (P,).
-        rows: Rows, (P,).
-        counts: How often the word occurs there, (P,).
-    """
-
-    words: NDArray[np.uint64]
-    rows: NDArray[np.int32]
-    counts: NDArray[np.uint16]
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def between(self, first: int, last: int) -> _Run:
-        """The postings of words whose hashes are between two, both included."""
-        start = np.searchsorted(self.words, np.uint64(first), side="left")
-        end = np.searchsorted(self.words, np.uint64(last), side="right")
-        return _Run(self.words[start:end], self.rows[start:end], self.counts[start:end])
-
-
 def write_postings(
     files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, scratch: Path
 ) -> None:
@@ -106,18 +83,22 @@ def write_postings(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     lengths: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
-    runs: list[_Run] = []
+    runs: list[NDArray[Any]] = []
     for number, texts in enumerate(shards):
         shard_lengths, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
         lengths.append(shard_lengths)
-        runs.append(_on_disk(run, scratch / str(number)))
+        path = scratch / f"{number}.npy"
+        store.write_array(path, run)
+        runs.append(np.load(path, mmap_mode="r", allow_pickle=False))
     _merge(files, runs)
     store.write_array(files.lengths, np.concatenate(lengths))
     shutil.rmtree(scratch)
 
 
-def _run(texts: Sequence[str], analyzer: Analyzer, *, first_row: int) -> tuple[NDArray[np.int32], _Run]:
-    """Count the words of texts: the length of each text, and the postings."""
+def _run(
+    texts: Sequence[str], analyzer: Analyzer, *, first_row: int
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Count the words of texts: the length of each text, and the postings, sorted by word and row."""
     numbers: dict[str, int] = {}
     occurrences: list[int] = []
     lengths = np.zeros(len(texts), np.int32)
@@ -132,22 +113,13 @@ def _run(texts: Sequence[str], analyzer: Analyzer, *, first_row: int) -> tuple[N
     new = np.ones(len(words), dtype=bool)
     new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
     first = np.flatnonzero(new)
-    counts = np.diff(np.append(first, len(words)))
-    return lengths, _Run(words[first], rows[first], np.minimum(counts, _MAX_COUNT).astype(np.uint16))
+    run = np.empty(len(first), _POSTING)
+    run["word"], run["row"] = words[first], rows[first]
+    run["count"] = np.minimum(np.diff(np.append(first, len(words))), _MAX_COUNT)
+    return lengths, run
 
 
-def _on_disk(run: _Run, folder: Path) -> _Run:
-    """Write a run and map it into memory."""
-    folder.mkdir()
-    mapped = []
-    for name, values in (("words", run.words), ("rows", run.rows), ("counts", run.counts)):
-        path = folder / f"{name}.npy"
-        store.write_array(path, cast("NDArray[Any]", values))
-        mapped.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    return _Run(*mapped)
-
-
-def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
+def _merge(files: PostingFiles, runs: Sequence[NDArray[Any]]) -> None:
     """Write the postings of all runs, one range of hashes at a time; hashes are spread evenly."""
     count = sum(map(len, runs))
     words: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
@@ -158,15 +130,16 @@ def _merge(files: PostingFiles, runs: Sequence[_Run]) -> None:
     ):
         written = 0
         for first, last in _ranges(-(-count // MERGED_AT_ONCE)):
-            parts = [run.between(first, last) for run in runs]
-            merged = np.concatenate([part.words for part in parts])
-            order = np.argsort(merged, kind="stable")  # runs come in the order of their rows
-            distinct, begins = np.unique(merged[order], return_index=True)
+            # bisect reads a few postings of a run, where np.searchsorted would copy all of its words.
+            parts = [run[bisect_left(run["word"], first) : bisect_right(run["word"], last)] for run in runs]
+            merged = np.concatenate(parts)
+            merged = merged[np.argsort(merged["word"], kind="stable")]  # runs come in the order of their rows
+            distinct, begins = np.unique(merged["word"], return_index=True)
             words.append(distinct)
             starts.append(begins + written)
             written += len(merged)
-            write_rows(np.concatenate([part.rows for part in parts])[order])
-            write_counts(np.concatenate([part.counts for part in parts])[order])
+            write_rows(merged["row"])
+            write_counts(merged["count"])
     store.write_array(files.words, np.concatenate(words))
     store.write_array(files.starts, np.concatenate([*starts, np.array([count])]))
 
