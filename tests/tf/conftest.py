@@ -1,4 +1,4 @@
-"""Keras gets its backend, TensorFlow unless KERAS_BACKEND names another, before a test module imports it."""
+"""Sets the backend of Keras, TensorFlow unless KERAS_BACKEND names another, before a test module imports Keras."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ require_keras()
 
 @pytest.fixture(autouse=True)
 def quiet(quiet_transformers: None) -> None:
-    """No advice and progress bars of transformers."""
+    """Silence advice and progress bars of transformers."""

@@ -1,4 +1,4 @@
-"""Pairs of equal models, torch's and ours, their inputs and their gradients."""
+"""Pairs of equal models of torch and Keras, with their inputs and gradients."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 import ragweave
 import ragweave.tf
+from ragweave.tf.checkpoints import named_variables
 from tests.support.models import VectorRetriever, contexts
 from tests.tf.support import GENERATOR_CONFIGS, array, encoder_config, randomise_all, tokens
 
@@ -30,23 +31,23 @@ def rag_config(kind: str, seed: int, encoder: str = "dpr", **fields: Any) -> rag
 
 def torch_model(formulation: str, kind: str, seed: int, encoder: str = "dpr", **fields: Any) -> Any:
     model = TORCH[formulation](rag_config(kind, seed, encoder, **fields)).eval()
-    model.set_attn_implementation("eager")  # that can show attentions
+    model.set_attn_implementation("eager")  # which can return attentions
     randomise_all(model, seed)
     return model
 
 
 def pair(formulation: str, kind: str, seed: int, folder: Path, **fields: Any) -> tuple[Any, Any]:
-    """Torch's model and ours, which has read it from a folder."""
+    """A torch model, and ours loaded from its folder."""
     theirs = torch_model(formulation, kind, seed, **fields)
     theirs.save_pretrained(folder)
     return theirs, OURS[formulation].from_pretrained(folder)
 
 
-def numpy_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as numpy arrays."""
+def numpy_of(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with numpy arrays in place of torch tensors."""
     return {
         name: value.detach().numpy() if isinstance(value, torch.Tensor) else value
-        for name, value in given.items()
+        for name, value in inputs.items()
     }
 
 
@@ -72,7 +73,7 @@ class Case:
 
 
 def torch_gradients(model: Any, loss: torch.Tensor) -> dict[str, np.ndarray]:
-    """The gradient of a loss by every weight; 0 where there is none."""
+    """The gradient of a loss with respect to every weight; zeros if there is none."""
     model.zero_grad()
     loss.backward()
     return {
@@ -82,27 +83,28 @@ def torch_gradients(model: Any, loss: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 def gradients(model: Any, loss_of: Callable[[], Any]) -> dict[str, np.ndarray]:
-    """The same of ours, on whatever backend."""
-    from ragweave.tf.checkpoints import named_variables
-
-    named = {name: own for name, own in named_variables(model) if own.trainable}
+    """The same for our model, on any backend."""
+    named = {name: variable for name, variable in named_variables(model) if variable.trainable}
     backend = keras.config.backend()
     if backend == "tensorflow":
         import tensorflow
 
         with tensorflow.GradientTape() as tape:
             loss = loss_of()
-        found = tape.gradient(loss, [own.value for own in named.values()], unconnected_gradients="zero")
+        values = [variable.value for variable in named.values()]
+        slopes = tape.gradient(loss, values, unconnected_gradients="zero")
         return {
-            name: array(tensorflow.convert_to_tensor(own)) for name, own in zip(named, found, strict=True)
+            name: array(tensorflow.convert_to_tensor(slope))
+            for name, slope in zip(named, slopes, strict=True)
         }
     if backend == "torch":
-        for own in named.values():
-            own.value.grad = None
+        for variable in named.values():
+            variable.value.grad = None
         loss_of().backward()
+        slopes = {name: variable.value.grad for name, variable in named.items()}
         return {
-            name: np.zeros(own.shape, np.float32) if own.value.grad is None else own.value.grad.numpy()
-            for name, own in named.items()
+            name: np.zeros(named[name].shape, np.float32) if slope is None else slope.numpy()
+            for name, slope in slopes.items()
         }
     import jax
 
@@ -110,16 +112,16 @@ def gradients(model: Any, loss_of: Callable[[], Any]) -> dict[str, np.ndarray]:
         with keras.StatelessScope(state_mapping=list(zip(named.values(), values, strict=True))):
             return loss_of()
 
-    found = jax.grad(stateless)([own.value for own in named.values()])
-    return {name: np.asarray(own) for name, own in zip(named, found, strict=True)}
+    slopes = jax.grad(stateless)([variable.value for variable in named.values()])
+    return {name: np.asarray(slope) for name, slope in zip(named, slopes, strict=True)}
 
 
 class NumpyRetriever:
-    """The tests' retriever over random vectors, asked for numpy arrays as ours ask."""
+    """The tests' retriever over random vectors, which returns numpy arrays; records its calls."""
 
     def __init__(self, **fields: Any) -> None:
-        self.of_torch = VectorRetriever(**fields)
-        self.asked: list[dict[str, Any]] = []
+        self.torch_retriever = VectorRetriever(**fields)
+        self.calls: list[dict[str, Any]] = []
         self.extra: dict[str, np.ndarray] = {}
 
     def __call__(
@@ -131,10 +133,10 @@ class NumpyRetriever:
         return_tensors: str | None = None,
         **others: Any,
     ) -> dict[str, Any]:
-        self.asked.append({"prefix": prefix, "return_tensors": return_tensors, **others})
-        found = self.of_torch(
+        self.calls.append({"prefix": prefix, "return_tensors": return_tensors, **others})
+        output = self.torch_retriever(
             torch.tensor(np.asarray(question_input_ids)), question_hidden_states, prefix, n_docs
         )
         if return_tensors == "pt":
-            return {**found, **{name: torch.tensor(own) for name, own in self.extra.items()}}
-        return {**numpy_of(found), **self.extra}
+            return {**output, **{name: torch.tensor(value) for name, value in self.extra.items()}}
+        return {**numpy_of(output), **self.extra}

@@ -1,4 +1,4 @@
-"""Random networks of torch, and the same ones here."""
+"""Random networks of transformers, their counterparts in Keras, and comparisons of tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS = ("gelu", "relu", "gelu_new", "silu", "quick_gelu", "tanh")
 
 
 def bart_config(seed: int, **fields: Any) -> Any:
-    """BART with unequal encoder and decoder, scaled embeddings or not, and some activation."""
+    """BART of random sizes, with or without scaled embeddings, and with a random activation."""
     draw = Random(seed)  # noqa: S311
     return transformers.BartConfig(
         **{
@@ -42,7 +42,7 @@ def bart_config(seed: int, **fields: Any) -> Any:
 
 
 def t5_config(seed: int, **fields: Any) -> Any:
-    """T5, plain or gated, its head scaled or not, with some number of buckets."""
+    """T5 of random sizes, plain or gated, with or without a scaled head."""
     draw = Random(seed)  # noqa: S311
     return transformers.T5Config(
         **{
@@ -64,7 +64,7 @@ def t5_config(seed: int, **fields: Any) -> Any:
 
 
 def encoder_config(seed: int, kind: str = "dpr", **fields: Any) -> Any:
-    """DPR or BERT, with a projection or not, and some activation."""
+    """DPR, with or without a projection, or BERT, of random sizes."""
     draw = Random(seed)  # noqa: S311
     heads = draw.choice((1, 2, 4))
     shape = {
@@ -91,14 +91,14 @@ TORCH_CLASSES = {
 
 
 def torch_network(config: Any, seed: int = 0) -> Any:
-    """A network of transformers that can show its attentions, with random weights and biases."""
+    """A network of transformers that can return attentions, with random weights and biases."""
     model = TORCH_CLASSES[config.model_type]._from_config(config, attn_implementation="eager").eval()
     randomise_all(model, seed)
     return model
 
 
 def randomise_all(model: torch.nn.Module, seed: int) -> None:
-    """Draw weights, biases and the bias of BART's logits anew."""
+    """Draw random weights, biases and the bias of BART's logits."""
     randomise(model, seed)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -119,7 +119,7 @@ def loaded(network: Any, folder: Path) -> Any:
 
 
 def tensor(value: Any, dtype: str | None = None) -> Any:
-    """A tensor of the backend from one of torch or numpy."""
+    """A tensor of the backend from one of torch or an array of numpy."""
     if isinstance(value, torch.Tensor):
         value = value.detach().numpy()
     if dtype is None and value.dtype == np.int64:
@@ -135,7 +135,7 @@ def array(value: Any) -> np.ndarray:
 
 
 def assert_close(got: Any, expected: Any, tolerance: float = 1e-4) -> None:
-    """Equal shapes, and values no further apart than a part of the largest."""
+    """Check that shapes are equal and that values differ by at most a fraction of the largest."""
     got, expected = array(got), array(expected)
     assert got.shape == expected.shape
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
@@ -143,10 +143,10 @@ def assert_close(got: Any, expected: Any, tolerance: float = 1e-4) -> None:
 
 
 def assert_all_close(got: Any, expected: Any, tolerance: float = 1e-4) -> None:
-    """As `assert_close`, layer by layer."""
+    """Check `assert_close` layer by layer."""
     assert len(got) == len(expected) > 0
-    for own, other in zip(got, expected, strict=True):
-        assert_close(own, other, tolerance)
+    for actual, reference in zip(got, expected, strict=True):
+        assert_close(actual, reference, tolerance)
 
 
 def tokens(*shape: int, seed: int, vocabulary: int = VOCABULARY) -> torch.Tensor:
@@ -155,17 +155,17 @@ def tokens(*shape: int, seed: int, vocabulary: int = VOCABULARY) -> torch.Tensor
 
 
 def right_padded(rows: int, columns: int, seed: int) -> torch.Tensor:
-    """A mask of rows of several lengths, the first of them full."""
+    """A mask of rows of random lengths, the first of them full."""
     lengths = torch.randint(1, columns + 1, (rows,), generator=torch.Generator().manual_seed(seed))
     lengths[0] = columns
     return (torch.arange(columns) < lengths[:, None]).long()
 
 
 def trimmed(sequences: Any, ends: int, pad: int) -> list[tuple[int, ...]]:
-    """Rows up to their end; where there is none, without padding."""
+    """Rows up to their end token, or without padding if they have none."""
     rows = []
     for row in array(sequences).tolist():
-        length = next((place + 1 for place, token in enumerate(row) if place and token == ends), len(row))
+        length = next((n + 1 for n, token in enumerate(row) if n and token == ends), len(row))
         while length > 1 and row[length - 1] == pad:
             length -= 1
         rows.append(tuple(row[:length]))

@@ -1,4 +1,4 @@
-"""The benchmark of these classes runs and says what it measured."""
+"""The benchmark of the TensorFlow classes runs and reports what it measured."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="is about TensorFlow")
-def test_torch_and_tensorflow_are_measured_in_turn():
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="needs the TensorFlow backend")
+def test_the_benchmark_measures_torch_and_tensorflow():
     result = subprocess.run(
         [
             sys.executable,

@@ -1,4 +1,4 @@
-"""Folders go from torch to Keras and back; parts of other folders are put together."""
+"""Folders load in the torch classes and in these; pretrained networks combine into a model."""
 
 from __future__ import annotations
 

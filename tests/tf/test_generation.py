@@ -1,4 +1,4 @@
-"""Answers: the tokens that the torch classes find, by every way of decoding; and what cannot be decoded."""
+"""Decoding returns the tokens of the torch classes, and refuses options that it does not know."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEAMS = {"num_beams": 3, "num_return_sequences": 3}
 
 
 def assert_equal_answers(theirs: Any, ours: Any, case: Case, **options: Any) -> None:
-    """The same tokens and, where there are any, the same scores."""
+    """Check that tokens and, if there are any, scores are equal."""
     options = {"max_new_tokens": 7, "return_dict_in_generate": True, "output_scores": True, **options}
     expected = theirs.generate(**case.arguments, **options)
     got = ours.generate(**numpy_of(case.arguments), **options)
@@ -94,7 +94,7 @@ def test_sequences(kind: str, decoding: str, beams: int, deduplicate: bool, tmp_
 def test_options(formulation: str, options: dict[str, Any], tmp_path: Path):
     theirs, ours = pair(formulation, "bart", 3, tmp_path)
     case = Case(5)
-    if "eos_token_id" in options:  # what lies behind one of several ends is padding in ours alone
+    if "eos_token_id" in options:  # torch does not pad behind an end token other than the first
         expected = theirs.generate(**case.arguments, max_new_tokens=7, **options)
         got = array(ours.generate(**numpy_of(case.arguments), max_new_tokens=7, **options)).tolist()
         for row, other in zip(got, expected.tolist(), strict=True):
@@ -105,7 +105,7 @@ def test_options(formulation: str, options: dict[str, Any], tmp_path: Path):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_one_passage_is_a_mixture_too(formulation: str, tmp_path: Path):
+def test_mixtures_of_one_passage(formulation: str, tmp_path: Path):
     theirs, ours = pair(formulation, "bart", 3, tmp_path)
     case = Case(5)
     case.arguments = contexts(2, 1, 6, seed=5)
@@ -113,7 +113,7 @@ def test_one_passage_is_a_mixture_too(formulation: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_allowed_tokens_are_asked_by_question(formulation: str, tmp_path: Path):
+def test_allowed_tokens_depend_on_the_question(formulation: str, tmp_path: Path):
     theirs, ours = pair(formulation, "bart", 0, tmp_path)
     case = Case(1)
 
@@ -124,7 +124,7 @@ def test_allowed_tokens_are_asked_by_question(formulation: str, tmp_path: Path):
     assert_equal_answers(theirs, ours, case, **options)
 
 
-def test_processors_of_ones_own(tmp_path: Path):
+def test_custom_processors(tmp_path: Path):
     _, ours = pair("token", "bart", 0, tmp_path)
 
     def only_eleven(ids: Any, scores: Any) -> Any:
@@ -135,22 +135,27 @@ def test_processors_of_ones_own(tmp_path: Path):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_drawing_takes_its_chance_from_the_seed(formulation: str, tmp_path: Path):
+def test_the_seed_determines_samples(formulation: str, tmp_path: Path):
     _, ours = pair(formulation, "bart", 0, tmp_path)
-    given = {**numpy_of(Case(0).arguments), "do_sample": True, "num_return_sequences": 3, "max_new_tokens": 6}
-    first, again, other = (array(ours.generate(**given, seed=seed)).tolist() for seed in (0, 0, 1))
+    inputs = {
+        **numpy_of(Case(0).arguments),
+        "do_sample": True,
+        "num_return_sequences": 3,
+        "max_new_tokens": 6,
+    }
+    first, again, other = (array(ours.generate(**inputs, seed=seed)).tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
 @pytest.mark.parametrize("options", [{"temperature": 1e-4}, {"top_k": 1}, {"top_p": 1e-6}], ids=str)
-def test_drawing_the_likeliest_is_greedy(options: dict[str, float], tmp_path: Path):
+def test_sampling_the_most_probable_token_is_greedy(options: dict[str, float], tmp_path: Path):
     _, ours = pair("token", "bart", 0, tmp_path)
-    given = {**numpy_of(Case(0).arguments), "max_new_tokens": 6}
-    drawn = array(ours.generate(**given, do_sample=True, seed=0, **options))
-    assert drawn.tolist() == array(ours.generate(**given)).tolist()
+    inputs = {**numpy_of(Case(0).arguments), "max_new_tokens": 6}
+    drawn = array(ours.generate(**inputs, do_sample=True, seed=0, **options))
+    assert drawn.tolist() == array(ours.generate(**inputs)).tolist()
 
 
-def test_tokens_are_drawn_by_their_probability(tmp_path: Path):
+def test_samples_follow_the_probabilities(tmp_path: Path):
     theirs, ours = pair("token", "bart", 0, tmp_path)
     case = Case(0)
     drawn = array(
@@ -169,12 +174,12 @@ def test_tokens_are_drawn_by_their_probability(tmp_path: Path):
     with torch.no_grad():
         logits = theirs(**case.arguments, decoder_input_ids=start, do_marginalize=True).logits[:, -1]
     expected = (logits / 2.0).softmax(-1)
-    for question, own in enumerate(drawn[:, 1].reshape(questions, -1)):
-        shares = np.bincount(own, minlength=expected.shape[1]) / len(own)
+    for question, sample in enumerate(drawn[:, 1].reshape(questions, -1)):
+        shares = np.bincount(sample, minlength=expected.shape[1]) / len(sample)
         assert 0.5 * np.abs(shares - expected[question].numpy()).sum() < 0.1
 
 
-def test_a_configuration_of_ones_own_is_taken_and_left_as_it_is(tmp_path: Path):
+def test_a_generation_config_is_used_and_not_changed(tmp_path: Path):
     theirs, ours = pair("token", "bart", 0, tmp_path)
     config = GenerationConfig(num_beams=3, max_new_tokens=5)
     before = config.to_dict()
@@ -182,13 +187,13 @@ def test_a_configuration_of_ones_own_is_taken_and_left_as_it_is(tmp_path: Path):
     assert config.to_dict() == before
 
 
-def test_contexts_may_have_been_read_before(tmp_path: Path):
+def test_encoded_contexts_are_reused(tmp_path: Path):
     _, ours = pair("sequence", "t5", 0, tmp_path)
-    given = numpy_of(Case(0).arguments)
-    read = ours.rag.encode_contexts(ours.rag.prepare_contexts(**given))
-    once = array(ours.generate(**given, num_beams=2, max_new_tokens=5))
+    inputs = numpy_of(Case(0).arguments)
+    encoded = ours.rag.encode_contexts(ours.rag.prepare_contexts(**inputs))
+    once = array(ours.generate(**inputs, num_beams=2, max_new_tokens=5))
     assert (
-        array(ours.generate(**given, encoder_outputs=read, num_beams=2, max_new_tokens=5)).tolist()
+        array(ours.generate(**inputs, encoder_outputs=encoded, num_beams=2, max_new_tokens=5)).tolist()
         == once.tolist()
     )
 
@@ -205,9 +210,9 @@ def test_contexts_may_have_been_read_before(tmp_path: Path):
     ],
     ids=str,
 )
-def test_what_cannot_be_decoded_is_named(options: dict[str, Any], message: str, tmp_path: Path):
+def test_impossible_options_are_named(options: dict[str, Any], message: str, tmp_path: Path):
     _, ours = pair("token", "bart", 0, tmp_path)
-    with pytest.raises(ValueError, match=message):  # some of them by transformers' configuration itself
+    with pytest.raises(ValueError, match=message):  # transformers' configuration raises some of them
         ours.generate(**numpy_of(Case(0).arguments), **options)
 
 
@@ -217,7 +222,7 @@ def test_unknown_arguments_are_refused(tmp_path: Path):
         ours.generate(**numpy_of(Case(0).arguments), beans=3)
 
 
-def test_decoding_is_thorough_or_fast(tmp_path: Path):
+def test_unknown_decodings_are_refused(tmp_path: Path):
     _, ours = pair("sequence", "bart", 0, tmp_path)
     with pytest.raises(ConfigurationError, match="'thorough' or 'fast'"):
         ours.generate(**numpy_of(Case(0).arguments), decoding="quick")

@@ -1,4 +1,4 @@
-"""Logits, losses, gradients against ragweave's torch classes from the same folder; what callers may get wrong."""
+"""Logits, losses and gradients equal those of the torch classes; wrong arguments raise errors that name them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def assert_equal_gradients(theirs: Any, ours: Any, expected_loss: torch.Tensor, 
     expected = torch_gradients(theirs, expected_loss)
     got = gradients(ours, loss_of)
     assert set(got) <= set(expected)
-    for name, own in got.items():
-        assert_close(own, expected[name], 2e-4)
+    for name, gradient in got.items():
+        assert_close(gradient, expected[name], 2e-4)
 
 
 @MODELS
@@ -62,7 +62,7 @@ def test_logits_losses_and_gradients(formulation: str, kind: str, seed: int, tmp
 
 
 @MODELS
-def test_a_retriever_inside(formulation: str, kind: str, tmp_path: Path):
+def test_the_model_calls_its_retriever(formulation: str, kind: str, tmp_path: Path):
     theirs, ours = pair(formulation, kind, 7, tmp_path, doc_score_scale=0.5, prefix="p")
     retriever = NumpyRetriever(n_passages=2, dimension=theirs.question_encoder.config.hidden_size)
     if theirs.question_encoder.config.projection_dim:
@@ -78,16 +78,16 @@ def test_a_retriever_inside(formulation: str, kind: str, tmp_path: Path):
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     expected = theirs(input_ids=ids, attention_mask=mask, labels=labels, output_retrieved=True)
-    given = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "labels": labels.numpy()}
-    got = ours(**given, output_retrieved=True)
-    assert retriever.asked[-1] == {"prefix": "p", "return_tensors": "np"}
+    inputs = {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "labels": labels.numpy()}
+    got = ours(**inputs, output_retrieved=True)
+    assert retriever.calls[-1] == {"prefix": "p", "return_tensors": "np"}
     for name, value in expected.items():
         assert_close(got[name], value)
     assert list(got) == list(expected)
-    assert (array(got.retrieved_doc_ids)[:, 2] == -1).all()  # there are two passages only
-    assert_equal_gradients(theirs, ours, expected.loss.sum(), lambda: ops.sum(ours(**given).loss))
-    ours.rag.retrieve(given["input_ids"], question_strings=["a", "b"])
-    assert retriever.asked[-1]["question_strings"] == ["a", "b"]
+    assert (array(got.retrieved_doc_ids)[:, 2] == -1).all()  # there are only two passages
+    assert_equal_gradients(theirs, ours, expected.loss.sum(), lambda: ops.sum(ours(**inputs).loss))
+    ours.rag.retrieve(inputs["input_ids"], question_strings=["a", "b"])
+    assert retriever.calls[-1]["question_strings"] == ["a", "b"]
 
 
 @pytest.mark.parametrize(("pooling", "normalize"), [(None, False), ("mean", True), ("pooler", False)])
@@ -101,39 +101,41 @@ def test_a_bert_question_encoder(pooling: str | None, normalize: bool, tmp_path:
     assert_close(ours.rag.encode_question(tensor(ids))[0], theirs.rag.encode_question(ids)[0])
 
 
-def test_a_pooling_that_dpr_has_not(tmp_path: Path):
+def test_poolings_that_dpr_lacks_are_refused(tmp_path: Path):
     model = OURS["token"](rag_config("bart", 0, question_encoder_pooling="mean"))
     with pytest.raises(ConfigurationError, match="set the pooling to 'pooler'"):
         model.rag.encode_question(tensor(tokens(1, 3, seed=0, vocabulary=30)))
 
 
 @MODELS
-def test_hidden_states_and_attentions_are_those_of_all_parts(formulation: str, kind: str, tmp_path: Path):
+def test_hidden_states_and_attentions(formulation: str, kind: str, tmp_path: Path):
     theirs, ours = pair(formulation, kind, 2, tmp_path)
     size = theirs.question_encoder.config.projection_dim or theirs.question_encoder.config.hidden_size
     retriever = NumpyRetriever(dimension=size)
     theirs.set_retriever(retriever)
     ours.set_retriever(retriever)
-    given = {"input_ids": tokens(2, 5, seed=1, vocabulary=30), "decoder_input_ids": tokens(4, 3, seed=2)}
+    inputs = {"input_ids": tokens(2, 5, seed=1, vocabulary=30), "decoder_input_ids": tokens(4, 3, seed=2)}
     flags = {"output_hidden_states": True, "output_attentions": True, "use_cache": False}
     with torch.no_grad():
-        expected = theirs(**given, **flags)
-    got = ours(**numpy_of(given), **flags)
+        expected = theirs(**inputs, **flags)
+    got = ours(**numpy_of(inputs), **flags)
     assert list(got) == list(expected)
-    real = expected.generator_enc_last_hidden_state.abs().sum(-1) > 0  # torch reads contexts in groups
+    real = expected.generator_enc_last_hidden_state.abs().sum(-1) > 0  # torch encodes contexts in groups
     for name, value in expected.items():
         if "generator_enc" not in name and isinstance(value, tuple):
             assert_all_close(got[name], value)
         elif "generator_enc" not in name:
             assert_close(got[name], value)
     assert len(got.generator_enc_hidden_states) == len(expected.generator_enc_hidden_states)
-    for own, other in zip(got.generator_enc_attentions, expected.generator_enc_attentions, strict=True):
-        assert array(own).shape == tuple(other.shape)
+    for actual, reference in zip(
+        got.generator_enc_attentions, expected.generator_enc_attentions, strict=True
+    ):
+        assert array(actual).shape == tuple(reference.shape)
     assert real.any()
 
 
 @MODELS
-def test_labels_in_all_conventions(formulation: str, kind: str, tmp_path: Path):
+def test_label_conventions(formulation: str, kind: str, tmp_path: Path):
     theirs, ours = pair(formulation, kind, 4, tmp_path)
     case = Case(11)
     labels = case.labels
@@ -164,7 +166,7 @@ def test_labels_in_all_conventions(formulation: str, kind: str, tmp_path: Path):
     )
 
 
-def test_the_end_token_may_pad(tmp_path: Path):
+def test_the_end_token_pads(tmp_path: Path):
     theirs, ours = pair("token", "bart", 0, tmp_path, pad_token_id=2, eos_token_id=2)
     case = Case(3)
     case.labels[:, -2:] = 2
@@ -182,26 +184,26 @@ def test_the_model_without_marginalisation(tmp_path: Path):
     mask[0, 1] = 0
     with torch.no_grad():
         expected = theirs(**case.arguments, decoder_input_ids=ids, decoder_attention_mask=mask)
-    given = numpy_of({**case.arguments, "decoder_input_ids": ids, "decoder_attention_mask": mask})
-    got = ours(**given)
+    inputs = numpy_of({**case.arguments, "decoder_input_ids": ids, "decoder_attention_mask": mask})
+    got = ours(**inputs)
     assert isinstance(got, ragweave.tf.TFRetrievAugLMOutput)
     assert_close(got.logits, expected.logits)
-    as_tuple = ours(given, return_dict=False)
+    as_tuple = ours(inputs, return_dict=False)
     assert isinstance(as_tuple, tuple)
     assert_close(as_tuple[0], expected.logits)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_cache_and_contexts_that_were_read_continue(kind: str, tmp_path: Path):
+def test_a_cache_and_encoded_contexts_continue(kind: str, tmp_path: Path):
     _, ours = pair("token", kind, 5, tmp_path)
     case = Case(4)
     ids = tokens(len(case.arguments["doc_scores"]), 6, seed=1).numpy()
     arguments = numpy_of(case.arguments)
     whole = ours(**arguments, decoder_input_ids=ids, do_marginalize=True)
     first = ours(**arguments, decoder_input_ids=ids[:, :4], do_marginalize=True)
-    read = ours.rag.encode_contexts(ours.rag.prepare_contexts(**arguments))
+    encoded = ours.rag.encode_contexts(ours.rag.prepare_contexts(**arguments))
     states = (first.generator_enc_last_hidden_state,)
-    for encoder_outputs, mask in ((read, None), (states, arguments["context_attention_mask"])):
+    for encoder_outputs, mask in ((encoded, None), (states, arguments["context_attention_mask"])):
         rest = ours(
             encoder_outputs=encoder_outputs,
             context_attention_mask=mask,
@@ -217,11 +219,11 @@ def test_a_cache_and_contexts_that_were_read_continue(kind: str, tmp_path: Path)
 def test_contexts_may_be_grouped_by_question(tmp_path: Path):
     _, ours = pair("sequence", "bart", 5, tmp_path)
     case = Case(6)
-    given = {**numpy_of(case.arguments), "labels": case.labels.numpy()}
-    expected = ours(**given).loss
+    inputs = {**numpy_of(case.arguments), "labels": case.labels.numpy()}
+    expected = ours(**inputs).loss
     for name in ("context_input_ids", "context_attention_mask"):
-        given[name] = given[name].reshape(*given["doc_scores"].shape, -1)
-    assert_close(ours(**given).loss, expected)
+        inputs[name] = inputs[name].reshape(*inputs["doc_scores"].shape, -1)
+    assert_close(ours(**inputs).loss, expected)
 
 
 def test_mixtures_are_distributions(tmp_path: Path):
@@ -242,10 +244,10 @@ def model() -> Any:
 
 
 def test_the_missing_part_is_named(model: Any):
-    given = numpy_of(Case(0).arguments)
-    del given["doc_scores"]
+    inputs = numpy_of(Case(0).arguments)
+    del inputs["doc_scores"]
     with pytest.raises(MissingContextError, match="doc_scores not given"):
-        model(**given, labels=np.ones((1, 2), int))
+        model(**inputs, labels=np.ones((1, 2), int))
     with pytest.raises(MissingContextError, match="set_retriever"):
         model(np.ones((1, 3), int), labels=np.ones((1, 2), int))
     with pytest.raises(MissingContextError, match="decoder_input_ids"):
@@ -256,16 +258,16 @@ def test_the_missing_part_is_named(model: Any):
 
 def test_shapes_and_values_that_disagree_are_named(model: Any):
     case = Case(0)
-    given, labels = numpy_of(case.arguments), case.labels.numpy()
+    inputs, labels = numpy_of(case.arguments), case.labels.numpy()
     for name, value, message in (
         (
             "context_attention_mask",
-            given["context_attention_mask"][:, 1:],
+            inputs["context_attention_mask"][:, 1:],
             "context_attention_mask has shape",
         ),
-        ("context_input_ids", given["context_input_ids"][1:], "context_input_ids has"),
-        ("context_input_ids", given["context_input_ids"][0], "expected .B.K, S."),
-        ("doc_scores", given["doc_scores"] - np.inf, "-inf for all passages of question 0"),
+        ("context_input_ids", inputs["context_input_ids"][1:], "context_input_ids has"),
+        ("context_input_ids", inputs["context_input_ids"][0], "expected .B.K, S."),
+        ("doc_scores", inputs["doc_scores"] - np.inf, "-inf for all passages of question 0"),
         ("labels", labels[:, :, None], "labels has shape"),
         ("labels", np.repeat(labels, 2, axis=0), "one row of labels for every question"),
         ("labels", np.full_like(labels, 99), "labels holds 99; expected token ids from 0 to 39"),
@@ -274,10 +276,10 @@ def test_shapes_and_values_that_disagree_are_named(model: Any):
         ("n_docs", 9, "n_docs=9"),
     ):
         with pytest.raises(ShapeError, match=message):
-            model(**{**given, "labels": labels, name: value})
-    if len(given["doc_scores"]) > 1:
+            model(**{**inputs, "labels": labels, name: value})
+    if len(inputs["doc_scores"]) > 1:
         with pytest.raises(ShapeError, match="expected B rows"):
-            model.rag(**given, decoder_input_ids=np.ones((len(labels) + 1, 2), int))
+            model.rag(**inputs, decoder_input_ids=np.ones((len(labels) + 1, 2), int))
 
 
 def test_unknown_arguments_are_refused(model: Any):
@@ -285,7 +287,7 @@ def test_unknown_arguments_are_refused(model: Any):
         model(**numpy_of(Case(0).arguments), labels=Case(0).labels.numpy(), lables=1)
 
 
-def test_networks_of_ones_own_and_no_configuration():
+def test_custom_networks_without_a_configuration():
     config = rag_config("t5", 0)
     built = OURS["token"](config)
     again = OURS["sequence"](question_encoder=built.question_encoder, generator=built.generator, n_docs=2)
@@ -297,7 +299,7 @@ def test_networks_of_ones_own_and_no_configuration():
         OURS["token"](config.generator)
 
 
-def test_it_is_a_model_of_keras(model: Any):
+def test_models_are_keras_models(model: Any):
     assert isinstance(model, keras.Model)
     assert len(model.trainable_variables) == len(model.variables) - len(model.non_trainable_variables)
     assert model.count_params() > 0

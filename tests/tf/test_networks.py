@@ -1,4 +1,4 @@
-"""Every network against the class of transformers with the same weights, on random configurations."""
+"""Every network equals the class of transformers with the same weights, on random configurations."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def assert_equal_outputs(theirs: Any, ours: Any, seed: int) -> None:
     cross = ours.cross_keys_values(encoded.last_hidden_state)
     got = ours.decode(cross, tensor(mask), tensor(decoder_ids), **ALL)
     assert_close(got.logits, expected.logits)
-    real = mask.bool().numpy()  # states of padding are nobody's
-    for own, other in zip(encoded.hidden_states, expected.encoder_hidden_states, strict=True):
-        assert_close(array(own)[real], array(other)[real])
+    real = mask.bool().numpy()  # padding has no states that matter
+    for actual, reference in zip(encoded.hidden_states, expected.encoder_hidden_states, strict=True):
+        assert_close(array(actual)[real], array(reference)[real])
     assert len(encoded.attentions) == len(expected.encoder_attentions)
-    for own, other in zip(encoded.attentions, expected.encoder_attentions, strict=True):
-        assert_close(np.swapaxes(array(own), 1, 2)[real], np.swapaxes(array(other), 1, 2)[real])
+    for actual, reference in zip(encoded.attentions, expected.encoder_attentions, strict=True):
+        assert_close(np.swapaxes(array(actual), 1, 2)[real], np.swapaxes(array(reference), 1, 2)[real])
     assert_all_close(got.hidden_states, expected.decoder_hidden_states)
     assert_all_close(got.attentions, expected.decoder_attentions)
     assert_all_close(got.cross_attentions, expected.cross_attentions)
@@ -68,7 +68,7 @@ def test_generators(kind: str, seed: int, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["lm_head", "encoder", "decoder"])
 @pytest.mark.parametrize("kind", GENERATOR_CONFIGS)
-def test_tables_of_their_own_stay_apart(kind: str, name: str, tmp_path: Path):
+def test_untied_tables_stay_separate(kind: str, name: str, tmp_path: Path):
     theirs = torch_network(GENERATOR_CONFIGS[kind](3))
     owner = (
         theirs.lm_head
@@ -97,13 +97,13 @@ def test_question_encoders(kind: str, seed: int, tmp_path: Path):
     got = ours(tensor(ids), tensor(mask), **ALL)
     assert_close(got.pooled, expected.pooler_output)
     real = mask.bool().numpy()
-    for own, other in zip(got.hidden_states, expected.hidden_states, strict=True):
-        assert_close(array(own)[real], array(other)[real])
-    assert_all_close([array(own)[real[:, 0]] for own in got.attentions], expected.attentions)
+    for actual, reference in zip(got.hidden_states, expected.hidden_states, strict=True):
+        assert_close(array(actual)[real], array(reference)[real])
+    assert_all_close([array(weights)[real[:, 0]] for weights in got.attentions], expected.attentions)
 
 
 @pytest.mark.parametrize("kind", GENERATOR_CONFIGS)
-def test_a_cache_continues_what_went_before(kind: str, tmp_path: Path):
+def test_a_cache_continues_earlier_tokens(kind: str, tmp_path: Path):
     ours = both_generators(GENERATOR_CONFIGS[kind](5), tmp_path)[1]
     ids, mask, decoder_ids = (
         tensor(tokens(2, 9, seed=0)),
@@ -120,7 +120,7 @@ def test_a_cache_continues_what_went_before(kind: str, tmp_path: Path):
     assert int(cache.length) == 7
 
 
-def test_hidden_decoder_tokens_count_for_nothing(tmp_path: Path):
+def test_masked_decoder_tokens_have_no_effect(tmp_path: Path):
     theirs, ours = both_generators(t5_config(2), tmp_path)
     ids, decoder_ids = tokens(3, 5, seed=0), tokens(3, 6, seed=1)
     decoder_mask = torch.ones_like(decoder_ids)

@@ -1,4 +1,4 @@
-"""docs/tensorflow.md: its Python runs as a reader meets it."""
+"""The Python examples of docs/tensorflow.md run in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tensorflow.md"
 BLOCK = re.compile(r"<!-- not run: needs TensorFlow; .+? -->\n+```python\n(?P<code>.*?)^```", re.M | re.S)
 
 
-def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = [match["code"] for match in BLOCK.finditer(PAGE.read_text("utf-8"))]

@@ -1,4 +1,4 @@
-"""Training: with a tape and with Keras' fit, in graphs, compiled, in mixed precision; there and back to torch."""
+"""Training with gradient tapes and Keras' fit, in graphs, with XLA and in mixed precision; work without torch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from tests.tf.support import array, assert_close, trimmed
 
 MODELS = pytest.mark.parametrize("kind", KINDS)
 on_tensorflow = pytest.mark.skipif(
-    keras.config.backend() != "tensorflow", reason="is about TensorFlow's graphs"
+    keras.config.backend() != "tensorflow", reason="needs the TensorFlow backend"
 )
 
 
 def batch_of(case: Case) -> dict[str, Any]:
     """Arguments of `call`, contexts grouped by question, so that all have B rows."""
-    given = numpy_of(case.arguments)
-    questions = len(given["doc_scores"])
+    inputs = numpy_of(case.arguments)
+    questions = len(inputs["doc_scores"])
     for name in ("context_input_ids", "context_attention_mask"):
-        given[name] = given[name].reshape(questions, -1, given[name].shape[-1])
-    return {**given, "labels": case.labels.numpy()}
+        inputs[name] = inputs[name].reshape(questions, -1, inputs[name].shape[-1])
+    return {**inputs, "labels": case.labels.numpy()}
 
 
 def without_dropout(model: Any) -> Any:
-    """The model, which says the same in training as otherwise."""
+    """The model with dropout disabled, so that training is deterministic."""
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
@@ -60,7 +60,7 @@ def test_fit_learns(formulation: str, kind: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_a_step_is_torchs_step(formulation: str, tmp_path: Path):
+def test_training_steps_equal_those_of_torch(formulation: str, tmp_path: Path):
     theirs, ours = pair(formulation, "bart", 0, tmp_path / "before")
     case, rate = Case(0), 0.05
     optimizer = torch.optim.SGD(theirs.parameters(), lr=rate)
@@ -95,37 +95,37 @@ def test_gradient_reaches_both_networks_through_a_retriever(tmp_path: Path):
 
     ours.set_retriever(retriever)
     questions = np.arange(5, 5 + 4 * len(batch["labels"])).reshape(-1, 4)
-    found = gradients(
+    slopes = gradients(
         ours,
         lambda: keras.ops.sum(
             ours(questions, labels=batch["labels"], n_docs=batch["doc_scores"].shape[1], training=True).loss
         ),
     )
     for part in ("question_encoder", "generator"):
-        assert any(np.abs(own).max() > 1e-6 for name, own in found.items() if part in name), part
+        assert any(np.abs(slope).max() > 1e-6 for name, slope in slopes.items() if part in name), part
 
 
 @on_tensorflow
-def test_a_graph_says_what_the_model_says(tmp_path: Path):
+def test_graphs_return_the_same_loss(tmp_path: Path):
     import tensorflow
 
     _, ours = pair("sequence", "t5", 0, tmp_path)
     batch = batch_of(Case(0))
     expected = array(ours(batch).loss)
     for compile_ in (False, True):
-        graph = tensorflow.function(lambda given: ours(given).loss, jit_compile=compile_)
-        assert_close(graph({name: tensorflow.constant(own) for name, own in batch.items()}), expected)
+        graph = tensorflow.function(lambda inputs: ours(inputs).loss, jit_compile=compile_)
+        assert_close(graph({name: tensorflow.constant(value) for name, value in batch.items()}), expected)
 
 
 @on_tensorflow
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_fit_asks_a_retriever_inside_of_its_graph(formulation: str, tmp_path: Path):
+def test_fit_calls_a_retriever_in_its_graph(formulation: str, tmp_path: Path):
     _, ours = pair(formulation, "bart", 0, tmp_path)
-    asked = []
+    calls = []
     contexts = np.arange(4, 34).reshape(6, 5)
 
     def retriever(ids: Any, hidden: Any, *, n_docs: int, **_: Any) -> dict[str, Any]:
-        asked.append(len(ids))
+        calls.append(len(ids))
         return {
             "context_input_ids": contexts[: len(ids) * n_docs],
             "context_attention_mask": np.ones_like(contexts[: len(ids) * n_docs]),
@@ -137,7 +137,7 @@ def test_fit_asks_a_retriever_inside_of_its_graph(formulation: str, tmp_path: Pa
     ours.compile(optimizer=keras.optimizers.Adam(1e-2))
     batch = {"input_ids": np.arange(5, 13).reshape(2, 4), "labels": np.array([[0, 8, 9, 2], [0, 7, 2, -100]])}
     history = ours.fit(x=batch, batch_size=2, epochs=10, verbose=0).history["loss"]
-    assert len(asked) >= 10
+    assert len(calls) >= 10
     assert history[-1] < 0.7 * history[0]
 
 
@@ -151,7 +151,7 @@ def test_mixed_precision_is_near_and_learns(formulation: str, tmp_path: Path):
     expected = theirs(**case.arguments, labels=case.labels).loss.detach()
     batch = batch_of(case)
     assert_close(ours(batch).loss, expected, 0.1 * float(expected.max()))
-    assert {str(own.dtype) for own in ours.trainable_variables} == {"float32"}
+    assert {str(variable.dtype) for variable in ours.trainable_variables} == {"float32"}
     ours.compile(optimizer=keras.optimizers.Adam(1e-2))
     history = ours.fit(x=batch, batch_size=len(batch["labels"]), epochs=10, verbose=0).history["loss"]
     assert history[-1] < 0.7 * history[0]
@@ -167,7 +167,7 @@ def test_sample_weights_count(tmp_path: Path):
     assert float(array(got)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_fit_wants_labels_among_the_arguments(tmp_path: Path):
+def test_fit_needs_labels_among_the_arguments(tmp_path: Path):
     _, ours = pair("token", "bart", 0, tmp_path)
     batch = batch_of(Case(0))
     with pytest.raises(ConfigurationError, match="labels"):
@@ -175,11 +175,11 @@ def test_fit_wants_labels_among_the_arguments(tmp_path: Path):
 
 
 def site_without_torch(folder: Path) -> Path:
-    """All packages of this environment but torch."""
+    """A folder with all packages of this environment except torch."""
     folder.mkdir()
-    for own in Path(keras.__file__).parents[1].iterdir():
-        if not own.name.startswith("torch"):
-            (folder / own.name).symlink_to(own)
+    for path in Path(keras.__file__).parents[1].iterdir():
+        if not path.name.startswith("torch"):
+            (folder / path.name).symlink_to(path)
     return folder
 
 
@@ -189,20 +189,20 @@ def test_everything_works_without_torch(tmp_path: Path):
     theirs.save_pretrained(tmp_path / "model")
     case = Case(0)
     expected = theirs.generate(**case.arguments, num_beams=2, max_new_tokens=5)
-    np.savez(tmp_path / "given.npz", **batch_of(case))
+    np.savez(tmp_path / "inputs.npz", **batch_of(case))
     code = """
 import importlib.util, json, keras, numpy as np
 assert importlib.util.find_spec("torch") is None
 from ragweave.tf import TFRagSequenceForGeneration, TFRagTokenForGeneration
-given = dict(np.load("given.npz"))
-labels = given.pop("labels")
+inputs = dict(np.load("inputs.npz"))
+labels = inputs.pop("labels")
 model = TFRagTokenForGeneration.from_pretrained("model")
-answers = model.generate(**given, num_beams=2, max_new_tokens=5)
+answers = model.generate(**inputs, num_beams=2, max_new_tokens=5)
 print(json.dumps(keras.ops.convert_to_numpy(answers).tolist()))
 model.compile(optimizer="sgd")
-model.fit(x={**given, "labels": labels}, verbose=0)
+model.fit(x={**inputs, "labels": labels}, verbose=0)
 model.save_pretrained("trained")
-TFRagSequenceForGeneration.from_pretrained("trained").generate(**given, max_new_tokens=3)
+TFRagSequenceForGeneration.from_pretrained("trained").generate(**inputs, max_new_tokens=3)
 """
     paths = [Path(ragweave.__file__).parents[1], site_without_torch(tmp_path / "site")]
     result = subprocess.run(

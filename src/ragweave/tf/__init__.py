@@ -28,10 +28,12 @@ __all__ = [
 ]
 
 _HOME_OF = {
-    **dict.fromkeys(__all__, "tf_outputs"),
+    "TFRagGenerateOutput": "tf_outputs",
     "TFRagModel": "tf_rag_model",
     "TFRagSequenceForGeneration": "tf_rag_sequence",
     "TFRagTokenForGeneration": "tf_rag_token",
+    "TFRetrievAugLMMarginOutput": "tf_outputs",
+    "TFRetrievAugLMOutput": "tf_outputs",
 }
 _VARIABLE = "KERAS_BACKEND"
 _BACKENDS = ("tensorflow", "jax", "torch")
@@ -63,7 +65,7 @@ def require_keras() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'ragweave.tf' has no attribute {name!r}")
     require_keras()
     return getattr(import_module(f"ragweave.tf.{_HOME_OF[name]}"), name)

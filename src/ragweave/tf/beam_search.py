@@ -1,4 +1,4 @@
-"""Greedy search, sampling and beam search over the scores of a step function. Needs numpy alone.
+"""Greedy search, sampling and beam search over the scores of a step function. Needs only numpy.
 
 The rules are those of transformers' loops, so that equal scores give equal tokens.
 

@@ -1,7 +1,7 @@
 """Options of decoding: the fields of a GenerationConfig that `ragweave.tf` knows, and what they do to scores.
 
-transformers' own loops need torch; `ragweave.tf.beam_search` needs numpy alone. Unknown options are refused, since an
-answer decoded without an option looks like one decoded with it.
+The loops of transformers need torch; `ragweave.tf.beam_search` needs only numpy. Unknown options are refused, since
+an answer decoded without an option looks like one decoded with it.
 
 Notation used for array shapes
     N rows (beams of all questions), t tokens so far, V vocabulary.
@@ -195,11 +195,11 @@ def _forbid_early_end(ids: Ids, scores: Scores, options: GenerationOptions) -> S
 
 
 def _keep_allowed(ids: Ids, scores: Scores, allowed: AllowedTokens, rows: int) -> Scores:
-    kept = np.full_like(scores, _NEVER)
+    result = np.full_like(scores, _NEVER)
     for row, tokens in enumerate(ids):
         columns = list(allowed(row // rows, tokens))
-        kept[row, columns] = scores[row, columns]
-    return kept
+        result[row, columns] = scores[row, columns]
+    return result
 
 
 def _force(scores: Scores, tokens: Sequence[int]) -> Scores:

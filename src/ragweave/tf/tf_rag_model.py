@@ -293,7 +293,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _encoded(self, encoder_outputs: Any, mask: Tensor, doc_scores: Tensor, n_docs: int | None) -> Encoded:
-        """Contexts encoded earlier, in whatever form the caller kept them."""
+        """Contexts encoded earlier, in any form that ``encoder_outputs`` may have."""
         if isinstance(encoder_outputs, Encoded):
             states, mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
         else:

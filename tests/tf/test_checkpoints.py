@@ -1,4 +1,4 @@
-"""Checkpoints: files, shards, names of old and of networks without a head, types, and what is missing."""
+"""Checkpoints: files, shards, old names, networks without a head, types, and errors for missing weights."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_a_checkpoint_with_another_head_and_old_names(tmp_path: Path):
     tensors = load_file(tmp_path / "model.safetensors")
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
     for new, name in old.items():
-        tensors = {own.replace(new, name): value for own, value in tensors.items()}
+        tensors = {key.replace(new, name): value for key, value in tensors.items()}
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert_equal_weights(loaded(build_network("question_encoder", config), tmp_path), theirs.bert)
 
 
-def test_embeddings_that_stand_under_every_name(tmp_path: Path):
-    """As in folders of earlier versions of transformers."""
+def test_embeddings_stored_under_every_name(tmp_path: Path):
+    """Folders of earlier versions of transformers store them this way."""
     theirs = torch_network(bart_config(2))
     tensors = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
     assert "model.encoder.embed_tokens.weight" in tensors
@@ -112,7 +112,7 @@ def test_embeddings_that_stand_under_every_name(tmp_path: Path):
     )
 
 
-def test_embeddings_that_stand_under_another_name(tmp_path: Path):
+def test_embeddings_stored_under_another_name(tmp_path: Path):
     theirs = torch_network(t5_config(2))
     tensors = {name: value.detach().numpy() for name, value in theirs.state_dict().items()}
     for name in ("shared.weight", "lm_head.weight", "encoder.embed_tokens.weight"):
@@ -128,13 +128,13 @@ def test_files_of_other_types_are_read(dtype: torch.dtype, tmp_path: Path):
     assert_equal_weights(loaded(build_network("generator", theirs.config), tmp_path), theirs.float())
 
 
-def test_torchs_own_file_is_read_where_torch_is(tmp_path: Path):
+def test_torch_files_are_read(tmp_path: Path):
     theirs = torch_network(bart_config(0))
     torch.save(theirs.to(torch.bfloat16).state_dict(), tmp_path / "pytorch_model.bin")
     assert_equal_weights(loaded(build_network("generator", theirs.config), tmp_path), theirs.float())
 
 
-def test_nothing_in_torchs_own_file_is_executed(tmp_path: Path):
+def test_torch_files_execute_nothing(tmp_path: Path):
     torch.save({"x": np.array([object()], dtype=object)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         checkpoints.open_checkpoint(tmp_path)
@@ -165,7 +165,7 @@ def test_a_folder_without_weights(tmp_path: Path):
         checkpoints.open_checkpoint(tmp_path)
 
 
-def test_what_nobody_asked_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_unused_weights_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     save_file({"stranger": np.ones(2), "bert.position_ids": np.ones(2)}, tmp_path / "model.safetensors")
     with caplog.at_level(logging.WARNING), checkpoints.open_checkpoint(tmp_path) as checkpoint:
         checkpoints.report_unused(checkpoint, set(), "folder")
@@ -173,7 +173,7 @@ def test_what_nobody_asked_for_is_logged(tmp_path: Path, caplog: pytest.LogCaptu
     assert "position_ids" not in caplog.text
 
 
-def test_fresh_weights_are_drawn_as_wide_as_those_of_transformers():
+def test_fresh_weights_have_the_standard_deviations_of_transformers():
     config = t5_config(0, d_model=64, d_ff=64, num_heads=4, d_kv=16, initializer_factor=0.5)
     theirs, ours = transformers.T5ForConditionalGeneration(config), build_network("generator", config)
     expected = dict(theirs.named_parameters())

@@ -1,4 +1,4 @@
-"""Which backend Keras gets, and when: in processes of their own, since Keras chooses once."""
+"""The backend of Keras is chosen on first use. In separate processes, since Keras chooses only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ragweave.tf.keras_backend import dtype_policy
 
 
 def run(code: str, **environment: str) -> str:
-    """The last line that a new process prints, or the last of its error."""
+    """The last line that a new process prints, or the last line of its error."""
     variables = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -48,7 +48,7 @@ print(keras.config.backend(), os.environ["KERAS_BACKEND"])
     assert run(code) == "tensorflow tensorflow"
 
 
-def test_another_backend_that_is_loaded_is_an_error():
+def test_a_different_loaded_backend_is_an_error():
     code = """
 import os
 os.environ["KERAS_BACKEND"] = "torch"
@@ -61,7 +61,7 @@ ragweave.tf.TFRagModel
     assert expected in run(code)
 
 
-def test_a_backend_that_the_caller_chose_is_taken():
+def test_the_variable_chooses_the_backend():
     code = "import ragweave.tf; ragweave.tf.TFRagModel; import keras; print(keras.config.backend())"
     assert run(code, KERAS_BACKEND="torch") == "torch"
     assert "KERAS_BACKEND is 'numpy'; choose one of tensorflow, jax, torch" in run(
@@ -69,7 +69,7 @@ def test_a_backend_that_the_caller_chose_is_taken():
     )
 
 
-def test_what_is_not_installed_is_named():
+def test_the_error_names_the_missing_extra():
     code = """
 import sys
 sys.modules["tensorflow"] = None
@@ -79,12 +79,12 @@ ragweave.tf.TFRagModel
     assert "run pip install 'ragweave[tf]'" in run(code)
 
 
-def test_there_is_no_other_name():
+def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'TFRag'"):
         ragweave.tf.TFRag  # noqa: B018
 
 
-def test_policies_are_given_back():
+def test_dtype_policies_are_restored():
     before = keras.config.dtype_policy().name
     with pytest.raises(RuntimeError), dtype_policy("mixed_bfloat16"):
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
