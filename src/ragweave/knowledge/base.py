@@ -407,8 +407,7 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
     """Make a version of a knowledge base current, even if its pointer is damaged, and open it.
 
     Raises:
-        KnowledgeBaseError: There is no such version, or it is damaged, or another process is changing the knowledge
-            base.
+        KnowledgeBaseError: There is no such version, or it is damaged, or another process is the writer.
     """
     location = location_of(path)
     if not isinstance(location, Path):
@@ -421,15 +420,10 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
 
 
 def check_output(path: Path | str, *, overwrite: bool) -> None:
-    """Check, before any work, that a knowledge base may be built at a path.
-
-    Args:
-        path: A folder, or the URI of a database.
-        overwrite: Whether an existing knowledge base may be replaced.
+    """Check, before any work, that a knowledge base may be built at the path of a folder or the URI of a database.
 
     Raises:
-        KnowledgeBaseError: There is a knowledge base and ``overwrite`` is false, or there is something else, or the
-            database cannot be reached.
+        KnowledgeBaseError: One exists and ``overwrite`` is false, or the output cannot be used.
     """
     writer_at(location_of(path)).check_output(overwrite=overwrite)
 

@@ -161,11 +161,9 @@ class Snapshot:
                     "knowledge base again with --overwrite."
                 )
 
-    def documents_among(
-        self, names: Collection[str], *, without: NDArray[np.int64]
-    ) -> tuple[str, str] | None:
-        """The id and source of a document with one of these ids, some rows excluded; ``None`` if there is none."""
-        rows = np.setdiff1d(self.rows_with("document_id", names), without)
+    def taken_id(self, ids: Collection[str], without: NDArray[np.int64]) -> tuple[str, str] | None:
+        """A document that has one of these ids: its id and source, some rows excluded; ``None`` if there is none."""
+        rows = np.setdiff1d(self.rows_with("document_id", ids), without)
         if not len(rows):
             return None
         passage = self.passage(int(rows[0]))

@@ -1,4 +1,4 @@
-"""What `KnowledgeBase` needs from the place that holds its passages.
+"""What `KnowledgeBase` needs from a storage, and the two storages there are.
 
 A folder and PostgreSQL each have a `Storage`, which reads one version, and a writer, which makes the next one. Only
 folders keep several versions and files: `KnowledgeBase` refuses what needs them in one place.
@@ -96,7 +96,7 @@ class Storage(Protocol):
 
 
 def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) -> NDArray[np.float32]:
-    """Check what a search was given, and make the vectors (B, D) contiguous.
+    """Check the arguments of a search, and make the vectors (B, D) contiguous.
 
     Raises:
         ConfigurationError: ``n`` is below 1.

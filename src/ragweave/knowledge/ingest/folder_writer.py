@@ -253,7 +253,7 @@ def _check_ids(current: Snapshot, built: StagedSegment, replaced: NDArray[np.int
     """Refuse new documents with ids that other documents have."""
     table = store.PassageTable(staged_segment(current.layout).passages)
     ids = table.distinct("document_id", without=built.deleted.tolist())
-    if taken := current.documents_among(ids, without=replaced):
+    if taken := current.taken_id(ids, replaced):
         raise id_taken(*taken, current.path)
 
 

@@ -146,13 +146,13 @@ class WriteTransaction:
         rows = self._client.execute(statement.format(self._tables.passages), values).fetchall()
         return np.isin(signed, np.array([value for (value,) in rows], dtype=np.int64))
 
-    def taken_id(self, names: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
+    def taken_id(self, ids: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
         """A document from before the change with one of these ids: its id and source, some sources excluded."""
         statement = sql.SQL(
             "SELECT document_id, source FROM {} WHERE document_id = ANY(%s) AND row <= %s AND NOT source = ANY(%s) "
             "ORDER BY row LIMIT 1"
         ).format(self._tables.passages)
-        values = [[storable(name) for name in names], self._last_row, list(without)]
+        values = [[storable(document_id) for document_id in ids], self._last_row, list(without)]
         row = self._client.execute(statement, values).fetchone()
         return None if row is None else (row[0], row[1])
 
