@@ -273,8 +273,8 @@ def _live_vectors(snapshot: Snapshot, progress: Progress) -> Iterator[NDArray[np
 
 def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
     """Delete all versions but the current one, the named ones, and the ``keep`` newest others."""
-    kept = {layout.read_current().version, *named}
-    older = [name for name in layout.version_names() if name not in kept]
+    protected = {layout.read_current().version, *named}
+    older = [name for name in layout.version_names() if name not in protected]
     remove_versions(layout, older[: max(len(older) - keep, 0)])
 
 

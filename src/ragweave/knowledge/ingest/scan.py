@@ -1,4 +1,4 @@
-"""What the writers of folders and databases share: comparing sources, describing changes, and errors."""
+"""Shared by the writers of folders and databases: comparing sources, making manifests, and errors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
+from ragweave.knowledge.ingest.loaders.text import no_access
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
@@ -92,9 +93,7 @@ def _fingerprint(file: SourceFile) -> SourceRecord:
     try:
         digest = FileRecord.of(file.path).sha256
     except OSError as error:
-        raise SourceError(
-            f"The file {file.path} cannot be read ({error.strerror}): check that it exists and its permissions."
-        ) from error
+        raise no_access(file.path, error) from error
     return SourceRecord(source=file.source, sha256=digest)
 
 
