@@ -170,3 +170,30 @@ def test_transformers_reads_a_saved_configuration(tmp_path: Path) -> None:
     assert isinstance(theirs, tf.RagConfig)
     assert theirs.n_docs == 4
     assert theirs.generator.model_type == "llama"
+
+
+@pytest.mark.parametrize(
+    "field", [{"n_docs": -1}, {"n_docs": "5"}, {"retrieval_batch_size": 0}, {"index_name": "x"}]
+)
+def test_values_given_when_loading_are_checked(tmp_path: Path, field: dict[str, Any]) -> None:
+    RagConfig().save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match=next(iter(field))):
+        RagConfig.from_pretrained(tmp_path, **field)
+    assert RagConfig.from_pretrained(tmp_path, n_docs=7, index_path=tmp_path).index_path == str(tmp_path)
+
+
+def test_saving_keeps_what_an_earlier_save_into_the_folder_knows(tmp_path: Path) -> None:
+    (tmp_path / "passages").mkdir()
+    (tmp_path / "index.faiss").touch()
+    RagConfig(index_name="custom", passages_path="passages", index_path="index.faiss").save_pretrained(
+        tmp_path
+    )
+    model_config = RagConfig(architectures=["RagTokenForGeneration"])
+    model_config.save_pretrained(tmp_path)
+    loaded = RagConfig.from_pretrained(tmp_path)
+    assert (loaded.index_name, loaded.passages_path) == ("custom", "passages")
+    RagConfig(index_name="exact").save_pretrained(tmp_path / "other")
+    RagConfig(n_docs=3).save_pretrained(tmp_path)
+    loaded = RagConfig.from_pretrained(tmp_path)
+    assert (loaded.architectures, loaded.n_docs) == (["RagTokenForGeneration"], 3)
+    assert model_config.index_name == "compressed"  # what is saved is a copy

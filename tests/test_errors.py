@@ -10,17 +10,18 @@ import pytest
 from ragweave import errors
 
 BASES = {
-    "ConfigurationError": (errors.RagweaveError, ValueError),
+    "ConfigurationError": (errors.RagweaveError, ValueError, AssertionError),
+    "DatasetTypeError": (errors.IndexDataError, TypeError),
     "DataError": (errors.RagweaveError, ValueError),
     "EncoderMismatchError": (errors.KnowledgeBaseError,),
     "IndexDataError": (errors.RagweaveError, ValueError),
     "KnowledgeBaseError": (errors.RagweaveError,),
-    "MissingContextError": (errors.RagweaveError, ValueError),
+    "MissingContextError": (errors.RagweaveError, ValueError, AssertionError),
     "MissingExtraError": (errors.RagweaveError, ImportError),
     "ModelNotFoundError": (errors.RagweaveError,),
     "QuestionError": (errors.RagweaveError, ValueError),
     "RagweaveError": (Exception,),
-    "ShapeError": (errors.RagweaveError, ValueError),
+    "ShapeError": (errors.RagweaveError, ValueError, AssertionError),
     "SourceError": (errors.RagweaveError,),
     "SourceWarning": (UserWarning,),
     "TrainingError": (errors.RagweaveError,),

@@ -108,3 +108,26 @@ def test_options_of_the_tokenizer_are_handed_on(tokenizer: RagTokenizer) -> None
     encoding = tokenizer("who wrote the book?", **options)
     assert len(encoding["input_ids"]) == 4
     assert "attention_mask" not in encoding
+
+
+def test_batches_as_the_released_cards_make_them(tokenizer: RagTokenizer) -> None:
+    questions, answers = ["who holds the record in 100m freestyle", "where is it"], ["michael phelps", "rome"]
+    batch = tokenizer.prepare_seq2seq_batch(questions, answers, return_tensors="pt")
+    assert batch["input_ids"].tolist() == tokenizer.question_encoder(questions, padding=True)["input_ids"]
+    assert batch["labels"].tolist() == tokenizer.generator(answers, padding=True)["input_ids"]
+    short = tokenizer.prepare_seq2seq_batch(questions, answers, max_length=4, max_target_length=3)
+    assert max(map(len, short["input_ids"])) == 4
+    assert max(map(len, short["labels"])) == 3
+    assert "labels" not in tokenizer.prepare_seq2seq_batch(questions)
+
+
+def test_modes_and_special_tokens_are_transformers(tokenizer: RagTokenizer) -> None:
+    tokenizer._switch_to_target_mode()
+    assert tokenizer("rome")["input_ids"] == tokenizer.generator("rome")["input_ids"]
+    tokenizer._switch_to_input_mode()
+    assert tokenizer("rome")["input_ids"] == tokenizer.question_encoder("rome")["input_ids"]
+    for name in ("pad_token_id", "eos_token_id", "bos_token_id"):
+        assert getattr(tokenizer, name) == getattr(tokenizer.generator, name)
+    messages = [{"role": "user", "content": "where?"}]
+    template = "{% for message in messages %}{{ message['content'] }}!{% endfor %}"
+    assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == "where?!"

@@ -1,8 +1,11 @@
 """RagConfig: the configuration of a RAG model."""
 
+import copy
+import json
 from dataclasses import fields
 from functools import cache
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 from huggingface_hub.dataclasses import type_validator
@@ -11,7 +14,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from ragweave.errors import ConfigurationError
 from ragweave.types import DEFAULT_DENSE_WEIGHT, POOLINGS, Pooling, RetrievalKind
 
-INDEX_NAMES = ("exact", "compressed", "legacy", "custom")
+INDEX_NAMES = ("exact", "compressed", "legacy", "custom", "wiki_dpr")
+_INDEX_FIELDS = ("index_name", "passages_path", "index_path")
 
 
 class RagConfig(PreTrainedConfig):
@@ -35,7 +39,7 @@ class RagConfig(PreTrainedConfig):
         dataset: Name or local folder of the data set behind ``index_name`` "exact" and "compressed".
         dataset_split: Split of that data set.
         dataset_revision: Revision of that data set on the hub.
-        index_name: One of "exact", "compressed", "legacy" and "custom".
+        index_name: One of "exact", "compressed", "legacy" and "custom"; "wiki_dpr" means "compressed".
         index_path: Path of the serialised FAISS index.
         passages_path: Path of the passages that belong to the index.
         use_dummy_dataset: Use the small dummy version of the data set.
@@ -117,6 +121,45 @@ class RagConfig(PreTrainedConfig):
                 setattr(self, name, fspath(getattr(self, name)))
         self._check_values()
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a configuration from a dictionary; the keyword arguments are checked as the constructor checks them.
+
+        Raises:
+            ConfigurationError: A value has the wrong type, or is not allowed.
+        """
+        kwargs = {name: fspath(value) if isinstance(value, Path) else value for name, value in kwargs.items()}
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result)._check_values()
+        return result
+
+    def completed_from(self, folder: str | PathLike[str]) -> Self:
+        """Fill what this configuration leaves open from one that was saved into a folder before.
+
+        A model and its retriever are saved into one folder, in either order. The model's configuration knows the
+        class of the model, the retriever's the files of its index.
+        """
+        try:
+            saved = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return self
+        if not isinstance(saved, dict) or saved.get("model_type") != self.model_type:
+            return self
+        completed = copy.deepcopy(self)
+        if not completed.architectures:
+            completed.architectures = saved.get("architectures")
+        paths = [saved.get(name) for name in _INDEX_FIELDS[1:]]
+        if not (self.passages_path or self.index_path) and all(
+            isinstance(path, str) and (Path(folder) / path).exists() for path in paths
+        ):
+            for name in _INDEX_FIELDS:
+                setattr(completed, name, saved[name])
+        return completed
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Save as ``config.json``, completed from the file that it replaces; see `completed_from`."""
+        PreTrainedConfig.save_pretrained(self.completed_from(save_directory), save_directory, *args, **kwargs)
 
     def _check_values(self) -> None:
         for name, field_type in _field_types().items():

@@ -1,4 +1,7 @@
-"""Exceptions for what a caller can correct. Every message says what is wrong and what to do."""
+"""Exceptions for what a caller can correct. Every message says what is wrong and what to do.
+
+Some are also AssertionErrors: transformers' RAG classes assert, and code written for them catches that.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,24 @@ class RagweaveError(Exception):
     """Base of every error that ragweave raises on purpose."""
 
 
-class ConfigurationError(RagweaveError, ValueError):
+class ConfigurationError(RagweaveError, ValueError, AssertionError):
     """An argument or a configuration field has an invalid value."""
 
 
-class ShapeError(RagweaveError, ValueError):
+class ShapeError(RagweaveError, ValueError, AssertionError):
     """A tensor's shape disagrees with the others; the message names the argument and both shapes."""
 
 
-class MissingContextError(RagweaveError, ValueError):
+class MissingContextError(RagweaveError, ValueError, AssertionError):
     """The model has neither a retriever nor contexts from the caller."""
 
 
 class IndexDataError(RagweaveError, ValueError):
     """An index or its passages are missing, empty, damaged or of another dimension."""
+
+
+class DatasetTypeError(IndexDataError, TypeError):
+    """What was given as an indexed data set is something else."""
 
 
 class QuestionError(RagweaveError, ValueError):

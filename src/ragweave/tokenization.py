@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,63 @@ class RagTokenizer:
         if text_target is not None:
             encoding["labels"] = self.generator(text_target, *args, **kwargs)["input_ids"]
         return encoding
+
+    def prepare_seq2seq_batch(
+        self,
+        src_texts: Sequence[str],
+        tgt_texts: Sequence[str] | None = None,
+        max_length: int | None = None,
+        max_target_length: int | None = None,
+        padding: str | bool = "longest",
+        return_tensors: str | None = None,
+        truncation: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        """Tokenize questions and answers, as the model cards of facebook/rag-* do.
+
+        Args:
+            src_texts: Questions.
+            tgt_texts: Answers; they become ``labels``.
+            max_length: Most tokens of a question; the tokenizer's own limit by default.
+            max_target_length: Most tokens of an answer; ``max_length`` by default.
+            padding: As in the tokenizers of transformers.
+            return_tensors: "pt", "np" or none for lists.
+            truncation: Whether to truncate longer texts.
+            **kwargs: Passed to both tokenizers.
+        """
+        options = {"padding": padding, "return_tensors": return_tensors, "truncation": truncation, **kwargs}
+        encoding = self.question_encoder(list(src_texts), max_length=max_length, **options)
+        if tgt_texts is not None:
+            answers = self.generator(list(tgt_texts), max_length=max_target_length or max_length, **options)
+            encoding["labels"] = answers["input_ids"]
+        return encoding
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Format a conversation with the generator's template."""
+        return self.generator.apply_chat_template(*args, **kwargs)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The generator's padding token."""
+        return self.generator.pad_token_id
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The generator's end token."""
+        return self.generator.eos_token_id
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The generator's begin token."""
+        return self.generator.bos_token_id
+
+    def _switch_to_input_mode(self) -> None:
+        """Make calls tokenize questions; transformers' name."""
+        self.current_tokenizer = self.question_encoder
+
+    def _switch_to_target_mode(self) -> None:
+        """Make calls tokenize answers; transformers' name."""
+        self.current_tokenizer = self.generator
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
         """Decode rows of generated token ids with the generator's tokenizer."""

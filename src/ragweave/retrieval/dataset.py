@@ -9,7 +9,7 @@ from typing import Self
 import faiss
 from datasets import Dataset
 
-from ragweave.errors import IndexDataError
+from ragweave.errors import DatasetTypeError, IndexDataError
 from ragweave.retrieval.faiss_index import FaissIndex, check_faiss, read_faiss
 from ragweave.retrieval.index_protocol import INDEX_COLUMN
 from ragweave.retrieval.passage_rows import DatasetRows, check_columns, load_saved, with_index
@@ -115,7 +115,7 @@ CustomHFIndex = DatasetIndex  # transformers' name
 
 def _check(dataset: Dataset) -> None:
     if not isinstance(dataset, Dataset):
-        raise IndexDataError(
+        raise DatasetTypeError(
             f"indexed_dataset is a {type(dataset).__name__}; give a datasets.Dataset (of a DatasetDict, one split)."
         )
     check_columns(dataset.column_names, "The data set")

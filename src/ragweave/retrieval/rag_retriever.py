@@ -131,7 +131,7 @@ class RagRetriever:
                     path = Path(value)
                     inside = name.endswith("_path") and path.is_relative_to(folder.absolute())
                     setattr(config, name, str(path.relative_to(folder.absolute())) if inside else value)
-            config.save_pretrained(staging)
+            config.completed_from(folder).save_pretrained(staging)
             RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
             _move(staging, folder)
 
