@@ -32,7 +32,7 @@ class Paced(RagPipeline):
     def stream(self, questions, **options):
         def processor(ids, scores):
             if self.tokens is not None:
-                self.tokens.acquire(timeout=20)
+                assert self.tokens.acquire(timeout=200)
             return scores
 
         return super().stream(questions, logits_processor=[processor], **options)

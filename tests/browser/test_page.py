@@ -17,6 +17,7 @@ from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.browser.conftest import HOSTILE, Paced
 from tests.support.browsing import show
 from tests.support.serving import KEY, Running, served
+from tests.support.waiting import PATIENCE
 
 QUESTION = "Where is Lima?"
 CONTRAST = Path(__file__).parent / "contrast.js"
@@ -44,7 +45,7 @@ class Page:
         return [element.text for element in self.all(selector)]
 
     def until(self, holds):
-        return WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: holds())
+        return WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: holds())
 
     def ask(self, question: str = QUESTION) -> None:
         self.type(question + Keys.ENTER)

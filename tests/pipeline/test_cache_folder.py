@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from ragweave.pipeline.embedded import cache_folder, created_once
+from tests.support.waiting import PATIENCE
 
 
 def write(folder: Path) -> None:
@@ -63,9 +63,8 @@ def test_several_at_once_get_one_whole_folder(tmp_path: Path) -> None:
     folder, together, seen = tmp_path / "thing", threading.Barrier(4), []
 
     def slowly(partial: Path) -> None:
-        together.wait(timeout=10)  # all have found nothing, and all create it
+        together.wait(timeout=PATIENCE)  # all have found nothing, and all create it
         write(partial)
-        time.sleep(0.01)
 
     def ask() -> None:
         seen.append((created_once(folder, slowly) / "file").read_text(encoding="utf-8"))

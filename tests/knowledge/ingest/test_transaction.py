@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest import builder
 from ragweave.knowledge.manifest import FileRecord, Manifest
 from ragweave.knowledge.vector_index import write_index
+from tests.support.waiting import PATIENCE, wait_until
 
 # Every step that writes, by the object that it is looked up in.
 STEPS = [
@@ -172,14 +172,13 @@ def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
     def building():
         return any(path.is_file() for path in tmp_path.glob(".kb.building/.work/segment/*"))
 
-    pause = threading.Event()
-    for _ in range(1200):
-        if building() or process.poll() is not None:
-            break
-        pause.wait(0.05)
-    assert process.poll() is None, process.stderr.read()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        wait_until(lambda: building() or process.poll() is not None)
+        assert process.poll() is None, process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert errors == "Interrupted; nothing half-written was left behind.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["long.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,6 +13,16 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from tests.support.databases import PASSWORD, Postgres, free_port
 
 QUESTION = np.ones((1, 16), dtype=np.float32)
+
+
+@contextmanager
+def at_once():
+    """Checks that a server that does not answer is given up: minutes would be libpq's and TCP's own limits."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        assert time.monotonic() - began < 60
 
 
 @pytest.fixture
@@ -34,10 +45,8 @@ def test_a_server_that_restarts_in_the_middle(own_server, notes, tiny_encoder):
         lambda: base.add([notes], encoder=tiny_encoder),
         lambda: KnowledgeBase.open(uri),
     ):
-        began = time.monotonic()
-        with pytest.raises(KnowledgeBaseError, match="PostgreSQL at") as caught:
+        with pytest.raises(KnowledgeBaseError, match="PostgreSQL at") as caught, at_once():
             call()
-        assert time.monotonic() - began < 10
         assert PASSWORD not in str(caught.value)
         assert "kb" in str(caught.value)
     own_server.start()
@@ -52,15 +61,13 @@ def test_a_server_that_restarts_in_the_middle(own_server, notes, tiny_encoder):
 def test_a_server_that_is_not_there(notes, tiny_encoder):
     host = f"127.0.0.1:{free_port()}"
     uri = f"postgresql://ann:geheim-17@{host}/db?table=kb"
-    began = time.monotonic()
     for call in (
         lambda: KnowledgeBase.open(uri),
         lambda: KnowledgeBase.build([notes], uri, encoder=tiny_encoder),
     ):
-        with pytest.raises(KnowledgeBaseError, match=host) as caught:
+        with pytest.raises(KnowledgeBaseError, match=host) as caught, at_once():
             call()
         assert PASSWORD not in str(caught.value)
-    assert time.monotonic() - began < 20
 
 
 def test_a_uri_that_libpq_cannot_read():
