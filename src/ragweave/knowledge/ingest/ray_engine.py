@@ -68,24 +68,22 @@ class RayEngine:
             KnowledgeBaseError: There is no cluster at the address, or it failed.
         """
         with _keep_print(), self._cluster() as ray:
-            from ray.exceptions import RayError
-
             reference, remaining = ray.put(encoder), iter(shards)
             try:
                 while window := list(islice(remaining, self.workers)):
                     passages = [passage for shard in window for passage in shard]
-                    vectors = self._embed(passages, reference, progress)
+                    vectors = self._embed(ray, passages, reference, progress)
                     yield from np.split(vectors, np.cumsum([len(shard) for shard in window])[:-1])
-            except RayError as error:
+            except ray.exceptions.RayError as error:
                 raise KnowledgeBaseError(
                     f"The Ray cluster could not embed the passages ({str(error).strip().splitlines()[-1]}): look at "
                     "its logs, and run the command again with --resume."
                 ) from error
 
-    def _embed(self, passages: list[Passage], reference: Any, progress: Progress) -> NDArray[np.float32]:
+    def _embed(
+        self, ray: Any, passages: list[Passage], reference: Any, progress: Progress
+    ) -> NDArray[np.float32]:
         """Return the vectors of M passages, (M, D), in order, whichever worker finishes first."""
-        import ray.data
-
         table = pa.table(
             {
                 "position": pa.array(np.arange(len(passages))),
@@ -116,8 +114,7 @@ class RayEngine:
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
         """Connect to the cluster or start one, and disconnect afterwards unless it was connected before."""
-        import ray
-
+        ray = _import_ray()
         if ray.is_initialized():
             yield ray
             return
@@ -137,6 +134,12 @@ class RayEngine:
             yield ray
         finally:
             ray.shutdown()
+
+
+def _import_ray() -> Any:
+    import ray.data  # binds ray, with the submodule
+
+    return ray
 
 
 @contextmanager
@@ -159,10 +162,8 @@ class _Worker:
     """
 
     def __init__(self, reference: Any, cpus: int, device: str | None) -> None:
-        import ray
-
         torch.set_num_threads(cpus)
-        self.encoder: TextEncoder = ray.get(reference)
+        self.encoder: TextEncoder = _import_ray().get(reference)
         if device is not None:
             self.encoder.model.to(device)
 
