@@ -233,11 +233,16 @@ def some(countries):
 @needs_package
 class TestRealData:
     def test_documents_are_clean(self, some):
-        for code, country in some.items():
-            for document in documents.country_documents(code, country):
-                assert document["text"]
-                for ugly in ("\xa0", "  ", " ;", " ,", "&nbsp", "<br", "<strong", ";;", "total :"):
-                    assert ugly not in document["text"], (document["id"], ugly)
+        written = [
+            document
+            for code, country in some.items()
+            for document in documents.country_documents(code, country)
+        ]
+        assert len(written) > 2 * len(some)
+        for document in written:
+            assert document["text"]
+            for ugly in ("\xa0", "  ", " ;", " ,", "&nbsp", "<br", "<strong", ";;", "total :"):
+                assert ugly not in document["text"], (document["id"], ugly)
 
     def test_ids_are_unique(self, countries):
         names = [documents.slug(documents.country_name(code, country)) for code, country in countries.items()]
@@ -280,7 +285,9 @@ class TestRealData:
         for split in questions.SPLITS:
             first, second = (tmp_path / folder / f"{split}.jsonl" for folder in ("a", "b"))
             assert first.read_bytes() == second.read_bytes()
-            for line in first.read_text().splitlines():
+        assert (tmp_path / "a" / "test.jsonl").read_text()
+        for split in questions.SPLITS:
+            for line in (tmp_path / "a" / f"{split}.jsonl").read_text().splitlines():
                 assert list(json.loads(line)) == ["id", "question", "answers", "passage"]
 
     def test_the_answers_of_the_demo_are_in_the_data(self, countries):

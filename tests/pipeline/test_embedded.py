@@ -97,7 +97,10 @@ def test_posteriors_sum_to_one_and_fall(pipeline: RagPipeline):
 
 
 def test_extractive_answers_stand_in_a_passage(pipeline: RagPipeline):
-    for answer in pipeline(list(QUESTIONS)[:4], n_docs=2, extractive=True):
+    answers = pipeline(list(QUESTIONS)[:4], n_docs=2, extractive=True)
+    assert len(answers) == 4
+    for answer in answers:
+        assert answer.answer
         assert any(answer.answer in f"{passage.title} {passage.text}" for passage in answer.passages)
 
 

@@ -128,7 +128,10 @@ def test_more_passages_than_there_are(pipeline: RagPipeline):
 
 
 def test_extractive_answers_stand_in_a_passage(pipeline: RagPipeline):
-    for answer in pipeline(QUESTIONS, extractive=True, max_new_tokens=8, num_beams=2):
+    answers = pipeline(QUESTIONS, extractive=True, max_new_tokens=8, num_beams=2)
+    assert len(answers) == len(QUESTIONS)
+    for answer in answers:
+        assert answer.answer
         assert any(answer.answer in f"{passage.title}\n{passage.text}" for passage in answer.passages)
 
 
@@ -262,7 +265,7 @@ def test_a_knowledge_base_of_another_passage_encoder_is_refused(
         "Where is Lima?", max_new_tokens=2
     ).passages
     assert RagPipeline.from_pretrained(folder, knowledge_base=None)
-    with pytest.raises(EncoderMismatchError, match="embed it again with this model.s passage encoder"):
+    with pytest.raises(EncoderMismatchError, match=r"embed it again with this model.s passage encoder"):
         RagPipeline.from_pretrained(folder, knowledge_base=knowledge_base)
 
 

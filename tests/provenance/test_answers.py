@@ -71,6 +71,7 @@ def test_passages_stand_by_falling_posterior_and_tokens_make_up_the_answer(pipel
         whole = [own.posterior for own in answer.passages]
         assert whole == sorted(whole, reverse=True)
         assert "".join(token.text for token in answer.tokens) == answer.answer
+        assert answer.tokens
         for token in answer.tokens:
             assert sum(token.posteriors) == pytest.approx(1, abs=1e-5)
             assert token.posteriors[token.passage] == max(token.posteriors)
