@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import os
-import signal
 import sys
 import time
 
@@ -18,6 +18,7 @@ from ragweave.knowledge.ingest import ray_engine
 from ragweave.knowledge.ingest.ray_engine import RayEngine
 from ragweave.knowledge.progress import NoProgress
 from ragweave.types import Passage
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +65,12 @@ class Killer(NoProgress):
 
     def advance(self, steps):
         if self._stage == "Embedding" and not self.killed:
-            workers = [
-                process
-                for process in psutil.process_iter(["cmdline", "name"])
-                if any("MapWorker" in part for part in process.info["cmdline"] or [process.info["name"]])
-            ]
-            for worker in workers[:1]:
-                os.kill(worker.pid, signal.SIGKILL)
-                self.killed.append(worker.pid)
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if "MapWorker" in " ".join([*process.cmdline(), process.name()]):
+                        process.kill()
+                        self.killed.append(process)
+                        return
 
 
 def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
@@ -82,9 +81,9 @@ def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
     far = KnowledgeBase.build(
         [notes], tmp_path / "far", encoder=tiny_encoder, engine=RayEngine(workers=2), progress=killer
     )
-    assert killer.killed
     assert builtins.print is original_print
-    assert not any(psutil.pid_exists(pid) for pid in killer.killed)
+    assert len(killer.killed) == 1
+    assert psutil.wait_procs(killer.killed, timeout=PATIENCE)[0] == killer.killed
     assert_same(local, far)
     assert cluster.is_initialized()  # it ran before
 
@@ -139,12 +138,12 @@ def test_nothing_answers_at_the_address(tmp_path, notes, tiny_encoder):
 
     if ray.is_initialized():
         ray.shutdown()
-    begun = time.perf_counter()
+    began = time.monotonic()
     with pytest.raises(KnowledgeBaseError, match=r"no Ray cluster at 127\.0\.0\.1:9 .*ray start --head"):
         KnowledgeBase.build(
             [notes], tmp_path / "kb", encoder=tiny_encoder, engine=RayEngine(address="127.0.0.1:9")
         )
-    assert time.perf_counter() - begun < 15
+    assert time.monotonic() - began < 60
     assert not (tmp_path / "kb").exists()
     with pytest.raises(ConfigurationError, match="not the address of a Ray cluster"):
         list(RayEngine(address="here:there").embed([[]], tiny_encoder, NoProgress()))
