@@ -9,7 +9,7 @@ import torch
 from ragweave import RagPipeline
 from ragweave.errors import RagweaveError
 from ragweave.training.arguments import RagTrainingArguments
-from ragweave.training.refresh_subprocess import RefreshJob
+from ragweave.training.refresh_subprocess import refresh
 from ragweave.types import Example
 
 EXAMPLES = [
@@ -59,7 +59,7 @@ class RefreshInProcess:
         self.returncode = 0
         try:
             with torch.random.fork_rng():
-                RefreshJob(**json.loads(command[-1])).run()
+                refresh(**json.loads(command[-1]))
         except RagweaveError as error:
             stdout.write(str(error).encode())
             self.returncode = 1

@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path,
 
 def test_several_processes_are_refused(tmp_path, tiny_encoder_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigurationError, match=r"one of 2 .* without torchrun"):
+    with pytest.raises(ConfigurationError, match=r"one of 2: .* without torchrun"):
         train_retriever(
             load_tiny_encoder(tiny_encoder_path), [TrainingPair("Where is Lima?", "Peru")], tmp_path / "run"
         )

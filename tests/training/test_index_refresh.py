@@ -92,10 +92,10 @@ def test_a_refresh_that_is_killed_leaves_the_old_index_in_use(tmp_path, model_pa
 
     class Kills(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            running = trainer.refresh._running
-            if running is not None and not seen:
-                running.process.kill()
-                running.process.wait()
+            process = trainer.refresh._process
+            if process is not None and not seen:
+                process.kill()
+                process.wait()
                 seen.append(pipeline.retriever.index.base.path)
 
     args = end_to_end(tmp_path, refresh_steps=2, num_train_epochs=2)
@@ -188,7 +188,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_of_its_refresh(tmp_path, model
 
     class Interrupts(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            processes.append(trainer.refresh._running.process)
+            processes.append(trainer.refresh._process)
             while not building.exists() and processes[0].poll() is None:
                 time.sleep(0.001)
             raise KeyboardInterrupt

@@ -156,6 +156,21 @@ def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, value
     assert names(tmp_path) == ["checkpoint-1"]
 
 
+def test_all_processes_have_saved_before_a_checkpoint_is_complete(tmp_path, monkeypatch):
+    trainer = trainer_of(tmp_path, max_steps=1)
+    files_at_waits = []
+
+    def wait():
+        files_at_waits.append({path.name for path in (tmp_path / "checkpoint-1").glob("*")})
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
+    trainer.train()
+    assert is_complete(tmp_path / "checkpoint-1")
+    assert any("rng_state.pth" in files and "trainer_state.json" not in files for files in files_at_waits), (
+        "transformers no longer calls _save_rng_state before it writes the trainer state"
+    )
+
+
 def test_early_stopping_goes_on_counting(tmp_path):
     settings = {
         "learning_rate": 0.0,  # no epoch is better than the first

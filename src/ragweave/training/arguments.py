@@ -24,18 +24,17 @@ class RagTrainingArguments(TrainingArguments):
         retriever_loss: A loss of `ragweave.training.losses` to add to the marginal likelihood, for the retriever:
             ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
         retriever_loss_weight: Its weight.
-        retriever_learning_rate: Learning rate of the question encoder and the document encoder; by default
-            ``learning_rate``. Adapters need about ten times the learning rate that an encoder tolerates.
+        retriever_learning_rate: Learning rate of the encoders; by default ``learning_rate``. An adapter needs about
+            ten times the learning rate that an encoder tolerates.
         max_answer_length: The longest answer to train on, in tokens.
-        retrieve_ahead: Retrieve for all questions before the first step, so that the data loader's processes prepare
-            the contexts. This needs a frozen question encoder, and is the default with it.
+        retrieve_ahead: Retrieve once, before the first step, so that the data loader's processes prepare the
+            contexts. The default with a frozen question encoder, which it needs.
         end_to_end: Also train the document encoder, and refresh the index with it.
         document_encoder: Folder or hub name of the encoder that embedded the passages; by default the one that the
             knowledge base names.
         refresh_steps: Steps between two refreshes of the index; by default one refresh after each epoch.
         refresh_in_background: Whether training continues while the index is refreshed.
-        refresh_engine: Where the passages are embedded: ``"local"`` (one process) or ``"ray"`` (the workers of a
-            cluster).
+        refresh_engine: What embeds the passages: ``"local"``, one process, or ``"ray"``, the workers of a cluster.
         refresh_workers: Number of Ray workers.
         refresh_address: Address of a running Ray cluster; by default one is started on this machine.
         refresh_device: Device of the local process, such as ``"cuda:1"``.
@@ -71,46 +70,42 @@ class RagTrainingArguments(TrainingArguments):
         # Trainer would remove columns that the model does not name, but the data set has examples without columns.
         self.remove_unused_columns = False
         super().__post_init__()
-        for name, choices in (
-            ("freeze", Freeze),
-            ("retriever_loss", RetrieverLossName),
-            ("refresh_engine", RefreshEngine),
-        ):
-            value = getattr(self, name)
-            if value is not None and value not in get_args(choices):
-                raise ConfigurationError(
-                    f"{name} is {value!r}; choose one of: {', '.join(get_args(choices))}."
-                )
+        types = {"freeze": Freeze, "retriever_loss": RetrieverLossName, "refresh_engine": RefreshEngine}
+        for name, literal in types.items():
+            value, choices = getattr(self, name), get_args(literal)
+            if value is not None and value not in choices:
+                raise ConfigurationError(f"{name} is {value!r}; choose one of: {', '.join(choices)}.")
         for name in ("n_docs", "refresh_steps", "refresh_workers", "max_answer_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
-        frozen = self.freeze == "question-encoder" and not self.end_to_end
         if self.retrieve_ahead is None:
-            self.retrieve_ahead = frozen
-        self._reject_without_effect(frozen)
+            self.retrieve_ahead = self.retriever_is_frozen
+        self._reject_without_effect()
 
     @property
     def n_gpu(self) -> int:
         """At most 1. nn.DataParallel would split tensors but not the questions' texts; use one process per device."""
         return min(int(super().n_gpu), 1)
 
-    def _reject_without_effect(self, frozen: bool) -> None:
-        if self.retrieve_ahead and not frozen:
+    @property
+    def retriever_is_frozen(self) -> bool:
+        """Whether no encoder is trained."""
+        return self.freeze == "question-encoder" and not self.end_to_end
+
+    def _reject_without_effect(self) -> None:
+        if self.retrieve_ahead and not self.retriever_is_frozen:
             raise ConfigurationError(
                 "retrieve_ahead retrieves before training: it needs freeze='question-encoder', and no end_to_end."
             )
         for name in ("retriever_loss", "retriever_learning_rate"):
-            if getattr(self, name) is not None and frozen:
+            if getattr(self, name) is not None and self.retriever_is_frozen:
                 raise ConfigurationError(
                     f"{name} is for the encoders, and freeze='question-encoder' freezes the only one: leave out one "
                     "of the two."
                 )
-        for name, default in (
-            ("refresh_steps", None),
-            ("document_encoder", None),
-            ("refresh_engine", "local"),
-        ):
+        defaults = {"refresh_steps": None, "document_encoder": None, "refresh_engine": "local"}
+        for name, default in defaults.items():
             if getattr(self, name) != default and not self.end_to_end:
                 raise ConfigurationError(
                     f"{name} is for training end to end: add end_to_end (--end-to-end), or leave it out."

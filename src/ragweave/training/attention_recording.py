@@ -33,27 +33,18 @@ _RECORD = "ragweave_record"
 
 @dataclass
 class AttentionRecord:
-    """Scores and value norms of one forward pass.
+    """Scores before the softmax, -inf for hidden tokens, and value norms of one forward pass, a tensor per layer."""
 
-    Attributes:
-        scores: Scores before the softmax for each layer, (B*K, h, T, S); -inf for hidden tokens.
-        value_norms: Norms of the value vectors for each layer, (B*K, h, S).
-        mask: Which context tokens were seen, bool, (B*K, S); ``None`` if they are those of the contexts' mask. Causal
-            generators move the padding, so their mask is another one.
-        answer_length: T, for causal generators.
-    """
-
-    scores: list[Tensor] = field(default_factory=list)
-    value_norms: list[Tensor] = field(default_factory=list)
-    mask: Tensor | None = None
-    answer_length: int = 0
+    scores: list[Tensor] = field(default_factory=list)  # (B*K, h, T, S)
+    value_norms: list[Tensor] = field(default_factory=list)  # (B*K, h, S)
+    # The rest is for causal generators, whose input has the padding elsewhere.
+    mask: Tensor | None = None  # which context tokens were seen, bool, (B*K, S)
+    answer_length: int = 0  # T
 
     def by_passage(self, n_docs: int, context_attention_mask: Tensor) -> CrossAttention:
         """The recorded attention with the layers concatenated, (B, K, ...).
 
-        Args:
-            n_docs: K.
-            context_attention_mask: Mask of the contexts, (B*K, S) or wider.
+        The mask of the contexts is (B*K, S) or wider.
 
         Raises:
             ConfigurationError: Nothing was recorded, because the generator computes its attention itself.
@@ -130,12 +121,10 @@ def _record_cross_attention(
     _output: Any,
 ) -> None:
     """A forward hook: compute the scores of one layer once more, because sdpa does not return them."""
-    states = args[0] if args else kwargs["hidden_states"]
-    contexts = kwargs["key_value_states"]
+    states, contexts = args[0] if args else kwargs["hidden_states"], kwargs["key_value_states"]
+    heads = getattr(module, projections.n_heads)
     query, key, value = (
-        getattr(module, name)(inputs)
-        .unflatten(-1, (getattr(module, projections.n_heads), -1))
-        .transpose(1, 2)
+        getattr(module, name)(inputs).unflatten(-1, (heads, -1)).transpose(1, 2)
         for name, inputs in zip(projections[:3], (states, contexts, contexts), strict=True)
     )  # (B*K, h, T or S, d)
     scale = query.shape[-1] ** -0.5 if projections.scaled else 1.0
@@ -200,14 +189,8 @@ def _record_self_attention(
 ) -> None:
     """Record the scores of one layer.
 
-    Args:
-        record: The record, with T.
-        query: Queries, (B*K, h, S+T, d).
-        key: Keys, (B*K, h/g, S+T, d).
-        value: Values, (B*K, h/g, S+T, d).
-        attention_mask: Which keys each query sees, bool or added to the scores, (B*K or 1, 1, S+T, S+T); ``None`` if
-            it sees all before it.
-        scaling: Factor of the scores; ``None`` for the root of 1/d.
+    The query is (B*K, h, S+T, d), key and value are (B*K, h/g, S+T, d). The mask, (B*K or 1, 1, S+T, S+T), is bool or
+    added to the scores; without one, a query sees all keys before it.
     """
     length = record.answer_length
     prompt = key.shape[2] - length

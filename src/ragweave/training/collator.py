@@ -26,17 +26,11 @@ _RETRIEVAL_BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class RetrievedExample:
-    """A question with the passages that were retrieved for it.
-
-    Attributes:
-        example: The question with its answers.
-        rows: Rows of the passages in the index, (K,); -1 for missing passages.
-        doc_scores: Their scores, the logits of p(z|x), (K,).
-    """
+    """A question with the passages that were retrieved for it."""
 
     example: Example
-    rows: NDArray[np.int64]
-    doc_scores: NDArray[np.float32]
+    rows: NDArray[np.int64]  # in the index, (K,); -1 for missing passages
+    doc_scores: NDArray[np.float32]  # logits of p(z|x), (K,)
 
 
 def cache_retrieval(
@@ -45,16 +39,13 @@ def cache_retrieval(
     n_docs: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[RetrievedExample]:
-    """Retrieve K passages for every question, once; it stays valid while the question encoder is frozen.
+    """Retrieve K passages for every question, once; they stay valid while the question encoder is frozen.
 
     Args:
         pipeline: The model with its retriever and question encoder.
         examples: The questions.
         n_docs: K.
         progress: Called with the number of further questions that are done.
-
-    Raises:
-        QuestionError: A question is empty, or too long for the encoder.
     """
     retrieved: list[RetrievedExample] = []
     for start in range(0, len(examples), _RETRIEVAL_BATCH):

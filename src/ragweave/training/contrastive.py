@@ -32,12 +32,9 @@ _COSINE_SCALE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """A question and passages, as the encoder reads them: with their titles.
+    """A question, a passage that answers it, and passages that share its words and do not, best first.
 
-    Attributes:
-        question: The question.
-        positive: A passage that answers it.
-        negatives: Passages that share its words and do not answer it, best first; perhaps fewer than requested.
+    The passages are as the encoder reads them: with their titles.
     """
 
     question: str
@@ -138,7 +135,7 @@ def train_retriever(
         **arguments: Arguments of sentence-transformers' trainer, which are those of transformers'.
 
     Raises:
-        ConfigurationError: sentence-transformers does not know the encoder's pooling, or the run has several processes.
+        ConfigurationError: sentence-transformers lacks the encoder's pooling, or the run has several processes.
         MissingExtraError: The extra ``train`` is not installed.
         TrainingError: The run cannot continue, see `ResumableTrainer.train`; the encoder is unchanged.
     """
@@ -146,8 +143,8 @@ def train_retriever(
     require_extra("sentence_transformers", "train")
     if encoder.pooling == "pooler":
         raise ConfigurationError(
-            f"{encoder.name} uses the pooling 'pooler', which contrastive training does not support: train it through "
-            "the marginal likelihood, with 'ragweave train --end-to-end' (RagTrainer with end_to_end=True)."
+            f"{encoder.name} has the pooling 'pooler', which contrastive training does not support: train it with "
+            "'ragweave train --end-to-end' (RagTrainer with end_to_end=True)."
         )
     from sentence_transformers import (
         SentenceTransformer,
@@ -171,11 +168,10 @@ def train_retriever(
         scale=_COSINE_SCALE if encoder.normalize else 1.0,
         similarity_fct=cos_sim if encoder.normalize else dot_score,
     )
+    settings = {"batch_sampler": "no_duplicates", "output_dir": str(output), **arguments}
     trainer = ContrastiveTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(
-            output_dir=str(output), **{"batch_sampler": "no_duplicates", **arguments}
-        ),
+        args=SentenceTransformerTrainingArguments(**settings),
         train_dataset=Dataset.from_dict(_columns(pairs)),
         loss=loss,
     )
@@ -187,16 +183,11 @@ def train_retriever(
 
 
 def require_one_process() -> None:
-    """Check that this is a run of one process.
-
-    Raises:
-        ConfigurationError: It is one of several, started for example by torchrun.
-    """
+    """Check that this is not one of several processes, started for example by torchrun."""
     count = os.environ.get("WORLD_SIZE", "1")
     if count not in ("", "1"):
         raise ConfigurationError(
-            f"Training the retriever alone uses one process, and this is one of {count} (WORLD_SIZE): run it without "
-            "torchrun."
+            f"The retriever alone is trained in one process, and this is one of {count}: run it without torchrun."
         )
 
 

@@ -16,14 +16,12 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -39,7 +37,7 @@ from ragweave.errors import (
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.transaction import discard_staged
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.modeling.generation import RagForGeneration
+from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.training import refresh_subprocess
 from ragweave.training.arguments import RagTrainingArguments
@@ -57,11 +55,11 @@ _TERMINATION_TIME = 5.0  # seconds that a process has to end after each signal
 def load_document_encoder(
     base: KnowledgeBase, question_encoder: TextEncoder, name: str | None = None
 ) -> TextEncoder:
-    """Load the encoder that embedded the passages, with weights of its own.
+    """Load the encoder that embedded the passages; a copy of the question encoder if that one did.
 
     Args:
         base: The knowledge base.
-        question_encoder: The encoder of the questions; it is copied if it embedded the passages as well.
+        question_encoder: The encoder of the questions.
         name: Folder or hub name of the document encoder; by default the one that the knowledge base names.
 
     Raises:
@@ -70,9 +68,8 @@ def load_document_encoder(
     """
     record = base.manifest.encoder
     if name is None and question_encoder.fingerprint == record.fingerprint:
-        model = copy.deepcopy(question_encoder.model).requires_grad_(True)
         return TextEncoder(
-            model=model,
+            model=copy.deepcopy(question_encoder.model).requires_grad_(True),
             tokenizer=question_encoder.tokenizer,
             name=record.name,
             pooling=question_encoder.pooling,
@@ -81,31 +78,24 @@ def load_document_encoder(
         )
     try:
         encoder = TextEncoder.from_pretrained(name or record.name, max_length=record.max_length)
-    except ModelNotFoundError as error:
-        raise ModelNotFoundError(
-            f"The encoder of the knowledge base, '{name or record.name}', could not be loaded: name its folder "
-            "with --document-encoder (document_encoder=...)."
-        ) from error
-    try:
         base.check_encoder(encoder)
-    except EncoderMismatchError as error:
-        raise EncoderMismatchError(
-            f"{error} In training, --document-encoder (document_encoder=...) names the encoder of the passages."
-        ) from error
+    except (ModelNotFoundError, EncoderMismatchError) as error:
+        hint = "Name the encoder of the passages with --document-encoder (document_encoder=...)."
+        raise type(error)(f"{error} {hint}") from error
     return encoder
 
 
-def train_document_encoder(model: RagForGeneration, retriever: RagRetriever, encoder: TextEncoder) -> None:
+def train_document_encoder(pipeline: RagPipeline, name: str | None = None) -> TextEncoder:
     """Let a model embed the retrieved passages again when it scores them, so that their encoder gets a gradient.
 
-    Args:
-        model: The model.
-        retriever: Its retriever.
-        encoder: The document encoder, whose weights become part of the model.
+    Returns:
+        The encoder of `load_document_encoder`. Its weights are part of the model now.
 
     Raises:
         ConfigurationError: The two encoders differ in pooling or normalisation.
     """
+    model = pipeline.model
+    encoder = load_document_encoder(pipeline.knowledge_base, pipeline.encoder, name)
     pooling, normalize = model.rag.question_pooling, model.config.question_encoder_normalize
     if (pooling, normalize) != (encoder.pooling, encoder.normalize):
         raise ConfigurationError(
@@ -115,28 +105,17 @@ def train_document_encoder(model: RagForGeneration, retriever: RagRetriever, enc
         )
     model.set_context_encoder_for_training(encoder.model.to(model.device))
     # Not a nested function: a data loader's processes may have to pickle the retriever.
-    retriever.set_ctx_encoder_tokenizer(partial(_tokenize_passages, encoder))
+    pipeline.retriever.set_ctx_encoder_tokenizer(partial(_tokenize_passages, encoder))
+    return encoder
 
 
-def _tokenize_passages(
-    encoder: TextEncoder, titles: Sequence[str], texts: Sequence[str], **options: Any
-) -> Any:
+def _tokenize_passages(encoder: TextEncoder, titles: list[str], texts: list[str], **options: Any) -> Any:
     """Tokenize passages as the knowledge base did when it embedded them."""
     passages = [with_title(title, text) for title, text in zip(titles, texts, strict=True)]
     return encoder.tokenizer(passages, max_length=encoder.max_length, **options)
 
 
-@dataclass
-class _Running:
-    """A running refresh with the encoder of a step."""
-
-    process: subprocess.Popen[bytes]
-    step: int
-    log: Path
-
-
-@dataclass(frozen=True)
-class _Result:
+class _Result(NamedTuple):
     """The version that a refresh with the encoder of a step has written, or why it failed."""
 
     step: int
@@ -171,15 +150,15 @@ class IndexRefresh(TrainerCallback, ExportableState):
         self.args = args
         self.output = Path(str(args.output_dir))
         self.folder = self.output / KNOWLEDGE_BASE_FOLDER
-        self.is_main = (
-            args.process_index == 0
-        )  # starts the refreshes; all processes switch to the new version
         self.failures = 0
         # Cached now because snapshots record it. It takes a forward pass, whose dropout would change the random
         # numbers of a resumed run.
         _ = encoder.dimension
-        self._temporary = self.output / ".refresh"
-        self._running: _Running | None = None
+        self._is_main = args.process_index == 0  # starts refreshes; all processes switch to the new version
+        self._temporary = self.output / ".refresh"  # snapshots of the encoder
+        self._log = self._temporary / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._process_step = 0
         self._failed_to_start: _Result | None = None
         self._searched_step = 0  # the step whose encoder embedded the vectors that are searched
 
@@ -193,16 +172,14 @@ class IndexRefresh(TrainerCallback, ExportableState):
         version = base.version if base.path == self.folder else None
         return {"args": {}, "attributes": {"version": version, "step": self._searched_step}}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Switch to the version that was searched when the checkpoint of a resumed run was saved."""
         saved: Any = state.stateful_callbacks.get(type(self).__name__)
         if not state.global_step or not saved:
             return
         version, step = saved["attributes"]["version"], saved["attributes"]["step"]
         if version is not None:
-            if broadcast(self.is_main and self._open(version) is not None):
+            if broadcast(self._is_main and self._open(version) is not None):
                 self._switch_to(version, step)
             else:  # deleted by others; a refresh with the checkpoint's encoder is closest to it
                 self._refresh_now(state.global_step)
@@ -212,17 +189,13 @@ class IndexRefresh(TrainerCallback, ExportableState):
         if due and self.staleness(state.global_step):
             self._start_due(state.global_step)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Switch to the version of a completed refresh, and start one that is due."""
         self._finish_running()
         if self.args.refresh_steps is not None and state.global_step % self.args.refresh_steps == 0:
             self._start_due(state.global_step)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start a refresh if they are due after epochs."""
         if self.args.refresh_steps is None:
             self._start_due(state.global_step)
@@ -230,24 +203,21 @@ class IndexRefresh(TrainerCallback, ExportableState):
     def finish(self, step: int) -> None:
         """Refresh the index with the final encoder.
 
-        Args:
-            step: The step of the encoder.
-
         Warns:
-            UserWarning: The refresh failed. The message contains the error, and the command that refreshes the index
-                after the document encoder was saved.
+            UserWarning: The refresh failed. The message contains the error, and the command that repeats the refresh
+                when the document encoder has been saved.
         """
         self._refresh_now(step, advise=True)
         self.stop()
 
     def stop(self) -> None:
         """End a running refresh, and remove its files."""
-        running, self._running = self._running, None
-        if running is not None:
-            _terminate(running.process)
+        process, self._process = self._process, None
+        if process is not None:
+            _terminate(process)
             with suppress(KnowledgeBaseError):
                 discard_staged(self.folder)
-        if self.is_main:
+        if self._is_main:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     @property
@@ -259,7 +229,7 @@ class IndexRefresh(TrainerCallback, ExportableState):
 
     def _start_due(self, step: int) -> None:
         """Start a refresh, unless one is running: then the next one starts when it is due."""
-        if self._running is None:
+        if self._process is None:
             self._start(step)
         if not self.args.refresh_in_background:
             self._finish_running(wait=True)
@@ -268,62 +238,50 @@ class IndexRefresh(TrainerCallback, ExportableState):
         """Bring the searched index, and the current version of the run's knowledge base, up to a step."""
         self._finish_running(wait=True)
         base = self._index.base
-        current = (
-            self._open()
-        )  # not the searched version if a later part of an interrupted run wrote another one
-        if (
-            self.staleness(step)
-            or current is None
-            or (base.path, base.version) != (self.folder, current.version)
-        ):
+        # An interrupted run may have written a later version than the one that is searched.
+        current = self._open()
+        is_current = current is not None and (base.path, base.version) == (self.folder, current.version)
+        if self.staleness(step) or not is_current:
             self._start(step)
         self._finish_running(wait=True, advise=advise)
 
     def _start(self, step: int) -> None:
         """Start a process; if that fails, `_finish_running` tells all processes of the run."""
-        if not self.is_main:
+        if not self._is_main:
             return
-        snapshot, log = self._temporary / f"encoder-{step}", self._temporary / "log"
+        snapshot = self._temporary / f"encoder-{step}"
         try:
             self.encoder.save_pretrained(snapshot)
-            with log.open("wb") as file:
-                process = subprocess.Popen(  # noqa: S603 - our own command
+            with self._log.open("wb") as file:
+                self._process = subprocess.Popen(  # noqa: S603 - our own command
                     self._command(snapshot), stdout=file, stderr=subprocess.STDOUT, env=_environment()
                 )
+            self._process_step = step
         except Exception as error:  # each library has its own exception for a full disk
             shutil.rmtree(snapshot, ignore_errors=True)
             self._failed_to_start = _Result(step, failure=f"it could not be started: {error}")
-            return
-        self._running = _Running(process, step, log)
 
     def _command(self, snapshot: Path) -> list[str]:
         """The command that embeds the searched passages with a snapshot of the encoder."""
-        base, ray = self._index.base, self.args.refresh_engine == "ray"
+        base, args, ray = self._index.base, self.args, self.args.refresh_engine == "ray"
         # Other processes search the current version until they switch, and new checkpoints refer to it.
         searched = {base.version} if base.path == self.folder else set()
-        job = refresh_subprocess.RefreshJob(
-            knowledge_base=str(base.path),
-            version=base.version,
-            output=str(self.folder),
-            keep_versions=sorted(searched | _versions_of_checkpoints(self.output)),
-            encoder=str(snapshot),
-            encoder_name=str(
-                self.output / DOCUMENT_ENCODER_FOLDER
-            ),  # where it is saved; snapshots are deleted
-            ray_workers=self.args.refresh_workers if ray else None,
-            ray_address=self.args.refresh_address if ray else None,
-            device=None if ray else self.args.refresh_device,
-        )
-        return [sys.executable, "-m", refresh_subprocess.__name__, str(os.getpid()), json.dumps(asdict(job))]
+        job = {
+            "knowledge_base": str(base.path),
+            "version": base.version,
+            "output": str(self.folder),
+            "keep_versions": sorted(searched | _versions_of_checkpoints(self.output)),
+            "encoder": str(snapshot),
+            "encoder_name": str(self.output / DOCUMENT_ENCODER_FOLDER),  # snapshots are deleted
+            "device": None if ray else args.refresh_device,
+            "ray_workers": args.refresh_workers if ray else None,
+            "ray_address": args.refresh_address if ray else None,
+        }
+        return [sys.executable, "-m", refresh_subprocess.__name__, str(os.getpid()), json.dumps(job)]
 
     def _finish_running(self, *, wait: bool = False, advise: bool = False) -> None:
-        """Switch to the version of a completed refresh, in all processes at the same step.
-
-        Args:
-            wait: Wait for a running refresh.
-            advise: If the refresh failed, add the command that repeats it to the warning.
-        """
-        result = broadcast(self._result(wait=wait) if self.is_main else None)
+        """Switch to the version of a completed refresh, in all processes at the same step, or warn that it failed."""
+        result = broadcast(self._result(wait=wait) if self._is_main else None)
         if result is None:
             return
         if result.version is not None:
@@ -352,23 +310,20 @@ class IndexRefresh(TrainerCallback, ExportableState):
 
     def _result(self, *, wait: bool) -> _Result | None:
         """The result of a refresh that has ended; ``None`` if there is none."""
-        if self._failed_to_start is not None:
-            result, self._failed_to_start = self._failed_to_start, None
+        result, self._failed_to_start = self._failed_to_start, None
+        if result is not None or self._process is None:
             return result
-        running = self._running
-        if running is None:
-            return None
-        code = running.process.wait() if wait else running.process.poll()
+        code, step = self._process.wait() if wait else self._process.poll(), self._process_step
         if code is None:
             return None
-        self._running = None
-        shutil.rmtree(self._temporary / f"encoder-{running.step}", ignore_errors=True)
+        self._process = None
+        shutil.rmtree(self._temporary / f"encoder-{step}", ignore_errors=True)
         if code:
-            return _Result(running.step, failure=_last_line(running.log) or f"it ended with code {code}")
+            return _Result(step, failure=_last_line(self._log) or f"it ended with code {code}")
         try:
-            return _Result(running.step, version=KnowledgeBase.open(self.folder).version)
+            return _Result(step, version=KnowledgeBase.open(self.folder).version)
         except KnowledgeBaseError as error:
-            return _Result(running.step, failure=str(error))
+            return _Result(step, failure=str(error))
 
     def _switch_to(self, version: str, step: int) -> None:
         base = KnowledgeBase.open(self.folder, version=version)
@@ -384,7 +339,7 @@ class IndexRefresh(TrainerCallback, ExportableState):
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a refresh. It uses half of the cores, because the trainer uses them at the same time."""
+    """The environment of a refresh, which uses half of the cores: the trainer works at the same time."""
     environment = dict(os.environ)
     # torchrun sets OMP_NUM_THREADS to 1 for its own processes, not because the user wants it.
     if "OMP_NUM_THREADS" not in environment or "TORCHELASTIC_RUN_ID" in environment:

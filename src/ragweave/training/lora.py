@@ -27,8 +27,8 @@ def add_adapter(generator: nn.Module, *, rank: int = 16) -> None:
     layers = _linear_layers(generator)
     if not layers:
         raise ConfigurationError(
-            f"{type(generator).__name__} has no linear layers for an adapter: train the generator itself (without "
-            "--lora or add_adapter), or choose another one."
+            f"{type(generator).__name__} has no linear layers for an adapter: train the generator without --lora "
+            "(add_adapter), or choose another one."
         )
     settings = LoraConfig(
         r=rank,
@@ -47,12 +47,12 @@ def merge_adapter(generator: nn.Module) -> None:
     """Add the adapter to the weights of the generator, and remove it."""
     from peft.tuners.lora import LoraLayer
 
-    for name, layer in [*generator.named_modules()]:
+    modules: list[tuple[str, Any]] = [*generator.named_modules()]
+    for name, layer in modules:
         if isinstance(layer, LoraLayer):
-            adapted: Any = layer
-            adapted.merge()
+            layer.merge()
             parent, _, attribute = name.rpartition(".")
-            setattr(generator.get_submodule(parent), attribute, adapted.get_base_layer())
+            setattr(generator.get_submodule(parent), attribute, layer.get_base_layer())
     generator.requires_grad_(True)
 
 

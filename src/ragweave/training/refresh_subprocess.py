@@ -1,7 +1,7 @@
 """The process of an index refresh: ``python -m ragweave.training.refresh_subprocess PARENT JOB``.
 
-PARENT is the trainer's process id and JOB is JSON. The process ends with the trainer. Otherwise it would hold the lock
-of the knowledge base, and a resumed run could not write.
+PARENT is the trainer's process id. JOB is JSON with the arguments of `refresh`. The process ends with the trainer.
+Otherwise it would hold the lock of the knowledge base, and a resumed run could not write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from types import FrameType
 
 from ragweave.errors import RagweaveError
@@ -21,14 +20,24 @@ _POLL_INTERVAL = 1.0  # seconds
 _CLEANUP_TIME = 10.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshJob:
-    """What to embed, and with which encoder.
+def refresh(
+    knowledge_base: str,
+    version: str,
+    output: str,
+    *,
+    keep_versions: list[str],
+    encoder: str,
+    encoder_name: str,
+    device: str | None,
+    ray_workers: int | None,
+    ray_address: str | None,
+) -> None:
+    """Embed the passages of a knowledge base with an encoder, into a new version of another one.
 
-    Attributes:
+    Args:
         knowledge_base: Folder of the passages.
         version: Their version.
-        output: Folder of the knowledge base that gets a new version.
+        output: Folder of the knowledge base that gets the new version.
         keep_versions: Older versions to keep there.
         encoder: Folder of the encoder.
         encoder_name: The encoder's name in the new version.
@@ -36,32 +45,18 @@ class RefreshJob:
         ray_workers: Number of Ray workers; ``None`` to embed in this process.
         ray_address: Address of a running Ray cluster.
     """
+    # Imported here, so that the process ends with the trainer also while it imports torch.
+    from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.base import KnowledgeBase
+    from ragweave.knowledge.ingest.ray_engine import RayEngine
 
-    knowledge_base: str
-    version: str
-    output: str
-    keep_versions: list[str]
-    encoder: str
-    encoder_name: str
-    device: str | None = None
-    ray_workers: int | None = None
-    ray_address: str | None = None
-
-    def run(self) -> None:
-        """Write the new version."""
-        # Imported here, so that the process ends with the trainer also while it imports torch.
-        from ragweave.encoders.text_encoder import TextEncoder
-        from ragweave.knowledge.base import KnowledgeBase
-        from ragweave.knowledge.ingest.ray_engine import RayEngine
-
-        workers, address = self.ray_workers, self.ray_address
-        KnowledgeBase.open(self.knowledge_base, version=self.version).reembed(
-            self.output,
-            encoder=TextEncoder.from_pretrained(self.encoder, name=self.encoder_name, device=self.device),
-            engine=None if workers is None else RayEngine(workers=workers, address=address),
-            keep=0,
-            keep_named=self.keep_versions,
-        )
+    KnowledgeBase.open(knowledge_base, version=version).reembed(
+        output,
+        encoder=TextEncoder.from_pretrained(encoder, name=encoder_name, device=device),
+        engine=None if ray_workers is None else RayEngine(workers=ray_workers, address=ray_address),
+        keep=0,
+        keep_named=keep_versions,
+    )
 
 
 def interrupt_with_parent(parent: int) -> None:
@@ -94,10 +89,10 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """Run a job; its error is the last line of the output."""
+    """Do the job; its error is the last line of the output."""
     interrupt_with_parent(int(sys.argv[1]))
     try:
-        RefreshJob(**json.loads(sys.argv[2])).run()
+        refresh(**json.loads(sys.argv[2]))
     except RagweaveError as error:
         sys.exit(str(error))
 

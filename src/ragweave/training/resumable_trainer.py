@@ -18,14 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
@@ -41,12 +34,7 @@ _DISK_ERRORS = re.compile(r"os error|no space left|write failed|unexpected pos|i
 
 
 class ResumableTrainer(Trainer):
-    """transformers' Trainer with complete checkpoints, the same data after resuming, and finite weights.
-
-    Args:
-        *args: Arguments of transformers' Trainer, or of its subclass that is the other base.
-        **kwargs: Likewise.
-    """
+    """transformers' Trainer with complete checkpoints, the same data after resuming, and finite weights."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._last_save: Path | None = None
@@ -70,8 +58,7 @@ class ResumableTrainer(Trainer):
             TrainingError: The loss or the gradient is not finite, a checkpoint cannot be written or is incomplete, or
                 the data differs from that of the interrupted run.
         """
-        checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
-        self._last_save = None
+        checkpoint = self._prepare_run(resume_from_checkpoint)
         try:
             return super().train(checkpoint, **kwargs)
         except BaseException as error:  # Ctrl-C as well
@@ -117,7 +104,9 @@ class ResumableTrainer(Trainer):
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
-    def _checkpoint_to_resume(self, resume_from_checkpoint: str | bool | None) -> str | None:
+    def _prepare_run(self, resume_from_checkpoint: str | bool | None) -> str | None:
+        """Record or check the data, and choose the checkpoint."""
+        self._last_save = None
         output = Path(str(self.args.output_dir))
         if not resume_from_checkpoint:
             if self.is_world_process_zero():
@@ -144,14 +133,8 @@ class ResumableTrainer(Trainer):
 class _FiniteGradients(TrainerCallback):
     """Keeps gradients that are not finite out of the weights."""
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Check the gradients of a step, which are summed over all processes by now.
-
-        Raises:
-            TrainingError: One is not finite; the weights are those before the step.
-        """
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Check the gradients of a step, which are summed over all processes by now, before it changes weights."""
         # A gradient scaler checks them itself: its first scales are too large on purpose, and it skips those steps.
         if getattr(kwargs.get("optimizer"), "scaler", None) is not None:
             return
@@ -163,18 +146,14 @@ class _FiniteGradients(TrainerCallback):
 
 
 class _RestoredCallbacks(TrainerCallback):
-    """Restores the counter of early stopping, and lets checkpoints contain callbacks that are new in a resumed run.
+    """Restores the counter of early stopping, and lets checkpoints contain the new callbacks of a resumed run."""
 
-    transformers' ``restore_callback_states_from_checkpoint`` creates the callbacks again, which works only for those
-    that need no arguments.
-    """
+    # transformers' restore_callback_states_from_checkpoint works only for callbacks that need no arguments.
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take the states from the checkpoint of a resumed run."""
         if not state.global_step:
             return
@@ -190,12 +169,12 @@ class _RestoredCallbacks(TrainerCallback):
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, complete or not, in the order of their steps."""
-    named = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-    steps = {path: named.fullmatch(path.name) for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")}
-    return sorted(
-        (path for path, match in steps.items() if match and path.is_dir()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-    )
+    steps = {
+        int(number): path
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/")
+        if (number := path.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")).isdecimal()
+    }
+    return [steps[step] for step in sorted(steps)]
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -229,11 +208,7 @@ def broadcast(value: _T) -> _T:
 
 
 def _check_data(folder: Path, texts: Iterable[Sequence[str]]) -> None:
-    """Check that a resumed run has the data that the interrupted one had.
-
-    Raises:
-        TrainingError: The data differs, or the folder contains no run.
-    """
+    """Check that a resumed run has the data that the interrupted one had."""
     try:
         before = json.loads((folder / _DATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

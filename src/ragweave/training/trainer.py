@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+from transformers import BatchEncoding, TrainerControl
 from transformers.trainer_utils import TrainOutput
 
 from ragweave.errors import ConfigurationError, DataError, QuestionError
@@ -25,12 +26,7 @@ from ragweave.tokenization import RagTokenizer
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.attention_recording import AttentionRecord, record_attention
 from ragweave.training.collator import RagCollator, RetrievedExample, cache_retrieval
-from ragweave.training.index_refresh import (
-    DOCUMENT_ENCODER_FOLDER,
-    IndexRefresh,
-    load_document_encoder,
-    train_document_encoder,
-)
+from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, IndexRefresh, train_document_encoder
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.resumable_trainer import ResumableTrainer, gather
 from ragweave.training.training_metrics import mean_metrics, question_metrics
@@ -40,10 +36,8 @@ from ragweave.types import Example
 class RagTrainer(ResumableTrainer):
     """Trains question encoder and generator together; end to end, also the document encoder and its index.
 
-    The paper's recipe (Lewis et al. 2020, section 2.4): the loss is the mean over questions of -log p(y|x), with the
-    passages marginalised out, so that gradients reach the generator through p(y|x,z) and the question encoder through
-    p(z|x). Optimiser, schedule, mixed precision, gradient accumulation, checkpoints, logging and several processes
-    are those of transformers' Trainer.
+    The loss is the mean over questions of -log p(y|x), with the passages marginalised out (Lewis et al. 2020, section
+    2.4). Gradients reach the generator through p(y|x,z) and the question encoder through p(z|x).
 
     Args:
         pipeline: The model, its retriever and the question encoder, which are trained in place.
@@ -56,14 +50,15 @@ class RagTrainer(ResumableTrainer):
         pipeline: The pipeline; after end-to-end training it searches the run's own knowledge base.
         document_encoder: The document encoder of end-to-end training, or ``None``.
         refresh: The index refreshes of end-to-end training, or ``None``.
-        answering: Numbers of answered and of all questions in a running evaluation, which calls the callbacks'
-            ``on_prediction_step``.
+        answering: Numbers of answered and of all questions of a running evaluation, for ``on_prediction_step``.
 
     Raises:
         ConfigurationError: Nothing is left to train, or arguments contradict each other.
         DataError: A question is empty or too long, or its answer is missing or too long.
         TrainingError: The knowledge base of end-to-end training is not in a folder.
     """
+
+    control: TrainerControl
 
     def __init__(
         self,
@@ -93,10 +88,7 @@ class RagTrainer(ResumableTrainer):
             _check_question(pipeline, example)
         self.document_encoder = None
         if args.end_to_end:
-            self.document_encoder = load_document_encoder(
-                pipeline.knowledge_base, pipeline.encoder, args.document_encoder
-            )
-            train_document_encoder(model, pipeline.retriever, self.document_encoder)
+            self.document_encoder = train_document_encoder(pipeline, args.document_encoder)
         _freeze(model, args.freeze)
         _check_scores_are_trainable(pipeline, args)
         self._examples = train_dataset or ()
@@ -124,15 +116,7 @@ class RagTrainer(ResumableTrainer):
         return ([example.question, *example.answers] for example in self._examples)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
-        """Train as `ResumableTrainer` does, and leave the model ready to answer.
-
-        Args:
-            resume_from_checkpoint: The checkpoint to resume from; ``True`` for the last complete one, or to start over
-                if there is none.
-            **kwargs: Passed to transformers' Trainer.
-
-        Raises:
-            TrainingError: The run cannot continue; see `ResumableTrainer.train`.
+        """Train as `ResumableTrainer` does, refresh the index, and leave the model ready to answer.
 
         Warns:
             UserWarning: The last refresh of the index failed. The message contains the command that repeats it.
@@ -153,16 +137,14 @@ class RagTrainer(ResumableTrainer):
         from_caller = self.optimizer is not None
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         rate = self.args.retriever_learning_rate
-        if from_caller or rate is None:
-            return optimizer
-        generator = set(self.pipeline.model.generator.parameters())
-        groups = []
-        for group in optimizer.param_groups:
-            for learning_rate, in_generator in ((group["lr"], True), (rate, False)):
-                weights = [weight for weight in group["params"] if (weight in generator) is in_generator]
-                if weights:
-                    groups.append({**group, "params": weights, "lr": learning_rate})
-        optimizer.param_groups = groups
+        if not from_caller and rate is not None:
+            generator = set(self.pipeline.model.generator.parameters())
+            optimizer.param_groups = [
+                {**group, "params": weights, "lr": learning_rate}
+                for group in optimizer.param_groups
+                for learning_rate, in_generator in ((group["lr"], True), (rate, False))
+                if (weights := [w for w in group["params"] if (w in generator) is in_generator])
+            ]
         return optimizer
 
     def compute_loss(
@@ -193,9 +175,8 @@ class RagTrainer(ResumableTrainer):
         if record is not None:
             mask = inputs.get("context_attention_mask", output.context_attention_mask)
             attention = record.by_passage(k, mask)
-        log_probs, scored = model.per_passage_log_probs(
-            inputs["labels"], output.logits, k
-        )  # (B, K, T), (B, T)
+        # (B, K, T) and (B, T)
+        log_probs, scored = model.per_passage_log_probs(inputs["labels"], output.logits, k)
         return LossInputs(output.doc_scores, log_probs, scored, self.pipeline.formulation, attention)
 
     def evaluate(
@@ -207,12 +188,8 @@ class RagTrainer(ResumableTrainer):
         """Answer the questions, each process its share, and compute metrics of the answers and of retrieval.
 
         Returns:
-            With the prefix before their names: ``loss``, the mean of -log p(y|x) of the gold answers; ``exact_match``,
-            ``f1``; ``recall`` of gold passages among the K, if they are known; ``top_mass``, the posterior of the best
-            passage; ``distinct``, the number of distinct retrieved passages divided by the possible number.
-
-        Warns:
-            UserWarning: The retriever has collapsed: nearly all questions get the same passages.
+            ``loss``, the mean of -log p(y|x) of the gold answers, and the metrics of `mean_metrics`, which also warns
+            of a collapsed retriever. Their names start with the prefix.
         """
         dataset: list[Example] = list(self.eval_dataset if eval_dataset is None else eval_dataset)
         share = dataset[: self.args.eval_questions][self.args.process_index :: self.args.world_size]
@@ -236,8 +213,8 @@ class RagTrainer(ResumableTrainer):
         return metrics
 
     def _answers(self, examples: Sequence[Example]) -> list[Answer]:
-        hidden = self.args.disable_tqdm or not self.is_local_process_zero()
         self.answering = (0, len(examples))
+        hidden = self.args.disable_tqdm or not self.is_local_process_zero()
         with tqdm(total=len(examples), desc="Answering", disable=hidden) as bar:
 
             def advance(count: int) -> None:
@@ -258,13 +235,9 @@ class RagTrainer(ResumableTrainer):
         losses: list[float] = []
         size = self.args.per_device_eval_batch_size
         for start in range(0, len(examples), size):
-            batch = self.data_collator(list(examples[start : start + size]))
-            inputs = {
-                name: value.to(self.args.device) if isinstance(value, Tensor) else value
-                for name, value in batch.items()
-            }
+            batch = BatchEncoding(self.data_collator(examples[start : start + size])).to(self.args.device)
             with self.compute_loss_context_manager():
-                losses += self.model(**inputs, reduce_loss=False).loss.tolist()
+                losses += self.model(**batch, reduce_loss=False).loss.tolist()
         return losses
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -275,10 +248,7 @@ class RagTrainer(ResumableTrainer):
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model with its tokenizers, in a folder for `RagPipeline.from_pretrained`.
-
-        The document encoder of end-to-end training is saved in it, as `DOCUMENT_ENCODER_FOLDER`.
-        """
+        """Save the model and its tokenizers, for `RagPipeline.from_pretrained`, and a trained document encoder."""
         index, config = self.pipeline.retriever.index, self.pipeline.model.config
         document_encoder = None if _internal_call else self.document_encoder
         if document_encoder is not None:
@@ -289,8 +259,7 @@ class RagTrainer(ResumableTrainer):
         super().save_model(output_dir, _internal_call)
         if not self.args.should_save:
             return
-        folder = Path(output_dir or str(self.args.output_dir))
-        retriever = self.pipeline.retriever
+        folder, retriever = Path(output_dir or str(self.args.output_dir)), self.pipeline.retriever
         tokenizers = (retriever.question_encoder_tokenizer, retriever.generator_tokenizer)
         RagTokenizer(*tokenizers).save_pretrained(folder)
         if document_encoder is not None:
@@ -298,11 +267,7 @@ class RagTrainer(ResumableTrainer):
 
 
 def _check_question(pipeline: RagPipeline, example: Example) -> None:
-    """Check that a question fits into the encoder and into a context.
-
-    Raises:
-        DataError: It is empty, or too long for the encoder or the generator.
-    """
+    """Check that a question is not empty, and fits into the encoder and into a context."""
     try:
         pipeline.encoder.question_length(example.question)
         no_passage = [{"title": [""], "text": [""]}]
@@ -313,14 +278,9 @@ def _check_question(pipeline: RagPipeline, example: Example) -> None:
 
 
 def _check_scores_are_trainable(pipeline: RagPipeline, args: RagTrainingArguments) -> None:
-    """Check that gradients reach the encoders through the passage scores, if an encoder is trained.
-
-    Raises:
-        ConfigurationError: The scores come from words, ranks or a reranker only.
-    """
+    """Check that gradients reach the encoders through the passage scores, if an encoder is trained."""
     index = pipeline.retriever.index
-    frozen = args.freeze == "question-encoder" and not args.end_to_end
-    if frozen or not isinstance(index, KnowledgeBaseIndex):
+    if args.retriever_is_frozen or not isinstance(index, KnowledgeBaseIndex):
         return
     settings = index.settings
     weighted = settings.kind == "hybrid" and settings.fusion == "weighted" and settings.dense_weight
@@ -332,11 +292,7 @@ def _check_scores_are_trainable(pipeline: RagPipeline, args: RagTrainingArgument
 
 
 def _freeze(model: Any, part: str | None) -> None:
-    """Freeze one part, and poolers whose output is not used.
-
-    Raises:
-        ConfigurationError: Nothing is left to train.
-    """
+    """Freeze one part, and poolers whose output is not used."""
     frozen = {"question-encoder": model.question_encoder, "generator": model.generator}.get(part or "")
     if frozen is not None:
         frozen.requires_grad_(False)

@@ -11,33 +11,22 @@ from ragweave.matching import exact_match, f1
 from ragweave.provenance.answers import Answer
 from ragweave.types import Example
 
-# Fewer questions than these may well have the same passages.
+# When the retriever has collapsed; see `mean_metrics`. Fewer questions may well have the same passages.
 _COLLAPSE_MIN_QUESTIONS = 20
-# The retriever collapsed if all questions together have at most this many times the passages of one question, although
-# at least _COLLAPSE_MIN_POSSIBLE times as many were possible.
-_COLLAPSE_MAX_DISTINCT = 1.5
-_COLLAPSE_MIN_POSSIBLE = 4
-# It also collapsed if the number of distinct passages is below this share of the possible one.
+_COLLAPSE_MAX_DISTINCT = 1.5  # times K
+_COLLAPSE_MIN_POSSIBLE = 4  # times K
 _COLLAPSE_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionMetrics:
-    """Metrics of one answered question.
-
-    Attributes:
-        exact_match: Exact match of the answer.
-        f1: F1 of the answer.
-        recall: Whether a gold passage was retrieved; ``None`` if none is known.
-        top_mass: The posterior of the best passage.
-        passages: Ids of the retrieved passages.
-    """
+    """Metrics of one answered question."""
 
     exact_match: float
     f1: float
-    recall: float | None
-    top_mass: float
-    passages: tuple[str, ...]
+    recall: float | None  # whether a gold passage was retrieved, if one is known
+    top_mass: float  # the posterior of the best passage
+    passages: tuple[str, ...]  # ids of the retrieved passages
 
 
 def question_metrics(example: Example, answer: Answer) -> QuestionMetrics:
@@ -91,14 +80,11 @@ def mean_metrics(rows: Sequence[QuestionMetrics], n_passages: int) -> dict[str, 
 
 
 def _has_collapsed(rows: Sequence[QuestionMetrics], distinct: int, possible: int) -> bool:
-    """Whether nearly all questions got the same passages.
-
-    The share of distinct passages is not enough: if all get the same K of N passages it is K / N, which is large in a
-    small knowledge base.
-    """
+    """Whether nearly all questions got the same passages."""
     if len(rows) < _COLLAPSE_MIN_QUESTIONS or not distinct:
         return False
     k = max(len(row.passages) for row in rows)
+    # The share is not enough: if all get the same K of N passages it is K / N, large in a small knowledge base.
     nearly_the_same = distinct <= _COLLAPSE_MAX_DISTINCT * k and possible >= _COLLAPSE_MIN_POSSIBLE * k
     return nearly_the_same or distinct < _COLLAPSE_SHARE * possible
 

@@ -9,16 +9,12 @@ distribution than the one the model answers with, unless its scores are scaled a
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
-
 from ragweave.training.losses.adist import adist, passage_attention
 from ragweave.training.losses.emdr2 import emdr2
 from ragweave.training.losses.loop import leave_one_out_log_likelihood, loop
 from ragweave.training.losses.marginal import marginal
 from ragweave.training.losses.pdist import pdist
-from ragweave.training.losses.retriever_loss import CrossAttention, LossInputs, Reduction
+from ragweave.training.losses.retriever_loss import CrossAttention, LossInputs, Reduction, RetrieverLoss
 
 __all__ = [
     "LOSSES",
@@ -34,16 +30,6 @@ __all__ = [
     "passage_attention",
     "pdist",
 ]
-
-
-class RetrieverLoss(Protocol):
-    """A loss of this package. The distillation losses also take a ``target_temperature``, by default 1."""
-
-    def __call__(
-        self, inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean"
-    ) -> Tensor:
-        """Compute the loss of a batch, () or (B,)."""
-        ...
 
 
 LOSSES: dict[str, RetrieverLoss] = {

@@ -23,17 +23,10 @@ def adist(
     The weights w_k are those of `passage_attention`. They are not logarithms: none exceeds the largest value norm,
     and they are often close together. A lower ``target_temperature`` enlarges their differences.
 
-    Args:
-        inputs: The batch, with ``attention``.
-        temperature: Temperature of p(z|x).
-        target_temperature: Temperature of p.
-        reduction: "mean" over questions, or "none".
-
-    Returns:
-        The loss, () or (B,).
+    The arguments are those of `RetrieverLoss`.
 
     Raises:
-        ConfigurationError: An option has an invalid value, or the attention is missing.
+        ConfigurationError: The attention is missing.
     """
     if inputs.attention is None:
         raise ConfigurationError(

@@ -19,16 +19,7 @@ def emdr2(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction 
     scores. EMDR2 leaves the generator to another loss (in the paper, that of a reader of all passages at once). It
     scores the whole answer under each passage, for both formulations.
 
-    Args:
-        inputs: The batch.
-        temperature: Temperature of p(z|x).
-        reduction: "mean" over questions, or "none".
-
-    Returns:
-        The loss, () or (B,).
-
-    Raises:
-        ConfigurationError: An option has an invalid value.
+    The arguments are those of `RetrieverLoss`.
     """
     joint = passage_log_probs(tempered(inputs.doc_scores, temperature)) + inputs.answer_log_probs.detach()
     return reduced(-torch.logsumexp(joint, dim=-1), reduction)

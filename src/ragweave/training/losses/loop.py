@@ -25,17 +25,7 @@ def loop(
     The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). A question with one passage teaches
     nothing: p and p(z|x) are both 1.
 
-    Args:
-        inputs: The batch.
-        temperature: Temperature of p(z|x).
-        target_temperature: Temperature of p.
-        reduction: "mean" over questions, or "none".
-
-    Returns:
-        The loss, () or (B,).
-
-    Raises:
-        ConfigurationError: An option has an invalid value.
+    The arguments are those of `RetrieverLoss`.
     """
     # Detached before the K sums, so that nothing of them is stored for the backward pass.
     evidence = -leave_one_out_log_likelihood(

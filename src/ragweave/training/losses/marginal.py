@@ -16,16 +16,7 @@ def marginal(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reducti
 
     With p(z|x) = softmax_K(doc_scores / temperature).
 
-    Args:
-        inputs: The batch.
-        temperature: Temperature of p(z|x).
-        reduction: "mean" over questions, or "none".
-
-    Returns:
-        The loss, () or (B,).
-
-    Raises:
-        ConfigurationError: An option has an invalid value.
+    The arguments are those of `RetrieverLoss`.
     """
     likelihood = sequence_log_likelihood if inputs.formulation == "sequence" else token_log_likelihood
     doc_scores = tempered(inputs.doc_scores, temperature)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -42,27 +42,17 @@ class CrossAttention:
     mask: Tensor
 
     def check(self, present: Tensor, scored: Tensor) -> None:
-        """Check the shapes, and that every passage has a token.
-
-        Args:
-            present: Which passages are present, bool, (B, K).
-            scored: Which target tokens count, bool, (B, T).
+        """Check the shapes, and that every passage has a token, for ``present`` and ``scored`` of `LossInputs`.
 
         Raises:
             ShapeError: Shapes disagree, or the mask excludes all tokens of a passage.
         """
         if self.scores.dim() != 5:
-            raise ShapeError(
-                f"attention.scores has shape {tuple(self.scores.shape)}; expected (B, K, H, T, S)."
-            )
+            raise _shape_error("attention.scores", self.scores, "(B, K, H, T, S)")
         heads, tokens = self.scores.shape[2], self.scores.shape[4]
-        for name, tensor, expected in (
-            ("scores", self.scores, (*present.shape, heads, scored.shape[1], tokens)),
-            ("value_norms", self.value_norms, (*present.shape, heads, tokens)),
-            ("mask", self.mask, (*present.shape, tokens)),
-        ):
-            if tuple(tensor.shape) != expected:
-                raise ShapeError(f"attention.{name} has shape {tuple(tensor.shape)}; expected {expected}.")
+        _check_shape("attention.scores", self.scores, *present.shape, heads, scored.shape[1], tokens)
+        _check_shape("attention.value_norms", self.value_norms, *present.shape, heads, tokens)
+        _check_shape("attention.mask", self.mask, *present.shape, tokens)
         empty = (present & ~self.mask.any(-1)).nonzero()
         if len(empty):
             question, passage = empty[0].tolist()
@@ -98,19 +88,11 @@ class LossInputs:
     def __post_init__(self) -> None:
         if self.formulation not in get_args(Formulation):
             raise ConfigurationError(f"formulation is {self.formulation!r}; choose 'sequence' or 'token'.")
-        shape = tuple(self.token_log_probs.shape)
-        if len(shape) != 3:
-            raise ShapeError(f"token_log_probs has shape {shape}; expected (B, K, T).")
-        b, k, t = shape
-        for name, tensor, expected in (
-            ("doc_scores", self.doc_scores, (b, k)),
-            ("scored", self.scored, (b, t)),
-        ):
-            if tuple(tensor.shape) != expected:
-                raise ShapeError(
-                    f"{name} has shape {tuple(tensor.shape)}, but token_log_probs has shape {shape}: "
-                    f"expected {expected}."
-                )
+        if self.token_log_probs.dim() != 3:
+            raise _shape_error("token_log_probs", self.token_log_probs, "(B, K, T)")
+        b, k, t = self.token_log_probs.shape
+        _check_shape("doc_scores", self.doc_scores, b, k)
+        _check_shape("scored", self.scored, b, t)
         check_scores(self.doc_scores)
         unscored = (~self.scored.any(-1)).nonzero()
         if len(unscored):
@@ -137,13 +119,26 @@ class LossInputs:
         return self.counted_log_probs.sum(-1)
 
 
-def tempered(scores: Tensor, temperature: float, name: str = "temperature") -> Tensor:
-    """Divide scores by a temperature, in float32 or better; -inf stays -inf.
+class RetrieverLoss(Protocol):
+    """A loss that trains the retriever."""
 
-    Args:
-        scores: Scores of any shape.
-        temperature: The divisor; above 1 it makes the softmax flatter.
-        name: The option's name, for the error.
+    def __call__(
+        self, inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean"
+    ) -> Tensor:
+        """Compute the loss of a batch, () or (B,).
+
+        The distillation losses also take ``target_temperature``, that of the target distribution p.
+
+        Args:
+            inputs: The batch.
+            temperature: Temperature of p(z|x).
+            reduction: "mean" over questions, or "none".
+        """
+        ...
+
+
+def tempered(scores: Tensor, temperature: float, name: str = "temperature") -> Tensor:
+    """Divide scores by a temperature, in float32 or better; above 1 it makes their softmax flatter.
 
     Raises:
         ConfigurationError: The temperature is not a positive number.
@@ -169,17 +164,8 @@ def distil(
 ) -> Tensor:
     """KL(p || p(z|x)) = sum_k p_k (log p_k - log p(z_k|x)), with p = softmax_K(evidence / target_temperature).
 
-    No gradient passes through p. The gradient in the scores is (p(z|x) - p) / temperature.
-
-    Args:
-        inputs: The batch.
-        evidence: The generator's preference for each passage, (B, K); any finite value for missing passages.
-        temperature: Temperature of p(z|x).
-        target_temperature: Temperature of p.
-        reduction: "mean" over questions, or "none".
-
-    Returns:
-        The loss, () or (B,).
+    No gradient passes through p. The gradient in the scores is (p(z|x) - p) / temperature. The evidence is the
+    generator's preference for each passage, (B, K), any finite value for missing passages.
     """
     missing = ~inputs.present
     logits = tempered(evidence.detach(), target_temperature, "target_temperature")
@@ -187,6 +173,15 @@ def distil(
     # 0 times -inf is NaN: for a missing passage both factors become 0.
     log_probs = passage_log_probs(tempered(inputs.doc_scores, temperature)).masked_fill(missing, 0.0)
     return reduced(functional.kl_div(log_probs, target, reduction="none").sum(-1), reduction)
+
+
+def _check_shape(name: str, tensor: Tensor, *expected: int) -> None:
+    if tuple(tensor.shape) != expected:
+        raise _shape_error(name, tensor, expected)
+
+
+def _shape_error(name: str, tensor: Tensor, expected: object) -> ShapeError:
+    return ShapeError(f"{name} has shape {tuple(tensor.shape)}; expected {expected}.")
 
 
 def _float32_or_better(tensor: Tensor) -> Tensor:
