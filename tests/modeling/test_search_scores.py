@@ -56,7 +56,9 @@ def direct(model: Any, inputs: dict[str, Tensor], sequences: Tensor) -> Tensor:
     """Log-probabilities of all tokens but the first by teacher forcing, (B*K, S, T-1)."""
     with torch.no_grad():
         read = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs))
-        logits = model.rag.wrapped_generator.decode(read, sequences[:, :-1], options=DecodeOptions()).logits
+        logits = model.rag.wrapped_generator.decode(read, sequences[:, :-1], options=DecodeOptions())[
+            "logits"
+        ]
     chosen = logits.log_softmax(-1).gather(-1, sequences[:, 1:, None]).squeeze(-1)
     return chosen.view(len(read), -1, sequences.shape[1] - 1)
 

@@ -217,9 +217,13 @@ class MixtureCache(EncoderDecoderCache):
         Args:
             beam_idx: The beam that each of the B*R beams continues, as in transformers' beam search, (B*R,).
         """
-        rows = mixture_rows(beam_idx, self.n_questions, self.n_docs)
+        beams = beam_idx.view(self.n_questions, 1, -1)  # (B, 1, R)
+        first_beams = torch.arange(self.n_questions, device=beams.device)[:, None, None] * beams.shape[-1]
+        passages = torch.arange(self.n_docs, device=beams.device)[None, :, None]  # (1, K, 1)
+        # Beam r of question b is row (b*K + k)*R + r for each passage k; beams stay within their question.
+        rows = first_beams * self.n_docs + passages * beams.shape[-1] + beams - first_beams  # (B, K, R)
         for layer in self.self_attention_cache.layers:
-            layer.reorder_cache(rows)
+            layer.reorder_cache(rows.flatten())
 
 
 class PromptLayer(DynamicLayer):
@@ -252,21 +256,3 @@ class PromptLayer(DynamicLayer):
         """Reorder the answers; all beams share the prompt."""
         if super().get_seq_length():
             self.batch_select_indices(beam_idx)
-
-
-def mixture_rows(beam_idx: Tensor, n_questions: int, n_docs: int) -> Tensor:
-    """Turn indices over B*R beams into indices over the B*K*R rows of the mixture.
-
-    Args:
-        beam_idx: Indices over beams, (B*R,); each stays within its question.
-        n_questions: B.
-        n_docs: K.
-
-    Returns:
-        Indices over rows, (B*K*R,).
-    """
-    beams = beam_idx.view(n_questions, 1, -1)  # (B, 1, R)
-    n_beams = beams.shape[-1]
-    question = torch.arange(n_questions, device=beam_idx.device)[:, None, None]  # (B, 1, 1)
-    passage = torch.arange(n_docs, device=beam_idx.device)[None, :, None]  # (1, K, 1)
-    return ((question * n_docs + passage) * n_beams + beams - question * n_beams).view(-1)  # (B*K*R,)

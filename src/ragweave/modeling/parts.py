@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from transformers import GenerationConfig
@@ -88,44 +88,35 @@ class SpecialTokens:
     """The generator's special tokens: those that RagConfig defines, and its generator's for the others.
 
     Attributes:
-        config: The configuration.
+        pad: The pad token; ``None`` if the generator has none.
+        bos: The beginning-of-sequence token.
+        ends: All tokens that end an answer.
+        pad_or_eos: The token that pads sequences: the pad token, else the end-of-sequence token, else 0.
+        decoder_start: The first token of the decoder; a placeholder for causal generators.
     """
 
-    config: RagConfig
+    pad: int | None
+    bos: int | None
+    ends: list[int]
+    pad_or_eos: int
+    decoder_start: int
 
-    @property
-    def pad(self) -> int | None:
-        """The pad token; ``None`` if the generator has none."""
-        return _first_id(*self._candidates("pad_token_id"))
+    @classmethod
+    def from_config(cls, config: RagConfig) -> Self:
+        """Read the special tokens of a configuration."""
+
+        def ids(name: str) -> list[int]:
+            return as_list(getattr(config, name)) or as_list(getattr(config.generator, name, None))
+
+        pad, bos, ends = ids("pad_token_id"), ids("bos_token_id"), ids("eos_token_id")
+        pad_or_eos = (pad or ends or [0])[0]
+        start = (ids("decoder_start_token_id") or bos or pad or [pad_or_eos])[0]
+        return cls(next(iter(pad), None), next(iter(bos), None), ends, pad_or_eos, start)
 
     @property
     def eos(self) -> int | None:
         """The end-of-sequence token (the first, if there are several)."""
-        return _first_id(*self._candidates("eos_token_id"))
-
-    @property
-    def ends(self) -> list[int]:
-        """All tokens that end an answer."""
-        return next((ids for ids in map(as_list, self._candidates("eos_token_id")) if ids), [])
-
-    @property
-    def bos(self) -> int | None:
-        """The beginning-of-sequence token."""
-        return _first_id(*self._candidates("bos_token_id"))
-
-    @property
-    def pad_or_eos(self) -> int:
-        """The token that pads sequences: the pad token, else the end-of-sequence token, else 0."""
-        return _first_id(self.pad, self.eos, 0) or 0
-
-    @property
-    def decoder_start(self) -> int:
-        """The first token of the decoder; a placeholder for causal generators."""
-        start = _first_id(*self._candidates("decoder_start_token_id"), self.bos, self.pad)
-        return self.pad_or_eos if start is None else start
-
-    def _candidates(self, name: str) -> tuple[int | list[int] | None, ...]:
-        return getattr(self.config, name), getattr(self.config.generator, name, None)
+        return next(iter(self.ends), None)
 
 
 def as_list(tokens: int | Sequence[int] | None) -> list[int]:
@@ -133,11 +124,6 @@ def as_list(tokens: int | Sequence[int] | None) -> list[int]:
     if tokens is None:
         return []
     return [tokens] if isinstance(tokens, int) else [int(token) for token in tokens]
-
-
-def _first_id(*candidates: int | list[int] | None) -> int | None:
-    """The first id that is defined; the first of a list."""
-    return next((ids[0] for ids in map(as_list, candidates) if ids), None)
 
 
 class RagParts:
@@ -158,7 +144,7 @@ class RagParts:
     @property
     def special_tokens(self) -> SpecialTokens:
         """The generator's special tokens, as the configuration defines them."""
-        return SpecialTokens(self.config)
+        return SpecialTokens.from_config(self.config)
 
     @property
     def question_pooling(self) -> Pooling:

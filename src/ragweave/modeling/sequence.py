@@ -213,7 +213,7 @@ class RagSequenceForGeneration(RagForGeneration):
             flat, positions = tokens.flatten(0, 2), needed.flatten(0, 2)  # (B*K*C', T'), (B*K*C', T'-1)
             logits = self.rag.wrapped_generator.decode(
                 encoded, flat[:, :-1], options=DecodeOptions(logits_at=positions)
-            ).logits  # (1, M, V)
+            )["logits"]  # (1, M, V)
             log_probs = target_log_probs(logits[:, None], flat[:, 1:][positions][None])  # (1, 1, M)
             part = torch.zeros_like(needed, dtype=torch.float32)
             part[needed] = log_probs.flatten().float()

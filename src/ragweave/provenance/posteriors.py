@@ -74,7 +74,7 @@ def explain(
     positions = scored.repeat_interleave(n_docs, dim=0)  # (B*K, T)
     logits = model.rag.wrapped_generator.decode(
         contexts, rows[:, :-1], options=DecodeOptions(logits_at=positions)
-    ).logits  # (1, M, V)
+    )["logits"]  # (1, M, V)
     values = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
     log_probs = values.new_zeros(positions.shape)
     log_probs[positions] = values.flatten()
