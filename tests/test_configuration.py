@@ -1,4 +1,4 @@
-"""RagConfig: defaults, values that cannot work, its two networks, saving and loading."""
+"""RagConfig: defaults, invalid values, its two networks, saving and loading."""
 
 from __future__ import annotations
 

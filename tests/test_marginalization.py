@@ -50,7 +50,7 @@ formulations = pytest.mark.parametrize("formulation", FORMULATIONS)
 
 
 def direct_probability(formulation: str, case: Case, question: int) -> float:
-    """p(y|x) in plain Python, from probabilities and not from their logarithms."""
+    """p(y|x) in plain Python, from probabilities instead of logarithms."""
     n_docs = case.logits.shape[1]
     weights = [math.exp(float(score)) for score in case.doc_scores[question]]
     prior = [weight / sum(weights) for weight in weights]
@@ -140,7 +140,7 @@ def test_probabilities_of_all_answers_sum_to_one(formulation: str, generator: st
 
 @formulations
 def test_probabilities_of_all_answers_sum_to_one_through_the_loss(formulation: str) -> None:
-    """The same by the public road, labels in, loss out; without padding token, every id is scored."""
+    """The same through the public interface, from labels to loss; without a pad token, every id is scored."""
     model = rag_model(models.CLASSES[formulation], "gpt2", vocab_size=5, n_docs=2).double()
     answers = torch.tensor(all_answers(5, 3, None))
     assert model.rag.special_tokens.pad is None
@@ -349,7 +349,7 @@ def test_share_of_an_empty_answer_is_zero_and_not_nan() -> None:
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 @formulations
 def test_half_precision_is_summed_in_float32(formulation: str, epsilon: float, dtype: torch.dtype) -> None:
-    """As exact as the rounded logits allow, for a vocabulary whose sum of logits no half holds."""
+    """As exact as the rounded logits allow; the sum of logits over the vocabulary exceeds half precision."""
     case = Case(0, 2, 3, 4, 3000)
     case.logits, case.doc_scores = (case.logits + 40).to(dtype), case.doc_scores.to(dtype)
     got = case.nll(formulation, epsilon)

@@ -1,4 +1,4 @@
-"""Outputs behave as transformers' do: by name, by key, by position, without what is not there."""
+"""Outputs behave as transformers' do: by name, by key, by position, without fields that are None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RagTokenizer: two tokenizers side by side, on real folders made here."""
+"""RagTokenizer: two tokenizers side by side, loaded from real folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWER_WORDS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
 def write_released_layout(folder: Path) -> None:
-    """The files of facebook/rag-*: a vocabulary of words here, of byte pairs there, and no tokenizer.json."""
+    """The files of facebook/rag-*: a vocabulary of words, one of byte pairs, and no tokenizer.json."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     config = models.rag_config("bart")

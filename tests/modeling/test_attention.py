@@ -1,4 +1,4 @@
-"""Beams that share the keys and values of their context: the same numbers as with a copy for each."""
+"""Beams that share the keys and values of their context give the same numbers as beams with copies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHARING = tuple(kind for kind in KINDS if kind != "umt5")
 
 
 class Attention(torch.nn.Module):
-    """What an attention function reads of the module that calls it."""
+    """The attributes of a module that attention functions use."""
 
     is_causal = False
 
@@ -71,7 +71,7 @@ def test_sharing_equals_repeating(rows: int, length: int, masked: str, biased: b
 def test_beams_find_what_they_find_without_sharing(
     formulation: str, generator: str, padding: str | None
 ) -> None:
-    """9 context tokens under 3 beams: a model that counts rows by the queries would cut them in three."""
+    """9 context tokens and 3 beams: a model that counts rows by the queries would cut them in three."""
     model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
     plain = attention_implementation(model.generator)
@@ -185,7 +185,7 @@ def test_another_attention_of_the_callers_choice_is_kept() -> None:
 
 @pytest.mark.parametrize("generator", models.SEQ2SEQ)
 def test_the_generator_alone_is_as_before(generator: str) -> None:
-    """Its attention has another name after a beam search, and does the same."""
+    """Its attention has another name after a beam search, and the same results."""
     model, inputs = rag_model(models.CLASSES["token"], generator), models.contexts()
     plain, labels = model.generator, models.words(6, 4)
     generator_inputs = {

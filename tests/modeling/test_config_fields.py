@@ -1,4 +1,4 @@
-"""What a field of the configuration changes when nobody says anything else: model, retriever and answers."""
+"""Each field of the configuration is the default of retriever, model and decoding."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def retrieve(**fields: Any) -> Any:
 
 
 def loss(formulation: str, **fields: Any) -> torch.Tensor:
-    """Of two answers, whose first predicted token is the generator's beginning of sequence."""
+    """Losses of two answers whose first predicted token is the generator's BOS token."""
     model = models.rag_model(models.CLASSES[formulation], **fields)
     labels = models.words(2, 4)
     labels[:, 1] = model.generator.config.bos_token_id
@@ -125,7 +125,7 @@ def test_a_cache_comes_back_or_not(formulation: str) -> None:
 
 
 def test_equal_answers_are_merged_or_not() -> None:
-    """Of three passages that are one and the same, every answer is proposed three times."""
+    """Three equal passages propose every answer three times."""
     contexts = models.contexts(1, 1)
     contexts = {
         name: tensor.repeat_interleave(3, 0) for name, tensor in contexts.items() if tensor.dim() == 2

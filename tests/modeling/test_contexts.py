@@ -1,4 +1,4 @@
-"""Contexts given by the caller: what is checked, what is inferred, and what padding may not change."""
+"""The caller's contexts: their checks, the inferred K, and padding, which changes no result."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_more_padding_on_the_right_changes_nothing(formulation: str, generator: 
 @pytest.mark.parametrize("generator", ["llama", "qwen3", "gpt2", "t5"])
 @formulations
 def test_more_padding_on_the_left_changes_nothing(formulation: str, generator: str) -> None:
-    """For generators whose positions count real tokens only, or that know no absolute positions."""
+    """For generators whose positions count real tokens only, or that have no absolute positions."""
     model, inputs, labels = shared_model(formulation, generator), models.contexts(), models.words(2, 4)
     further = padded_further(inputs, 7, "left")
     if generator == "t5":  # its encoder's relative positions are the same, its sums only nearly so
@@ -171,7 +171,7 @@ def test_contexts_of_a_single_token_work(formulation: str, generator: str) -> No
 @pytest.mark.parametrize("content", ["junk", "nothing"])
 @formulations
 def test_a_missing_passage_changes_nothing(formulation: str, generator: str, content: str) -> None:
-    """Fewer hits than K: the place carries -inf, and a context of anything or of padding alone."""
+    """Fewer hits than K: the score is -inf, and the context is anything, or only padding."""
     model, labels = shared_model(formulation, generator), models.words(2, 4)
     inputs = models.contexts(2, 2)
     more = models.contexts(2, 3, seed=5)

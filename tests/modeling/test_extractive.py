@@ -1,4 +1,4 @@
-"""Answers held to runs of whole words of the passages."""
+"""Extractive decoding: answers are runs of whole words of the passages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bpe() -> Any:
 
 @cache
 def bpe_across_words() -> Any:
-    """A BPE whose tokens may hold the end of one word and the beginning of the next."""
+    """A BPE whose tokens may contain the end of one word and the beginning of the next."""
     tokenizer = Tokenizer(tokenizer_models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -64,7 +64,7 @@ def spans(texts: list[str], tokenizer: Any, **options: Any) -> PassageSpans:
 
 
 def answers(texts: list[str], tokenizer: Any, **options: Any) -> set[str]:
-    """Everything that may be said, found by trying every allowed token at every step."""
+    """All possible answers, enumerated by trying every allowed token at every step."""
     tree, eos, answers_found = spans(texts, tokenizer, **options), tokenizer.eos_token_id, set()
     special = set(tokenizer.all_special_ids) - {eos}
     waiting: list[list[int]] = [[]]

@@ -1,4 +1,4 @@
-"""What labels mean: the two conventions, -100, padding, answers of one or two tokens, the BOS token."""
+"""Labels and losses: the two conventions, -100, padding, answers of one or two tokens, the BOS token."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_ignored_labels_and_padding_shorten_the_answer(formulation: str, generat
 
 
 @formulations
-def test_an_ignored_label_amid_the_answer_is_read_as_filler_and_not_scored(formulation: str) -> None:
+def test_an_ignored_label_amid_the_answer_is_padding_in_the_input_and_not_scored(formulation: str) -> None:
     model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 5)
     labels[:, 2] = -100
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_labels_of_one_token_are_scored_and_teach_the_retriever(formulation: str
 
 @formulations
 def test_answers_of_one_token_after_the_start_teach_the_retriever(formulation: str) -> None:
-    """Two label columns in transformers' convention: one target, which has to carry the passages' prior."""
+    """Two label columns in transformers' convention: one target, which includes the passages' prior."""
     model, inputs, labels = shared_model(formulation), models.contexts(), models.words(2, 2)
     inputs["doc_scores"].requires_grad_()
     loss = model(**inputs, labels=labels).loss

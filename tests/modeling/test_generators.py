@@ -1,4 +1,4 @@
-"""Generators without an encoder: the context is the prompt, wherever its padding stands."""
+"""Causal generators: the context is the prompt, with padding on either side."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLIDING = pytest.mark.parametrize("generator", ["mistral", "gemma3"])
 
 
 def padded_variants(seed: int = 0) -> list[dict[str, Any]]:
-    """The same contexts, padded on the right, on the left and on both sides, further and less far."""
+    """The same contexts, padded on the right, on the left and on both sides, by different lengths."""
     inputs = models.contexts(2, 3, 9, seed=seed, padding="right")
     rows = [row[mask == 1].tolist() for row, mask in zip(*list(inputs.values())[:2], strict=True)]
     variants = []
@@ -39,7 +39,7 @@ def padded_variants(seed: int = 0) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("generator", [*CAUSAL, "mistral", "gemma3"])
 @formulations
 def test_the_side_of_padding_changes_nothing(formulation: str, generator: str) -> None:
-    """Also under sliding windows shorter than the contexts, which padding inside must not eat."""
+    """Also with sliding windows shorter than the contexts, in which padding would take the place of tokens."""
     model, labels = shared_model(formulation, generator), models.words(2, 4)
     variants = padded_variants()
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_encoder_states_cannot_replace_a_prompt() -> None:
 
 
 def test_contexts_read_once_are_decoded_many_times() -> None:
-    """`model.rag.read` with ``reuse`` keeps the prompt's keys and values, and nothing changes them."""
+    """`RagModel.encode_contexts` with ``reuse`` keeps the prompt's keys and values, and nothing changes them."""
     model, inputs, read = shared_model("token", "llama"), models.contexts(), models.words(2, 4)
     with torch.no_grad():
         encoded = model.rag.encode_contexts(model.rag.prepare_contexts(**inputs), reuse=True)

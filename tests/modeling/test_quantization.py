@@ -1,4 +1,4 @@
-"""Weights of 8 bits: nearly the same numbers, from a smaller model."""
+"""Weights of 8 bits give nearly the same numbers."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_scale_multiplies_scores() -> None:
 
 
 def test_scores_stay_in_float32_under_autocast() -> None:
-    """A softmax of scores over hundreds of dimensions has no use for bfloat16's three digits."""
+    """The three digits of bfloat16 are too few for a softmax of inner products."""
     model = retrieving_model()
     questions = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
     passages = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(1))
@@ -423,7 +423,7 @@ def test_attention_implementation_reaches_both_networks(tmp_path: Path) -> None:
 )
 @formulations
 def test_device_maps(formulation: str, device_map: Any, tmp_path: Path) -> None:
-    """Also where a part stays on disk until it is used, as it does where a model is larger than memory."""
+    """Also if a part stays on disk until it is used, as with models larger than memory."""
     model, inputs = rag_model(models.CLASSES[formulation]), models.contexts()
     model.save_pretrained(tmp_path)
     mapped = models.CLASSES[formulation].from_pretrained(
@@ -438,7 +438,7 @@ def test_device_maps(formulation: str, device_map: Any, tmp_path: Path) -> None:
 
 @formulations
 def test_generation_fields_of_a_checkpoint_are_honoured(formulation: str, tmp_path: Path) -> None:
-    """facebook/rag-* keep them at the top of config.json, and have no generation_config.json."""
+    """facebook/rag-* have them at the top level of config.json, and no generation_config.json."""
     model, inputs = rag_model(models.CLASSES[formulation]), models.contexts()
     model.save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
@@ -532,7 +532,7 @@ def test_a_part_without_name_is_refused(names: tuple[str | None, ...], message: 
 
 
 def test_all_end_tokens_of_the_generators_own_generation_config_end_answers(tmp_path: Path) -> None:
-    """Chat models list more of them there than in their configuration."""
+    """The generation configuration of chat models lists more of them than their configuration."""
     encoder, name = save_parts(tmp_path, "llama")
     generator = tf.AutoModelForCausalLM.from_pretrained(name)
     inputs = models.contexts(1)

@@ -1,4 +1,4 @@
-"""transformers' Auto classes after `register_auto_classes`, in a process of its own: it changes them for good."""
+"""transformers' Auto classes after `register_auto_classes`, in a process of its own, because it cannot be undone."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 
 class WritesInPlace(tf.LogitsProcessor):
-    """As users write them: scores changed where they are."""
+    """A processor that changes scores in place, as many users write them."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores[:, 11:] = 0.0
@@ -40,7 +40,7 @@ class WritesInPlace(tf.LogitsProcessor):
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """Sequences that were asked for, with the answers."""
+    """The arguments and results of `SearchScores.log_probs`."""
     log_probs: list[tuple[Tensor, Tensor]] = []
     genuine = SearchScores.log_probs
 
@@ -97,7 +97,7 @@ def test_processors_that_write_in_place(beams: int, recorded: list[tuple[Tensor,
 
 
 def test_hypotheses_that_stopped_without_an_end_token(recorded: list[tuple[Tensor, Tensor]]) -> None:
-    """What made them stop in the middle of the search was not kept; they are scored as others are."""
+    """The recorder does not know why they stopped; the model scores them like others."""
 
     class AfterThree(tf.StoppingCriteria):
         def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:

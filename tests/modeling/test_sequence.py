@@ -1,4 +1,4 @@
-"""RAG-Sequence: hypotheses of every passage, scored by all of them, or (fast) by those that proposed them."""
+"""RAG-Sequence: hypotheses of every passage, scored under all passages or, in fast decoding, where proposed."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_a_question_tokenizers_token_types_are_no_obstacle() -> None:
 
 
 def test_a_beginning_of_sequence_that_all_answers_have_is_not_scored() -> None:
-    """BART's forced ``<s>`` says nothing: it is left out of the score, as transformers does."""
+    """BART's forced ``<s>`` has no information and is not scored, as in transformers."""
     model, inputs = sequence_model(), models.contexts(2)
     output = decode(model, inputs, num_beams=2, forced_bos_token_id=0, min_new_tokens=4)
     assert (output.sequences[:, 1] == 0).all()

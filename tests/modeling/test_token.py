@@ -1,4 +1,4 @@
-"""RAG-Token: the mixture, its decoding by transformers' loops, and what those loops are given."""
+"""RAG-Token: the mixture, its decoding by transformers' loops, and the options of these loops."""
 
 from __future__ import annotations
 
