@@ -10,12 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.utils import ModelOutput
 
 # For type checkers only: ragweave.tf returns these too, and works without torch.
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers.cache_utils import Cache
+
+
+CACHE = next(field.name for field in fields(Seq2SeqLMOutput) if field.name in ("cache", "past_key_values"))
+"""The name of caches in the installed transformers, which renamed ``past_key_values`` in version 5.24."""
+
+
+def pop_cache(past_key_values: Cache | None, kwargs: dict[str, Any]) -> Cache | None:
+    """The cache under its old name or, taken from the other arguments, under its new one."""
+    return kwargs.pop("cache", None) if past_key_values is None else past_key_values
 
 
 @dataclass
@@ -25,7 +35,7 @@ class RetrievAugLMOutput(ModelOutput):
     Attributes:
         logits: Generator logits, (B*K, T, V).
         doc_scores: Scaled passage scores, (B, K); -inf for no passage.
-        past_key_values: The generator's cache.
+        cache: The generator's cache; ``past_key_values`` before transformers 5.24.
         retrieved_doc_embeds: Passage vectors, (B, K, D); with ``output_retrieved``.
         retrieved_doc_ids: Rows of the passages in the index, (B, K), -1 for none; with ``output_retrieved``.
         context_input_ids: Contexts, (B*K, S); with ``output_retrieved``.
@@ -43,7 +53,11 @@ class RetrievAugLMOutput(ModelOutput):
 
     logits: Tensor | None = None
     doc_scores: Tensor | None = None
-    past_key_values: Cache | None = None
+    # The loops of ``generate`` look for the installed version's name.
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None
     retrieved_doc_embeds: Tensor | None = None
     retrieved_doc_ids: Tensor | None = None
     context_input_ids: Tensor | None = None

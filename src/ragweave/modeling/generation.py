@@ -30,7 +30,7 @@ from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.parts import RagWrapper, RetrieverProtocol, as_list, resolve_config
 from ragweave.modeling.pretrained import RagPreTrainedModel
 from ragweave.modeling.rag import RagModel
-from ragweave.outputs import RetrievAugLMMarginOutput
+from ragweave.outputs import CACHE, RetrievAugLMMarginOutput, pop_cache
 
 
 class QuestionLosses(Tensor):
@@ -126,6 +126,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             ShapeError: Arguments disagree about B or K, or labels are no token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
+        past_key_values = pop_cache(past_key_values, kwargs)
         reject_unknown(kwargs)
         targets = None
         if labels is not None:
@@ -259,6 +260,8 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         *,
         encoder_outputs: dict[str, Mixture],
+        cache: Cache
+        | None = None,  # named here because ``generate`` refuses arguments that no signature names
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Arguments of the next forward pass: the newest tokens, and the encoded contexts."""
@@ -269,7 +272,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             "decoder_input_ids": decoder_input_ids,
             "encoder_outputs": encoder_outputs["mixture"].contexts,
             "doc_scores": encoder_outputs["mixture"].doc_scores,
-            "past_key_values": past_key_values,
+            CACHE: cache if past_key_values is None else past_key_values,
             "use_cache": use_cache,
             "do_marginalize": True,
             **{name: kwargs[name] for name in flags if name in kwargs},
@@ -299,10 +302,11 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         kwargs.pop("token_type_ids", None)  # BERT's tokenizers return them; a question is one segment
         # The loop repeats every tensor in this dictionary for its beams. Beams share a mixture, which is no tensor.
         shared = {"mixture": Mixture(contexts, doc_scores)}
-        if kwargs.get("past_key_values") is None and resolve_flag(
-            generation_config.use_cache, self.config.use_cache
-        ):
-            kwargs["past_key_values"] = self.rag.wrapped_generator.new_cache(*doc_scores.shape)
+        cache = pop_cache(kwargs.pop("past_key_values", None), kwargs)
+        if cache is None and resolve_flag(generation_config.use_cache, self.config.use_cache):
+            cache = self.rag.wrapped_generator.new_cache(*doc_scores.shape)
+        if cache is not None:
+            kwargs[CACHE] = cache
         # The model does not use this mask, but transformers warns without one if pad and end are the same token.
         kwargs.setdefault("attention_mask", torch.ones_like(encoder_input_ids))
         return super().generate(

@@ -29,7 +29,7 @@ from ragweave.encoders.linear import fast_linear
 from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.modeling.attention import MixtureCache, PromptLayer, share_keys
 from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
-from ragweave.outputs import RetrievAugLMOutput
+from ragweave.outputs import CACHE
 
 # Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
 RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
@@ -85,8 +85,8 @@ class GeneratorWrapper(ABC):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> RetrievAugLMOutput:
-        """Decode R rows under each context; returns logits, cache, and the generator's decoder fields.
+    ) -> dict[str, Any]:
+        """Decode R rows under each context.
 
         Args:
             contexts: B*K encoded contexts.
@@ -94,6 +94,9 @@ class GeneratorWrapper(ABC):
             decoder_attention_mask: Mask over the decoder input, (B*K*R, T).
             past_key_values: Cache of earlier decoder tokens.
             options: What to return.
+
+        Returns:
+            The fields of `RetrievAugLMOutput` from the decoder; logits are (B*K*R, T, V).
         """
 
     @abstractmethod
@@ -188,7 +191,7 @@ class Seq2SeqGenerator(GeneratorWrapper):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> RetrievAugLMOutput:
+    ) -> dict[str, Any]:
         """Run the decoder; the R rows of a context share its keys if the attention supports it."""
         times = decoder_input_ids.shape[0] // len(contexts)  # R
         shared = times > 1 and share_keys(self.generator)
@@ -200,19 +203,19 @@ class Seq2SeqGenerator(GeneratorWrapper):
                 attention_mask=mask,
                 decoder_input_ids=decoder_input_ids,
                 decoder_attention_mask=decoder_attention_mask,
-                past_key_values=past_key_values,
                 use_cache=options.use_cache,
                 output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states,
                 return_dict=True,
+                **{CACHE: past_key_values},
             )
-        return RetrievAugLMOutput(
-            logits=output.logits,
-            past_key_values=output.past_key_values,
-            generator_dec_hidden_states=output.decoder_hidden_states,
-            generator_dec_attentions=output.decoder_attentions,
-            generator_cross_attentions=output.cross_attentions,
-        )
+        return {
+            "logits": output.logits,
+            CACHE: output.get(CACHE),
+            "generator_dec_hidden_states": output.decoder_hidden_states,
+            "generator_dec_attentions": output.decoder_attentions,
+            "generator_cross_attentions": output.cross_attentions,
+        }
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
         """An empty cache; the keys of the contexts enter it at the first step."""
@@ -266,9 +269,9 @@ class CausalGenerator(GeneratorWrapper):
             self.generator.base_model(
                 input_ids=input_ids,
                 attention_mask=mask,
-                past_key_values=cache,
                 use_cache=True,
                 return_dict=True,
+                **{CACHE: cache},
                 **self._position_ids(_positions(mask)),
             )
         return cache
@@ -281,7 +284,7 @@ class CausalGenerator(GeneratorWrapper):
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
         options: DecodeOptions,
-    ) -> RetrievAugLMOutput:
+    ) -> dict[str, Any]:
         """Continue R rows per prompt."""
         if contexts.input_ids is None:
             raise MissingContextError(
@@ -309,20 +312,20 @@ class CausalGenerator(GeneratorWrapper):
             output = self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
-                past_key_values=past,
                 use_cache=past is not None,
                 logits_to_keep=length,
                 output_attentions=options.output_attentions,
                 output_hidden_states=options.output_hidden_states,
                 return_dict=True,
+                **{CACHE: past},
                 **self._position_ids(position_ids),
             )
-        return RetrievAugLMOutput(
-            logits=output.logits,
-            past_key_values=past_key_values if options.use_cache else None,
-            generator_dec_hidden_states=output.hidden_states,
-            generator_dec_attentions=output.attentions,
-        )
+        return {
+            "logits": output.logits,
+            CACHE: past_key_values if options.use_cache else None,
+            "generator_dec_hidden_states": output.hidden_states,
+            "generator_dec_attentions": output.attentions,
+        }
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
         """An empty cache; the prompts' keys and values enter it at the first step."""

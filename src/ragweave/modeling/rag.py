@@ -32,7 +32,7 @@ from ragweave.modeling.contexts import EncodedContexts, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
 from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
 from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
-from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts
+from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts, pop_cache
 from ragweave.retrieval.retriever import passage_scores
 
 
@@ -276,6 +276,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             ShapeError: Arguments disagree about B or K.
         """
         return_dict = kwargs.pop("return_dict", True)
+        past_key_values = pop_cache(past_key_values, kwargs)
         reject_unknown(kwargs)
         options = DecodeOptions(
             use_cache=resolve_flag(use_cache, self.config.use_cache),
