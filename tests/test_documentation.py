@@ -11,9 +11,9 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ragweave.cli import app
+from ragweave.serving import app as serving_app
 from tests.support.databases import Postgres, free_port
+from tests.support.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -115,19 +117,24 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, command: str) -> Iterator[None]:
-    """A command that serves, for as long as this lasts; it has to say where, and to end well."""
-    with subprocess.Popen(
-        shlex.split(command), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+def serving(command: str) -> Iterator[None]:
+    """A command that serves in a thread; it has to start, and to end when it is told to."""
+    servers, create = [], serving_app.create_server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving_app, "create_server", lambda *own: servers.append(create(*own)) or servers[0])
+        thread = threading.Thread(
+            target=app, args=(shlex.split(command)[1:],), kwargs={"standalone_mode": False}
+        )
+        thread.start()
+        wait_until(lambda: not thread.is_alive() or (servers and servers[0].started))
         try:
-            line = process.stderr.readline()
-            assert "Serving on http" in line, line + process.stderr.read()
+            assert thread.is_alive()
             yield
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 0
         finally:
-            process.kill()
+            for server in servers:
+                server.should_exit = True
+            thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def run(folder: Path, command: str) -> str:
@@ -221,12 +228,13 @@ def test_what_a_page_shows_runs(
     quiet_transformers: None,
 ):
     port = free_port()  # the one that the page names may be taken
+    monkeypatch.chdir(workplace)
     with contextlib.ExitStack() as running:
         # The commands first: a page's Python may open what they made.
         for shown in filter(is_run, commands_of(page, with_skipped=False)):
             command = at_port(shown, port)
             if command.startswith("ragweave serve "):
-                running.enter_context(serving(workplace, f"{command} --port {port}"))
+                running.enter_context(serving(f"{command} --port {port}"))
                 continue
             output = run(workplace, command)
             if command.startswith("curl -s "):
@@ -235,7 +243,6 @@ def test_what_a_page_shows_runs(
                 rows = [json.loads(line) for line in output.splitlines()]
                 assert rows
                 assert all(rows)
-        monkeypatch.chdir(workplace)
         names: dict[str, object] = {}
         for block in blocks_of(page):
             if block.language == "python" and not block.skipped:
