@@ -14,15 +14,54 @@ POOLINGS: tuple[Pooling, ...] = ("pooler", "cls", "mean")
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where in its source a document or a passage begins. What does not apply is ``None``, or empty.
+
+    Attributes:
+        page: The page, from 1 on.
+        slide: The slide, from 1 on.
+        sheet: The name of the sheet.
+        row: The row of the sheet or table, from 1 on.
+        heading: The headings above, the highest first.
+        line: The line of the source, from 1 on.
+        start: The first character in the document's text, from 0 on.
+        end: The end in the document's text, exclusive.
+    """
+
+    page: int | None = None
+    slide: int | None = None
+    sheet: str | None = None
+    row: int | None = None
+    heading: tuple[str, ...] = ()
+    line: int | None = None
+    start: int | None = None
+    end: int | None = None
+
+    def __str__(self) -> str:
+        """The place in words, such as ``"page 3"`` or ``"Guide > Install, line 12"``; may be empty."""
+        parts = [" > ".join(self.heading)] if self.heading else []
+        for name in ("page", "slide", "sheet", "row", "line"):
+            if (value := getattr(self, name)) is not None:
+                parts.append(f"{name} {value}")
+        return ", ".join(parts)
+
+
+# A loader says where a document begins, and chunking counts on from there. Form feeds in the text separate slides if
+# ``place`` has a slide (pptx: ``place=Place(slide=1)``), and pages otherwise. A document that is a row of a sheet has
+# ``place=Place(sheet="Prices", row=12)``. ``markdown`` is for text that was converted to Markdown: its headings become
+# the heading paths of its passages, as in a file that ends in .md.
+@dataclass(frozen=True, slots=True)
 class Document:
     """One document as a reader returned it, before it is cut into passages.
 
     Attributes:
         id: Identifier, unique in a knowledge base.
         title: Title that every passage of the document keeps; may be empty.
-        text: The whole text.
+        text: The whole text. Form feeds separate its pages or slides.
         source: Path or name of what it was read from.
         line: The line of the source that the text begins in, from 1 on; 0 where lines mean nothing.
+        place: The slide, or the sheet and row, that the text begins in.
+        markdown: Whether the text is Markdown, whatever the source ends in.
     """
 
     id: str
@@ -30,6 +69,8 @@ class Document:
     text: str
     source: str
     line: int = 0
+    place: Place = Place()
+    markdown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
