@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from transformers.modeling_outputs import Seq2SeqLMOutput
+import transformers
 from transformers.utils import ModelOutput
 
 # For type checkers only: ragweave.tf returns these too, and works without torch.
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
 
-CACHE = next(field.name for field in fields(Seq2SeqLMOutput) if field.name in ("cache", "past_key_values"))
-"""The name of caches in the installed transformers, which renamed ``past_key_values`` in version 5.24."""
+# The name of caches in the installed transformers, which renamed ``past_key_values`` in version 5.24. (The fields of
+# its outputs have the name too, but they import torch.)
+CACHE = "cache" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24) else "past_key_values"
 
 
 def pop_cache(past_key_values: Cache | None, kwargs: dict[str, Any]) -> Cache | None:
@@ -74,7 +75,14 @@ class RetrievAugLMOutput(ModelOutput):
 
 
 @dataclass
-class RetrievAugLMMarginOutput(RetrievAugLMOutput):
+class _Loss(ModelOutput):
+    """A base of its own, so that the loss is the first field, as callers unpack it."""
+
+    loss: Tensor | None = None
+
+
+@dataclass
+class RetrievAugLMMarginOutput(RetrievAugLMOutput, _Loss):
     """Output of the two models for generation: `RetrievAugLMOutput` and a loss.
 
     ``logits`` are the generator's, (B*K, T, V), or, from RAG-Token with ``do_marginalize``, log-probabilities of the
@@ -84,13 +92,6 @@ class RetrievAugLMMarginOutput(RetrievAugLMOutput):
         loss: -log p(y|x), with ``labels``: (B,), whose ``backward`` computes the gradient of the sum, or a scalar if
             the loss is reduced.
     """
-
-    loss: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss is not None:  # the loss comes first, because callers unpack (loss, logits, ...)
-            self.move_to_end("loss", last=False)
 
 
 @dataclass

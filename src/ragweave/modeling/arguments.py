@@ -16,6 +16,7 @@ a single label column, which would have no target under the first convention.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +31,17 @@ def resolve_flag(value: bool | None, default: bool) -> bool:
     return bool(default if value is None else value)
 
 
-def reject_unknown(arguments: dict[str, Any]) -> None:
-    """Reject arguments of ``forward`` that would have no effect.
+def warn_unknown(arguments: dict[str, Any]) -> None:
+    """Warn of arguments of ``forward`` that have no effect; transformers ignores them in silence.
 
-    Raises:
-        TypeError: There is one; the message names it.
+    Warns:
+        UserWarning: There is one; the message names it.
     """
-    # Tokenizers and transformers' Trainer pass these two unasked.
-    unknown = [name for name in arguments if name not in ("token_type_ids", "num_items_in_batch")]
+    unknown = [name for name in arguments if name != "token_type_ids"]  # tokenizers return these unasked
     if unknown:
-        raise TypeError(f"forward() got unknown argument(s): {', '.join(unknown)}.")
+        warnings.warn(
+            f"forward() ignores unknown argument(s): {', '.join(unknown)}.", UserWarning, stacklevel=3
+        )
 
 
 def pop_prefixed(kwargs: dict[str, Any], prefix: str, *, except_for: Any) -> dict[str, Any]:

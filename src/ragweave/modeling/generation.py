@@ -23,7 +23,7 @@ from ragweave.modeling.arguments import (
     check_label_rows,
     check_label_shapes,
     check_labels,
-    reject_unknown,
+    warn_unknown,
     resolve_flag,
 )
 from ragweave.modeling.contexts import EncodedContexts
@@ -111,7 +111,8 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         Arguments as for `RagModel.forward`, and:
 
         Args:
-            **kwargs: ``return_dict``; others are rejected.
+            **kwargs: ``return_dict``; ``num_items_in_batch``, the number of target tokens, which divides the summed
+                loss (transformers' Trainer passes it); others are ignored with a warning.
             exclude_bos_score: Leave out the first target if it is the BOS token in every row.
             do_marginalize: Return log-probabilities of the mixture, (B, T, V), as logits (RAG-Token only).
             reduce_loss: Sum the loss over the batch. By default there is one for each question, and ``backward``
@@ -127,7 +128,8 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        reject_unknown(kwargs)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        warn_unknown(kwargs)
         targets = None
         if labels is not None:
             check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)
@@ -150,13 +152,18 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             output_hidden_states=output_hidden_states,
             output_retrieved=output_retrieved,
             n_docs=n_docs,
-            question_strings=question_strings,
+            # A subclass of RagModel with transformers' signature does not have this argument.
+            **({} if question_strings is None else {"question_strings": question_strings}),
         )
         loss = None
         if targets is not None:
             loss = self._loss(output.logits, output.doc_scores, targets)
-            reduce_loss = resolve_flag(reduce_loss, self.config.reduce_loss)
-            loss = loss.sum() if reduce_loss else loss.as_subclass(QuestionLosses)
+            if num_items_in_batch is not None:  # transformers' Trainer, which needs a scalar
+                loss = loss.sum() / num_items_in_batch
+            elif resolve_flag(reduce_loss, self.config.reduce_loss):
+                loss = loss.sum()
+            else:
+                loss = loss.as_subclass(QuestionLosses)
         logits = self._output_logits(
             output.logits, output.doc_scores, resolve_flag(do_marginalize, self.config.do_marginalize)
         )
@@ -260,23 +267,36 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         *,
         encoder_outputs: dict[str, Mixture],
-        cache: Cache
-        | None = None,  # named here because ``generate`` refuses arguments that no signature names
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Arguments of the next forward pass: the newest tokens, and the encoded contexts."""
+        """Arguments of the next forward pass: the newest tokens, and the encoded contexts.
+
+        ``generate`` rejects arguments that this signature does not name; ``cache`` is the newer ``past_key_values``.
+        """
         if next_sequence_length is not None:
             decoder_input_ids = decoder_input_ids[:, -next_sequence_length:]
         flags = ("output_attentions", "output_hidden_states")
+        mixture = encoder_outputs["mixture"]
+        doc_scores, n_docs = mixture.doc_scores, {}
+        if self._has_own_mixture():
+            # A subclass written for transformers expects one row of scores for every row of the decoder.
+            doc_scores = doc_scores.repeat_interleave(len(decoder_input_ids) // len(doc_scores), dim=0)
+            n_docs = {"n_docs": doc_scores.shape[1]}
         return {
             "decoder_input_ids": decoder_input_ids,
-            "encoder_outputs": encoder_outputs["mixture"].contexts,
-            "doc_scores": encoder_outputs["mixture"].doc_scores,
+            "encoder_outputs": mixture.contexts,
+            "doc_scores": doc_scores,
+            **n_docs,
             CACHE: cache if past_key_values is None else past_key_values,
             "use_cache": use_cache,
             "do_marginalize": True,
             **{name: kwargs[name] for name in flags if name in kwargs},
         }
+
+    def _has_own_mixture(self) -> bool:
+        """Whether a subclass overrides how the passages are marginalised while decoding."""
+        return type(self).forward is not RagForGeneration.forward
 
     def _generate(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AutoModel, Cache, PreTrainedModel
 
 from ragweave.configuration import RagConfig
@@ -25,7 +26,7 @@ from ragweave.modeling.arguments import (
     check_n_docs,
     check_scores,
     missing_contexts,
-    reject_unknown,
+    warn_unknown,
     resolve_flag,
 )
 from ragweave.modeling.contexts import EncodedContexts, trim_right
@@ -70,12 +71,9 @@ class RagModel(RagParts, RagPreTrainedModel):
         self.generator = generator
         self.retriever = retriever
         self.ctx_encoder: PreTrainedModel | None = None
+        # Whether vectors of the context encoder, with gradient, replace those of the index.
+        self.context_encoder_training = False
         self.post_init()
-
-    @property
-    def context_encoder_training(self) -> bool:
-        """Whether a context encoder is trained, whose vectors replace those of the index."""
-        return self.ctx_encoder is not None
 
     @property
     def wrapped_generator(self) -> GeneratorWrapper:
@@ -198,7 +196,7 @@ class RagModel(RagParts, RagPreTrainedModel):
 
     def _passage_vectors(self, retrieved: Any, n_docs: int, question_vectors: Tensor) -> Tensor:
         """Vectors of the retrieved passages, (B, K, D): the index's, or the context encoder's with gradient."""
-        if self.ctx_encoder is None:
+        if self.ctx_encoder is None or not self.context_encoder_training:
             return retrieved["retrieved_doc_embeds"].to(question_vectors)
         if "tokenized_doc_ids" not in retrieved:
             raise MissingContextError(
@@ -266,7 +264,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             output_retrieved: Return passages' ids, vectors and contexts.
             n_docs: K; by default that of ``doc_scores``, or the configuration's if there are no scores.
             question_strings: The questions of ``input_ids`` as the user wrote them; see `retrieve`.
-            **kwargs: ``return_dict``; others are rejected.
+            **kwargs: ``return_dict``; others are ignored with a warning.
 
         Returns:
             `RetrievAugLMOutput` with logits (B*K*R, T, V).
@@ -277,17 +275,15 @@ class RagModel(RagParts, RagPreTrainedModel):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        reject_unknown(kwargs)
+        warn_unknown(kwargs)
         options = DecodeOptions(
             use_cache=resolve_flag(use_cache, self.config.use_cache),
             output_attentions=resolve_flag(output_attentions, self.config.output_attentions),
             output_hidden_states=resolve_flag(output_hidden_states, self.config.output_hidden_states),
         )
-        if decoder_input_ids is None:
-            raise MissingContextError(
-                "decoder_input_ids not given: pass them, or labels to a model for generation."
-            )
         question_and_passages: dict[str, Any] = {}
+        rows: Tensor | None = None
+        width: int | None = None  # S of the contexts, which are trimmed before they are encoded
         if encoder_outputs is not None:
             if doc_scores is None:
                 raise missing_contexts(doc_scores=doc_scores)
@@ -305,39 +301,70 @@ class RagModel(RagParts, RagPreTrainedModel):
                 output_hidden_states=options.output_hidden_states,
             )
             doc_scores = contexts.doc_scores
+            rows = (
+                None
+                if decoder_input_ids is not None
+                else self._decoder_input_from(contexts.context_input_ids)
+            )
             encoded = self.encode_contexts(contexts, options=options)
             question_and_passages = contexts.for_forward(
                 retrieved=resolve_flag(output_retrieved, self.config.output_retrieved)
             )
+            width = contexts.context_input_ids.shape[1]
+        repeats = 1
+        if rows is None:
+            if decoder_input_ids is None:
+                raise MissingContextError(
+                    "decoder_input_ids not given: pass them, or labels to a model for generation."
+                )
+            repeats = doc_scores.shape[0] * doc_scores.shape[1] // len(encoded)
+            rows = _decoder_rows(decoder_input_ids, doc_scores[::repeats], "decoder_input_ids")
         if decoder_attention_mask is not None:
             decoder_attention_mask = _decoder_rows(
-                decoder_attention_mask, doc_scores, "decoder_attention_mask"
+                decoder_attention_mask, doc_scores[::repeats], "decoder_attention_mask"
             )
         if options.use_cache and past_key_values is None:
-            past_key_values = self.wrapped_generator.new_cache(*doc_scores.shape)
+            past_key_values = self.wrapped_generator.new_cache(*doc_scores[::repeats].shape)
         decoded = self.wrapped_generator.decode(
             encoded,
-            _decoder_rows(decoder_input_ids, doc_scores, "decoder_input_ids"),
+            rows,
             decoder_attention_mask=decoder_attention_mask,
             past_key_values=past_key_values,
             options=options,
         )
+        if repeats > 1:
+            decoded["logits"] = _passages_last(decoded["logits"], doc_scores, repeats)
         output = RetrievAugLMOutput(
             doc_scores=doc_scores,
             **question_and_passages,
-            generator_enc_last_hidden_state=encoded.last_hidden_state,
-            generator_enc_hidden_states=encoded.hidden_states,
-            generator_enc_attentions=encoded.attentions,
+            **_as_wide_as_contexts(
+                width,
+                generator_enc_last_hidden_state=encoded.last_hidden_state,
+                generator_enc_hidden_states=encoded.hidden_states,
+                generator_enc_attentions=encoded.attentions,
+                generator_cross_attentions=decoded.pop("generator_cross_attentions", None),
+            ),
             **decoded,
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor | None:
+        """What BART reads if it is given no decoder input, (B*K, S): the contexts, shifted right behind its start."""
+        if self.generator.config.model_type != "bart":
+            return None
+        special = self.special_tokens
+        shifted = context_input_ids.roll(1, dims=1)
+        shifted[:, 0] = special.decoder_start
+        return shifted
 
     def _encoded(
         self, encoder_outputs: Any, mask: Tensor | None, doc_scores: Tensor, n_docs: int | None
     ) -> EncodedContexts:
         """Contexts that an earlier call encoded, as `EncodedContexts`."""
         if isinstance(encoder_outputs, EncodedContexts):
-            check_n_docs(n_docs, doc_scores, len(encoder_outputs))
+            # Under beam search, transformers repeats the scores of a question for its beams: (B*R, K).
+            repeats = max(doc_scores.shape[0] * doc_scores.shape[1] // len(encoder_outputs), 1)
+            check_n_docs(n_docs, doc_scores[::repeats], len(encoder_outputs))
             return encoder_outputs
         states = encoder_outputs[0]  # (B*K, S, H)
         check_n_docs(n_docs, doc_scores, len(states))
@@ -354,3 +381,38 @@ def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
     n_questions, n_docs = doc_scores.shape
     rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
     return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])  # (B*K*R, T)
+
+
+def _passages_last(logits: Tensor, doc_scores: Tensor, repeats: int) -> Tensor:
+    """Rows in transformers' order, in which the passages of a beam are neighbours: (B*K*R, T, V) to (B*R*K, T, V)."""
+    questions, n_docs = doc_scores.shape[0] // repeats, doc_scores.shape[1]
+    rows = logits.view(questions, n_docs, repeats, *logits.shape[1:])  # (B, K, R, T, V)
+    return rows.transpose(1, 2).reshape(logits.shape)
+
+
+def _as_wide_as_contexts(width: int | None, **states: Any) -> dict[str, Any]:
+    """Pad what the generator computed of trimmed contexts to the S of the contexts that are returned beside it.
+
+    Args:
+        width: S; ``None`` leaves everything as it is.
+        **states: Encoder states, (B*K, S, H), and attentions, whose last dimension is S; the encoder's self-attention
+            has another S before it.
+    """
+
+    def padded(name: str, state: Tensor) -> Tensor:
+        sizes = [0, 0] if "hidden_state" in name else []
+        sizes += [0, (width or 0) - state.shape[-2 if sizes else -1]]
+        if name == "generator_enc_attentions":
+            sizes += sizes
+        return pad(state, sizes) if sizes[-1] > 0 else state
+
+    if width is None:
+        return states
+    return {
+        name: tuple(padded(name, layer) for layer in state)
+        if isinstance(state, tuple)
+        else state
+        if state is None
+        else padded(name, state)
+        for name, state in states.items()
+    }

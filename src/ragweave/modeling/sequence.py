@@ -56,6 +56,14 @@ class RagSequenceForGeneration(RagForGeneration):
     def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         return logits
 
+    @staticmethod
+    def _cat_and_pad(tensors: Sequence[Tensor], pad_token_id: int) -> Tensor:
+        """Rows of several tensors, (M, T) each, in one, padded to the longest T; transformers' name."""
+        longest = max(tensor.shape[1] for tensor in tensors)
+        return torch.cat(
+            [pad(tensor, (0, longest - tensor.shape[1]), value=pad_token_id) for tensor in tensors]
+        )
+
     @torch.no_grad()
     def generate(  # noqa: D417  # RagTokenForGeneration.generate documents the other arguments
         self,

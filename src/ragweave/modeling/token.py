@@ -30,6 +30,24 @@ class RagTokenForGeneration(RagForGeneration):
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
+    def _has_own_mixture(self) -> bool:
+        return super()._has_own_mixture() or type(self).marginalize is not RagTokenForGeneration.marginalize
+
+    def get_nll(
+        self,
+        seq_logits: Tensor,
+        doc_scores: Tensor,
+        target: Tensor,
+        reduce_loss: bool = False,
+        epsilon: float = 0.0,
+        n_docs: int | None = None,
+        exclude_bos_score: bool = False,
+    ) -> Tensor:
+        """As for RAG-Sequence, but with the order of transformers' arguments for RAG-Token."""
+        return super().get_nll(
+            seq_logits, doc_scores, target, reduce_loss, epsilon, exclude_bos_score, n_docs
+        )
+
     def marginalize(self, seq_logits: Tensor, doc_scores: Tensor, n_docs: int | None = None) -> Tensor:
         """Log-probabilities of the mixture.
 
