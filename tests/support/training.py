@@ -49,6 +49,15 @@ def weights(model, part):
     return {name: weight.detach().clone() for name, weight in getattr(model, part).named_parameters()}
 
 
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
 class RefreshInProcess:
     """Takes the place of `subprocess.Popen` if a refresh waits for its process: it runs in the tests' process.
 

@@ -59,30 +59,30 @@ def test_positives_are_gold_and_negatives_share_words_without_answering(base):
 
 
 def test_without_gold_the_first_passage_with_an_answer_is_taken(base):
-    asked = [
+    questions = [
         Example("1", "What is the capital on the ocean?", ("Nairobi",)),
         Example("2", "What is the capital of Atlantis?", ("Poseidonis",)),
     ]
-    (pair,) = training_pairs(base, asked)
-    assert pair.question == asked[0].question
+    (pair,) = training_pairs(base, questions)
+    assert pair.question == questions[0].question
     assert "Nairobi" in pair.positive
     with pytest.raises(DataError, match="No passage answers"):
-        training_pairs(base, asked[1:])
+        training_pairs(base, questions[1:])
 
 
-def test_a_gold_passage_is_taken_though_the_answer_is_not_in_it(base):
+def test_a_gold_passage_without_the_answer_is_a_positive(base):
     (pair,) = training_pairs(base, [Example("1", "Is Chile long?", ("yes",), ("chile.txt",))])
     assert "Santiago" in pair.positive
 
 
-def test_gold_passages_are_enough_where_answers_are_not_known(base):
+def test_gold_passages_are_enough_without_answers(base):
     (pair,) = training_pairs(base, [Example("1", "Which capital is it?", (), ("kenya.txt",))], n_negatives=5)
     assert "Nairobi" in pair.positive
     assert len(pair.negatives) == 2
     assert pair.positive not in pair.negatives
 
 
-def test_a_copy_of_the_positive_is_no_negative(tmp_path, tiny_encoder_path):
+def test_a_copy_of_the_positive_is_not_a_negative(tmp_path, tiny_encoder_path):
     for name, text in (("a", "Lima is in Peru."), ("b", "Lima is in Peru."), ("c", "Lima is a bean.")):
         (tmp_path / f"{name}.txt").write_text(text)
     base = KnowledgeBase.build(
@@ -94,7 +94,7 @@ def test_a_copy_of_the_positive_is_no_negative(tmp_path, tiny_encoder_path):
     assert ["bean" in text for text in pair.negatives] == [True]
 
 
-def test_negatives_that_a_question_lacks_are_filled_up(tmp_path, tiny_encoder_path):
+def test_missing_negatives_are_filled(tmp_path, tiny_encoder_path):
     seen = {}
 
     def look(trainer):
@@ -128,10 +128,10 @@ def test_the_encoder_learns_to_prefer_the_positive(tmp_path, tiny_encoder_path, 
     train_retriever(encoder, pairs, tmp_path, **{**OPTIONS, "num_train_epochs": 20, "learning_rate": 2e-3})
     after = [margin(encoder, pair) for pair in pairs]
     assert sum(after) > sum(before)
-    assert sum(own > 0 for own in after) >= 3
+    assert sum(value > 0 for value in after) >= 3
 
 
-def test_a_loss_that_is_no_number_leaves_the_encoder_and_writes_nothing(tmp_path, tiny_encoder_path):
+def test_a_loss_that_is_not_finite_leaves_the_encoder_and_writes_nothing(tmp_path, tiny_encoder_path):
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_leaves_the_encoder_and_writes_nothing(tmp_path
     assert all(weight.isfinite().all() for weight in encoder.model.parameters())
 
 
-def test_a_run_goes_on_from_its_last_whole_checkpoint_and_with_the_same_data(tmp_path, tiny_encoder_path):
+def test_a_run_resumes_from_its_last_complete_checkpoint_with_the_same_data(tmp_path, tiny_encoder_path):
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
     saving = {**OPTIONS, "save_strategy": "epoch"}
@@ -158,7 +158,7 @@ def test_a_run_goes_on_from_its_last_whole_checkpoint_and_with_the_same_data(tmp
         train_retriever(encoder, pairs[:1], tmp_path, resume=True, **saving)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path, tiny_encoder_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_over(tmp_path, tiny_encoder_path):
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = [TrainingPair("Where is Lima?", "Peru"), TrainingPair("Where is Nairobi?", "Kenya")]
 
@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path,
     assert (tmp_path / "checkpoint-1").is_dir()
 
 
-def test_several_processes_are_refused(tmp_path, tiny_encoder_path, monkeypatch):
+def test_several_processes_are_rejected(tmp_path, tiny_encoder_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigurationError, match=r"one of 2: .* without torchrun"):
         train_retriever(
@@ -186,7 +186,7 @@ def test_several_processes_are_refused(tmp_path, tiny_encoder_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_be_trained_is_said(tmp_path, tiny_encoder_path):
+def test_invalid_arguments_are_rejected(tmp_path, tiny_encoder_path):
     encoder = load_tiny_encoder(tiny_encoder_path)
     pairs = [TrainingPair("Where is Lima?", "Peru")]
     with pytest.raises(TrainingError, match="no run in"):
@@ -200,11 +200,11 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_what_was_trained_answers_from_its_own_knowledge_base(tmp_path, folder):
+def test_a_trained_retriever_answers_from_its_knowledge_base(tmp_path, folder):
     data = tmp_path / "data.jsonl"
     rows = [
-        {"question": own.question, "answers": own.answers, "passage": own.gold_passages[0]}
-        for own in EXAMPLES
+        {"question": example.question, "answers": example.answers, "passage": example.gold_passages[0]}
+        for example in EXAMPLES
     ]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path / "out"
@@ -216,10 +216,10 @@ def test_what_was_trained_answers_from_its_own_knowledge_base(tmp_path, folder):
     before = KnowledgeBase.open(folder / "kb")
     after = KnowledgeBase.open(out / "knowledge-base", encoder=trained)
     assert after.manifest.encoder.fingerprint != before.manifest.encoder.fingerprint
-    asked = run(
+    answered = run(
         "ask", "--kb", out / "knowledge-base", "--model", out, "--json", "--max-new-tokens", 3, "Where?"
     )
-    assert asked.exit_code == 0, asked.output
+    assert answered.exit_code == 0, answered.output
     refused = run("train", "retriever", *options)
     assert refused.exit_code != 0
     assert "is not empty" in refused.output

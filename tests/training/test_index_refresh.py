@@ -21,13 +21,8 @@ from ragweave.errors import EncoderMismatchError
 from ragweave.training.index_refresh import IndexRefresh, load_document_encoder
 from ragweave.training.trainer import RagTrainer
 from tests.support.encoders import save_tiny_encoder
-from tests.support.pipelines import build_knowledge_base, save_rag_model
+from tests.support.pipelines import save_rag_model
 from tests.support.training import EXAMPLES, RefreshInProcess, arguments, pipeline_of
-
-
-@pytest.fixture(scope="module")
-def kb(tmp_path_factory, tiny_encoder_path):
-    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +32,7 @@ def model_path(tmp_path_factory, tiny_encoder_path):
 
 @pytest.fixture
 def refresh_in_process(monkeypatch):
-    """Let a refresh start no process, where the process is not what is tested."""
+    """Run refreshes in this process, in tests of other things than the process."""
     monkeypatch.setattr(subprocess, "Popen", RefreshInProcess)
 
 
@@ -45,7 +40,7 @@ def end_to_end(folder, **more):
     return arguments(folder, end_to_end=True, **more)
 
 
-def test_vectors_made_anew_are_those_of_the_index(tmp_path, model_path, kb):
+def test_recomputed_vectors_equal_those_of_the_index(tmp_path, model_path, kb):
     pipeline = pipeline_of(model_path, kb)
     plain = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
     batch = plain.data_collator(EXAMPLES)
@@ -54,19 +49,20 @@ def test_vectors_made_anew_are_those_of_the_index(tmp_path, model_path, kb):
     output = pipeline.model.eval()(**batch)
     assert torch.allclose(output.doc_scores, expected, atol=1e-4)
     output.loss.sum().backward()
-    assert any(own.grad is not None and own.grad.any() for own in trainer.document_encoder.model.parameters())
+    assert any(
+        weight.grad is not None and weight.grad.any()
+        for weight in trainer.document_encoder.model.parameters()
+    )
 
 
-def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(
-    tmp_path, model_path, kb, refresh_in_process
-):
+def test_the_index_is_refreshed_and_the_saved_parts_match(tmp_path, model_path, kb, refresh_in_process):
     before = KnowledgeBase.open(kb)
     pipeline = pipeline_of(model_path, kb)
     args = end_to_end(tmp_path, refresh_steps=2, refresh_in_background=False, num_train_epochs=2)
     trainer = RagTrainer(pipeline, args, EXAMPLES, EXAMPLES)
     trainer.train()
     trainer.save_model()
-    staleness = [own["index_staleness"] for own in trainer.state.log_history if "loss" in own]
+    staleness = [row["index_staleness"] for row in trainer.state.log_history if "loss" in row]
     assert max(staleness) <= 2
     assert min(staleness) < 2
     documents = TextEncoder.from_pretrained(tmp_path / "document-encoder")
@@ -81,12 +77,12 @@ def test_the_index_follows_the_encoder_and_what_is_saved_goes_together(
     assert base.manifest.encoder.name == str(tmp_path / "document-encoder")
     assert load_document_encoder(base, again.encoder).fingerprint == documents.fingerprint
     questions = [example.question for example in EXAMPLES]
-    assert [own.answer for own in again(questions, max_new_tokens=3)] == [
-        own.answer for own in pipeline(questions, max_new_tokens=3)
+    assert [answer.answer for answer in again(questions, max_new_tokens=3)] == [
+        answer.answer for answer in pipeline(questions, max_new_tokens=3)
     ]
 
 
-def test_a_refresh_that_is_killed_leaves_the_old_index_in_use(tmp_path, model_path, kb):
+def test_a_killed_refresh_leaves_the_old_index_in_use(tmp_path, model_path, kb):
     pipeline = pipeline_of(model_path, kb)
     seen = []
 
@@ -108,9 +104,7 @@ def test_a_refresh_that_is_killed_leaves_the_old_index_in_use(tmp_path, model_pa
     assert pipeline.retriever.index.base.path == tmp_path / "knowledge-base"  # the last one catches up
 
 
-def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
-    tmp_path, model_path, kb, tiny_encoder_path
-):
+def test_a_failed_last_refresh_warns_and_the_model_can_be_saved(tmp_path, model_path, kb, tiny_encoder_path):
     changing, output = tmp_path / "its kb", tmp_path / "run"
     shutil.copytree(kb, changing)
     pipeline = pipeline_of(model_path, changing)
@@ -119,13 +113,15 @@ def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
     KnowledgeBase.open(changing).reembed(
         changing, encoder=TextEncoder.from_pretrained(tiny_encoder_path), keep=0
     )
-    with pytest.warns(UserWarning, match="with the encoder of step 2 .*There is no version") as told:
+    with pytest.warns(UserWarning, match="with the encoder of step 2 .*There is no version") as warned:
         trainer.train()
     trainer.save_model()
     assert trainer.refresh.failures == 1
     assert pipeline.retriever.index.base.path == changing
-    sentence = next(str(own.message) for own in told if "could not be refreshed" in str(own.message))
-    command = shlex.split(re.search("bring it up to date with: (ragweave reembed .*)", sentence)[1])
+    message = next(
+        text for text in map(str, (row.message for row in warned)) if "could not be refreshed" in text
+    )
+    command = shlex.split(re.search("bring it up to date with: (ragweave reembed .*)", message)[1])
     done = CliRunner().invoke(app, command[1:])
     assert done.exit_code == 0, done.output
     documents = TextEncoder.from_pretrained(output / "document-encoder")
@@ -134,7 +130,7 @@ def test_a_last_refresh_that_fails_is_told_and_the_model_can_be_saved(
 
 
 @pytest.mark.parametrize("what", ["the snapshot", "the process"])
-def test_a_refresh_that_cannot_be_started_is_told_and_leaves_the_old_index_in_use(
+def test_a_refresh_that_cannot_start_warns_and_leaves_the_old_index_in_use(
     tmp_path, model_path, kb, monkeypatch, what
 ):
     def full(*args, **kwargs):
@@ -155,11 +151,11 @@ def test_a_refresh_that_cannot_be_started_is_told_and_leaves_the_old_index_in_us
 
 
 @pytest.mark.parametrize(
-    ("given", "torchrun", "expected"),
+    ("variable", "torchrun", "expected"),
     [(None, False, "4"), ("3", False, "3"), (None, True, "4"), ("1", True, "4")],
 )
-def test_a_refresh_computes_on_half_of_the_cores(
-    tmp_path, model_path, kb, monkeypatch, given, torchrun, expected
+def test_a_refresh_uses_half_of_the_cores(
+    tmp_path, model_path, kb, monkeypatch, variable, torchrun, expected
 ):
     seen = []
 
@@ -172,8 +168,8 @@ def test_a_refresh_computes_on_half_of_the_cores(
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    if given is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
     if torchrun:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -182,7 +178,7 @@ def test_a_refresh_computes_on_half_of_the_cores(
     assert seen == [expected]
 
 
-def test_a_run_that_is_interrupted_leaves_nothing_of_its_refresh(tmp_path, model_path, kb):
+def test_an_interrupted_run_leaves_no_files_of_its_refresh(tmp_path, model_path, kb):
     building = tmp_path / ".knowledge-base.building"
     processes = []
 
@@ -204,7 +200,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_of_its_refresh(tmp_path, model
 
 
 @pytest.mark.slow  # a cluster is started
-def test_workers_of_ray_refresh_the_index(tmp_path, model_path, kb):
+def test_ray_workers_refresh_the_index(tmp_path, model_path, kb):
     before = KnowledgeBase.open(kb)
     pipeline = pipeline_of(model_path, kb)
     args = end_to_end(tmp_path, refresh_in_background=False, refresh_engine="ray", refresh_workers=1)
@@ -216,34 +212,32 @@ def test_workers_of_ray_refresh_the_index(tmp_path, model_path, kb):
     assert base.path == tmp_path / "knowledge-base"
     passages = [base.passages([row])[0] for row in range(3)]
     expected = trainer.document_encoder.encode(
-        [own.text for own in passages], titles=[own.title for own in passages]
+        [passage.text for passage in passages], titles=[passage.title for passage in passages]
     )
     assert np.allclose(base.vectors_of([0, 1, 2]), expected, atol=1e-4)
     assert not np.allclose(expected, before.vectors_of([0, 1, 2]), atol=1e-3)
 
 
-def test_a_run_that_was_stopped_ends_where_an_uninterrupted_one_does(
-    tmp_path, model_path, kb, refresh_in_process
-):
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, model_path, kb, refresh_in_process):
     settings = {"refresh_steps": 2, "refresh_in_background": False, "num_train_epochs": 2}
     saving = {"save_strategy": "steps", "save_steps": 3}
-    whole = pipeline_of(model_path, kb)
-    RagTrainer(whole, end_to_end(tmp_path / "whole", **settings), EXAMPLES).train()
+    uninterrupted = pipeline_of(model_path, kb)
+    RagTrainer(uninterrupted, end_to_end(tmp_path / "uninterrupted", **settings), EXAMPLES).train()
     first = RagTrainer(
         pipeline_of(model_path, kb), end_to_end(tmp_path / "run", **settings, **saving), EXAMPLES
     )
-    first.args.max_steps = 3  # the power goes
+    first.args.max_steps = 3  # stands for a power cut
     first.train()
     second = pipeline_of(model_path, kb)
     again = RagTrainer(second, end_to_end(tmp_path / "run", **settings, **saving), EXAMPLES)
     again.train(resume_from_checkpoint=True)
-    expected = whole.model.state_dict()
+    expected = uninterrupted.model.state_dict()
     for name, weight in second.model.state_dict().items():
         assert torch.allclose(weight, expected[name], atol=1e-4), name
 
 
 class Staleness(TrainerCallback):
-    """Notes of every step how far the encoder is ahead of what is searched, and the version of that."""
+    """Records the searched version and its staleness at every step."""
 
     def __init__(self, refresh: IndexRefresh):
         self.refresh = refresh
@@ -254,31 +248,29 @@ class Staleness(TrainerCallback):
         self.seen[state.global_step] = (version, self.refresh.staleness(state.global_step))
 
 
-def test_checkpoints_before_the_last_refreshes_are_gone_on_from_exactly(
-    tmp_path, model_path, kb, refresh_in_process
-):
+def test_a_checkpoint_before_the_last_refreshes_resumes_exactly(tmp_path, model_path, kb, refresh_in_process):
     settings = {"refresh_steps": 2, "refresh_in_background": False, "max_steps": 8}
     saving = {"save_strategy": "steps", "save_steps": 5}
 
     def run(**more):
         pipeline = pipeline_of(model_path, kb)
         trainer = RagTrainer(pipeline, end_to_end(tmp_path, **settings, **saving), EXAMPLES * 4)
-        notes = Staleness(trainer.refresh)
-        trainer.add_callback(notes)
+        recorder = Staleness(trainer.refresh)
+        trainer.add_callback(recorder)
         trainer.train(**more)
-        return pipeline.model.state_dict(), notes.seen
+        return pipeline.model.state_dict(), recorder.seen
 
-    expected, whole = run()
+    expected, uninterrupted = run()
     # Of the refreshes after steps 2, 4, 6 and 8, checkpoint-5 searched that of 4, and that of 6 was replaced last.
     assert KnowledgeBase.open(tmp_path / "knowledge-base").version_names() == ["000002", "000003", "000004"]
-    found, again = run(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    assert {step: own[1] for step, own in again.items()} == {5: 1, 6: 0, 7: 1}
-    assert again[5] == whole[5]
-    for name, weight in found.items():
+    weights, resumed = run(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert {step: staleness for step, (_, staleness) in resumed.items()} == {5: 1, 6: 0, 7: 1}
+    assert resumed[5] == uninterrupted[5]
+    for name, weight in weights.items():
         assert torch.allclose(weight, expected[name], atol=1e-4), name
 
 
-def test_the_encoder_of_the_passages_is_found_or_named(tmp_path, tiny_encoder_path, kb):
+def test_the_document_encoder_is_loaded_and_checked(tmp_path, tiny_encoder_path, kb):
     base = KnowledgeBase.open(kb)
     other = TextEncoder.from_pretrained(save_tiny_encoder(tmp_path / "other", seed=3))
     assert (

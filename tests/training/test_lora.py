@@ -29,7 +29,7 @@ def weights(model: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])  # Conv1D, and Linear
-def test_an_adapter_learns_and_merging_keeps_what_it_says(kind: str) -> None:
+def test_an_adapter_learns_and_merging_keeps_its_logits(kind: str) -> None:
     model = causal_model(kind)
     before = weights(model)
     n_layers = sum(isinstance(layer, nn.Linear | Conv1D) for layer in model.modules()) - 1  # but the head

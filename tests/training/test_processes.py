@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
-from tests.support.pipelines import build_knowledge_base, save_rag_model
+from tests.support.pipelines import save_rag_model
 from tests.support.training import EXAMPLES, RefreshInProcess, pipeline_of
 from tests.support.waiting import wait_until
 
@@ -26,13 +26,8 @@ QUESTIONS = [*EXAMPLES, *EXAMPLES[::-1]]
 
 
 @pytest.fixture(scope="module")
-def kb(tmp_path_factory, tiny_encoder_path):
-    return build_knowledge_base(tmp_path_factory.mktemp("base"), tiny_encoder_path)
-
-
-@pytest.fixture(scope="module")
 def model_path(tmp_path_factory, tiny_encoder_path):
-    """A model without dropout, whose random numbers would be others in each process."""
+    """A model without dropout, whose random numbers would differ between processes."""
     folder = save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     for part in ("question_encoder", "generator"):
@@ -47,8 +42,8 @@ def model_path(tmp_path_factory, tiny_encoder_path):
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.jsonl"
     lines = [
-        json.dumps({"id": str(place), "question": own.question, "answers": own.answers})
-        for place, own in enumerate(QUESTIONS)
+        json.dumps({"id": str(number), "question": example.question, "answers": example.answers})
+        for number, example in enumerate(QUESTIONS)
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -86,7 +81,7 @@ class Runs:
 
     def arguments(self, name, *options, questions, yaml_options=None):
         config = self.folder / f"{name}.yaml"
-        # Not AdamW, which makes steps of rounding errors where a gradient is nought.
+        # AdamW would turn rounding errors of zero gradients into steps.
         settings = {"logging_steps": 1, "lr_scheduler_type": "constant", "optim": "sgd"}
         config.write_text(yaml.safe_dump({**settings, **(yaml_options or {})}), encoding="utf-8")
         files = ["--output", str(self.folder / name), "--config", str(config)]
@@ -94,7 +89,7 @@ class Runs:
         return ["train", *self.options, *files, *steps, *options]
 
     def run(self, *args, **kwargs):
-        """Train here: a process of its own would be the same, and import torch first."""
+        """Train in this process; another one would do the same, but import torch first."""
         result = CliRunner().invoke(app, self.arguments(*args, **kwargs))
         assert result.exit_code == 0, result.output
 
@@ -118,9 +113,9 @@ class Runs:
         return load_file(self.folder / name / "model.safetensors")
 
     def losses(self, name):
-        folders = sorted((self.folder / name).glob("checkpoint-*"), key=lambda own: int(own.name[11:]))
+        folders = sorted((self.folder / name).glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
         state = json.loads((folders[-1] / "trainer_state.json").read_text("utf-8"))
-        return [own["loss"] for own in state["log_history"] if "loss" in own]
+        return [row["loss"] for row in state["log_history"] if "loss" in row]
 
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
@@ -133,7 +128,7 @@ def runs(tmp_path_factory, model_path, kb, data):
 
 @pytest.fixture(scope="module")
 def two(runs):
-    """What a run of two processes says that is not interrupted."""
+    """The output of an uninterrupted run of two processes."""
     return runs.run_two("two", questions=2, yaml_options=SAVING)
 
 
@@ -151,7 +146,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(runs, two):
     assert_alike(runs.weights("one"), runs.weights("two"), 1e-4)
 
 
-def test_two_processes_that_were_killed_end_where_an_uninterrupted_run_does(runs, two, tmp_path):
+def test_two_killed_processes_resume_and_end_like_an_uninterrupted_run(runs, two, tmp_path):
     (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
     program = (str(tmp_path / "stuck.py"), str(tmp_path))
     killed = runs.start_two("killed", program=program, questions=2, yaml_options=SAVING)

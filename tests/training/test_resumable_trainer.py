@@ -1,4 +1,4 @@
-"""What all runs share: checkpoints that are whole, and weights that stay numbers."""
+"""Runs can be resumed: checkpoints are complete, weights stay finite, and callbacks keep their state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = [{"x": torch.tensor([float(n)]), "labels": torch.tensor([2.0 * n])} for n
 
 
 class Line(nn.Module):
-    """The smallest model there is."""
+    """A model with one weight."""
 
     def __init__(self):
         super().__init__()
@@ -47,7 +47,7 @@ def trainer_of(folder, *callbacks, **more):
 
 
 class AtStep(TrainerCallback, ExportableState):
-    """Does something when a step begins, or when its checkpoint is being written."""
+    """Calls a function when a step begins, or when its checkpoint is written."""
 
     def __init__(self, step, begins=None, saves=None):
         self.step, self.begins, self.saves, self.now = step, begins, saves, 0
@@ -74,35 +74,35 @@ def names(folder):
     return sorted(path.name for path in folder.glob("checkpoint-*"))
 
 
-def test_a_run_goes_on_from_the_last_checkpoint_that_is_complete(tmp_path):
-    whole = trainer_of(tmp_path / "whole")
-    whole.train()
+def test_a_run_resumes_from_the_last_complete_checkpoint(tmp_path):
+    uninterrupted = trainer_of(tmp_path / "uninterrupted")
+    uninterrupted.train()
     first = trainer_of(tmp_path / "run")
     first.train()
     run = tmp_path / "run"
     state = run / "checkpoint-4" / "trainer_state.json"
-    state.write_text(state.read_text()[:100])  # the power went while it was written
+    state.write_text(state.read_text()[:100])  # as after a power cut
     (run / "checkpoint-3" / "trainer_state.json").unlink()
     assert last_checkpoint(run) == run / "checkpoint-2"
     steps = []
-    again = trainer_of(run, AtStep(3, begins=lambda: steps.append(names(run))))
-    again.train(resume_from_checkpoint=True)
+    resumed = trainer_of(run, AtStep(3, begins=lambda: steps.append(names(run))))
+    resumed.train(resume_from_checkpoint=True)
     assert steps == [["checkpoint-1", "checkpoint-2"]]
-    assert torch.allclose(again.model.weight, whole.model.weight)
+    assert torch.allclose(resumed.model.weight, uninterrupted.model.weight)
 
 
-def test_a_run_without_a_whole_checkpoint_begins_anew(tmp_path):
+def test_a_run_without_a_complete_checkpoint_starts_over(tmp_path):
     trainer_of(tmp_path, max_steps=1).train()
     (tmp_path / "checkpoint-1" / "trainer_state.json").unlink()
     with pytest.raises(TrainingError, match="checkpoint-1 is incomplete"):
         trainer_of(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
-    again = trainer_of(tmp_path)
-    again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 4
+    resumed = trainer_of(tmp_path)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), KeyError("EarlyStopping")], ids=repr)
-def test_what_interrupts_a_checkpoint_leaves_nothing_of_it(tmp_path, error):
+def test_an_interrupted_checkpoint_is_removed(tmp_path, error):
     with pytest.raises(type(error)):
         trainer_of(tmp_path, AtStep(2, saves=raising(error))).train()
     assert names(tmp_path) == ["checkpoint-1"]
@@ -117,13 +117,13 @@ def test_what_interrupts_a_checkpoint_leaves_nothing_of_it(tmp_path, error):
     ],
     ids=str,
 )
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, error):
+def test_a_full_disk_is_reported_and_the_checkpoint_is_removed(tmp_path, error):
     with pytest.raises(TrainingError, match=r"step 2 could not .* Free some space .* from checkpoint-1\."):
         trainer_of(tmp_path, AtStep(2, saves=raising(error))).train()
     assert names(tmp_path) == ["checkpoint-1"]
 
 
-def test_a_whole_checkpoint_stays_when_older_ones_could_not_be_removed(tmp_path, monkeypatch):
+def test_a_complete_checkpoint_stays_if_older_ones_cannot_be_removed(tmp_path, monkeypatch):
     trainer = trainer_of(tmp_path, AtStep(2, begins=lambda: monkeypatch.setattr(*rotation)))
     rotation = ("transformers.trainer.rotate_checkpoints", lambda **_: raising(KeyboardInterrupt())())
     with pytest.raises(KeyboardInterrupt):
@@ -131,17 +131,17 @@ def test_a_whole_checkpoint_stays_when_older_ones_could_not_be_removed(tmp_path,
     assert is_complete(tmp_path / "checkpoint-2")
 
 
-def test_half_of_a_checkpoint_that_was_written_over_is_not_whole(tmp_path):
+def test_a_partly_overwritten_checkpoint_is_removed(tmp_path):
     trainer_of(tmp_path).train()
-    again = trainer_of(tmp_path, AtStep(2, saves=raising(KeyboardInterrupt())))
+    resumed = trainer_of(tmp_path, AtStep(2, saves=raising(KeyboardInterrupt())))
     with pytest.raises(KeyboardInterrupt):
-        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-3", "checkpoint-4"]
 
 
 @pytest.mark.parametrize("bound", [0.0, 1.0])
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_a_gradient_that_is_no_number_does_not_reach_the_weights(tmp_path, value, bound):
+def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(tmp_path, value, bound):
     before = []
 
     def spoil():
@@ -171,7 +171,7 @@ def test_all_processes_have_saved_before_a_checkpoint_is_complete(tmp_path, monk
     )
 
 
-def test_early_stopping_goes_on_counting(tmp_path):
+def test_early_stopping_resumes_its_count(tmp_path):
     settings = {
         "learning_rate": 0.0,  # no epoch is better than the first
         "num_train_epochs": 9,
@@ -181,20 +181,20 @@ def test_early_stopping_goes_on_counting(tmp_path):
         "metric_for_best_model": "loss",
         "greater_is_better": False,
     }
-    whole = trainer_of(tmp_path / "whole", EarlyStoppingCallback(3), **settings)
-    whole.train()
-    assert whole.state.epoch == 4
+    uninterrupted = trainer_of(tmp_path / "uninterrupted", EarlyStoppingCallback(3), **settings)
+    uninterrupted.train()
+    assert uninterrupted.state.epoch == 4
     first = trainer_of(tmp_path / "run", EarlyStoppingCallback(3), **settings)
-    first.args.max_steps = 6  # the power goes
+    first.args.max_steps = 6  # stands for a power cut
     first.train()
-    again = trainer_of(tmp_path / "run", EarlyStoppingCallback(3), **settings)
-    again.train(resume_from_checkpoint=True)
-    assert again.state.epoch == 4
+    resumed = trainer_of(tmp_path / "run", EarlyStoppingCallback(3), **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.epoch == 4
 
 
-def test_early_stopping_may_be_added_to_a_run(tmp_path):
+def test_early_stopping_may_be_added_to_a_resumed_run(tmp_path):
     trainer_of(tmp_path, max_steps=1).train()
     more = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss"}
-    again = trainer_of(tmp_path, EarlyStoppingCallback(9), **more, load_best_model_at_end=True)
-    again.train(resume_from_checkpoint=True)
-    assert again.state.global_step == 4
+    resumed = trainer_of(tmp_path, EarlyStoppingCallback(9), **more, load_best_model_at_end=True)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4

@@ -1,6 +1,6 @@
 """The losses once more, for one question, in plain Python: loops over probabilities, no tensors, no masks.
 
-Passages that are missing and tokens that do not count are left out of the lists, as if they had never been.
+Passages that are missing and tokens that do not count are left out of the lists, as if they had never existed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def tokens(inputs: LossInputs, question: int) -> list[int]:
 
 
 def softmax(logits: dict[int, float]) -> dict[int, float]:
-    weights = {k: math.exp(own) for k, own in logits.items()}
-    return {k: own / sum(weights.values()) for k, own in weights.items()}
+    weights = {k: math.exp(logit) for k, logit in logits.items()}
+    return {k: weight / sum(weights.values()) for k, weight in weights.items()}
 
 
 def prior(inputs: LossInputs, question: int, temperature: float = 1.0) -> dict[int, float]:
@@ -52,24 +52,24 @@ def marginal(inputs: LossInputs, question: int, temperature: float) -> float:
 
 
 def emdr2(inputs: LossInputs, question: int, temperature: float) -> float:
-    own = prior(inputs, question, temperature)
-    return -math.log(sum(own[k] * answer_probability(inputs, question, k) for k in own))
+    priors = prior(inputs, question, temperature)
+    return -math.log(sum(priors[k] * answer_probability(inputs, question, k) for k in priors))
 
 
 def pdist_target(inputs: LossInputs, question: int, temperature: float, tau: float) -> dict[int, float]:
     likelihoods = {
         k: answer_probability(inputs, question, k) ** (1 / tau) for k in passages(inputs, question)
     }
-    return {k: own / sum(likelihoods.values()) for k, own in likelihoods.items()}
+    return {k: likelihood / sum(likelihoods.values()) for k, likelihood in likelihoods.items()}
 
 
 def loop_target(inputs: LossInputs, question: int, temperature: float, tau: float) -> dict[int, float]:
-    own = prior(inputs, question, temperature)
-    if len(own) == 1:
-        return dict.fromkeys(own, 1.0)
+    priors = prior(inputs, question, temperature)
+    if len(priors) == 1:
+        return dict.fromkeys(priors, 1.0)
     worth = {}
-    for k in own:
-        rest = {j: weight for j, weight in own.items() if j != k}
+    for k in priors:
+        rest = {j: weight for j, weight in priors.items() if j != k}
         worth[k] = mixture_probability(inputs, question, rest) ** (-1 / tau)
     return {k: value / sum(worth.values()) for k, value in worth.items()}
 
@@ -79,18 +79,18 @@ def attention_weights(inputs: LossInputs, question: int) -> dict[int, float]:
     assert attention is not None
     scores, norms = attention.scores[question].tolist(), attention.value_norms[question].tolist()
     mask = attention.mask[question].tolist()
-    read = [(k, s) for k in passages(inputs, question) for s, there in enumerate(mask[k]) if there]
-    places = [(h, t) for h in range(len(norms[0])) for t in tokens(inputs, question)]
+    read = [(k, s) for k in passages(inputs, question) for s, present in enumerate(mask[k]) if present]
+    pairs = [(h, t) for h in range(len(norms[0])) for t in tokens(inputs, question)]
     weights = dict.fromkeys(passages(inputs, question), 0.0)
-    for h, t in places:
+    for h, t in pairs:
         total = sum(math.exp(scores[k][h][t][s]) for k, s in read)
         for k, s in read:
-            weights[k] += math.exp(scores[k][h][t][s]) / total * norms[k][h][s] / len(places)
+            weights[k] += math.exp(scores[k][h][t][s]) / total * norms[k][h][s] / len(pairs)
     return weights
 
 
 def adist_target(inputs: LossInputs, question: int, temperature: float, tau: float) -> dict[int, float]:
-    return softmax({k: own / tau for k, own in attention_weights(inputs, question).items()})
+    return softmax({k: weight / tau for k, weight in attention_weights(inputs, question).items()})
 
 
 TARGETS = {"pdist": pdist_target, "loop": loop_target, "adist": adist_target}
@@ -98,6 +98,6 @@ TARGETS = {"pdist": pdist_target, "loop": loop_target, "adist": adist_target}
 
 def divergence(name: str, inputs: LossInputs, question: int, temperature: float, tau: float) -> float:
     """KL(target || p(z|x)) of a distillation loss."""
-    own = prior(inputs, question, temperature)
+    priors = prior(inputs, question, temperature)
     target = TARGETS[name](inputs, question, temperature, tau)
-    return sum(target[k] * math.log(target[k] / own[k]) for k in own)
+    return sum(target[k] * math.log(target[k] / priors[k]) for k in priors)

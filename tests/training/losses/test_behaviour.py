@@ -124,7 +124,7 @@ def test_only_the_marginal_likelihood_reaches_the_generator(name: str, formulati
 @names
 @quick
 @given(inputs=batches())
-def test_values_and_gradients_are_numbers(name: str, inputs: LossInputs) -> None:
+def test_values_and_gradients_are_finite(name: str, inputs: LossInputs) -> None:
     scores = inputs.doc_scores.requires_grad_()
     loss = LOSSES[name](inputs, reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), scores)
@@ -148,7 +148,7 @@ def test_order_of_passages_does_not_matter(name: str, inputs: LossInputs, data: 
 @names
 @quick
 @given(inputs=batches())
-def test_a_passage_that_is_not_there_might_as_well_be_left_out(name: str, inputs: LossInputs) -> None:
+def test_a_missing_passage_is_like_a_passage_left_out(name: str, inputs: LossInputs) -> None:
     losses = LOSSES[name](inputs, reduction="none")
     for question, present in enumerate(inputs.present):
         without = alone(inputs, question, present.nonzero().flatten().tolist())
@@ -164,7 +164,7 @@ def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype) -> N
     assert loss.item() == pytest.approx(LOSSES[name](converted(half, torch.float64), temperature=0.7).item())
 
 
-def test_log_weights_in_place_of_scores_leave_it_to_the_value_norms() -> None:
+def test_log_weights_instead_of_scores_compare_value_norms_only() -> None:
     inputs = explained_by(0, "sequence")
     assert inputs.attention is not None
     weights = replace(inputs.attention, scores=inputs.attention.scores.log_softmax(-1))

@@ -38,9 +38,9 @@ def each(inputs: LossInputs) -> range:
 @temperatures
 def test_marginal_likelihood(seed: int, formulation: str, temperature: float) -> None:
     inputs = batch(seed, formulation=formulation)
-    found = marginal(inputs, temperature=temperature, reduction="none")
+    computed = marginal(inputs, temperature=temperature, reduction="none")
     expected = [slow.marginal(inputs, question, temperature) for question in each(inputs)]
-    assert found.tolist() == pytest.approx(expected, rel=1e-9)
+    assert computed.tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @seeds
@@ -48,9 +48,9 @@ def test_marginal_likelihood(seed: int, formulation: str, temperature: float) ->
 @temperatures
 def test_emdr2(seed: int, formulation: str, temperature: float) -> None:
     inputs = batch(seed, formulation=formulation)
-    found = emdr2(inputs, temperature=temperature, reduction="none")
+    computed = emdr2(inputs, temperature=temperature, reduction="none")
     expected = [slow.emdr2(inputs, question, temperature) for question in each(inputs)]
-    assert found.tolist() == pytest.approx(expected, rel=1e-9)
+    assert computed.tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @seeds
@@ -59,9 +59,9 @@ def test_emdr2(seed: int, formulation: str, temperature: float) -> None:
 @pytest.mark.parametrize(("temperature", "tau"), [(1.0, 1.0), (0.4, 1.0), (1.0, 3.0), (2.0, 0.5)])
 def test_distillation(seed: int, formulation: str, name: str, temperature: float, tau: float) -> None:
     inputs = batch(seed, formulation=formulation)
-    found = DISTILLATIONS[name](inputs, temperature=temperature, target_temperature=tau, reduction="none")
+    computed = DISTILLATIONS[name](inputs, temperature=temperature, target_temperature=tau, reduction="none")
     expected = [slow.divergence(name, inputs, question, temperature, tau) for question in each(inputs)]
-    assert found.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert computed.tolist() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @seeds
@@ -76,9 +76,9 @@ def test_gradient_of_a_distillation_is_the_distance_to_its_target(
     loss = DISTILLATIONS[name](with_scores(inputs, scores), temperature=0.5, reduction="none")
     (gradient,) = torch.autograd.grad(loss.sum(), scores)
     for question in each(inputs):
-        own = slow.prior(inputs, question, 0.5)
+        priors = slow.prior(inputs, question, 0.5)
         target = slow.TARGETS[name](inputs, question, 0.5, 1.0)
-        expected = [(own[k] - target[k]) / 0.5 if k in own else 0.0 for k in range(scores.shape[1])]
+        expected = [(priors[k] - target[k]) / 0.5 if k in priors else 0.0 for k in range(scores.shape[1])]
         assert gradient[question].tolist() == pytest.approx(expected, abs=1e-9)
 
 
@@ -128,26 +128,26 @@ def test_emdr2_moves_the_retriever_as_the_marginal_likelihood_of_rag_sequence_do
 @formulations
 def test_leave_one_out_is_the_mixture_of_the_others(seed: int, formulation: str) -> None:
     inputs = batch(seed, formulation=formulation)
-    found = leave_one_out_log_likelihood(
+    computed = leave_one_out_log_likelihood(
         inputs.counted_log_probs, inputs.scored, inputs.doc_scores, inputs.formulation
     )
     for question in each(inputs):
-        there = slow.passages(inputs, question)
-        for k in there:
-            rest = [j for j in there if j != k]
+        present = slow.passages(inputs, question)
+        for k in present:
+            rest = [j for j in present if j != k]
             expected = -marginal(alone(inputs, question, rest)).item() if rest else 0.0
-            assert found[question, k].item() == pytest.approx(expected, rel=1e-9)
+            assert computed[question, k].item() == pytest.approx(expected, rel=1e-9)
 
 
 @formulations
-def test_without_its_only_passage_an_answer_counts_as_sure(formulation: str) -> None:
+def test_without_its_only_passage_an_answer_counts_as_certain(formulation: str) -> None:
     """For whoever differentiates it, too."""
     scores = torch.tensor([[0.3, LOST], [0.5, 0.2]], dtype=torch.float64, requires_grad=True)
     log_probs = torch.full((2, 2, 3), -1.0, dtype=torch.float64, requires_grad=True)
     scored = torch.ones(2, 3, dtype=torch.bool)
-    found = leave_one_out_log_likelihood(log_probs, scored, scores, formulation)  # type: ignore[arg-type]
-    assert found.tolist() == [[0.0, -3.0], [-3.0, -3.0]]
-    for gradient in torch.autograd.grad(found.sum(), (scores, log_probs)):
+    computed = leave_one_out_log_likelihood(log_probs, scored, scores, formulation)  # type: ignore[arg-type]
+    assert computed.tolist() == [[0.0, -3.0], [-3.0, -3.0]]
+    for gradient in torch.autograd.grad(computed.sum(), (scores, log_probs)):
         assert gradient.isfinite().all()
 
 
@@ -155,11 +155,11 @@ def test_without_its_only_passage_an_answer_counts_as_sure(formulation: str) -> 
 def test_attention_of_a_passage(seed: int) -> None:
     inputs = batch(seed)
     assert inputs.attention is not None
-    found = passage_attention(inputs.attention, inputs.present, inputs.scored)
+    computed = passage_attention(inputs.attention, inputs.present, inputs.scored)
     for question in each(inputs):
         weights = slow.attention_weights(inputs, question)
-        expected = [weights.get(k, 0.0) for k in range(found.shape[1])]
-        assert found[question].tolist() == pytest.approx(expected, rel=1e-9)
+        expected = [weights.get(k, 0.0) for k in range(computed.shape[1])]
+        assert computed[question].tolist() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", LOSSES)
