@@ -47,7 +47,7 @@ class Place:
 
 
 # A loader says where a document begins, and chunking counts on from there. Form feeds in the text separate slides if
-# ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise. A document that is a row of a sheet has
+# ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise. A row of a sheet has
 # ``place=Place(sheet="Prices", row=12)``. ``markdown`` marks text that was converted to Markdown: its headings become
 # the heading paths of its passages, as in a file that ends in .md.
 @dataclass(frozen=True, slots=True)
