@@ -6,6 +6,7 @@ A block that needs what a test machine does not have, such as a hub, follows a c
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ragweave.cli import app
+from ragweave.pipeline import embedded
 from ragweave.serving import app as serving_app
 from tests.support.databases import Postgres, free_port
 from tests.support.waiting import PATIENCE, wait_until
@@ -78,6 +80,14 @@ SHOWN = [
     for page in PAGES
     if shows_something(page)
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def generator_loaded_once() -> Iterator[None]:
+    """Load the embedded generator for the first command and not for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "load_generator", functools.cache(embedded.load_generator))
+        yield
 
 
 @pytest.fixture(scope="module")
