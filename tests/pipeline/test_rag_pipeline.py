@@ -1,3 +1,5 @@
+"""RagPipeline: answers, their scores, batches, streams, saving and loading, and changes of the knowledge base."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The HTML of an answer shows its tokens and passages, loads nothing, and escapes every text."""
+
 from __future__ import annotations
 
 from html.parser import HTMLParser

@@ -1,3 +1,5 @@
+"""Each word of an answer is traced to the longest run of the passage that contains it."""
+
 from __future__ import annotations
 
 import re

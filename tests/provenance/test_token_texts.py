@@ -1,3 +1,5 @@
+"""The texts of an answer's tokens join to the answer."""
+
 from __future__ import annotations
 
 import pytest

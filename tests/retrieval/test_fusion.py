@@ -1,3 +1,5 @@
+"""The best scores, and reciprocal rank fusion."""
+
 from __future__ import annotations
 
 import numpy as np

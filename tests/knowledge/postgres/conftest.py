@@ -1,3 +1,5 @@
+"""Knowledge bases in PostgreSQL."""
+
 from __future__ import annotations
 
 import pytest
