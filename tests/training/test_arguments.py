@@ -10,20 +10,23 @@ from tests.support.training import arguments
 
 
 @pytest.mark.parametrize(
-    "invalid",
+    ("invalid", "message"),
     [
-        {"freeze": "everything"},
-        {"n_docs": 0},
-        {"retriever_loss": "hinge"},
-        {"refresh_engine": "spark"},
-        {"refresh_steps": 0},
-        {"retrieve_ahead": True},
-        {"retrieve_ahead": True, "freeze": "question-encoder", "end_to_end": True},
+        ({"freeze": "everything"}, "freeze is 'everything'; choose one of"),
+        ({"n_docs": 0}, "n_docs is 0; it must be 1 or more"),
+        ({"retriever_loss": "hinge"}, "retriever_loss is 'hinge'; choose one of"),
+        ({"refresh_engine": "spark"}, "refresh_engine is 'spark'; choose one of"),
+        ({"refresh_steps": 0, "end_to_end": True}, "refresh_steps is 0; it must be 1 or more"),
+        ({"retrieve_ahead": True}, "retrieve_ahead .* needs freeze='question-encoder'"),
+        (
+            {"retrieve_ahead": True, "freeze": "question-encoder", "end_to_end": True},
+            "retrieve_ahead .* no end_to_end",
+        ),
     ],
     ids=str,
 )
-def test_invalid_arguments_are_rejected(tmp_path, invalid):
-    with pytest.raises(ConfigurationError):
+def test_invalid_arguments_are_rejected(tmp_path, invalid, message):
+    with pytest.raises(ConfigurationError, match=message):
         arguments(tmp_path, **invalid)
 
 
