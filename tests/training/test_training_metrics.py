@@ -56,9 +56,7 @@ def test_the_same_passages_for_all_questions_are_a_collapse(
 ) -> None:
     rows = [with_passages(*range(5)) for _ in range(n_questions)]
     rows[0] = with_passages(*range(others, 5 + others))  # one of them gets a few others
-    with pytest.warns(
-        UserWarning, match=f"{n_questions} questions got {5 + others} different passages"
-    ):
+    with pytest.warns(UserWarning, match=f"{n_questions} questions got {5 + others} different passages"):
         metrics = mean_metrics(rows, n_passages)
     assert metrics["distinct"] == pytest.approx((5 + others) / min(5 * n_questions, n_passages))
 

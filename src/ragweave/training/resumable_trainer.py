@@ -220,7 +220,7 @@ def _check_data(folder: Path, texts: Iterable[Sequence[str]]) -> None:
         raise TrainingError(
             f"The training data has changed since the run in {folder} started ({before.get('questions')} questions "
             f"then, {now['questions']} now): restore the file (for a retriever, also the knowledge base and "
-            "--negatives), or start over with another --output (output_dir)."
+            "--negatives, n_negatives), or start over with another --output (output_dir)."
         )
 
 

@@ -104,6 +104,8 @@ class RagTrainer(ResumableTrainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        # The loss is a mean over questions, not over tokens: Trainer divides it by its gradient accumulation steps.
+        self.model_accepts_loss_kwargs = False
         self.pipeline = pipeline
         self.answering = (0, 0)
         self.refresh: IndexRefresh | None = None
