@@ -95,8 +95,8 @@ class RagTokenizer:
 
     def prepare_seq2seq_batch(
         self,
-        src_texts: Sequence[str],
-        tgt_texts: Sequence[str] | None = None,
+        src_texts: str | Sequence[str],
+        tgt_texts: str | Sequence[str] | None = None,
         max_length: int | None = None,
         max_target_length: int | None = None,
         padding: str | bool = "longest",
@@ -117,9 +117,9 @@ class RagTokenizer:
             **kwargs: Passed to both tokenizers.
         """
         options = {"padding": padding, "return_tensors": return_tensors, "truncation": truncation, **kwargs}
-        encoding = self.question_encoder(list(src_texts), max_length=max_length, **options)
+        encoding = self.question_encoder(src_texts, max_length=max_length, **options)
         if tgt_texts is not None:
-            answers = self.generator(list(tgt_texts), max_length=max_target_length or max_length, **options)
+            answers = self.generator(tgt_texts, max_length=max_target_length or max_length, **options)
             encoding["labels"] = answers["input_ids"]
         return encoding
 

@@ -108,7 +108,7 @@ def test_decoder_input_of_wrong_rows_is_named() -> None:
 
 def test_decoder_input_is_needed() -> None:
     with pytest.raises(MissingContextError, match="decoder_input_ids not given"):
-        shared_model("token")(**models.contexts())
+        shared_model("token", "t5")(**models.contexts())
 
 
 # Padding.

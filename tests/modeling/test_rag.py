@@ -608,10 +608,11 @@ def test_embeddings_are_the_generators(formulation: str) -> None:
     assert model.generator.get_output_embeddings() is head
 
 
-def test_unknown_arguments_are_refused() -> None:
-    model, inputs = shared_model("token"), models.contexts(n_questions=1)
-    with pytest.raises(TypeError, match="lables"):
-        model(**inputs, lables=models.words(1, 4))
+def test_unknown_arguments_are_ignored_with_a_warning() -> None:
+    model, inputs = shared_model("token"), {**models.contexts(n_questions=1), "labels": models.words(1, 4)}
+    with pytest.warns(UserWarning, match="ignores unknown argument.s.: lables"):
+        output = model(**inputs, lables=models.words(1, 4))
+    assert torch.equal(output.loss, model(**inputs).loss)
 
 
 def test_question_without_any_passage_is_refused() -> None:

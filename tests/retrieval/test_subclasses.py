@@ -114,7 +114,8 @@ def test_an_overridden_postprocess_docs_needs_no_further_arguments() -> None:
 
 def test_a_subclass_builds_its_own_index() -> None:
     class Fixed(RagRetriever):
-        def _build_index(self, config: Any) -> MemoryIndex:
+        @staticmethod
+        def _build_index(config: Any) -> MemoryIndex:
             return MemoryIndex(["only"], np.ones((1, config.retrieval_vector_size), np.float32))
 
     tokenizers = retrieval.question_tokenizer(), retrieval.generator_tokenizer()

@@ -23,8 +23,8 @@ from ragweave.modeling.arguments import (
     check_label_rows,
     check_label_shapes,
     check_labels,
-    warn_unknown,
     resolve_flag,
+    warn_unknown,
 )
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.parts import RagWrapper, RetrieverProtocol, as_list, resolve_config
@@ -157,12 +157,23 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         )
         loss = None
         if targets is not None:
-            loss = self._loss(output.logits, output.doc_scores, targets)
-            if num_items_in_batch is not None:  # transformers' Trainer, which needs a scalar
-                loss = loss.sum() / num_items_in_batch
-            elif resolve_flag(reduce_loss, self.config.reduce_loss):
-                loss = loss.sum()
+            reduce_loss = resolve_flag(reduce_loss, self.config.reduce_loss)
+            if self._overrides("get_nll"):
+                loss = self.get_nll(
+                    output.logits,
+                    output.doc_scores,
+                    targets.decoder_input_ids,
+                    reduce_loss=reduce_loss,
+                    epsilon=self.config.label_smoothing,
+                    n_docs=output.doc_scores.shape[1],
+                )
             else:
+                loss = self._loss(output.logits, output.doc_scores, targets)
+            if loss.dim() and reduce_loss:
+                loss = loss.sum()
+            elif loss.dim() and num_items_in_batch is not None:  # transformers' Trainer needs a scalar
+                loss = loss.sum() / num_items_in_batch
+            elif loss.dim():
                 loss = loss.as_subclass(QuestionLosses)
         logits = self._output_logits(
             output.logits, output.doc_scores, resolve_flag(do_marginalize, self.config.do_marginalize)
@@ -279,7 +290,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         flags = ("output_attentions", "output_hidden_states")
         mixture = encoder_outputs["mixture"]
         doc_scores, n_docs = mixture.doc_scores, {}
-        if self._has_own_mixture():
+        if self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else [])):
             # A subclass written for transformers expects one row of scores for every row of the decoder.
             doc_scores = doc_scores.repeat_interleave(len(decoder_input_ids) // len(doc_scores), dim=0)
             n_docs = {"n_docs": doc_scores.shape[1]}
@@ -294,9 +305,9 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             **{name: kwargs[name] for name in flags if name in kwargs},
         }
 
-    def _has_own_mixture(self) -> bool:
-        """Whether a subclass overrides how the passages are marginalised while decoding."""
-        return type(self).forward is not RagForGeneration.forward
+    def _overrides(self, *names: str) -> bool:
+        """Whether the class is a user's, with methods of its own in the place of ragweave's."""
+        return any(getattr(type(self), name).__module__.partition(".")[0] != "ragweave" for name in names)
 
     def _generate(
         self,

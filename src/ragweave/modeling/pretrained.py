@@ -28,8 +28,8 @@ class RagPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     supports_gradient_checkpointing = True
-    # The loss is a mean over questions, not over tokens: Trainer divides it by its gradient accumulation steps.
-    accepts_loss_kwargs = False
+    # Trainer passes ``num_items_in_batch``, and the loss becomes a scalar.
+    accepts_loss_kwargs = True
     # Checkpoints of end-to-end training contain the context encoder, which generation does not need.
     _keys_to_ignore_on_load_unexpected: ClassVar = [r"^(rag\.)?ctx_encoder\."]
     generator: PreTrainedModel
@@ -108,6 +108,7 @@ class RagPreTrainedModel(PreTrainedModel):
         The retriever has to return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
         """
         self.base_model.ctx_encoder = ctx_encoder
+        self.base_model.context_encoder_training = True
 
     # The token embeddings of a RAG model are its generator's.
 

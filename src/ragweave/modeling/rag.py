@@ -26,8 +26,8 @@ from ragweave.modeling.arguments import (
     check_n_docs,
     check_scores,
     missing_contexts,
-    warn_unknown,
     resolve_flag,
+    warn_unknown,
 )
 from ragweave.modeling.contexts import EncodedContexts, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator

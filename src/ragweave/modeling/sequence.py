@@ -141,7 +141,10 @@ class RagSequenceForGeneration(RagForGeneration):
             ends,
             deduplicate=resolve_flag(do_deduplication, self.config.do_deduplication),
         )
-        scores = self._score(encoded, doc_scores, hypotheses, recorder.log_probs(sequences), decoding)
+        if decoding == "thorough" and self._overrides("get_nll"):
+            scores = self._score_by_nll(encoded, doc_scores, hypotheses)
+        else:
+            scores = self._score(encoded, doc_scores, hypotheses, recorder.log_probs(sequences), decoding)
         best, best_scores = hypotheses.best(scores, n_answers, config.pad_token_id)
         if not return_dict:
             return best
@@ -192,6 +195,24 @@ class RagSequenceForGeneration(RagForGeneration):
             doc_scores.repeat_interleave(log_probs.shape[1], dim=0),  # (B*C, K)
         ).view(log_probs.shape[:3])  # (B, C, K)
         return joint.masked_fill(~possible.transpose(1, 2), float("-inf")).logsumexp(-1)
+
+    def _score_by_nll(self, encoded: EncodedContexts, doc_scores: Tensor, hypotheses: Hypotheses) -> Tensor:
+        """Scores of C hypotheses per question, (B, C), by the ``get_nll`` of a subclass."""
+        n_docs, tokens = doc_scores.shape[1], hypotheses.token_ids  # (B, C, T)
+        rows = tokens[:, None].expand(-1, n_docs, -1, -1).flatten(0, 2)  # (B*K*C, T)
+        decoded = self.rag.wrapped_generator.decode(encoded, rows, options=DecodeOptions())
+        logits = decoded["logits"].view(len(tokens), n_docs, *tokens.shape[1:], -1).transpose(1, 2)
+        losses = [
+            self.get_nll(
+                of_question.flatten(0, 1),  # (C*K, T, V)
+                scores.expand(tokens.shape[1], -1),
+                hypothesis_ids,
+                exclude_bos_score=True,
+                n_docs=n_docs,
+            )
+            for of_question, scores, hypothesis_ids in zip(logits, doc_scores, tokens, strict=True)
+        ]
+        return (-torch.stack(losses)).masked_fill(~hypotheses.exists, float("-inf"))
 
     def _log_probs(
         self, encoded: EncodedContexts, hypotheses: Hypotheses, missing: Tensor, scored: Tensor

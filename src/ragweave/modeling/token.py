@@ -13,6 +13,9 @@ from ragweave.modeling.arguments import Targets
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import RagForGeneration
 
+DEFAULT_MAX_LENGTH = 20
+"""Tokens of an answer, the start token included, if nothing else is set: transformers' default."""
+
 
 class RagTokenForGeneration(RagForGeneration):
     """RAG-Token (Lewis et al. 2020, section 2.1): p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t).
@@ -29,9 +32,6 @@ class RagTokenForGeneration(RagForGeneration):
 
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
-
-    def _has_own_mixture(self) -> bool:
-        return super()._has_own_mixture() or type(self).marginalize is not RagTokenForGeneration.marginalize
 
     def get_nll(
         self,
@@ -64,6 +64,8 @@ class RagTokenForGeneration(RagForGeneration):
     def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         if not do_marginalize:
             return logits
+        if self._overrides("marginalize"):
+            return self.marginalize(logits, doc_scores, doc_scores.shape[1])
         # The R rows of a passage count as further positions: all of a question's rows have the same p(z|x).
         grouped = logits.view(*doc_scores.shape, -1, logits.shape[-1])  # (B, K, R*T, V)
         return token_log_marginals(grouped, doc_scores).view(-1, *logits.shape[1:])  # (B*R, T, V)
@@ -116,6 +118,9 @@ class RagTokenForGeneration(RagForGeneration):
         )
         config = self._merged_generation_config(generation_config)
         model_kwargs = config.update(**kwargs)
+        if config.max_new_tokens is None and config.max_length in (None, DEFAULT_MAX_LENGTH):
+            # Passed explicitly, or transformers adds the length of the start token.
+            model_kwargs["max_length"] = DEFAULT_MAX_LENGTH
         answers = self._generate(
             encoder_outputs or self.rag.encode_contexts(contexts, reuse=True),
             contexts.doc_scores,

@@ -167,7 +167,8 @@ class RagRetriever:
         docs = getattr(self.index, "get_texts", self.index.get_doc_dicts)(rows)
         return vectors, rows, [{**doc, "embeddings": own} for doc, own in zip(docs, vectors, strict=True)]
 
-    def _build_index(self, config: RagConfig) -> Index:
+    @staticmethod
+    def _build_index(config: RagConfig) -> Index:
         """Open the index that the configuration names; a subclass may open another."""
         return build_index(config)
 

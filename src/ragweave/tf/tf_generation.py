@@ -26,7 +26,7 @@ from ragweave.modeling.arguments import (
     check_label_rows,
     check_label_shapes,
     check_labels,
-    reject_unknown,
+    warn_unknown,
     resolve_flag,
 )
 from ragweave.modeling.parts import RagWrapper, RetrieverProtocol
@@ -120,7 +120,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
             ShapeError: Arguments disagree about B or K, or labels are no token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
-        reject_unknown(kwargs)
+        warn_unknown(kwargs)
         targets = None
         if labels is not None:
             labels = ops.convert_to_tensor(labels)
@@ -214,7 +214,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         """
         merged = self._merged_generation_config(config, *defaults)
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        reject_unknown(merged.update(**arguments))
+        warn_unknown(merged.update(**arguments))
         return merged
 
     def _decode(

@@ -25,7 +25,7 @@ from ragweave.modeling.arguments import (
     check_scores,
     longest_context,
     missing_contexts,
-    reject_unknown,
+    warn_unknown,
     resolve_flag,
 )
 from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
@@ -231,7 +231,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             ShapeError: Arguments disagree about B or K.
         """
         return_dict = kwargs.pop("return_dict", True)
-        reject_unknown(kwargs)
+        warn_unknown(kwargs)
         flags = {
             "output_attentions": resolve_flag(output_attentions, self.config.output_attentions),
             "output_hidden_states": resolve_flag(output_hidden_states, self.config.output_hidden_states),
