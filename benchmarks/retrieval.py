@@ -143,7 +143,7 @@ def openers(folder: Path) -> dict[str, Callable[[], Search]]:
     from transformers.models.rag.retrieval_rag import CustomHFIndex
 
     from ragweave import RagConfig
-    from ragweave.retrieval.faiss_files import read_faiss
+    from ragweave.retrieval.faiss_index import read_faiss
     from ragweave.retrieval.rag_retriever import build_index
 
     passages, index_path = str(folder / "passages"), str(folder / "index.faiss")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ragweave.encoders.linear import fast_linear
-from ragweave.retrieval.contexts import ContextTemplate, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, token_ids
 
 
 @dataclass(frozen=True, slots=True)

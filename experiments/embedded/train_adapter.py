@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.utils import logging
 
 from ragweave.pipeline.embedded import CONTEXT_FIELDS, generator_path, load_generator
-from ragweave.retrieval.contexts import ContextTemplate
+from ragweave.retrieval.context_template import ContextTemplate
 
 TEMPLATE = ContextTemplate(
     **{key: CONTEXT_FIELDS[key] for key in ("prefix", "title_sep", "doc_sep", "answer_sep")}

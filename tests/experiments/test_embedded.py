@@ -16,7 +16,7 @@ from experiments.embedded.train_adapter import Run, main
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
-from ragweave.retrieval.contexts import ContextTemplate
+from ragweave.retrieval.context_template import ContextTemplate
 from tests.support.models import generator_config, randomise
 from tests.support.retrieval import byte_level_bpe
 

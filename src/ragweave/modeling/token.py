@@ -33,7 +33,7 @@ class RagTokenForGeneration(RagForGeneration):
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
-    def get_nll(
+    def get_nll(  # type: ignore[override]  # transformers' order of arguments differs between its two classes
         self,
         seq_logits: Tensor,
         doc_scores: Tensor,
