@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -9,6 +11,9 @@ from ragweave.errors import ConfigurationError
 
 if TYPE_CHECKING:  # the write side, which readers do not load
     from ragweave.knowledge.ingest.builder import Engine
+
+ANALYZER_VERSION = 2
+"""The version of `Analyzer` that new knowledge bases get."""
 
 ChunkingKind = Literal["sentences", "words", "tokens", "markdown"]
 
@@ -58,6 +63,46 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class TableSettings:
+    """How rows of tables and spreadsheets become documents. Names of columns are compared without regard to case.
+
+    Attributes:
+        id: The column that holds the documents' ids; empty for ``id`` or ``_id``.
+        title: The column of their titles; empty for ``title``, or else the first column that holds text.
+        text: The columns of their texts; empty for ``text``, or else all columns.
+        hidden_sheets: Whether hidden sheets are read.
+    """
+
+    id: str = ""
+    title: str = ""
+    text: tuple[str, ...] = ()
+    hidden_sheets: bool = False
+
+    @classmethod
+    def parse(cls, columns: Sequence[str], *, hidden_sheets: bool = False) -> TableSettings:
+        """The settings of options such as ``title=Name,text=Abstract``; ``text`` may occur several times.
+
+        Raises:
+            ConfigurationError: An option has another form.
+        """
+        names: dict[str, list[str]] = {"id": [], "title": [], "text": []}
+        for option in columns:
+            # A column's name may have a comma, which does not separate it from another role.
+            for part in re.split(r",\s*(?=(?:id|title|text)=)", option):
+                role, _, name = part.partition("=")
+                if role not in names or not name.strip() or (names[role] and role != "text"):
+                    raise ConfigurationError(
+                        f"--columns {option} is invalid. Write title=COLUMN, text=COLUMN or id=COLUMN, separated by "
+                        "commas; only text may occur several times."
+                    )
+                names[role].append(name.strip())
+        return cls("".join(names["id"]), "".join(names["title"]), tuple(names["text"]), hidden_sheets)
+
+
+DEFAULT_TABLES = TableSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class IngestSettings:
     """How documents become a segment of a knowledge base.
 
@@ -69,6 +114,8 @@ class IngestSettings:
         strict: Whether a source that cannot be read is an error.
         engine: Embeds the passages; ``None`` for this process.
         flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
+        tables: How rows of tables become documents.
+        analyzer: The version of the rules by which texts are split into words.
     """
 
     chunking: Chunking
@@ -78,3 +125,5 @@ class IngestSettings:
     strict: bool = True
     engine: Engine | None = None
     flat_up_to: int = 0
+    tables: TableSettings = DEFAULT_TABLES
+    analyzer: int = ANALYZER_VERSION

@@ -28,9 +28,10 @@ def test_tsv_and_a_field_above_pythons_limit(tmp_path):
     assert documents[0].text == text
 
 
-def test_csv_without_the_columns_names_the_present_ones(tmp_path):
-    with pytest.raises(SourceError, match=r"lacks the column text \(found: 'title', 'body'\)"):
-        read(write(tmp_path / "a.csv", "title,body\nx,y\n"))
+def test_csv_with_a_title_and_without_a_text(tmp_path):
+    (document,) = read(write(tmp_path / "a.csv", "title,body,year\nx,y,2024\n"))
+    assert (document.id, document.title) == ("a.csv:2", "x")
+    assert document.text == "title: x\nbody: y\nyear: 2024"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,6 @@ def test_jsonl(tmp_path):
     [
         ("{", "not valid JSON"),
         ('["a"]', "not an object"),
-        ('{"title": "T"}', "key 'text'"),
         ('{"text": 5}', "'text' that is not a string"),
         ('{"text": "x", "title": []}', "'title' that is not a string"),
         ('{"text": "x", "id": true}', "'id'"),
@@ -109,10 +109,7 @@ def test_parquet_and_a_saved_data_set(tmp_path):
     assert documents[1].id.endswith(".arrow:2")
 
 
-def test_parquet_without_texts(tmp_path):
-    Dataset.from_dict({"body": ["x"]}).to_parquet(str(tmp_path / "a.parquet"))
-    with pytest.raises(SourceError, match=r"lacks the column text \(found: body\)"):
-        read(tmp_path / "a.parquet")
+def test_parquet_with_a_row_without_its_text(tmp_path):
     Dataset.from_dict({"text": ["x", None]}).to_parquet(str(tmp_path / "a.parquet"))
     with pytest.raises(SourceError, match="Row 2"):
         read(tmp_path / "a.parquet")

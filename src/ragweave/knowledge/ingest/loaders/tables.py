@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +14,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import damaged_file, read_lines, whole_text
+from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, TextBudget, is_header
+from ragweave.knowledge.ingest.loaders.text import damaged_file, read_lines, warn_loss
+from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 # One field may hold a whole book; Python's own limit of 128 KiB is one chapter.
 _FIELD_LIMIT = 64 * 1024 * 1024
-_BATCH_ROWS = 1000
-_COLUMNS = ("id", "title", "text")
+_SAMPLE_CHARACTERS = 2**16
+_NO_TEXT = re.compile(r"binary|list<[^<>]*(?:float|double|halffloat)")  # pictures and vectors
 
 
-def read_table(file: SourceFile) -> Iterator[Document]:
-    """Read a ``.csv`` or ``.tsv`` file with the columns ``title``, ``text`` and optionally ``id``.
+# --- CSV and TSV ---
+
+
+def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+    """Read a ``.csv`` or ``.tsv`` file; see `TableReader`. Its first line names the columns, unless it has numbers.
 
     Raises:
-        SourceError: The file cannot be read, lacks a column, or has a row of another length.
+        SourceError: The file cannot be read, is empty, or has a row of another length.
     """
     rows = table_rows(file.path)
-    _, header = next(rows, (1, None))
-    if header is None:
-        raise SourceError(
-            f"The table {file.path} is empty: give it a first line with the columns title, text."
-        )
-    positions: dict[str, int] = {}
-    for position, name in enumerate(header):
-        positions.setdefault(name.strip().lower(), position)
-    missing = [name for name in ("title", "text") if name not in positions]
-    if missing:
-        present = ", ".join(f"'{name}'" for name in header) or "none"
-        raise SourceError(
-            f"The table {file.path} lacks the column {' and '.join(missing)} (found: {present}): name its "
-            "columns title and text in the first line."
-        )
-    for line, row in rows:
-        document_id = row[positions["id"]].strip() if "id" in positions else ""
-        yield Document(
-            id=document_id or f"{file.name}:{line}",
-            title=row[positions["title"]].strip(),
-            text=row[positions["text"]],
-            source=file.source,
-            line=line,
-        )
+    sample = list(islice(rows, SAMPLE_ROWS))
+    if not sample:
+        raise SourceError(f"The table {file.path} is empty: give it a first line that names its columns.")
+    header = [name.strip() for name in sample[0][1]]
+    if (len(sample) > 1 and is_header(header)) or {"text", "title"} & set(map(str.casefold, header)):
+        del sample[0]
+    else:
+        header = [""] * len(header)
+    reader = TableReader(file, tables)
+    yield from reader.documents(
+        Row(line, [(name, field if field.strip() else "") for name, field in zip(header, row, strict=True)])
+        for line, row in chain(sample, rows)
+    )
+    reader.warn_of_missing_columns()
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read the rows of a table, separated by tabs in a ``.tsv`` file and else by commas. Blank lines are skipped.
+    """Read the rows of a table. Blank lines are skipped.
+
+    Fields are separated by tabs in a ``.tsv`` file, and else by what separates the first lines into as many fields
+    each: commas, semicolons, tabs or vertical bars.
 
     Yields:
         The number of the row's first line, counted from 1, and the row's fields. The header is the first row.
@@ -67,49 +67,128 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     # This limit applies to the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    rows = csv.reader((line for _, line in read_lines(path)), delimiter=delimiter, strict=True)
-    line, width = 1, 0
+    lines = read_lines(path)
+    sample: list[tuple[int, str]] = []
+    size = 0
+    while size < _SAMPLE_CHARACTERS and (entry := next(lines, None)):
+        sample.append(entry)
+        size += len(entry[1])
+    delimiter = ""
+    if sample and (declared := re.fullmatch(r"sep=(.)\s*", sample[0][1])):  # a line of Excel's own
+        delimiter = declared[1]
+        del sample[0]
+    if not delimiter:
+        is_tsv = path.suffix.lower() == ".tsv" and bool(sample) and "\t" in sample[0][1]
+        delimiter = "\t" if is_tsv else _delimiter([line for _, line in sample])
+    width = 0
+    read = _tab_separated if delimiter == "\t" else _separated
+    for line, row in read(path, chain(sample, lines), delimiter):
+        width = width or len(row)
+        while len(row) > width and not row[-1].strip():
+            del row[-1]
+        if len(row) != width:
+            raise SourceError(
+                f"The row at line {line} of {path} has {len(row)} fields, the first line has {width}: put fields "
+                "that hold the separator in quotation marks."
+            )
+        yield line, row
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """The separator that gives all rows the same number of fields, the most of them; a comma if there is none."""
+
+    def width(delimiter: str) -> int:
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            return 1
+        # The last row may be cut.
+        widths = {len(row) for row in rows[:-1] or rows}
+        return widths.pop() if len(widths) == 1 else 1
+
+    return max(",;\t|", key=width)
+
+
+def _separated(
+    path: Path, lines: Iterator[tuple[int, str]], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Read rows whose fields may be quoted."""
+    first = last = 0  # lines of the current row
+
+    def content() -> Iterator[str]:
+        nonlocal first, last
+        for number, line in lines:
+            first, last = first or number, number
+            yield line
+
     try:
-        for row in rows:
-            width = width or len(row)
-            if row and len(row) != width:
-                raise SourceError(
-                    f"The row at line {line} of {path} has {len(row)} fields, the first line has {width}: put "
-                    "fields that hold the separator in quotation marks."
-                )
+        for row in csv.reader(content(), delimiter=delimiter, strict=True):
             if row:
-                yield line, row
-            line = rows.line_num + 1
+                yield first, row
+            first = 0
     except csv.Error as error:
         raise SourceError(
-            f"Line {rows.line_num} of {path} cannot be read as a table ({error}): close every quotation mark, "
-            'and write a quotation mark inside a field as "".'
+            f"Line {last} of {path} cannot be read as a table ({error}): close every quotation mark, and write a "
+            'quotation mark inside a field as "".'
         ) from error
+
+
+def _tab_separated(
+    path: Path, lines: Iterator[tuple[int, str]], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Read rows separated by tabs, one a line.
+
+    The format has no quoting, and many writers quote all the same. A field counts as quoted if its quotation marks
+    are complete. Fields that go on in the next line are joined only where neither line is a row by itself.
+    """
+    width = 0
+    for number, line in lines:
+        row = line.rstrip("\r\n").split(delimiter)
+        if row == [""]:
+            continue
+        width = width or len(row)
+        if len(row) != width and '"' in line:
+            row = next(
+                _separated(path, chain([(number, line)], _parts(lines, path, number, width)), delimiter)
+            )[1]
+        elif '"' in line:
+            row = [_unquoted(field) for field in row]
+        yield number, row
+
+
+def _parts(lines: Iterator[tuple[int, str]], path: Path, first: int, width: int) -> Iterator[tuple[int, str]]:
+    """The next lines of a row that began in line ``first``."""
+    for number, line in lines:
+        if line.count("\t") == width - 1:
+            raise SourceError(
+                f"The row at line {first} of {path} has an open quotation mark, or fewer fields than the {width} of "
+                "the first line: correct it."
+            )
+        yield number, line
+
+
+def _unquoted(field: str) -> str:
+    inner = field[1:-1].replace('""', "")
+    is_quoted = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner
+    return field[1:-1].replace('""', '"') if is_quoted else field
 
 
 # --- JSON lines ---
 
 
-def read_jsonl(file: SourceFile) -> Iterator[Document]:
-    """Read JSON lines with the keys ``text``, ``title`` and optionally ``id``, or those of KILT's knowledge source.
+def read_jsonl(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+    """Read JSON lines; see `TableReader`. Those of KILT's knowledge source are read, too.
 
     Raises:
-        SourceError: The file cannot be read, or a line is not an object with a text.
+        SourceError: The file cannot be read, or a line is not an object, or has a text that is not a string.
     """
-    for number, line in read_lines(file.path):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {file.path}"
-        record = _parse(line, where)
-        document_id = record.get("id")
-        yield Document(
-            id=f"{file.name}:{number}" if document_id is None else _identifier(document_id, where),
-            title=_string(record, "title", where).strip(),
-            text=_string(record, "text", where),
-            source=file.source,
-            line=number,
-        )
+    reader = TableReader(file, tables, "Line")
+    yield from reader.documents(
+        Row(number, list(_parse(line, f"Line {number} of {file.path}").items()))
+        for number, line in read_lines(file.path)
+        if line.strip()
+    )
+    reader.warn_of_missing_columns()
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -117,9 +196,9 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{where} is not valid JSON ({error}): write one JSON object per line.") from error
-    if not isinstance(record, dict) or "text" not in record:
-        raise SourceError(f"{where} is not an object with the key 'text': give it 'text' and 'title'.")
-    paragraphs = record["text"]
+    if not isinstance(record, dict):
+        raise SourceError(f"{where} is not an object: write one JSON object per line.")
+    paragraphs = record.get("text")
     if "wikipedia_id" in record and isinstance(paragraphs, list):  # a page of KILT's knowledge source
         return {
             "id": record["wikipedia_id"],
@@ -129,75 +208,68 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _string(record: dict[str, Any], key: str, where: str) -> str:
-    value = record.get(key, "")
-    # A title may be null. A null text points to a mistake elsewhere.
-    if value is None and key == "title":
-        return ""
-    if not isinstance(value, str):
-        raise SourceError(f"{where} has a '{key}' that is not a string: put it in quotation marks.")
-    return whole_text(value, key, where)
-
-
-def _identifier(value: object, where: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise SourceError(
-            f"{where} has an 'id' that is neither a string nor an integer: change it or remove it."
-        )
-    return whole_text(str(value), "id", where)
-
-
 # --- Parquet and Arrow ---
 
 
-def read_parquet(file: SourceFile) -> Iterator[Document]:
-    """Read a Parquet file with the columns ``text`` and optionally ``title`` and ``id``; others are not loaded.
+def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+    """Read a Parquet file; see `TableReader`. Columns of bytes and of vectors are left out.
 
     Raises:
-        SourceError: The file cannot be read, lacks the column ``text``, or has a row without text.
+        SourceError: The file cannot be read, or has a row without text in the column ``text``.
     """
     try:
         with pq.ParquetFile(file.path, memory_map=True) as content:
-            names = _columns(file, content.schema_arrow.names)
-            yield from _rows(file, content.iter_batches(batch_size=_BATCH_ROWS, columns=names))
-    except (OSError, pa.ArrowException) as error:
+            names = _columns(file, content.schema_arrow, tables)
+            rows = content.iter_batches(batch_size=_batch_rows(content.metadata), columns=names)
+            yield from _rows(file, rows, tables)
+    except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
-def read_arrow(file: SourceFile) -> Iterator[Document]:
-    """Read an Arrow file, as the datasets library saves them, with the same columns as a Parquet file.
+def read_arrow(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+    """Read an Arrow file, as the datasets library saves them, like a Parquet file.
 
     Raises:
-        SourceError: The file cannot be read, lacks the column ``text``, or has a row without text.
+        SourceError: The file cannot be read, or has a row without text in the column ``text``.
     """
     try:
         with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as reader:
-            names = _columns(file, reader.schema.names)
-            yield from _rows(file, (batch.select(names) for batch in reader))
-    except (OSError, pa.ArrowException) as error:
+            names = _columns(file, reader.schema, tables)
+            yield from _rows(file, (batch.select(names) for batch in reader), tables)
+    except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
-def _columns(file: SourceFile, names: list[str]) -> list[str]:
-    if "text" not in names:
-        raise SourceError(
-            f"The file {file.path} lacks the column text (found: {', '.join(names) or 'none'}): rename one to text."
-        )
-    return [name for name in _COLUMNS if name in names]
+def _columns(file: SourceFile, schema: pa.Schema, tables: TableSettings) -> list[str]:
+    """The columns to load: those with a role if there is a text, else all that can be written as text."""
+    names = {name.strip().casefold(): name for name in reversed(schema.names)}
+    chosen = [name.casefold() for name in (*tables.text, "text")]
+    if any(name in names for name in chosen):
+        roles = (*chosen, tables.title.casefold(), "title", tables.id.casefold(), "id", "_id")
+        return [names[role] for role in dict.fromkeys(roles) if role in names]
+    dropped = [field.name for field in schema if _NO_TEXT.search(str(field.type))]
+    if dropped:
+        warn_loss(file.name, f"the columns {', '.join(dropped)} hold bytes or vectors and are left out.")
+    return [name for name in schema.names if name not in dropped]
 
 
-def _rows(file: SourceFile, batches: Iterator[Any]) -> Iterator[Document]:
-    rows = (row for batch in batches for row in batch.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        document_id, title, text = row.get("id"), row.get("title") or "", row["text"]
-        if not isinstance(text, str) or not isinstance(title, str):
-            raise SourceError(
-                f"Row {number} of {file.path} has a title or text that is not a string: correct it."
-            )
-        yield Document(
-            id=f"{file.name}:{number}" if document_id is None else str(document_id),
-            title=title.strip(),
-            text=text,
-            source=file.source,
-            line=number,
-        )
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    """How many rows to decode at a time: a short dictionary can give each of them megabytes."""
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    chunks = (group.column(number) for group in groups for number in range(metadata.num_columns))
+    largest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+    return min(256, max(8, 2**27 // max(largest, 1)))
+
+
+def _rows(file: SourceFile, batches: Iterator[Any], tables: TableSettings) -> Iterator[Document]:
+    budget = TextBudget(file.path)
+    reader = TableReader(file, tables)
+
+    def rows() -> Iterator[Row]:
+        slices = (batch.slice(start, 16) for batch in batches for start in range(0, batch.num_rows, 16))
+        for number, fields in enumerate((row for part in slices for row in part.to_pylist()), start=1):
+            budget.spend(sum(1 + (len(value) if isinstance(value, str) else 8) for value in fields.values()))
+            yield Row(number, list(fields.items()))
+
+    yield from reader.documents(rows())
+    reader.warn_of_missing_columns()

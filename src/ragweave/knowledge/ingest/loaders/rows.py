@@ -1,0 +1,227 @@
+"""Rows of tables as documents, which all kinds of tables and spreadsheets share."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders.text import warn_loss, whole_text
+from ragweave.knowledge.ingest_settings import TableSettings
+from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import Document, Place
+
+SAMPLE_ROWS = 100
+"""How many rows are looked at before their columns' kinds are decided."""
+
+_TITLE_CHARACTERS = 100
+# Repeated text compresses well, so a file may hold more text than bytes, but not this much.
+_TEXT_AT_MOST = 16 * 2**20
+_TEXT_TIMES = 200
+
+# A number, a date, a time or an amount. Digits after a leading zero are a name, such as that of a part.
+_NUMBER = re.compile(r"(?!0\d+$)[^\w\s]*\d[\d\s.,:;/%'+_-]*(?:E[+-]?\d+)?\W*", re.IGNORECASE)
+_YEAR = re.compile(r"[12]\d{3}")
+
+
+class Row(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+        number: Its line or row in the file, from 1 on.
+        fields: The name and the value of each column.
+        cell: Its first cell, such as ``Stock!A5``, in a workbook.
+    """
+
+    number: int
+    fields: list[tuple[str, Any]]
+    cell: str = ""
+
+
+class TextBudget:
+    """Limits how much text a file yields, since some kilobytes can repeat a text to gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, _TEXT_AT_MOST + _TEXT_TIMES * path.stat().st_size
+
+    def spend(self, characters: int) -> None:
+        """Count characters; raises `SourceError` when there are too many."""
+        self._left -= characters
+        if self._left < 0:
+            raise SourceError(
+                f"The file {self._path} unfolds to more than {_TEXT_TIMES} times its size, because it repeats its "
+                "text: leave it out."
+            )
+
+
+class _Roles(NamedTuple):
+    """The positions of the columns that become a document's id, title and text; without texts, all columns do."""
+
+    id: int | None
+    title: int | None
+    texts: tuple[int, ...]
+
+
+class TableReader:
+    """Turns the rows of a file's tables into documents.
+
+    The columns ``text``, ``title`` and ``id`` (or ``_id``) become the document's. Without a column ``text``, the text
+    has a line "column: value" for each column, and the title is the first column with text. Settings may name other
+    columns.
+
+    Args:
+        file: The file.
+        tables: The settings.
+        unit: What messages call a row.
+    """
+
+    def __init__(self, file: SourceFile, tables: TableSettings, unit: str = "Row") -> None:
+        self._file, self._tables, self._unit = file, tables, unit
+        self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
+
+    def documents(
+        self, rows: Iterable[Row], *, context: str = "", sheet: str | None = None
+    ) -> Iterator[Document]:
+        """Turn the rows of one table into documents.
+
+        Args:
+            rows: The rows.
+            context: Text that precedes the columns of each row, such as a caption.
+            sheet: The name of the sheet that they are in.
+
+        Raises:
+            SourceError: An id, a title or a text has a wrong type.
+        """
+        rows = iter(rows)
+        sample = list(islice(rows, SAMPLE_ROWS))
+        first_text = _first_text_column(sample)
+        names: list[str] | None = None
+        for row in chain(sample, rows):
+            if names != (names_of_row := [name for name, _ in row.fields]):
+                names, roles = names_of_row, self._roles(names_of_row, first_text)
+            if document := self._document(row, roles, context, sheet):
+                yield document
+
+    def warn_of_missing_columns(self) -> None:
+        """Warn of columns that the settings name and no row had."""
+        if self._missing:
+            names = ", ".join(self._missing.values())
+            warn_loss(self._file.name, f"lacks the column {names} that --columns names: it was read without.")
+
+    def _roles(self, names: Sequence[str], first_text: str | None) -> _Roles:
+        positions: dict[str, int] = {}
+        for position, name in enumerate(names):
+            positions.setdefault(name.strip().casefold(), position)
+        for name in self._missing.keys() & positions.keys():
+            del self._missing[name]
+
+        def position(*names: str | None) -> int | None:
+            return next((positions[n.casefold()] for n in names if n and n.casefold() in positions), None)
+
+        chosen = (position(name) for name in self._tables.text)
+        texts = tuple(place for place in chosen if place is not None)
+        if not texts and (text := position("text")) is not None:
+            texts = (text,)
+        # Any table may have a column "id" with equal values, so only a table of texts takes its ids from there.
+        names_of_id = ("id", "_id") if texts else ()
+        title = position(self._tables.title, "title", None if texts else first_text)
+        return _Roles(position(self._tables.id, *names_of_id), title, texts)
+
+    def _document(self, row: Row, roles: _Roles, context: str, sheet: str | None) -> Document | None:
+        """The document of a row; ``None`` for a row without values."""
+        where = f"{self._unit} {row.number} of {self._file.path}"
+        name_of_row = row.cell or str(row.number)
+        identifier = None if roles.id is None else _identifier(row.fields[roles.id][1], where)
+        title = "" if roles.title is None else self._string(row, roles.title, where)
+        if len(roles.texts) == 1:
+            text = self._string(row, roles.texts[0], where)
+        else:
+            fields = [row.fields[place] for place in roles.texts] if roles.texts else row.fields
+            values = [(name, value) for name, field in fields if (value := _as_text(field))]
+            if not values:
+                return None
+            title = textwrap.shorten((title or values[0][1])[:1000], _TITLE_CHARACTERS, placeholder="…")
+            lines = [f"{name}: {value}" if name else value for name, value in values]
+            text = "\n".join([context, *lines] if context else lines)
+        return Document(
+            id=identifier or f"{self._file.name}:{name_of_row}",
+            title=whole_text(title.strip(), "title", where),
+            text=whole_text(text, "text", where),
+            source=self._file.source,
+            line=0 if sheet else row.number,
+            place=Place(sheet=sheet, row=row.number) if sheet else Place(),
+        )
+
+    def _string(self, row: Row, position: int, where: str) -> str:
+        """The title or text of a row, which must be a string unless the settings name its column."""
+        name, value = row.fields[position]
+        named = name.strip().casefold() not in {"title", "text"}
+        if isinstance(value, str) or named:
+            return value if isinstance(value, str) else _as_text(value)
+        if value is None and name.strip().casefold() == "title":  # a null text points to a mistake elsewhere
+            return ""
+        raise SourceError(f"{where} has a '{name}' that is not a string: put it in quotation marks.")
+
+
+def _first_text_column(rows: Sequence[Row]) -> str | None:
+    """The first column that mostly holds text; without one, the first that has values."""
+    filled: dict[str, int] = {}
+    texts: dict[str, int] = {}
+    for row in rows:
+        for name, field in row.fields:
+            if value := _as_text(field):
+                filled[name] = filled.get(name, 0) + 1
+                texts[name] = texts.get(name, 0) + (not is_number(value))
+    candidates = (
+        name for name, count in filled.items() if 2 * count >= len(rows) and 2 * texts[name] > count
+    )
+    return next(candidates, next(iter(filled), None))
+
+
+def is_number(value: str) -> bool:
+    """Whether a value is a number, a date, a time or an amount, and no name or text."""
+    return len(value) < 64 and _NUMBER.fullmatch(value) is not None
+
+
+def is_header(values: Iterable[str]) -> bool:
+    """Whether the values of a row can be names of columns: text, and no numbers but years."""
+    filled = [value for value in values if value]
+    numbers = [value for value in filled if is_number(value)]
+    return len(numbers) < len(filled) and all(map(_YEAR.fullmatch, numbers))
+
+
+def _as_text(value: Any) -> str:
+    """A value as a person would write it: whole numbers whole, and nothing for a missing value."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or value != value:  # NaN
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        single = np.float32(value)  # a column of 32 bits has 0.1 and not 0.10000000149011612
+        return str(single) if float(single) == value else repr(value)
+    if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
+        return ", ".join(text for item in value if (text := _as_text(item)))
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str) if value else ""
+    return str(value).removesuffix(" 00:00:00")
+
+
+def _identifier(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise SourceError(
+            f"{where} has an 'id' that is neither a string nor an integer: change it or remove it."
+        )
+    return whole_text(str(value).strip(), "id", where)
