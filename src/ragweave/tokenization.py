@@ -150,10 +150,21 @@ class RagTokenizer:
         """Make calls tokenize answers; transformers' name."""
         self.current_tokenizer = self.generator
 
-    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Decode rows of generated token ids with the generator's tokenizer."""
-        return self.generator.batch_decode(*args, **kwargs)
+    def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Decode rows of generated token ids, lists or tensors of any framework, with the generator's tokenizer."""
+        return self.generator.batch_decode(_as_lists(sequences), *args, **kwargs)
 
-    def decode(self, *args: Any, **kwargs: Any) -> str:
-        """Decode one row of generated token ids with the generator's tokenizer."""
-        return self.generator.decode(*args, **kwargs)
+    def decode(self, token_ids: Any, *args: Any, **kwargs: Any) -> str:
+        """Decode one row of generated token ids, a list or a tensor, with the generator's tokenizer."""
+        return self.generator.decode(_as_lists(token_ids), *args, **kwargs)
+
+
+def _as_lists(token_ids: Any) -> Any:
+    """Tensors, and lists of them, as lists; the tokenizers of transformers 5 take no tensors of TensorFlow."""
+    if hasattr(token_ids, "numpy") and not hasattr(token_ids, "tolist"):  # TensorFlow and Keras
+        token_ids = token_ids.numpy()
+    if hasattr(token_ids, "tolist"):  # numpy, torch, JAX
+        return token_ids.tolist()
+    if isinstance(token_ids, (list, tuple)):
+        return [_as_lists(row) for row in token_ids]
+    return token_ids
