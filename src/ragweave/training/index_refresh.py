@@ -293,10 +293,8 @@ class IndexRefresh(TrainerCallback, ExportableState):
             f"of step {self._searched_step} remains in use."
         )
         if advise:
-            message += (
-                " It is behind the document encoder. When the model has been saved, bring it up to date with: "
-                + self._manual_command()
-            )
+            message += " It is stale. When the model has been saved, bring it up to date with: "
+            message += self._manual_command()
         warnings.warn(message, UserWarning, stacklevel=2)
 
     def _manual_command(self) -> str:
