@@ -41,7 +41,7 @@ class SourceError(RagweaveError):
 
 
 class SourceWarning(UserWarning):
-    """A document source was skipped, and there was nothing else to do."""
+    """A document source was skipped, or a part of it was lost while the rest was kept."""
 
 
 class DataError(RagweaveError, ValueError):

@@ -1,46 +1,74 @@
-"""Text and Markdown files, one document each, and the decoding of UTF-8 that all text formats share."""
+"""Text and Markdown files, one document each, and the decoding that all text formats share."""
 
 from __future__ import annotations
 
 import codecs
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ragweave.errors import SourceError
+from ragweave.errors import SourceError, SourceWarning
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
+MARKDOWN = (".md", ".markdown")
 PIECE = 2**20
 """How many bytes `read_pieces` reads at a time."""
 
 _LINE_AT_MOST = 64 * 2**20
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""The encoding that the first bytes of a file declare."""
+
+_LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")  # a last \r may be half of \r\n
+_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?P<fields>.*?)\n\1[ \t]*(?:\n|\Z)", re.DOTALL)
+_TITLE_FIELD = re.compile(
+    r"^title[ \t]*[:=][ \t]*(?P<quote>[\"']?)(?P<title>[^\n>|]*?)(?P=quote)[ \t]*$", re.M | re.I
+)
+_UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
+_NO_PARAGRAPH = re.compile(r"^(?: {4}|\t|[ \t]*(?:[-*+>|]|\d+[.)])\s)")
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?\S)[ \t]*#*[ \t]*$")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
 def read_plain(file: SourceFile) -> Iterator[Document]:
-    """Read a text or Markdown file as one document, titled by its first Markdown heading or its file name.
+    """Read a text or Markdown file as one document, titled by its front matter, first heading or file name.
 
     Raises:
-        SourceError: The file cannot be read, or is not UTF-8 text.
+        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
     """
-    text = read_text(file.path)
-    title = first_heading(text) if file.path.suffix.lower() == ".md" else None
+    # A log keeps its text when one of its many writers used another encoding.
+    text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
+    title = first_heading(text) if file.path.suffix.lower() in MARKDOWN else None
     yield Document(
         id=file.name, title=title or title_from_name(file.name), text=text, source=file.source, line=1
     )
 
 
 def first_heading(markdown: str) -> str | None:
-    """Find the first ``# heading`` outside code blocks; ``None`` if there is none."""
-    in_code = False
+    """Find the title in the front matter, or the first heading outside code blocks; ``None`` without either."""
+    if front_matter := _FRONT_MATTER.match(markdown):
+        field = _TITLE_FIELD.search(front_matter["fields"])
+        if field and field["title"]:
+            return field["title"]
+        markdown = markdown[front_matter.end() :]
+    in_code, paragraph = False, ""
     for line in markdown.split("\n"):
         if _FENCE.match(line):
-            in_code = not in_code
-        elif not in_code and (heading := _HEADING.match(line)):
+            in_code, paragraph = not in_code, ""
+        elif in_code:
+            continue
+        elif heading := _HEADING.match(line):
             return heading["title"]
+        elif paragraph and _UNDERLINE.match(line):
+            return paragraph
+        else:
+            starts_other = not line.strip() or _NO_PARAGRAPH.match(line)
+            paragraph = "" if starts_other else f"{paragraph} {line.strip()}".strip()
     return None
 
 
@@ -52,64 +80,89 @@ def title_from_name(name: str) -> str:
     return (words[:1].upper() + words[1:]) or stem
 
 
-def read_text(path: Path) -> str:
-    r"""Read a whole UTF-8 file, without a byte order mark and with ``\n`` as line ends.
+def read_text(path: Path, *, lossy: bool = False) -> str:
+    r"""Read a whole file of text, without a byte order mark and with ``\n`` as line ends.
+
+    Args:
+        path: The file.
+        lossy: Replace bytes that are not UTF-8 and warn, instead of refusing the file.
 
     Raises:
-        SourceError: The file cannot be read, or is not UTF-8 text.
+        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
     """
-    return "".join(line for _, line in read_lines(path)).replace("\r\n", "\n").replace("\r", "\n")
+    text = "".join(line for _, line in read_lines(path, lossy=lossy))
+    if lossy and (lost := text.count("\ufffd")):
+        warn_loss(path.name, f"{lost} bytes are not UTF-8; each reads \ufffd.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read a UTF-8 file line by line.
+def read_lines(path: Path, *, lossy: bool = False) -> Iterator[tuple[int, str]]:
+    r"""Read a file of text line by line. Lines end with ``\n``, ``\r\n`` or ``\r``.
 
     Yields:
         The line's number, counted from 1, and the line with its end.
 
     Raises:
-        SourceError: The file cannot be read, is not UTF-8 text, or has an enormous line.
+        SourceError: The file cannot be read, is not text in UTF-8 or UTF-16, or has an enormous line.
     """
-    offset = 0
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while raw := file.readline(_LINE_AT_MOST + 1):
-                number += 1
-                if len(raw) > _LINE_AT_MOST:
-                    raise SourceError(
-                        f"Line {number} of {path} has more than {_LINE_AT_MOST // 2**20} MiB: break it into lines."
-                    )
-                yield number, _decode(path, raw, offset)
-                offset += len(raw)
-    except OSError as error:
-        raise no_access(path, error) from error
+    number, rest = 0, ""
+    for piece in read_pieces(path, lossy=lossy):
+        rest, start = rest + piece, 0
+        for match in _LINE_END.finditer(rest):
+            number, end = number + 1, match.end()
+            _check_length(path, number, end - start)
+            yield number, rest[start:end]
+            start = end
+        rest = rest[start:]
+        _check_length(path, number + 1, len(rest))
+    if rest:
+        yield number + 1, rest
 
 
-def read_pieces(path: Path) -> Iterator[str]:
-    """Read a UTF-8 file in pieces of about a million characters, for files whose one line may have gigabytes.
+def _check_length(path: Path, number: int, length: int) -> None:
+    if length > _LINE_AT_MOST:
+        raise SourceError(
+            f"Line {number} of {path} has more than {_LINE_AT_MOST // 2**20} MiB: break it into lines."
+        )
+
+
+def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
+    """Read a file of text in pieces of about a million characters, for files whose one line may have gigabytes.
 
     Raises:
-        SourceError: The file cannot be read, or is not UTF-8 text.
+        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
     try:
         with path.open("rb") as file:
+            start = file.read(3)
+            mark = next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
+            offset = file.seek(len(mark))
+            encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
+            decoder = codecs.getincrementaldecoder(encoding)("replace" if lossy else "strict")
             while True:
                 raw = file.read(PIECE)
-                start = offset - len(decoder.getstate()[0])  # a character may be split between two pieces
+                begin = offset - len(decoder.getstate()[0])  # a character may be split between two pieces
                 try:
                     piece = decoder.decode(raw, final=not raw)
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(path, error, start) from error
-                # Several of the first pieces may be needed to hold the three bytes of a byte order mark.
-                yield piece.removeprefix("\ufeff") if start == 0 else piece
+                    raise _not_text(path, error, begin) from error
+                if "\0" in piece:
+                    begin += len(piece[: piece.index("\0")].encode(encoding, "surrogatepass"))
+                    raise SourceError(
+                        f"The file {path} is not text: it has a zero byte at offset {begin}. Save it as UTF-8 text "
+                        "or leave it out."
+                    )
+                yield piece
                 if not raw:
                     return
                 offset += len(raw)
     except OSError as error:
         raise no_access(path, error) from error
+
+
+def warn_loss(name: str, loss: str) -> None:
+    """Warn of a part of a file that is lost while the rest of its text is kept."""
+    warnings.warn(f"{name}: {loss}", SourceWarning, stacklevel=3)
 
 
 def whole_text(value: str, name: str, where: str) -> str:
@@ -146,24 +199,10 @@ def damaged_file(path: Path, error: Exception) -> SourceError:
     )
 
 
-def _decode(path: Path, raw: bytes, offset: int) -> str:
-    """Decode one line, which starts ``offset`` bytes into the file."""
-    mark = len(_BYTE_ORDER_MARK) if offset == 0 and raw.startswith(_BYTE_ORDER_MARK) else 0
-    try:
-        line = raw[mark:].decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error, offset + mark) from error
-    if "\0" in line:
-        raise SourceError(
-            f"The file {path} is not text: it has a zero byte at offset {offset + raw.index(0)}. "
-            "Save it as UTF-8 text or leave it out."
-        )
-    return line
-
-
-def _not_utf8(path: Path, error: UnicodeDecodeError, start: int) -> SourceError:
+def _not_text(path: Path, error: UnicodeDecodeError, start: int) -> SourceError:
     """The error for bytes that start ``start`` bytes into the file."""
+    name = error.encoding.upper()
     return SourceError(
-        f"The file {path} is not UTF-8 text: byte {error.object[error.start]:#04x} at offset {start + error.start} "
+        f"The file {path} is not {name} text: byte {error.object[error.start]:#04x} at offset {start + error.start} "
         "cannot be decoded. Save it as UTF-8 (for instance: iconv -f LATIN1 -t UTF-8 old > new) or leave it out."
     )
