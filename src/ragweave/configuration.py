@@ -2,11 +2,11 @@
 
 import copy
 import json
-from dataclasses import fields
+from dataclasses import is_dataclass
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
@@ -18,7 +18,22 @@ INDEX_NAMES = ("exact", "compressed", "legacy", "custom", "wiki_dpr")
 _INDEX_FIELDS = ("index_name", "passages_path", "index_path")
 
 
-class RagConfig(PreTrainedConfig):
+class _FieldsFromKeywords(PreTrainedConfig):
+    """Sets the fields of a subclass like a dataclass, for transformers 5.0, whose configurations are none."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        for name in _field_names():
+            setattr(self, name, kwargs.pop(name, getattr(type(self), name)))
+        self.__post_init__(**kwargs)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__init__(is_encoder_decoder=self.is_encoder_decoder, **kwargs)
+
+
+_Base: Any = PreTrainedConfig if is_dataclass(PreTrainedConfig) else _FieldsFromKeywords
+
+
+class RagConfig(_Base):
     r"""Configuration of a RAG model: its two networks, its retriever, and how they are combined.
 
     The names, the defaults and the saved ``config.json`` are those of transformers' RagConfig, so a folder saved by
@@ -218,11 +233,19 @@ class RagConfig(PreTrainedConfig):
 def _field_types() -> dict[str, Any]:
     """The types of RagConfig's fields without transformers'; an int may stand for a float."""
     checked_elsewhere = ("question_encoder", "generator", "question_encoder_pooling")
-    return {
-        field.name: int | float if field.type is float else field.type
-        for field in fields(RagConfig)
-        if field.name in RagConfig.__annotations__ and field.name not in checked_elsewhere
+    types = {
+        name: RagConfig.__annotations__[name] for name in _field_names() if name not in checked_elsewhere
     }
+    return {name: int | float if field_type is float else field_type for name, field_type in types.items()}
+
+
+def _field_names() -> list[str]:
+    """The fields of RagConfig without transformers'."""
+    return [
+        name
+        for name, annotation in RagConfig.__annotations__.items()
+        if get_origin(annotation) is not ClassVar
+    ]
 
 
 def _sub_config(

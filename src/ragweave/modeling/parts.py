@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol, Self
 
@@ -70,7 +70,7 @@ def load_parts(
     """
     parts = {}
     for part, name in names.items():
-        arguments = pop_prefixed(kwargs, f"{part}_", except_for={field.name for field in fields(RagConfig)})
+        arguments = pop_prefixed(kwargs, f"{part}_", except_for=RagConfig.__annotations__)
         network = arguments.pop("model", None)
         if network is None:
             if name is None:
