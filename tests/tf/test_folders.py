@@ -112,6 +112,22 @@ def test_configuration_and_retriever_are_given_on_loading(tmp_path: Path):
         OURS["sequence"].from_pretrained(tmp_path, n_doc=7)
 
 
+def test_from_pt_is_accepted(tmp_path: Path):
+    theirs = torch_model("sequence", "bart", 0)
+    theirs.save_pretrained(tmp_path / "whole")
+    assert_equal_losses(theirs, OURS["sequence"].from_pretrained(tmp_path / "whole", from_pt=True))
+    theirs.question_encoder.save_pretrained(tmp_path / "encoder")
+    theirs.generator.save_pretrained(tmp_path / "generator")
+    combined = OURS["sequence"].from_pretrained_question_encoder_generator(
+        tmp_path / "encoder",
+        tmp_path / "generator",
+        question_encoder_from_pt=True,
+        generator_from_pt=True,
+        n_docs=3,
+    )
+    assert_equal_losses(theirs, combined)
+
+
 def test_settings_of_decoding_are_kept(tmp_path: Path):
     theirs = torch_model("token", "bart", 0)
     theirs.generation_config.num_beams = 3

@@ -104,6 +104,29 @@ def test_options(formulation: str, options: dict[str, Any], tmp_path: Path):
     assert_equal_answers(theirs, ours, case, **options)
 
 
+@MODELS
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_lengths_by_default(kind: str, formulation: str, beams: int, tmp_path: Path):
+    theirs, ours = pair(formulation, kind, 1, tmp_path)
+    case = Case(2)
+    options = {"num_beams": beams, "eos_token_id": 3, "max_new_tokens": None}
+    expected = theirs.generate(**case.arguments, **options)
+    got = ours.generate(**numpy_of(case.arguments), **options)
+    assert trimmed(got, 3, theirs.rag.special_tokens.pad) == trimmed(
+        expected, 3, theirs.rag.special_tokens.pad
+    )
+
+
+@pytest.mark.parametrize("token", [0, 1])  # T5's padding, which starts its answers, and its end token
+@pytest.mark.parametrize("decoding", ["thorough", "fast"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_answers_without_a_word(token: int, decoding: str, beams: int, tmp_path: Path):
+    theirs, ours = pair("sequence", "t5", 0, tmp_path)
+    options = {"prefix_allowed_tokens_fn": lambda question, tokens: [token], "decoding": decoding}
+    assert_equal_answers(theirs, ours, Case(1), num_beams=beams, num_return_sequences=2, **options)
+
+
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_mixtures_of_one_passage(formulation: str, tmp_path: Path):
     theirs, ours = pair(formulation, "bart", 3, tmp_path)
@@ -179,6 +202,30 @@ def test_samples_follow_the_probabilities(tmp_path: Path):
         assert 0.5 * np.abs(shares - expected[question].numpy()).sum() < 0.1
 
 
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_sampled_beams_of_a_low_temperature_are_the_best_ones(formulation: str, tmp_path: Path):
+    _, ours = pair(formulation, "bart", 0, tmp_path)
+    inputs = {**numpy_of(Case(0).arguments), **BEAMS, "max_new_tokens": 6}
+    sampled = ours.generate(**inputs, do_sample=True, temperature=1e-4, top_k=0, seed=0)
+    assert array(sampled).tolist() == array(ours.generate(**inputs)).tolist()
+
+
+def test_sampled_beams_follow_the_probabilities(tmp_path: Path):
+    theirs, ours = pair("token", "bart", 0, tmp_path)
+    arguments = {name: value.repeat(1500, 1) for name, value in contexts(1, 1, 5, seed=3).items()}
+    options = {"num_beams": 2, "do_sample": True, "top_k": 3, "temperature": 2.0, "max_new_tokens": 2}
+    torch.manual_seed(0)
+    shares = [
+        np.bincount(array(answers)[:, 1:3] @ [40, 1], minlength=1600) / 1500
+        for answers in (
+            theirs.generate(**arguments, **options),
+            ours.generate(**numpy_of(arguments), **options, seed=0),
+        )
+    ]
+    assert 0.5 * np.abs(shares[0] - shares[1]).sum() < 0.1
+    assert (shares[0] > 0.02).sum() > 3
+
+
 def test_a_generation_config_is_used_and_not_changed(tmp_path: Path):
     theirs, ours = pair("token", "bart", 0, tmp_path)
     config = GenerationConfig(num_beams=3, max_new_tokens=5)
@@ -203,7 +250,7 @@ def test_encoded_contexts_are_reused(tmp_path: Path):
     [
         ({"penalty_alpha": 0.6}, "penalty_alpha"),
         ({"num_beams": 4, "num_beam_groups": 2}, "num_beam_groups"),
-        ({"num_beams": 2, "do_sample": True}, "choose one"),
+        ({"num_beams": 2, "num_return_sequences": 3, "do_sample": True}, "num_return_sequences"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"max_length": 1}, "1 or more"),

@@ -54,7 +54,7 @@ def search(
     Args:
         step: Scores the next token.
         n_searches: N.
-        options: How to decode. R is ``num_beams``, or ``num_return_sequences`` when sampling.
+        options: How to decode.
         processors: Change the scores.
         rng: Source of chance for sampling.
 
@@ -62,7 +62,7 @@ def search(
         For each search ``num_return_sequences`` answers, best first.
     """
     if options.num_beams > 1:
-        return _beam_search(step, n_searches, options, processors)
+        return _beam_search(step, n_searches, options, processors, rng)
     return _search_rows(step, n_searches, options, processors, rng)
 
 
@@ -127,8 +127,8 @@ class _BeamSearch:
         """Continue with the best candidates.
 
         Args:
-            candidates: Extended beams, each with the number of the beam that it extends, best first; more than R, so
-                that enough are left when some end.
+            candidates: Extended beams, each with the number of the beam that it extends, best first or, if sampled,
+                in the order of sampling; more than R, so that enough are left when some end.
 
         Returns:
             Number of the beam that each running beam extends.
@@ -147,7 +147,10 @@ class _BeamSearch:
             # Sorting is stable: among equal scores the earlier answer stays first.
             ranked = sorted([*self.finished, *ended], key=lambda beam: -beam.score)
             self.finished = ranked[: options.num_beams]
-        best = sorted(range(len(candidates)), key=lambda number: ends[number])[: options.num_beams]
+        order = sorted(
+            range(len(candidates)), key=lambda number: (ends[number], -candidates[number][1].score)
+        )
+        best = order[: options.num_beams]
         self.running = [candidates[number][1] for number in best]
         if ends[best[0]]:  # all candidates ended
             self.improvable = False
@@ -161,7 +164,11 @@ class _BeamSearch:
 
 
 def _beam_search(
-    step: Step, n_searches: int, options: GenerationOptions, processors: Sequence[Processor]
+    step: Step,
+    n_searches: int,
+    options: GenerationOptions,
+    processors: Sequence[Processor],
+    rng: np.random.Generator,
 ) -> list[list[Beam]]:
     size = options.num_beams
     n_candidates = max(2, 1 + len(options.eos_token_id)) * size
@@ -174,10 +181,14 @@ def _beam_search(
         scores = log_probs = log_softmax(step(ids[:, -1], parents))
         for process in processors:
             scores = process(ids, scores)
+        if options.do_sample:
+            scores = warp(scores, options)
         vocabulary = scores.shape[1]
         sums = np.array([[beam.score for beam in current.running] for current in searches], dtype=np.float32)
         sums = (scores.reshape(n_searches, size, vocabulary) + sums[..., None]).reshape(n_searches, -1)
-        best = _highest(sums, n_candidates)
+        # The columns with the highest sums of log-probability and Gumbel noise are a sample without replacement.
+        noise = rng.gumbel(size=sums.shape) if options.do_sample else 0.0
+        best = _highest(sums + noise, n_candidates)
         rows = []
         for n, current in enumerate(searches):
             candidates = []

@@ -174,8 +174,19 @@ class BertModel(Network):
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config) if pooler else None
 
-    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
-        """Encode N texts, (N, S), with their mask, (N, S); flags as for `Encoded.from_layers`."""
+    def call(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor = None,
+        token_type_ids: Tensor = None,
+        **flags: bool,
+    ) -> Encoded:
+        """Encode N texts, (N, S), with their mask, (N, S); all tokens count by default.
+
+        ``token_type_ids`` is ignored: a question is one segment. Flags as for `Encoded.from_layers`.
+        """
+        if attention_mask is None:
+            attention_mask = ops.ones_like(input_ids)
         hidden, attentions = self.encoder(self.embeddings(input_ids), hidden_keys(attention_mask))
         encoded = Encoded.from_layers(attention_mask, hidden, attentions, **flags)
         encoded.pooled = None if self.pooler is None else self.pooler(hidden[-1])
@@ -192,7 +203,7 @@ class DprEncoder(Container):
         if config.projection_dim > 0:
             self.encode_proj = Linear(config.hidden_size, config.projection_dim, std=config.initializer_range)
 
-    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
+    def call(self, input_ids: Tensor, attention_mask: Tensor = None, **flags: Any) -> Encoded:
         """Encode N texts; only the first token's vector is returned, as by transformers."""
         encoded = self.bert_model(input_ids, attention_mask, **flags)
         encoded.pooled, encoded.last_hidden_state = encoded.last_hidden_state[:, 0], None
@@ -214,6 +225,6 @@ class DprQuestionEncoder(Network):
         super().__init__(config)
         self.question_encoder = DprEncoder(config)
 
-    def call(self, input_ids: Tensor, attention_mask: Tensor, **flags: bool) -> Encoded:
-        """Encode N questions, (N, S), with their mask, (N, S), as one vector each."""
+    def call(self, input_ids: Tensor, attention_mask: Tensor = None, **flags: Any) -> Encoded:
+        """Encode N questions, (N, S), with their mask, (N, S), as one vector each; see `BertModel.call`."""
         return self.question_encoder(input_ids, attention_mask, **flags)

@@ -96,6 +96,15 @@ class EncoderDecoder(Network):
     def cross_attentions(self) -> list[Any]:
         """The layers that attend to contexts."""
 
+    def get_input_embeddings(self) -> Embedding:
+        """The table of word embeddings that encoder and decoder share."""
+        shared: Embedding = self.core.shared
+        return shared
+
+    def get_output_embeddings(self) -> Embedding | Linear:
+        """The head: a layer of its own, or the table of word embeddings."""
+        return self.get_input_embeddings() if self.lm_head is None else self.lm_head
+
     @abstractmethod
     def new_embedding(self) -> Embedding:
         """A table of word embeddings with fresh weights."""
@@ -181,8 +190,7 @@ class EncoderDecoder(Network):
 
     def logits(self, states: Tensor) -> Tensor:
         """The decoder's states, (N*R, T, H), to (N*R, T, V)."""
-        table = self.core.shared if self.lm_head is None else self.lm_head
-        return multiply_transposed(states, table.weight)
+        return multiply_transposed(states, self.get_output_embeddings().weight)
 
 
 def run_decoder_layers(

@@ -42,7 +42,7 @@ class GenerationOptions:
         min_length: Length of the shortest, with the start token; ``min_new_tokens`` counts without it.
         num_beams: R; 1 for greedy search.
         num_return_sequences: Answers per question, best first.
-        do_sample: Sample tokens; not with beams.
+        do_sample: Sample tokens; with beams, the tokens that beams continue with.
         temperature: Higher values sample more evenly.
         top_k: Sample among this many tokens; 0 for all.
         top_p: Sample among the most probable tokens that have this mass.
@@ -78,15 +78,17 @@ class GenerationOptions:
             raise ConfigurationError(
                 "max_new_tokens has to be 1 or more, max_length 2: it counts the start token."
             )
-        if self.num_beams > 1 and self.do_sample:
-            raise ConfigurationError(
-                "Only the torch classes can combine beams and sampling; choose one of them."
-            )
-        if not self.do_sample and self.num_return_sequences > self.num_beams:
+        beam_search = self.num_beams > 1 or not self.do_sample
+        if beam_search and self.num_return_sequences > self.num_beams:
             raise ConfigurationError(
                 f"num_return_sequences is {self.num_return_sequences}, but there are {self.num_beams} beams: raise "
-                "num_beams, or sample."
+                "num_beams, or sample without beams."
             )
+
+    @property
+    def rows(self) -> int:
+        """R, the rows of one search: its beams, or its samples."""
+        return self.num_beams if self.num_beams > 1 or not self.do_sample else self.num_return_sequences
 
 
 _FIELDS = [field.name for field in fields(GenerationOptions)]
@@ -210,15 +212,18 @@ def _force(scores: Scores, tokens: Sequence[int]) -> Scores:
 
 def warp(scores: Scores, options: GenerationOptions) -> Scores:
     """Scores to sample from, (N, V): ``temperature``, then ``top_k``, then ``top_p``."""
+    # A beam can continue only if one of its tokens does not end the answer.
+    fewest = 1 + max(1, len(options.eos_token_id)) if options.num_beams > 1 else 1
     scores = scores / np.float32(options.temperature)
-    if 0 < options.top_k < scores.shape[1]:
-        lowest = np.partition(scores, -options.top_k, axis=1)[:, -options.top_k, None]
+    top_k = max(options.top_k, fewest) if options.top_k > 0 else 0
+    if 0 < top_k < scores.shape[1]:
+        lowest = np.partition(scores, -top_k, axis=1)[:, -top_k, None]
         scores = np.where(scores < lowest, _NEVER, scores)
     if options.top_p < 1.0:
         order = np.argsort(scores, axis=1, kind="stable")
         ascending = np.exp(log_softmax(np.take_along_axis(scores, order, axis=1)))
         dropped = np.cumsum(ascending, axis=1) <= 1.0 - options.top_p
-        dropped[:, -1] = False  # the most probable token always stays
+        dropped[:, -fewest:] = False  # the most probable tokens always stay
         mask = np.zeros_like(dropped)
         np.put_along_axis(mask, order, dropped, axis=1)
         scores = np.where(mask, _NEVER, scores)

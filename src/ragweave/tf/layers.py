@@ -42,6 +42,16 @@ class Encoded:
     hidden_states: Tensors | None = None
     attentions: Tensors | None = None
 
+    @property
+    def pooler_output(self) -> Tensor:
+        """The vectors of ``pooled``; transformers' name."""
+        return self.pooled
+
+    def __getitem__(self, index: int) -> Any:
+        """What the output of transformers has at this position: its fields without those that are None."""
+        values = (self.last_hidden_state, self.pooled, self.hidden_states, self.attentions)
+        return tuple(value for value in values if value is not None)[index]
+
     @classmethod
     def from_layers(
         cls,

@@ -26,10 +26,12 @@ from ragweave.modeling.arguments import (
     check_label_rows,
     check_label_shapes,
     check_labels,
-    warn_unknown,
+    check_n_docs,
     resolve_flag,
+    warn_unknown,
 )
 from ragweave.modeling.parts import RagWrapper, RetrieverProtocol
+from ragweave.outputs import pop_cache
 from ragweave.tf.beam_search import Beam, Step, search
 from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.generation_options import (
@@ -120,6 +122,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
             ShapeError: Arguments disagree about B or K, or labels are no token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
+        past_key_values = pop_cache(past_key_values, kwargs)
         warn_unknown(kwargs)
         targets = None
         if labels is not None:
@@ -158,6 +161,27 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         )
         result = TFRetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
+
+    def get_nll(
+        self,
+        seq_logits: Tensor,
+        doc_scores: Tensor,
+        target: Tensor,
+        reduce_loss: bool = False,
+        epsilon: float = 0.0,
+        exclude_bos_score: bool = False,
+        n_docs: int | None = None,
+    ) -> Tensor:
+        """-log p(y|x) of labels, (B,) or a scalar. Arguments as for `RagForGeneration.get_nll`.
+
+        Raises:
+            ShapeError: ``n_docs`` is not the K of ``doc_scores``.
+        """
+        seq_logits, doc_scores, target = map(ops.convert_to_tensor, (seq_logits, doc_scores, target))
+        check_n_docs(n_docs, doc_scores, None)
+        targets = self._targets(target, target, exclude_bos_score)
+        loss = self._nll(group_by_question(seq_logits, doc_scores), doc_scores, targets, epsilon)
+        return ops.sum(loss) if reduce_loss else loss
 
     def shift_tokens_right(self, input_ids: Tensor, start_token_id: int | None = None) -> Tensor:
         """Decoder input for labels: the start token, then every label but the last.
@@ -214,7 +238,10 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         """
         merged = self._merged_generation_config(config, *defaults)
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        warn_unknown(merged.update(**arguments))
+        unknown = merged.update(**arguments)
+        unknown.pop("token_type_ids", None)  # BERT's tokenizers return them; a question is one segment
+        if unknown:
+            raise TypeError(f"generate() got unknown argument(s): {', '.join(unknown)}.")
         return merged
 
     def _decode(
@@ -239,7 +266,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         """
         if self._step is None:  # built once, since TensorFlow takes seconds to make a graph
             self._step = _step_graph(self.generator, marginalize=self._decodes_mixtures)
-        rows = options.num_return_sequences if options.do_sample else options.num_beams
+        rows = options.rows
         cross = self.generator.cross_keys_values(contexts.last_hidden_state)
         cache = self.generator.empty_cache(cross, rows, options.max_length - 1)
         return search(

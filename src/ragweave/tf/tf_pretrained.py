@@ -20,6 +20,7 @@ from ragweave.tf import checkpoints
 from ragweave.tf.bart import BartForConditionalGeneration
 from ragweave.tf.bert import BertModel, DprQuestionEncoder
 from ragweave.tf.keras_backend import dtype_policy
+from ragweave.tf.layers import Embedding, Linear
 from ragweave.tf.t5 import T5ForConditionalGeneration
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -76,6 +77,16 @@ class TFRagPreTrainedModel(keras.Model):
         self.generation_config = GenerationConfig.from_model_config(config)
         self.built = True  # constructors create all weights
 
+    def get_input_embeddings(self) -> Embedding:
+        """The generator's word embeddings."""
+        embeddings: Embedding = self.rag.generator.get_input_embeddings()
+        return embeddings
+
+    def get_output_embeddings(self) -> Embedding | Linear:
+        """The generator's head, whose ``weight`` is (V, H)."""
+        head: Embedding | Linear = self.rag.generator.get_output_embeddings()
+        return head
+
     @classmethod
     def from_pretrained(
         cls,
@@ -91,9 +102,10 @@ class TFRagPreTrainedModel(keras.Model):
         Args:
             pretrained_model_name_or_path: Folder or name on the hub.
             config: Configuration to use instead of the saved one.
-            retriever: RetrieverProtocol that the model calls.
+            retriever: Retriever that the model calls.
             dtype: A dtype policy of Keras, such as "mixed_bfloat16"; the global one by default.
-            **kwargs: Options of the hub, such as ``revision``; fields of RagConfig to change.
+            **kwargs: Options of the hub, such as ``revision``; fields of RagConfig to change. ``from_pt`` has no
+                effect, since weights of torch are always read.
 
         Raises:
             ConfigurationError: `ragweave.tf` lacks one of its networks.
@@ -132,7 +144,7 @@ class TFRagPreTrainedModel(keras.Model):
         Args:
             question_encoder_pretrained_model_name_or_path: Name or folder of the question encoder.
             generator_pretrained_model_name_or_path: Name or folder of the generator.
-            retriever: RetrieverProtocol that the model calls.
+            retriever: Retriever that the model calls.
             dtype: A dtype policy of Keras; the global one by default.
             **kwargs: As for `RagModel.from_pretrained_question_encoder_generator`; ``question_encoder_model`` and
                 ``generator_model`` are networks of `ragweave.tf`.
@@ -145,6 +157,7 @@ class TFRagPreTrainedModel(keras.Model):
             "question_encoder": question_encoder_pretrained_model_name_or_path,
             "generator": generator_pretrained_model_name_or_path,
         }
+        kwargs.pop("from_pt", None)
         with dtype_policy(dtype):
             parts = load_parts(names, kwargs, _load_network)
         model_class: Any = cls
@@ -184,7 +197,8 @@ def _rename_part(part: str, rename: checkpoints.Rename) -> checkpoints.Rename:
 
 
 def _hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of the hub out of ``kwargs``."""
+    """Take the options of the hub, and ``from_pt``, out of ``kwargs``."""
+    kwargs.pop("from_pt", None)
     options = {name: kwargs.pop(name, None) for name in HUB_OPTIONS}
     return {name: value for name, value in options.items() if value is not None}
 

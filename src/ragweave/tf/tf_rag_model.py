@@ -25,11 +25,11 @@ from ragweave.modeling.arguments import (
     check_scores,
     longest_context,
     missing_contexts,
-    warn_unknown,
     resolve_flag,
+    warn_unknown,
 )
 from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
-from ragweave.outputs import RetrievedContexts
+from ragweave.outputs import CACHE, RetrievedContexts, pop_cache
 from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.graph_retrieval import call_retriever
 from ragweave.tf.keras_backend import Tensor, dtype_policy, is_traced
@@ -49,7 +49,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         config: Configuration; made from the two networks' by default.
         question_encoder: A question encoder of `ragweave.tf`; built from the configuration by default.
         generator: A generator of `ragweave.tf`; built from the configuration by default.
-        retriever: RetrieverProtocol that the model calls; without one, every call needs contexts.
+        retriever: Retriever that the model calls; without one, every call needs contexts.
         dtype: A dtype policy of Keras, such as "mixed_bfloat16"; the global one by default.
         **kwargs: Fields of RagConfig, if there is no ``config``.
 
@@ -231,16 +231,14 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             ShapeError: Arguments disagree about B or K.
         """
         return_dict = kwargs.pop("return_dict", True)
+        past_key_values = pop_cache(past_key_values, kwargs)
         warn_unknown(kwargs)
         flags = {
             "output_attentions": resolve_flag(output_attentions, self.config.output_attentions),
             "output_hidden_states": resolve_flag(output_hidden_states, self.config.output_hidden_states),
         }
-        if decoder_input_ids is None:
-            raise MissingContextError(
-                "decoder_input_ids not given: pass them, or labels to a model for generation."
-            )
         contexts: RetrievedContexts | None = None
+        rows: Tensor = None
         if encoder_outputs is not None:
             if doc_scores is None:
                 raise missing_contexts(doc_scores=doc_scores)
@@ -257,16 +255,24 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
                 **flags,
             )
             doc_scores = contexts.doc_scores
+            if decoder_input_ids is None:
+                rows = self._decoder_input_from(contexts.context_input_ids)
             encoded = self.encode_contexts(contexts, **flags)
+        if rows is None:
+            if decoder_input_ids is None:
+                raise MissingContextError(
+                    "decoder_input_ids not given: pass them, or labels to a model for generation."
+                )
+            rows = decoder_rows(decoder_input_ids, doc_scores, "decoder_input_ids")
         if decoder_attention_mask is not None:
             decoder_attention_mask = decoder_rows(
                 decoder_attention_mask, doc_scores, "decoder_attention_mask"
             )
-        rows = decoder_rows(decoder_input_ids, doc_scores, "decoder_input_ids")
         if past_key_values is None:
             cross = self.generator.cross_keys_values(encoded.last_hidden_state)
         else:
             cross = past_key_values.cross
+            encoded.attention_mask = _mask_of_width(encoded.attention_mask, ops.shape(cross[0][0])[2])
             past_key_values = past_key_values.with_room_for(ops.shape(rows)[1])
         decoded = self.generator.decode(
             cross,
@@ -278,19 +284,28 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             **flags,
         )
         retrieved = resolve_flag(output_retrieved, self.config.output_retrieved)
+        # Contexts are trimmed before they are encoded; what is returned beside them has their width.
+        width = None if contexts is None else ops.shape(contexts.context_input_ids)[1]
         output = TFRetrievAugLMOutput(
             logits=decoded.logits,
             doc_scores=doc_scores,
-            past_key_values=decoded.cache,
+            **{CACHE: decoded.cache},
             **({} if contexts is None else contexts.for_forward(retrieved=retrieved)),
-            generator_enc_last_hidden_state=encoded.last_hidden_state,
-            generator_enc_hidden_states=encoded.hidden_states,
-            generator_enc_attentions=encoded.attentions,
+            generator_enc_last_hidden_state=pad_to_width(encoded.last_hidden_state, width, (1,)),
+            generator_enc_hidden_states=pad_to_width(encoded.hidden_states, width, (1,)),
+            generator_enc_attentions=pad_to_width(encoded.attentions, width, (-2, -1)),
             generator_dec_hidden_states=decoded.hidden_states,
             generator_dec_attentions=decoded.attentions,
-            generator_cross_attentions=decoded.cross_attentions,
+            generator_cross_attentions=pad_to_width(decoded.cross_attentions, width, (-1,)),
         )
         return output if return_dict is not False else output.to_tuple()
+
+    def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor:
+        """What BART reads without decoder input, (B*K, S): the contexts, shifted right behind its start token."""
+        if self.generator.config.model_type != "bart":
+            return None
+        start = ops.full_like(context_input_ids[:, :1], self.special_tokens.decoder_start)
+        return ops.concatenate([start, context_input_ids[:, :-1]], axis=1)
 
     def _encoded(self, encoder_outputs: Any, mask: Tensor, doc_scores: Tensor, n_docs: int | None) -> Encoded:
         """Contexts encoded earlier, in any form that ``encoder_outputs`` may have."""
@@ -352,6 +367,25 @@ def decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
     length = ops.shape(tokens)[1]
     rows = ops.reshape(tokens, (n_questions, 1, -1, length))  # (B, 1, R, T)
     return ops.reshape(ops.repeat(rows, n_docs, axis=1), (-1, length))
+
+
+def pad_to_width(state: Any, width: Any, axes: tuple[int, ...]) -> Any:
+    """Pad a tensor, or a tuple of them, on the right to S along some axes; unchanged if ``width`` is none."""
+    if isinstance(state, tuple):
+        return tuple(pad_to_width(layer, width, axes) for layer in state)
+    if state is None or width is None or is_traced(state):  # graphs do not trim contexts
+        return state
+    paddings = [(0, 0)] * len(state.shape)
+    for axis in axes:
+        paddings[axis] = (0, width - state.shape[axis])
+    return ops.pad(state, paddings) if paddings[axes[-1]] != (0, 0) else state
+
+
+def _mask_of_width(mask: Tensor, width: Any) -> Tensor:
+    """A mask, (N, S), for S keys of contexts that another call trimmed differently."""
+    if is_traced(mask) or width == mask.shape[1]:
+        return mask
+    return ops.pad(mask, ((0, 0), (0, max(width - mask.shape[1], 0))))[:, :width]
 
 
 def _check_scores(doc_scores: Tensor) -> None:

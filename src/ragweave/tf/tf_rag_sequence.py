@@ -27,6 +27,9 @@ from ragweave.tf.tf_outputs import TFRagGenerateOutput
 
 Decoding = Literal["thorough", "fast"]
 
+DEFAULT_NEW_TOKENS = 20
+"""Tokens of an answer, without the start token, if nothing else is set: transformers' default."""
+
 MAX_LOGITS = 2**27
 """Hypotheses are scored in slices whose logits have fewer elements than this (0.5 GiB in float32)."""
 
@@ -102,6 +105,8 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         config = self._generation_config(
             generation_config, self.generator.generation_config, num_beams=num_beams, **kwargs
         )
+        if config.max_new_tokens is None and config.max_length == GenerationConfig().max_length:
+            config.max_new_tokens = DEFAULT_NEW_TOKENS
         count = num_return_sequences or config.num_return_sequences or 1
         beams = config.num_beams or 1
         config.num_return_sequences = beams if beams > 1 else count if config.do_sample else 1

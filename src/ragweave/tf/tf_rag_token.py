@@ -13,9 +13,9 @@ from ragweave.errors import ShapeError
 from ragweave.modeling.arguments import Targets
 from ragweave.tf.generation_options import AllowedTokens, Processor, generation_options
 from ragweave.tf.keras_backend import Tensor
-from ragweave.tf.layers import Encoded
+from ragweave.tf.layers import Encoded, at_least_float32
 from ragweave.tf.tf_generation import TFRagForGeneration, group_by_question
-from ragweave.tf.tf_marginalization import token_log_marginals, token_nll
+from ragweave.tf.tf_marginalization import scored_positions, token_log_marginals, token_nll
 from ragweave.tf.tf_outputs import TFRagGenerateOutput
 
 
@@ -36,6 +36,55 @@ class TFRagTokenForGeneration(TFRagForGeneration):
 
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return token_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
+
+    def get_nll(  # type: ignore[override]  # transformers' order of arguments differs between its two classes
+        self,
+        seq_logits: Tensor,
+        doc_scores: Tensor,
+        target: Tensor,
+        reduce_loss: bool = False,
+        epsilon: float = 0.0,
+        n_docs: int | None = None,
+        exclude_bos_score: bool = False,
+    ) -> Tensor:
+        """As for RAG-Sequence, but with the order of transformers' arguments for RAG-Token."""
+        return super().get_nll(
+            seq_logits, doc_scores, target, reduce_loss, epsilon, exclude_bos_score, n_docs
+        )
+
+    def hf_compute_loss(
+        self,
+        labels: Tensor,
+        y_pred: Tensor,
+        smooth_epsilon: float = 0.0,
+        from_logits: bool = True,
+        reduce_loss: bool = False,
+    ) -> Tensor:
+        """Cross entropy of the targets that are not padding; not for graphs, since its shape depends on values.
+
+        Args:
+            labels: The token that each position predicts, (B, T).
+            y_pred: Logits or log-probabilities, such as those of `marginalize`, (B, T, V).
+            smooth_epsilon: Label smoothing.
+            from_logits: Otherwise ``y_pred`` are probabilities.
+            reduce_loss: Return the sum.
+
+        Returns:
+            The losses of M targets, (M,), or a scalar.
+        """
+        labels, y_pred = ops.convert_to_tensor(labels), ops.convert_to_tensor(y_pred)
+        if not from_logits:
+            y_pred = ops.log(ops.clip(y_pred, 1e-9, 1.0))
+        special = self.rag.special_tokens
+        (positions,) = ops.nonzero(ops.reshape(scored_positions(labels, special.pad, special.eos), (-1,)))
+        vocabulary = ops.shape(y_pred)[-1]
+        targets = ops.take(ops.reshape(labels, (-1,)), positions, axis=0)  # (M,)
+        logits = ops.take(ops.reshape(y_pred, (-1, vocabulary)), positions, axis=0)  # (M, V)
+        loss = ops.sparse_categorical_crossentropy(targets, at_least_float32(logits), from_logits=True)
+        if smooth_epsilon:
+            smooth = -ops.mean(ops.log_softmax(at_least_float32(logits), axis=-1), axis=-1)
+            loss = (1.0 - smooth_epsilon) * loss + smooth_epsilon * smooth
+        return ops.sum(loss) if reduce_loss else loss
 
     def marginalize(self, seq_logits: Tensor, doc_scores: Tensor, n_docs: int | None = None) -> Tensor:
         """Log-probabilities of the mixture, (B, T, V). Arguments as for `RagTokenForGeneration.marginalize`.
