@@ -362,7 +362,10 @@ def test_cross_entropy_of_targets(model: Any):
         assert_close(model.hf_compute_loss(labels.numpy(), logits.numpy(), smoothing), expected)
     probabilities = logits.softmax(-1).numpy()
     summed = model.hf_compute_loss(labels.numpy(), probabilities, from_logits=False, reduce_loss=True)
-    assert_close(summed, torch.nn.functional.cross_entropy(logits, labels, ignore_index=1, reduction="sum"))
+    expected = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=1, reduction="sum"
+    )
+    assert_close(summed, expected)
 
 
 @MODELS
