@@ -13,7 +13,7 @@ import pytest
 from ragweave.knowledge.base import KnowledgeBase
 from tests.faults.conftest import CHANGES, content
 
-KILLS = 100
+KILLS = 60
 CHANGES_OF_FOLDERS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
