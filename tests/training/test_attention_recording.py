@@ -45,7 +45,9 @@ def eager_attention(model, batch, tokens):
     output = model(**batch, reduce_loss=False, output_attentions=True, output_retrieved=True)
     model.generator.set_attn_implementation(implementation)
     if not causal:
-        return torch.cat(output.generator_cross_attentions, 1).unflatten(0, (-1, 2))
+        weights = torch.cat(output.generator_cross_attentions, 1).unflatten(0, (-1, 2))
+        assert not weights[..., tokens:].any()  # padding
+        return weights[..., :tokens]
     length = batch["labels"].shape[1]
     weights = torch.cat(output.generator_dec_attentions, 1)[:, :, -length:, :tokens].unflatten(0, (-1, 2))
     return (weights / weights.sum(-1, keepdim=True)).nan_to_num()
