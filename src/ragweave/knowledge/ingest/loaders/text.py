@@ -17,6 +17,7 @@ PIECE = 2**20
 """How many bytes `read_pieces` reads at a time."""
 
 _LINE_AT_MOST = 64 * 2**20
+_BYTES_AT_MOST = 128 * 2**20
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -156,6 +157,20 @@ def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
                 if not raw:
                     return
                 offset += len(raw)
+    except OSError as error:
+        raise no_access(path, error) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        SourceError: The file cannot be read, or is enormous.
+    """
+    try:
+        if path.stat().st_size > _BYTES_AT_MOST:
+            raise SourceError(f"The file {path} has more than {_BYTES_AT_MOST // 2**20} MiB: break it up.")
+        return path.read_bytes()
     except OSError as error:
         raise no_access(path, error) from error
 
