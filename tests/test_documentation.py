@@ -150,11 +150,13 @@ def serving(command: str) -> Iterator[None]:
 def run(folder: Path, command: str) -> str:
     """The standard output of a shell command that succeeds.
 
-    A command of ragweave alone runs in this process, since a new one would import torch and transformers first.
+    A command of ragweave runs in this process, since a new one would import torch and transformers first.
     """
-    if command.startswith("ragweave ") and "|" not in command:
+    before, _, last = command.rpartition(" | ")
+    if last.startswith("ragweave "):
+        text = run(folder, before) if before else None
         with contextlib.chdir(folder):
-            result = CliRunner().invoke(app, shlex.split(command)[1:])
+            result = CliRunner().invoke(app, shlex.split(last)[1:], input=text)
         assert result.exit_code == 0, f"{command}\n{result.output}"
         return result.stdout
     process = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from ragweave import RagPipeline
 from ragweave.cli import app
 from tests.support.pipelines import build_knowledge_base, save_rag_model
+from tests.support.training import RefreshInProcess
 
 
 def run(*arguments):
@@ -57,7 +59,8 @@ def test_trained_model_answers(folder, tmp_path, more):
     assert json.loads(answered.stdout)["passages"]
 
 
-def test_end_to_end_with_patience_and_tensorboard(folder, tmp_path):
+def test_end_to_end_with_patience_and_tensorboard(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", RefreshInProcess)
     more = ["--end-to-end", "--patience", 1, "--tensorboard", "--dev", folder / "data.jsonl", "--epochs", 3]
     result = run(*options(folder, tmp_path / "out", *more))
     assert result.exit_code == 0, result.output
