@@ -24,9 +24,10 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python examples/world_factbook/demo.py
 
-# Two processes with one thread each: torch's threads would wait for each other.
+# Two processes with one thread each: torch's threads would wait for each other. Tests that follow one another run in
+# the same process as long as both have work, so fixtures of a module are made once.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout=1800
