@@ -80,11 +80,15 @@ class TableReader:
         file: The file.
         tables: The settings.
         unit: What messages call a row.
+
+    Attributes:
+        left_out: Columns with values that are no part of the documents.
     """
 
     def __init__(self, file: SourceFile, tables: TableSettings, unit: str = "Row") -> None:
         self._file, self._tables, self._unit = file, tables, unit
         self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
+        self.left_out: dict[str, None] = {}
 
     def documents(
         self, rows: Iterable[Row], *, context: str = "", sheet: str | None = None
@@ -109,11 +113,16 @@ class TableReader:
             if document := self._document(row, roles, context, sheet):
                 yield document
 
-    def warn_of_missing_columns(self) -> None:
-        """Warn of columns that the settings name and no row had."""
+    def warn_of_columns(self) -> None:
+        """Warn of columns that are left out, and of those that the settings name and no row has."""
+        if self.left_out:
+            names = ", ".join(self.left_out)
+            warn_loss(
+                self._file.name, f"the columns {names} are no part of the text; --columns text=... adds them."
+            )
         if self._missing:
             names = ", ".join(self._missing.values())
-            warn_loss(self._file.name, f"lacks the column {names} that --columns names: it was read without.")
+            warn_loss(self._file.name, f"has no column {names}, which --columns names.")
 
     def _roles(self, names: Sequence[str], first_text: str | None) -> _Roles:
         positions: dict[str, int] = {}
@@ -122,28 +131,31 @@ class TableReader:
         for name in self._missing.keys() & positions.keys():
             del self._missing[name]
 
-        def position(*names: str | None) -> int | None:
+        def position_of(*names: str | None) -> int | None:
             return next((positions[n.casefold()] for n in names if n and n.casefold() in positions), None)
 
-        chosen = (position(name) for name in self._tables.text)
-        texts = tuple(place for place in chosen if place is not None)
-        if not texts and (text := position("text")) is not None:
-            texts = (text,)
+        chosen = [position_of(name) for name in self._tables.text]
+        texts = tuple(position for position in chosen or [position_of("text")] if position is not None)
         # Any table may have a column "id" with equal values, so only a table of texts takes its ids from there.
         names_of_id = ("id", "_id") if texts else ()
-        title = position(self._tables.title, "title", None if texts else first_text)
-        return _Roles(position(self._tables.id, *names_of_id), title, texts)
+        title = position_of(self._tables.title, "title", None if texts else first_text)
+        return _Roles(position_of(self._tables.id, *names_of_id), title, texts)
 
     def _document(self, row: Row, roles: _Roles, context: str, sheet: str | None) -> Document | None:
         """The document of a row; ``None`` for a row without values."""
         where = f"{self._unit} {row.number} of {self._file.path}"
-        name_of_row = row.cell or str(row.number)
         identifier = None if roles.id is None else _identifier(row.fields[roles.id][1], where)
         title = "" if roles.title is None else self._string(row, roles.title, where)
+        if roles.texts:
+            for position in range(len(row.fields)) if len(row.fields) > len(roles.texts) else ():
+                if position not in (*roles.texts, roles.id, roles.title) and _as_text(
+                    row.fields[position][1]
+                ):
+                    self.left_out[row.fields[position][0]] = None
         if len(roles.texts) == 1:
             text = self._string(row, roles.texts[0], where)
         else:
-            fields = [row.fields[place] for place in roles.texts] if roles.texts else row.fields
+            fields = [row.fields[position] for position in roles.texts] or row.fields
             values = [(name, value) for name, field in fields if (value := _as_text(field))]
             if not values:
                 return None
@@ -151,7 +163,7 @@ class TableReader:
             lines = [f"{name}: {value}" if name else value for name, value in values]
             text = "\n".join([context, *lines] if context else lines)
         return Document(
-            id=identifier or f"{self._file.name}:{name_of_row}",
+            id=identifier or f"{self._file.name}:{row.cell or row.number}",
             title=whole_text(title.strip(), "title", where),
             text=whole_text(text, "text", where),
             source=self._file.source,
@@ -162,10 +174,12 @@ class TableReader:
     def _string(self, row: Row, position: int, where: str) -> str:
         """The title or text of a row, which must be a string unless the settings name its column."""
         name, value = row.fields[position]
-        named = name.strip().casefold() not in {"title", "text"}
-        if isinstance(value, str) or named:
-            return value if isinstance(value, str) else _as_text(value)
-        if value is None and name.strip().casefold() == "title":  # a null text points to a mistake elsewhere
+        role = name.strip().casefold()
+        if isinstance(value, str):
+            return value
+        if role not in {"title", "text"}:
+            return _as_text(value)
+        if value is None and role == "title":  # a null text points to a mistake elsewhere
             return ""
         raise SourceError(f"{where} has a '{name}' that is not a string: put it in quotation marks.")
 

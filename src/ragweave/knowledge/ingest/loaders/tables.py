@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, TextBudget, is_header
-from ragweave.knowledge.ingest.loaders.text import damaged_file, read_lines, warn_loss
+from ragweave.knowledge.ingest.loaders.text import damaged_file, read_lines
 from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
@@ -49,7 +49,7 @@ def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
         Row(line, [(name, field if field.strip() else "") for name, field in zip(header, row, strict=True)])
         for line, row in chain(sample, rows)
     )
-    reader.warn_of_missing_columns()
+    reader.warn_of_columns()
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -188,7 +188,7 @@ def read_jsonl(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
         for number, line in read_lines(file.path)
         if line.strip()
     )
-    reader.warn_of_missing_columns()
+    reader.warn_of_columns()
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -219,9 +219,11 @@ def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> It
     """
     try:
         with pq.ParquetFile(file.path, memory_map=True) as content:
-            names = _columns(file, content.schema_arrow, tables)
-            rows = content.iter_batches(batch_size=_batch_rows(content.metadata), columns=names)
-            yield from _rows(file, rows, tables)
+            reader = TableReader(file, tables)
+            names = _columns(reader, content.schema_arrow, tables)
+            batches = content.iter_batches(batch_size=_batch_rows(content.metadata), columns=names)
+            yield from reader.documents(_rows(file.path, batches))
+            reader.warn_of_columns()
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
@@ -233,24 +235,26 @@ def read_arrow(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
         SourceError: The file cannot be read, or has a row without text in the column ``text``.
     """
     try:
-        with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as reader:
-            names = _columns(file, reader.schema, tables)
-            yield from _rows(file, (batch.select(names) for batch in reader), tables)
+        with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as batches:
+            reader = TableReader(file, tables)
+            names = _columns(reader, batches.schema, tables)
+            yield from reader.documents(_rows(file.path, (batch.select(names) for batch in batches)))
+            reader.warn_of_columns()
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
-def _columns(file: SourceFile, schema: pa.Schema, tables: TableSettings) -> list[str]:
+def _columns(reader: TableReader, schema: pa.Schema, tables: TableSettings) -> list[str]:
     """The columns to load: those with a role if there is a text, else all that can be written as text."""
     names = {name.strip().casefold(): name for name in reversed(schema.names)}
-    chosen = [name.casefold() for name in (*tables.text, "text")]
-    if any(name in names for name in chosen):
-        roles = (*chosen, tables.title.casefold(), "title", tables.id.casefold(), "id", "_id")
-        return [names[role] for role in dict.fromkeys(roles) if role in names]
-    dropped = [field.name for field in schema if _NO_TEXT.search(str(field.type))]
-    if dropped:
-        warn_loss(file.name, f"the columns {', '.join(dropped)} hold bytes or vectors and are left out.")
-    return [name for name in schema.names if name not in dropped]
+    texts = [names[name] for name in (*map(str.casefold, tables.text), "text") if name in names]
+    if texts:
+        roles = (tables.title.casefold(), "title", tables.id.casefold(), "id", "_id")
+        columns = list(dict.fromkeys([*texts, *(names[role] for role in roles if role in names)]))
+    else:
+        columns = [field.name for field in schema if not _NO_TEXT.search(str(field.type))]
+    reader.left_out |= dict.fromkeys(name for name in schema.names if name not in columns)
+    return columns
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
@@ -261,15 +265,10 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
     return min(256, max(8, 2**27 // max(largest, 1)))
 
 
-def _rows(file: SourceFile, batches: Iterator[Any], tables: TableSettings) -> Iterator[Document]:
-    budget = TextBudget(file.path)
-    reader = TableReader(file, tables)
-
-    def rows() -> Iterator[Row]:
-        slices = (batch.slice(start, 16) for batch in batches for start in range(0, batch.num_rows, 16))
-        for number, fields in enumerate((row for part in slices for row in part.to_pylist()), start=1):
-            budget.spend(sum(1 + (len(value) if isinstance(value, str) else 8) for value in fields.values()))
-            yield Row(number, list(fields.items()))
-
-    yield from reader.documents(rows())
-    reader.warn_of_missing_columns()
+def _rows(path: Path, batches: Iterator[Any]) -> Iterator[Row]:
+    """The rows of batches, a few at a time, since a dictionary can give each of them the same megabytes."""
+    budget = TextBudget(path)
+    slices = (batch.slice(start, 16) for batch in batches for start in range(0, batch.num_rows, 16))
+    for number, fields in enumerate((row for part in slices for row in part.to_pylist()), start=1):
+        budget.spend(sum(1 + (len(value) if isinstance(value, str) else 8) for value in fields.values()))
+        yield Row(number, list(fields.items()))
