@@ -28,8 +28,9 @@ def explained(model: Any, given: dict[str, Tensor], sequences: Tensor) -> Proven
 def sequences_of(model: Any, answers: list[list[int]]) -> Tensor:
     """Answers as ``generate`` returns them: the start token first, filled up behind."""
     longest = max(map(len, answers))
+    special = model.rag.special_tokens
     rows = [
-        [model.rag.special_tokens.decoder_start, *answer, *[model.rag.special_tokens.pad_or_eos] * (longest - len(answer))]
+        [special.decoder_start, *answer, *[special.pad_or_eos] * (longest - len(answer))]
         for answer in answers
     ]
     return torch.tensor(rows)
