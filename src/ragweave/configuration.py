@@ -244,7 +244,7 @@ def _field_names() -> list[str]:
     return [
         name
         for name, annotation in RagConfig.__annotations__.items()
-        if get_origin(annotation) is not ClassVar
+        if get_origin(annotation) is not ClassVar  # type: ignore[comparison-overlap]
     ]
 
 

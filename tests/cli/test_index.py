@@ -69,7 +69,7 @@ def fails(result, words):
     ("name", "content", "words"),
     [
         ("bad.txt", b"\xff", "iconv"),
-        ("bad.csv", b"name,body\nx,y\n", "'name', 'body'"),
+        ("bad.csv", b"\n\n", "is empty"),
         ("bad.jsonl", b"{\n", "Line 1"),
         ("blank.txt", b" \n", "no text"),
         ("bad.pdf", b"%PDF", "damaged"),

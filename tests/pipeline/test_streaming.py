@@ -64,7 +64,9 @@ def test_a_callback_receives_the_whole_answer(pipeline: RagPipeline, beams: int,
         assert "".join(recorder.texts[position]) == answer.answer
         expected = sorted(answer.passages, key=lambda passage: -passage.prior)
         assert [passage.id for passage in recorder.passages[position]] == [passage.id for passage in expected]
-        assert [passage.prior for passage in recorder.passages[position]] == [passage.prior for passage in expected]
+        assert [passage.prior for passage in recorder.passages[position]] == [
+            passage.prior for passage in expected
+        ]
         if beams > 1 or not is_greedy_token(pipeline):
             assert len(recorder.texts[position]) <= 1
 
@@ -89,7 +91,11 @@ def test_a_stopped_question_ends_and_the_others_go_on(pipeline: RagPipeline, bea
         def should_stop(self, position: int) -> bool:
             return position == 0
 
-    options = {"max_new_tokens": 16, "num_beams": beams, "suppress_tokens": [pipeline.model.rag.special_tokens.eos]}
+    options = {
+        "max_new_tokens": 16,
+        "num_beams": beams,
+        "suppress_tokens": [pipeline.model.rag.special_tokens.eos],
+    }
     stopped = pipeline(QUESTIONS, callback=FirstStopped(), **options)
     whole = pipeline(QUESTIONS, **options)
     assert len(stopped[0].tokens) < len(whole[0].tokens)

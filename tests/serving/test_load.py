@@ -224,9 +224,7 @@ def test_serve_command(model_path: Path, base_path: Path, tmp_path: Path):
             elsewhere = client.get("/healthz", headers={"Host": "rebound.example"})
             assert elsewhere.status_code == 403
             sent = pool.submit(client.post, "/v1/answers", json=QUESTION)
-            wait_until(
-                lambda: sent.done() or "ragweave_waiting_questions 1.0" in client.get("/metrics").text
-            )
+            wait_until(lambda: sent.done() or "ragweave_waiting_questions 1.0" in client.get("/metrics").text)
             process.send_signal(signal.SIGINT)
             assert sent.result().status_code == 200
         assert process.wait(timeout=60) == 0
