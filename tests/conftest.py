@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,13 @@ import pytest
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
+
+with suppress(ImportError):  # the tests of ragweave.tf run without hypothesis
+    from hypothesis import HealthCheck, settings
+
+    # An example may take any time: the machine may be busy with something else.
+    settings.register_profile("ragweave", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("ragweave")
 
 
 @pytest.fixture(scope="session", autouse=True)
