@@ -12,9 +12,6 @@ from ragweave.errors import ConfigurationError
 if TYPE_CHECKING:  # the write side, which readers do not load
     from ragweave.knowledge.ingest.builder import Engine
 
-ANALYZER_VERSION = 2
-"""The version of `Analyzer` that new knowledge bases get."""
-
 ChunkingKind = Literal["sentences", "words", "tokens", "markdown"]
 
 
@@ -114,8 +111,6 @@ class IngestSettings:
         strict: Whether a source that cannot be read is an error.
         engine: Embeds the passages; ``None`` for this process.
         flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
-        tables: How rows of tables become documents.
-        analyzer: The version of the rules by which texts are split into words.
     """
 
     chunking: Chunking
@@ -125,5 +120,3 @@ class IngestSettings:
     strict: bool = True
     engine: Engine | None = None
     flat_up_to: int = 0
-    tables: TableSettings = DEFAULT_TABLES
-    analyzer: int = ANALYZER_VERSION
