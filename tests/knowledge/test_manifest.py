@@ -31,12 +31,19 @@ def test_damaged_json(tmp_path, text):
 
 
 def test_format_of_another_ragweave(tmp_path, content):
-    with pytest.raises(KnowledgeBaseError, match="has format 4, this ragweave reads formats 2, 3"):
-        read(tmp_path, content | {"format_version": 4})
+    with pytest.raises(KnowledgeBaseError, match="has format 5, this ragweave reads formats 2, 3, 4"):
+        read(tmp_path, content | {"format_version": 5})
+
+
+def test_format_before_combining_marks_stayed_with_letters(base, tmp_path):
+    old = replace(base.manifest, analyzer=1, format_version=3)
+    content = json.loads(old.to_json())
+    assert "analyzer" not in content
+    assert read(tmp_path, content) == old
 
 
 def test_format_before_search_by_words(base, tmp_path):
-    old = replace(base.manifest, language=None, format_version=2)
+    old = replace(base.manifest, analyzer=1, language=None, format_version=2)
     content = json.loads(old.to_json())
     assert "lexical" not in content
     assert read(tmp_path, content) == old

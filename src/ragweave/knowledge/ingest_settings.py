@@ -12,6 +12,9 @@ from ragweave.errors import ConfigurationError
 if TYPE_CHECKING:  # the write side, which readers do not load
     from ragweave.knowledge.ingest.builder import Engine
 
+ANALYZER_VERSION = 2
+"""The rules by which a new knowledge base splits text into words; 1 separated combining marks from their letters."""
+
 ChunkingKind = Literal["sentences", "words", "tokens", "markdown"]
 
 
@@ -111,6 +114,7 @@ class IngestSettings:
         strict: Whether a source that cannot be read is an error.
         engine: Embeds the passages; ``None`` for this process.
         flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
+        analyzer: The version of the rules that split text into words.
     """
 
     chunking: Chunking
@@ -120,3 +124,4 @@ class IngestSettings:
     strict: bool = True
     engine: Engine | None = None
     flat_up_to: int = 0
+    analyzer: int = ANALYZER_VERSION

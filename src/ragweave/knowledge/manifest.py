@@ -16,11 +16,11 @@ from ragweave.knowledge.ingest_settings import Chunking
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = (2, 3)
-"""The formats that can be read; format 2 lacks what came later."""
+READABLE = (2, 3, 4)
+"""The formats that can be read; older ones lack what came later."""
 
 _REBUILD = "build the knowledge base again with --overwrite."
 
@@ -147,6 +147,7 @@ class Manifest:
         segments: Its segments, in the order of the rows.
         files: The version's own files by their names.
         language: The language of BM25; ``None`` without words.
+        analyzer: The version of the rules that split text into words.
         format_version: The format of all this.
     """
 
@@ -160,6 +161,7 @@ class Manifest:
     segments: tuple[SegmentRecord, ...]
     files: dict[str, FileRecord]
     language: str | None = None
+    analyzer: int = 1
     format_version: int = FORMAT_VERSION
 
     @property
@@ -225,6 +227,8 @@ class Manifest:
             **asdict(self),
             "chunking": self.chunking.to_record(),
         }
+        if self.format_version < 4:
+            del content["analyzer"]
         language = content.pop("language")
         return content if language is None else {**content, "lexical": {"language": language}}
 

@@ -118,7 +118,7 @@ class Snapshot:
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
             raise no_words(self.path)
-        bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language)
+        bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language, self.manifest.analyzer)
 
         def score(question: str) -> RowScores:
             scores = bm25.scores(analyzer.words(question))

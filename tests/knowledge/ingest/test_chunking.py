@@ -1,6 +1,7 @@
 """Chunking by words, sentences, tokens and headings: nothing is lost, nothing is too long, positions are right."""
 
 import itertools
+import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
@@ -204,6 +205,21 @@ def test_the_default_size_in_tokens_is_what_the_encoder_reads(tiny_encoder):
     assert max(counts) <= tiny_encoder.max_length
     assert min(counts[:-1]) > tiny_encoder.max_length // 2
     assert all(passage.text.endswith(".") for passage in passages)
+
+
+@pytest.mark.parametrize(
+    "clause", ["กรุงเทพมหานครเป็นเมืองหลวงที่ใหญ่ที่สุด", "ນະຄອນຫຼວງວຽງຈັນ", "ភ្នំពេញជារាជធានី", "နေပြည်တော်"]
+)
+@pytest.mark.parametrize("separator", ["", " "])
+def test_scripts_without_spaces_are_cut_between_letters_with_their_marks(clause, separator):
+    text = separator.join([clause] * 200)
+    for kind in ("words", "sentences"):
+        texts = [passage.text for passage in cut(text, kind=kind, words=20)]
+        assert "".join(texts).replace(" ", "") == text.replace(" ", "")
+        assert max(map(len, texts)) < 300
+        assert not any(unicodedata.category(text[0]).startswith("M") for text in texts)
+    if separator:
+        assert all(set(text.split()) == {clause} for text in texts)
 
 
 def test_settings_out_of_range(tiny_encoder):

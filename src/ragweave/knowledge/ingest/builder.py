@@ -251,7 +251,8 @@ def index_segment(
     if settings.language is not None:
         progress.start("Indexing words", len(table))
         texts = _texts(table, progress)
-        write_postings(segment.postings, texts, Analyzer(settings.language), layout.work / "postings")
+        analyzer = Analyzer(settings.language, settings.analyzer)
+        write_postings(segment.postings, texts, analyzer, layout.work / "postings")
     progress.start("Indexing", None)
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
+import regex
 from markdown_it import MarkdownIt
 
 from ragweave.errors import ConfigurationError, SourceError
-from ragweave.knowledge.ingest.sentences import blocks
+from ragweave.knowledge.ingest.sentences import CLAUSE_SCRIPTS, blocks
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document, Passage
 
-# A word, or one character of a script without spaces between words. A long run without a space (an address, encoded
+# A word, or one character of a script without spaces between words; of scripts that write a syllable with several
+# characters, five of these, never cut before a combining mark. A long run without a space (an address, encoded
 # data) counts once per 40 characters, so that a passage never exceeds what an encoder reads.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,40}}")
+_WORD = regex.compile(
+    rf"[{_UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{_UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
+)
 _MARKDOWN = (".md", ".markdown")
 _TOLERANCE = 1.5
 

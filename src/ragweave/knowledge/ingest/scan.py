@@ -177,7 +177,14 @@ def settings_of(
     """The settings that a knowledge base was built with, for a change of it."""
     index = manifest.index
     return IngestSettings(
-        manifest.chunking, index.kind, index.parameters, manifest.language, strict, engine, flat_up_to
+        manifest.chunking,
+        index.kind,
+        index.parameters,
+        manifest.language,
+        strict,
+        engine,
+        flat_up_to,
+        manifest.analyzer,
     )
 
 
@@ -200,6 +207,7 @@ def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: Chang
         segments=(),
         files={},
         language=settings.language,
+        analyzer=settings.analyzer,
     )
 
 

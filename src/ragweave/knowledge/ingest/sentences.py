@@ -12,9 +12,12 @@ _ABBREVIATIONS = frozenset(
     jan feb mar apr jun jul aug sep sept oct nov dec mt ft inc ltd co corp bros dept univ
     bzw z.b d.h usw nr str""".split()  # noqa: SIM905
 )
+# Scripts without spaces between words, in which a space ends a clause: Thai, Lao, Myanmar and Khmer.
+CLAUSE_SCRIPTS = r"\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f"
 _ENDS = re.compile(
-    r"""(?P<mark>[.!?…]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no lower-case letter
-      | [。！？]+["'”’」』）]*                                              # scripts without spaces""",  # noqa: RUF001
+    rf"""(?P<mark>[.!?…؟۔।॥]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no lower-case letter
+      | [。！？။៕។]+["'”’」』）]*                                                   # scripts without spaces
+      | (?<=[{CLAUSE_SCRIPTS}])\s+(?=[{CLAUSE_SCRIPTS}])""",  # noqa: RUF001
     re.VERBOSE,
 )
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")  # noqa: RUF001

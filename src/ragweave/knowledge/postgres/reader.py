@@ -152,7 +152,7 @@ class PostgresReader:
         if self.manifest.language is None:
             raise no_words(self.location)
         check_parameters(k1, b)
-        analyzer = Analyzer(self.manifest.language)
+        analyzer = Analyzer(self.manifest.language, self.manifest.analyzer)
         return lambda question: PostgresWordScores(
             self._connection, self._tables, analyzer.words(question), k1=k1, b=b
         )

@@ -222,7 +222,7 @@ class PostgresWriter:
         Raises:
             SourceError: Another source has a document's id, or, with ``strict``, a source cannot be read.
         """
-        analyzer = None if settings.language is None else Analyzer(settings.language)
+        analyzer = None if settings.language is None else Analyzer(settings.language, settings.analyzer)
         report = IngestReport()
         documents: dict[str, set[str]] = {}
         # The engine reads ahead of the shards whose vectors it returns.
