@@ -42,7 +42,10 @@ StdinName = Annotated[
     ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Fail if a source cannot be read, instead of skipping it.")
+    bool,
+    typer.Option(
+        "--strict", help="Fail if a source, or a part of one, cannot be read, instead of skipping it."
+    ),
 ]
 EngineKind = Annotated[
     Literal["local", "ray"], typer.Option("--engine", help="Embed in this process or on a Ray cluster.")

@@ -101,7 +101,8 @@ class KnowledgeBase:
             language: The language whose stemmer BM25 uses; ``"none"`` to compare words as they are, ``None`` for
                 search by vectors alone.
             overwrite: Replace the content of an existing knowledge base by a new version; older versions remain.
-            strict: Fail if a source cannot be read. By default it is skipped, and ``manifest.change`` says why.
+            strict: Fail if a source, or a part of one, cannot be read. By default, a source is skipped, and
+                ``manifest.change`` says why; a part is left out with a `SourceWarning`.
             engine: Embeds the passages, such as `RayEngine`; by default in this process.
             resume: Continue an interrupted build of the same sources and settings.
             progress: Receives the progress.

@@ -8,6 +8,7 @@ Notation used for tensor shapes: M passages, D vector size.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import MissingExtraError, SourceError
+from ragweave.errors import MissingExtraError, SourceError, SourceWarning
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer, hashed
 from ragweave.knowledge.ingest.chunking import chunk
@@ -28,7 +29,7 @@ from ragweave.knowledge.postings import write_postings
 from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
-from ragweave.types import Passage
+from ragweave.types import Document, Passage
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
@@ -193,7 +194,7 @@ def read_shards(
         Shards of M passages and their hashes, (M,).
 
     Raises:
-        SourceError: With ``strict``, a source that cannot be read.
+        SourceError: With ``strict``, a source that cannot be read, or a part of it that is lost.
     """
 
     def distinct(passages: list[Passage]) -> tuple[list[Passage], NDArray[np.uint64]]:
@@ -209,7 +210,8 @@ def read_shards(
     loader = DocumentLoader()
     for file in files:
         try:
-            for document in loader.load(file):
+            documents = loader.load(file)
+            for document in _refuse_loss(documents) if settings.strict else documents:
                 pending.extend(chunk(document, settings.chunking, tokenizer=encoder))
                 while len(pending) >= store.SHARD:
                     yield distinct(pending[: store.SHARD])
@@ -223,6 +225,21 @@ def read_shards(
         progress.advance(1)
     if pending:
         yield distinct(pending)
+
+
+def _refuse_loss(documents: Iterator[Document]) -> Iterator[Document]:
+    """Yield documents, and raise a `SourceError` where their loader warns that a part of the file is lost."""
+    while True:
+        # Filters belong to the whole process, so they are changed only while the loader runs.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", SourceWarning)
+            try:
+                document = next(documents, None)
+            except SourceWarning as loss:
+                raise SourceError(f"{loss} Leave out --strict (strict=False) to keep the rest.") from loss
+        if document is None:
+            return
+        yield document
 
 
 def embed_segment(

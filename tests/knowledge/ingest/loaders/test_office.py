@@ -1,4 +1,4 @@
-"""PDF, Word, PowerPoint, Excel and EPUB files and web pages: their text, titles and pages, or a clear error."""
+"""Word, PowerPoint, Excel and EPUB files and web pages: their text, titles and pages, or a clear error."""
 
 from __future__ import annotations
 
@@ -8,30 +8,7 @@ from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest_settings import Chunking
-from tests.support.documents import only_document, read, write, write_pdf, write_zip
-
-
-def test_pages_of_a_pdf(tmp_path):
-    path = write_pdf(tmp_path / "annual_report.pdf", ["Lima is in Peru.", "Ulm is on the Danube."])
-    document = only_document(path)
-    assert document.title == "Annual report"
-    passages = chunk(document, Chunking(words=4))
-    assert [(passage.text, passage.page) for passage in passages] == [
-        ("Lima is in Peru.", 1),
-        ("Ulm is on the Danube.", 2),
-    ]
-
-
-def test_a_pdf_of_images(tmp_path):
-    with pytest.raises(SourceError, match="has no text: its pages are images"):
-        read(write_pdf(tmp_path / "scan.pdf", [""]))
-
-
-def test_a_pdf_with_a_password(tmp_path):
-    key = "00" * 32
-    lock = f"/Encrypt << /Filter /Standard /V 1 /R 2 /O <{key}> /U <{key}> /P -4 >> /ID [<00> <00>]"
-    with pytest.raises(SourceError, match="protected by a password"):
-        read(write_pdf(tmp_path / "secret.pdf", ["Lima."], lock))
+from tests.support.documents import only_document, read, write, write_zip
 
 
 def test_slides_are_pages(tmp_path):
@@ -120,7 +97,7 @@ def test_a_zip_bomb_is_refused(tmp_path, ending):
 
 
 def test_without_the_extra_other_files_are_read(tmp_path, tiny_encoder, monkeypatch):
-    path = write_pdf(tmp_path / "a.pdf", ["Lima."])
+    path = write_zip(tmp_path / "a.docx", {})
     write(tmp_path / "b.txt", "Ulm.")
     monkeypatch.setattr("ragweave.errors.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"ragweave\[readers\]"):

@@ -8,7 +8,8 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.office import read_office, read_pdf
+from ragweave.knowledge.ingest.loaders.office import read_office
+from ragweave.knowledge.ingest.loaders.pdf import read_pdf
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
 from ragweave.knowledge.ingest.loaders.text import read_plain
 from ragweave.knowledge.source_records import SourceFile

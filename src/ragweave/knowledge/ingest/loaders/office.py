@@ -1,6 +1,6 @@
-"""Office documents, web pages and books through markitdown, and PDF through pdfminer: one document per file.
+"""Office documents, web pages and books through markitdown: one document per file.
 
-The extra "readers" brings both libraries, so they are imported when the first such file is read.
+The extra "readers" brings the library, so it is imported when the first such file is read.
 """
 
 from __future__ import annotations
@@ -47,28 +47,6 @@ def read_office(file: SourceFile) -> Iterator[Document]:
     text = "\f".join(slides if slides and not first.strip() else [first, *slides])
     title = (result.title or first_heading(text) or title_from_name(file.name)).strip()
     yield Document(id=file.name, title=title, text=text, source=file.source)
-
-
-def read_pdf(file: SourceFile) -> Iterator[Document]:
-    """Read the text of a PDF file, with form feeds between its pages.
-
-    Raises:
-        SourceError: The file cannot be read, or its pages have no text.
-        MissingExtraError: The extra "readers" is not installed.
-    """
-    require_extra("pdfminer", "readers")
-    from pdfminer.high_level import extract_text
-
-    try:
-        text = extract_text(str(file.path))
-    except Exception as error:  # damaged files make its parser raise all kinds of errors
-        raise damaged_file(file.path, error) from error
-    if not text.strip():
-        raise SourceError(
-            f"The file {file.path} has no text: its pages are images. Recognise their text (for instance with "
-            "ocrmypdf) or leave it out."
-        )
-    yield Document(id=file.name, title=title_from_name(file.name), text=text, source=file.source)
 
 
 def _check_unpacked_size(path: Path) -> None:

@@ -1,0 +1,149 @@
+"""Text of PDF files: words and order of several libraries against pdftotext, with their time and memory.
+
+python benchmarks/pdf_text.py FOLDER [--readers pdftotext pypdfium2 ...] [--files]
+
+Each file is read in a process of its own. Pages of scans, where pdftotext finds no word, are left out of the means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+
+TIMEOUT = 600
+# CJK is written without spaces, so every character counts as a word, as it does in the index of words.
+_WORD = regex.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff])[\p{L}\p{M}\p{N}])+"
+)
+
+
+def pdftotext(path: Path) -> str:
+    command = ["pdftotext", str(path), "-"]
+    return subprocess.run(command, check=True, capture_output=True).stdout.decode()  # noqa: S603
+
+
+def pypdfium2(path: Path) -> str:
+    import pypdfium2
+
+    with pypdfium2.PdfDocument(path) as document:
+        return "\f".join(page.get_textpage().get_text_bounded() for page in document)
+
+
+def pdfplumber(path: Path) -> str:
+    import pdfplumber
+
+    with pdfplumber.open(path) as document:
+        texts = []
+        for page in document.pages:
+            texts.append(page.extract_text())
+            page.close()  # else the characters of every page stay in memory
+        return "\f".join(texts)
+
+
+def pdfminer(path: Path) -> str:
+    from pdfminer.high_level import extract_text
+
+    return extract_text(path)
+
+
+def ragweave(path: Path) -> str:
+    from ragweave.knowledge.ingest.loaders.loader import read_documents
+
+    return "\f".join(document.text for document in read_documents([path]))
+
+
+READERS: dict[str, Callable[[Path], str]] = {
+    reader.__name__: reader for reader in (pdftotext, pypdfium2, pdfplumber, pdfminer, ragweave)
+}
+
+
+def words_of(text: str) -> list[str]:
+    text = unicodedata.normalize("NFKC", text.replace("\r\n", "\n"))
+    text = re.sub(r"(?<=\w)[-\u2010\ufffe\x02]\n(?=\w)", "", text)  # hyphens at line ends
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # marks of direction
+    return _WORD.findall(text.casefold())
+
+
+def overlap(reference: Counter, candidate: Counter) -> tuple[float, float]:
+    """Recall and precision of a multiset."""
+    shared = (reference & candidate).total()
+    return shared / max(1, reference.total()), shared / max(1, candidate.total())
+
+
+def read_in_child(reader: str, path: Path) -> dict:
+    command = [sys.executable, __file__, "--child", reader, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return {"error": f"more than {TIMEOUT} s"}
+    if done.returncode:
+        lines = done.stderr.decode().strip().splitlines() or [f"exit status {done.returncode}"]
+        return {"error": lines[-1][:200]}
+    return json.loads(done.stdout)
+
+
+def child(reader: str, path: Path) -> None:
+    """Read one file and print what it took; for pdftotext, what its own process took."""
+    began = time.process_time()
+    text = READERS[reader](path)
+    who = resource.RUSAGE_CHILDREN if reader == "pdftotext" else resource.RUSAGE_SELF
+    usage = resource.getrusage(who)
+    seconds = usage.ru_utime + usage.ru_stime if reader == "pdftotext" else time.process_time() - began
+    json.dump({"text": text, "seconds": seconds, "mib": usage.ru_maxrss / 1024}, sys.stdout)
+
+
+def measure(reader: str, path: Path, reference: list[str]) -> dict:
+    outcome = read_in_child(reader, path)
+    if "error" in outcome:
+        return {"recall": 0.0, "precision": 0.0, "order": 0.0, **outcome}
+    words = words_of(outcome.pop("text"))
+    recall, precision = overlap(Counter(reference), Counter(words))
+    pairs = [Counter(pairwise(some)) for some in (reference, words)]
+    return {"recall": recall, "precision": precision, "order": overlap(*pairs)[0], **outcome}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(sys.argv[2], Path(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--readers", nargs="+", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--files", action="store_true", help="Print a line for each file.")
+    args = parser.parse_args()
+    results: dict[str, dict[str, dict]] = {reader: {} for reader in args.readers}
+    for path in sorted(args.folder.glob("*.pdf")):
+        reference = words_of(pdftotext(path))
+        if not reference:
+            continue
+        for reader in args.readers:
+            result = results[reader][path.name] = measure(reader, path, reference)
+            if args.files:
+                print(reader, path.name, json.dumps(result), flush=True)
+    for reader, by_file in results.items():
+        print(f"\n{reader}: {len(by_file)} files, {sum('error' in r for r in by_file.values())} not read")
+        for key in ("recall", "precision", "order", "seconds", "mib"):
+            values = {name: result[key] for name, result in by_file.items() if key in result}
+            worst = sorted(values, key=values.__getitem__, reverse=key in ("seconds", "mib"))[:4]
+            middle, mean = statistics.median(values.values()), statistics.mean(values.values())
+            worst_files = ", ".join(f"{values[name]:.3f} {name}" for name in worst)
+            print(f"  {key:9} median {middle:8.3f}  mean {mean:8.3f}  worst {worst_files}")
+
+
+if __name__ == "__main__":
+    main()
