@@ -25,6 +25,19 @@ BYTE_ORDER_MARKS = {
 }
 """The encoding that the first bytes of a file declare."""
 
+_DECLARED = re.compile(
+    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|<meta[^>]{0,400}?charset\s*=\s*["']?\s*([\w.:-]+)""",
+    re.IGNORECASE,
+)
+# What browsers take these names for.
+_SUPERSETS = {
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "us-ascii", "ascii"), "cp1252"),
+    **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "x-sjis"), "cp932"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "cp949"),
+    **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),  # else the declaration could not be read
+    "iso-8859-9": "cp1254",
+}
 _LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")  # a last \r may be half of \r\n
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?P<fields>.*?)\n\1[ \t]*(?:\n|\Z)", re.DOTALL)
 _TITLE_FIELD = re.compile(
@@ -159,6 +172,40 @@ def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
                 offset += len(raw)
     except OSError as error:
         raise no_access(path, error) from error
+
+
+def decode_declared(data: bytes, charset: str | None = None) -> tuple[str, str, int]:
+    """Decode text that may declare its encoding, as web pages and XML do.
+
+    Args:
+        data: Its bytes.
+        charset: The encoding that was declared outside of it, as in the header of a mail.
+
+    Returns:
+        The text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
+    """
+    mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), b"")
+    declared = _DECLARED.search(data[:4096])
+    names = (charset, (declared[1] or declared[2]).decode("ascii") if declared else None)
+    for name in (BYTE_ORDER_MARKS.get(mark), *names):
+        encoding = _SUPERSETS.get((name or "").lower(), name)
+        try:
+            if encoding:
+                text = data[len(mark) :].decode(encoding, "replace")
+                return text, encoding, _lost(data, text)
+        except (LookupError, UnicodeError):
+            continue  # there is no such encoding
+    text = data.decode("utf-8", "replace")
+    lost = _lost(data, text)
+    # Without a declaration, a page with more damage than letters beyond ASCII is not UTF-8.
+    if 2 * lost > len(text) - len(text.encode("ascii", "ignore")):
+        text = data.decode("cp1252", "replace")
+        return text, "cp1252", _lost(b"", text)
+    return text, "utf-8", lost
+
+
+def _lost(data: bytes, text: str) -> int:
+    return max(0, text.count("\ufffd") - data.count("\ufffd".encode()))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -1,0 +1,140 @@
+"""Zip files of XML parts: Excel workbooks and EPUB books. Nothing outside of the file is opened."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from posixpath import join, normpath
+from typing import NamedTuple
+
+from lxml import etree
+
+from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders.text import damaged_file, decode_declared, warn_loss
+from ragweave.knowledge.source_records import SourceFile
+
+# A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
+_UNPACKED_AT_MOST = 256 * 2**20
+_UNPACKED_TIMES = 100
+_PART_AT_MOST = 128 * 2**20
+# Up to the end of the document type, which may define entities. The declared encoding no longer holds either.
+_PROLOG = re.compile(
+    r"\A\s*(?:(?:<\?.*?\?>|<!--.*?-->)\s*)*(?:<!DOCTYPE[^>\[]*(?:\[[^\]]*\]\s*)?>)?", re.DOTALL
+)
+
+
+class Relation(NamedTuple):
+    """A link from one part to another.
+
+    Attributes:
+        kind: The last word of its type's address, such as ``image``.
+        part: The name of the other part; empty if it is outside of the file.
+    """
+
+    kind: str
+    part: str
+
+
+class Package:
+    """The parts of a file. What is missing or damaged is warned about by name."""
+
+    def __init__(self, file: SourceFile, content: zipfile.ZipFile) -> None:
+        self.file = file
+        self._zip = content
+        self._given: set[str] = set()
+        self.names = {name.replace("\\", "/"): name for name in content.namelist()}
+
+    def warn(self, loss: str) -> None:
+        """Warn of something that is lost."""
+        warn_loss(self.file.name, loss)
+
+    def read(self, part: str) -> bytes:
+        """Read a part; empty with a warning if it is missing or damaged."""
+        if part not in self.names:
+            self.warn(f"its part {part} is missing.")
+            return b""
+        entry = self._zip.getinfo(self.names[part])
+        if entry.file_size > _PART_AT_MOST:
+            self.warn(f"its part {part} has more than {_PART_AT_MOST // 2**20} MiB and is not read.")
+            return b""
+        try:
+            return self._zip.read(entry)
+        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            self.warn(f"its part {part} is damaged ({error}).")
+            return b""
+
+    def text(self, part: str) -> str:
+        """Read and decode a part."""
+        text, encoding, lost = decode_declared(self.read(part))
+        if lost:
+            self.warn(f"{lost} bytes of its part {part} are not {encoding}; each reads \ufffd.")
+        return text
+
+    def xml(self, part: str, *, optional: bool = False) -> etree._Element:
+        """Parse a part as far as it is intact; an empty element if it is missing."""
+        text = _PROLOG.sub("", "" if optional and part not in self.names else self.text(part))
+        parser = etree.XMLParser(
+            encoding="utf-8", recover=True, resolve_entities=False, no_network=True, remove_comments=True
+        )
+        root = etree.fromstring(text.encode("utf-8", "replace"), parser) if text.strip() else None
+        if text and (root is None or parser.error_log):
+            reason = parser.error_log[0].message if parser.error_log else "it is not XML"
+            self.warn(f"its part {part} is damaged ({reason}): some of its text may be missing.")
+        return etree.Element("missing") if root is None else root
+
+    def relations(self, part: str) -> dict[str, Relation]:
+        """The relations of a part by their ids; those of the whole file for an empty name."""
+        folder, _, name = part.rpartition("/")
+        relations = {}
+        for relation in self.xml(join(folder, "_rels", f"{name}.rels"), optional=True).iter(
+            "{*}Relationship"
+        ):
+            outside = relation.get("TargetMode") == "External"
+            target = normpath(join("/", folder, relation.get("Target", ""))).lstrip("/")
+            kind = relation.get("Type", "").rpartition("/")[2]
+            relations[relation.get("Id", "")] = Relation(kind, "" if outside else target)
+        return relations
+
+    def related(self, part: str, *kinds: str) -> Iterator[str]:
+        """Yield the parts that a part has a relation of one of the kinds to, but each part of the file only once."""
+        for relation in self.relations(part).values():
+            if relation.kind in kinds and relation.part and self.is_new(relation.part):
+                yield relation.part
+
+    def is_new(self, part: str) -> bool:
+        """Whether this is the first time that a part is named here: a file may refer to one part 20,000 times."""
+        new = part not in self._given
+        self._given.add(part)
+        return new
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip file.
+
+    Raises:
+        SourceError: It is damaged, or declares an enormous unpacked size.
+    """
+    try:
+        content = zipfile.ZipFile(path)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise damaged_file(path, error) from error
+    unpacked = sum(entry.file_size for entry in content.infolist())
+    if unpacked > _UNPACKED_AT_MOST and unpacked > _UNPACKED_TIMES * path.stat().st_size:
+        content.close()
+        raise SourceError(
+            f"The file {path} unpacks to {unpacked // 2**20} MiB, more than a hundred times its size: leave it out."
+        )
+    return content
+
+
+def local_name(element: etree._Element) -> str:
+    """The name of an element without its namespace, of which each format has several."""
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def attribute(element: etree._Element, name: str) -> str:
+    """An attribute by its name without namespace; empty if it is missing."""
+    return next((value for key, value in element.items() if key.rpartition("}")[2] == name), "")
