@@ -167,6 +167,22 @@ def test_what_was_deleted_by_id_stays_away_until_its_source_changes(kb, notes, t
     assert len(base.add([notes], encoder=tiny_encoder).row_of("ulm.txt")) == 1
 
 
+def test_sources_are_listed_with_their_passages(kb, notes, tiny_encoder):
+    (notes / "copy.txt").write_text("Zurich lies on a lake.")
+    (notes / "zurich.txt").write_text("Zurich lies on a lake.")
+    (notes / "photo.png").write_bytes(b"")
+    before = kb.sources()
+    base = kb.add([notes], encoder=tiny_encoder)
+    sources = {Path(name).name: count for name, count in base.sources().items()}
+    assert sum(sources.values()) == len(base)
+    assert sources.keys() == {Path(name).name for name in before} | {"copy.txt", "zurich.txt"}
+    assert base.manifest.change.read == 2
+    assert base.manifest.change.ignored == {str(notes / "photo.png"): ".png"}
+    assert kb.latest().manifest == base.manifest
+    remaining = base.delete(sources=[str(notes / "zurich.txt")]).sources()
+    assert remaining.keys() == base.sources().keys() - {str(notes / "zurich.txt")}
+
+
 def test_what_was_deleted_by_source_can_be_added_again(kb, notes, tiny_encoder, tmp_path):
     base = kb.delete(sources=[str(notes / "ulm.txt")]).add([notes], encoder=tiny_encoder)
     assert_like_a_new_build(base, notes, tiny_encoder, tmp_path / "fresh")

@@ -35,15 +35,17 @@ def test_format_of_another_ragweave(tmp_path, content):
         read(tmp_path, content | {"format_version": 5})
 
 
-def test_format_before_combining_marks_stayed_with_letters(base, tmp_path):
-    old = replace(base.manifest, analyzer=1, format_version=3)
+def test_format_before_ignored_files_were_counted(base, tmp_path):
+    change = replace(base.manifest.change, read=0, ignored={})
+    old = replace(base.manifest, analyzer=1, format_version=3, change=change)
     content = json.loads(old.to_json())
-    assert "analyzer" not in content
+    assert "analyzer" not in content and "read" not in content["change"]
     assert read(tmp_path, content) == old
 
 
 def test_format_before_search_by_words(base, tmp_path):
-    old = replace(base.manifest, analyzer=1, language=None, format_version=2)
+    change = replace(base.manifest.change, read=0, ignored={})
+    old = replace(base.manifest, analyzer=1, language=None, format_version=2, change=change)
     content = json.loads(old.to_json())
     assert "lexical" not in content
     assert read(tmp_path, content) == old

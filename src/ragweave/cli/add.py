@@ -30,6 +30,7 @@ def add(
         bool, typer.Option("--resume", help="Resume an interrupted addition of the same sources.")
     ] = False,
     device: options.Device = None,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Add documents to a knowledge base.
@@ -62,4 +63,4 @@ def add(
     for warning in caught:
         if issubclass(warning.category, SourceWarning):
             warn(str(warning.message))
-    print_change(updated, as_json=as_json, previous=base.version)
+    print_change(updated, as_json=as_json, previous=base.version, files=files, verbose=verbose)

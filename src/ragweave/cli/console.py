@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import ragweave
+
+if TYPE_CHECKING:  # --help does not load the knowledge base
+    from ragweave.knowledge.source_records import SourceFile
 
 
 def stdout() -> Console:
@@ -41,14 +45,35 @@ def warn(message: str) -> None:
     stderr().print(f"warning: {message}", markup=False, style="yellow", soft_wrap=True)
 
 
-def print_change(base: ragweave.KnowledgeBase, *, as_json: bool, previous: str | None = None) -> None:
+def note(message: str) -> None:
+    """Show a remark beside the result."""
+    stderr().print(message, markup=False, soft_wrap=True)
+
+
+def print_change(
+    base: ragweave.KnowledgeBase,
+    *,
+    as_json: bool,
+    previous: str | None = None,
+    files: Sequence[SourceFile] = (),
+    verbose: bool = False,
+) -> None:
     """Print what a change did to a knowledge base, and warn of the sources that it skipped.
 
     Args:
         base: The knowledge base after the change.
         as_json: Print one JSON object.
         previous: The version before. If it is still the current one, nothing has changed.
+        files: The files of the sources, of which some were ignored.
+        verbose: Name each file that was ignored.
     """
+    ignored = [file for file in files if file.ignored]
+    if ignored:
+        kinds = Counter(file.ignored for file in ignored).most_common()
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds)
+        note(f"{len(ignored)} ignored: {listed}." + ("" if verbose else " Add --verbose to see their names."))
+    for file in ignored if verbose else ():
+        note(f"ignored ({file.ignored}): {file.source}")
     manifest = base.manifest
     change, changed = manifest.change, base.version != previous
     for sentence in change.skipped if changed else ():
@@ -60,6 +85,7 @@ def print_change(base: ragweave.KnowledgeBase, *, as_json: bool, previous: str |
         (change.added, "passages added"),
         (change.deleted, "deleted"),
         (change.duplicates, "duplicates left out"),
+        (change.read, "sources read"),
         (change.unchanged, "sources unchanged"),
         (len(change.skipped), "sources skipped"),
     )

@@ -71,6 +71,7 @@ def index(
     ] = False,
     dtype: options.EncoderDtype = "float32",
     device: options.Device = None,
+    verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Build a knowledge base from documents.
@@ -112,7 +113,7 @@ def index(
             resume=resume,
             progress=progress,
         )
-    print_change(base, as_json=as_json)
+    print_change(base, as_json=as_json, files=files, verbose=verbose)
 
 
 def _parameters(settings: list[str]) -> dict[str, int]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_json, stdout
+from ragweave.cli.console import print_json, print_text, stdout
 
 
 def info(
     kb: options.KnowledgeBaseArgument,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every byte and compare it with its recorded hash.")
+    ] = False,
+    sources: Annotated[
+        bool,
+        typer.Option(
+            "--sources", help="List the sources, and the files that the last change ignored or skipped."
+        ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -25,13 +32,17 @@ def info(
       ragweave info kb
       ragweave info kb --json
       ragweave info kb --verify
+      ragweave info kb --sources
     """
     base = ragweave.KnowledgeBase.open(kb)
     if verify:
         base.verify()
-    content = base.info()
+    content = _sources(base) if sources else base.info()
     if as_json:
         print_json(content)
+        return
+    if sources:
+        print_text("\n".join(_lines(**content)))
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column(style="dim")
@@ -39,3 +50,15 @@ def info(
     for name, value in content.items():
         table.add_row(name, f"{value:,}" if name == "bytes" else str(value))
     stdout().print(table, markup=False)
+
+
+def _sources(base: ragweave.KnowledgeBase) -> dict[str, Any]:
+    """The sources with their numbers of passages, and what the last change left out, with the reasons."""
+    change = base.manifest.change
+    return {"sources": base.sources(), "ignored": change.ignored, "skipped": list(change.skipped)}
+
+
+def _lines(sources: dict[str, int], ignored: dict[str, str], skipped: list[str]) -> Iterator[str]:
+    yield from (f"{source}: {count} passages" for source, count in sources.items())
+    yield from (f"{source}: ignored ({reason})" for source, reason in ignored.items())
+    yield from (f"skipped: {sentence}" for sentence in skipped)

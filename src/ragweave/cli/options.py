@@ -41,6 +41,7 @@ StdinName = Annotated[
         help="Source name of standard input. Adding the same name again replaces the source.",
     ),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Name each file that was ignored.")]
 Strict = Annotated[
     bool,
     typer.Option(

@@ -389,6 +389,10 @@ class KnowledgeBase:
         facts = self.manifest.summary()
         return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
 
+    def sources(self) -> dict[str, int]:
+        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        return dict(sorted(self.storage.source_counts().items()))
+
     def check_encoder(self, encoder: TextEncoder) -> None:
         """Raise `EncoderMismatchError` unless this encoder embedded the passages."""
         self.manifest.encoder.check(encoder, self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -122,6 +122,8 @@ class ChangeRecord:
         duplicates: Passages that were left out because their title and text existed.
         unchanged: Sources that were not read because their content was known.
         skipped: A sentence for each source that could not be read.
+        read: Files that were read.
+        ignored: Files in the folders that were not read, with the reason: their ending, or ``"hidden"``.
     """
 
     kind: str
@@ -130,6 +132,8 @@ class ChangeRecord:
     duplicates: int = 0
     unchanged: int = 0
     skipped: tuple[str, ...] = ()
+    read: int = 0
+    ignored: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,7 @@ class Manifest:
             "chunking": self.chunking.to_record(),
         }
         if self.format_version < 4:
-            del content["analyzer"]
+            del content["analyzer"], content["change"]["read"], content["change"]["ignored"]
         language = content.pop("language")
         return content if language is None else {**content, "lexical": {"language": language}}
 
@@ -280,7 +284,11 @@ def _decoded(kind: Any, value: Any) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _type_hints(kind)
-        present = [field for field in fields(kind) if field.name in value or field.default is MISSING]
+        present = [
+            field
+            for field in fields(kind)
+            if field.name in value or (field.default is MISSING and field.default_factory is MISSING)
+        ]
         return kind(**{field.name: _decoded(hints[field.name], value[field.name]) for field in present})
     if origin is UnionType:
         return None if value is None else _decoded(args[0], value)

@@ -7,6 +7,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,14 @@ class Snapshot:
         ]
         return np.setdiff1d(np.array(rows, dtype=np.int64), self.deleted)
 
+    def source_counts(self) -> dict[str, int]:
+        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        counts = Counter({record.source: 0 for record in self.sources.values()})
+        for segment in self.segments:
+            deleted = np.setdiff1d(np.arange(len(segment)), segment.live_rows())
+            counts.update(segment.table.counts("source", without=deleted.tolist()))
+        return dict(counts)
+
     def bytes(self) -> int:
         """The size of all files of the version."""
         return sum(record.bytes for _, record in self._files())
@@ -180,7 +189,7 @@ class Snapshot:
         for segment, rows in zip(self.segments, self._by_segment(deleted), strict=True):
             record = segment.record
             if len(rows) != len(segment.deleted):
-                documents = segment.table.distinct("document_id", without=rows.tolist())
+                documents = segment.table.counts("document_id", without=rows.tolist())
                 record = replace(record, passages=record.rows - len(rows), documents=len(documents))
             records.append(record)
         return tuple(records)

@@ -18,11 +18,13 @@ class SourceFile:
         path: Where the file is.
         name: Its path below the source folder, with forward slashes; the file name for a file named directly.
         known_as: Its name as a source if that is not the path, such as an address on the hub.
+        ignored: Why it is not read: its ending, which no loader reads, or ``"hidden"``; empty for a file to read.
     """
 
     path: Path
     name: str
     known_as: str | None = None
+    ignored: str = ""
 
     @property
     def source(self) -> str:

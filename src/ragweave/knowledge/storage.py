@@ -86,6 +86,10 @@ class Storage(Protocol):
         """The rows of passages and documents by their ids; empty for unknown ids."""
         ...
 
+    def source_counts(self) -> dict[str, int]:
+        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        ...
+
     def bytes(self) -> int:
         """The size of the version."""
         ...

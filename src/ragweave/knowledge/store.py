@@ -84,11 +84,12 @@ class PassageTable:
         matches = pc.is_in(self._table[column], value_set=pa.array(sorted(values), pa.string()))
         return pc.indices_nonzero(matches).to_pylist()
 
-    def distinct(self, column: str, without: Collection[int] = ()) -> set[str]:
-        """The values of a column, some rows excluded."""
+    def counts(self, column: str, without: Collection[int] = ()) -> dict[str, int]:
+        """The values of a column and how many rows have them, some rows excluded."""
         included = np.ones(len(self), dtype=bool)
         included[list(without)] = False
-        return set(pc.unique(self._table[column].filter(pa.array(included))).to_pylist())
+        values = pc.value_counts(self._table[column].filter(pa.array(included))).to_pylist()
+        return {value["values"]: value["counts"] for value in values}
 
 
 def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:

@@ -279,7 +279,7 @@ def index_segment(
         name="",
         rows=len(table),
         passages=len(table) - len(deleted),
-        documents=len(table.distinct("document_id", without=deleted.tolist())),
+        documents=len(table.counts("document_id", without=deleted.tolist())),
         factory=factory,
         recall=recall,
         files={path.name: FileRecord.of(path) for path in segment.data},

@@ -103,12 +103,9 @@ class FolderWriter:
             _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
             seen = SeenHashes()
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
-            skipped = (*scan.skipped, *built.report.skipped)
             if built.record is None:
-                raise no_text(skipped)
-            change = ChangeRecord(
-                kind="build", added=built.record.passages, duplicates=built.report.duplicates, skipped=skipped
-            )
+                raise no_text((*scan.skipped, *built.report.skipped))
+            change = scan.change("build", built.report, added=built.record.passages)
             commit(
                 layout,
                 first_manifest(encoder, settings, change),
@@ -145,20 +142,14 @@ class FolderWriter:
                 seen.add(hashes)
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             replaced = current.rows_with("source", scan.replaced(built.report.failed))
-            skipped = (*scan.skipped, *built.report.skipped)
             if built.record is None and not len(replaced):
+                skipped = (*scan.skipped, *built.report.skipped)
                 report_skipped(skipped, other_sources=bool(scan.unchanged))
                 return
             if built.record is not None:
                 _check_ids(current, built, replaced)
-            change = ChangeRecord(
-                kind="add",
-                added=0 if built.record is None else built.record.passages,
-                deleted=len(replaced),
-                duplicates=built.report.duplicates,
-                unchanged=scan.unchanged,
-                skipped=skipped,
-            )
+            added = 0 if built.record is None else built.record.passages
+            change = scan.change("add", built.report, added=added, deleted=len(replaced))
             # The rows of the new segment follow all others.
             deleted = np.concatenate([np.union1d(current.deleted, replaced), built.deleted + manifest.rows])
             sources_after = current.sources | scan.read(built.report.failed)
@@ -252,7 +243,7 @@ class FolderWriter:
 def _check_ids(current: Snapshot, built: StagedSegment, replaced: NDArray[np.int64]) -> None:
     """Refuse new documents with ids that other documents have."""
     table = store.PassageTable(staged_segment(current.layout).passages)
-    ids = table.distinct("document_id", without=built.deleted.tolist())
+    ids = table.counts("document_id", without=built.deleted.tolist())
     if taken := current.taken_id(ids, replaced):
         raise id_taken(*taken, current.path)
 

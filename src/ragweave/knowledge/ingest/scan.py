@@ -28,7 +28,7 @@ from ragweave.knowledge.source_records import SourceFile, SourceRecord, Sources
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.builder import Engine
+    from ragweave.knowledge.ingest.builder import Engine, IngestReport
 
 METRIC = "inner product"
 
@@ -42,17 +42,32 @@ class SourceScan:
         changed: The files that are new, or whose content has changed.
         known: The sources of the knowledge base, by key.
         skipped: One sentence for each file that could not be read.
+        ignored: The files that are not to be read, with the reason.
     """
 
     records: Sources
     changed: list[SourceFile]
     known: Sources
     skipped: list[str]
+    ignored: dict[str, str]
 
     @property
     def unchanged(self) -> int:
         """Number of files that the knowledge base already has with this content."""
         return len(self.records) - len(self.changed)
+
+    def change(self, kind: str, report: IngestReport, *, added: int, deleted: int = 0) -> ChangeRecord:
+        """The record of the change, once the changed files have been read."""
+        return ChangeRecord(
+            kind=kind,
+            added=added,
+            deleted=deleted,
+            duplicates=report.duplicates,
+            unchanged=self.unchanged,
+            skipped=(*self.skipped, *report.skipped),
+            read=len(self.read(report.failed)),
+            ignored=self.ignored,
+        )
 
     def read(self, failed: Collection[str]) -> Sources:
         """The records of the changed files, but for the sources that failed."""
@@ -74,6 +89,8 @@ def scan_sources(
     records: Sources = {}
     changed: list[SourceFile] = []
     skipped: list[str] = []
+    ignored = {_printable(file.source): file.ignored for file in files if file.ignored}
+    files = [file for file in files if not file.ignored]
     progress.start("Looking for changes", len(files))
     for file in files:
         try:
@@ -86,7 +103,12 @@ def scan_sources(
             if file.key not in known or known[file.key].sha256 != record.sha256:
                 changed.append(file)
         progress.advance(1)
-    return SourceScan(records, changed, known, skipped)
+    return SourceScan(records, changed, known, skipped, ignored)
+
+
+def _printable(name: str) -> str:
+    """The name of a file, which may not be UTF-8, as a manifest can hold it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _fingerprint(file: SourceFile) -> SourceRecord:

@@ -161,6 +161,14 @@ class PostgresReader:
         """The rows of passages and documents by their ids; empty for unknown ids."""
         return self._connection.run(lambda client: rows_of(client, self._tables, names))
 
+    def source_counts(self) -> dict[str, int]:
+        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        statement = sql.SQL(
+            "SELECT source, count(row) FROM (SELECT DISTINCT source FROM {}) known LEFT JOIN {} USING (source) "
+            "GROUP BY source ORDER BY source"
+        ).format(self._tables.sources, self._tables.passages)
+        return {source: int(count) for source, count in self._connection.fetch(statement)}
+
     def bytes(self) -> int:
         """The size of the tables with their indexes."""
         tables = (self._tables.passages, self._tables.sources, self._tables.base)

@@ -90,12 +90,9 @@ class PostgresWriter:
             scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
             transaction.start_rebuild(encoder.dimension, words=settings.language is not None)
             batch = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
-            skipped = (*scan.skipped, *batch.report.skipped)
             if not batch.passages:
-                raise no_text(skipped)
-            record = ChangeRecord(
-                kind="build", added=batch.passages, duplicates=batch.report.duplicates, skipped=skipped
-            )
+                raise no_text((*scan.skipped, *batch.report.skipped))
+            record = scan.change("build", batch.report, added=batch.passages)
             progress.start("Indexing", None)
             _commit(
                 transaction,
@@ -132,18 +129,11 @@ class PostgresWriter:
             batch = self._write(transaction, scan.changed, encoder, settings, seen, replaced, progress)
             deletions = Deletions(sources=scan.replaced(batch.report.failed))
             passages, documents = transaction.count(deletions)
-            skipped = (*scan.skipped, *batch.report.skipped)
             if not batch.passages and not passages:
+                skipped = (*scan.skipped, *batch.report.skipped)
                 report_skipped(skipped, other_sources=bool(scan.unchanged))
                 return
-            record = ChangeRecord(
-                kind="add",
-                added=batch.passages,
-                deleted=passages,
-                duplicates=batch.report.duplicates,
-                unchanged=scan.unchanged,
-                skipped=skipped,
-            )
+            record = scan.change("add", batch.report, added=batch.passages, deleted=passages)
             _commit(
                 transaction,
                 next_manifest(manifest, record, manifest.segments),

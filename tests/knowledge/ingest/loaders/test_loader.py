@@ -7,7 +7,7 @@ import os
 import pytest
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.loader import read_documents
+from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
 from tests.support.documents import read, write
 
 
@@ -27,6 +27,34 @@ def test_folder_is_read_in_sorted_order_with_relative_ids(tmp_path):
     ]
     assert documents[2].text == "# A title\n\ntext"
     assert documents[2].source == str(tmp_path / "b" / "a.md")
+
+
+def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
+    for name in ("a.txt", "b.PNG", "c.png", "deep/Makefile", "deep/.env", ".git/config", "deep/d.tar.gz"):
+        write(tmp_path / name, "text")
+    write(tmp_path / os.fsdecode(b"r\xe9.bin"), "text")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    reasons = {file.name: file.ignored for file in find_sources([tmp_path])}
+    assert reasons == {
+        ".git": "hidden",
+        "a.txt": "",
+        "b.PNG": ".png",
+        "c.png": ".png",
+        "deep/.env": "hidden",
+        "deep/Makefile": "without ending",
+        "deep/d.tar.gz": ".gz",
+        "gone.txt": "",  # its loader says that it is missing
+        "pipe.txt": "not a file",
+        os.fsdecode(b"r\xe9.bin"): ".bin",
+    }
+
+
+def test_a_hidden_file_is_read_if_it_is_named(tmp_path):
+    path = write(tmp_path / ".notes.txt", "text")
+    write(tmp_path / "a.txt", "text")
+    assert [file.ignored for file in find_sources([tmp_path])] == ["hidden", ""]
+    assert [file.ignored for file in find_sources([tmp_path, path])] == ["", ""]
 
 
 def test_name_that_is_not_utf8(tmp_path):

@@ -37,7 +37,7 @@ def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Docum
     A text, Markdown, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is its path
     below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns ``title``,
     ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a document.
-    Files and folders whose names start with a dot are skipped.
+    Files of other kinds, and files and folders whose names start with a dot, are ignored.
 
     Args:
         sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
@@ -54,11 +54,11 @@ def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Docum
     """
     files = find_sources(sources)
     loader = DocumentLoader()
-    return (document for file in files for document in loader.load(file))
+    return (document for file in files if not file.ignored for document in loader.load(file))
 
 
 def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]:
-    """List the files of sources, those of a folder in sorted order, each once.
+    """List the files of sources, those of a folder in sorted order, each once; some of a folder's are ignored.
 
     Args:
         sources: Files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless
@@ -72,7 +72,10 @@ def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]
     files: dict[Path, SourceFile] = {}
     for source in sources:
         for file in _files_of(source):
-            files.setdefault(file.path.resolve(), file)
+            path = file.path.resolve()
+            # What a folder ignores, another source may name.
+            if path not in files or (files[path].ignored and not file.ignored):
+                files[path] = file
     return list(files.values())
 
 
@@ -130,10 +133,10 @@ def _files_of(source: Path | str | SourceFile) -> list[SourceFile]:
 
 
 def _files_at(path: Path) -> list[SourceFile]:
-    """The file at a path, or the readable files of the folder there."""
+    """The file at a path, or the files of the folder there."""
     if path.is_dir():
-        files = [file for file in _walk(path) if file.path.suffix.lower() in LOADERS]
-        if not files:
+        files = list(_walk(path))
+        if all(file.ignored for file in files):
             state = "has no file that can be read" if any(path.iterdir()) else "is empty"
             raise SourceError(f"The folder {path} {state}: put files ending in {_ENDINGS} into it.")
     elif not path.exists():
@@ -143,6 +146,8 @@ def _files_at(path: Path) -> list[SourceFile]:
     else:
         files = [SourceFile(path=path, name=path.name)]
     for file in files:
+        if file.ignored:
+            continue
         try:
             str(file.path).encode("utf-8")  # names become ids of documents
         except UnicodeEncodeError as error:
@@ -151,25 +156,31 @@ def _files_at(path: Path) -> list[SourceFile]:
 
 
 def _walk(folder: Path) -> Iterator[SourceFile]:
-    """Yield every file below a folder, and visit each folder once even if links lead back to it."""
+    """Yield every file below a folder, and visit each folder once even if links lead back to it.
+
+    What is ignored is yielded too, a hidden folder as one file.
+    """
     visited: set[tuple[int, int]] = set()
     # A stack, not recursion: folders may be nested deeper than Python recurses.
     stack: list[tuple[Path, str]] = [(folder, "")]
     while stack:
         path, name = stack.pop()
         try:
-            if path.is_dir():
+            if name.rpartition("/")[2].startswith("."):
+                yield SourceFile(path, name, ignored="hidden")
+            elif path.is_dir():
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in visited:
                     continue
                 visited.add((status.st_dev, status.st_ino))
-                entries = sorted(entry for entry in os.listdir(path) if not entry.startswith("."))  # noqa: PTH208
-                stack.extend(
-                    (path / entry, f"{name}/{entry}" if name else entry) for entry in reversed(entries)
-                )
+                entries = sorted(os.listdir(path), reverse=True)  # noqa: PTH208
+                stack.extend((path / entry, f"{name}/{entry}" if name else entry) for entry in entries)
             elif path.is_file() or (path.is_symlink() and not path.exists()):
                 # A broken link is kept, so that its loader reports the missing file.
-                yield SourceFile(path=path, name=name)
+                ending = path.suffix.lower()
+                yield SourceFile(path, name, ignored="" if ending in LOADERS else ending or "without ending")
+            else:
+                yield SourceFile(path, name, ignored="not a file")
         except OSError as error:
             raise SourceError(
                 f"The folder {path} cannot be read ({error.strerror}): check its permissions."
