@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import regex
 
@@ -77,13 +78,13 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def overlap(reference: Counter, candidate: Counter) -> tuple[float, float]:
+def overlap(reference: Counter[Any], candidate: Counter[Any]) -> tuple[float, float]:
     """Recall and precision of a multiset."""
     shared = (reference & candidate).total()
     return shared / max(1, reference.total()), shared / max(1, candidate.total())
 
 
-def read_in_child(reader: str, path: Path) -> dict:
+def read_in_child(reader: str, path: Path) -> dict[str, Any]:
     command = [sys.executable, __file__, "--child", reader, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=TIMEOUT)  # noqa: S603
@@ -105,7 +106,7 @@ def child(reader: str, path: Path) -> None:
     json.dump({"text": text, "seconds": seconds, "mib": usage.ru_maxrss / 1024}, sys.stdout)
 
 
-def measure(reader: str, path: Path, reference: list[str]) -> dict:
+def measure(reader: str, path: Path, reference: list[str]) -> dict[str, Any]:
     outcome = read_in_child(reader, path)
     if "error" in outcome:
         return {"recall": 0.0, "precision": 0.0, "order": 0.0, **outcome}
@@ -126,7 +127,7 @@ def main() -> None:
     parser.add_argument("--readers", nargs="+", default=list(READERS), choices=list(READERS))
     parser.add_argument("--files", action="store_true", help="Print a line for each file.")
     args = parser.parse_args()
-    results: dict[str, dict[str, dict]] = {reader: {} for reader in args.readers}
+    results: dict[str, dict[str, dict[str, Any]]] = {reader: {} for reader in args.readers}
     for path in sorted(args.folder.glob("*.pdf")):
         reference = words_of(pdftotext(path))
         if not reference:

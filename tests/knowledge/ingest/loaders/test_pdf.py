@@ -1,8 +1,9 @@
-"""PDF files: every word in its order, from every kind of page; what is lost is named; no file harms the process."""
+"""PDF files: words and their order, warnings of what is lost, and limits that protect the process."""
 
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 import zlib
 from pathlib import Path
@@ -364,6 +365,22 @@ def test_no_module_of_the_working_directory_is_imported(tmp_path, reader, monkey
     monkeypatch.chdir(tmp_path)
     assert text_of(make_pdf(tmp_path / "a.pdf", at(72, 700, "Lima."))) == "Lima."
     assert not (tmp_path / "imported").exists()
+
+
+def test_after_an_interrupt_the_next_file_gets_its_own_text(tmp_path, reader):
+    slow = make_pdf(tmp_path / "a.pdf", *["".join(at(72, y, "word " * 200) for y in range(700))] * 5)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            read(slow)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert text_of(make_pdf(tmp_path / "b.pdf", at(72, 700, "Lima."))) == "Lima."
 
 
 def test_one_process_reads_many_files(tmp_path, reader):

@@ -1,4 +1,4 @@
-"""PDF files, read by pdfium in a process of its own: a file that crashes it, or fills memory, takes only it along."""
+"""PDF files, read by pdfium in a separate process, which is all that a file can crash or fill the memory of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY_AT_MOST = 2 * 2**30
 
 _HYPHEN = re.compile(r"(?P<head>[^\W\d_]+)[-\u2010\xad]\n(?P<tail>[^\W\d_]+)")
 _WORD = re.compile(r"\w+(?:[-\u2010]\w+)*")
-# What programs write in place of a title: names of files, and words for a missing one.
+# What programs write if a document has no title: the name of its file, or a placeholder.
 _NO_TITLE = re.compile(
     r".*\.(?:docx?|pptx?|xlsx?|od[pst]|rtf|txt|tex|dvi|ps|eps|pdf|indd|qxd|fm|html?)|untitled.*|document ?\d*|",
     re.IGNORECASE,
@@ -35,7 +35,7 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
     """Read the text of a PDF file, with form feeds between its pages.
 
     Raises:
-        SourceError: The file cannot be read within limits of time and memory, is protected, or has no text.
+        SourceError: The file is damaged, needs a password, has no text, or exceeds a limit of time or memory.
     """
     try:
         file.path.open("rb").close()
@@ -50,7 +50,7 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
         )
     if numbers := content["scanned"]:
         warn_loss(
-            file.name, f"{_pages(numbers)} no text (scanned?). Recognise it, for instance with ocrmypdf."
+            file.name, f"{_pages(numbers)} no text (scanned?). Recognise it (for instance with ocrmypdf)."
         )
     if numbers := content["damaged"]:
         warn_loss(file.name, f"{_pages(numbers)} errors and cannot be read.")
@@ -64,7 +64,7 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
 
 
 class _Reader:
-    """A process that reads one PDF file after the other, started when the first is read."""
+    """A process that reads PDF files one after the other. The first file starts it."""
 
     def __init__(self) -> None:
         self._process: Any = None  # mypy takes the pipes of a Popen for missing
@@ -76,22 +76,24 @@ class _Reader:
         """Read a file; see `pdf_layout.read_pages`.
 
         Raises:
-            SourceError: The file is damaged, protected, or takes too much time or memory.
+            SourceError: The file is damaged, needs a password, or exceeds a limit of time or memory.
         """
         with self._lock:
             process = self._running()
             timer = Timer(_SECONDS_AT_MOST, process.kill)
             timer.start()
+            answer = ""
             try:
                 process.stdin.write(json.dumps(str(path.absolute())) + "\n")
                 process.stdin.flush()
                 answer = process.stdout.readline()
             except OSError:
-                answer = ""
+                pass  # the process has ended
             finally:
                 timer.cancel()
-            if not answer:
-                self.close()
+                if not answer.endswith("\n"):
+                    self.close()  # after Ctrl-C too: the next file must not get the answer of this one
+            if self._process is None:
                 raise SourceError(
                     f"The file {path} cannot be read within {_SECONDS_AT_MOST} seconds and {_MEMORY_AT_MOST >> 20} "
                     "MiB of memory: it is damaged, or made to exhaust them. Save it again, or leave it out."
@@ -102,9 +104,9 @@ class _Reader:
         return content
 
     def _running(self) -> Any:
-        """The process; a new one if there is none, it has ended, or it is the parent's."""
+        """The process, which is started if there is none, it has ended, or it belongs to the parent of a fork."""
         if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            # Without -P, Python would import modules from the folder of the script, or of the documents.
+            # Without -P, the files beside the script would hide modules of the same name, such as html.
             command = [sys.executable, "-P", str(_SCRIPT), str(_MEMORY_AT_MOST)]
             pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True)  # noqa: S603
@@ -123,7 +125,7 @@ _READER = _Reader()
 
 
 def _pages(numbers: list[int]) -> str:
-    """The subject of a sentence on pages: "page 2 has", "pages 2, 5-7 have"."""
+    """The start of a sentence about pages: "page 2 has", "pages 2, 5-7 have"."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][-1] + 1:
@@ -135,7 +137,7 @@ def _pages(numbers: list[int]) -> str:
 
 
 def _join_hyphens(text: str) -> str:
-    """Join words that are hyphenated at the ends of lines; a hyphen stays where the text has the word with one."""
+    """Join words that are hyphenated at the ends of lines, and keep the hyphens of compounds."""
     words = set(_WORD.findall(text.lower())) if _HYPHEN.search(text) else set()
 
     def join(match: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
 """Text of PDF pages in reading order, from the characters that pdfium finds and their positions.
 
-pdfium returns characters in the order in which a page draws them. That is the reading order more often than an order
-guessed from positions, so positions decide only where words, cells, lines and paragraphs end, and the order within
-lines of Hebrew and Arabic. `pdf.py` runs this file as a script: it imports nothing of ragweave.
+pdfium returns characters in the order in which a page draws them. That is the reading order more often than any order
+computed from positions. Positions decide only where words, cells, lines and paragraphs end, and the order within
+lines of Hebrew and Arabic. `pdf.py` runs this file as a script, so it imports nothing from ragweave.
 """
 
 from __future__ import annotations
@@ -100,25 +100,30 @@ def read_pages(path: str) -> dict[str, Any]:
             document.init_forms()  # draws the values of fields that the file does not draw itself
         for number in range(1, len(document) + 1):
             rows: list[Row] = []
+            is_scan = False
             try:
-                rows, looks_scanned = _read_page(document, number - 1, counts)
+                rows, is_scan = _read_page(document, number - 1, counts)
             except PdfiumError:
                 damaged.append(number)
-            else:
-                scanned.extend([number] if looks_scanned else [])
+            if is_scan:
+                scanned.append(number)
             pages.append(page_text(rows) if rows else "")
             first_rows = first_rows or rows
             if number <= 5:
                 sizes.extend(glyph.size for row in rows for piece in row for glyph in piece)
         title = " ".join(document.get_metadata_value("Title").split())
-    heading = page_heading(first_rows, median(sizes or [1]))
-    share = counts[1] / max(1, counts[0])
-    content = {"pages": pages, "title": title, "heading": heading}
-    return {**content, "scanned": scanned, "damaged": damaged, "unmapped": share}
+    return {
+        "pages": pages,
+        "title": title,
+        "heading": page_heading(first_rows, median(sizes or [1])),
+        "scanned": scanned,
+        "damaged": damaged,
+        "unmapped": counts[1] / max(1, counts[0]),
+    }
 
 
 def _read_page(document: PdfDocument, index: int, counts: list[int]) -> tuple[list[Row], bool]:
-    """The rows of a page, and whether it has none but shows something; adds to the counts of characters."""
+    """The rows of a page, and whether it shows something but has no text; adds to the counts of characters."""
     page = document[index]
     text_page = page.get_textpage()
     glyphs = _glyphs(text_page, 0, counts)
@@ -130,15 +135,15 @@ def _read_page(document: PdfDocument, index: int, counts: list[int]) -> tuple[li
         page = document[index]
         ticks += _glyphs(page.get_textpage(), first, counts)
     images = page.get_objects([pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3)
-    # Letters may be drawn as lines, too; a few lines only decorate an empty page.
-    shows_text = any(True for _ in images) or pdfium.FPDFPage_CountObjects(page) > 100
+    # Letters may also be drawn as lines; a few lines are the decoration of an empty page.
+    shows_text = next(images, None) is not None or pdfium.FPDFPage_CountObjects(page) > 100
     rows = page_rows(glyphs, ticks)
     page.close()
     return rows, shows_text and not rows
 
 
 def _annotations(document: PdfDocument, page: Any) -> tuple[bool, list[Glyph]]:
-    """Whether form fields or notes on a page have text, and a sign for each box that is ticked."""
+    """Whether a page has form fields or notes with text, and a glyph for each ticked box."""
     has_text, ticks, box = False, [], pdfium.FS_RECTF()
     for number in range(pdfium.FPDFPage_GetAnnotCount(page)):
         annotation = pdfium.FPDFPage_GetAnnot(page, number)
@@ -152,7 +157,7 @@ def _annotations(document: PdfDocument, page: Any) -> tuple[bool, list[Glyph]]:
 
 
 def _glyphs(text_page: Any, first: int, counts: list[int]) -> list[Glyph]:
-    """The glyphs of a page in the order of drawing, from the character ``first`` on."""
+    """The glyphs of a page from the character ``first`` on, in drawing order."""
     box, matrix, x, y = pdfium.FS_RECTF(), pdfium.FS_MATRIX(), c_double(), c_double()
     glyphs: list[Glyph] = []
     spaced = False
@@ -166,7 +171,7 @@ def _glyphs(text_page: Any, first: int, counts: list[int]) -> list[Glyph]:
         if text.isspace():
             spaced = True
         elif code == 0xFFFD or pdfium.FPDFText_HasUnicodeMapError(text_page, index):
-            counts[1] += 1  # the font has no table of Unicode: codes mean nothing
+            counts[1] += 1  # the font does not map its codes to Unicode
         elif text.isprintable() or text in _INVISIBLE:
             pdfium.FPDFText_GetLooseCharBox(text_page, index, box)
             pdfium.FPDFText_GetCharOrigin(text_page, index, x, y)
@@ -196,14 +201,14 @@ def page_heading(rows: list[Row], usual: float) -> str:
     return heading if 3 <= len(heading) <= 150 and any(map(str.isalpha, heading)) else ""
 
 
-def page_rows(glyphs: list[Glyph], late: list[Glyph]) -> list[Row]:
-    """The rows of a page in reading order, with what annotations and form fields add."""
+def page_rows(glyphs: list[Glyph], annotations: list[Glyph]) -> list[Row]:
+    """The rows of a page in reading order, with the glyphs of annotations and form fields at their positions."""
     rows: list[Row] = []
     at_base: dict[tuple[int, int], list[Row]] = {}
     for turn, group in groupby(_pieces(glyphs), lambda piece: piece[0].turn):
         pieces = list(group)
         if turn == 3 and pieces[0][0].base < pieces[-1][0].base:
-            pieces.reverse()  # pdfium turns lines around that are written downwards
+            pieces.reverse()  # pdfium reverses the order of lines that are written downwards
         for piece in pieces:
             same_base = at_base.setdefault((turn, round(piece[0].base)), [])
             if rows and piece[0].on_line_of(rows[-1][-1][0]):
@@ -213,7 +218,7 @@ def page_rows(glyphs: list[Glyph], late: list[Glyph]) -> list[Row]:
             else:
                 rows.append([piece])
                 same_base.append(rows[-1])
-    for piece in _pieces(late):
+    for piece in _pieces(annotations):
         beside = next((row for row in rows if piece[0].on_line_of(row[0][0])), None)
         if beside is None:
             above = [n for n, row in enumerate(rows, start=1) if row[0][0].base > piece[0].base]
@@ -224,13 +229,13 @@ def page_rows(glyphs: list[Glyph], late: list[Glyph]) -> list[Row]:
 
 
 def _touches(row: Row, piece: list[Glyph]) -> bool:
-    """Whether a piece of text is the word before or behind one of a row."""
+    """Whether a piece of text is directly before or after one of a row."""
     gaps = ((piece[0].start - other[-1].end, other[0].start - piece[-1].end) for other in row)
     return any(-0.1 < max(gap) / piece[0].size < _CELL for gap in gaps)
 
 
 def _cut(row: Row) -> Row:
-    """Cut a row again, from left to right."""
+    """Cut a row into pieces again, from left to right."""
     glyphs = [glyph for piece in sorted(row, key=lambda piece: piece[0].start) for glyph in piece]
     if any(_is_rtl(glyph.text) for glyph in glyphs):
         glyphs.sort(key=lambda glyph: glyph.origin)  # the order of drawing changes with the direction
@@ -238,7 +243,7 @@ def _cut(row: Row) -> Row:
 
 
 def _pieces(glyphs: list[Glyph]) -> list[list[Glyph]]:
-    """Cut the glyphs of a page where a line ends, or a gap is wide enough for cells."""
+    """Cut glyphs where a line ends or a gap separates cells."""
     pieces: list[list[Glyph]] = []
     for glyph in glyphs:
         if pieces and _continues(pieces[-1][-1], glyph):
@@ -267,7 +272,7 @@ def page_text(rows: list[Row]) -> str:
     in_table = [False, *map(_aligned, rows, rows[1:]), False]
     for number, row in enumerate(rows):
         if number:
-            # The next column, which is further up, goes on with the text.
+            # The first row of the next column is higher up and continues the paragraph.
             edge = not in_table[number] and any(in_table[number - 1 : number + 2])
             text.append("\n\n" if edge or drops[number - 1] > 1.4 * pitch else "\n")
         if in_table[number] or in_table[number + 1]:
@@ -288,14 +293,14 @@ def _drop(above: Row, below: Row) -> float:
 
 
 def _without_marker(row: Row) -> Row:
-    """Join a bullet or a number, which has a wide gap behind it, with its text."""
+    """Join the bullet or number of a list item with its text: the gap between them separates no cells."""
     if len(row) > 1 and _MARKER.fullmatch("".join(glyph.text for glyph in row[0])):
         return [row[0] + row[1], *row[2:]]
     return row
 
 
 def _columns(rows: list[Row], rtl: bool) -> list[Row]:
-    """Put two columns of text that are drawn line by line after each other."""
+    """Put two columns that are drawn line by line one after the other."""
     pairs = [row for row in rows if len(row) == 2 and min(map(len, row)) > 25]
     if len(pairs) < 5:
         return rows
@@ -352,7 +357,7 @@ def _bidirectional_line(glyphs: list[Glyph], rtl: bool) -> str:
     letters: list[tuple[str, Glyph]] = []
     marks: list[tuple[str, Glyph]] = []
     for same in drawings.values():
-        # The letters of a ligature: pdfium turns them around with the words, or divides the ligature between them.
+        # The letters of a ligature: pdfium reverses them with the word, or gives each a part of the box.
         text = "".join(glyph.text for glyph in same)
         if len({glyph.start for glyph in same}) > 1:
             text = "".join(glyph.text for glyph in sorted(same, key=lambda glyph: -glyph.start))
@@ -375,7 +380,7 @@ def _bidirectional_line(glyphs: list[Glyph], rtl: bool) -> str:
             drawn.append(" ")
         drawn.append(text)
     kinds = "".join(_KINDS.get(unicodedata.bidirectional(text[0]), " ") for text in drawn)
-    # Punctuation at one end of a line tells its direction.
+    # Punctuation is at the end of a sentence, so it shows the direction of the line.
     at_left, at_right = drawn[0] in _ENDS, drawn[-1] in _ENDS
     if at_left > at_right or (at_left == at_right and (rtl or kinds.count("R") > 3 * kinds.count("L"))):
         text = "".join(_reversed(drawn, kinds, 0, len(kinds)))
@@ -385,13 +390,13 @@ def _bidirectional_line(glyphs: list[Glyph], rtl: bool) -> str:
             text += "".join(drawn[position : run.start()]) + "".join(_reversed(drawn, kinds, *run.span()))
             position = run.end()
         text += "".join(drawn[position:])
-    # Some fonts name brackets as they look, others as they read.
+    # Some fonts map brackets to their shape, others to their meaning, which is mirrored here.
     brackets = re.sub(r"[^()\[\]{}]", "", text)
     return text.translate(_MIRRORED) if re.match(r"[)\]}].*[(\[{]", brackets) else text
 
 
 def _reversed(drawn: list[str], kinds: str, start: int, end: int) -> Iterator[str]:
-    """Text that is read from the right, but for the numbers and Latin words in it."""
+    """Yield text in right-to-left order, in which numbers and Latin words keep theirs."""
     for run in reversed(list(_LTR_RUN.finditer(kinds, start, end))):
         yield from reversed(drawn[run.end() : end])
         yield from drawn[run.start() : run.end()]
@@ -404,7 +409,7 @@ def _is_rtl(text: str) -> bool:
 
 
 def main() -> None:
-    """Answer paths of files, one in each line of standard input as JSON, with what they hold."""
+    """Read paths from standard input, one JSON string a line, and answer each with a line of JSON."""
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries write to standard output
     with suppress(ImportError, ValueError, OSError):  # Windows and macOS have no such limit
         import resource
