@@ -54,31 +54,6 @@ def test_a_word_document(tmp_path):
     assert only_document(write_zip(tmp_path / "letter.docx", files)).text.strip() == "Lima is in Peru."
 
 
-def test_a_web_page(tmp_path):
-    page = (
-        "<html><head><title>About Peru</title><script>alert('no')</script></head>"
-        "<body><h1>Peru</h1><p>Lima is <b>large</b>.</p></body></html>"
-    )
-    document = only_document(write(tmp_path / "page.html", page))
-    assert document.title == "About Peru"
-    assert "Lima is **large**." in document.text
-    assert "alert" not in document.text
-
-
-def test_a_book(tmp_path):
-    files = {
-        "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
-        '<rootfiles><rootfile full-path="content.opf"/></rootfiles></container>',
-        "content.opf": '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc='
-        '"http://purl.org/dc/elements/1.1/"><dc:title>A book</dc:title></metadata><manifest><item id="a" '
-        'href="a.xhtml" media-type="application/xhtml+xml"/></manifest><spine><itemref idref="a"/></spine>'
-        "</package>",
-        "a.xhtml": "<html><body><p>Lima is in Peru.</p></body></html>",
-    }
-    assert "Lima is in Peru." in only_document(write_zip(tmp_path / "book.epub", files)).text
-
-
 @pytest.mark.parametrize("ending", ["pdf", "docx", "pptx", "xlsx", "epub", "parquet", "arrow"])
 @pytest.mark.parametrize(
     "content", [b"", b"\x00\xff" * 100, b"PK\x03\x04" + b"\x07" * 50, b"%PDF-1.4 nothing"]

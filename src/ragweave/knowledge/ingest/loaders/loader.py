@@ -8,6 +8,8 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders.epub import read_epub
+from ragweave.knowledge.ingest.loaders.html import read_html
 from ragweave.knowledge.ingest.loaders.office import read_office
 from ragweave.knowledge.ingest.loaders.pdf import read_pdf
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
@@ -24,7 +26,9 @@ LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     ".pdf": read_pdf,
-    **dict.fromkeys((".docx", ".pptx", ".xlsx", ".html", ".htm", ".epub"), read_office),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
+    ".epub": read_epub,
+    **dict.fromkeys((".docx", ".pptx", ".xlsx"), read_office),
 }
 """The loader of each file ending."""
 

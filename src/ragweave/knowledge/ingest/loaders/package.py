@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -13,17 +13,13 @@ from typing import NamedTuple
 from lxml import etree
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import damaged_file, decode_declared, warn_loss
+from ragweave.knowledge.ingest.loaders.text import PROLOG, damaged_file, decode_declared, warn_loss
 from ragweave.knowledge.source_records import SourceFile
 
 # A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
 _UNPACKED_AT_MOST = 256 * 2**20
 _UNPACKED_TIMES = 100
 _PART_AT_MOST = 128 * 2**20
-# Up to the end of the document type, which may define entities. The declared encoding no longer holds either.
-_PROLOG = re.compile(
-    r"\A\s*(?:(?:<\?.*?\?>|<!--.*?-->)\s*)*(?:<!DOCTYPE[^>\[]*(?:\[[^\]]*\]\s*)?>)?", re.DOTALL
-)
 
 
 class Relation(NamedTuple):
@@ -62,7 +58,15 @@ class Package:
             return b""
         try:
             return self._zip.read(entry)
-        except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+        ) as error:
             self.warn(f"its part {part} is damaged ({error}).")
             return b""
 
@@ -70,12 +74,12 @@ class Package:
         """Read and decode a part."""
         text, encoding, lost = decode_declared(self.read(part))
         if lost:
-            self.warn(f"{lost} bytes of its part {part} are not {encoding}; each reads \ufffd.")
+            self.warn(f"its part {part} has bytes that are not {encoding} ({lost}); each reads \ufffd.")
         return text
 
     def xml(self, part: str, *, optional: bool = False) -> etree._Element:
         """Parse a part as far as it is intact; an empty element if it is missing."""
-        text = _PROLOG.sub("", "" if optional and part not in self.names else self.text(part))
+        text = PROLOG.sub("", "" if optional and part not in self.names else self.text(part))
         parser = etree.XMLParser(
             encoding="utf-8", recover=True, resolve_entities=False, no_network=True, remove_comments=True
         )

@@ -1,0 +1,65 @@
+"""EPUB books: the chapters in the order of reading, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from posixpath import dirname, join, normpath
+from urllib.parse import unquote
+
+from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders.html import parse_page
+from ragweave.knowledge.ingest.loaders.package import Package, attribute, local_name, open_zip
+from ragweave.knowledge.ingest.loaders.text import title_from_name
+from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import Document
+
+_PAGES = (".xhtml", ".html", ".htm")
+
+
+def read_epub(file: SourceFile) -> Iterator[Document]:
+    """Read a book as one document, titled by its metadata.
+
+    Raises:
+        SourceError: The file is damaged, or unpacks to far more than its size.
+    """
+    with open_zip(file.path) as content:
+        book = Package(file, content)
+        title, chapters = _contents(book)
+        if not chapters:
+            raise SourceError(
+                f"The file {file.path} cannot be read: it lists no chapter. It is damaged or no EPUB book; save it "
+                "again, or leave it out."
+            )
+        encryption = book.xml("META-INF/encryption.xml", optional=True)
+        protected = {attribute(e, "URI") for e in encryption.iter() if local_name(e) == "CipherReference"}
+        for chapter in sorted(protected.intersection(chapters)):
+            book.warn(f"its chapter {chapter} is protected against reading.")
+        texts = [parse_page(book.text(chapter)).text for chapter in chapters if chapter not in protected]
+    text = "\n\n".join(filter(None, texts))
+    yield Document(
+        id=file.name, title=title or title_from_name(file.name), text=text, source=file.source, markdown=True
+    )
+
+
+def _contents(book: Package) -> tuple[str, list[str]]:
+    """The title of a book and the names of its chapters."""
+    container = book.xml("META-INF/container.xml", optional=True)
+    listings = [attribute(element, "full-path") for element in container.iter()]
+    listing = next((name for name in (*listings, *book.names) if name.endswith(".opf")), "")
+    package = book.xml(listing, optional=True)
+    title, items, spine = "", {}, []
+    for element in package.iter():
+        name = local_name(element)
+        if name == "title" and not title:
+            title = " ".join((element.text or "").split())
+        elif name == "item":
+            href = normpath(join("/", dirname(listing), unquote(attribute(element, "href")))).lstrip("/")
+            items[attribute(element, "id")] = href
+        elif name == "itemref":
+            spine.append(attribute(element, "idref"))
+    for missing in sorted(set(spine) - set(items)):
+        book.warn(f"its chapter {missing} is not in the list of its parts.")
+    chapters = [items[key] for key in spine if key in items]
+    if not chapters:
+        chapters = [name for name in (items.values() or sorted(book.names)) if name.lower().endswith(_PAGES)]
+    return title, list(dict.fromkeys(chapters))  # each once, however often it is named
