@@ -111,7 +111,7 @@ def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer |
         return _by_tokens(text, document.title, tokenizer, chunking.tokens, overlap)
     if chunking.kind == "words":
         return _overlapping(text, _by_words(text, words), overlap)
-    if chunking.kind == "markdown" and document.source.lower().endswith(_MARKDOWN):
+    if chunking.kind == "markdown" and (document.markdown or document.source.lower().endswith(_MARKDOWN)):
         return _by_headings(text, document.title, words, overlap)
     return _overlapping(text, _by_sentences(text, words), overlap)
 

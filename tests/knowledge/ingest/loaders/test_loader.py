@@ -32,6 +32,7 @@ def test_folder_is_read_in_sorted_order_with_relative_ids(tmp_path):
 def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
     for name in ("a.txt", "b.PNG", "c.png", "deep/Makefile", "deep/.env", ".git/config", "deep/d.tar.gz"):
         write(tmp_path / name, "text")
+    (tmp_path / "program").write_bytes(b"\x7fELF\0")
     write(tmp_path / os.fsdecode(b"r\xe9.bin"), "text")
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
@@ -42,10 +43,11 @@ def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
         "b.PNG": ".png",
         "c.png": ".png",
         "deep/.env": "hidden",
-        "deep/Makefile": "without ending",
+        "deep/Makefile": "",
         "deep/d.tar.gz": ".gz",
         "gone.txt": "",  # its loader says that it is missing
         "pipe.txt": "not a file",
+        "program": "without ending",
         os.fsdecode(b"r\xe9.bin"): ".bin",
     }
 

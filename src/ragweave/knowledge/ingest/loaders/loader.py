@@ -10,16 +10,23 @@ from pathlib import Path
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.epub import read_epub
 from ragweave.knowledge.ingest.loaders.html import read_html
+from ragweave.knowledge.ingest.loaders.markup import MARKUP, read_markup
+from ragweave.knowledge.ingest.loaders.notebooks import read_notebook
 from ragweave.knowledge.ingest.loaders.office import read_office
 from ragweave.knowledge.ingest.loaders.pdf import read_pdf
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
-from ragweave.knowledge.ingest.loaders.text import read_plain
+from ragweave.knowledge.ingest.loaders.text import is_text, read_plain
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
 LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".txt": read_plain,
     ".md": read_plain,
+    ".markdown": read_plain,
+    ".log": read_plain,
+    "": read_plain,
+    **dict.fromkeys(MARKUP, read_markup),
+    ".ipynb": read_notebook,
     ".csv": read_table,
     ".tsv": read_table,
     ".jsonl": read_jsonl,
@@ -30,16 +37,16 @@ LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".epub": read_epub,
     **dict.fromkeys((".docx", ".pptx", ".xlsx"), read_office),
 }
-"""The loader of each file ending."""
+"""The loader of each file ending. Files without one are read if they are text, such as README and LICENSE."""
 
-_ENDINGS = ", ".join(sorted(LOADERS))
+_ENDINGS = ", ".join(sorted(filter(None, LOADERS)))
 
 
 def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Document]:
     """Read the documents of files, and of folders with all their subfolders in sorted order.
 
-    A text, Markdown, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is its path
-    below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns ``title``,
+    A text, markup, notebook, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is
+    its path below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns ``title``,
     ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a document.
     Files of other kinds, and files and folders whose names start with a dot, are ignored.
 
@@ -182,7 +189,11 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
             elif path.is_file() or (path.is_symlink() and not path.exists()):
                 # A broken link is kept, so that its loader reports the missing file.
                 ending = path.suffix.lower()
-                yield SourceFile(path, name, ignored="" if ending in LOADERS else ending or "without ending")
+                if ending:
+                    ignored = "" if ending in LOADERS else ending
+                else:
+                    ignored = "" if is_text(path) else "without ending"
+                yield SourceFile(path, name, ignored=ignored)
             else:
                 yield SourceFile(path, name, ignored="not a file")
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -211,6 +212,22 @@ def decode_declared(data: bytes, charset: str | None = None) -> tuple[str, str, 
 
 def _lost(data: bytes, text: str) -> int:
     return max(0, text.count("\ufffd") - data.count("\ufffd".encode()))
+
+
+def is_text(path: Path) -> bool:
+    """Whether the start of a file is text in UTF-8 or UTF-16, without control characters."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8192)
+    except OSError:
+        return True  # its loader reports what is wrong
+    mark = next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
+    decoder = codecs.getincrementaldecoder(BYTE_ORDER_MARKS.get(mark, "utf-8"))()
+    try:
+        text = decoder.decode(start[len(mark) :])
+    except UnicodeDecodeError:
+        return False
+    return not any(unicodedata.category(character) == "Cc" for character in set(text) - set("\t\n\r\f\v\x1b"))
 
 
 def read_bytes(path: Path) -> bytes:

@@ -1,0 +1,55 @@
+"""Jupyter notebooks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, read_text, title_from_name
+from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import Document
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def read_notebook(file: SourceFile) -> Iterator[Document]:
+    """Read the cells of a Jupyter notebook and the text that they print, titled by its first heading.
+
+    Raises:
+        SourceError: The file cannot be read, or is no notebook.
+    """
+    try:
+        notebook = json.loads(read_text(file.path))
+        cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]
+        texts = [text.strip("\n") for cell in cells for text in _cell(cell)]
+        notes = "\n\n".join(_lines(cell.get("source")) for cell in cells if cell["cell_type"] == "markdown")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged_file(file.path, error) from error
+    yield Document(
+        id=file.name,
+        title=first_heading(notes) or title_from_name(file.name),
+        text="\n\n".join(filter(str.strip, texts)),
+        source=file.source,
+        markdown=True,
+    )
+
+
+def _cell(cell: dict[str, Any]) -> Iterator[str]:
+    """Yield the source of a cell, and the text of its outputs."""
+    source = _lines(cell.get("source", cell.get("input")))
+    # Fences keep the comments of code from reading as headings.
+    yield f"```\n{source}\n```" if cell["cell_type"] == "code" and source.strip() else source
+    for output in cell.get("outputs", ()):
+        data = output.get("data", {})
+        text = _lines(output.get("text", data.get("text/plain", "")))
+        if output.get("output_type") in ("error", "pyerr"):
+            text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
+        if text.strip():
+            yield f"```\n{_COLOURS.sub('', text)}\n```"
+
+
+def _lines(text: Any) -> str:
+    """A text, which notebooks have whole or as a list of lines."""
+    return "".join(map(str, text)) if isinstance(text, list) else str(text or "")
