@@ -50,23 +50,23 @@ def test_text_output(notes, tmp_path, tiny_encoder_path):
 
 
 def test_ignored_files_are_counted_and_named(notes, tmp_path, tiny_encoder_path):
-    for name in ("a.rst", "b.rst", "photo.png", ".hidden"):
+    for name in ("a.bin", "b.bin", "photo.png", ".hidden"):
         (notes / name).write_text("text")
     (notes / "bad.jsonl").write_text("no JSON")
     built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
-    assert "4 ignored: 2 .rst, 1 hidden, 1 .png. Add --verbose to see their names." in built.stderr
+    assert "4 ignored: 2 .bin, 1 hidden, 1 .png. Add --verbose to see their names." in built.stderr
     assert "1 sources read, 1 sources skipped" in built.stdout
-    assert str(notes / "a.rst") not in built.stderr
+    assert str(notes / "a.bin") not in built.stderr
     added = run("add", tmp_path / "kb", notes / "peru.md", notes, "--verbose")
-    assert f"ignored (.rst): {notes / 'a.rst'}" in added.stderr
+    assert f"ignored (.bin): {notes / 'a.bin'}" in added.stderr
     shown = json.loads(run("info", tmp_path / "kb", "--sources", "--json").stdout)
     assert shown["sources"] == {str(notes / "peru.md"): 1}
     assert shown["ignored"] == {
         str(notes / name): reason
         for name, reason in (
             (".hidden", "hidden"),
-            ("a.rst", ".rst"),
-            ("b.rst", ".rst"),
+            ("a.bin", ".bin"),
+            ("b.bin", ".bin"),
             ("photo.png", ".png"),
         )
     }

@@ -147,6 +147,44 @@ def test_deleting_passages_documents_and_sources(kb, tiny_encoder, notes):
     assert np.isneginf(scores).all()
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["notes/peru.txt", "./notes//peru.txt", "notes/../notes/peru.txt", "notes/*.txt", "{}/notes/peru.txt"],
+)
+@pytest.mark.parametrize("indexed", ["notes", "../deep/notes", "{}/notes"])
+def test_a_source_is_deleted_however_its_path_is_written(
+    tmp_path, tiny_encoder, monkeypatch, written, indexed
+):
+    folder = tmp_path / "deep"
+    (folder / "notes").mkdir(parents=True)
+    (folder / "notes" / "peru.txt").write_text("Lima is the capital.")
+    (folder / "ulm.txt").write_text("Ulm lies in the south.")
+    monkeypatch.chdir(folder)
+    base = KnowledgeBase.build(
+        [indexed.format(folder), "ulm.txt"], tmp_path / "kb", encoder=tiny_encoder, language=None
+    )
+    assert list(base.delete(sources=[written.format(folder)]).sources()) == ["ulm.txt"]
+
+
+def test_a_knowledge_base_in_a_folder_is_not_one_of_its_documents(tmp_path, tiny_encoder):
+    (tmp_path / "peru.txt").write_text("Lima is the capital.")
+    base = KnowledgeBase.build([tmp_path], tmp_path / "kb", encoder=tiny_encoder, language=None)
+    (tmp_path / "ulm.txt").write_text("Ulm lies in the south.")
+    base = base.add([tmp_path], encoder=tiny_encoder)
+    assert list(base.sources()) == [str(tmp_path / "peru.txt"), str(tmp_path / "ulm.txt")]
+    assert base.manifest.change.ignored == {str(tmp_path / "kb"): "knowledge base"}
+
+
+def test_a_source_is_deleted_from_another_folder(tmp_path, tiny_encoder, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    for name in ("peru.txt", "ulm.txt"):
+        (tmp_path / "notes" / name).write_text(f"Text of {name}.")
+    monkeypatch.chdir(tmp_path)
+    base = KnowledgeBase.build(["notes"], tmp_path / "kb", encoder=tiny_encoder, language=None)
+    monkeypatch.chdir(tmp_path / "notes")
+    assert list(base.delete(sources=["peru.txt"]).sources()) == ["notes/ulm.txt"]
+
+
 def test_a_document_goes_with_the_last_of_its_passages(output, tmp_path, tiny_encoder):
     text = " ".join(f"The river {n} is in peru." for n in range(12))
     (tmp_path / "long.txt").write_text(text)

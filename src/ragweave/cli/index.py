@@ -77,7 +77,8 @@ def index(
     """Build a knowledge base from documents.
 
     Reads .txt, .md, .rst, .tex, .org, .ipynb, .srt, .vtt, .log, .csv, .tsv and .parquet (columns title, text), .jsonl
-    (keys id, title, text), .pdf, .docx, .pptx, .xlsx, .html and .epub files and folders of these, splits the documents into passages, and embeds them.
+    (keys id, title, text), .pdf, .docx, .pptx, .xlsx, .html and .epub files and folders of these, splits the
+    documents into passages, and embeds them.
 
     Examples:
       ragweave index notes/ --output kb

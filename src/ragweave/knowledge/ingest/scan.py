@@ -130,22 +130,24 @@ def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -
     Raises:
         KnowledgeBaseError: A pattern names no source.
     """
-    known = sorted({record.source for record in sources.values()})
     named: set[str] = set()
     for pattern in patterns:
+        # Keys are absolute, sources as the user named them, perhaps from another folder.
         absolute = Path(pattern).resolve()
-        matches = [
-            source
-            for source in known
-            if source.startswith(f"{pattern.rstrip('/')}/")
-            or fnmatch(source, pattern)
-            or Path(source).resolve().is_relative_to(absolute)
-        ]
+        matches = {
+            record.source
+            for key, record in sources.items()
+            if record.source.startswith(f"{pattern.rstrip('/')}/")
+            or any(fnmatch(name, pattern) for name in (record.source, key))
+            or fnmatch(key, str(absolute))
+            or Path(key).is_relative_to(absolute)
+        }
         if not matches:
+            known = sorted({record.source for record in sources.values()})[:3]
             raise KnowledgeBaseError(
-                f"Nothing in {path} was read from '{pattern}'; sources begin with {', '.join(known[:3])}."
+                f"Nothing in {path} was read from '{pattern}'; sources begin with {', '.join(known)}."
             )
-        named.update(matches)
+        named |= matches
     return named
 
 
