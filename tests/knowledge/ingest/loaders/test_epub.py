@@ -156,6 +156,20 @@ def test_entities_behind_a_misleading_document_type(tmp_path, quoted):
     assert "Elbe" in document.text
 
 
+def test_entities_behind_a_bracket_in_quotes(tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("swordfish")
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    prolog = (
+        f'<!DOCTYPE package [<!ENTITY a "]x"><!ENTITY e0 "lol">{entities}'
+        f'<!ENTITY secret SYSTEM "{secret.as_uri()}">]>'
+    )
+    opf = listing("a.xhtml", title="Lima &secret; &e11;", prolog=prolog)
+    with pytest.warns(SourceWarning, match="Maximum entity amplification factor exceeded"):
+        document = only_document(book(tmp_path / "book.epub", opf, {"OPS/a.xhtml": chapter("Elbe")}))
+    assert (document.title, document.text) == ("Lima", "Elbe")
+
+
 def test_parts_are_read_from_the_archive_alone(tmp_path):
     (tmp_path / "secret.xhtml").write_text(chapter("swordfish"))
     path = book(
