@@ -16,6 +16,7 @@ from ragweave.knowledge.ingest.loaders.office import read_office
 from ragweave.knowledge.ingest.loaders.pdf import read_pdf
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
 from ragweave.knowledge.ingest.loaders.text import is_text, read_plain
+from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -46,9 +47,9 @@ def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Docum
     """Read the documents of files, and of folders with all their subfolders in sorted order.
 
     A text, markup, notebook, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is
-    its path below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns ``title``,
-    ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a document.
-    Files of other kinds, and files and folders whose names start with a dot, are ignored.
+    its path below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns
+    ``title``, ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a
+    document. Files of other kinds, and files and folders whose names start with a dot, are ignored.
 
     Args:
         sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
@@ -179,6 +180,8 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
         try:
             if name.rpartition("/")[2].startswith("."):
                 yield SourceFile(path, name, ignored="hidden")
+            elif Layout(path).is_knowledge_base():
+                yield SourceFile(path, name, ignored="knowledge base")
             elif path.is_dir():
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in visited:
