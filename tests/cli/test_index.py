@@ -77,6 +77,14 @@ def test_ignored_files_are_counted_and_named(notes, tmp_path, tiny_encoder_path)
     assert lines[-1].startswith("skipped: ") and "bad.jsonl" in lines[-1]
 
 
+def test_lost_parts_are_warned_of_or_refused(tmp_path, tiny_encoder_path):
+    (tmp_path / "a.log").write_bytes(b"Lima is in Per\xfa. " + b"Ulm is on the Danube. " * 1000)
+    command = ("index", tmp_path / "a.log", "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    refused = run(*command, "--strict")
+    assert refused.exit_code == 1 and "a.log: 1 bytes are not UTF-8" in refused.stderr
+    assert "warning: a.log: 1 bytes are not UTF-8" in run(*command).stderr
+
+
 def test_embedded_is_the_default_encoder(notes, tmp_path, tiny_encoder_path, monkeypatch):
     monkeypatch.setattr("ragweave.pipeline.embedded.encoder_path", lambda: tiny_encoder_path)
     built = run("index", notes, "--output", tmp_path / "kb", "--json")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated
 
 import typer
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_change, stage_bars, warn
-from ragweave.errors import SourceWarning
+from ragweave.cli.console import print_change, source_warnings, stage_bars
 
 
 def add(
@@ -50,8 +48,7 @@ def add(
     with options.stdin_as_file(sources, stdin_format, stdin_name) as paths, stage_bars() as progress:
         files = find_sources(paths)
         encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", SourceWarning)
+        with source_warnings():
             updated = base.add(
                 files,
                 encoder=encoder,
@@ -60,7 +57,4 @@ def add(
                 resume=resume,
                 progress=progress,
             )
-    for warning in caught:
-        if issubclass(warning.category, SourceWarning):
-            warn(str(warning.message))
     print_change(updated, as_json=as_json, previous=base.version, files=files, verbose=verbose)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 import ragweave
+from ragweave.errors import SourceWarning
 
 if TYPE_CHECKING:  # --help does not load the knowledge base
     from ragweave.knowledge.source_records import SourceFile
@@ -43,6 +44,19 @@ def print_json(value: Any) -> None:
 def warn(message: str) -> None:
     """Show a warning."""
     stderr().print(f"warning: {message}", markup=False, style="yellow", soft_wrap=True)
+
+
+@contextmanager
+def source_warnings() -> Iterator[None]:
+    """Show warnings about sources as those of the command, without a line of code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SourceWarning)
+        yield
+    for warning in caught:
+        if issubclass(warning.category, SourceWarning):
+            warn(str(warning.message))
+        else:
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def note(message: str) -> None:

@@ -8,7 +8,7 @@ import typer
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_change, stage_bars
+from ragweave.cli.console import print_change, source_warnings, stage_bars
 from ragweave.errors import ConfigurationError
 
 
@@ -98,7 +98,11 @@ def index(
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
-    with options.stdin_as_file(sources, stdin_format, stdin_name) as paths, stage_bars() as progress:
+    with (
+        options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
+        stage_bars() as progress,
+        source_warnings(),
+    ):
         files = find_sources(paths)
         base = ragweave.KnowledgeBase.build(
             files,
