@@ -1,4 +1,4 @@
-"""Word, PowerPoint, Excel and EPUB files and web pages: their text, titles and pages, or a clear error."""
+"""Word, PowerPoint and EPUB files and web pages: their text, titles and pages, or a clear error."""
 
 from __future__ import annotations
 
@@ -24,16 +24,6 @@ def test_slides_are_pages(tmp_path):
     text_of_page = {passage.page: passage.text for passage in chunk(document, Chunking(words=5))}
     assert "Lima is the capital." in text_of_page[1]
     assert "Ulm is on the Danube." in text_of_page[2]
-
-
-def test_a_workbook(tmp_path):
-    from openpyxl import Workbook
-
-    workbook = Workbook()
-    workbook.active.append(["country", "capital"])
-    workbook.active.append(["Peru", "Lima"])
-    workbook.save(tmp_path / "capitals.xlsx")
-    assert "| Peru | Lima |" in only_document(tmp_path / "capitals.xlsx").text
 
 
 def test_a_word_document(tmp_path):

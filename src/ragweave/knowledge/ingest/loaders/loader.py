@@ -14,6 +14,7 @@ from ragweave.knowledge.ingest.loaders.markup import MARKUP, read_markup
 from ragweave.knowledge.ingest.loaders.notebooks import read_notebook
 from ragweave.knowledge.ingest.loaders.office import read_office
 from ragweave.knowledge.ingest.loaders.pdf import read_pdf
+from ragweave.knowledge.ingest.loaders.spreadsheets import read_spreadsheet
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
 from ragweave.knowledge.ingest.loaders.text import is_text, read_plain
 from ragweave.knowledge.layout import Layout
@@ -36,7 +37,8 @@ LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     ".pdf": read_pdf,
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".epub": read_epub,
-    **dict.fromkeys((".docx", ".pptx", ".xlsx"), read_office),
+    ".xlsx": read_spreadsheet,
+    **dict.fromkeys((".docx", ".pptx"), read_office),
 }
 """The loader of each file ending. Files without one are read if they are text, such as README and LICENSE."""
 
@@ -46,7 +48,7 @@ _ENDINGS = ", ".join(sorted(filter(None, LOADERS)))
 def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Document]:
     """Read the documents of files, and of folders with all their subfolders in sorted order.
 
-    A text, markup, notebook, PDF, Word, PowerPoint, Excel or EPUB file and a web page is one document, whose id is
+    A text, markup, notebook, PDF, Word, PowerPoint or EPUB file and a web page is one document, whose id is
     its path below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns
     ``title``, ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a
     document. Files of other kinds, and files and folders whose names start with a dot, are ignored.

@@ -14,12 +14,12 @@ from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, 
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
-_CONVERTERS = {".docx": "Docx", ".pptx": "Pptx", ".xlsx": "Xlsx"}
+_CONVERTERS = {".docx": "Docx", ".pptx": "Pptx"}
 _SLIDE = re.compile(r"<!-- Slide number: \d+ -->\n?")
 
 
 def read_office(file: SourceFile) -> Iterator[Document]:
-    """Read a Word, PowerPoint or Excel file as Markdown. Slides become pages.
+    """Read a Word or PowerPoint file as Markdown. Slides become pages.
 
     Raises:
         SourceError: The file is damaged, protected by a password, or unpacks to far more than its size.
