@@ -84,7 +84,7 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --editable ".[embedded,readers,demo,eval,train,ray,pgvector,serve,docs,dev]"
+	$(BIN)/pip install --quiet --editable ".[embedded,demo,eval,train,ray,pgvector,serve,docs,dev]"
 	@touch $@
 
 $(TF_BIN)/python:

@@ -24,6 +24,7 @@ BASES = {
     "ShapeError": (errors.RagweaveError, ValueError, AssertionError),
     "SourceError": (errors.RagweaveError,),
     "SourceWarning": (UserWarning,),
+    "OmissionWarning": (errors.SourceWarning,),
     "TrainingError": (errors.RagweaveError,),
 }
 """What each class can be caught as: part of the public interface, since callers write it in `except`."""

@@ -44,6 +44,10 @@ class SourceWarning(UserWarning):
     """A document source was skipped, or a part of it was lost while the rest was kept."""
 
 
+class OmissionWarning(SourceWarning):
+    """Something of a document source was left out that is not text; ``strict`` allows it."""
+
+
 class DataError(RagweaveError, ValueError):
     """Questions, gold answers or predictions are missing, damaged, or in another format than expected."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import MissingExtraError, SourceError, SourceWarning
+from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge import store
 from ragweave.knowledge.analyzer import Analyzer, hashed
 from ragweave.knowledge.ingest.chunking import chunk
@@ -233,6 +233,7 @@ def _refuse_loss(documents: Iterator[Document]) -> Iterator[Document]:
         # Filters belong to the whole process, so they are changed only while the loader runs.
         with warnings.catch_warnings():
             warnings.simplefilter("error", SourceWarning)
+            warnings.simplefilter("always", OmissionWarning)
             try:
                 document = next(documents, None)
             except SourceWarning as loss:

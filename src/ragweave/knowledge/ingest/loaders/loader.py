@@ -12,7 +12,7 @@ from ragweave.knowledge.ingest.loaders.epub import read_epub
 from ragweave.knowledge.ingest.loaders.html import read_html
 from ragweave.knowledge.ingest.loaders.markup import MARKUP, read_markup
 from ragweave.knowledge.ingest.loaders.notebooks import read_notebook
-from ragweave.knowledge.ingest.loaders.office import read_office
+from ragweave.knowledge.ingest.loaders.office import read_docx, read_pptx
 from ragweave.knowledge.ingest.loaders.pdf import read_pdf
 from ragweave.knowledge.ingest.loaders.spreadsheets import read_spreadsheet
 from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
@@ -38,7 +38,8 @@ LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".epub": read_epub,
     ".xlsx": read_spreadsheet,
-    **dict.fromkeys((".docx", ".pptx"), read_office),
+    ".docx": read_docx,
+    ".pptx": read_pptx,
 }
 """The loader of each file ending. Files without one are read if they are text, such as README and LICENSE."""
 

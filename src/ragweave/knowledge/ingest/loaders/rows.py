@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import warn_loss, whole_text
+from ragweave.knowledge.ingest.loaders.text import warn_loss, warn_omission, whole_text
 from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document, Place
@@ -117,12 +117,10 @@ class TableReader:
         """Warn of columns that are left out, and of those that the settings name and no row has."""
         if self.left_out:
             names = ", ".join(self.left_out)
-            warn_loss(
-                self._file.name, f"the columns {names} are no part of the text; --columns text=... adds them."
-            )
+            warn_omission(self._file.name, f"the columns {names} are left out, as another holds the text.")
         if self._missing:
             names = ", ".join(self._missing.values())
-            warn_loss(self._file.name, f"has no column {names}, which --columns names.")
+            warn_loss(self._file.name, f"it has no column {names}, which the settings name.")
 
     def _roles(self, names: Sequence[str], first_text: str | None) -> _Roles:
         positions: dict[str, int] = {}

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ragweave.errors import SourceError, SourceWarning
+from ragweave.errors import OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -247,6 +247,11 @@ def read_bytes(path: Path) -> bytes:
 def warn_loss(name: str, loss: str) -> None:
     """Warn of a part of a file that is lost while the rest of its text is kept."""
     warnings.warn(f"{name}: {loss}", SourceWarning, stacklevel=3)
+
+
+def warn_omission(name: str, omission: str) -> None:
+    """Warn of something of a file that is left out as it is not text."""
+    warnings.warn(f"{name}: {omission}", OmissionWarning, stacklevel=3)
 
 
 def whole_text(value: str, name: str, where: str) -> str:
