@@ -72,14 +72,14 @@ def test_a_pipeline_goes_on_to_what_was_added(uri, notes, tiny_encoder, model_pa
 def test_commands(uri, notes, tiny_encoder_path, model_path):
     built = done("index", notes, "--output", uri, "--model", tiny_encoder_path)
     assert "3 passages from 3 documents, version " in built.stdout
-    assert "(3 passages added)" in built.stdout
+    assert "(3 passages added, 3 sources read)" in built.stdout
     again = run("index", notes, "--output", uri, "--model", tiny_encoder_path)
     assert again.exit_code == 1
     assert "--overwrite" in again.stderr
     (notes / "new.txt").write_text("A new text.")
     (notes / "bad.txt").write_bytes(b"\xff")
     added = done("add", uri, notes)
-    assert "(1 passages added, 3 sources unchanged, 1 sources skipped)" in added.stdout
+    assert "(1 passages added, 1 sources read, 3 sources unchanged, 1 sources skipped)" in added.stdout
     assert "bad.txt" in added.stderr
     assert "(nothing has changed)" in done("add", uri, notes).stdout
     deleted = json.loads(done("delete", uri, "--id", "ulm.txt", "--source", "*/new.txt", "--json").stdout)
