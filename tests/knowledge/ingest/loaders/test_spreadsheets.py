@@ -175,6 +175,22 @@ def test_absent_shared_texts_lose_only_themselves(tmp_path):
         assert [document.text for document in read(path)] == ["3"]
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_part_that_does_not_unpack_loses_only_itself(book, method):
+    path = book([("Port", "Height"), ("Brest", 7), ("Riga", 2)])
+    copy = path.with_name("damaged.xlsx")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), method if name == "xl/styles.xml" else zipfile.ZIP_DEFLATED)
+        start = new.getinfo("xl/styles.xml").header_offset + len("xl/styles.xml") + 30
+        size = new.getinfo("xl/styles.xml").compress_size
+    data = bytearray(copy.read_bytes())
+    data[start + 20 : start + size] = b"\x00" * (size - 20)
+    copy.write_bytes(data)
+    with pytest.warns(SourceWarning, match=r"xl/styles\.xml is absent or damaged"):
+        assert ["Brest" in document.text for document in read(copy)] == [True, False]
+
+
 def test_an_absent_sheet_leaves_the_others(tmp_path):
     workbook = Workbook()
     workbook.active["A1"] = "Lost."

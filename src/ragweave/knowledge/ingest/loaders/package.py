@@ -1,4 +1,4 @@
-"""Zip files of XML parts: Excel workbooks and EPUB books. Nothing outside of the file is opened."""
+"""Zip files of XML parts: Word and PowerPoint files and EPUB books. Nothing outside of the file is opened."""
 
 from __future__ import annotations
 
@@ -17,9 +17,20 @@ from ragweave.knowledge.ingest.loaders.text import PROLOG, damaged_file, decode_
 from ragweave.knowledge.source_records import SourceFile
 
 # A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
-_UNPACKED_AT_MOST = 256 * 2**20
-_UNPACKED_TIMES = 100
+UNPACKED_AT_MOST = 256 * 2**20
+UNPACKED_TIMES = 100
 _PART_AT_MOST = 128 * 2**20
+
+DAMAGED_PART = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What reading a damaged part of a zip file raises."""
 
 
 class Relation(NamedTuple):
@@ -58,15 +69,7 @@ class Package:
             return b""
         try:
             return self._zip.read(entry)
-        except (
-            OSError,
-            EOFError,
-            ValueError,
-            RuntimeError,
-            zipfile.BadZipFile,
-            zlib.error,
-            lzma.LZMAError,
-        ) as error:
+        except DAMAGED_PART as error:
             self.warn(f"its part {part} is damaged ({error}).")
             return b""
 
@@ -126,7 +129,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise damaged_file(path, error) from error
     unpacked = sum(entry.file_size for entry in content.infolist())
-    if unpacked > _UNPACKED_AT_MOST and unpacked > _UNPACKED_TIMES * path.stat().st_size:
+    if unpacked > UNPACKED_AT_MOST and unpacked > UNPACKED_TIMES * path.stat().st_size:
         content.close()
         raise SourceError(
             f"The file {path} unpacks to {unpacked // 2**20} MiB, more than a hundred times its size: leave it out."

@@ -65,7 +65,7 @@ def read_spreadsheet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -
             sheets = [sheet for sheet in workbook.sheets if tables.hidden_sheets or not sheet.is_hidden]
             for sheet in sheets:
                 yield from _SheetReader(file, workbook, reader, sheet, is_only=len(sheets) == 1).documents()
-    except (OSError, *DAMAGED) as error:
+    except DAMAGED as error:
         raise damaged_file(file.path, error) from error
     if hidden := [sheet.name for sheet in workbook.sheets if sheet not in sheets]:
         warn_loss(file.name, f"hidden sheets are left out: {', '.join(hidden)}.")

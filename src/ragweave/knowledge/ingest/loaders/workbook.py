@@ -9,7 +9,6 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +16,13 @@ from xml.parsers import expat
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.number_formats import BUILT_IN, shown
+from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES
 from ragweave.knowledge.ingest.loaders.rows import TextBudget
 
-DAMAGED = (expat.ExpatError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, RuntimeError)
+DAMAGED = (expat.ExpatError, KeyError, *DAMAGED_PART)
 """What reading a damaged part raises."""
 
 _PIECE = 2**14
-_UNPACKED_AT_MOST = 256 * 2**20
-_UNPACKED_TIMES = 100
 _STRINGS_AT_MOST = 2**22
 _RANGES_AT_MOST = 100_000
 _MERGED_COLUMNS = 64  # a range may reach to column 16,384
@@ -83,7 +81,7 @@ class Workbook:
         self._parts = {
             info.filename.replace("\\", "/").lstrip("/").lower(): info for info in package.infolist()
         }
-        self._unpacked_left = max(_UNPACKED_AT_MOST, _UNPACKED_TIMES * path.stat().st_size)
+        self._unpacked_left = max(UNPACKED_AT_MOST, UNPACKED_TIMES * path.stat().st_size)
         self._is_epoch_1904 = False
         self._formats: list[str] = []
         self._strings: list[bytes] = []
@@ -176,7 +174,7 @@ class Workbook:
                 self._unpacked_left -= len(piece)
                 if self._unpacked_left < 0:
                     raise SourceError(
-                        f"The file {self._path} unpacks to more than {_UNPACKED_TIMES} times its size: leave it out."
+                        f"The file {self._path} unpacks to more than {UNPACKED_TIMES} times its size: leave it out."
                     )
                 yield piece
 
