@@ -20,14 +20,15 @@ from ragweave.knowledge.ingest_settings import ANALYZER_VERSION
 NO_LANGUAGE = "none"
 """The language of words that are neither stemmed nor filtered."""
 
-# One character of a script that has no spaces between words and is searched by characters.
-_CHARACTERS = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Chinese and Japanese, in a set of a regular expression: without spaces between words, every character is a word."""
+
 # Scripts without spaces whose words a dictionary finds.
 _DICTIONARY = r"[[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{P}]"
 # Runs of letters and digits with their combining marks, which are half of the vowels of Hindi, Tamil or Thai.
 _WORD = regex.compile(
-    rf"[{_CHARACTERS}]|(?P<run>{_DICTIONARY}+)"
-    rf"|(?:(?!{_DICTIONARY})[\p{{L}}\p{{N}}--[{_CHARACTERS}]][\p{{M}}]*)+",
+    rf"[{UNSPACED}]|(?P<run>{_DICTIONARY}+)"
+    rf"|(?:(?!{_DICTIONARY})[\p{{L}}\p{{N}}--[{UNSPACED}]][\p{{M}}]*)+",
     regex.V1,
 )
 # Letters with and without points of Hebrew or vowel signs of Arabic are the same word; so are words with and without
@@ -39,7 +40,7 @@ _LETTERS_ALONE = 10
 """A run of a dictionary's script up to this length is one word, as it is in a question."""
 
 # The rules of version 1, by which combining marks separate words; for ASCII they are those of version 2.
-_WORD_OF_VERSION_1 = re.compile(rf"[{_CHARACTERS}]|[^\W_{_CHARACTERS}]+")
+_WORD_OF_VERSION_1 = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 _ENGLISH_STOP_WORDS = frozenset(
     _WORD_OF_VERSION_1.findall(

@@ -149,8 +149,7 @@ class Snapshot:
     def source_counts(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
         counts = Counter({record.source: 0 for record in self.sources.values()})
-        for segment in self.segments:
-            deleted = np.setdiff1d(np.arange(len(segment)), segment.live_rows())
+        for segment, deleted in zip(self.segments, self._by_segment(self.deleted), strict=True):
             counts.update(segment.table.counts("source", without=deleted.tolist()))
         return dict(counts)
 

@@ -11,6 +11,8 @@ import regex
 from markdown_it import MarkdownIt
 
 from ragweave.errors import ConfigurationError, SourceError
+from ragweave.knowledge.analyzer import UNSPACED
+from ragweave.knowledge.ingest.loaders.text import MARKDOWN
 from ragweave.knowledge.ingest.sentences import CLAUSE_SCRIPTS, blocks
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document, Passage
@@ -18,11 +20,9 @@ from ragweave.types import Document, Passage
 # A word, or one character of a script without spaces between words; of scripts that write a syllable with several
 # characters, five of these, never cut before a combining mark. A long run without a space (an address, encoded
 # data) counts once per 40 characters, so that a passage never exceeds what an encoder reads.
-_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = regex.compile(
-    rf"[{_UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{_UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
+    rf"[{UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
 )
-_MARKDOWN = (".md", ".markdown")
 _TOLERANCE = 1.5
 
 
@@ -111,7 +111,7 @@ def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer |
         return _by_tokens(text, document.title, tokenizer, chunking.tokens, overlap)
     if chunking.kind == "words":
         return _overlapping(text, _by_words(text, words), overlap)
-    if chunking.kind == "markdown" and (document.markdown or document.source.lower().endswith(_MARKDOWN)):
+    if chunking.kind == "markdown" and (document.markdown or document.source.lower().endswith(MARKDOWN)):
         return _by_headings(text, document.title, words, overlap)
     return _overlapping(text, _by_sentences(text, words), overlap)
 

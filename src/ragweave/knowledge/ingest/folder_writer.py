@@ -104,7 +104,7 @@ class FolderWriter:
             seen = SeenHashes()
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             if built.record is None:
-                raise no_text((*scan.skipped, *built.report.skipped))
+                raise no_text(scan.all_skipped(built.report))
             change = scan.change("build", built.report, added=built.record.passages)
             commit(
                 layout,
@@ -143,8 +143,7 @@ class FolderWriter:
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             replaced = current.rows_with("source", scan.replaced(built.report.failed))
             if built.record is None and not len(replaced):
-                skipped = (*scan.skipped, *built.report.skipped)
-                report_skipped(skipped, other_sources=bool(scan.unchanged))
+                report_skipped(scan.all_skipped(built.report), other_sources=bool(scan.unchanged))
                 return
             if built.record is not None:
                 _check_ids(current, built, replaced)

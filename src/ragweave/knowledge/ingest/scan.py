@@ -56,6 +56,10 @@ class SourceScan:
         """Number of files that the knowledge base already has with this content."""
         return len(self.records) - len(self.changed)
 
+    def all_skipped(self, report: IngestReport) -> tuple[str, ...]:
+        """One sentence for each file that could not be read, by then or while the changed files were read."""
+        return (*self.skipped, *report.skipped)
+
     def change(self, kind: str, report: IngestReport, *, added: int, deleted: int = 0) -> ChangeRecord:
         """The record of the change, once the changed files have been read."""
         return ChangeRecord(
@@ -64,7 +68,7 @@ class SourceScan:
             deleted=deleted,
             duplicates=report.duplicates,
             unchanged=self.unchanged,
-            skipped=(*self.skipped, *report.skipped),
+            skipped=self.all_skipped(report),
             read=len(self.read(report.failed)),
             ignored=self.ignored,
         )

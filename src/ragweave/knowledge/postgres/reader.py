@@ -165,7 +165,7 @@ class PostgresReader:
         """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
         statement = sql.SQL(
             "SELECT source, count(row) FROM (SELECT DISTINCT source FROM {}) known LEFT JOIN {} USING (source) "
-            "GROUP BY source ORDER BY source"
+            "GROUP BY source"
         ).format(self._tables.sources, self._tables.passages)
         return {source: int(count) for source, count in self._connection.fetch(statement)}
 

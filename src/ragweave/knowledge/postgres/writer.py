@@ -91,7 +91,7 @@ class PostgresWriter:
             transaction.start_rebuild(encoder.dimension, words=settings.language is not None)
             batch = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
             if not batch.passages:
-                raise no_text((*scan.skipped, *batch.report.skipped))
+                raise no_text(scan.all_skipped(batch.report))
             record = scan.change("build", batch.report, added=batch.passages)
             progress.start("Indexing", None)
             _commit(
@@ -130,8 +130,7 @@ class PostgresWriter:
             deletions = Deletions(sources=scan.replaced(batch.report.failed))
             passages, documents = transaction.count(deletions)
             if not batch.passages and not passages:
-                skipped = (*scan.skipped, *batch.report.skipped)
-                report_skipped(skipped, other_sources=bool(scan.unchanged))
+                report_skipped(scan.all_skipped(batch.report), other_sources=bool(scan.unchanged))
                 return
             record = scan.change("add", batch.report, added=batch.passages, deleted=passages)
             _commit(

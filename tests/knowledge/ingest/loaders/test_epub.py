@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from ragweave.errors import SourceError, SourceWarning
-from tests.support.documents import only_document, read, write_zip
+from tests.support.documents import only_document, read, write, write_zip
 
 CONTAINER = (
     '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
@@ -123,14 +123,16 @@ def test_an_archive_without_chapters_is_refused(tmp_path):
         read(write_zip(tmp_path / "book.epub", {"readme.txt": "Lima"}))
 
 
+def hostile_entities(folder):
+    """A file that no book may read, and entities that unfold to hundreds of gigabytes or name that file."""
+    secret = write(folder / "secret.txt", "swordfish")
+    bomb = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    return secret, f'<!ENTITY e0 "lol">{bomb}<!ENTITY secret SYSTEM "{secret.as_uri()}">'
+
+
 def test_entities_are_neither_expanded_nor_fetched(tmp_path):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("swordfish")
-    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
-    prolog = (
-        f'<?xml version="1.0"?><!DOCTYPE package SYSTEM "{secret.as_uri()}" [<!ENTITY e0 "lol">{entities}'
-        f'<!ENTITY secret SYSTEM "{secret.as_uri()}">]>'
-    )
+    secret, entities = hostile_entities(tmp_path)
+    prolog = f'<?xml version="1.0"?><!DOCTYPE package SYSTEM "{secret.as_uri()}" [{entities}]>'
     opf = listing("a.xhtml", title="Lima &secret; &e11;", prolog=prolog)
     files = {"OPS/a.xhtml": f"{prolog}{chapter('Elbe &secret; &e11;')}"}
     with pytest.warns(SourceWarning, match="Entity 'secret' not defined"):
@@ -140,8 +142,7 @@ def test_entities_are_neither_expanded_nor_fetched(tmp_path):
 
 @pytest.mark.parametrize("quoted", ["]>", "[]>", ">"])
 def test_entities_behind_a_misleading_document_type(tmp_path, quoted):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("swordfish")
+    secret = write(tmp_path / "secret.txt", "swordfish")
     prolog = (
         f'<!DOCTYPE p PUBLIC "{quoted}" "x" [<!ENTITY a "{quoted}"><!ENTITY s SYSTEM "{secret.as_uri()}">]>'
     )
@@ -157,13 +158,8 @@ def test_entities_behind_a_misleading_document_type(tmp_path, quoted):
 
 
 def test_entities_behind_a_bracket_in_quotes(tmp_path):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("swordfish")
-    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
-    prolog = (
-        f'<!DOCTYPE package [<!ENTITY a "]x"><!ENTITY e0 "lol">{entities}'
-        f'<!ENTITY secret SYSTEM "{secret.as_uri()}">]>'
-    )
+    _, entities = hostile_entities(tmp_path)
+    prolog = f'<!DOCTYPE package [<!ENTITY a "]x">{entities}]>'
     opf = listing("a.xhtml", title="Lima &secret; &e11;", prolog=prolog)
     with pytest.warns(SourceWarning, match="Maximum entity amplification factor exceeded"):
         document = only_document(book(tmp_path / "book.epub", opf, {"OPS/a.xhtml": chapter("Elbe")}))

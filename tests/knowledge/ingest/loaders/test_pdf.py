@@ -312,7 +312,7 @@ def reader(monkeypatch):
     monkeypatch.setattr(pdf, "_MEMORY_AT_MOST", 512 * 2**20)
     monkeypatch.setattr(pdf, "_SECONDS_AT_MOST", 20)
     reader = pdf._Reader()
-    monkeypatch.setattr(pdf, "_READER", reader)
+    monkeypatch.setattr(pdf, "_reader", lambda: reader)
     yield reader
     reader.close()
 

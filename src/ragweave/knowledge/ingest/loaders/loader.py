@@ -183,9 +183,10 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
         try:
             if name.rpartition("/")[2].startswith("."):
                 yield SourceFile(path, name, ignored="hidden")
-            elif Layout(path).is_knowledge_base():
-                yield SourceFile(path, name, ignored="knowledge base")
             elif path.is_dir():
+                if Layout(path).is_knowledge_base():
+                    yield SourceFile(path, name, ignored="knowledge base")
+                    continue
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in visited:
                     continue
@@ -195,11 +196,8 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
             elif path.is_file() or (path.is_symlink() and not path.exists()):
                 # A broken link is kept, so that its loader reports the missing file.
                 ending = path.suffix.lower()
-                if ending:
-                    ignored = "" if ending in LOADERS else ending
-                else:
-                    ignored = "" if is_text(path) else "without ending"
-                yield SourceFile(path, name, ignored=ignored)
+                is_read = ending in LOADERS if ending else is_text(path)
+                yield SourceFile(path, name, ignored="" if is_read else ending or "without ending")
             else:
                 yield SourceFile(path, name, ignored="not a file")
         except OSError as error:

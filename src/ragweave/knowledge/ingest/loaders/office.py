@@ -393,8 +393,8 @@ def _placeholder(shape: etree._Element) -> str:
 def _relation_id(element: etree._Element) -> str:
     """The relation that an element names; another attribute may have the same name without the namespace."""
     names = ("embed", "dm", "id")
-    found = {key.rpartition("}")[2]: value for key, value in element.items() if "relationships}" in key}
-    return next((found[name] for name in names if name in found), "")
+    relations = {key.rpartition("}")[2]: value for key, value in element.items() if "relationships}" in key}
+    return next((relations[name] for name in names if name in relations), "")
 
 
 def _value(element: etree._Element, path: str) -> str:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from threading import Lock, Timer
 from typing import Any
@@ -41,7 +42,7 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
         file.path.open("rb").close()
     except OSError as error:
         raise no_access(file.path, error) from error
-    content = _READER.read(file.path)
+    content = _reader().read(file.path)
     pages: list[str] = content["pages"]
     if not any(pages):
         raise SourceError(
@@ -70,7 +71,6 @@ class _Reader:
         self._process: Any = None  # mypy takes the pipes of a Popen for missing
         self._owner = 0
         self._lock = Lock()
-        atexit.register(self.close)
 
     def read(self, path: Path) -> dict[str, Any]:
         """Read a file; see `pdf_layout.read_pages`.
@@ -111,6 +111,7 @@ class _Reader:
             pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
             self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True)  # noqa: S603
             self._owner = os.getpid()
+            atexit.register(self.close)
         return self._process
 
     def close(self) -> None:
@@ -121,7 +122,9 @@ class _Reader:
         self._process = None
 
 
-_READER = _Reader()
+@cache
+def _reader() -> _Reader:
+    return _Reader()
 
 
 def _pages(numbers: list[int]) -> str:

@@ -155,7 +155,7 @@ def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             start = file.read(3)
-            mark = next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
+            mark = _mark_of(start)
             offset = file.seek(len(mark))
             encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
             decoder = codecs.getincrementaldecoder(encoding)("replace" if lossy else "strict")
@@ -180,20 +180,21 @@ def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
         raise no_access(path, error) from error
 
 
-def decode_declared(data: bytes, charset: str | None = None) -> tuple[str, str, int]:
-    """Decode text that may declare its encoding, as web pages and XML do.
+def _mark_of(start: bytes) -> bytes:
+    """The byte order mark at the start of a file; empty without one."""
+    return next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
 
-    Args:
-        data: Its bytes.
-        charset: The encoding that was declared outside of it, as in the header of a mail.
+
+def decode_declared(data: bytes) -> tuple[str, str, int]:
+    """Decode text that may declare its encoding, as web pages and XML do.
 
     Returns:
         The text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
     """
-    mark = next((mark for mark in BYTE_ORDER_MARKS if data.startswith(mark)), b"")
+    mark = _mark_of(data)
     declared = _DECLARED.search(data[:4096])
-    names = (charset, (declared[1] or declared[2]).decode("ascii") if declared else None)
-    for name in (BYTE_ORDER_MARKS.get(mark), *names):
+    name_within = (declared[1] or declared[2]).decode("ascii") if declared else None
+    for name in (BYTE_ORDER_MARKS.get(mark), name_within):
         encoding = _SUPERSETS.get((name or "").lower(), name)
         try:
             if encoding:
@@ -221,7 +222,7 @@ def is_text(path: Path) -> bool:
             start = file.read(8192)
     except OSError:
         return True  # its loader reports what is wrong
-    mark = next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
+    mark = _mark_of(start)
     decoder = codecs.getincrementaldecoder(BYTE_ORDER_MARKS.get(mark, "utf-8"))()
     try:
         text = decoder.decode(start[len(mark) :])
