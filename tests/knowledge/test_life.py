@@ -265,16 +265,16 @@ def test_a_source_that_cannot_be_read_is_skipped_and_reported(kb, notes, tiny_en
 
 
 def test_a_file_that_changes_while_it_is_read(kb, notes, tiny_encoder, monkeypatch):
-    from ragweave.knowledge.ingest.loaders import loader
+    from ragweave.knowledge.ingest.loaders import text
 
-    original = loader.LOADERS[".txt"]
+    original = text.read_plain
 
     def reading(file):
         yield from original(file)
         with Path(file.path).open("a") as content:
             content.write(" more")
 
-    monkeypatch.setitem(loader.LOADERS, ".txt", reading)
+    monkeypatch.setattr(text, "read_plain", reading)
     (notes / "new.txt").write_text("A new text.")
     with pytest.warns(SourceWarning, match=r"new\.txt changed while it was read"):
         assert kb.add([notes], encoder=tiny_encoder).version == kb.version

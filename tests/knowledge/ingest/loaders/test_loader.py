@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -136,3 +138,17 @@ def test_broken_link(tmp_path):
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     with pytest.raises(SourceError, match="cannot be read"):
         read(tmp_path)
+
+
+def test_a_text_file_loads_no_other_reader(tmp_path):
+    (tmp_path / "notes.md").write_text("# Peru\n\nLima.")
+    program = (
+        "import sys; from ragweave.knowledge.ingest.loaders.loader import read_documents;"
+        f" print(len(list(read_documents([{str(tmp_path)!r}]))), sorted(name for name in sys.modules"
+        " if name.startswith(('ragweave.knowledge.ingest.loaders.', 'lxml', 'pypdfium2'))))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    room = "ragweave.knowledge.ingest.loaders"
+    assert output.strip() == f"1 ['{room}.loader', '{room}.text']"

@@ -5,43 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from glob import glob, has_magic
+from importlib import import_module
 from pathlib import Path
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.epub import read_epub
-from ragweave.knowledge.ingest.loaders.html import read_html
-from ragweave.knowledge.ingest.loaders.markup import MARKUP, read_markup
-from ragweave.knowledge.ingest.loaders.notebooks import read_notebook
-from ragweave.knowledge.ingest.loaders.office import read_docx, read_pptx
-from ragweave.knowledge.ingest.loaders.pdf import read_pdf
-from ragweave.knowledge.ingest.loaders.spreadsheets import read_spreadsheet
-from ragweave.knowledge.ingest.loaders.tables import read_arrow, read_jsonl, read_parquet, read_table
-from ragweave.knowledge.ingest.loaders.text import is_text, read_plain
+from ragweave.knowledge.ingest.loaders.text import is_text
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
-LOADERS: dict[str, Callable[[SourceFile], Iterator[Document]]] = {
-    ".txt": read_plain,
-    ".md": read_plain,
-    ".markdown": read_plain,
-    ".log": read_plain,
-    "": read_plain,
-    **dict.fromkeys(MARKUP, read_markup),
-    ".ipynb": read_notebook,
-    ".csv": read_table,
-    ".tsv": read_table,
-    ".jsonl": read_jsonl,
-    ".parquet": read_parquet,
-    ".arrow": read_arrow,
-    ".pdf": read_pdf,
-    **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
-    ".epub": read_epub,
-    ".xlsx": read_spreadsheet,
-    ".docx": read_docx,
-    ".pptx": read_pptx,
+LOADERS = {
+    **dict.fromkeys(("", ".txt", ".md", ".markdown", ".log"), "text.read_plain"),
+    **dict.fromkeys((".rst", ".tex", ".org", ".srt", ".vtt"), "markup.read_markup"),
+    ".ipynb": "notebooks.read_notebook",
+    **dict.fromkeys((".csv", ".tsv"), "tables.read_table"),
+    ".jsonl": "tables.read_jsonl",
+    ".parquet": "tables.read_parquet",
+    ".arrow": "tables.read_arrow",
+    ".pdf": "pdf.read_pdf",
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html.read_html"),
+    ".epub": "epub.read_epub",
+    ".xlsx": "spreadsheets.read_spreadsheet",
+    ".docx": "office.read_docx",
+    ".pptx": "office.read_pptx",
 }
-"""The loader of each file ending. Files without one are read if they are text, such as README and LICENSE."""
+"""The loader of each file ending, whose module is imported when the first such file is read.
+
+Files without an ending are read if they are text, such as README and LICENSE.
+"""
 
 _ENDINGS = ", ".join(sorted(filter(None, LOADERS)))
 
@@ -107,7 +98,7 @@ class DocumentLoader:
             SourceError: The file cannot be read, changed while it was read, or has a document with the id of another.
         """
         before = _size_and_time(file.path)
-        for document in LOADERS[file.path.suffix.lower()](file):
+        for document in _loader(file.path.suffix.lower())(file):
             if document.id in self._source_of:
                 raise SourceError(
                     f"Two documents have the id '{document.id}': one in {self._source_of[document.id]}, one in "
@@ -119,6 +110,11 @@ class DocumentLoader:
             raise SourceError(
                 f"The file {file.source} changed while it was read: add it again when it is complete."
             )
+
+
+def _loader(ending: str) -> Callable[[SourceFile], Iterator[Document]]:
+    module, function = LOADERS[ending].split(".")
+    return getattr(import_module(f"ragweave.knowledge.ingest.loaders.{module}"), function)
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:

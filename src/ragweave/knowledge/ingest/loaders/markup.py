@@ -200,5 +200,3 @@ _READERS: dict[str, Callable[[str], _Text]] = {
     ".srt": _read_subtitles,
     ".vtt": _read_subtitles,
 }
-MARKUP = tuple(_READERS)
-"""The endings of these formats."""
