@@ -78,6 +78,8 @@ class RagConfig(_Base):
         dense_weight: Weight of vectors against words in "hybrid", from 0 to 1. (ragweave only)
         extractive: Whether a `RagPipeline` answers with runs of words of a passage by default. It has no effect on
             `generate`. (ragweave only)
+        null_answer: The answer with which the generator says that a passage does not answer the question; "" is the
+            empty answer, an end token alone. ``None`` if it has not learned one. (ragweave only)
         passage_encoder_fingerprint: Fingerprint of the encoder that embedded the passages in training
             (`TextEncoder.fingerprint`). `RagPipeline.from_pretrained` rejects knowledge bases of other encoders;
             ``None`` accepts all whose vectors have the right size. (ragweave only)
@@ -126,6 +128,7 @@ class RagConfig(_Base):
     retrieval: str = "dense"
     dense_weight: float = DEFAULT_DENSE_WEIGHT
     extractive: bool = False
+    null_answer: str | None = None
     passage_encoder_fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -224,6 +224,7 @@ class Example:
         where: Where it was read, for messages: a file and a line. Examples are equal wherever they were read.
         contexts: Passages that the data gives with the question; empty where they were not asked for.
         label: The class that a claim belongs to, as the data writes it; ``None`` where there are no classes.
+        unanswerable: Whether the data says that the documents do not answer it; then ``answers`` is empty.
     """
 
     id: str
@@ -233,3 +234,4 @@ class Example:
     where: str = field(default="", compare=False)
     contexts: tuple[GivenPassage, ...] = ()
     label: str | None = None
+    unanswerable: bool = False

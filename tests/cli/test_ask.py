@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [answer["question"] for answer in answers] == ["Is Chile a long country or not?", "Where is Lima?"]
     for answer in answers:
-        assert answer.keys() == {"question", "answer", "score", "passages"}
+        signals = {"score", "null_score", "confidence", "answered", "best_guess"}
+        assert answer.keys() == {"question", "answer", "passages"} | signals
         posteriors = [passage["posterior"] for passage in answer["passages"]]
         assert posteriors == sorted(posteriors, reverse=True)
         assert sum(posteriors) == pytest.approx(1, abs=1e-5)
@@ -46,6 +48,7 @@ def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
                 "doc_score",
                 "prior",
                 "posterior",
+                "null",
             }
 
 
@@ -54,8 +57,21 @@ def test_text_output(knowledge_base: Path, model: Path):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == "Where is Lima?"
-    assert "posterior" in lines[2]
-    assert len([line for line in lines[3:] if line.strip()]) == 2
+    assert re.fullmatch(r"confidence [01]\.\d\d", lines[2])
+    assert "posterior" in lines[3]
+    assert len([line for line in lines[4:] if line.strip()]) == 2
+
+
+def test_a_withheld_answer(knowledge_base: Path, model: Path):
+    guess = json.loads(ask(knowledge_base, model, "--json", "--answer-anyway", "Where is Lima?").stdout)
+    assert guess["answered"]
+    for flags in ([], ["--explain"]):
+        lines = ask(
+            knowledge_base, model, "--min-confidence", "1", *flags, "Where is Lima?"
+        ).stdout.splitlines()
+        assert lines[1] == "The documents do not say."
+        assert lines[2].endswith(f"best guess: {guess['answer']}")
+        assert "Lima" in "".join(lines[4:])
 
 
 def test_explain_shows_posteriors_of_each_token(knowledge_base: Path, model: Path):

@@ -13,12 +13,13 @@ from ragweave import RagPipeline
 from ragweave.cli import app
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.evaluation.compare import compare
-from ragweave.evaluation.data import Example, write_examples
+from ragweave.evaluation.data import Example, read_examples, write_examples
 from ragweave.evaluation.evaluate import ModelSettings, evaluate
 from ragweave.evaluation.metric_values import metric_values
-from ragweave.evaluation.metrics import bleu_1
+from ragweave.evaluation.metrics import area_under_risk_coverage, auroc, bleu_1
 from ragweave.evaluation.run_folder import RunFolder, RunSettings, read_predictions
 from ragweave.evaluation.runner import recalculate
+from ragweave.provenance.confidence import CalibratedConfidence
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 EXAMPLES = [
@@ -321,6 +322,64 @@ def test_the_command(tmp_path, kb, model, finished):
     assert "model.search.kind" in compared.stdout
     shown = run("eval", "compare", tmp_path / "run", tmp_path / "hybrid", "--json")
     assert json.loads(shown.stdout)["settings"]["model.search.kind"] == ["dense", "hybrid"]
+
+
+def test_unanswerable_questions(tmp_path, kb, model):
+    """Abstaining is right for them, and a calibration is fitted on a run and used by another."""
+    questions = [
+        *EXAMPLES[:2],
+        Example("d", "What is the capital of Japan?", (), unanswerable=True),
+        Example("e", "Who rules Chile?", (), unanswerable=True),
+    ]
+    guesses = RagPipeline.from_pretrained(model.model, knowledge_base=kb, dtype="float32")(
+        [example.question for example in questions], n_docs=2, max_new_tokens=4
+    )
+    # The tiny model knows nothing, so what it says is what is right.
+    questions[0] = replace(questions[0], answers=(guesses[0].answer,))
+    write_examples(tmp_path / "dev.jsonl", questions)
+    assert read_examples(tmp_path / "dev.jsonl")[2:] == questions[2:]
+    options = ["--kb", kb, "--data", tmp_path / "dev.jsonl", "--model", model.model, "--dtype", "float32"]
+    options += ["--n-docs", 2, "--depth", 3, "--max-new-tokens", 4, "--json"]
+    calibration = tmp_path / "confidence.json"
+    fitted = run("eval", *options, "--output", tmp_path / "fit", "--calibrate", calibration)
+    assert fitted.exit_code == 0, fitted.output
+    assert "fitted on 4 answers" in fitted.stderr
+    metrics = json.loads(fitted.stdout)
+    assert (metrics["exact_match"], metrics["counted"]["exact_match"]) == (0.5, 2)
+    assert (metrics["answer_rate"], metrics["refused_unanswerable"]) == (1, 0)
+    assert metrics["squad2_exact_match"] == 0.25
+    predictions = read_predictions(RunFolder(tmp_path / "fit").predictions)
+    pairs = [(item.confidence, item.id == "a") for item in predictions]
+    assert metrics["auroc"] == auroc(*zip(*pairs, strict=True))
+    assert metrics["aurc"] == area_under_risk_coverage(*zip(*pairs, strict=True))
+    best = max(
+        (
+            sum(
+                right if score >= limit else item.unanswerable
+                for (score, right), item in zip(pairs, predictions, strict=True)
+            )
+            / 4
+        )
+        for limit in [*(score for score, _ in pairs), 2.0]
+    )
+    assert metrics["squad2_best_exact_match"] == best
+
+    nothing = run("eval", *options, "--output", tmp_path / "nothing", "--min-confidence", 1)
+    metrics = json.loads(nothing.stdout)
+    assert (metrics["answer_rate"], metrics["refused_unanswerable"], metrics["refused_right"]) == (0, 1, 1)
+    assert metrics["exact_match"] == 0.5  # of the best guesses
+    assert metrics["squad2_exact_match"] == metrics["squad2_f1"] == 0.5
+    assert "answered_exact_match" not in metrics
+
+    used = run("eval", *options, "--output", tmp_path / "used", "--calibration", calibration)
+    assert used.exit_code == 0, used.output
+    model_of = CalibratedConfidence.load(calibration)
+    for item in read_predictions(RunFolder(tmp_path / "used").predictions):
+        assert item.confidence == pytest.approx(model_of.probability(item.signals))
+        assert item.answered == (item.confidence >= model_of.threshold)
+    assert json.loads(used.stdout)["refused_right"] == 0
+    report = RunFolder(tmp_path / "used").report.read_text()
+    assert "Wrong answers by share of questions answered" in report
 
 
 @pytest.mark.parametrize(

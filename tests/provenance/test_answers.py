@@ -113,7 +113,8 @@ def test_as_dictionaries(pipeline: RagPipeline):
     answer = pipeline(QUESTIONS[0], extractive=True, max_new_tokens=3)
     content = answer.to_dict()
     assert json.loads(json.dumps(content)) == content
-    assert content.keys() == {"question", "answer", "score", "passages", "tokens"}
+    signals = {"score", "null_score", "confidence", "answered", "best_guess"}
+    assert content.keys() == {"question", "answer", "passages", "tokens"} | signals
     assert content["tokens"][0].keys() == {"text", "posteriors", "support"}
     assert content["tokens"][0]["posteriors"] == list(answer.tokens[0].posteriors)
     without = answer.to_dict(tokens=False)

@@ -140,6 +140,17 @@ def test_settings_are_the_defaults_of_requests(pipeline: RagPipeline):
         (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
         assert_same(answer, pipeline(QUESTIONS[0], n_docs=3, max_new_tokens=4).to_dict())
         description = client.get("/v1/knowledge-base").json()
-        assert description["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4}
+        assert description["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4, "min_confidence": 0}
         assert description["limits"]["n_docs"] == 3
         assert description["passages"] == 3
+
+
+def test_answers_below_the_threshold_are_withheld(client: httpx.Client, pipeline: RagPipeline):
+    body = {"question": QUESTIONS[0], "max_new_tokens": 6, "min_confidence": 1.0}
+    (withheld,) = client.post("/v1/answers", json=body).json()["answers"]
+    given = pipeline(QUESTIONS[0], max_new_tokens=6)
+    assert withheld["answer"] == "The documents do not say."
+    assert (withheld["answered"], withheld["best_guess"], withheld["tokens"]) == (False, given.answer, [])
+    assert withheld["confidence"] == pytest.approx(given.confidence, abs=1e-4)
+    events = events_of(client.post("/v1/answers", json={**body, "stream": True}))
+    assert [data["text"] for name, data in events if name == "token"] == [withheld["answer"]]

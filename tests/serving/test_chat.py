@@ -100,6 +100,25 @@ def test_stream(chat: openai.OpenAI, pipeline: RagPipeline):
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
 
 
+def test_a_withheld_answer_is_a_plain_sentence(chat: openai.OpenAI, pipeline: RagPipeline):
+    options = {
+        "model": "ragweave",
+        "messages": MESSAGES,
+        "max_tokens": 6,
+        "extra_body": {"min_confidence": 1.0},
+    }
+    message = chat.chat.completions.create(**options).choices[0].message
+    guess = pipeline(QUESTION, max_new_tokens=6)
+    assert message.content == "The documents do not say."
+    assert message.annotations == []
+    extension = message.model_extra
+    assert (extension["answered"], extension["best_guess"]) == (False, guess.answer)
+    assert extension["confidence"] == pytest.approx(guess.confidence, abs=1e-4)
+    chunks = [chunk.choices[0].delta for chunk in chat.chat.completions.create(**options, stream=True)]
+    assert "".join(delta.content or "" for delta in chunks) == message.content
+    assert any(delta.model_extra.get("best_guess") == guess.answer for delta in chunks)
+
+
 def test_a_stream_ends_with_done(client: httpx.Client):
     body = {"model": "ragweave", "messages": MESSAGES, "stream": True}
     lines = [line for line in client.post("/v1/chat/completions", json=body).text.split("\n") if line]

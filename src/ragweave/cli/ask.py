@@ -33,6 +33,9 @@ def ask(
     candidates: options.Candidates = 100,
     rerank: options.Rerank = None,
     extractive: options.Extractive = None,
+    min_confidence: options.MinConfidence = None,
+    answer_anyway: options.AnswerAnyway = False,
+    calibration: options.Calibration = None,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
     explain: Annotated[
@@ -42,8 +45,9 @@ def ask(
 ) -> None:
     """Answer questions from a knowledge base.
 
-    Each answer is printed with its passages and their weights. A dash instead of a question reads questions from
-    standard input, one per line.
+    Each answer is printed with its confidence, its passages and their weights. Where the confidence is too low, the
+    answer is "The documents do not say.", with the nearest passages and the best guess. A dash instead of a question
+    reads questions from standard input, one per line.
 
     Examples:
       ragweave ask --kb kb "What is the capital of Mongolia?"
@@ -51,6 +55,7 @@ def ask(
       ragweave ask --kb kb --json - < questions.txt > answers.jsonl
       ragweave ask --kb kb --explain "What is the capital of Mongolia?"
       ragweave ask --kb kb --retrieval hybrid --dense-weight 0.7 "What does error E1234 mean?"
+      ragweave ask --kb kb --min-confidence 0.5 "What is the hotel limit in Japan?"
       ragweave ask --kb kb --rerank cross-encoder/ms-marco-MiniLM-L6-v2 "Who wrote it?"
     """
     questions = _with_stdin(questions)
@@ -58,7 +63,10 @@ def ask(
         warn("There are no questions on standard input.")
         return
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    pipeline = options.load_pipeline(model, kb, formulation, search, rerank, dtype, device)
+    threshold = 0.0 if answer_anyway else min_confidence
+    pipeline = options.load_pipeline(
+        model, kb, formulation, search, rerank, dtype, device, calibration, threshold
+    )
     index = pipeline.retriever.index
     if n_docs is not None and isinstance(index, Sized) and n_docs > len(index):
         warn(f"The knowledge base has {len(index)} passages; answering from all of them instead of {n_docs}.")
@@ -94,6 +102,10 @@ def _with_stdin(questions: list[str]) -> list[str]:
 def _print_answer(answer: Answer, *, explain: bool, console: Console) -> None:
     console.print(Text(answer.question, style="dim"))
     console.print(coloured_answer(answer) if explain else Text(answer.answer or "(no answer)", style="bold"))
+    judgement = "" if answer.confidence is None else f"confidence {answer.confidence:.2f}"
+    if not answer.answered:
+        judgement += f", best guess: {answer.best_guess}" if answer.best_guess else ""
+    console.print(Text(judgement, style="dim"))
     console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
     for i, passage in enumerate(answer.passages):
         line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")

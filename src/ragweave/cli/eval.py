@@ -12,13 +12,14 @@ import typer
 from rich.table import Table
 
 from ragweave.cli import options
-from ragweave.cli.console import job_bars, print_json, print_text, quiet_libraries, stdout
+from ragweave.cli.console import job_bars, note, print_json, print_text, quiet_libraries, stdout
 from ragweave.errors import ConfigurationError
 from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
     from ragweave.evaluation.compare import Difference
     from ragweave.evaluation.evaluate import RunProgress
+    from ragweave.evaluation.run_folder import RunFolder
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -61,6 +62,15 @@ def evaluate(
         Literal["thorough", "fast"] | None, typer.Option(help="Decoding of RAG-Sequence.")
     ] = None,
     extractive: options.Extractive = None,
+    min_confidence: options.MinConfidence = None,
+    calibration: options.Calibration = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Fit a calibration of the confidence on this run, and write it, such as to MODEL/confidence.json.",
+        ),
+    ] = None,
     adapter: Annotated[
         bool,
         typer.Option("--adapter/--no-adapter", help="The embedded model with or without its adapter."),
@@ -94,8 +104,8 @@ def evaluate(
     """Evaluate a model on questions, and write predictions, metrics and a report.
 
     The data is JSON lines (question, answers, and optionally passage: the id of the passage or document that contains
-    the answer), or another format: see --format and --recipe. Run the same command again to resume an interrupted
-    evaluation.
+    the answer), or another format: see --format and --recipe. Questions with "answers": [] or "unanswerable": true
+    are right if they are not answered. Run the same command again to resume an interrupted evaluation.
 
     Examples:
       ragweave eval --kb kb --data dev.jsonl --output runs/base
@@ -104,6 +114,8 @@ def evaluate(
       ragweave eval --data dev.jsonl --output runs/closed --mode closed-book
       ragweave eval --kb kb --data dev.jsonl --output runs/curve --curve 1,2,5,10
       ragweave eval --output runs/base --recalculate
+      ragweave eval --kb kb --data fit.jsonl --output runs/fit --calibrate confidence.json
+      ragweave eval --kb kb --data dev.jsonl --output runs/dev --calibration confidence.json
       ragweave eval compare runs/base runs/dense
     """
     if context.invoked_subcommand is not None:
@@ -120,6 +132,7 @@ def evaluate(
         folder = RunFolder(output)
         recalculate_metrics(folder)
         write_report(folder)
+        _calibrate(folder, calibrate)
         _print_metrics(read_json(folder.metrics), folder.report, as_json=as_json)
         return
     if data is None:
@@ -143,6 +156,7 @@ def evaluate(
                 adapter=adapter,
                 dtype=dtype,
                 device=device,
+                calibration=None if calibration is None else str(calibration),
             ),
             settings=RunSettings(
                 mode=mode,
@@ -156,11 +170,13 @@ def evaluate(
                 gold=gold,
                 patterns=task is not None and task.patterns,
                 metrics=tuple(metrics.split(",")) if metrics else default_metrics,
+                min_confidence=min_confidence,
             ),
             curve=_numbers(curve),
             overwrite=overwrite,
             progress=progress,
         )
+    _calibrate(folder, calibrate)
     _print_metrics(read_json(folder.metrics), folder.report, as_json=as_json)
 
 
@@ -204,6 +220,17 @@ def _difference(other: Difference | None) -> str:
         return ""
     stars = "**" if other.p_value < 0.01 else "*" if other.p_value < 0.05 else ""
     return f"{other.mean:.3f} ({other.difference:+.3f}{stars})"
+
+
+def _calibrate(folder: RunFolder, file: Path | None) -> None:
+    """Write a calibration that is fitted on a run, and say what it withholds."""
+    if file is None:
+        return
+    from ragweave.evaluation.runner import calibrate as fit
+
+    model = fit(folder)
+    model.save(file)
+    note(f"{file}: fitted on {model.questions} answers, which are withheld below {model.threshold:.2f}.")
 
 
 @contextmanager

@@ -90,6 +90,23 @@ GeneratorDtype = Annotated[
         "--dtype", help="Data type of the generator; auto is bfloat16 if the processor supports it."
     ),
 ]
+MinConfidence = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help='Answer "The documents do not say." below this confidence (default: the calibration\'s).',
+    ),
+]
+AnswerAnyway = Annotated[
+    bool, typer.Option("--answer-anyway", help="Answer at any confidence, like --min-confidence 0.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A file of 'ragweave eval --calibrate' (default: the model's own, if any)."
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="Device to compute on, such as cuda.")]
 
 OptionalKnowledgeBase = Annotated[
@@ -148,6 +165,8 @@ def load_pipeline(
     reranker: str | None,
     dtype: Literal["auto", "float32", "bfloat16", "int8"],
     device: str | None,
+    calibration: Path | None = None,
+    min_confidence: float | None = None,
 ) -> ragweave.RagPipeline:
     """Load a model over a knowledge base without messages of the libraries."""
     quiet_libraries()
@@ -159,6 +178,8 @@ def load_pipeline(
         reranker=reranker,
         dtype=dtype,
         device=device,
+        calibration=calibration,
+        min_confidence=min_confidence,
     )
 
 

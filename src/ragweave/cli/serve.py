@@ -35,6 +35,9 @@ def serve(
     dense_weight: options.DenseWeight = None,
     candidates: options.Candidates = 100,
     rerank: options.Rerank = None,
+    min_confidence: options.MinConfidence = None,
+    answer_anyway: options.AnswerAnyway = False,
+    calibration: options.Calibration = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that the first question of a batch waits for others.")
@@ -94,7 +97,10 @@ def serve(
     if host not in _LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    pipeline = options.load_pipeline(model, kb, formulation, search, rerank, dtype, device)
+    threshold = 0.0 if answer_anyway else min_confidence
+    pipeline = options.load_pipeline(
+        model, kb, formulation, search, rerank, dtype, device, calibration, threshold
+    )
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listener.getsockname()[1]}"

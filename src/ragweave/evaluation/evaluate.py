@@ -41,6 +41,7 @@ class ModelSettings:
         adapter: Whether the embedded generator uses its adapter.
         dtype: The generator's type.
         device: The device.
+        calibration: A file of ``ragweave eval --calibrate``; the model's own if ``None``.
     """
 
     model: str = "embedded"
@@ -50,6 +51,7 @@ class ModelSettings:
     adapter: bool = True
     dtype: GeneratorDtype = "auto"
     device: str | None = None
+    calibration: str | None = None
 
 
 def evaluate(
@@ -167,6 +169,7 @@ def _load(
         adapter=model.adapter,
         dtype=model.dtype,
         device=model.device,
+        calibration=model.calibration,
     )
     retriever = None if base is None else pipeline.text_retriever
     return retriever, None if settings.mode == "retrieval" else pipeline

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ragweave.evaluation.metrics import (
+    area_under_risk_coverage,
     auroc,
+    best_threshold,
     bleu_1,
     bootstrap_interval,
     brier_score,
@@ -54,6 +56,8 @@ _NDCG_DEPTH = 10
 def metric_values(predictions: Sequence[Prediction], settings: RunSettings) -> MetricValues:
     """Compute all metrics for every question."""
     rows = [_question_metrics(prediction, settings) for prediction in predictions]
+    if any(prediction.unanswerable or not prediction.answered for prediction in predictions):
+        rows = [{**row, **_abstention(item, row)} for item, row in zip(predictions, rows, strict=True)]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name, math.nan) for row in rows] for name in names}
 
@@ -76,13 +80,17 @@ def summarize(predictions: Sequence[Prediction], settings: RunSettings) -> dict[
         intervals[name] = [interval.low, interval.high]
         if len(applicable) < len(column):
             counted[name] = len(applicable)
-    answered = [
-        prediction for prediction in predictions if prediction.answer is not None and prediction.golds
-    ]
+    answered = [item for item in predictions if item.answer is not None and item.golds]
     for name in (name for name in settings.metrics if name in CORPUS_METRICS and answered):
         answers = [prediction.answer or "" for prediction in answered]
         summary[name] = CORPUS_METRICS[name](answers, [prediction.golds for prediction in answered])
-    return {**summary, **_calibration(predictions, values), "intervals": intervals, "counted": counted}
+    return {
+        **summary,
+        **_calibration(predictions, values),
+        **_best_thresholds(predictions, values),
+        "intervals": intervals,
+        "counted": counted,
+    }
 
 
 def gold_rank(prediction: Prediction) -> int | None:
@@ -92,13 +100,21 @@ def gold_rank(prediction: Prediction) -> int | None:
 
 
 def confidence(prediction: Prediction) -> float:
-    """p(y|x), the model's confidence in its answer."""
+    """The model's confidence in its answer: calibrated, or p(y|x) in predictions without one."""
+    if prediction.confidence is not None:
+        return prediction.confidence
     return math.nan if prediction.score is None else math.exp(min(prediction.score, 0.0))
 
 
-def correctness(values: MetricValues) -> list[float]:
-    """Whether each answer is correct, by the first metric that decides it; empty if there is none."""
-    return next((values[name] for name in _CORRECTNESS if name in values), [])
+def correctness(predictions: Sequence[Prediction], values: MetricValues) -> list[float]:
+    """Whether each answer is correct, by the first metric that decides it; empty if there is none.
+
+    An answer to an unanswerable question is wrong.
+    """
+    column = next((values[name] for name in _CORRECTNESS if name in values), [])
+    return [
+        0.0 if item.unanswerable else value for item, value in zip(predictions, column, strict=bool(column))
+    ]
 
 
 def _ranked_ids(prediction: Prediction) -> list[str]:
@@ -136,9 +152,45 @@ def _question_metrics(prediction: Prediction, settings: RunSettings) -> dict[str
     return values
 
 
+def _abstention(prediction: Prediction, values: dict[str, float]) -> dict[str, float]:
+    """What abstaining brings: an unanswerable question is right if no answer was given, as in SQuAD 2.0."""
+    if prediction.answer is None or not (prediction.golds or prediction.unanswerable):
+        return {}
+    metrics = {"answer_rate": float(prediction.answered)}
+    if prediction.unanswerable:
+        metrics["refused_unanswerable"] = float(not prediction.answered)
+    for name in ("exact_match", "f1"):
+        if prediction.unanswerable or name in values:
+            value = values.get(name, 0.0)
+            if prediction.answered:
+                metrics[f"answered_{name}"] = value
+            metrics[f"squad2_{name}"] = value if prediction.answered else float(prediction.unanswerable)
+            if name == "exact_match" and value:
+                metrics["refused_right"] = float(not prediction.answered)
+    return metrics
+
+
+def _best_thresholds(predictions: Sequence[Prediction], values: MetricValues) -> dict[str, float]:
+    """SQuAD 2.0's exact match and F1 with the threshold of confidence that is best for each."""
+    if not any(item.unanswerable for item in predictions):
+        return {}
+    best = {}
+    for name in ("exact_match", "f1"):
+        pairs = [
+            (confidence(item), 0.0 if item.unanswerable else values[name][number], float(item.unanswerable))
+            for number, item in enumerate(predictions)
+            if name in values and (item.unanswerable or item.golds)
+        ]
+        if pairs:
+            best[f"squad2_best_{name}"], best[f"squad2_{name}_threshold"] = best_threshold(
+                *zip(*pairs, strict=True)
+            )
+    return best
+
+
 def _calibration(predictions: Sequence[Prediction], values: MetricValues) -> dict[str, float]:
-    """How well p(y|x) predicts whether the answer is correct."""
-    correct = correctness(values)
+    """How well the confidence predicts whether the answer is correct."""
+    correct = correctness(predictions, values)
     if not correct:
         return {}
     confidences = [confidence(prediction) for prediction in predictions]
@@ -148,4 +200,5 @@ def _calibration(predictions: Sequence[Prediction], values: MetricValues) -> dic
     }
     if len(set(correct)) > 1:
         metrics["auroc"] = auroc(confidences, correct)
+        metrics["aurc"] = area_under_risk_coverage(confidences, correct)
     return metrics

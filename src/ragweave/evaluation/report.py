@@ -11,7 +11,7 @@ from typing import Any
 
 from ragweave.errors import require_extra
 from ragweave.evaluation.metric_values import confidence, correctness, gold_rank, metric_values
-from ragweave.evaluation.metrics import bootstrap_interval, reliability_curve
+from ragweave.evaluation.metrics import bootstrap_interval, reliability_curve, risk_coverage_curve
 from ragweave.evaluation.run_folder import Prediction, RunFolder, RunSettings, read_json, read_predictions
 from ragweave.knowledge.store import replace_text
 
@@ -29,9 +29,19 @@ _EXPLANATIONS = {
     "mrr": "reciprocal rank of the first gold passage",
     "r_precision": "share of gold passages in the top R, for R gold passages",
     "gold_mass": "total posterior of the gold passages",
-    "ece": "expected calibration error of p(y|x), 15 bins",
-    "brier": "mean squared error of p(y|x)",
-    "auroc": "probability that a right answer has a higher p(y|x) than a wrong one",
+    "ece": "expected calibration error of the confidence, 15 bins",
+    "brier": "mean squared error of the confidence",
+    "auroc": "probability that a right answer has a higher confidence than a wrong one",
+    "aurc": "mean share of wrong answers over all shares of questions answered",
+    "answer_rate": "share of the questions that were answered",
+    "answered_exact_match": "exact match of the answers that were given",
+    "answered_f1": "F1 of the answers that were given",
+    "refused_unanswerable": "share of the unanswerable questions that were not answered",
+    "refused_right": "share of the right answers that were withheld",
+    "squad2_exact_match": "exact match, where no answer is right for an unanswerable question",
+    "squad2_f1": "F1, where no answer is right for an unanswerable question",
+    "squad2_best_exact_match": "the same with the best threshold",
+    "squad2_best_f1": "the same with the best threshold",
     "seconds": "duration of the run",
 }
 _COLOUR = "#3b6ea8"
@@ -56,7 +66,7 @@ def write_report(folder: RunFolder) -> Path:
 
     settings, metrics = folder.settings(), read_json(folder.metrics)
     predictions = read_predictions(folder.predictions)
-    correct = correctness(metric_values(predictions, settings))
+    correct = correctness(predictions, metric_values(predictions, settings))
     environment = Environment(
         loader=PackageLoader("ragweave.evaluation"),
         autoescape=True,
@@ -95,8 +105,10 @@ def _plots(
     if not correct:
         return []
     lengths = [len(prediction.question.split()) for prediction in predictions]
+    confidences = [confidence(prediction) for prediction in predictions]
     plots = [
-        ("Calibration", _reliability_plot([confidence(prediction) for prediction in predictions], correct)),
+        ("Calibration", _reliability_plot(confidences, correct)),
+        ("Wrong answers by share of questions answered", _risk_coverage_plot(confidences, correct)),
         (
             "Right answers by length of the question",
             _bar_plot(_grouped(lengths, correct, _LENGTHS), xlabel="words in the question"),
@@ -112,8 +124,8 @@ def _plots(
         by_k = {}
         for run in (*curve, folder):
             run_settings = run.settings()
-            values = correctness(metric_values(read_predictions(run.predictions), run_settings))
-            by_k[run_settings.n_docs] = values
+            predicted = read_predictions(run.predictions)
+            by_k[run_settings.n_docs] = correctness(predicted, metric_values(predicted, run_settings))
         plots.append(
             ("Right answers by number of passages", _line_plot(dict(sorted(by_k.items())), xlabel="K"))
         )
@@ -162,7 +174,7 @@ def _line_plot(groups: dict[int, list[float]], *, xlabel: str) -> str:
 
 
 def _reliability_plot(confidences: Sequence[float], correct: Sequence[float]) -> str:
-    """The share of right answers against p(y|x); the area of a point is the number of answers."""
+    """The share of right answers against the confidence; the area of a point is the number of answers."""
     figure, axes = _new_figure()
     bins = reliability_curve(confidences, correct, bins=10)
     axes.plot([0, 1], [0, 1], color=_FAINT, lw=1, ls="--")
@@ -176,7 +188,16 @@ def _reliability_plot(confidences: Sequence[float], correct: Sequence[float]) ->
         clip_on=False,
         zorder=3,
     )
-    axes.set(xlabel="p(y|x)", ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="confidence", ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    return _to_svg(figure)
+
+
+def _risk_coverage_plot(confidences: Sequence[float], correct: Sequence[float]) -> str:
+    """The share of wrong answers if only the most confident ones are given."""
+    figure, axes = _new_figure()
+    coverage, risk = zip(*risk_coverage_curve(confidences, correct), strict=True)
+    axes.plot(coverage, risk, color=_COLOUR)
+    axes.set(xlabel="share of questions answered", ylabel="wrong", xlim=(0, 1), ylim=(0, 1))
     return _to_svg(figure)
 
 

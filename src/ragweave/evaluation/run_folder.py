@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class RunSettings:
         gold: Answer from the gold passages instead of the retrieved ones.
         patterns: Whether gold answers are regular expressions.
         metrics: The answer metrics to compute.
+        min_confidence: From which confidence on an answer counts as given; the pipeline's default if ``None``.
     """
 
     mode: Mode = "e2e"
@@ -44,6 +45,7 @@ class RunSettings:
     gold: bool = False
     patterns: bool = False
     metrics: tuple[str, ...] = ("exact_match", "f1")
+    min_confidence: float | None = None
 
     @property
     def retrieval_depth(self) -> int:
@@ -102,6 +104,10 @@ class Prediction:
         score: log p(y|x), natural logarithm.
         passages: The passages in the context, by descending posterior.
         retrieved: The retrieved passages, best first.
+        confidence: How likely the answer is right, in [0, 1].
+        answered: Whether the confidence reached the threshold; ``answer`` holds the best guess if it did not.
+        unanswerable: Whether the data says that the documents do not answer.
+        signals: What the confidence is made of; see `ragweave.provenance.confidence.signals`.
     """
 
     id: str
@@ -112,6 +118,10 @@ class Prediction:
     score: float | None
     passages: tuple[ReadPassage, ...]
     retrieved: tuple[RankedPassage, ...]
+    confidence: float | None = None
+    answered: bool = True
+    unanswerable: bool = False
+    signals: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The prediction as one line."""
@@ -124,7 +134,7 @@ class Prediction:
         Raises:
             KeyError, TypeError: The content has another form.
         """
-        score = content["score"]
+        score, confidence = content["score"], content.get("confidence")
         return cls(
             id=str(content["id"]),
             question=str(content["question"]),
@@ -134,6 +144,10 @@ class Prediction:
             score=None if score is None else float(score),
             passages=tuple(ReadPassage(**passage) for passage in content["passages"]),
             retrieved=tuple(RankedPassage(**passage) for passage in content["retrieved"]),
+            confidence=None if confidence is None else float(confidence),
+            answered=bool(content.get("answered", True)),
+            unanswerable=bool(content.get("unanswerable", False)),
+            signals={str(name): float(value) for name, value in content.get("signals", {}).items()},
         )
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ragweave.errors import ConfigurationError
-from ragweave.evaluation.metric_values import metric_values, summarize
+from ragweave.errors import ConfigurationError, DataError
+from ragweave.evaluation.metric_values import correctness, metric_values, summarize
 from ragweave.evaluation.run_folder import (
     Prediction,
     RankedPassage,
@@ -25,6 +25,7 @@ from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.matching import has_answer
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.provenance.answers import Answer
+from ragweave.provenance.confidence import CalibratedConfidence, fit_confidence, signals
 from ragweave.retrieval.index_protocol import Hits, Index
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import Example
@@ -107,6 +108,28 @@ def recalculate(folder: RunFolder) -> dict[str, Any]:
     return summary
 
 
+def calibrate(folder: RunFolder) -> CalibratedConfidence:
+    """Fit a calibration on the predictions of a finished run.
+
+    Raises:
+        DataError: The folder does not contain a finished run, or one without signals.
+        ConfigurationError: No metric says which answers are right, or all are right, or all are wrong.
+    """
+    read_json(folder.metrics)
+    predictions = read_predictions(folder.predictions)
+    if not all(prediction.signals for prediction in predictions):
+        raise DataError(f"{folder.root} has no signals to calibrate on: run it again with --overwrite.")
+    correct = correctness(predictions, metric_values(predictions, folder.settings()))
+    if not correct or any(map(math.isnan, correct)):
+        raise ConfigurationError(
+            "Calibration needs to know which answers are right: choose --metrics exact_match, and data whose "
+            "questions have answers or are marked as unanswerable."
+        )
+    return fit_confidence(
+        [prediction.signals for prediction in predictions], [value == 1 for value in correct]
+    )
+
+
 class _RunningMeans:
     """The means of all metrics so far."""
 
@@ -157,6 +180,7 @@ def _predict(
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         extractive=settings.extractive,
+        min_confidence=settings.min_confidence,
         retrieved=retrieved,
         **options,
     ):
@@ -200,7 +224,7 @@ def _prediction(example: Example, answer: Answer | None, ranked: tuple[RankedPas
         question=example.question,
         golds=example.answers,
         gold_passages=example.gold_passages,
-        answer=None if answer is None else answer.answer,
+        answer=None if answer is None else answer.best_guess or answer.answer,
         score=None if answer is None else answer.score,
         passages=tuple(
             ReadPassage(
@@ -216,4 +240,8 @@ def _prediction(example: Example, answer: Answer | None, ranked: tuple[RankedPas
             if passage.id  # closed book reads one empty passage without an id
         ),
         retrieved=ranked,
+        confidence=None if answer is None else answer.confidence,
+        answered=answer is None or answer.answered,
+        unanswerable=example.unanswerable,
+        signals={} if answer is None else signals(answer),
     )

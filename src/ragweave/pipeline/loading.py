@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.sequence import RagSequenceForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
+from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
 from ragweave.retrieval.index_protocol import NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.tokenization import RagTokenizer
@@ -33,6 +34,7 @@ class PipelineParts:
     model: RagForGeneration
     retriever: RagRetriever
     encoder: TextEncoder
+    confidence: CalibratedConfidence = UNCALIBRATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,17 @@ def load_parts(
     adapter: bool,
     dtype: GeneratorDtype,
     device: str | None,
+    calibration: Path | None = None,
 ) -> PipelineParts:
     """Load the parts; arguments and errors as in `RagPipeline.from_pretrained`."""
     if formulation is not None:
         model_class(formulation)  # refuse an unknown formulation before a model is loaded
+    if calibration is None:
+        is_embedded = str(name_or_path) == embedded.NAME
+        calibration = (embedded.ADAPTER if is_embedded and adapter else Path(name_or_path)) / FILE_NAME
+        confidence = CalibratedConfidence.load(calibration) if calibration.is_file() else UNCALIBRATED
+    else:
+        confidence = CalibratedConfidence.load(calibration)
     if isinstance(knowledge_base, (str, Path)):
         knowledge_base = KnowledgeBase.open(knowledge_base)
     if isinstance(reranker, (str, Path)) and knowledge_base is not None:
@@ -75,7 +84,7 @@ def load_parts(
         parts = _saved_parts(str(name_or_path), source, formulation, torch_dtype, device)
     if dtype == "int8":
         quantize_int8(parts.model.generator)
-    return parts
+    return replace(parts, confidence=confidence)
 
 
 def model_class(formulation: Formulation) -> type[RagForGeneration]:

@@ -25,7 +25,9 @@ from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.loading import load_parts, model_class
 from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
 from ragweave.provenance.answers import Answer
+from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged
 from ragweave.provenance.posteriors import assemble, explain
+from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
@@ -59,6 +61,9 @@ class RagPipeline:
         retriever: Retriever over the knowledge base; its documents carry "id" and "source" beside the texts.
         encoder: Encoder of the questions.
         extractive: Whether answers are runs of words of the passages, if a call does not say.
+        confidence: How likely an answer is right; without one, p(y|x).
+        min_confidence: From which confidence on to give an answer, if a call does not say; by default the threshold
+            of ``confidence``. 0 gives every answer.
 
     Example:
         ```python
@@ -75,9 +80,13 @@ class RagPipeline:
         encoder: TextEncoder,
         *,
         extractive: bool = False,
+        confidence: CalibratedConfidence = UNCALIBRATED,
+        min_confidence: float | None = None,
     ) -> None:
         self.model = model
         self.extractive = extractive
+        self.confidence = confidence
+        self.min_confidence = confidence.threshold if min_confidence is None else min_confidence
         self.retriever = retriever
         self.encoder = encoder
 
@@ -93,6 +102,8 @@ class RagPipeline:
         adapter: bool = True,
         dtype: GeneratorDtype = "auto",
         device: str | None = None,
+        calibration: str | Path | None = None,
+        min_confidence: float | None = None,
     ) -> RagPipeline:
         """Load a model and open the knowledge base that it answers from.
 
@@ -109,9 +120,12 @@ class RagPipeline:
             dtype: Type that the generator computes in; "auto" is bfloat16 on processors that support it. "int8" is
                 for processors; see `ragweave.modeling.quantization`.
             device: Where to compute, such as ``"cuda"``.
+            calibration: A file of ``ragweave eval --calibrate``; by default the model's own, if it has one.
+            min_confidence: From which confidence on to give an answer; the calibration's threshold by default.
 
         Raises:
             ModelNotFoundError: There is no such model.
+            DataError: ``calibration`` is no calibration.
             KnowledgeBaseError: There is no such knowledge base, or it is damaged.
             EncoderMismatchError: The knowledge base was embedded with another encoder.
             ConfigurationError: ``formulation`` or ``dtype`` is unknown.
@@ -125,10 +139,18 @@ class RagPipeline:
             adapter=adapter,
             dtype=dtype,
             device=device,
+            calibration=None if calibration is None else Path(calibration),
         )
         # Closed book, there are no passages to take words from.
         extractive = parts.model.config.extractive and knowledge_base is not None
-        return cls(parts.model, parts.retriever, parts.encoder, extractive=extractive)
+        return cls(
+            parts.model,
+            parts.retriever,
+            parts.encoder,
+            extractive=extractive,
+            confidence=parts.confidence,
+            min_confidence=min_confidence,
+        )
 
     @overload
     def __call__(self, questions: str, **options: Any) -> Answer: ...
@@ -164,6 +186,7 @@ class RagPipeline:
         max_new_tokens: int = 32,
         batch_size: int = 8,
         extractive: bool | None = None,
+        min_confidence: float | None = None,
         retrieved: RetrievalResult | None = None,
         progress: Callable[[int], None] | None = None,
         prefetch: bool | None = None,
@@ -179,6 +202,8 @@ class RagPipeline:
             max_new_tokens: The longest answer, in tokens.
             batch_size: Questions answered together.
             extractive: Whether answers must be runs of words of the passages; the pipeline's default if not given.
+            min_confidence: From which confidence on to give an answer; the pipeline's default if not given. Below it,
+                the answer is `NO_ANSWER`.
             retrieved: The passages of the questions, from `retrieve` or `text_retriever`; the first K are used.
             progress: Called after every batch with the number of questions it answered.
             prefetch: Whether a thread encodes and retrieves the next batch while one is answered. By default it does
@@ -207,6 +232,9 @@ class RagPipeline:
             prefetch = self.model.device.type != "cpu"
         if extractive is None:
             extractive = self.extractive
+        threshold = self.min_confidence if min_confidence is None else min_confidence
+        if not 0 <= threshold <= 1:
+            raise ConfigurationError(f"min_confidence is {threshold}: give a number from 0 to 1.")
 
         def prepare(positions: list[int]) -> _Batch:
             texts = [questions[position].strip() for position in positions]
@@ -218,7 +246,8 @@ class RagPipeline:
         for positions, batch in zip(batches, _in_order(prepare, batches, prefetch=prefetch), strict=True):
             answers = self._answer(
                 batch,
-                None if callback is None else BatchCallback(callback, positions),
+                threshold,
+                None if callback is None else BatchCallback(callback, positions, whole=threshold > 0),
                 num_beams=num_beams,
                 max_new_tokens=max_new_tokens,
                 **generate_options,
@@ -310,7 +339,14 @@ class RagPipeline:
             return self
         model = cls(self.model.config, self.model.question_encoder, self.model.generator).eval()
         model.generation_config = self.model.generation_config
-        return type(self)(model, self.retriever, self.encoder, extractive=self.extractive)
+        return type(self)(
+            model,
+            self.retriever,
+            self.encoder,
+            extractive=self.extractive,
+            confidence=self.confidence,
+            min_confidence=self.min_confidence,
+        )
 
     def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
         """Make the generator's contexts."""
@@ -325,7 +361,9 @@ class RagPipeline:
         allowed = self._spans_only(retrieved.docs) if extractive else None
         return _Batch(questions, retrieved, input_ids, mask, allowed)
 
-    def _answer(self, batch: _Batch, callback: BatchCallback | None, **options: Any) -> list[Answer]:
+    def _answer(
+        self, batch: _Batch, threshold: float, callback: BatchCallback | None, **options: Any
+    ) -> list[Answer]:
         """Read the contexts once, generate from them, and compute where the answers came from."""
         device, tokenizer, passages = (
             self.model.device,
@@ -350,8 +388,15 @@ class RagPipeline:
                 encoder_outputs=encoded,
                 **options,
             )
-            provenance = explain(self.model, encoded, contexts.doc_scores, sequences)
+            null_answer = self.model.config.null_answer
+            null_ids = (
+                None
+                if null_answer is None
+                else answer_ids(tokenizer, null_answer, causal=self.model.config.generator_is_causal)
+            )
+            provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids)
         answers = assemble(batch.questions, passages, sequences, provenance, tokenizer)
+        answers = [judged(answer, self.confidence, threshold) for answer in answers]
         if callback is not None:
             callback.finish(answers)
         return answers

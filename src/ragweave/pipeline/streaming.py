@@ -50,11 +50,13 @@ class BatchCallback:
     Args:
         callback: The callback.
         positions: The questions' positions among all questions.
+        whole: Whether to report answers as one piece, since whether to give them is decided at the end.
     """
 
-    def __init__(self, callback: AnswerCallback, positions: Sequence[int]) -> None:
+    def __init__(self, callback: AnswerCallback, positions: Sequence[int], *, whole: bool = False) -> None:
         self._callback = callback
         self._positions = positions
+        self._whole = whole
         self._streamer: TokenStreamer | None = None
 
     def begin(
@@ -77,7 +79,7 @@ class BatchCallback:
         stop = StopQuestions(len(positions), lambda b: callback.should_stop(positions[b]))
         options["stopping_criteria"] = StoppingCriteriaList([*options.get("stopping_criteria", ()), stop])
         # Beam search and RAG-Sequence may change the first token of an answer at its last.
-        if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1:
+        if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1 and not self._whole:
             options["streamer"] = self._streamer
 
     def finish(self, answers: Sequence[Answer]) -> None:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 from ragweave.types import ScoredPassage
 
+NO_ANSWER = "The documents do not say."
+"""What a pipeline answers where its confidence does not reach the threshold."""
+
 Field = Literal["text", "title"]
 
 
@@ -21,9 +24,12 @@ class RetrievedPassage(ScoredPassage):
 
     Attributes:
         posterior: p(z | x, y), how much it counted for the answer; the posteriors of an answer sum to one.
+        null: p(null | x, z), how likely it does not answer the question; ``None`` if the generator has no null
+            answer (`RagConfig.null_answer`).
     """
 
     posterior: float
+    null: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,14 @@ class Answer:
 
     Attributes:
         question: The question.
-        answer: The answer.
+        answer: The answer; `NO_ANSWER` if ``answered`` is false.
         score: log p(y|x), natural logarithm.
         passages: The passages it was made from, by falling posterior.
-        tokens: Its tokens; their texts together are the answer.
+        tokens: Its tokens; their texts together are the answer. Empty if ``answered`` is false.
+        null_score: log p(null|x), that the passages do not answer; ``None`` if the generator has no null answer.
+        confidence: How likely the answer is right, in [0, 1]; see `ragweave.provenance.confidence`.
+        answered: Whether the confidence reaches the threshold.
+        best_guess: The answer that was withheld; ``None`` if ``answered`` is true.
     """
 
     question: str
@@ -81,6 +91,10 @@ class Answer:
     score: float
     passages: tuple[RetrievedPassage, ...]
     tokens: tuple[AnswerToken, ...] = ()
+    null_score: float | None = None
+    confidence: float | None = None
+    answered: bool = True
+    best_guess: str | None = None
 
     def to_dict(self, *, tokens: bool = True) -> dict[str, Any]:
         """The answer as plain dictionaries and lists, ready for JSON.
@@ -121,10 +135,19 @@ def to_html(answer: Answer) -> str:
     parts = [
         f'<p style="opacity:.7;margin:0">{escape(answer.question)}</p>',
         f'<p style="font-size:1.2em;margin:.3em 0">{_coloured(answer, shown)}</p>',
+        _judgement(answer),
         _passages(answer.passages),
         _heat_map(answer.passages, shown),
     ]
     return f'<div class="ragweave-answer" style="font-family:sans-serif">{"".join(parts)}</div>'
+
+
+def _judgement(answer: Answer) -> str:
+    """The confidence, and the answer that was withheld."""
+    if answer.confidence is None:
+        return ""
+    guess = f", best guess: {escape(answer.best_guess)}" if answer.best_guess else ""
+    return f'<p style="opacity:.7;margin:0">confidence {answer.confidence:.2f}{guess}</p>'
 
 
 def _coloured(answer: Answer, tokens: Iterable[AnswerToken]) -> str:

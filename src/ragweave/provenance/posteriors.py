@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -43,32 +43,68 @@ class Provenance:
             which draws a passage for every token: the mean of the tokens' posteriors. Rows sum to one.
         token_posteriors: p(z | x, y_<=t), (B, K, T).
         scored: Which tokens belong to the answer, bool, (B, T).
+        null_log_likelihood: log p(null|x), that the passages do not answer, (B,); ``None`` without a null answer.
+        null_log_probs: log p(null | x, z), (B, K), likewise.
     """
 
     log_likelihood: Tensor
     posterior: Tensor
     token_posteriors: Tensor
     scored: Tensor
+    null_log_likelihood: Tensor | None = None
+    null_log_probs: Tensor | None = None
 
 
 @torch.no_grad()
 def explain(
-    model: RagForGeneration, contexts: EncodedContexts, doc_scores: Tensor, sequences: Tensor
+    model: RagForGeneration,
+    contexts: EncodedContexts,
+    doc_scores: Tensor,
+    sequences: Tensor,
+    null_ids: Sequence[int] | None = None,
 ) -> Provenance:
     """Compute where B answers came from, in one pass of the decoder over the contexts they were generated from.
+
+    The null answer is a hypothesis like any other: p(null|x) sums over the passages as p(y|x) does.
 
     Args:
         model: The model that answered.
         contexts: B*K encoded contexts.
         doc_scores: Scaled passage scores, (B, K).
         sequences: The answers as `generate` returned them, (B, 1+T), start token first.
+        null_ids: Tokens of the answer that says that a passage does not answer; see `RagConfig.null_answer`.
 
     Returns:
         The provenance.
     """
-    n_questions, n_docs = doc_scores.shape
-    targets = sequences[:, 1:]
-    scored = _scored(model, targets)
+    n_docs = doc_scores.shape[1]
+    scored = _scored(model, sequences[:, 1:])
+    log_probs = _log_probs(model, contexts, sequences, scored, n_docs)
+    per_token = token_posteriors(log_probs, doc_scores)
+    is_token = isinstance(model, RagTokenForGeneration)
+    likelihood = token_log_likelihood if is_token else sequence_log_likelihood
+    if is_token:
+        posterior = answer_posterior(per_token, scored)
+    else:
+        posterior = sequence_posterior(log_probs, scored, doc_scores)
+        per_token = prefix_posteriors(log_probs, scored, doc_scores)
+    provenance = Provenance(likelihood(log_probs, scored, doc_scores), posterior, per_token, scored)
+    if null_ids is None:
+        return provenance
+    null = torch.tensor(null_ids, device=sequences.device).expand(len(sequences), -1)
+    every = torch.ones_like(null, dtype=torch.bool)
+    log_probs = _log_probs(model, contexts, torch.cat([sequences[:, :1], null], dim=1), every, n_docs)
+    return replace(
+        provenance,
+        null_log_likelihood=likelihood(log_probs, every, doc_scores),
+        null_log_probs=log_probs.sum(-1),
+    )
+
+
+def _log_probs(
+    model: RagForGeneration, contexts: EncodedContexts, sequences: Tensor, scored: Tensor, n_docs: int
+) -> Tensor:
+    """Log p(y_t | x, z, y_<t) of B answers under their K passages, (B, K, T); 0 on padding."""
     rows = sequences.repeat_interleave(n_docs, dim=0)  # (B*K, 1+T)
     # Answers are padded to the longest. Logits of padding over a large vocabulary would be wasted work.
     positions = scored.repeat_interleave(n_docs, dim=0)  # (B*K, T)
@@ -78,16 +114,7 @@ def explain(
     values = target_log_probs(logits[:, None], rows[:, 1:][positions][None])  # (1, 1, M)
     log_probs = values.new_zeros(positions.shape)
     log_probs[positions] = values.flatten()
-    log_probs = log_probs.view(n_questions, n_docs, -1)  # (B, K, T), 0 on padding
-    per_token = token_posteriors(log_probs, doc_scores)
-    if isinstance(model, RagTokenForGeneration):
-        likelihood = token_log_likelihood(log_probs, scored, doc_scores)
-        posterior = answer_posterior(per_token, scored)
-    else:
-        likelihood = sequence_log_likelihood(log_probs, scored, doc_scores)
-        posterior = sequence_posterior(log_probs, scored, doc_scores)
-        per_token = prefix_posteriors(log_probs, scored, doc_scores)
-    return Provenance(likelihood, posterior, per_token, scored)
+    return log_probs.view(len(sequences), n_docs, -1)
 
 
 def _scored(model: RagForGeneration, targets: Tensor) -> Tensor:
@@ -128,8 +155,12 @@ def assemble(
             key=lambda pair: -posterior[pair[0]],
         )
         order = [k for k, _ in ranked]
+        null = None if provenance.null_log_probs is None else provenance.null_log_probs[b].exp().tolist()
         retrieved = tuple(
-            RetrievedPassage(**asdict(passage), posterior=posterior[k]) for k, passage in ranked
+            RetrievedPassage(
+                **asdict(passage), posterior=posterior[k], null=None if null is None else null[k]
+            )
+            for k, passage in ranked
         )
         scored = provenance.scored[b]
         tokens = _tokens(
@@ -139,7 +170,9 @@ def assemble(
             retrieved,
         )
         likelihood = float(provenance.log_likelihood[b])
-        answers.append(Answer(question, text.strip(), likelihood, retrieved, tokens))
+        nothing = provenance.null_log_likelihood
+        null_score = None if nothing is None else float(nothing[b])
+        answers.append(Answer(question, text.strip(), likelihood, retrieved, tokens, null_score=null_score))
     return answers
 
 

@@ -17,7 +17,7 @@ def coloured_answer(answer: Answer) -> Text:
     text = Text(style="bold")
     for token in answer.tokens:
         text.append(token.text, _style(token.passage))
-    return text if text.plain else Text("(no answer)", style="bold")
+    return text if text.plain else Text(answer.answer or "(no answer)", style="bold")
 
 
 def heat_map(answer: Answer, width: int) -> Table:

@@ -129,6 +129,19 @@ def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
     return tokenize
 
 
+def answer_ids(tokenizer: Any, answer: str, *, causal: bool) -> list[int]:
+    """Token ids of an answer as a generator learns it.
+
+    Args:
+        tokenizer: The generator's tokenizer.
+        answer: The answer; "" is the empty one.
+        causal: Whether the generator is causal: its answers start with a space and end with the end token.
+    """
+    text = f" {answer}" if causal and answer else answer
+    ids: list[int] = tokenizer(text, add_special_tokens=not causal, truncation=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id] if causal else ids
+
+
 def padded(
     rows: Sequence[Sequence[int]], length: int, *, side: str, pad_token: int
 ) -> tuple[list[list[int]], list[list[int]]]:

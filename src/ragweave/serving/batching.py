@@ -27,6 +27,7 @@ class AnswerOptions:
     num_beams: int
     max_new_tokens: int
     formulation: Formulation
+    min_confidence: float
 
 
 @dataclass(frozen=True, slots=True)

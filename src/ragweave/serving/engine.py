@@ -77,6 +77,7 @@ class Engine:
             n_docs=options.n_docs,
             num_beams=options.num_beams,
             max_new_tokens=options.max_new_tokens,
+            min_confidence=options.min_confidence,
             batch_size=len(jobs),
             prefetch=False,
             callback=_JobCallback(jobs),

@@ -11,6 +11,10 @@ from ragweave.types import Formulation, ScoredPassage
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Question = Annotated[str, Field(min_length=1, description="A question. It must not be blank.")]
+MinConfidence = Annotated[
+    float | None,
+    Field(ge=0, le=1, description="From which confidence on to give an answer; 0 gives every answer."),
+]
 NDocs = Annotated[Count | None, Field(description="K, passages per question.")]
 
 
@@ -53,6 +57,7 @@ class AnswersRequest(RetrieveRequest):
     )
     max_new_tokens: Count | None = Field(None, description="Maximum length of the answer, in tokens.")
     formulation: Formulation | None = Field(None, description="RAG-Token or RAG-Sequence.")
+    min_confidence: MinConfidence = None
     stream: bool = Field(
         False,
         strict=True,
@@ -192,6 +197,7 @@ class ChatRequest(_ChatPart):
     response_format: dict[str, Any] | None = None
     n_docs: NDocs = None
     num_beams: Count | None = Field(None, description="R, beams.")
+    min_confidence: MinConfidence = None
 
 
 class UrlCitation(BaseModel):
@@ -219,6 +225,9 @@ class ChatMessage(BaseModel):
     content: str
     refusal: None = None
     annotations: list[Annotation]
+    confidence: float | None = Field(description="How likely the answer is right, an extension of ragweave.")
+    answered: bool = Field(description="Whether the confidence sufficed, an extension of ragweave.")
+    best_guess: str | None = Field(description="The answer that was withheld, an extension of ragweave.")
 
 
 class ChatChoice(BaseModel):

@@ -112,6 +112,7 @@ class Service:
         num_beams: int | None = None,
         max_new_tokens: int | None = None,
         formulation: Formulation | None = None,
+        min_confidence: float | None = None,
     ) -> AnswerOptions:
         """The options of a request, with defaults from the settings.
 
@@ -125,6 +126,7 @@ class Service:
             num_beams=num_beams or self.settings.num_beams,
             max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
             formulation=formulation or pipeline.formulation,
+            min_confidence=pipeline.min_confidence if min_confidence is None else min_confidence,
         )
 
     def check_limits(self, **counts: int | None) -> None:

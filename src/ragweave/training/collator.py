@@ -17,6 +17,7 @@ from torch import Tensor
 from ragweave.errors import ConfigurationError, DataError
 from ragweave.modeling.arguments import IGNORE_INDEX
 from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.types import Example
 
@@ -129,13 +130,19 @@ class RagCollator:
             DataError: There is none, or it is too long.
         """
         location = example.where or f"question {example.id}"
-        if not example.answers or not example.answers[0].strip():
+        null_answer = self.retriever.config.null_answer
+        if example.unanswerable and null_answer is not None:
+            answer = null_answer
+        elif example.answers and example.answers[0].strip():
+            answer = example.answers[0]
+        elif example.unanswerable:
+            raise DataError(
+                f"{location} is unanswerable, and the model has no answer that says so: set null_answer in its "
+                "config.json, or leave such questions out of the data."
+            )
+        else:
             raise DataError(f"{location}: there is no answer to learn; leave the question out of the data.")
-        text = f" {example.answers[0]}" if self.causal else example.answers[0]
-        tokenizer = self.retriever.generator_tokenizer
-        ids: list[int] = tokenizer(text, add_special_tokens=not self.causal, truncation=False)["input_ids"]
-        if self.causal:
-            ids = [*ids, tokenizer.eos_token_id]
+        ids = answer_ids(self.retriever.generator_tokenizer, answer, causal=self.causal)
         if len(ids) > self.max_answer_length:
             raise DataError(
                 f"{location}: the answer has {len(ids)} tokens, and the limit is {self.max_answer_length}; shorten "

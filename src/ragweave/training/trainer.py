@@ -228,6 +228,7 @@ class RagTrainer(ResumableTrainer):
                 [example.question for example in examples],
                 max_new_tokens=self.args.eval_max_new_tokens,
                 batch_size=self.args.per_device_eval_batch_size,
+                min_confidence=0.0,
                 progress=advance,
             )
 

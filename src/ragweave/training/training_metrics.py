@@ -22,8 +22,8 @@ _COLLAPSE_SHARE = 0.05
 class QuestionMetrics:
     """Metrics of one answered question."""
 
-    exact_match: float
-    f1: float
+    exact_match: float | None  # of questions that have an answer
+    f1: float | None
     recall: float | None  # whether a gold passage was retrieved, if one is known
     top_mass: float  # the posterior of the best passage
     passages: tuple[str, ...]  # ids of the retrieved passages
@@ -35,8 +35,8 @@ def question_metrics(example: Example, answer: Answer) -> QuestionMetrics:
     documents = {name.rpartition("#")[0] for name in passages}
     gold = set(example.gold_passages)
     return QuestionMetrics(
-        exact_match=exact_match(answer.answer, example.answers),
-        f1=f1(answer.answer, example.answers),
+        exact_match=exact_match(answer.answer, example.answers) if example.answers else None,
+        f1=f1(answer.answer, example.answers) if example.answers else None,
         recall=float(bool(gold & (passages | documents))) if gold else None,
         top_mass=max(passage.posterior for passage in answer.passages),
         passages=tuple(passages),
@@ -71,8 +71,8 @@ def mean_metrics(rows: Sequence[QuestionMetrics], n_passages: int) -> dict[str, 
         )
     recalls = [row.recall for row in rows if row.recall is not None]
     return {
-        "exact_match": _mean([row.exact_match for row in rows]),
-        "f1": _mean([row.f1 for row in rows]),
+        "exact_match": _mean([row.exact_match for row in rows if row.exact_match is not None]),
+        "f1": _mean([row.f1 for row in rows if row.f1 is not None]),
         **({"recall": _mean(recalls)} if recalls else {}),
         "top_mass": _mean([row.top_mass for row in rows]),
         "distinct": distinct / max(possible, 1),

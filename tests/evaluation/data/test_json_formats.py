@@ -79,7 +79,7 @@ def test_contexts_are_kept_where_they_are_asked_for(tmp_path):
         ({"question": "a?"}, "Line 2 of .* lacks 'answers'"),
         ({"question": "a?", "answers": "Lima"}, "Line 2 of .* has answers that are not a list"),
         ({"question": "a?", "answers": {"a": 1}}, "Line 2 of .* has answers that are not a list"),
-        ({"question": "a?", "answers": []}, "Line 2 of .* has no answers"),
+        ({"question": "a?", "unanswerable": "no"}, "Line 2 of .* has 'no' .* write true or false"),
         ({"question": "a?", "answers": None}, "Line 2 of .* has no answers"),
         ({"question": "a?", "answers": [""]}, "Line 2 of .* has the answer '', which is not a text"),
         ({"question": "a?", "answer": " "}, "Line 2 of .* has the answer ' ', which is not a text"),

@@ -28,6 +28,43 @@ def test_kilt(tmp_path):
     assert parts(read_examples(written(tmp_path / "kilt.jsonl", KILT))) == expected
 
 
+def test_squad(tmp_path):
+    lima = [{"text": "Lima", "answer_start": 0}, {"text": "Lima", "answer_start": 9}]
+    questions = [
+        {"id": "a", "question": "Where?", "answers": lima, "is_impossible": False},
+        {"id": "b", "question": "When?", "answers": [], "is_impossible": True, "plausible_answers": lima},
+    ]
+    paragraph = {"context": "Lima ... Lima", "qas": questions}
+    path = written(tmp_path / "v2.json", {"version": "v2.0", "data": [{"paragraphs": [paragraph]}]})
+    where, when = read_examples(path)
+    assert (where.id, where.answers, where.unanswerable) == ("a", ("Lima",), False)
+    assert (when.id, when.answers, when.unanswerable) == ("b", (), True)
+    rows = [
+        {"question": "Where?", "answers": {"text": ["Lima", "Lima"], "answer_start": [0, 9]}},
+        {"question": "When?", "answers": {"text": [], "answer_start": []}},
+    ]
+    examples = read_examples(written(tmp_path / "rows.jsonl", *rows))
+    assert [(item.answers, item.unanswerable) for item in examples] == [(("Lima",), False), ((), True)]
+    with pytest.raises(DataError, match="does not have SQuAD's form"):
+        read_examples(written(tmp_path / "bad.jsonl", {"data": [{"paragraphs": [{"qas": [{"id": "a"}]}]}]}))
+
+
+@pytest.mark.parametrize(
+    ("line", "unanswerable"),
+    [
+        ({"question": "a?", "answers": []}, True),
+        ({"question": "a?", "unanswerable": True}, True),
+        ({"question": "a?", "answers": ["b"], "is_impossible": True}, True),
+        ({"question": "a?", "answers": ["b"], "unanswerable": False}, False),
+        ({"question": "a?", "answers": [], "passages": ["c"]}, False),  # known passages, unknown answers
+    ],
+)
+def test_questions_without_an_answer(tmp_path, line, unanswerable):
+    (example,) = read_examples(written(tmp_path / "dev.jsonl", line))
+    assert example.unanswerable == unanswerable
+    assert bool(example.answers) == (line.get("answers") == ["b"] and not unanswerable)
+
+
 def test_other_data_may_have_an_input_and_an_output_too(tmp_path):
     line = {"instruction": "Where?", "input": "", "output": "Lima"}
     columns = {"question": "instruction", "answer": "output"}

@@ -59,7 +59,7 @@ def read_examples(
         gold: For the format ``"ans"``, the file of answers, one a line. The default for a ``.source`` file is the
             ``.target`` file next to it.
         columns: The names of the columns or keys by field (``id``, ``question``, ``answers`` or ``answer``,
-            ``passages``, ``contexts``, ``label``); see `Columns` for nested and concatenated ones.
+            ``passages``, ``contexts``, ``label``, ``unanswerable``); see `Columns` for nested and concatenated ones.
         recipe: A recipe or its name. It provides the other columns and the labels.
         limit: Read only the first questions, and no more of the file.
         contexts: Keep the passages that the data contains. They are most of the size of DPR's files.
@@ -227,6 +227,8 @@ def _json_fields(example: Example) -> dict[str, Any]:
         fields["contexts"] = [asdict(context) for context in example.contexts]
     if example.label is not None:
         fields["label"] = example.label
+    if example.unanswerable:
+        fields["unanswerable"] = True
     return fields
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.errors import DataError
+from ragweave.evaluation.data.layouts import squad_questions
 from ragweave.evaluation.data.records import Record, data_error, data_errors, numbered_lines
 from ragweave.knowledge.ingest.loaders.text import read_pieces
 
@@ -32,7 +33,10 @@ def read_json_lines(path: Path) -> Iterator[Record]:
             raise data_error(where, f"is not valid JSON ({error}): write one object a line.") from error
         if not isinstance(fields, dict):
             raise data_error(where, "is not a JSON object: write one object a line.")
-        yield Record(where, fields)
+        if isinstance(fields.get("data"), list) and "question" not in fields:
+            yield from squad_questions(fields, where)
+        else:
+            yield Record(where, fields)
 
 
 def read_json_list(path: Path) -> Iterator[Record]:

@@ -1,8 +1,8 @@
-"""The fields of published data: KILT, DPR and MS-MARCO."""
+"""The fields of published data: KILT, DPR, MS-MARCO and SQuAD."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ragweave.evaluation.data.records import Record, data_error
@@ -14,7 +14,7 @@ _MARCO_TEXT, _MARCO_SELECTED = "passage_text", "is_selected"
 
 
 def convert_layout(record: Record, *, kilt: bool = True) -> Record:
-    """Convert a record of KILT, DPR or MS-MARCO to ragweave's fields, and return any other unchanged.
+    """Convert a record of KILT, DPR, MS-MARCO or SQuAD to ragweave's fields, and return any other unchanged.
 
     Args:
         record: The record.
@@ -28,7 +28,30 @@ def convert_layout(record: Record, *, kilt: bool = True) -> Record:
         return _from_kilt(record)
     if any(key in fields for key in _DPR_GOLD):
         return _from_dpr(record)
-    return _from_ms_marco(record) if _is_ms_marco(fields) else record
+    if _is_ms_marco(fields):
+        return _from_ms_marco(record)
+    answers = fields.get("answers")
+    # SQuAD's data set keeps answers as an object of lists, in which equal ones repeat.
+    texts = answers.get("text") if isinstance(answers, Mapping) else None
+    if not isinstance(texts, list):
+        return record
+    return Record(record.where, {**fields, "answers": list(dict.fromkeys(texts))})
+
+
+def squad_questions(fields: Mapping[str, Any], where: str) -> Iterator[Record]:
+    """The questions of a whole SQuAD file, version 1.1 or 2.0, which is one object.
+
+    Raises:
+        DataError: It does not have the published form.
+    """
+    try:
+        for article in fields["data"]:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    answers = {"text": [answer["text"] for answer in question["answers"]]}
+                    yield Record(f"question {question['id']} in {where}", {**question, "answers": answers})
+    except (KeyError, TypeError) as error:
+        raise data_error(where, f"does not have SQuAD's form ({error!r}): correct it.") from error
 
 
 def passage_id(passage: Mapping[str, Any]) -> Any:
@@ -50,7 +73,8 @@ def _from_kilt(record: Record) -> Record:
     fields = {
         **record.fields,
         "question": record.fields["input"],
-        "answers": [answer for answer in answers if answer not in (None, "")],
+        # A test set keeps its answers secret, which does not say that there are none.
+        "answers": [answer for answer in answers if answer not in (None, "")] or None,
         "passages": [page for page in pages if page not in (None, "")],
     }
     return Record(record.where, fields)

@@ -25,6 +25,7 @@ _DEFAULT_NAMES = {
     "passages": ("passages", "passage", "provenance"),
     "contexts": ("contexts",),
     "label": ("label",),
+    "unanswerable": ("unanswerable", "is_impossible"),
 }
 _ALIASES = {"passage": "passages", "provenance": "passages"}
 
@@ -126,11 +127,18 @@ class ExampleMapper:
         columns, where = self.columns, record.where
         question = self._question(record)
         passages = _passage_ids(record, columns.value(record, "passages"))
-        answers = self._answers(record, required=not passages)
+        unanswerable = self._unanswerable(record)
+        answers = () if unanswerable else self._answers(record, required=not passages)
         if not answers and self.recipe is not None and self.recipe.left_out:
             return None
-        if not answers and not passages:
-            raise data_error(where, "has no answers: give at least one, or leave the question out.")
+        # An empty list says that there is no answer, unless gold passages say that there is one.
+        unanswerable = unanswerable or (not answers and not passages and self._says_no_answers(record))
+        if not answers and not passages and not unanswerable:
+            raise data_error(
+                where,
+                "has no answers: give at least one, write an empty list if the documents do not answer it, or leave "
+                "the question out.",
+            )
         name = columns.value(record, "id")
         return Example(
             id=str(number) if name in (None, "") else _text(record, name, "id"),
@@ -140,7 +148,23 @@ class ExampleMapper:
             where=where,
             contexts=_contexts(record, columns.value(record, "contexts")) if self.contexts else (),
             label=self._label(record, answers),
+            unanswerable=unanswerable,
         )
+
+    def _unanswerable(self, record: Record) -> bool:
+        value = self.columns.value(record, "unanswerable")
+        if record.is_text and isinstance(value, str):
+            value = {"true": True, "1": True, "false": False, "0": False, "": None}.get(value.lower(), value)
+        if value not in (None, False, True):
+            raise data_error(
+                record.where,
+                f"has {str(value)[:60]!r} where it says whether it is unanswerable: write true or false.",
+            )
+        return bool(value)
+
+    def _says_no_answers(self, record: Record) -> bool:
+        value = self.columns.value(record, "answers")
+        return value == [] or (record.is_text and isinstance(value, str) and value.strip() == "[]")
 
     def _question(self, record: Record) -> str:
         value = self.columns.value(record, "question")

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from ragweave.evaluation.metrics.calibration import (
     ReliabilityBin,
+    area_under_risk_coverage,
     auroc,
+    best_threshold,
     brier_score,
     expected_calibration_error,
     gold_mass,
     reliability_curve,
+    risk_coverage_curve,
 )
 from ragweave.evaluation.metrics.generated_text import (
     FEVER_2_WAY,
@@ -50,7 +53,9 @@ __all__ = [
     "ReliabilityBin",
     "accuracy",
     "answer_recall_at_k",
+    "area_under_risk_coverage",
     "auroc",
+    "best_threshold",
     "bleu_1",
     "bootstrap_interval",
     "brier_score",
@@ -75,6 +80,7 @@ __all__ = [
     "recall_at_k",
     "regex_match",
     "reliability_curve",
+    "risk_coverage_curve",
     "rouge_l",
     "rouge_l_ms_marco",
     "sentence_bleu_1",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, inf
 from typing import Literal
 
 import numpy as np
@@ -150,6 +150,61 @@ def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
     _, indices, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[indices]  # (N,), from 1; ties share their mean rank
     return float((ranks @ outcomes - n_correct * (n_correct + 1) / 2) / (n_correct * n_wrong))
+
+
+def risk_coverage_curve(scores: ArrayLike, correct: ArrayLike) -> list[tuple[float, float]]:
+    """Return the share of wrong answers among the most confident ones, for every share of answers given.
+
+    Answers with equal scores are given together. Source: El-Yaniv and Wiener 2010.
+
+    Returns:
+        Pairs of coverage and risk by ascending coverage; the last has coverage 1.
+
+    Example:
+        >>> risk_coverage_curve([0.9, 0.8, 0.1, 0.1], [1, 0, 1, 1])
+        [(0.25, 0.0), (0.5, 0.5), (1.0, 0.25)]
+    """
+    numbers, outcomes = _checked(scores, correct)
+    order = np.argsort(-numbers, kind="stable")
+    wrong = np.cumsum(1 - outcomes[order])
+    lasts = np.flatnonzero(np.append(np.diff(numbers[order]) != 0, True))
+    return [(float((i + 1) / len(order)), float(wrong[i] / (i + 1))) for i in lasts]
+
+
+def area_under_risk_coverage(scores: ArrayLike, correct: ArrayLike) -> float:
+    """Return the mean risk over all coverages, in [0, 1]; lower is better. Source: Geifman et al. 2019.
+
+    Example:
+        >>> area_under_risk_coverage([0.9, 0.8, 0.1, 0.1], [1, 0, 1, 1])
+        0.25
+    """
+    before, area = 0.0, 0.0
+    for coverage, risk in risk_coverage_curve(scores, correct):
+        area += (coverage - before) * risk
+        before = coverage
+    return area
+
+
+def best_threshold(scores: ArrayLike, given: ArrayLike, withheld: ArrayLike) -> tuple[float, float]:
+    """Return the largest mean metric that a threshold on the scores reaches, and that threshold.
+
+    This is how SQuAD 2.0 is scored (Rajpurkar et al. 2018): ``given`` is an answer's metric, ``withheld`` is 1 for
+    questions that have no answer and 0 for others.
+
+    Example:
+        >>> best_threshold([0.9, 0.6, 0.3], [1, 0, 0], [0, 0, 1])
+        (0.6666666666666666, 0.9)
+    """
+    numbers = as_vector(scores, "scores", "answer")
+    gains = as_vector(given, "given", "answer") - as_vector(withheld, "withheld", "answer")
+    require_same_length(numbers, gains, "scores and given")
+    order = np.argsort(-numbers, kind="stable")
+    totals = np.concatenate([[0.0], np.cumsum(gains[order])])
+    lasts = np.append(np.diff(numbers[order]) != 0, True)  # equal scores are given or withheld together
+    totals[1:][~lasts] = -np.inf
+    best = int(totals.argmax())
+    threshold = np.nextafter(numbers.max(), inf) if best == 0 else numbers[order[best - 1]]
+    return float((totals[best] + np.sum(withheld)) / len(numbers)), float(threshold)
 
 
 def gold_mass(posteriors: Sequence[float], ids: Sequence[Hashable], gold: Collection[Hashable]) -> float:

@@ -37,6 +37,7 @@ async def answers(
         num_beams=body.num_beams,
         max_new_tokens=body.max_new_tokens,
         formulation=body.formulation,
+        min_confidence=body.min_confidence,
     )
     questions = body.all_questions
     if not body.stream:

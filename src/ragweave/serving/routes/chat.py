@@ -74,6 +74,7 @@ async def complete(
         num_beams=body.num_beams,
         max_new_tokens=body.max_completion_tokens or body.max_tokens,
         formulation=_formulation(body.model),
+        min_confidence=body.min_confidence,
     )
     service.check_questions([question])
     prompt_tokens = await service.queries.run(service.engine.token_count, question)
@@ -98,7 +99,7 @@ class _Completion:
 
     def response(self, answer: Answer) -> ChatResponse:
         """The complete answer as one response."""
-        message = ChatMessage(content=answer.answer, annotations=citations(answer))
+        message = ChatMessage(content=answer.answer, annotations=citations(answer), **_judgement(answer))
         return ChatResponse(
             id=self._id,
             created=self._created,
@@ -115,8 +116,9 @@ class _Completion:
             case TextGenerated(text):
                 return [self._delta({"content": text})]
             case AnswerReady(answer):
+                annotations = [citation.model_dump() for citation in citations(answer)]
                 chunks = [
-                    self._delta({"annotations": [citation.model_dump() for citation in citations(answer)]}),
+                    self._delta({"annotations": annotations, **_judgement(answer)}),
                     self._delta({}, finish_reason=self._finish_reason(answer)),
                 ]
                 if self._stream_usage:
@@ -162,6 +164,14 @@ def citations(answer: Answer) -> list[Annotation]:
         )
         annotations.append(Annotation(url_citation=citation))
     return annotations
+
+
+def _judgement(answer: Answer) -> dict[str, Any]:
+    return {
+        "confidence": answer.confidence,
+        "answered": answer.answered,
+        "best_guess": answer.best_guess,
+    }
 
 
 def _formulation(name: str) -> Formulation | None:

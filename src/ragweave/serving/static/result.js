@@ -48,7 +48,9 @@ export class ResultView {
     const parts = answer.tokens.flatMap((token) => this.token(token, positions));
     this.answer.replaceChildren(...parts);
     this.part(".token")?.dispatchEvent(new Event("pointerenter"));
-    if (!answer.answer) this.answer.textContent = "(no answer)";
+    if (!parts.length) this.answer.textContent = answer.answer || "(no answer)";
+    const guess = answer.best_guess ? ` Best guess: ${answer.best_guess}` : "";
+    this.part(".judgement").textContent = `Confidence ${answer.confidence.toFixed(2)}.${guess}`;
     this.end();
   }
 
