@@ -31,7 +31,7 @@ def test_unanswerable_questions_teach_the_null_answer(tmp_path, tiny_encoder_pat
     retriever = pipeline_of(save_rag_model(tmp_path, tiny_encoder_path, "token", kind), kb).retriever
     collator = RagCollator(retriever, causal=kind == "llama")
     question = Example("1", "a?", (), unanswerable=True)
-    with pytest.raises(DataError, match="set null_answer in its config.json"):
+    with pytest.raises(DataError, match=r"set null_answer in its config\.json"):
         collator([question])
     retriever.config.null_answer = ""
     ids = collator([question])["labels"][0].tolist()
