@@ -140,7 +140,12 @@ def test_settings_are_the_defaults_of_requests(pipeline: RagPipeline):
         (answer,) = client.post("/v1/answers", json={"question": QUESTIONS[0]}).json()["answers"]
         assert_same(answer, pipeline(QUESTIONS[0], n_docs=3, max_new_tokens=4).to_dict())
         description = client.get("/v1/knowledge-base").json()
-        assert description["defaults"] == {"n_docs": 3, "num_beams": 1, "max_new_tokens": 4, "min_confidence": 0}
+        assert description["defaults"] == {
+            "n_docs": 3,
+            "num_beams": 1,
+            "max_new_tokens": 4,
+            "min_confidence": 0,
+        }
         assert description["limits"]["n_docs"] == 3
         assert description["passages"] == 3
 

@@ -39,4 +39,6 @@ def test_unanswerable_questions_teach_the_null_answer(tmp_path, tiny_encoder_pat
     assert retriever.generator_tokenizer.decode(ids, skip_special_tokens=True) == ""
     retriever.config.null_answer = "not in this passage"
     ids = collator([question])["labels"][0].tolist()
-    assert retriever.generator_tokenizer.decode(ids, skip_special_tokens=True).strip() == "not in this passage"
+    assert (
+        retriever.generator_tokenizer.decode(ids, skip_special_tokens=True).strip() == "not in this passage"
+    )
