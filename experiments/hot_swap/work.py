@@ -15,7 +15,7 @@ from experiments.hot_swap.corpus import Document
 
 if TYPE_CHECKING:
     from ragweave import TextEncoder
-    from ragweave.knowledge.progress import Progress
+    from ragweave.types import Progress
 
 
 class Workplace:

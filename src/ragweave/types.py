@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from ragweave.errors import ConfigurationError
 
@@ -235,3 +235,30 @@ class Example:
     contexts: tuple[GivenPassage, ...] = ()
     label: str | None = None
     unanswerable: bool = False
+
+
+class Progress(Protocol):
+    """Receives the progress of a job, stage by stage."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Start a stage.
+
+        Args:
+            stage: Its name, such as ``"Reading"``.
+            total: Its number of steps; ``None`` if unknown.
+        """
+        ...
+
+    def advance(self, steps: int) -> None:
+        """Advance the current stage by a number of steps."""
+        ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Do nothing."""
+
+    def advance(self, steps: int) -> None:
+        """Do nothing."""

@@ -25,7 +25,7 @@ from experiments.hot_swap.facts import CAPITAL, CHIEF, Fact, choose_facts  # noq
 from experiments.hot_swap.names import fold, letters_of, person_name, place_name, words_of  # noqa: E402
 from experiments.hot_swap.work import Workplace  # noqa: E402
 
-from ragweave.knowledge.progress import NoProgress  # noqa: E402
+from ragweave.types import NoProgress  # noqa: E402
 from tests.support.pipelines import save_rag_model  # noqa: E402
 
 needs_package = pytest.mark.skipif(

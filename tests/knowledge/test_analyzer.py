@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ragweave.knowledge.analyzer import Analyzer
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.manifest import Manifest
 
 

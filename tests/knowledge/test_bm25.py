@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
-from ragweave.knowledge import postings
-from ragweave.knowledge.analyzer import Analyzer, hashed
-from ragweave.knowledge.bm25 import BM25
+from ragweave.knowledge import bm25
+from ragweave.knowledge.bm25 import BM25, Analyzer, hashed
 from ragweave.knowledge.layout import PostingFiles
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), min_size=1, max_size=30)
@@ -21,8 +20,8 @@ TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join
 def written(folder, texts, shard=1000):
     files = PostingFiles.in_folder(folder)
     shards = [texts[start : start + shard] for start in range(0, len(texts), shard)]
-    postings.write_postings(files, shards, Analyzer("none"), folder / "workshop")
-    return postings.Postings(files)
+    bm25.write_postings(files, shards, Analyzer("none"), folder / "workshop")
+    return bm25.Postings(files)
 
 
 def peer_scores(texts, question, k1, b):
@@ -50,7 +49,7 @@ def test_runs_are_merged_in_as_many_ranges_as_memory_wants(tmp_path, monkeypatch
     (tmp_path / "one").mkdir()
     (tmp_path / "many").mkdir()
     whole = written(tmp_path / "one", texts)
-    monkeypatch.setattr(postings, "MERGED_AT_ONCE", 7)
+    monkeypatch.setattr(bm25, "MERGED_AT_ONCE", 7)
     parts = written(tmp_path / "many", texts, shard=11)
     for name in ("words", "starts", "rows", "counts", "lengths"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name))

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
-from ragweave.knowledge.analyzer import Analyzer
+from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest_settings import Chunking, IngestSettings
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri, location_of
-from ragweave.knowledge.progress import NoProgress, Progress
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.storage import (
@@ -31,7 +30,7 @@ from ragweave.knowledge.storage import (
     writer_at,
 )
 from ragweave.retrieval.index_protocol import PassageScorer
-from ragweave.types import Passage, SearchSettings
+from ragweave.types import NoProgress, Passage, Progress, SearchSettings
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
     from ragweave.encoders.text_encoder import TextEncoder

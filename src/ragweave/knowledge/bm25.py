@@ -1,24 +1,256 @@
-"""BM25 over the postings of any number of segments, with the statistics of all of them.
+"""Search by words: the analyzer, the postings of a segment, and BM25 over those of any number of segments.
 
-Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", in the form that Lucene
-computes. Weights are computed per question, because a new segment changes how rare a word is in all others.
+BM25 is that of Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", in the form
+that Lucene computes. Weights are computed per question: a new segment changes how rare a word is in all others.
 
-Notation used for tensor shapes: N rows, M of them.
+Postings are, for every word, the rows it occurs in and how often, sorted by the hashes of the words. They are written
+with bounded memory: each shard becomes a sorted run on disk, and runs are merged one range of hashes at a time.
+
+Notation used for tensor shapes: N rows, M words of a question (in `RowScores`, M rows), W distinct words, P postings.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+import re
+import shutil
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import regex
+import Stemmer
+from icu4py.breakers import WordBreaker
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
-from ragweave.knowledge.analyzer import hashed
-from ragweave.knowledge.postings import Postings
-from ragweave.retrieval.fusion import best
+from ragweave.knowledge import store
+from ragweave.knowledge.ingest_settings import ANALYZER_VERSION
+from ragweave.knowledge.layout import PostingFiles
+
+NO_LANGUAGE = "none"
+"""The language of words that are neither stemmed nor filtered."""
+
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+"""Chinese and Japanese, in a set of a regular expression: without spaces between words, every character is a word."""
+
+# Scripts without spaces whose words a dictionary finds.
+_DICTIONARY = r"[[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{P}]"
+# Runs of letters and digits with their combining marks, which are half of the vowels of Hindi, Tamil or Thai.
+_WORD = regex.compile(
+    rf"[{UNSPACED}]|(?P<run>{_DICTIONARY}+)"
+    rf"|(?:(?!{_DICTIONARY})[\p{{L}}\p{{N}}--[{UNSPACED}]][\p{{M}}]*)+",
+    regex.V1,
+)
+# Letters with and without points of Hebrew or vowel signs of Arabic are the same word; so are words with and without
+# soft hyphens and joiners. Lower case gives the Turkish capital I a dot of its own.
+_LEFT_OUT = regex.compile(
+    r"(?<=\p{Hebrew})[\p{M}]+|(?<=\p{Arabic})[\p{M}\u0640]+|[\u00ad\u200c\u200d]|(?<=i)\u0307", regex.V1
+)
+_LETTERS_ALONE = 10
+"""A run of a dictionary's script up to this length is one word, as it is in a question."""
+
+# The rules of version 1, by which combining marks separate words; for ASCII they are those of version 2.
+_WORD_OF_VERSION_1 = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+
+_ENGLISH_STOP_WORDS = frozenset(
+    _WORD_OF_VERSION_1.findall(
+        "a an and are as at be but by did do does for from had has have he her his how i if in into is it its no not "
+        "of on or our she so such that the their then there these they this to us was we were what when where which "
+        "who whom whose why will with you your"
+    )
+)
+
+
+class Analyzer:
+    """Splits texts into words: lower case, stemmed, without stop words.
+
+    Args:
+        language: A language of the Snowball stemmers, such as ``"english"``, or ``"none"``.
+        version: The version of the rules, which a knowledge base keeps until it is built again.
+
+    Raises:
+        ConfigurationError: There is no stemmer for the language.
+    """
+
+    def __init__(self, language: str = "english", version: int = ANALYZER_VERSION) -> None:
+        if language != NO_LANGUAGE and language not in Stemmer.algorithms():
+            raise ConfigurationError(
+                f"There is no stemmer for the language {language!r}. Choose {NO_LANGUAGE} or one of "
+                f"{', '.join(sorted(Stemmer.algorithms()))}."
+            )
+        self.language = language
+        self._version = version
+        self._stem = None if language == NO_LANGUAGE else Stemmer.Stemmer(language).stemWords
+        self._stop_words = _ENGLISH_STOP_WORDS if language == "english" else frozenset()
+
+    def words(self, text: str) -> list[str]:
+        """The words of a text in their order."""
+        text = unicodedata.normalize("NFKC", text).casefold()
+        simple = self._version == 1 or text.isascii()
+        words = _WORD_OF_VERSION_1.findall(text) if simple else list(_words(text))
+        if self._stop_words:
+            words = [word for word in words if word not in self._stop_words]
+        return words if self._stem is None else self._stem(words)
+
+
+def _words(text: str) -> Iterator[str]:
+    for match in _WORD.finditer(_LEFT_OUT.sub("", text)):
+        run = match["run"]
+        if run is None or len(run) <= _LETTERS_ALONE:
+            yield match[0]
+            continue
+        words = [word for word in WordBreaker(run, "en") if word[0].isalnum()]
+        yield from words
+        # A short run is one word in a question although the dictionary may know it as two.
+        yield from (pair for pair in map("".join, pairwise(words)) if len(pair) <= _LETTERS_ALONE)
+
+
+def hashed(words: Iterable[str]) -> NDArray[np.uint64]:
+    """Hash M words, (M,); postings store hashes in place of words.
+
+    Two of ten million words share a hash with a probability of three in a million.
+    """
+    digests = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words)
+    return np.frombuffer(digests, dtype="<u8")
+
+
+# --- Postings ---
+
+MERGED_AT_ONCE = 1 << 22
+"""About how many postings are in memory during a merge."""
+
+_POSTING = np.dtype([("word", "<u8"), ("row", "<i4"), ("count", "<u2")])
+_MAX_COUNT = 0xFFFF
+
+
+class Postings:
+    """The postings of a segment, memory-mapped.
+
+    Args:
+        files: The files.
+
+    Raises:
+        KnowledgeBaseError: A file is missing or damaged.
+    """
+
+    def __init__(self, files: PostingFiles) -> None:
+        self.words = store.read_array(files.words, np.uint64)
+        self.starts = store.read_array(files.starts, np.int64)
+        self.rows = store.read_array(files.rows, np.int32)
+        self.counts = store.read_array(files.counts, np.uint16)
+        self.lengths = store.read_array(files.lengths, np.int32)
+        consistent = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
+        if not consistent or self.starts[-1] != len(self.rows):
+            raise KnowledgeBaseError(store.damaged(files.starts))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def slices(self, words: NDArray[np.uint64]) -> list[slice]:
+        """The slices of `rows` and `counts` that belong to M words; empty for words that do not occur."""
+        if not len(self.words):
+            return [slice(0, 0)] * len(words)
+        positions = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
+        return [
+            slice(int(self.starts[at]), int(self.starts[at + 1])) if self.words[at] == word else slice(0, 0)
+            for at, word in zip(positions, words, strict=True)
+        ]
+
+
+def write_postings(
+    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, scratch: Path
+) -> None:
+    """Write the postings of texts.
+
+    Args:
+        files: The files to create.
+        shards: The texts of all rows, as many at a time as fit into memory.
+        analyzer: Splits them into words.
+        scratch: A folder for temporary files; created, and deleted.
+
+    Raises:
+        OSError: The disk is full or cannot be written.
+    """
+    for path in files:
+        path.unlink(missing_ok=True)  # left by an interrupted build
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    lengths: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
+    runs: list[NDArray[Any]] = []
+    for number, texts in enumerate(shards):
+        shard_lengths, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
+        lengths.append(shard_lengths)
+        path = scratch / f"{number}.npy"
+        store.write_array(path, run)
+        runs.append(np.load(path, mmap_mode="r", allow_pickle=False))
+    _merge(files, runs)
+    store.write_array(files.lengths, np.concatenate(lengths))
+    shutil.rmtree(scratch)
+
+
+def _run(
+    texts: Sequence[str], analyzer: Analyzer, *, first_row: int
+) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Count the words of texts: the length of each text, and the postings, sorted by word and row."""
+    numbers: dict[str, int] = {}
+    occurrences: list[int] = []
+    lengths = np.zeros(len(texts), np.int32)
+    for row, text in enumerate(texts):
+        text_words = analyzer.words(text)
+        lengths[row] = len(text_words)
+        occurrences += [numbers.setdefault(word, len(numbers)) for word in text_words]
+    words = hashed(numbers)[np.array(occurrences, dtype=np.int64)]
+    rows = np.repeat(np.arange(first_row, first_row + len(texts), dtype=np.int32), lengths)
+    order = np.argsort(words, kind="stable")  # rows rise already
+    words, rows = words[order], rows[order]
+    new = np.ones(len(words), dtype=bool)
+    new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
+    first = np.flatnonzero(new)
+    run = np.empty(len(first), _POSTING)
+    run["word"], run["row"] = words[first], rows[first]
+    run["count"] = np.minimum(np.diff(np.append(first, len(words))), _MAX_COUNT)
+    return lengths, run
+
+
+def _merge(files: PostingFiles, runs: Sequence[NDArray[Any]]) -> None:
+    """Write the postings of all runs, one range of hashes at a time; hashes are spread evenly."""
+    count = sum(map(len, runs))
+    words: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+    starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+    with (
+        store.array_writer(files.rows, np.dtype("<i4"), count) as write_rows,
+        store.array_writer(files.counts, np.dtype("<u2"), count) as write_counts,
+    ):
+        written = 0
+        for first, last in _ranges(-(-count // MERGED_AT_ONCE)):
+            # bisect reads a few postings of a run, where np.searchsorted would copy all of its words.
+            parts = [run[bisect_left(run["word"], first) : bisect_right(run["word"], last)] for run in runs]
+            merged = np.concatenate(parts)
+            merged = merged[np.argsort(merged["word"], kind="stable")]  # runs come in the order of their rows
+            distinct, begins = np.unique(merged["word"], return_index=True)
+            words.append(distinct)
+            starts.append(begins + written)
+            written += len(merged)
+            write_rows(merged["row"])
+            write_counts(merged["count"])
+    store.write_array(files.words, np.concatenate(words))
+    store.write_array(files.starts, np.concatenate([*starts, np.array([count])]))
+
+
+def _ranges(count: int) -> Iterator[tuple[int, int]]:
+    """Divide all hashes into ranges of equal size: the first and the last hash of each."""
+    bounds = [2**64 * part // count for part in range(count + 1)] if count else []
+    yield from ((first, after - 1) for first, after in pairwise(bounds))
+
+
+# --- Scores ---
 
 
 class BM25:
@@ -103,3 +335,14 @@ def no_words(location: object) -> KnowledgeBaseError:
 def idf(count: int, frequency: int) -> float:
     """The inverse document frequency of a word that occurs in so many of N rows."""
     return math.log1p((count - frequency + 0.5) / (frequency + 0.5))
+
+
+def best(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """Positions of the K largest of N scores, (K,), best first; ties go to the earlier, and -inf never counts."""
+    n = min(n, int((scores > -np.inf).sum()))
+    if not n:
+        return np.zeros(0, np.int64)
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    above = np.flatnonzero(scores > least)
+    top = np.concatenate([above, np.flatnonzero(scores == least)[: n - len(above)]])
+    return top[np.lexsort((top, -scores[top]))]

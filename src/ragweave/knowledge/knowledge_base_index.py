@@ -1,4 +1,6 @@
-"""A knowledge base as an index of the retriever.
+"""A knowledge base as an index of the retriever, which fuses the rankings by vectors and by words.
+
+Fused scores are log-probabilities up to a constant: a model turns passage scores into p(z|x) by a softmax.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
@@ -14,7 +16,6 @@ from numpy.typing import NDArray
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.storage import WordScores, checked_vectors
 from ragweave.knowledge.store import COLUMNS
-from ragweave.retrieval.fusion import reciprocal_rank_fusion
 from ragweave.retrieval.index_protocol import MISSING, Hits, PassageScorer
 from ragweave.types import Passage, SearchSettings
 
@@ -25,6 +26,9 @@ _Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows, best first, and the part of their scores that is not an inner product (`Hits.offsets`)."""
 
 _NO_PASSAGE = Passage(id="", document_id="", title="", text="", source="")
+
+RANK_CONSTANT = 60
+"""The constant of reciprocal rank fusion; its authors' value."""
 
 
 class KnowledgeBaseIndex:
@@ -186,3 +190,27 @@ class KnowledgeBaseIndex:
     def _columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         passages = [_NO_PASSAGE if row == MISSING else self._storage.passage(int(row)) for row in rows]
         return {name: [getattr(passage, name) for passage in passages] for name in COLUMNS}
+
+
+def reciprocal_rank_fusion(
+    rankings: Sequence[NDArray[np.int64]], *, constant: int = RANK_CONSTANT
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Fuse rankings by their ranks alone (Cormack, Clarke and Buettcher 2009).
+
+    A row's fused value is the sum of ``1 / (constant + rank)`` over the rankings that contain it. Its score is the
+    logarithm of that, so that a softmax makes p(z|x) proportional to the fused value.
+
+    Args:
+        rankings: Rows, best first, each once.
+        constant: Larger values weigh ranks more evenly.
+
+    Returns:
+        All rows, best first, and their scores.
+    """
+    if not rankings:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+    rows, inverse = np.unique(np.concatenate(rankings), return_inverse=True)
+    shares = np.concatenate([1 / (constant + 1 + np.arange(len(ranking))) for ranking in rankings])
+    fused = np.bincount(inverse, weights=shares, minlength=len(rows))
+    order = np.lexsort((rows, -fused))
+    return rows[order], np.log(fused[order]).astype(np.float32)

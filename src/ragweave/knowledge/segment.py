@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
+from ragweave.knowledge.bm25 import Postings
 from ragweave.knowledge.layout import SegmentLayout
 from ragweave.knowledge.manifest import SegmentRecord
-from ragweave.knowledge.postings import Postings
 from ragweave.knowledge.vector_index import FLAT, read_index, search_all
 
 

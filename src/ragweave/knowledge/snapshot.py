@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
-from ragweave.knowledge.analyzer import Analyzer
-from ragweave.knowledge.bm25 import BM25, RowScores, no_words
+from ragweave.knowledge.bm25 import BM25, Analyzer, RowScores, no_words
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.segment import Segment

@@ -16,8 +16,7 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError, MissingExtra
 from ragweave.knowledge import store
 from ragweave.knowledge.ingest import ray_engine
 from ragweave.knowledge.ingest.ray_engine import RayEngine
-from ragweave.knowledge.progress import NoProgress
-from ragweave.types import Passage
+from ragweave.types import NoProgress, Passage
 from tests.support.waiting import PATIENCE
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ragweave.knowledge.ingest.sentences import blocks
+from ragweave.knowledge.ingest.chunking import blocks
 
 
 def sentences_of(text: str) -> list[str]:

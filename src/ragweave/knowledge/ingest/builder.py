@@ -18,18 +18,16 @@ from numpy.typing import NDArray
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge import store
-from ragweave.knowledge.analyzer import Analyzer, hashed
+from ragweave.knowledge.bm25 import Analyzer, hashed, write_postings
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.transaction import staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import FileRecord, SegmentRecord
-from ragweave.knowledge.postings import write_postings
-from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
-from ragweave.types import Document, Passage
+from ragweave.types import Document, Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -47,10 +47,10 @@ from ragweave.knowledge.ingest.transaction import (
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import ChangeRecord, Manifest
-from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import check_kind
+from ragweave.types import Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, require_extra
-from ragweave.knowledge.progress import Progress
-from ragweave.types import Passage
+from ragweave.types import Passage, Progress
 
 _CONNECT_TIMEOUT = 5.0  # seconds
 _BATCH = 512

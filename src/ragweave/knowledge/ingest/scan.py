@@ -23,8 +23,8 @@ from ragweave.knowledge.manifest import (
     Manifest,
     SegmentRecord,
 )
-from ragweave.knowledge.progress import Progress
 from ragweave.knowledge.source_records import SourceFile, SourceRecord, Sources
+from ragweave.types import Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
-from ragweave.knowledge.analyzer import Analyzer
-from ragweave.knowledge.bm25 import check_parameters, no_words
+from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.connection import Client, Connection
 from ragweave.knowledge.postgres.tables import PASSAGE, Tables, current_index, storable

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from ragweave.knowledge.analyzer import hashed
-from ragweave.knowledge.bm25 import idf
+from ragweave.knowledge.bm25 import hashed, idf
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.tables import Tables
 

@@ -18,7 +18,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
-from ragweave.knowledge.analyzer import hashed
+from ragweave.knowledge.bm25 import hashed
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
 from ragweave.knowledge.postgres.reader import State, read_state, rows_of

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.analyzer import Analyzer
+from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest.builder import (
     Engine,
     IngestReport,
@@ -44,9 +44,8 @@ from ragweave.knowledge.postgres.reader import existing, read_state
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, choose_index, current_index
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.write_transaction import Deletions, WriteTransaction, write_transaction
-from ragweave.knowledge.progress import NoProgress, Progress
 from ragweave.knowledge.source_records import SourceFile, Sources
-from ragweave.types import Passage
+from ragweave.types import NoProgress, Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragweave.retrieval.fusion import best, reciprocal_rank_fusion
+from ragweave.knowledge.bm25 import best
+from ragweave.knowledge.knowledge_base_index import reciprocal_rank_fusion
 
 SCORES = st.lists(st.sampled_from([-np.inf, 0.0, 1.0, 2.0, 3.5]), max_size=20)
 RANKINGS = st.lists(st.lists(st.integers(0, 12), unique=True, max_size=8), max_size=4)
