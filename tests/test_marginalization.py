@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ragweave import marginalization as m
 from ragweave.errors import ShapeError
-from ragweave.modeling.arguments import IGNORE_INDEX
+from ragweave.modeling.parts import IGNORE_INDEX
 from tests.support import models
 from tests.support.models import FORMULATIONS, rag_model
 

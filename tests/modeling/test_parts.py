@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import sys
 sys.modules.update(torch=None, tensorflow=None, keras=None)  # importing any of them fails
-import ragweave.modeling.arguments, ragweave.modeling.parts, ragweave.modeling.proposals, ragweave.outputs
+import ragweave.modeling.parts, ragweave.modeling.proposals, ragweave.outputs
 """
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache
 
 from ragweave.errors import MissingContextError
-from ragweave.modeling.arguments import longest_context
+from ragweave.modeling.parts import longest_context
 
 # The minimum number of tokens in a group of contexts that is encoded together. Fewer leave the device idle. On a CPU,
 # more are slower: the activations exceed its caches (docs/performance.md).

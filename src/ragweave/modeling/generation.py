@@ -17,17 +17,20 @@ from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedMod
 
 from ragweave.configuration import RagConfig
 from ragweave.marginalization import group_by_question, scored_positions, target_log_probs
-from ragweave.modeling.arguments import (
+from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.parts import (
     IGNORE_INDEX,
+    RagWrapper,
+    RetrieverProtocol,
     Targets,
+    as_list,
     check_label_rows,
     check_label_shapes,
     check_labels,
+    resolve_config,
     resolve_flag,
     warn_unknown,
 )
-from ragweave.modeling.contexts import EncodedContexts
-from ragweave.modeling.parts import RagWrapper, RetrieverProtocol, as_list, resolve_config
 from ragweave.modeling.pretrained import RagPreTrainedModel
 from ragweave.modeling.rag import RagModel
 from ragweave.outputs import CACHE, RetrievAugLMMarginOutput, pop_cache
@@ -117,7 +120,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             do_marginalize: Return log-probabilities of the mixture, (B, T, V), as logits (RAG-Token only).
             reduce_loss: Sum the loss over the batch. By default there is one for each question, and ``backward``
                 computes the gradient of their sum.
-            labels: Answer tokens, (B, T); `ragweave.modeling.arguments` documents their two conventions.
+            labels: Answer tokens, (B, T); `ragweave.modeling.parts` documents their two conventions.
 
         Returns:
             `RetrievAugLMMarginOutput`; ``loss`` is -log p(y|x), (B,) or, reduced, a scalar.

@@ -19,19 +19,21 @@ from ragweave.configuration import RagConfig
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import pool
 from ragweave.errors import MissingContextError
-from ragweave.modeling.arguments import (
+from ragweave.modeling.contexts import EncodedContexts, trim_right
+from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
+from ragweave.modeling.parts import (
+    RagParts,
+    RetrieverProtocol,
     check_contexts,
     check_decoder_rows,
     check_mask,
     check_n_docs,
     check_scores,
     missing_contexts,
+    resolve_config,
     resolve_flag,
     warn_unknown,
 )
-from ragweave.modeling.contexts import EncodedContexts, trim_right
-from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
-from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
 from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts, pop_cache
 from ragweave.retrieval.retriever import passage_scores

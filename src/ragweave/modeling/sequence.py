@@ -21,11 +21,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from ragweave.errors import ConfigurationError
 from ragweave.marginalization import sequence_log_joint, sequence_nll, target_log_probs
-from ragweave.modeling.arguments import Targets, resolve_flag
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.generators import DecodeOptions
-from ragweave.modeling.parts import as_list
+from ragweave.modeling.parts import Targets, as_list, resolve_flag
 from ragweave.modeling.proposals import Proposals, collect_proposals
 from ragweave.outputs import RagSequenceGenerateOutput
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from ragweave.marginalization import group_by_question, token_log_marginals, token_nll
-from ragweave.modeling.arguments import Targets
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import RagForGeneration
+from ragweave.modeling.parts import Targets
 
 DEFAULT_MAX_LENGTH = 20
 """Tokens of an answer, the start token included, if nothing else is set: transformers' default."""

@@ -9,21 +9,19 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
-from ragweave.encoders.cross_encoder import Reranker
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.quantization import quantize_int8
-from ragweave.modeling.sequence import RagSequenceForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
 from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
 from ragweave.retrieval.index_protocol import NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
-from ragweave.tokenization import RagTokenizer
 from ragweave.types import FORMULATIONS, Formulation, GeneratorDtype, SearchSettings
 
 
@@ -75,6 +73,8 @@ def load_parts(
     if isinstance(knowledge_base, (str, Path)):
         knowledge_base = KnowledgeBase.open(knowledge_base)
     if isinstance(reranker, (str, Path)) and knowledge_base is not None:
+        from ragweave.encoders.cross_encoder import Reranker  # most questions need none
+
         reranker = Reranker.from_pretrained(reranker, device=device)
     source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
@@ -95,7 +95,7 @@ def model_class(formulation: Formulation) -> type[RagForGeneration]:
     """
     if formulation not in FORMULATIONS:
         raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
-    return RagTokenForGeneration if formulation == "token" else RagSequenceForGeneration
+    return RagTokenForGeneration if formulation == "token" else ragweave.RagSequenceForGeneration
 
 
 def _embedded_parts(
@@ -134,7 +134,7 @@ def _saved_parts(
         config = RagConfig.from_pretrained(name)
         index = source.index(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         _check_passage_encoder(name, config, index)
-        tokenizer = RagTokenizer.from_pretrained(name, config=config)
+        tokenizer = ragweave.RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
             architectures = config.architectures or []
             formulation = "sequence" if "RagSequenceForGeneration" in architectures else "token"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -23,7 +23,6 @@ from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.loading import load_parts, model_class
-from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged
 from ragweave.provenance.posteriors import assemble, explain
@@ -32,6 +31,9 @@ from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
 from ragweave.types import Formulation, GeneratorDtype, SearchSettings
+
+if TYPE_CHECKING:
+    from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,9 @@ class RagPipeline:
         threshold = self.min_confidence if min_confidence is None else min_confidence
         if not 0 <= threshold <= 1:
             raise ConfigurationError(f"min_confidence is {threshold}: give a number from 0 to 1.")
+
+        if callback is not None:
+            from ragweave.pipeline.streaming import BatchCallback  # most calls wait for the whole answer
 
         def prepare(positions: list[int]) -> _Batch:
             texts = [questions[position].strip() for position in positions]

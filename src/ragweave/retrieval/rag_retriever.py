@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import BatchEncoding
 
+import ragweave  # for names that are loaded on first use
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, QuestionError
 from ragweave.retrieval.context_template import ContextTemplate, fit, padded, token_ids
 from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
-from ragweave.tokenization import RagTokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,7 +94,7 @@ class RagRetriever:
         if config is None:
             config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
         _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
-        tokenizer = RagTokenizer.from_pretrained(
+        tokenizer = ragweave.RagTokenizer.from_pretrained(
             retriever_name_or_path,
             config=config,
             **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs},
@@ -132,7 +132,9 @@ class RagRetriever:
                     inside = name.endswith("_path") and path.is_relative_to(folder.absolute())
                     setattr(config, name, str(path.relative_to(folder.absolute())) if inside else value)
             config.completed_from(folder).save_pretrained(staging)
-            RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(staging)
+            ragweave.RagTokenizer(self.question_encoder_tokenizer, self.generator_tokenizer).save_pretrained(
+                staging
+            )
             _move(staging, folder)
 
     def init_retrieval(self) -> None:

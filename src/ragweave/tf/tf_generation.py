@@ -20,8 +20,10 @@ from transformers import GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.arguments import (
+from ragweave.modeling.parts import (
     IGNORE_INDEX,
+    RagWrapper,
+    RetrieverProtocol,
     Targets,
     check_label_rows,
     check_label_shapes,
@@ -30,7 +32,6 @@ from ragweave.modeling.arguments import (
     resolve_flag,
     warn_unknown,
 )
-from ragweave.modeling.parts import RagWrapper, RetrieverProtocol
 from ragweave.outputs import pop_cache
 from ragweave.tf.beam_search import Beam, Step, search
 from ragweave.tf.encoder_decoder import DecoderCache
@@ -202,7 +203,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         return ops.where(shifted < 0, special.pad_or_eos, shifted)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor, exclude_bos_score: bool) -> Targets:
-        """Decoder input, targets and which of them count; `ragweave.modeling.arguments` explains the two conventions.
+        """Decoder input, targets and which of them count; `ragweave.modeling.parts` explains the two conventions.
 
         Written without branches on values, which are not known while a graph is being built.
         """

@@ -17,7 +17,9 @@ from keras import ops
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, MissingContextError
-from ragweave.modeling.arguments import (
+from ragweave.modeling.parts import (
+    RagParts,
+    RetrieverProtocol,
     check_contexts,
     check_decoder_rows,
     check_mask,
@@ -25,10 +27,10 @@ from ragweave.modeling.arguments import (
     check_scores,
     longest_context,
     missing_contexts,
+    resolve_config,
     resolve_flag,
     warn_unknown,
 )
-from ragweave.modeling.parts import RagParts, RetrieverProtocol, resolve_config
 from ragweave.outputs import CACHE, RetrievedContexts, pop_cache
 from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.graph_retrieval import call_retriever

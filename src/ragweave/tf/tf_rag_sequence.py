@@ -15,7 +15,7 @@ from keras import ops
 from transformers import GenerationConfig
 
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.arguments import Targets, resolve_flag
+from ragweave.modeling.parts import Targets, resolve_flag
 from ragweave.modeling.proposals import Proposals, collect_proposals
 from ragweave.tf.beam_search import Beam
 from ragweave.tf.generation_options import AllowedTokens, Ids, Processor, Scores, generation_options

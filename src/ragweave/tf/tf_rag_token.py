@@ -10,7 +10,7 @@ from keras import ops
 from transformers import GenerationConfig
 
 from ragweave.errors import ShapeError
-from ragweave.modeling.arguments import Targets
+from ragweave.modeling.parts import Targets
 from ragweave.tf.generation_options import AllowedTokens, Processor, generation_options
 from ragweave.tf.keras_backend import Tensor
 from ragweave.tf.layers import Encoded, at_least_float32

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ragweave.errors import ConfigurationError, DataError
-from ragweave.modeling.arguments import IGNORE_INDEX
+from ragweave.modeling.parts import IGNORE_INDEX
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.rag_retriever import RagRetriever

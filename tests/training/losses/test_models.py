@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ragweave.marginalization import scored_positions, target_log_probs
-from ragweave.modeling.arguments import IGNORE_INDEX
+from ragweave.modeling.parts import IGNORE_INDEX
 from ragweave.training.losses import CrossAttention, leave_one_out_log_likelihood, passage_attention
 from tests.support.models import FORMULATIONS, contexts, shared_model, words
 

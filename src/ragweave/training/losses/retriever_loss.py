@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ragweave.errors import ConfigurationError, ShapeError
 from ragweave.marginalization import passage_log_probs
-from ragweave.modeling.arguments import check_scores
+from ragweave.modeling.parts import check_scores
 from ragweave.types import Formulation
 
 Reduction = Literal["mean", "none"]
