@@ -31,6 +31,7 @@ _HOME_OF = {
     "RagTokenizer": "tokenization",
     "RagTrainer": "training.trainer",
     "RagTrainingArguments": "training.arguments",
+    "ReadSettings": "knowledge.ingest_settings",
     "RetrievAugLMMarginOutput": "outputs",
     "RetrievAugLMOutput": "outputs",
     "RetrievedPassage": "provenance.answers",
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from ragweave.configuration import RagConfig
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.ingest_settings import Chunking
+    from ragweave.knowledge.ingest_settings import Chunking, ReadSettings
     from ragweave.modeling.rag import RagModel
     from ragweave.modeling.registration import register_auto_classes
     from ragweave.modeling.sequence import RagSequenceForGeneration
@@ -85,6 +86,7 @@ __all__ = [
     "RagTokenizer",
     "RagTrainer",
     "RagTrainingArguments",
+    "ReadSettings",
     "RetrievAugLMMarginOutput",
     "RetrievAugLMOutput",
     "RetrievedPassage",

@@ -6,11 +6,12 @@ import zipfile
 from pathlib import Path
 
 from ragweave.knowledge.ingest.loaders.loader import read_documents
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
 from ragweave.types import Document
 
 
-def read(*sources: Path) -> list[Document]:
-    return list(read_documents(sources))
+def read(*sources: Path, settings: ReadSettings = DEFAULT_READING) -> list[Document]:
+    return list(read_documents(sources, settings))
 
 
 def only_document(path: Path) -> Document:

@@ -9,6 +9,7 @@ import typer
 import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
 
 
 def add(
@@ -21,6 +22,9 @@ def add(
         typer.Option(help="The encoder that embedded the knowledge base, if it has another name here."),
     ] = None,
     strict: options.Strict = False,
+    read_memory: options.ReadMemory = DEFAULT_READING.memory,
+    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
+    follow_links: options.FollowLinks = False,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -45,16 +49,21 @@ def add(
 
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    with options.stdin_as_file(sources, stdin_format, stdin_name) as paths, stage_bars() as progress:
-        files = find_sources(paths)
+    reading = ReadSettings(read_memory, read_seconds, follow_links=follow_links)
+    with (
+        options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
+        stage_bars() as progress,
+        source_warnings(),
+    ):
+        files = find_sources(paths, follow_links=follow_links)
         encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
-        with source_warnings():
-            updated = base.add(
-                files,
-                encoder=encoder,
-                strict=strict,
-                engine=options.load_engine(engine, workers, ray_address),
-                resume=resume,
-                progress=progress,
-            )
+        updated = base.add(
+            files,
+            encoder=encoder,
+            strict=strict,
+            reading=reading,
+            engine=options.load_engine(engine, workers, ray_address),
+            resume=resume,
+            progress=progress,
+        )
     print_change(updated, as_json=as_json, previous=base.version, files=files, verbose=verbose)

@@ -10,6 +10,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
 from ragweave.errors import ConfigurationError
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
 
 
 def index(
@@ -60,6 +61,9 @@ def index(
         bool, typer.Option("--vectors-only", help="Do not write the word index of bm25 and hybrid.")
     ] = False,
     strict: options.Strict = False,
+    read_memory: options.ReadMemory = DEFAULT_READING.memory,
+    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
+    follow_links: options.FollowLinks = False,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -98,12 +102,13 @@ def index(
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
+    reading = ReadSettings(read_memory, read_seconds, follow_links=follow_links)
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,
         source_warnings(),
     ):
-        files = find_sources(paths)
+        files = find_sources(paths, follow_links=follow_links)
         base = ragweave.KnowledgeBase.build(
             files,
             output,
@@ -114,6 +119,7 @@ def index(
             language=None if vectors_only else language,
             overwrite=overwrite,
             strict=strict,
+            reading=reading,
             engine=options.load_engine(engine, workers, ray_address),
             resume=resume,
             progress=progress,

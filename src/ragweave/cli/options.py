@@ -48,6 +48,21 @@ Strict = Annotated[
         "--strict", help="Fail if a source, or a part of one, cannot be read, instead of skipping it."
     ),
 ]
+ReadMemory = Annotated[
+    int,
+    typer.Option(
+        "--read-memory", min=256, metavar="MIB", help="Memory for reading a file; others are skipped."
+    ),
+]
+ReadSeconds = Annotated[
+    float,
+    typer.Option(
+        "--read-seconds", min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."
+    ),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
+]
 EngineKind = Annotated[
     Literal["local", "ray"], typer.Option("--engine", help="Embed in this process or on a Ray cluster.")
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer
-from ragweave.knowledge.ingest_settings import Chunking, IngestSettings
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
@@ -80,6 +80,7 @@ class KnowledgeBase:
         overwrite: bool = False,
         strict: bool = False,
         engine: Engine | None = None,
+        reading: ReadSettings = DEFAULT_READING,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
@@ -103,6 +104,7 @@ class KnowledgeBase:
             strict: Fail if a source, or a part of one, cannot be read. By default, a source is skipped, and
                 ``manifest.change`` says why; a part is left out with a `SourceWarning`.
             engine: Embeds the passages, such as `RayEngine`; by default in this process.
+            reading: How files are read, and how much memory and time one may take; what takes more is skipped.
             resume: Continue an interrupted build of the same sources and settings.
             progress: Receives the progress.
 
@@ -120,7 +122,7 @@ class KnowledgeBase:
             _paths(sources),
             encoder=encoder,
             settings=IngestSettings(
-                chunking or Chunking(), index, parameters or {}, language, strict, engine
+                chunking or Chunking(), index, parameters or {}, language, strict, engine, reading=reading
             ),
             overwrite=overwrite,
             resume=resume,
@@ -164,6 +166,7 @@ class KnowledgeBase:
         encoder: TextEncoder,
         strict: bool = False,
         engine: Engine | None = None,
+        reading: ReadSettings = DEFAULT_READING,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
@@ -176,6 +179,7 @@ class KnowledgeBase:
             encoder: The encoder that embedded the passages.
             strict: Fail if a source cannot be read. By default it is skipped, and keeps its old passages.
             engine: Embeds the passages, such as `RayEngine`; by default in this process.
+            reading: How files are read, and how much memory and time one may take; what takes more is skipped.
             resume: Continue an interrupted addition of the same sources.
             progress: Receives the progress.
 
@@ -193,6 +197,7 @@ class KnowledgeBase:
             encoder=encoder,
             strict=strict,
             engine=engine,
+            reading=reading,
             resume=resume,
             progress=progress or NoProgress(),
         )

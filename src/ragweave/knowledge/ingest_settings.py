@@ -103,6 +103,43 @@ DEFAULT_TABLES = TableSettings()
 
 
 @dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How files are read, and how much one of them may take. What takes more is skipped.
+
+    Attributes:
+        memory: MiB of memory of the process that reads files, of which it takes about 200 itself (on Linux).
+        seconds: Seconds for a file, and as many for every further 64 MiB of it.
+        tables: How rows of tables become documents.
+        follow_links: Whether files are read that links in a folder lead to outside of it.
+
+    Raises:
+        ConfigurationError: A limit is too small.
+    """
+
+    memory: int = 2048
+    seconds: float = 600
+    tables: TableSettings = DEFAULT_TABLES
+    follow_links: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the limits."""
+        if self.memory < 256 or self.seconds <= 0:
+            raise ConfigurationError(
+                f"No file can be read within {self.memory} MiB of memory and {self.seconds} seconds: set at least "
+                "256 MiB, and a positive time."
+            )
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> ReadSettings:
+        """The settings whose fields are in a dictionary, which JSON has changed tuples of to lists."""
+        tables = record["tables"]
+        return cls(**{**record, "tables": TableSettings(**{**tables, "text": tuple(tables["text"])})})
+
+
+DEFAULT_READING = ReadSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class IngestSettings:
     """How documents become a segment of a knowledge base.
 
@@ -115,6 +152,7 @@ class IngestSettings:
         engine: Embeds the passages; ``None`` for this process.
         flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
         analyzer: The version of the rules that split text into words.
+        reading: How files are read, and how much memory and time one may take.
     """
 
     chunking: Chunking
@@ -125,3 +163,4 @@ class IngestSettings:
     engine: Engine | None = None
     flat_up_to: int = 0
     analyzer: int = ANALYZER_VERSION
+    reading: ReadSettings = DEFAULT_READING

@@ -21,6 +21,7 @@ from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import Analyzer, hashed, write_postings
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
+from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout
@@ -205,7 +206,7 @@ def read_shards(
         return shard, hashes[new]
 
     pending: list[Passage] = []
-    loader = DocumentLoader()
+    loader = DocumentLoader(settings.reading)
     for file in files:
         try:
             documents = loader.load(file)
@@ -219,7 +220,7 @@ def read_shards(
                 raise
             # Passages of this file may have been written already. The caller deletes them.
             report.failed.append(file.source)
-            report.skipped.append(str(error))
+            report.skipped.append(printable(str(error)))
         progress.advance(1)
     if pending:
         yield distinct(pending)

@@ -44,7 +44,7 @@ from ragweave.knowledge.ingest.transaction import (
     staging,
     transaction,
 )
-from ragweave.knowledge.ingest_settings import IngestSettings
+from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import ChangeRecord, Manifest
 from ragweave.knowledge.snapshot import Snapshot
@@ -96,7 +96,7 @@ class FolderWriter:
     ) -> None:
         """Build a knowledge base, or a new version from these sources alone; see `KnowledgeBase.build`."""
         check_kind(settings.index_kind, settings.index_parameters, encoder.dimension)
-        files = find_sources(sources)
+        files = find_sources(sources, follow_links=settings.reading.follow_links)
         self.check_output(overwrite=overwrite)
         with staging(self.path, resume=resume) as layout:
             scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
@@ -121,16 +121,19 @@ class FolderWriter:
         encoder: TextEncoder,
         strict: bool,
         engine: Engine | None,
+        reading: ReadSettings,
         resume: bool,
         progress: Progress,
     ) -> None:
         """Add new and changed sources; see `KnowledgeBase.add`."""
-        files = find_sources(sources)
+        files = find_sources(sources, follow_links=reading.follow_links)
         with transaction(self.path, resume=resume, resumable=True) as layout:
             current = Snapshot.open(self.path)
             manifest = current.manifest
             manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
-            settings = settings_of(manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS)
+            settings = settings_of(
+                manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS, reading=reading
+            )
             scan = scan_sources(files, current.sources, strict=strict, progress=progress)
             if not scan.changed:
                 report_skipped(scan.skipped, other_sources=bool(scan.records))

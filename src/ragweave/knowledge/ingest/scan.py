@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
-from ragweave.knowledge.ingest.loaders.text import no_access
-from ragweave.knowledge.ingest_settings import IngestSettings
+from ragweave.knowledge.ingest.loaders.text import no_access, printable
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
     ChangeRecord,
@@ -93,7 +93,7 @@ def scan_sources(
     records: Sources = {}
     changed: list[SourceFile] = []
     skipped: list[str] = []
-    ignored = {_printable(file.source): file.ignored for file in files if file.ignored}
+    ignored = {file.source: file.ignored for file in files if file.ignored}
     files = [file for file in files if not file.ignored]
     progress.start("Looking for changes", len(files))
     for file in files:
@@ -102,17 +102,12 @@ def scan_sources(
         except SourceError as error:
             if strict:
                 raise
-            skipped.append(str(error))
+            skipped.append(printable(str(error)))
         else:
             if file.key not in known or known[file.key].sha256 != record.sha256:
                 changed.append(file)
         progress.advance(1)
     return SourceScan(records, changed, known, skipped, ignored)
-
-
-def _printable(name: str) -> str:
-    """The name of a file, which may not be UTF-8, as a manifest can hold it."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _fingerprint(file: SourceFile) -> SourceRecord:
@@ -200,7 +195,12 @@ def id_taken(name: str, source: str, place: Path | str) -> SourceError:
 
 
 def settings_of(
-    manifest: Manifest, *, strict: bool = True, engine: Engine | None = None, flat_up_to: int = 0
+    manifest: Manifest,
+    *,
+    strict: bool = True,
+    engine: Engine | None = None,
+    flat_up_to: int = 0,
+    reading: ReadSettings = DEFAULT_READING,
 ) -> IngestSettings:
     """The settings that a knowledge base was built with, for a change of it."""
     index = manifest.index
@@ -213,6 +213,7 @@ def settings_of(
         engine,
         flat_up_to,
         manifest.analyzer,
+        reading,
     )
 
 

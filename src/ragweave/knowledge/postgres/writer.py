@@ -37,7 +37,7 @@ from ragweave.knowledge.ingest.scan import (
     settings_of,
     unknown_id,
 )
-from ragweave.knowledge.ingest_settings import IngestSettings
+from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.reader import existing, read_state
@@ -81,7 +81,7 @@ class PostgresWriter:
     ) -> None:
         """Build a knowledge base; see `KnowledgeBase.build`."""
         check_index(settings.index_kind, settings.index_parameters, encoder.dimension)
-        files = find_sources(sources)
+        files = find_sources(sources, follow_links=settings.reading.follow_links)
         self._refuse_to_resume(resume=resume)
         with write_transaction(self.uri) as transaction:
             if transaction.state is not None and not overwrite:
@@ -108,11 +108,12 @@ class PostgresWriter:
         encoder: TextEncoder,
         strict: bool,
         engine: Engine | None,
+        reading: ReadSettings,
         resume: bool,
         progress: Progress,
     ) -> None:
         """Add new and changed sources; see `KnowledgeBase.add`."""
-        files = find_sources(sources)
+        files = find_sources(sources, follow_links=reading.follow_links)
         self._refuse_to_resume(resume=resume)
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
@@ -121,7 +122,7 @@ class PostgresWriter:
             if not scan.changed:
                 report_skipped(scan.skipped, other_sources=bool(scan.records))
                 return
-            settings = settings_of(manifest, strict=strict, engine=engine)
+            settings = settings_of(manifest, strict=strict, engine=engine, reading=reading)
             # A changed source may repeat its own old passages, so those do not count as duplicates.
             replaced = scan.replaced()
             seen = _NewHashes(transaction, replaced)

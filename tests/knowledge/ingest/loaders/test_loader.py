@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from ragweave.errors import SourceError
+from ragweave.errors import SourceError, SourceWarning
 from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
+from ragweave.knowledge.ingest_settings import ReadSettings
 from tests.support.documents import read, write
 
 
@@ -50,7 +51,7 @@ def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
         "gone.txt": "",  # its loader says that it is missing
         "pipe.txt": "not a file",
         "program": "without ending",
-        os.fsdecode(b"r\xe9.bin"): ".bin",
+        r"r\udce9.bin": ".bin",
     }
 
 
@@ -61,10 +62,15 @@ def test_a_hidden_file_is_read_if_it_is_named(tmp_path):
     assert [file.ignored for file in find_sources([tmp_path, path])] == ["", ""]
 
 
-def test_name_that_is_not_utf8(tmp_path):
-    (tmp_path / os.fsdecode(b"r\xe9.txt")).write_text("x")
-    with pytest.raises(SourceError, match="rename"):
-        read(tmp_path)
+def test_a_name_that_is_not_utf8(tmp_path):
+    write(tmp_path / "a.txt", "Lima")
+    path = write(tmp_path / os.fsdecode(b"deep/r\xe9.txt"), "Ulm")
+    page = write(tmp_path / os.fsdecode(b"r\xe9.html"), "<p>Jena</p>")
+    documents = {document.id: document for document in read(tmp_path)}
+    assert [document.text for document in documents.values()] == ["Lima", "Ulm", "Jena"]
+    assert list(documents) == ["a.txt", r"deep/r\udce9.txt", r"r\udce9.html"]
+    assert documents[r"r\udce9.html"].source == rf"{tmp_path}/r\udce9.html"
+    assert [read(file)[0].id for file in (path, page)] == [r"r\udce9.txt", r"r\udce9.html"]
 
 
 def test_id_of_a_single_file_is_its_name(tmp_path):
@@ -132,6 +138,33 @@ def test_links_that_lead_back_do_not_hang_and_read_once(tmp_path):
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "a")
     assert [document.text for document in read(tmp_path)] == ["text"]
+
+
+def test_links_that_lead_out_of_a_folder(tmp_path):
+    folder = tmp_path / "notes"
+    write(folder / "a.txt", "Lima")
+    write(folder / "deep" / "b.txt", "Ulm")
+    write(tmp_path / "secret" / "key.txt", "Jena")
+    (folder / "within.txt").symlink_to("deep/b.txt")
+    (folder / "file.txt").symlink_to(tmp_path / "secret" / "key.txt")
+    (folder / "deep" / "folder").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret" / "loop").symlink_to(tmp_path)
+    with pytest.warns(
+        SourceWarning, match=r"notes: links .* not followed: deep/folder, file\.txt\. Add --follow"
+    ):
+        files = find_sources([folder])
+    links = {file.name for file in files if file.ignored == "link out of the folder"}
+    assert links == {"deep/folder", "file.txt"}
+    with pytest.warns(SourceWarning):
+        assert {document.text for document in read(folder)} == {"Lima", "Ulm"}
+    settings = ReadSettings(follow_links=True)
+    assert {document.text for document in read(folder, settings=settings)} == {"Lima", "Ulm", "Jena"}
+
+
+def test_a_folder_that_is_a_link(tmp_path):
+    write(tmp_path / "notes" / "a.txt", "Lima")
+    (tmp_path / "link").symlink_to(tmp_path / "notes")
+    assert [document.id for document in read(tmp_path / "link")] == ["a.txt"]
 
 
 def test_broken_link(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import first_heading, title_from_name
+from ragweave.knowledge.ingest.loaders.text import first_heading, read_lines, title_from_name
 from tests.support.documents import read, write
 
 
@@ -51,7 +51,7 @@ def test_an_enormous_line(tmp_path, monkeypatch):
     monkeypatch.setattr("ragweave.knowledge.ingest.loaders.text._LINE_AT_MOST", 2**20)
     path = write(tmp_path / "a.jsonl", '{"text": "x"}\n{"text": "' + "x" * 2**20 + '"}\n')
     with pytest.raises(SourceError, match=r"Line 2 of .* has more than 1 MiB"):
-        read(path)
+        list(read_lines(path))
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from importlib import import_module
 from pathlib import Path
 
-from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import is_text
+from ragweave.errors import MissingExtraError, SourceError
+from ragweave.knowledge.ingest.loaders.reader_process import read_in_process, serve
+from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, is_text, printable, warn_loss
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
@@ -34,10 +36,24 @@ LOADERS = {
 Files without an ending are read if they are text, such as README and LICENSE.
 """
 
+_WITH_ROWS = ("tables", "spreadsheets")
+# The time and memory of these readers are in proportion to the size of the file, so small files are read in this
+# process. That saves the start of another.
+_HARMLESS = (
+    "text.read_plain",
+    "markup.read_markup",
+    "notebooks.read_notebook",
+    "tables.read_table",
+    "tables.read_jsonl",
+)
+_SMALL = 2**20
+_LINK = "link out of the folder"
 _ENDINGS = ", ".join(sorted(filter(None, LOADERS)))
 
 
-def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Document]:
+def read_documents(
+    sources: Sequence[Path | str | SourceFile], settings: ReadSettings = DEFAULT_READING
+) -> Iterator[Document]:
     """Read the documents of files, and of folders with all their subfolders in sorted order.
 
     A text, markup, notebook, PDF, Word, PowerPoint or EPUB file and a web page is one document, whose id is
@@ -47,6 +63,7 @@ def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Docum
 
     Args:
         sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
+        settings: How files are read, and how much memory and time one may take.
 
     Returns:
         An iterator that reads one document at a time. The sources are looked up at once.
@@ -58,17 +75,22 @@ def read_documents(sources: Sequence[Path | str | SourceFile]) -> Iterator[Docum
         >>> [document.id for document in read_documents([Path("notes")])]
         ['2025/march.md', 'people.csv:2', 'people.csv:3']
     """
-    files = find_sources(sources)
-    loader = DocumentLoader()
+    files = find_sources(sources, follow_links=settings.follow_links)
+    loader = DocumentLoader(settings)
     return (document for file in files if not file.ignored for document in loader.load(file))
 
 
-def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]:
+def find_sources(
+    sources: Sequence[Path | str | SourceFile], *, follow_links: bool = False
+) -> list[SourceFile]:
     """List the files of sources, those of a folder in sorted order, each once; some of a folder's are ignored.
+
+    Links that lead out of their folder are named in a `SourceWarning`.
 
     Args:
         sources: Files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless
             they are in the cache.
+        follow_links: Whether to read what links in a folder lead to outside of it.
 
     Raises:
         SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
@@ -77,7 +99,7 @@ def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]
         raise SourceError("No source was given: name files or folders to read documents from.")
     files: dict[Path, SourceFile] = {}
     for source in sources:
-        for file in _files_of(source):
+        for file in _files_of(source, follow_links):
             path = file.path.resolve()
             # What a folder ignores, another source may name.
             if path not in files or (files[path].ignored and not file.ignored):
@@ -86,19 +108,28 @@ def find_sources(sources: Sequence[Path | str | SourceFile]) -> list[SourceFile]
 
 
 class DocumentLoader:
-    """Loads the documents of one file after the other, and refuses an id that occurs twice."""
+    """Loads the documents of one file after the other, and refuses an id that occurs twice.
 
-    def __init__(self) -> None:
+    Args:
+        settings: How files are read, and how much memory and time one may take.
+    """
+
+    def __init__(self, settings: ReadSettings = DEFAULT_READING) -> None:
+        self._settings = settings
         self._source_of: dict[str, str] = {}
 
     def load(self, file: SourceFile) -> Iterator[Document]:
-        """Load the documents of a file.
+        """Load the documents of a file, in a child process unless it is harmless.
 
         Raises:
-            SourceError: The file cannot be read, changed while it was read, or has a document with the id of another.
+            SourceError: The file cannot be read, exceeds a limit, changed while it was read, or has a document with
+                the id of another.
         """
         before = _size_and_time(file.path)
-        for document in _loader(file.path.suffix.lower())(file):
+        is_small = before is None or before[0] <= _SMALL
+        is_harmless = is_small and LOADERS[file.path.suffix.lower()] in _HARMLESS
+        read = _read if is_harmless else read_in_process
+        for document in read(file, self._settings):
             if document.id in self._source_of:
                 raise SourceError(
                     f"Two documents have the id '{document.id}': one in {self._source_of[document.id]}, one in "
@@ -112,9 +143,28 @@ class DocumentLoader:
             )
 
 
-def _loader(ending: str) -> Callable[[SourceFile], Iterator[Document]]:
-    module, function = LOADERS[ending].split(".")
-    return getattr(import_module(f"ragweave.knowledge.ingest.loaders.{module}"), function)
+def main() -> None:
+    """Read files for another process; see `read_in_process`."""
+    try:
+        serve(_read)
+    except BaseException:
+        os._exit(2)  # 1 is the status after a timeout
+
+
+def _read(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
+    """Read a file in this process. Whatever its reader raises costs this file alone."""
+    budget: TextBudget | None = None
+    try:
+        module, function = LOADERS[file.path.suffix.lower()].split(".")
+        reader = getattr(import_module(f"ragweave.knowledge.ingest.loaders.{module}"), function)
+        for document in reader(file, settings.tables) if module in _WITH_ROWS else reader(file):
+            budget = budget or TextBudget(file.path)
+            budget.spend(len(document.title) + len(document.text))
+            yield document
+    except (SourceError, MissingExtraError, MemoryError, Warning):
+        raise
+    except Exception as error:
+        raise damaged_file(file.path, f"{type(error).__name__}: {error}") from error
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:
@@ -125,7 +175,7 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _files_of(source: Path | str | SourceFile) -> list[SourceFile]:
+def _files_of(source: Path | str | SourceFile, follow_links: bool) -> list[SourceFile]:
     """The files of one source."""
     if isinstance(source, SourceFile):
         return [source]
@@ -136,41 +186,48 @@ def _files_of(source: Path | str | SourceFile) -> list[SourceFile]:
         return find_on_hub(str(source))
     path = Path(source)
     if path.exists() or not has_magic(str(path)):
-        return _files_at(path)
+        return _files_at(path, follow_links)
     matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
     if not matches:
         raise SourceError(f"Nothing matches {path}: check the pattern.")
-    return [file for match in matches for file in _files_at(Path(match))]
+    return [file for match in matches for file in _files_at(Path(match), follow_links)]
 
 
-def _files_at(path: Path) -> list[SourceFile]:
+def _files_at(path: Path, follow_links: bool) -> list[SourceFile]:
     """The file at a path, or the files of the folder there."""
     if path.is_dir():
-        files = list(_walk(path))
+        files = list(_walk(path, follow_links))
+        if links := [file.name for file in files if file.ignored == _LINK]:
+            names = f"{', '.join(links[:3])}{', ...' if len(links) > 3 else ''}"
+            warn_loss(
+                str(path), f"links that lead out of the folder are not followed: {names}. Add --follow-links."
+            )
         if all(file.ignored for file in files):
             state = "has no file that can be read" if any(path.iterdir()) else "is empty"
             raise SourceError(f"The folder {path} {state}: put files ending in {_ENDINGS} into it.")
-    elif not path.exists():
+        return files
+    if not path.exists():
         raise SourceError(f"There is no file or folder {path}: check the path.")
-    elif not path.is_file() or path.suffix.lower() not in LOADERS:
+    if not path.is_file() or path.suffix.lower() not in LOADERS:
         raise SourceError(f"The file {path} is of a kind that cannot be read: give one of {_ENDINGS}.")
-    else:
-        files = [SourceFile(path=path, name=path.name)]
-    for file in files:
-        if file.ignored:
-            continue
-        try:
-            str(file.path).encode("utf-8")  # names become ids of documents
-        except UnicodeEncodeError as error:
-            raise SourceError(f"The name of the file {str(file.path)!r} is not UTF-8: rename it.") from error
-    return files
+    return [_source_file(path, path.name)]
 
 
-def _walk(folder: Path) -> Iterator[SourceFile]:
+def _source_file(path: Path, name: str, ignored: str = "") -> SourceFile:
+    """A file, with escapes where its path is not UTF-8, as ids and names of sources are."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return SourceFile(path, printable(name), printable(str(path.resolve())), ignored)
+    return SourceFile(path, name, ignored=ignored)
+
+
+def _walk(folder: Path, follow_links: bool) -> Iterator[SourceFile]:
     """Yield every file below a folder, and visit each folder once even if links lead back to it.
 
     What is ignored is yielded too, a hidden folder as one file.
     """
+    root = folder.resolve()
     visited: set[tuple[int, int]] = set()
     # A stack, not recursion: folders may be nested deeper than Python recurses.
     stack: list[tuple[Path, str]] = [(folder, "")]
@@ -178,10 +235,12 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
         path, name = stack.pop()
         try:
             if name.rpartition("/")[2].startswith("."):
-                yield SourceFile(path, name, ignored="hidden")
+                yield _source_file(path, name, "hidden")
+            elif not follow_links and name and path.is_symlink() and not path.resolve().is_relative_to(root):
+                yield _source_file(path, name, _LINK)
             elif path.is_dir():
                 if Layout(path).is_knowledge_base():
-                    yield SourceFile(path, name, ignored="knowledge base")
+                    yield _source_file(path, name, "knowledge base")
                     continue
                 status = path.stat()
                 if (status.st_dev, status.st_ino) in visited:
@@ -193,9 +252,9 @@ def _walk(folder: Path) -> Iterator[SourceFile]:
                 # A broken link is kept, so that its loader reports the missing file.
                 ending = path.suffix.lower()
                 is_read = ending in LOADERS if ending else is_text(path)
-                yield SourceFile(path, name, ignored="" if is_read else ending or "without ending")
+                yield _source_file(path, name, "" if is_read else ending or "without ending")
             else:
-                yield SourceFile(path, name, ignored="not a file")
+                yield _source_file(path, name, "not a file")
         except OSError as error:
             raise SourceError(
                 f"The folder {path} cannot be read ({error.strerror}): check its permissions."

@@ -2,18 +2,15 @@
 
 pdfium returns characters in the order in which a page draws them. That is the reading order more often than any order
 computed from positions. Positions decide only where words, cells, lines and paragraphs end, and the order within
-lines of Hebrew and Arabic. `pdf.py` runs this file as a script, so it imports nothing from ragweave.
+lines of Hebrew and Arabic.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import sys
 import unicodedata
 from collections.abc import Iterator
-from contextlib import suppress
 from ctypes import c_double
 from itertools import groupby, pairwise
 from statistics import median
@@ -406,25 +403,3 @@ def _reversed(drawn: list[str], kinds: str, start: int, end: int) -> Iterator[st
 
 def _is_rtl(text: str) -> bool:
     return unicodedata.bidirectional(text[0]) in ("R", "AL")
-
-
-def main() -> None:
-    """Read paths from standard input, one JSON string a line, and answer each with a line of JSON."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries write to standard output
-    with suppress(ImportError, ValueError, OSError):  # Windows and macOS have no such limit
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
-    for line in sys.stdin:
-        try:
-            answer = read_pages(json.loads(line))
-        except MemoryError:
-            answer = {"error": "it needs too much memory"}
-        except Exception as error:  # damaged files make parsers raise all kinds of errors
-            answer = {"error": str(error) or type(error).__name__}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    main()

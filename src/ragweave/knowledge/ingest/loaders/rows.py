@@ -7,7 +7,6 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +21,6 @@ SAMPLE_ROWS = 100
 """How many rows are looked at before their columns' kinds are decided."""
 
 _TITLE_CHARACTERS = 100
-# Repeated text compresses well, so a file may hold more text than bytes, but not this much.
-_TEXT_AT_MOST = 16 * 2**20
-_TEXT_TIMES = 200
 
 # A number, a date, a time or an amount. Digits after a leading zero are a name, such as that of a part.
 _NUMBER = re.compile(r"(?!0\d+$)[^\w\s]*\d[\d\s.,:;/%'+_-]*(?:E[+-]?\d+)?\W*", re.IGNORECASE)
@@ -43,22 +39,6 @@ class Row(NamedTuple):
     number: int
     fields: list[tuple[str, Any]]
     cell: str = ""
-
-
-class TextBudget:
-    """Limits how much text a file yields, since some kilobytes can repeat a text to gigabytes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._left = path, _TEXT_AT_MOST + _TEXT_TIMES * path.stat().st_size
-
-    def spend(self, characters: int) -> None:
-        """Count characters; raises `SourceError` when there are too many."""
-        self._left -= characters
-        if self._left < 0:
-            raise SourceError(
-                f"The file {self._path} unfolds to more than {_TEXT_TIMES} times its size, because it repeats its "
-                "text: leave it out."
-            )
 
 
 class _Roles(NamedTuple):

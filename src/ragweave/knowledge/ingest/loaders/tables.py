@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, TextBudget, is_header
-from ragweave.knowledge.ingest.loaders.text import damaged_file, read_lines
+from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, is_header
+from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, read_lines
 from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document

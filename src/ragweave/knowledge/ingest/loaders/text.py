@@ -19,6 +19,9 @@ PIECE = 2**20
 
 _LINE_AT_MOST = 64 * 2**20
 _BYTES_AT_MOST = 128 * 2**20
+# Repeated text compresses well, so a file may hold more text than bytes, but not this much.
+_TEXT_AT_MOST = 16 * 2**20
+_TEXT_TIMES = 200
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -100,6 +103,11 @@ def title_from_name(name: str) -> str:
     return (words[:1].upper() + words[1:]) or stem
 
 
+def printable(name: str) -> str:
+    """The name of a file, or a text with one, with escapes where it is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def read_text(path: Path, *, lossy: bool = False) -> str:
     r"""Read a whole file of text, without a byte order mark and with ``\n`` as line ends.
 
@@ -110,7 +118,7 @@ def read_text(path: Path, *, lossy: bool = False) -> str:
     Raises:
         SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
     """
-    text = "".join(line for _, line in read_lines(path, lossy=lossy))
+    text = "".join(read_pieces(path, lossy=lossy))
     if lossy and (lost := text.count("\ufffd")):
         warn_loss(path.name, f"{lost} bytes are not UTF-8; each reads \ufffd.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -245,6 +253,22 @@ def read_bytes(path: Path) -> bytes:
         raise no_access(path, error) from error
 
 
+class TextBudget:
+    """Limits how much text a file yields, since some kilobytes can repeat a text to gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, _TEXT_AT_MOST + _TEXT_TIMES * path.stat().st_size
+
+    def spend(self, characters: int) -> None:
+        """Count characters; raises `SourceError` when there are too many."""
+        self._left -= characters
+        if self._left < 0:
+            raise SourceError(
+                f"The file {self._path} unfolds to more than {_TEXT_TIMES} times its size, because it repeats its "
+                "text: leave it out."
+            )
+
+
 def warn_loss(name: str, loss: str) -> None:
     """Warn of a part of a file that is lost while the rest of its text is kept."""
     warnings.warn(f"{name}: {loss}", SourceWarning, stacklevel=3)
@@ -280,7 +304,7 @@ def no_access(path: Path, error: OSError) -> SourceError:
     )
 
 
-def damaged_file(path: Path, error: Exception) -> SourceError:
+def damaged_file(path: Path, error: Exception | str) -> SourceError:
     """The error for a file that the library for its format cannot read."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return SourceError(

@@ -17,7 +17,7 @@ from xml.parsers import expat
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.number_formats import BUILT_IN, shown
 from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES
-from ragweave.knowledge.ingest.loaders.rows import TextBudget
+from ragweave.knowledge.ingest.loaders.text import TextBudget
 
 DAMAGED = (expat.ExpatError, KeyError, *DAMAGED_PART)
 """What reading a damaged part raises."""

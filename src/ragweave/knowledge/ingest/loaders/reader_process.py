@@ -1,0 +1,237 @@
+"""Reads files in a child process, which is all that a file can crash, fill the memory of, or hold up.
+
+Answers are lines of JSON, so that a file that takes the child over cannot make this process execute anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
+from ragweave.knowledge.ingest_settings import ReadSettings
+from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import Document, Place
+
+# With -P, no module of the working directory is imported. The folder of ragweave may not be on the path otherwise.
+_CODE = "import sys; sys.path.append(sys.argv[1]); from ragweave.knowledge.ingest.loaders.loader import main; main()"
+_BATCH_CHARACTERS = 2**20
+_TIMED_OUT = 1  # the status with which faulthandler ends a process
+
+
+def read_in_process(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
+    """Read a file in a process that is idle, or a new one; see `_ReaderProcess.read`."""
+    idle = _idle_processes()
+    process = idle.pop() if idle else _ReaderProcess()
+    try:
+        yield from process.read(file, settings)
+    finally:
+        idle.append(process)
+
+
+@cache
+def _idle_processes() -> list[_ReaderProcess]:
+    return []
+
+
+class _ReaderProcess:
+    """A process that reads one file after the other. It starts with the first, and anew after a crash or a limit."""
+
+    def __init__(self) -> None:
+        self._process: Any = None  # mypy takes the pipes of a Popen for missing
+        self._owner = self._memory = 0
+
+    def read(self, file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
+        """Read a file.
+
+        Raises:
+            SourceError: The file cannot be read, exceeds a limit, or ended the process.
+        """
+        state = "more"
+        try:
+            self._start(settings.memory)
+            self._send({"file": {**asdict(file), "path": str(file.path)}, "settings": asdict(settings)})
+            while state == "more":
+                documents, losses, error, state = self._receive(file, settings)
+                for is_omission, message in losses:
+                    warnings.warn(message, OmissionWarning if is_omission else SourceWarning, stacklevel=2)
+                yield from documents
+            if error == MemoryError.__name__:
+                error = _exceeds(file, f"{settings.memory} MiB of memory", "--read-memory", "memory")
+            if error:
+                raise SourceError(error)
+        finally:
+            if state != "ready":
+                self.close()  # also if the caller stops: the next file must not get the answer of this one
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
+        self._process = None
+
+    def _start(self, memory: int) -> None:
+        """Start the process, unless it runs; after a fork, that of the parent is not for this process."""
+        is_own = self._process is not None and self._owner == os.getpid() and self._memory == memory
+        if is_own and self._process.poll() is None:
+            return
+        self.close()
+        command = [sys.executable, "-P", "-c", _CODE, str(Path(__file__).parents[4]), str(memory)]
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        # Threads would take memory, and there is one process for each of few files at a time.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env=environment)  # noqa: S603
+        self._owner, self._memory = os.getpid(), memory
+        atexit.register(self.close)
+        if self._process.stdout.readline() != b"ready\n":
+            raise SourceError(
+                "The process that reads files does not start. Run "
+                f"'{sys.executable} -P -c \"import ragweave.knowledge.ingest.loaders.loader\"' to see why."
+            )
+
+    def _send(self, request: dict[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # the process has ended, which `_receive` explains
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _receive(
+        self, file: SourceFile, settings: ReadSettings
+    ) -> tuple[list[Document], list[tuple[bool, str]], str, str]:
+        """The next documents, warnings, the error, and whether more follows."""
+        line = self._process.stdout.readline(settings.memory * 2**20)
+        with suppress(ValueError, TypeError, LookupError):
+            answer = json.loads(line)
+            documents = [_document(**record) for record in answer["documents"]]
+            return documents, answer["losses"], answer["error"], answer["state"]
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)  # a process that ends closes its pipe first
+        self._process.kill()
+        status = self._process.wait()
+        if status == _TIMED_OUT:
+            limit = f"{_seconds(file, settings):g} seconds"
+            raise SourceError(_exceeds(file, limit, "--read-seconds", "seconds"))
+        raise SourceError(
+            f"The file {file.path} ended the process that reads it ({_name_of(status)}): it is damaged, or needs "
+            f"more than {settings.memory} MiB of memory. Save it again, leave it out, or raise --read-memory "
+            "(ReadSettings.memory)."
+        )
+
+
+def _document(place: dict[str, Any], **fields: Any) -> Document:
+    return Document(**fields, place=Place(**{**place, "heading": tuple(place["heading"])}))
+
+
+def _seconds(file: SourceFile, settings: ReadSettings) -> float:
+    """The limit for a file: data sets of gigabytes get in proportion more time."""
+    with suppress(OSError):  # its loader reports what is wrong
+        return settings.seconds * (1 + file.path.stat().st_size // 2**26)
+    return settings.seconds
+
+
+def _exceeds(file: SourceFile, limit: str, option: str, field: str) -> str:
+    return (
+        f"The file {file.path} cannot be read within {limit}: it is very large, damaged, or made to exhaust them. "
+        f"Leave it out, or raise {option} (ReadSettings.{field})."
+    )
+
+
+def _name_of(status: int) -> str:
+    """The name of the signal that ended a process, or its exit status."""
+    with suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"exit status {status}"
+
+
+# --- In the child ---
+
+
+def serve(read: Callable[[SourceFile, ReadSettings], Iterator[Document]]) -> None:
+    """Read the files that standard input names, until it ends, and write their documents to standard output."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # libraries write to standard output
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    warnings.simplefilter("ignore")
+    memory = int(sys.argv[2]) * 2**20
+    _limit_memory(memory)
+    answers.write(b"ready\n")
+    answers.flush()
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        file = SourceFile(**{**request["file"], "path": Path(request["file"]["path"])})
+        settings = ReadSettings.from_record(request["settings"])
+        for answer, state in _answers(read(file, settings), _seconds(file, settings), memory):
+            answers.write(answer)
+            answers.flush()
+            if state == "leaving":
+                return
+
+
+def _answers(documents: Iterator[Document], seconds: float, memory: int) -> Iterator[tuple[bytes, str]]:
+    """Yield documents in batches with the warnings of their loader, and whether more follows."""
+    state = "more"
+    while state == "more":
+        started = time.monotonic()
+        # A thread that needs no lock of the interpreter ends the process, whatever code it is in.
+        faulthandler.dump_traceback_later(max(seconds, 1e-3), exit=True)
+        try:
+            answer, state = _answer(documents, memory)
+        except MemoryError:
+            answer, state = _encoded([], [], MemoryError.__name__, "leaving"), "leaving"
+        faulthandler.cancel_dump_traceback_later()
+        seconds -= time.monotonic() - started  # without the time in which the parent uses the documents
+        yield answer, state
+
+
+def _answer(documents: Iterator[Document], memory: int) -> tuple[bytes, str]:
+    batch: list[Document] = []
+    state, error, left = "ready", "", _BATCH_CHARACTERS
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SourceWarning)
+        try:
+            while left > 0 and (document := next(documents, None)):
+                batch.append(document)
+                left -= 100 + len(document.text)
+        except (SourceError, MissingExtraError) as failure:
+            error = str(failure)
+    if left <= 0 and not error:
+        state = "more"
+    elif _allocated() > 0.75 * memory:
+        state = "leaving"  # what a file leaves in memory is not to count against the next
+    losses = [(issubclass(warning.category, OmissionWarning), str(warning.message)) for warning in caught]
+    return _encoded(batch, losses, error, state), state
+
+
+def _encoded(documents: list[Document], losses: list[tuple[bool, str]], error: str, state: str) -> bytes:
+    answer = {"documents": documents, "losses": losses, "error": error, "state": state}
+    return json.dumps(answer, ensure_ascii=False, default=asdict).encode(errors="surrogatepass") + b"\n"
+
+
+def _limit_memory(size: int) -> None:
+    """Limit what this process allocates, not what it maps of files. Windows and macOS have no such limit."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _allocated() -> int:
+    """Bytes of memory that this process has, as its limit counts them; 0 where that is not known."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * mmap.PAGESIZE
+    return 0
