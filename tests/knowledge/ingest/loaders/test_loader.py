@@ -184,4 +184,4 @@ def test_a_text_file_loads_no_other_reader(tmp_path):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
     room = "ragweave.knowledge.ingest.loaders"
-    assert output.strip() == f"1 ['{room}.loader', '{room}.text']"
+    assert output.strip() == f"1 ['{room}.loader', '{room}.reader_process', '{room}.text']"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pypdfium2 import PdfiumError
+
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.pdf_layout import PdfiumError, read_pages
+from ragweave.knowledge.ingest.loaders.pdf_layout import read_pages
 from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, title_from_name, warn_loss
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
