@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ragweave.encoders.linear import fast_linear
-from ragweave.retrieval.context_template import ContextTemplate, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, answer_ids, token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Pair:
 
     Attributes:
         question: The question.
-        answer: What is to be learned.
+        answer: What is to be learned; "" is the null answer: the passage does not say.
     """
 
     question: str
@@ -83,9 +83,7 @@ def pack(reading: Reading, template: ContextTemplate, tokenizer: Any) -> Row:
     """
     tokenize = token_ids(tokenizer)
     contexts = tokenize([template.fill(reading.title, reading.text, pair.question) for pair in reading.pairs])
-    answers = [
-        [*ids, tokenizer.eos_token_id] for ids in tokenize([f" {pair.answer}" for pair in reading.pairs])
-    ]
+    answers = [answer_ids(tokenizer, pair.answer, causal=True) for pair in reading.pairs]
     shared = _shared(contexts)
     ids, positions, blocks = list(contexts[0][:shared]), list(range(shared)), [-1] * shared
     targets: list[int] = []

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,11 +14,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from examples.world_factbook.documents import country_documents, load_countries
 from experiments.embedded.factbook_questions import all_questions
 from experiments.embedded.packing import Pair, Reading
 
+from ragweave.encoders.text_encoder import TextEncoder, with_title
 from ragweave.knowledge.ingest.chunking import chunk
+from ragweave.matching import has_answer
+from ragweave.pipeline.conversation import FUNCTION_WORDS, history_text
+from ragweave.provenance.answers import NO_ANSWER
 from ragweave.types import Document
 
 DATA = Path(__file__).parent / "data"
@@ -31,6 +37,9 @@ HELD_OUT = (
     "Yuan dynasty",
 )
 """Articles of XQuAD's training questions that settings are chosen on, and that nothing is learned from."""
+
+_NEAREST = 6
+"""How many of the passages nearest to a question may be near misses."""
 
 Record = dict[str, Any]
 
@@ -77,6 +86,70 @@ def factbook_facts(per_country: int) -> list[Reading]:
     return _readings(_factbook(), all_questions(_countries(), per_country)["train"])
 
 
+def asked(folder: Path) -> list[Reading]:
+    """Passages with questions that they answer and questions that they do not; those of conversations too.
+
+    Args:
+        folder: Holds XQuAD's ``passages.jsonl``.
+    """
+    texts = _known_texts(folder)
+    return [
+        Reading(*_title_and_text(record, texts), tuple(_pair(q, "question") for q in record["questions"]))
+        for name in ("workplace", "general", "near_misses", "xquad_more", "factbook_more")
+        for record in read_lines(DATA / f"{name}.jsonl")
+    ] + [
+        Reading(*_title_and_text(record, texts), tuple(_pair(turn, "standalone") for turn in record["turns"]))
+        for record in _conversations()
+    ]
+
+
+def rewritten() -> list[Reading]:
+    """Conversations so far, each with the question that comes next and the same made to stand alone."""
+    readings = []
+    for record in _conversations():
+        # The conversation so far holds the questions as they were made to stand alone.
+        turns = [(turn["standalone"], answer_text(turn["answer"]) or NO_ANSWER) for turn in record["turns"]]
+        readings += [
+            Reading("", history_text(turns[:number]), (Pair(turn["question"], _bare(turn["standalone"])),))
+            for number, turn in enumerate(record["turns"])
+            if number
+        ]
+    return readings
+
+
+def answer_text(answer: str | list[str] | None) -> str:
+    """What the generator is to say: "" for no answer, and "A, B and C" for a list."""
+    if isinstance(answer, list):
+        return f"{', '.join(answer[:-1])} and {answer[-1]}"
+    return answer or ""
+
+
+def with_near_misses(
+    readings: Sequence[Reading], most: int, encoder: TextEncoder, seed: int
+) -> list[Reading]:
+    """The same, and the passages once more with questions that retrieval finds them for and they do not answer.
+
+    Args:
+        readings: Passages with their questions.
+        most: The most such questions of a passage.
+        encoder: Encodes questions and passages.
+        seed: Chooses the questions.
+    """
+    passages = list(dict.fromkeys((own.title, own.text) for own in readings))
+    numbers = {passage: number for number, passage in enumerate(passages)}
+    asked = [(pair, numbers[own.title, own.text]) for own in readings for pair in own.pairs if pair.answer]
+    vectors = encoder.encode([with_title(*passage) for passage in passages])
+    scores = encoder.encode([pair.question for pair, _ in asked]) @ vectors.T  # (questions, passages)
+    misses: dict[int, list[Pair]] = defaultdict(list)
+    for (pair, gold), row in zip(asked, scores, strict=True):
+        for number in np.argsort(-row)[:_NEAREST].tolist():
+            if number != gold and not has_answer(" ".join(passages[number]), [pair.answer]):
+                misses[number].append(Pair(pair.question, ""))
+    rng = random.Random(seed)  # noqa: S311
+    chosen = {number: rng.sample(pairs, min(most, len(pairs))) for number, pairs in sorted(misses.items())}
+    return [*readings, *(Reading(*passages[number], tuple(pairs)) for number, pairs in chosen.items())]
+
+
 def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:
     """The same with at most so many questions each, in parts of about the same size.
 
@@ -89,6 +162,32 @@ def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:
         n_parts = -(-len(own.pairs) // most)
         parts += [Reading(own.title, own.text, own.pairs[start::n_parts]) for start in range(n_parts)]
     return parts
+
+
+def _conversations() -> list[Record]:
+    names = ("workplace", "general", "reference")
+    return [record for name in names for record in read_lines(DATA / f"conversations_{name}.jsonl")]
+
+
+def _known_texts(folder: Path) -> dict[str, Record]:
+    """XQuAD's passages by their ids, and those of `written` by their numbers."""
+    texts = {record["id"]: record for record in read_lines(folder / "passages.jsonl")}
+    return texts | {f"written/{n}": record for n, record in enumerate(read_lines(DATA / "passages.jsonl"))}
+
+
+def _title_and_text(record: Record, texts: dict[str, Record]) -> tuple[str, str]:
+    known = texts[record["passage"]] if "passage" in record else record
+    return known["title"], known["text"]
+
+
+def _bare(question: str) -> str:
+    """A question as it is copied: without its question mark, and its first word small unless it is a name."""
+    first, blank, rest = question.strip().rstrip("?").rstrip().partition(" ")
+    return f"{first.lower() if first.lower() in FUNCTION_WORDS else first}{blank}{rest}"
+
+
+def _pair(record: Record, field: str) -> Pair:
+    return Pair(record[field].strip(), answer_text(record["answer"]))
 
 
 @cache

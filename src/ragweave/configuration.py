@@ -78,6 +78,12 @@ class RagConfig(_Base):
         dense_weight: Weight of vectors against words in "hybrid", from 0 to 1. (ragweave only)
         extractive: Whether a `RagPipeline` answers with runs of words of a passage by default. It has no effect on
             `generate`. (ragweave only)
+        fixed_answers: Answers that extractive decoding allows beside words of the passages, such as "yes" and "no".
+            (ragweave only)
+        answer_joins: What may stand between two runs of words in an extractive answer, such as "," and " and"; none
+            by default. (ragweave only)
+        rewrite_prefix: Text before a conversation that the generator has learned to make questions that stand alone
+            from; ``None`` if it has not. (ragweave only)
         null_answer: The answer with which the generator says that a passage does not answer the question; "" is the
             empty answer, an end token alone. ``None`` if it has not learned one. (ragweave only)
         passage_encoder_fingerprint: Fingerprint of the encoder that embedded the passages in training
@@ -129,6 +135,9 @@ class RagConfig(_Base):
     dense_weight: float = DEFAULT_DENSE_WEIGHT
     extractive: bool = False
     null_answer: str | None = None
+    fixed_answers: list[str] | None = None
+    answer_joins: list[str] | None = None
+    rewrite_prefix: str | None = None
     passage_encoder_fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -339,3 +339,23 @@ def test_a_forced_first_token_does_not_end_the_answer() -> None:
     )
     assert (answers_found[:, 1] == 0).all()
     assert all(bpe().batch_decode(answers_found, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("make", [bpe, bytes_without_offsets])
+def test_joined_runs(make: Any) -> None:
+    """Runs with joins between them are answers; a join at the beginning or at the end makes none."""
+    tokenizer = make()
+    joined = spans(["red, green", "blue"], tokenizer, joins=(",", " and"))
+    alone = spans(["red, green", "blue"], tokenizer)
+
+    def is_answer(answer: str, own: PassageSpans) -> bool:
+        ids = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]
+        return all(
+            token in own.allowed(ids[:end]) for end, token in enumerate([*ids, tokenizer.eos_token_id])
+        )
+
+    assert is_answer("blue", alone) and is_answer("blue", joined)
+    for answer in ("blue and red", "blue, green and red", "red, green and blue and blue"):
+        assert is_answer(answer, joined) and not is_answer(answer, alone)
+    for answer in ("blue and", "and blue", "blue,", "blue red", "blue and yellow"):
+        assert not is_answer(answer, joined)

@@ -1,4 +1,4 @@
-"""Extractive decoding: answers are runs of whole words of one passage.
+"""Extractive decoding: answers are runs of whole words of a passage, or several of them joined.
 
 A small generator without constraints paraphrases, repeats itself and does not stop. Restricted to the words of the
 passages, it points at an answer instead.
@@ -46,6 +46,7 @@ _CLASSES = {
 _CATEGORIES = {"L": "a", "M": "a", "N": "1", "Z": " ", "Ps": "(", "Pe": ")", "Sc": "$"}
 _DEPTH_CHANGES = {"(": 1, ")": -1}
 _END = -1  # a node of the tree with this child may end an answer
+_JOINED = -2  # behind a node of the joins with this child, the next run begins
 
 Tree = dict[int, Any]
 
@@ -58,22 +59,34 @@ class PassageSpans:
         tokenizer: The generator's tokenizer.
         eos_token_id: The token that ends an answer.
         max_words: The longest run, in words.
+        joins: What may stand between two runs, such as "," and " and" in lists; none if empty.
     """
 
     def __init__(
-        self, texts: Sequence[str], tokenizer: Any, *, eos_token_id: int, max_words: int = 16
+        self,
+        texts: Sequence[str],
+        tokenizer: Any,
+        *,
+        eos_token_id: int,
+        max_words: int = 16,
+        joins: Sequence[str] = (),
     ) -> None:
         self._eos = eos_token_id
         self._special = frozenset(tokenizer.all_special_ids) - {eos_token_id}
         self._begin = [token for token in tokenizer("")["input_ids"][:1] if token in self._special]
         self._tree: Tree = {}
+        self._joins: Tree = {}
+        for join in joins:
+            ids = tokenizer(join, add_special_tokens=False)["input_ids"] if join else []
+            _add(self._joins, ids, _JOINED)
         runs = word_runs("\n".join(texts), max_words)
         separate = self._add_runs(runs, tokenizer) if getattr(tokenizer, "is_fast", False) else _answers(runs)
         if separate:
             for ids in tokenizer([f" {answer}" for answer in separate], add_special_tokens=False)[
                 "input_ids"
             ]:
-                self._add_answer(ids)
+                if ids:
+                    _add(self._tree, ids, _END)
 
     def allowed(self, answer: Sequence[int]) -> list[int]:
         """Token ids that may follow the beginning of an answer.
@@ -84,14 +97,22 @@ class PassageSpans:
         """
         if not len(answer):
             return [*self._tree, *self._begin] if self._tree else [self._eos]
-        node: Tree | None = self._tree
+        nodes = [self._tree]
         for position, token in enumerate(answer):
             if position == 0 and token in self._special and token not in self._tree:
                 continue
-            node = node.get(token) if node is not None else None
-        if not node:
-            return [self._eos]
-        return [self._eos if token == _END else token for token in node]
+            nodes = self._with_joins([node[token] for node in nodes if token in node])
+        following = dict.fromkeys(token for node in nodes for token in node if token != _JOINED)
+        return [self._eos if token == _END else token for token in following] or [self._eos]
+
+    def _with_joins(self, nodes: list[Tree]) -> list[Tree]:
+        """The nodes, with those that a join and the next run begin with where a run or a join ends."""
+        if self._joins:
+            if any(_END in node for node in nodes):
+                nodes = [*nodes, self._joins]
+            if any(_JOINED in node for node in nodes):
+                nodes = [*nodes, self._tree]
+        return nodes
 
     def _add_runs(self, runs: dict[str, set[int]], tokenizer: Any) -> list[str]:
         """Add runs to the tree; return the answers that end inside a token, which have to be tokenized separately."""
@@ -119,12 +140,11 @@ class PassageSpans:
             separate += [run[: end - 1] for end in open_ends]
         return separate
 
-    def _add_answer(self, ids: list[int]) -> None:
-        node = self._tree
-        for token in ids:
-            node = node.setdefault(token, {})
-        if ids:
-            node[_END] = {}
+
+def _add(tree: Tree, ids: Sequence[int], end: int) -> None:
+    for token in ids:
+        tree = tree.setdefault(token, {})
+    tree[end] = {}
 
 
 def word_runs(text: str, max_words: int) -> dict[str, set[int]]:

@@ -22,6 +22,7 @@ from ragweave.modeling.extractive import PassageSpans, spans_only
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
+from ragweave.pipeline.conversation import Conversation
 from ragweave.pipeline.loading import load_parts, model_class
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged
@@ -261,6 +262,10 @@ class RagPipeline:
             if progress is not None:
                 progress(len(positions))
 
+    def chat(self) -> Conversation:
+        """A conversation, whose follow-ups may lean on what was said."""
+        return Conversation(self)
+
     def retrieve(self, questions: Sequence[str], *, n_docs: int | None = None) -> RetrievalResult:
         """Retrieve passages without answering.
 
@@ -411,8 +416,9 @@ class RagPipeline:
         tokenizer, eos = self.retriever.generator_tokenizer, self.model.rag.special_tokens.eos
         if eos is None:
             raise ConfigurationError("Extractive answers need an end token; this generator has none.")
-        texts = [[*doc["text"], *doc["title"]] for doc in docs]
-        return spans_only([PassageSpans(passages, tokenizer, eos_token_id=eos) for passages in texts])
+        fixed, joins = self.model.config.fixed_answers or (), self.model.config.answer_joins or ()
+        texts = [[*doc["text"], *doc["title"], *fixed] for doc in docs]
+        return spans_only([PassageSpans(text, tokenizer, eos_token_id=eos, joins=joins) for text in texts])
 
 
 def _check_positive(**counts: int | None) -> None:

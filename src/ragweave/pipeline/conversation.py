@@ -1,0 +1,134 @@
+"""Conversations: a follow-up becomes a question that stands alone, which is answered like any other.
+
+The generator rewrites it from what was said, if it has learned to (`RagConfig.rewrite_prefix`). Its words come from
+the conversation, the follow-up and a list of function words, so that it can neither invent a name nor answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ragweave.modeling.extractive import PassageSpans, spans_only
+from ragweave.provenance.answers import Answer
+from ragweave.retrieval.context_template import ContextTemplate, fit, padded, token_ids
+
+if TYPE_CHECKING:
+    from ragweave.pipeline.rag_pipeline import RagPipeline
+
+FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """a an the of in on at to for from by with and or but is are was were be been being do does did has have had
+        can could will would should may must what when where which who whom whose why how many much long old far often
+        it its that this there than as not no more most other another same about into after before during between
+        since until any all out per their they his he her she name year number kind time""",
+    )
+)
+"""Words that a question that stands alone may have beside those of the conversation."""
+
+_MOST_TURNS = 8
+_MOST_TOKENS = 48
+
+
+def rewrite_template(prefix: str) -> ContextTemplate:
+    """How the conversation so far and a follow-up are joined."""
+    return ContextTemplate(
+        prefix=prefix, title_sep="", doc_sep="\nFollow-up: ", answer_sep="\nQuestion that stands alone:"
+    )
+
+
+def history_text(turns: Sequence[tuple[str, str]]) -> str:
+    """The conversation so far as the generator reads it.
+
+    Args:
+        turns: Questions and answers, the oldest first.
+    """
+    return "\n".join(f"User: {question.strip()}\nAnswer: {answer.strip()}" for question, answer in turns)
+
+
+def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
+    """Make a follow-up into a question that stands alone.
+
+    Args:
+        pipeline: Its generator rewrites. Without a ``rewrite_prefix``, the question stays as it is.
+        turns: Questions, as they stand alone, and answers, the oldest first; the last eight count.
+        question: The follow-up.
+
+    Raises:
+        QuestionError: The question alone is longer than the generator reads.
+    """
+    model, config = pipeline.model, pipeline.model.config
+    if config.rewrite_prefix is None or not turns:
+        return question
+    tokenizer = pipeline.retriever.generator_tokenizer
+    history = history_text(turns[-_MOST_TURNS:])
+    template = rewrite_template(config.rewrite_prefix)
+    rows = fit(template, [("", history)], [question], token_ids(tokenizer), config.max_combined_length)
+    ids, mask = padded(rows, len(rows[0]), side="right", pad_token=model.rag.special_tokens.pad_or_eos)
+    spans = PassageSpans(
+        [question, history, *sorted(FUNCTION_WORDS)],
+        tokenizer,
+        eos_token_id=model.rag.special_tokens.eos,
+        joins=("", ","),
+    )
+    with torch.inference_mode():
+        sequences = model.generate(
+            context_input_ids=torch.tensor(ids, device=model.device),
+            context_attention_mask=torch.tensor(mask, device=model.device),
+            doc_scores=torch.zeros(1, 1, device=model.device),
+            prefix_allowed_tokens_fn=spans_only([spans]),
+            num_beams=1,
+            max_new_tokens=_MOST_TOKENS,
+        )
+    if int(sequences[0, -1]) not in model.end_token_ids:
+        return question  # it does not come to an end
+    text = tokenizer.decode(sequences[0, 1:], skip_special_tokens=True).strip()
+    return f"{text[:1].upper()}{text[1:]}?"
+
+
+@dataclass
+class Conversation:
+    """Questions that lean on what was said, answered one after another.
+
+    Attributes:
+        pipeline: Rewrites and answers.
+        turns: Questions, as they stand alone, with their answers, the oldest first.
+
+    Example:
+        ```python
+        conversation = pipeline.chat()
+        conversation.ask("What is the capital of Mongolia?")
+        answer = conversation.ask("How many people live there?")
+        print(answer.question, answer.answer)
+        ```
+    """
+
+    pipeline: RagPipeline
+    turns: list[tuple[str, str]] = field(default_factory=list)
+
+    def standalone(self, question: str) -> str:
+        """The question that `ask` would search for."""
+        return standalone_question(self.pipeline, self.turns, question)
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """Answer a question, and remember it.
+
+        Args:
+            question: The question.
+            **options: Arguments of `RagPipeline.stream`.
+
+        Returns:
+            The answer; its ``question`` is the one that stands alone.
+
+        Raises:
+            QuestionError: The question is empty, or longer than a model reads.
+            ConfigurationError: An option has an invalid value.
+        """
+        answer = self.pipeline(self.standalone(question), **options)
+        self.turns.append((answer.question, answer.answer))
+        return answer
