@@ -1,11 +1,12 @@
-"""Train the LoRA adapter of the embedded generator to give short answers from passages.
+"""Train the LoRA adapter of the embedded generator: short answers from passages, null answers, follow-ups.
 
     python -m experiments.embedded.train_adapter --xquad DIR --output ADAPTER
 
-DIR contains passages.jsonl and train.jsonl (id, question, answers, passage). The loss is -log p(y | x, z) with the
-passage z that contains the answer: RAG's marginal likelihood with K = 1. Questions about one passage share a row
-(`experiments.embedded.packing`). `experiments.embedded.readings` defines the training data and the held-out articles,
-which are evaluated every `--evaluate-every` steps. Run the same command again to resume an interrupted run.
+DIR contains passages.jsonl and train.jsonl (id, question, answers, passage). The loss is -log p(y | x, z): of the
+answer with the passage z that contains it, of the null answer with one that does not. This is RAG's likelihood
+with K = 1. Follow-ups of conversations are made into questions that stand alone. Questions about one passage share a
+row (`experiments.embedded.packing`). `experiments.embedded.readings` defines the training data and the held-out
+articles, which are evaluated every `--evaluate-every` steps. Run the same command again to resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -13,24 +14,42 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import rich.progress
 import torch
 from experiments.embedded.packing import Reading, Row, answer_log_probs, pack
-from experiments.embedded.readings import factbook_facts, factbook_prose, in_parts, written, xquad
+from experiments.embedded.readings import (
+    asked,
+    factbook_facts,
+    factbook_prose,
+    in_parts,
+    rewritten,
+    with_near_misses,
+    written,
+    xquad,
+)
 from transformers import AutoTokenizer, get_linear_schedule_with_warmup
 from transformers.utils import logging
 
-from ragweave.pipeline.embedded import CONTEXT_FIELDS, generator_path, load_generator
+from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.evaluation.metrics import auroc
+from ragweave.pipeline.conversation import rewrite_template
+from ragweave.pipeline.embedded import (
+    CONTEXT_FIELDS,
+    REWRITE_PREFIX,
+    encoder_path,
+    generator_path,
+    load_generator,
+)
 from ragweave.retrieval.context_template import ContextTemplate
 
 TEMPLATE = ContextTemplate(
     **{key: CONTEXT_FIELDS[key] for key in ("prefix", "title_sep", "doc_sep", "answer_sep")}
 )
-
+REWRITE_TEMPLATE = rewrite_template(REWRITE_PREFIX)
 
 COLUMNS = (
     *rich.progress.Progress.get_default_columns(),
@@ -39,12 +58,15 @@ COLUMNS = (
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def build_generator(rank: int, first_layer: int) -> Any:
-    """The embedded generator with a fresh adapter, which alone learns, in its layers from a number on."""
+def build_generator(rank: int, first_layer: int, start: Path | None) -> Any:
+    """The embedded generator with an adapter, which alone learns: a fresh one, or one to start from."""
     from peft import LoraConfig
 
     generator = load_generator(adapter=False)
     generator.set_attn_implementation("sdpa")
+    if start is not None:
+        generator.load_adapter(str(start), is_trainable=True)
+        return generator
     generator.add_adapter(
         LoraConfig(
             r=rank,
@@ -64,14 +86,16 @@ class Sources:
     """What there is to read.
 
     Attributes:
-        own: XQuAD's passages, all of which are read in every epoch.
+        own: XQuAD's passages and those with questions that they do not answer, all read in every epoch.
         prose: Other passages with questions in the manner of SQuAD.
         facts: Sections of the Factbook, with questions about single facts.
+        conversations: Conversations so far, with the question that comes next, all read in every epoch.
     """
 
     own: list[Reading]
     prose: list[Reading]
     facts: list[Reading]
+    conversations: list[Reading]
 
 
 def epoch(args: argparse.Namespace, sources: Sources, tokenizer: Any, number: int) -> list[list[Row]]:
@@ -87,21 +111,43 @@ def epoch(args: argparse.Namespace, sources: Sources, tokenizer: Any, number: in
     ]
     shuffled = [Reading(r.title, r.text, tuple(rng.sample(r.pairs, len(r.pairs)))) for r in readings]
     rows = [pack(own, TEMPLATE, tokenizer) for own in in_parts(shuffled, args.questions_per_row)]
+    rows += [pack(own, REWRITE_TEMPLATE, tokenizer) for own in sources.conversations]
     rows.sort(key=lambda row: len(row.input_ids) + rng.uniform(0, 20))
-    size = args.rows_per_step
-    steps = [rows[start : start + size] for start in range(0, len(rows), size)]
+    steps: list[list[Row]] = [[]]
+    for row in rows:
+        if steps[-1] and (len(steps[-1]) + 1) * len(row.input_ids) > args.tokens_per_step:
+            steps.append([])
+        steps[-1].append(row)
     rng.shuffle(steps)
     return steps
 
 
 @torch.no_grad()
-def evaluate(generator: Any, rows: Sequence[Row]) -> str:
-    """What the generator makes of questions that it has not learned from, each with the passage that answers."""
+def evaluate(generator: Any, readings: Sequence[Reading], misses: Sequence[Reading], tokenizer: Any) -> str:
+    """What the generator makes of questions that it has not learned from.
+
+    Args:
+        generator: The generator.
+        readings: Passages with questions that they answer.
+        misses: Passages with questions that they do not answer.
+        tokenizer: The generator's tokenizer.
+    """
     generator.eval()
-    log_probs, hits = zip(*(answer_log_probs(generator, [row]) for row in rows), strict=True)
+    empty = [replace(own, pairs=tuple(replace(pair, answer="") for pair in own.pairs)) for own in readings]
+    found = [
+        [answer_log_probs(generator, [pack(own, TEMPLATE, tokenizer)]) for own in group]
+        for group in (readings, empty, misses)
+    ]
     generator.train()
-    surprise, right = -torch.cat(log_probs).mean(), torch.cat(hits).float().mean()
-    return f"held out: -log p {surprise:.3f}, exact match {right:.3f}"
+    (log_probs, hits), (null_answered, _), (null_missed, _) = (
+        tuple(torch.cat(column) for column in zip(*rows, strict=True)) for rows in found
+    )
+    nulls = torch.cat([null_answered, null_missed])
+    told = auroc((-nulls).tolist(), [1] * len(null_answered) + [0] * len(null_missed))
+    return (
+        f"held out: -log p {-log_probs.mean():.3f}, exact match {hits.float().mean():.3f}, "
+        f"AUROC of the null answer {told:.3f}"
+    )
 
 
 class Run:
@@ -170,7 +216,9 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=100, help="sections of the Factbook in an epoch")
     parser.add_argument("--facts-per-country", type=int, default=12)
     parser.add_argument("--questions-per-row", type=int, default=10)
-    parser.add_argument("--rows-per-step", type=int, default=3)
+    parser.add_argument("--tokens-per-step", type=int, default=1600, help="with padding")
+    parser.add_argument("--near-misses", type=int, default=4, help="retrieved ones of a passage")
+    parser.add_argument("--start", type=Path, help="an adapter to start from")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--first-layer", type=int, default=6, help="first layer with an adapter")
@@ -181,14 +229,19 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(generator_path())
-    held_out = [pack(own, TEMPLATE, tokenizer) for own in in_parts(xquad(args.xquad, held_out=True), 10)]
+    encoder = TextEncoder.from_pretrained(encoder_path())
+    held_out = in_parts(xquad(args.xquad, held_out=True), 10)
+    misses = with_near_misses(held_out, 4, encoder, args.seed)[len(held_out) :]
+    known = [*xquad(args.xquad, held_out=False), *asked(args.xquad)]
     sources = Sources(
-        xquad(args.xquad, held_out=False),
-        [*written(), *factbook_prose()],
+        with_near_misses(known, args.near_misses, encoder, args.seed),
+        with_near_misses([*written(), *factbook_prose()], args.near_misses, encoder, args.seed),
         factbook_facts(args.facts_per_country),
+        rewritten(),
     )
     batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
-    run = Run(build_generator(args.rank, args.first_layer), len(batches), args.learning_rate, args.output)
+    generator = build_generator(args.rank, args.first_layer, args.start)
+    run = Run(generator, len(batches), args.learning_rate, args.output)
     run.generator.train()
     done = run.go_on()
     with rich.progress.Progress(*COLUMNS) as bar:
@@ -196,7 +249,7 @@ def main() -> None:
         for number, rows in enumerate(batches[done:], start=done + 1):
             bar.update(task, advance=1, loss=run.step(rows))
             if number % args.evaluate_every == 0 or number == len(batches):
-                bar.console.print(f"step {number}: {evaluate(run.generator, held_out)}")
+                bar.console.print(f"step {number}: {evaluate(run.generator, held_out, misses, tokenizer)}")
                 run.save(number)
 
 

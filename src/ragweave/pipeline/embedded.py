@@ -32,6 +32,9 @@ GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
+REWRITE_PREFIX = "Conversation:\n"
+"""Text before a conversation, for the adapter that makes follow-ups into questions that stand alone."""
+
 DOC_SCORE_SCALE = 30.0
 """Turns inner products of the embedded encoder into logits of p(z|x)."""
 
