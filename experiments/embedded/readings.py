@@ -106,9 +106,10 @@ def asked(folder: Path) -> list[Reading]:
 def rewritten() -> list[Reading]:
     """Conversations so far, each with the question that comes next and the same made to stand alone."""
     readings = []
-    for record in _conversations():
-        # The conversation so far holds the questions as they were made to stand alone.
-        turns = [(turn["standalone"], answer_text(turn["answer"]) or NO_ANSWER) for turn in record["turns"]]
+    for count, record in enumerate(_conversations()):
+        # What was said before stands alone in ragweave's own conversations, and not in those of other clients.
+        said = "standalone" if count % 2 else "question"
+        turns = [(turn[said], answer_text(turn["answer"]) or NO_ANSWER) for turn in record["turns"]]
         readings += [
             Reading("", history_text(turns[:number]), (Pair(turn["question"], _bare(turn["standalone"])),))
             for number, turn in enumerate(record["turns"])

@@ -9,7 +9,8 @@ import openai
 import pytest
 
 from ragweave import RagPipeline
-from tests.support.serving import Running
+from ragweave.pipeline.conversation import standalone_question
+from tests.support.serving import Running, served
 
 QUESTION = "Where is Lima?"
 MESSAGES = [
@@ -98,6 +99,34 @@ def test_stream(chat: openai.OpenAI, pipeline: RagPipeline):
     assert last.choices == []
     assert last.usage.completion_tokens == len(answer.tokens)
     assert len({chunk.id for chunk in [*chunks, last]}) == 1
+
+
+def test_a_follow_up_is_searched_for_as_it_stands_alone(own_pipeline: RagPipeline):
+    own_pipeline.model.config.rewrite_prefix = "Talk: "
+    follow_ups = ["and Kenya's coast?", "how long is it?", "and Chile, 2019?", "since when", "Who says so?"]
+    expected = {text: standalone_question(own_pipeline, [(QUESTION, "Lima")], text) for text in follow_ups}
+    assert any(text != question for text, question in expected.items())
+    with served(own_pipeline) as running, running.client() as client:
+        for text, question in expected.items():
+            messages = [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": QUESTION},
+                {"role": "assistant", "content": "Lima"},
+                {"role": "user", "content": text},
+            ]
+            body = {"model": "ragweave", "messages": messages, "max_tokens": 4}
+            message = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]
+            answer = own_pipeline(question, max_new_tokens=4)
+            assert (message["searched_for"], message["content"]) == (question, answer.answer)
+            body = {
+                "question": text,
+                "history": [{"question": QUESTION, "answer": "Lima"}],
+                "max_new_tokens": 4,
+            }
+            (other,) = client.post("/v1/answers", json=body).json()["answers"]
+            assert (other["question"], other["answer"]) == (question, answer.answer)
+        body["question"] = "Lima? " * 300
+        assert client.post("/v1/answers", json=body).status_code == 422
 
 
 def test_a_withheld_answer_is_a_plain_sentence(chat: openai.OpenAI, pipeline: RagPipeline):

@@ -102,19 +102,21 @@ def _with_stdin(questions: list[str]) -> list[str]:
 def _print_answer(answer: Answer, *, explain: bool, console: Console) -> None:
     console.print(Text(answer.question, style="dim"))
     console.print(coloured_answer(answer) if explain else Text(answer.answer or "(no answer)", style="bold"))
-    judgement = "" if answer.confidence is None else f"confidence {answer.confidence:.2f}"
-    if not answer.answered:
-        judgement += f", best guess: {answer.best_guess}" if answer.best_guess else ""
-    console.print(Text(judgement, style="dim"))
-    console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
-    for i, passage in enumerate(answer.passages):
-        line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
-        line.append(f"[{i + 1}] " if explain else "", style="bold")
-        line.append(passage.title or passage.id, style="cyan")
-        line.append("  " + " ".join(passage.text.split()), style="dim")
-        line.truncate(console.width, overflow="ellipsis")
-        console.print(line)
+    console.print(Text(answer.judgement, style="dim"))
+    print_passages(answer, console, numbered=explain)
     if explain and answer.passages:
         console.print()
         console.print(heat_map(answer, console.width))
     console.print()
+
+
+def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
+    """Print the passages of an answer with their weights, one in a line."""
+    console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
+    for i, passage in enumerate(answer.passages):
+        line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
+        line.append(f"[{i + 1}] " if numbered else "", style="bold")
+        line.append(passage.title or passage.id, style="cyan")
+        line.append("  " + " ".join(passage.text.split()), style="dim")
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)

@@ -33,6 +33,7 @@ FUNCTION_WORDS = frozenset(
 
 _MOST_TURNS = 8
 _MOST_TOKENS = 48
+_MOST_CHARACTERS = 1000  # of an earlier question or answer
 
 
 def rewrite_template(prefix: str) -> ContextTemplate:
@@ -56,7 +57,8 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
 
     Args:
         pipeline: Its generator rewrites. Without a ``rewrite_prefix``, the question stays as it is.
-        turns: Questions, as they stand alone, and answers, the oldest first; the last eight count.
+        turns: Questions, as they stand alone, and answers, the oldest first; the last eight count, and of each the
+            first 1,000 characters.
         question: The follow-up.
 
     Raises:
@@ -66,7 +68,9 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
     if config.rewrite_prefix is None or not turns:
         return question
     tokenizer = pipeline.retriever.generator_tokenizer
-    history = history_text(turns[-_MOST_TURNS:])
+    history = history_text(
+        [(earlier[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for earlier, answer in turns[-_MOST_TURNS:]]
+    )
     template = rewrite_template(config.rewrite_prefix)
     rows = fit(template, [("", history)], [question], token_ids(tokenizer), config.max_combined_length)
     ids, mask = padded(rows, len(rows[0]), side="right", pad_token=model.rag.special_tokens.pad_or_eos)
@@ -85,10 +89,12 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
             num_beams=1,
             max_new_tokens=_MOST_TOKENS,
         )
-    if int(sequences[0, -1]) not in model.end_token_ids:
-        return question  # it does not come to an end
     text = tokenizer.decode(sequences[0, 1:], skip_special_tokens=True).strip()
-    return f"{text[:1].upper()}{text[1:]}?"
+    rewritten = f"{text[:1].upper()}{text[1:]}?"
+    limit = pipeline.encoder.max_length
+    is_whole = int(sequences[0, -1]) in model.end_token_ids
+    fits = limit is None or pipeline.encoder.token_count(rewritten) <= limit
+    return rewritten if is_whole and fits else question
 
 
 @dataclass
@@ -130,5 +136,9 @@ class Conversation:
             ConfigurationError: An option has an invalid value.
         """
         answer = self.pipeline(self.standalone(question), **options)
-        self.turns.append((answer.question, answer.answer))
+        self.remember(answer)
         return answer
+
+    def remember(self, answer: Answer) -> None:
+        """Let follow-ups lean on an answer."""
+        self.turns.append((answer.question, answer.answer))

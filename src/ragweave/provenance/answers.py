@@ -109,6 +109,12 @@ class Answer:
             content["tokens"] = [{**token, "posteriors": list(token["posteriors"])} for token in token_dicts]
         return content
 
+    @property
+    def judgement(self) -> str:
+        """The confidence in words, and the answer that was withheld; empty without a confidence."""
+        guess = f", best guess: {self.best_guess}" if self.best_guess else ""
+        return "" if self.confidence is None else f"confidence {self.confidence:.2f}{guess}"
+
     def to_html(self) -> str:
         """The answer with its heat map and its passages as self-contained HTML; every text is escaped."""
         return to_html(self)
@@ -135,19 +141,11 @@ def to_html(answer: Answer) -> str:
     parts = [
         f'<p style="opacity:.7;margin:0">{escape(answer.question)}</p>',
         f'<p style="font-size:1.2em;margin:.3em 0">{_coloured(answer, shown)}</p>',
-        _judgement(answer),
+        f'<p style="opacity:.7;margin:0">{escape(answer.judgement)}</p>',
         _passages(answer.passages),
         _heat_map(answer.passages, shown),
     ]
     return f'<div class="ragweave-answer" style="font-family:sans-serif">{"".join(parts)}</div>'
-
-
-def _judgement(answer: Answer) -> str:
-    """The confidence, and the answer that was withheld."""
-    if answer.confidence is None:
-        return ""
-    guess = f", best guess: {escape(answer.best_guess)}" if answer.best_guess else ""
-    return f'<p style="opacity:.7;margin:0">confidence {answer.confidence:.2f}{guess}</p>'
 
 
 def _coloured(answer: Answer, tokens: Iterable[AnswerToken]) -> str:

@@ -27,7 +27,7 @@ class AnswerOptions:
     num_beams: int
     max_new_tokens: int
     formulation: Formulation
-    min_confidence: float
+    min_confidence: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,15 @@ class Job:
     Attributes:
         question: The question.
         options: How to answer it.
+        turns: Earlier questions and answers, which the question may lean on.
         arrived: When the job was created, in seconds of the monotonic clock.
         cancelled: Whether nobody waits for the answer any more.
     """
 
-    def __init__(self, question: str, options: AnswerOptions) -> None:
+    def __init__(self, question: str, options: AnswerOptions, turns: Sequence[tuple[str, str]] = ()) -> None:
         self.question = question
         self.options = options
+        self.turns = turns
         self.arrived = time.monotonic()
         self.cancelled = False
         self._loop = asyncio.get_running_loop()

@@ -18,6 +18,7 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionErro
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.source_records import SourceFile
+from ragweave.pipeline.conversation import standalone_question
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import ConflictError, NotFoundError, UnavailableError, UnreadableDocumentError
@@ -67,7 +68,7 @@ class Engine:
     def answer(self, jobs: Sequence[Job]) -> None:
         """Answer a batch of jobs with equal options, and publish their events."""
         self.refresh()
-        jobs = [job for job in jobs if not job.cancelled and self._is_valid(job)]
+        jobs = [job for job in jobs if not job.cancelled and self._is_ready(job)]
         if not jobs:
             return
         options = jobs[0].options
@@ -154,9 +155,12 @@ class Engine:
                     type(error).__name__,
                 )
 
-    def _is_valid(self, job: Job) -> bool:
-        """Whether the question can be encoded. One invalid question must not fail the batch."""
+    def _is_ready(self, job: Job) -> bool:
+        """Make a question stand alone, and tell whether it can be encoded; an invalid one must not fail the batch."""
         try:
+            job.question = standalone_question(
+                self._pipelines[job.options.formulation], job.turns, job.question
+            )
             self.pipeline.encoder.question_length(job.question)
         except QuestionError as error:
             job.publish(error)

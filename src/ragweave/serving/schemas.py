@@ -49,8 +49,17 @@ class RetrieveRequest(_Request):
         return [self.question] if self.question is not None else list(self.questions or ())
 
 
+class Turn(_Request):
+    """An earlier question with its answer."""
+
+    question: Question
+    answer: str
+
+
 class AnswersRequest(RetrieveRequest):
     """One or several questions, and how to answer them."""
+
+    history: list[Turn] = Field([], description="What was said before; questions may lean on it.")
 
     num_beams: Count | None = Field(
         None, description="R, beams per question (RAG-Token) or per passage (RAG-Sequence)."
@@ -228,6 +237,7 @@ class ChatMessage(BaseModel):
     confidence: float | None = Field(description="How likely the answer is right, an extension of ragweave.")
     answered: bool = Field(description="Whether the confidence sufficed, an extension of ragweave.")
     best_guess: str | None = Field(description="The answer that was withheld, an extension of ragweave.")
+    searched_for: str = Field(description="The question as it stands alone, an extension of ragweave.")
 
 
 class ChatChoice(BaseModel):

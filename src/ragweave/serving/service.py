@@ -155,8 +155,10 @@ class Service:
             if not question.strip():
                 raise QuestionError("The question is empty. Ask a question.")
 
-    async def answer(self, questions: Sequence[str], options: AnswerOptions) -> list[Answer]:
-        """Answer questions.
+    async def answer(
+        self, questions: Sequence[str], options: AnswerOptions, turns: Sequence[tuple[str, str]] = ()
+    ) -> list[Answer]:
+        """Answer questions, which may lean on earlier questions and answers.
 
         Raises:
             LimitError: There are too many questions, or one is too long.
@@ -166,7 +168,7 @@ class Service:
             UnavailableError: The service is stopping.
         """
         answers = []
-        with self._submit(questions, options) as jobs:
+        with self._submit(questions, options, turns) as jobs:
             for job in jobs:
                 event = await job.next_event(self.settings.batching.deadline)
                 while not isinstance(event, AnswerReady):
@@ -174,7 +176,9 @@ class Service:
                 answers.append(event.answer)
         return answers
 
-    async def stream(self, question: str, options: AnswerOptions) -> AsyncGenerator[Event]:
+    async def stream(
+        self, question: str, options: AnswerOptions, turns: Sequence[tuple[str, str]] = ()
+    ) -> AsyncGenerator[Event]:
         """Answer a question as a stream of events. Closing the generator cancels the answer.
 
         Yields:
@@ -183,7 +187,7 @@ class Service:
         Raises:
             The errors of `answer`, before the first event or between two events.
         """
-        with self._submit([question], options) as (job,):
+        with self._submit([question], options, turns) as (job,):
             while True:
                 event = await job.next_event(self.settings.batching.deadline)
                 yield event
@@ -191,10 +195,12 @@ class Service:
                     return
 
     @contextmanager
-    def _submit(self, questions: Sequence[str], options: AnswerOptions) -> Iterator[list[Job]]:
+    def _submit(
+        self, questions: Sequence[str], options: AnswerOptions, turns: Sequence[tuple[str, str]]
+    ) -> Iterator[list[Job]]:
         """Submit a job for each question, and cancel what is left of them at the end."""
         self.check_questions(questions)
-        jobs = [Job(question, options) for question in questions]
+        jobs = [Job(question, options, turns) for question in questions]
         self.batcher.submit(jobs)
         try:
             yield jobs

@@ -40,11 +40,16 @@ async def answers(
         min_confidence=body.min_confidence,
     )
     questions = body.all_questions
+    service.check_limits(messages=2 * len(body.history))
+    turns = [(turn.question, turn.answer) for turn in body.history]
     if not body.stream:
-        return AnswersResponse(answers=await while_connected(request, service.answer(questions, options)))
+        answering = service.answer(questions, options, turns)
+        return AnswersResponse(answers=await while_connected(request, answering))
     if len(questions) > 1:
         raise UnsupportedError("Only one question can be streamed. Send question instead of questions.")
-    return await event_stream(request, service.stream(questions[0], options), _render, error_name="error")
+    return await event_stream(
+        request, service.stream(questions[0], options, turns), _render, error_name="error"
+    )
 
 
 @router.post("/retrieve", response_model=RetrieveResponse, responses=_ERRORS)

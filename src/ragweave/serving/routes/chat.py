@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import Any, Literal
 from urllib.parse import quote
@@ -23,6 +24,7 @@ from ragweave.serving.schemas import (
     ChatMessage,
     ChatRequest,
     ChatResponse,
+    Message,
     ModelCard,
     ModelList,
     UrlCitation,
@@ -58,17 +60,16 @@ async def model(name: str, service: ServiceDependency) -> ModelCard:
 async def complete(
     request: Request, body: ChatRequest, service: ServiceDependency
 ) -> ChatResponse | StreamingResponse:
-    """Answer the last user message. Earlier messages are ignored.
+    """Answer the last user message.
 
-    The annotations cite the passage behind each part of the answer. Decoding is deterministic: temperature, top_p and
+    With a model that has learned to, a follow-up is made into a question that stands alone from the messages before
+    it; `searched_for` holds it. System messages have no effect, since answers are words of the passages. The
+    annotations cite the passage behind each part of the answer. Decoding is deterministic: temperature, top_p and
     seed are ignored.
     """
     _check_supported(body)
     service.check_limits(messages=len(body.messages))
-    user_messages = [message.text for message in body.messages if message.role == "user"]
-    if not user_messages:
-        raise QuestionError("There is no user message. Ask a question.")
-    question = user_messages[-1]
+    turns, question = _turns(body.messages)
     options = service.options(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
@@ -81,8 +82,8 @@ async def complete(
     usage = body.stream_options is not None and body.stream_options.include_usage
     completion = _Completion(body.model, options, prompt_tokens, stream_usage=usage)
     if body.stream:
-        return await event_stream(request, service.stream(question, options), completion.chunks)
-    (answer,) = await while_connected(request, service.answer([question], options))
+        return await event_stream(request, service.stream(question, options, turns), completion.chunks)
+    (answer,) = await while_connected(request, service.answer([question], options, turns))
     return completion.response(answer)
 
 
@@ -166,11 +167,26 @@ def citations(answer: Answer) -> list[Annotation]:
     return annotations
 
 
+def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
+    """The earlier questions with their answers, and the last question."""
+    turns: list[tuple[str, str]] = []
+    question = None
+    for message in messages:
+        if message.role == "user":
+            question = message.text
+        elif message.role == "assistant" and question is not None:
+            turns.append((question, message.text))
+    if question is None:
+        raise QuestionError("There is no user message. Ask a question.")
+    return turns, question
+
+
 def _judgement(answer: Answer) -> dict[str, Any]:
     return {
         "confidence": answer.confidence,
         "answered": answer.answered,
         "best_guess": answer.best_guess,
+        "searched_for": answer.question,
     }
 
 
