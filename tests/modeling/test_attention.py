@@ -24,7 +24,11 @@ from tests.support.models import FORMULATIONS, rag_model
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 KINDS = (*models.SEQ2SEQ, "umt5", "marian", "m2m_100", "blenderbot", "blenderbot-small", "mt5", "plbart")
-SHARING = tuple(kind for kind in KINDS if kind != "umt5")
+# transformers before 5.15 has no sdpa for T5, which shares nothing there.
+WITHOUT_SDPA = tuple(
+    kind for kind in ("t5", "gated_t5", "mt5", "umt5") if not tf.T5ForConditionalGeneration._supports_sdpa
+)
+SHARING = tuple(kind for kind in KINDS if kind not in ("umt5", *WITHOUT_SDPA))
 
 
 class Attention(torch.nn.Module):
@@ -75,7 +79,7 @@ def test_beams_find_what_they_find_without_sharing(
     model, inputs = rag_model(models.CLASSES[formulation], generator), models.contexts(padding=padding)
     options: dict[str, Any] = {"max_new_tokens": 6, "num_beams": 3, "num_return_sequences": 3}
     plain = attention_implementation(model.generator)
-    assert plain == "sdpa"
+    assert plain == ("eager" if generator in WITHOUT_SDPA else "sdpa")
     sharing = model.generate(**inputs, **options)
     model.set_attn_implementation("eager")
     assert torch.equal(model.generate(**inputs, **options), sharing)

@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from ragweave.errors import ConfigurationError, DataError, TrainingError
+from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.lora import add_adapter, merge_adapter
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.trainer import RagTrainer
@@ -202,7 +203,10 @@ def test_checkpointed_activations_change_nothing(tmp_path, model_path, kb):
     for checkpointing in (False, True):
         pipeline = pipeline_of(model_path, kb)
         without_dropout(pipeline.model)
-        args = arguments(tmp_path, num_train_epochs=3, activation_checkpointing=checkpointing)
+        # transformers before 5.23 has the older name only.
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        name = next(name for name in names if hasattr(RagTrainingArguments, name))
+        args = arguments(tmp_path, num_train_epochs=3, **{name: checkpointing})
         trainer = RagTrainer(pipeline, args, EXAMPLES)
         trainer.train()
         losses.append([row["loss"] for row in trainer.state.log_history if "loss" in row])

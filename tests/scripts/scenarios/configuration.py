@@ -64,7 +64,9 @@ def main(lib: ModuleType, folder: Path) -> dict[str, Any]:
     model = lib.RagSequenceForGeneration.from_pretrained(checkpoint, n_docs=6, output_retrieved=True)
     return {
         "config": fields(config),
-        "default": fields(lib.RagConfig(question_encoder=question_encoder, generator=generator)),
+        "default": fields(
+            lib.RagConfig(question_encoder=question_encoder.to_dict(), generator=generator.to_dict())
+        ),
         "again": fields(lib.RagConfig.from_pretrained(folder)),
         "changed": fields(changed),
         "copied": fields(copied),
@@ -74,7 +76,7 @@ def main(lib: ModuleType, folder: Path) -> dict[str, Any]:
         "dictionary": {name: dictionary[name] for name in ("model_type", *FIELDS)},
         "inner": [dictionary["generator"]["d_model"], dictionary["question_encoder"]["hidden_size"]],
         "json": all(f'"{name}"' in config.to_json_string() for name in ("generator", "question_encoder")),
-        "equal": lib.RagConfig.from_dict(dictionary).to_dict() == dictionary,
+        "equal": lib.RagConfig.from_dict(copy.deepcopy(dictionary)).to_dict() == dictionary,
         "is a configuration": isinstance(config, tf.PreTrainedConfig),
         "retriever": [retriever.n_docs, retriever.config.n_docs, retriever.config.title_sep],
         "model": [model.config.n_docs, model.config.output_retrieved, model.rag.config.n_docs],

@@ -34,6 +34,7 @@ def rag_model_class(lib: ModuleType) -> Any:
             output_hidden_states=None,
             output_retrieved=None,
             n_docs=None,
+            **cache,  # transformers 5.24 calls past_key_values cache
         ):
             outputs = super().forward(
                 input_ids=input_ids,
@@ -50,6 +51,7 @@ def rag_model_class(lib: ModuleType) -> Any:
                 output_hidden_states=output_hidden_states,
                 output_retrieved=output_retrieved,
                 n_docs=n_docs,
+                **cache,
             )
             outputs["doc_scores"] = outputs.doc_scores / self.temperature
             return outputs
