@@ -312,6 +312,13 @@ def test_hidden_states_and_attentions_are_those_of_all_parts(formulation: str, g
     assert plain.question_enc_hidden_states is None
 
 
+def test_attentions_of_the_question_that_sdpa_does_not_return_are_left_out() -> None:
+    model = retrieving_model("token", "bart")
+    output = model(input_ids=QUESTIONS, labels=models.words(2, 4), output_attentions=True)
+    assert output.question_enc_attentions is None
+    assert "question_enc_attentions" not in output
+
+
 @pytest.mark.parametrize("generator", SEQ2SEQ)
 @pytest.mark.parametrize("form", ["tuple", "output"])
 @formulations

@@ -115,6 +115,15 @@ def test_batched_questions_equal_one_at_a_time(decoding: str, generator: str) ->
         assert [score for score, _ in mine] == pytest.approx([score for score, _ in alone_answers], abs=1e-4)
 
 
+def test_answers_are_as_wide_as_the_longest_that_is_returned() -> None:
+    model, inputs = sequence_model("t5"), models.contexts(4)
+    options = {"num_beams": 3, "max_new_tokens": 12}
+    best = decode(model, inputs, **options, num_return_sequences=1)
+    longest = max(len(answers_of(best, model, question, 1)[0][1]) for question in range(4))
+    assert best.sequences.shape[1] == 1 + longest
+    assert decode(model, inputs, **options, num_return_sequences=9).sequences.shape[1] > 1 + longest
+
+
 @everywhere
 def test_scores_are_minus_the_loss_of_the_answers(generator: str) -> None:
     model, inputs = sequence_model(generator), models.contexts(2)

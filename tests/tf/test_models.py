@@ -352,6 +352,15 @@ def test_the_loss_of_transformers_name(formulation: str, kind: str, tmp_path: Pa
         ours.get_nll(logits.numpy(), scores.numpy(), case.labels.numpy(), n_docs=9)
 
 
+def test_the_loss_that_rag_sequence_inherits(tmp_path: Path):
+    """In transformers 4: the mean over labels other than -100, as a vector of one number."""
+    _, model = pair("sequence", "bart", 0, tmp_path)
+    logits = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[5, 6, 2], [7, 1, -100]])
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    assert_close(model.hf_compute_loss(labels.numpy(), logits.numpy()), expected[None])
+
+
 def test_cross_entropy_of_targets(model: Any):
     logits = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[5, 6, 2], [7, 1, 1]])  # 1 is BART's padding

@@ -193,7 +193,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             retrieved_doc_ids=doc_ids,
             question_encoder_last_hidden_state=vectors,
             question_enc_hidden_states=encoder_output.hidden_states,
-            question_enc_attentions=encoder_output.attentions,
+            question_enc_attentions=encoder_output.attentions or None,  # sdpa returns none
         )
 
     def _passage_vectors(self, retrieved: Any, n_docs: int, question_vectors: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ from keras import ops
 from transformers import GenerationConfig
 
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.parts import Targets, resolve_flag
+from ragweave.modeling.parts import IGNORE_INDEX, Targets, resolve_flag
 from ragweave.modeling.proposals import Proposals, collect_proposals
 from ragweave.tf.beam_search import Beam
 from ragweave.tf.generation_options import AllowedTokens, Ids, Processor, Scores, generation_options
 from ragweave.tf.keras_backend import Tensor
-from ragweave.tf.layers import Encoded
+from ragweave.tf.layers import Encoded, at_least_float32
 from ragweave.tf.tf_generation import TFRagForGeneration
 from ragweave.tf.tf_marginalization import passage_log_probs, sequence_nll, target_log_probs
 from ragweave.tf.tf_outputs import TFRagGenerateOutput
@@ -54,6 +54,16 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
 
     def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
         return logits
+
+    def hf_compute_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """Mean cross entropy of the targets other than -100, (1,), from labels, (N, T), and logits, (N, T, V).
+
+        It knows no passages; `get_nll` is RAG-Sequence's loss. transformers' class inherits it.
+        """
+        labels, logits = ops.convert_to_tensor(labels), at_least_float32(ops.convert_to_tensor(logits))
+        losses = ops.sparse_categorical_crossentropy(ops.maximum(labels, 0), logits, from_logits=True)
+        scored = ops.cast(ops.not_equal(labels, IGNORE_INDEX), losses.dtype)
+        return ops.reshape(ops.sum(losses * scored) / ops.sum(scored), (1,))
 
     def generate(  # noqa: D417  # `RagSequenceForGeneration.generate` describes the other arguments
         self,
