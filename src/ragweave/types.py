@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Literal, Protocol, get_args
 
 from ragweave.errors import ConfigurationError
@@ -47,9 +48,10 @@ class Place:
 
 
 # A loader says where a document begins, and chunking counts on from there. Form feeds in the text separate slides if
-# ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise. A row of a sheet has
-# ``place=Place(sheet="Prices", row=12)``. ``markdown`` marks text that was converted to Markdown: its headings become
-# the heading paths of its passages, as in a file that ends in .md.
+# ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise (.pdf: ``place=Place(page=1)``). A row
+# of a sheet has ``place=Place(sheet="Prices", row=12)``; a row of a text file has ``place=Place(line=12)``, as its
+# text has other lines than the file. ``markdown`` marks text that was converted to Markdown: its headings become the
+# heading paths of its passages, as in a file that ends in .md.
 @dataclass(frozen=True, slots=True)
 class Document:
     """One document as a reader returned it, before it is cut into passages.
@@ -59,8 +61,8 @@ class Document:
         title: Title that every passage of the document keeps; may be empty.
         text: The whole text. Form feeds separate its pages or slides.
         source: Path or name of what it was read from.
-        line: The line of the source that the text begins in, from 1 on; 0 where lines mean nothing.
-        place: The slide, or the sheet and row, that the text begins in.
+        line: The line of the source that the text begins in, from 1 on; 0 if its lines are not those of the source.
+        place: The page, slide, sheet and row, or line that the text begins in.
         markdown: Whether the text is Markdown, whatever the source ends in.
     """
 
@@ -87,6 +89,10 @@ class Passage:
         end: Where it ends there.
         line: The line of the source that it begins in, from 1 on; 0 where lines mean nothing.
         page: The page of the source that it begins on, from 1 on; 0 where there are no pages.
+        slide: The slide that it begins on, from 1 on; 0 where there are no slides.
+        sheet: The name of the sheet that it is on; empty where there are no sheets.
+        table_row: The row of the sheet or table that it begins in, from 1 on; 0 where there are no rows.
+        heading: The headings above it, one per line, the highest first.
     """
 
     id: str
@@ -98,6 +104,24 @@ class Passage:
     end: int = 0
     line: int = 0
     page: int = 0
+    slide: int = 0
+    sheet: str = ""
+    table_row: int = 0
+    heading: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where it begins in its source."""
+        return Place(
+            page=self.page or None,
+            slide=self.slide or None,
+            sheet=self.sheet or None,
+            row=self.table_row or None,
+            heading=tuple(self.heading.splitlines()),
+            line=self.line or None,
+            start=self.start,
+            end=self.end,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +135,7 @@ class ScoredPassage:
         source: What it was read from.
         doc_score: Its scaled inner product with the question: the logit of p(z|x).
         prior: p(z|x), how much the retriever made of it; the priors of a question sum to one.
+        place: Where it begins in its source; ``None`` if the index does not say.
     """
 
     id: str
@@ -119,6 +144,13 @@ class ScoredPassage:
     source: str
     doc_score: float
     prior: float
+    place: Place | None = field(default=None, kw_only=True)
+
+    @property
+    def origin(self) -> str:
+        """Its source without folders and its place, in words: ``"handbook.pdf, page 3"``."""
+        name = self.source if "://" in self.source else PurePath(self.source).name
+        return ", ".join(filter(None, (name, str(self.place or ""))))
 
 
 Formulation = Literal["token", "sequence"]

@@ -47,6 +47,7 @@ def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
                 "source",
                 "doc_score",
                 "prior",
+                "place",
                 "posterior",
                 "null",
             }

@@ -146,8 +146,14 @@ def test_index_satisfies_the_protocol(base, tiny_encoder):
         "end": first.end,
         "line": first.line,
         "page": 0,
+        "slide": 0,
+        "sheet": "",
+        "table_row": 0,
+        "heading": "",
+        "place": first.place,
     }
-    assert [values[-1] for values in docs[0].values()] == [""] * 5 + [0] * 4
+    missing = [values[-1] for values in docs[0].values()]
+    assert missing == [""] * 5 + [0] * 5 + ["", 0, "", Place(start=0, end=0)]
 
 
 def test_opening_again_with_the_same_encoder(base, tiny_encoder):

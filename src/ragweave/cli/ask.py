@@ -117,6 +117,7 @@ def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
         line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
         line.append(f"[{i + 1}] " if numbered else "", style="bold")
         line.append(passage.title or passage.id, style="cyan")
+        line.append(f"  {passage.origin}")
         line.append("  " + " ".join(passage.text.split()), style="dim")
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)

@@ -135,7 +135,7 @@ class KnowledgeBaseIndex:
         return Hits(chosen, self._vectors(chosen))
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """B dictionaries of lists of length K, a key per attribute of `Passage`; see `Index`."""
+        """B dictionaries of lists of length K, a key per attribute of `Passage` and its place; see `Index`."""
         return [self._columns(rows) for rows in doc_ids]
 
     def _nearest(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
@@ -189,7 +189,7 @@ class KnowledgeBaseIndex:
 
     def _columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         passages = [_NO_PASSAGE if row == MISSING else self._storage.passage(int(row)) for row in rows]
-        return {name: [getattr(passage, name) for passage in passages] for name in COLUMNS}
+        return {name: [getattr(passage, name) for passage in passages] for name in (*COLUMNS, "place")}
 
 
 def reciprocal_rank_fusion(

@@ -16,10 +16,10 @@ from ragweave.knowledge.ingest_settings import Chunking
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = (2, 3, 4)
+READABLE = (2, 3, 4, 5)
 """The formats that can be read; older ones lack what came later."""
 
 _REBUILD = "build the knowledge base again with --overwrite."

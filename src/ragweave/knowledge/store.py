@@ -26,8 +26,11 @@ from ragweave.types import Passage
 COLUMNS = tuple(field.name for field in fields(Passage))
 """The columns of the table of passages: the attributes of `Passage`."""
 
-NUMBERS = frozenset({"start", "end", "line", "page"})
+NUMBERS = frozenset({"start", "end", "line", "page", "slide", "table_row"})
 """The columns of whole numbers; all others are texts."""
+
+BEFORE_PLACES = COLUMNS[:9]
+"""The columns up to format 4; the attributes of `Passage` that follow have defaults."""
 
 SHARD = 10_000
 """How many passages are in memory at a time during a build."""
@@ -46,7 +49,7 @@ class PassageTable:
             self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (OSError, pa.ArrowException) as error:
             raise KnowledgeBaseError(damaged(path)) from error
-        if tuple(reader.schema.names) != COLUMNS:
+        if tuple(reader.schema.names) not in (COLUMNS, BEFORE_PLACES):
             raise KnowledgeBaseError(damaged(path))
         self._table = pa.Table.from_batches(self._batches, reader.schema)
         # The first row of each batch, and the end of the last one.

@@ -102,12 +102,9 @@ class Answer:
         Args:
             tokens: Whether to include its tokens with their posteriors.
         """
-        content = asdict(self)
-        content["passages"] = list(content["passages"])
+        content = as_json(self)
         token_dicts = content.pop("tokens")
-        if tokens:
-            content["tokens"] = [{**token, "posteriors": list(token["posteriors"])} for token in token_dicts]
-        return content
+        return {**content, "tokens": token_dicts} if tokens else content
 
     @property
     def judgement(self) -> str:
@@ -122,6 +119,16 @@ class Answer:
     def _repr_html_(self) -> str:
         """What Jupyter renders."""
         return self.to_html()
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """A dataclass as dictionaries and lists."""
+    return asdict(
+        record,
+        dict_factory=lambda pairs: {
+            name: list(value) if isinstance(value, tuple) else value for name, value in pairs
+        },
+    )
 
 
 # People with any kind of colour vision can tell these apart (Okabe and Ito 2008).
@@ -170,7 +177,7 @@ def _passages(passages: Iterable[RetrievedPassage]) -> str:
         f'<tr><td style="{_CELL};border-left:6px solid {colour_of(position)}">{position + 1}</td>'
         f'<td style="{_CELL}">{passage.prior:.3f}</td><td style="{_CELL}">{passage.posterior:.3f}</td>'
         f'<td style="{_CELL}"><details><summary>{escape(passage.title or passage.id)}</summary>'
-        f"{escape(passage.text)}</details></td></tr>"
+        f'<span style="opacity:.7">{escape(passage.origin)}</span> {escape(passage.text)}</details></td></tr>'
         for position, passage in enumerate(passages)
     ]
     heads = _heads(("", "p(z|x)", "p(z|x,y)", "passage"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -158,7 +158,9 @@ def assemble(
         null = None if provenance.null_log_probs is None else provenance.null_log_probs[b].exp().tolist()
         retrieved = tuple(
             RetrievedPassage(
-                **asdict(passage), posterior=posterior[k], null=None if null is None else null[k]
+                **{field.name: getattr(passage, field.name) for field in fields(passage)},
+                posterior=posterior[k],
+                null=None if null is None else null[k],
             )
             for k, passage in ranked
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, IndexDataError
 from ragweave.retrieval.index_protocol import MISSING, Hits, Index, TextIndex
-from ragweave.types import ScoredPassage
+from ragweave.types import Place, ScoredPassage
 
 if TYPE_CHECKING:  # ragweave.tf retrieves where torch is not installed
     from ragweave.encoders.text_encoder import TextEncoder
@@ -232,6 +232,7 @@ def _passages(
         return [None] * len(rows)
     weights = np.exp(scores - scores[present].max())  # 0 for missing passages, whose scores are -inf
     priors = (weights / weights.sum()).tolist()
+    places = doc.get("place")  # of a knowledge base; a user's data set may have a column of this name
     return [
         None
         if row == MISSING
@@ -242,6 +243,7 @@ def _passages(
             source=doc["source"][k] if "source" in doc else "",
             doc_score=score,
             prior=prior,
+            place=places[k] if places and isinstance(places[k], Place) else None,
         )
         for k, (row, score, prior) in enumerate(zip(rows.tolist(), scores.tolist(), priors, strict=True))
     ]

@@ -101,8 +101,9 @@ def chunk(
         >>> [passage.id for passage in chunk(document, Chunking(words=1))]
         ['a.txt#0', 'a.txt#1']
     """
-    has_pages = "\f" in document.text
-    passages, line, page, counted = [], document.line, 1, 0
+    place, has_pages = document.place, document.place.page is not None or "\f" in document.text
+    starts, headings = _headings(document)
+    passages, line, page, counted = [], document.line, place.slide or place.page or 1, 0
     for number, span in enumerate(_spans(document, chunking or Chunking(), tokenizer)):
         line += document.text.count("\n", counted, span.start) if line else 0
         page += document.text.count("\f", counted, span.start)
@@ -116,8 +117,12 @@ def chunk(
                 source=document.source,
                 start=span.start,
                 end=span.end,
-                line=line,
-                page=page if has_pages else 0,
+                line=line or place.line or 0,
+                page=page if has_pages and place.slide is None else 0,
+                slide=page if place.slide is not None else 0,
+                sheet=place.sheet or "",
+                table_row=place.row or 0,
+                heading="\n".join(headings[bisect_right(starts, span.start) - 1]),
             )
         )
     return passages
@@ -131,7 +136,7 @@ def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer |
         return _by_tokens(text, document.title, tokenizer, chunking.tokens, overlap)
     if chunking.kind == "words":
         return _overlapping(text, _by_words(text, words), overlap)
-    if chunking.kind == "markdown" and (document.markdown or document.source.lower().endswith(MARKDOWN)):
+    if chunking.kind == "markdown" and _is_markdown(document):
         return _by_headings(text, document.title, words, overlap)
     return _overlapping(text, _by_sentences(text, words), overlap)
 
@@ -302,6 +307,22 @@ def _starts_word(text: str, spans: list[tuple[int, int]], position: int) -> bool
 # --- Markdown ---
 
 
+# Headings alone are parsed for what stands within their lines: the inlines of a whole document take most of the time.
+_MARKDOWN = MarkdownIt("commonmark").disable("inline")
+
+
+def _is_markdown(document: Document) -> bool:
+    return document.markdown or document.source.lower().endswith(MARKDOWN)
+
+
+def _headings(document: Document) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Where the sections of a document start, and the headings above the text of each."""
+    if not _is_markdown(document):
+        return [0], [document.place.heading]
+    sections = list(_sections(document.text))
+    return [section.heading for section in sections], [section.path for section in sections]
+
+
 class _Section(NamedTuple):
     """The text between two headings; positions are characters of the document."""
 
@@ -342,7 +363,7 @@ def _sections(text: str) -> Iterator[_Section]:
     path: list[tuple[int, str]] = []
     heading = start = 0
     # The parser counts a lone carriage return as a line, which line_starts does not.
-    tokens = MarkdownIt("commonmark").parse(text.replace("\r", " "))
+    tokens = _MARKDOWN.parse(text.replace("\r", " "))
     for token, inline in pairwise(tokens):
         # A heading inside a quotation or a list has a level, and is part of it.
         if token.type != "heading_open" or token.level or token.map is None:
@@ -350,7 +371,8 @@ def _sections(text: str) -> Iterator[_Section]:
         first, after = (line_starts[line] for line in token.map)
         yield _Section(tuple(name for _, name in path), heading, start, first)
         depth = int(token.tag[1:])
-        words = "".join(child.content for child in inline.children or () if child.type != "image")
+        children = MarkdownIt("commonmark").parseInline(inline.content)[0].children
+        words = "".join(child.content for child in children or () if child.type != "image")
         path = [*((level, name) for level, name in path if level < depth), (depth, " ".join(words.split()))]
         heading, start = first, after
     yield _Section(tuple(name for _, name in path), heading, start, len(text))

@@ -19,7 +19,7 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.connection import Client, Connection
-from ragweave.knowledge.postgres.tables import PASSAGE, Tables, current_index, storable
+from ragweave.knowledge.postgres.tables import Tables, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.types import Passage
@@ -119,7 +119,7 @@ class PostgresReader:
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The passages with the largest inner products: scores and rows, (B, K), best first."""
-        statement = self._tables.nearest(current_index(self.manifest), self.manifest.dimension)
+        statement = self._tables.nearest(self.manifest)
         ef = max(self.manifest.index.parameters.get("efSearch", _EF_SEARCH), n)
 
         def work(client: Client) -> list[list[tuple[Any, ...]]]:
@@ -188,7 +188,7 @@ class PostgresReader:
             records = {row: self._cache[row] for row in rows if row in self._cache}
         if missing := sorted(set(rows) - records.keys()):
             statement = sql.SQL("SELECT row, embedding, {} FROM {} WHERE row = ANY(%s)").format(
-                PASSAGE, self._tables.passages
+                passage_columns(self.manifest), self._tables.passages
             )
             records |= self._remember(self._connection.fetch(statement, [missing], binary=True))
         if unknown := set(rows) - records.keys():

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.store import COLUMNS, NUMBERS
+from ragweave.knowledge.store import BEFORE_PLACES, COLUMNS, NUMBERS
 
 IndexKind = Literal["flat", "hnsw"]
 """Compare all vectors, or search a graph."""
@@ -72,6 +72,17 @@ def current_index(manifest: Manifest) -> IndexKind:
     return "hnsw" if manifest.segments[0].factory == FACTORY["hnsw"] else "flat"
 
 
+def passage_columns(manifest: Manifest) -> sql.Composed:
+    """The columns of passages that the tables have."""
+    columns = BEFORE_PLACES if manifest.format_version < 5 else COLUMNS
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _column(name: str) -> sql.Composed:
+    kind, default = ("bigint", "0") if name in NUMBERS else ("text", "''")
+    return sql.SQL("{} {} NOT NULL DEFAULT {}").format(sql.Identifier(name), sql.SQL(kind), sql.SQL(default))
+
+
 class Tables:
     """The tables of one knowledge base.
 
@@ -102,12 +113,7 @@ class Tables:
 
     def create(self, dimension: int, first_row: int) -> list[sql.Composed]:
         """Create the tables of passages and sources, without indexes."""
-        columns = sql.SQL(", ").join(
-            sql.SQL("{} {} NOT NULL").format(
-                sql.Identifier(name), sql.SQL("bigint" if name in NUMBERS else "text")
-            )
-            for name in COLUMNS
-        )
+        columns = sql.SQL(", ").join(map(_column, COLUMNS))
         statements = [
             sql.SQL(
                 "CREATE TABLE {} (row bigint GENERATED ALWAYS AS IDENTITY (START WITH {}) PRIMARY KEY, {}, "
@@ -122,6 +128,11 @@ class Tables:
             inline = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN")
             statements.append(inline.format(self.passages))
         return statements
+
+    def add_columns(self) -> sql.Composed:
+        """Add the columns that tables of older formats lack."""
+        added = (sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(name)) for name in COLUMNS)
+        return sql.SQL("ALTER TABLE {} {}").format(self.passages, sql.SQL(", ").join(added))
 
     def create_indexes(self, *, words: bool) -> list[sql.Composed]:
         """Create the indexes except that of the vectors. Texts are hashed, since a B-tree limits their length."""
@@ -148,17 +159,21 @@ class Tables:
         """Return the space of deleted rows, and update the planner's statistics."""
         return sql.SQL("VACUUM (ANALYZE) {}").format(self.passages)
 
-    def nearest(self, index: IndexKind, dimension: int) -> sql.Composed:
+    def nearest(self, manifest: Manifest) -> sql.Composed:
         """Select the ``n`` passages with the largest inner products with ``vector``.
 
         The order is by what the index compares, the score by the full vectors.
         """
+        index, dimension = current_index(manifest), manifest.dimension
         half = index == "hnsw" and dimension > MAX_FULL
         return sql.SQL(
             "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} ORDER BY {} <#> %(vector)s::{} "
             "LIMIT %(n)s"
         ).format(
-            PASSAGE, self.passages, _compared(index, dimension), sql.SQL("halfvec" if half else "vector")
+            passage_columns(manifest),
+            self.passages,
+            _compared(index, dimension),
+            sql.SQL("halfvec" if half else "vector"),
         )
 
 

@@ -57,6 +57,10 @@ def write_transaction(uri: PostgresUri) -> Iterator[WriteTransaction]:
     with readable_errors(uri):
         client = connect(uri)
         try:
+            # In a transaction of its own, as readers wait for its end.
+            state = read_state(client, uri)
+            if state is not None and state.manifest.format_version < 5:
+                client.execute(Tables(uri.table).add_columns())
             with client.transaction():
                 _lock(client, uri)
                 transaction = WriteTransaction(client, uri)

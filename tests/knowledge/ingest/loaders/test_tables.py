@@ -99,7 +99,7 @@ def test_parquet_and_a_saved_data_set(tmp_path):
         {"id": ["a", "b"], "title": ["A", None], "text": ["Lima.", "Ulm."], "more": [1, 2]}
     )
     rows.to_parquet(str(tmp_path / "rows.parquet"))
-    assert [(d.id, d.title, d.text, d.line) for d in read(tmp_path / "rows.parquet")] == [
+    assert [(d.id, d.title, d.text, d.place.row) for d in read(tmp_path / "rows.parquet")] == [
         ("a", "A", "Lima.", 1),
         ("b", "", "Ulm.", 2),
     ]

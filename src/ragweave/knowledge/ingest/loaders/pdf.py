@@ -11,7 +11,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.pdf_layout import read_pages
 from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, title_from_name, warn_loss
 from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, Place
 
 _HYPHEN = re.compile(r"(?P<head>[^\W\d_]+)[-\u2010\xad]\n(?P<tail>[^\W\d_]+)")
 _WORD = re.compile(r"\w+(?:[-\u2010]\w+)*")
@@ -53,7 +53,8 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
         )
     title = re.sub(r"^Microsoft \w+ - ", "", content["title"])
     title = (content["heading"] if _NO_TITLE.fullmatch(title) else title) or title_from_name(file.name)
-    yield Document(id=file.name, title=title, text=_join_hyphens("\f".join(pages)), source=file.source)
+    text = _join_hyphens("\f".join(pages))
+    yield Document(id=file.name, title=title, text=text, source=file.source, place=Place(page=1))
 
 
 def _pages(numbers: list[int]) -> str:

@@ -59,7 +59,7 @@ class TableReader:
     Args:
         file: The file.
         tables: The settings.
-        unit: What messages call a row.
+        unit: What the numbers of rows count, and messages name.
 
     Attributes:
         left_out: Columns with values that are no part of the documents.
@@ -145,8 +145,7 @@ class TableReader:
             title=whole_text(title.strip(), "title", where),
             text=whole_text(text, "text", where),
             source=self._file.source,
-            line=0 if sheet else row.number,
-            place=Place(sheet=sheet, row=row.number) if sheet else Place(),
+            place=Place(line=row.number) if self._unit == "Line" else Place(sheet=sheet, row=row.number),
         )
 
     def _string(self, row: Row, position: int, where: str) -> str:

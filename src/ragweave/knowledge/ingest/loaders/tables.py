@@ -44,7 +44,7 @@ def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
         del sample[0]
     else:
         header = [""] * len(header)
-    reader = TableReader(file, tables)
+    reader = TableReader(file, tables, "Line")
     yield from reader.documents(
         Row(line, [(name, field if field.strip() else "") for name, field in zip(header, row, strict=True)])
         for line, row in chain(sample, rows)
