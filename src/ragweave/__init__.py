@@ -34,6 +34,7 @@ _HOME_OF = {
     "ReadSettings": "knowledge.ingest_settings",
     "RetrievAugLMMarginOutput": "outputs",
     "RetrievAugLMOutput": "outputs",
+    "Place": "types",
     "RetrievedPassage": "provenance.answers",
     "SearchSettings": "types",
     "TextEncoder": "encoders.text_encoder",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from ragweave.tokenization import RagTokenizer
     from ragweave.training.arguments import RagTrainingArguments
     from ragweave.training.trainer import RagTrainer
-    from ragweave.types import SearchSettings
+    from ragweave.types import Place, SearchSettings
 
 __all__ = [
     "Answer",
@@ -76,6 +77,7 @@ __all__ = [
     "KnowledgeBase",
     "LegacyIndex",
     "MemoryIndex",
+    "Place",
     "RagConfig",
     "RagModel",
     "RagPipeline",

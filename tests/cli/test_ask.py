@@ -40,6 +40,8 @@ def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
         assert posteriors == sorted(posteriors, reverse=True)
         assert sum(posteriors) == pytest.approx(1, abs=1e-5)
         for passage in answer["passages"]:
+            assert passage["place"]["line"] == 1
+            assert passage["place"]["start"] == 0
             assert passage.keys() == {
                 "id",
                 "title",
@@ -60,7 +62,9 @@ def test_text_output(knowledge_base: Path, model: Path):
     assert lines[0] == "Where is Lima?"
     assert re.fullmatch(r"confidence [01]\.\d\d", lines[2])
     assert "posterior" in lines[3]
-    assert len([line for line in lines[4:] if line.strip()]) == 2
+    passages = [line for line in lines[4:] if line.strip()]
+    assert len(passages) == 2
+    assert all(re.search(r"  (peru|kenya|chile)\.txt, line 1  ", line) for line in passages)
 
 
 def test_a_withheld_answer(knowledge_base: Path, model: Path):

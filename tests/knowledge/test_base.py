@@ -21,6 +21,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import read_documents
 from ragweave.knowledge.ingest_settings import Chunking
+from ragweave.types import Place
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 
@@ -149,7 +150,7 @@ def test_index_satisfies_the_protocol(base, tiny_encoder):
         "slide": 0,
         "sheet": "",
         "table_row": 0,
-        "heading": "",
+        "heading": "Peru",
         "place": first.place,
     }
     missing = [values[-1] for values in docs[0].values()]

@@ -358,6 +358,7 @@ def _by_headings(text: str, title: str, words: int, overlap: int) -> Iterator[_S
 
 def _sections(text: str) -> Iterator[_Section]:
     """Yield the sections of a Markdown text; the first is the text before all headings."""
+    text = text.replace("\f", "\n")  # a slide may begin with a heading
     line_starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     line_starts[-1] = len(text)
     path: list[tuple[int, str]] = []
