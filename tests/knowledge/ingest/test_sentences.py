@@ -41,3 +41,19 @@ def sentences_of(text: str) -> list[str]:
 )
 def test_sentences(text, sentences):
     assert sentences_of(text) == sentences
+
+
+@pytest.mark.parametrize(
+    "piece", [".", "A. ", ". ", '."', "1. ", "A.", '"', "\n", " \n", "a.\n", "# ", "The U.S. "]
+)
+def test_a_million_characters_of_one_kind(piece):
+    text = piece * (10**6 // len(piece))
+    assert sum(len(sentence) for block in blocks(text) for sentence in block) <= len(text)
+
+
+def test_abbreviations_in_a_long_sentence():
+    text = "word " * 100 + "and Dr. Who of the U.S. Army met at 5 p.m. No. 7 came. Then it rained."
+    assert [sentence[-18:] for block in blocks(text) for sentence in block] == [
+        "5 p.m. No. 7 came.",
+        "Then it rained.",
+    ]

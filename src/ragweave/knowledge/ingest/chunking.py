@@ -26,13 +26,13 @@ _ABBREVIATIONS = frozenset(
 )
 # Scripts without spaces between words, in which a space ends a clause: Thai, Lao, Myanmar and Khmer.
 CLAUSE_SCRIPTS = r"\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f"
+# A mark, a space and no lower-case letter. Marks are read once, from the first of several on.
 _ENDS = re.compile(
-    rf"""(?P<mark>[.!?…؟۔।॥]+)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])  # a mark, a space, no lower-case letter
-      | [。！？။៕។]+["'”’」』）]*                                                   # scripts without spaces
+    rf"""(?<![.!?…؟۔।॥])(?P<mark>[.!?…؟۔।॥]++)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])
+      | [。！？။៕។]+["'”’」』）]*  # scripts without spaces
       | (?<=[{CLAUSE_SCRIPTS}])\s+(?=[{CLAUSE_SCRIPTS}])""",  # noqa: RUF001
     re.VERBOSE,
 )
-_LAST_WORD = re.compile(r"[^\s(\[\"'“‘]+$")  # noqa: RUF001
 _PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
 # Lines that start something new even if no sentence has ended: a heading, a list item, a table row, "Capital: Lima".
 _NEW_ITEM = re.compile(r"[ \t]*(?:#{1,6} |[-*+•–] |\d{1,3}[.)] |\||>|[A-Z][\w /()'-]{0,40}: )")  # noqa: RUF001
@@ -44,6 +44,7 @@ _WORD = regex.compile(
     rf"[{UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
 )
 _TOLERANCE = 1.5
+_LONGEST_ABBREVIATION = 40
 
 
 class PassageTokenizer(Protocol):
@@ -420,7 +421,7 @@ def _sentences(item: str) -> Iterator[str]:
     text = " ".join(item.split())
     start = 0
     for end in _ENDS.finditer(text):
-        if end["mark"] == "." and _is_abbreviation(text[start : end.start()]):
+        if end["mark"] == "." and _is_abbreviation(text, start, end.start()):
             continue
         yield text[start : end.end()].strip()
         start = end.end()
@@ -428,13 +429,12 @@ def _sentences(item: str) -> Iterator[str]:
         yield rest
 
 
-def _is_abbreviation(before: str) -> bool:
-    """Whether the full stop after this text belongs to its last word."""
-    match = _LAST_WORD.search(before)
-    if match is None:
-        return False
-    word = match[0]
+def _is_abbreviation(text: str, start: int, end: int) -> bool:
+    """Whether the full stop after this part of a text belongs to its last word."""
+    # No abbreviation is longer; the sentence before it may be, and would be read again at each full stop.
+    first = max(start, end - _LONGEST_ABBREVIATION)
+    word = re.split(r"[\s(\[\"'“‘]", text[first:end])[-1]  # noqa: RUF001
     if word.lower() in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d_]\.)*[^\W\d_]", word):
         return True  # "Dr", "e.g", "J", "U.S"
     # A number with nothing before it is the number of a list item: "1. Foo".
-    return word.isdigit() and match.start() == 0
+    return word.isdigit() and end - len(word) == start

@@ -71,6 +71,12 @@ def test_a_file_without_permission(tmp_path, monkeypatch):
         ("intro\n\n## Second level ##\n# First", "Second level"),
         ("```\n# a comment\n```\n# Real", "Real"),
         ("#hashtag\ntext", None),
+        ("# C#\n", "C#"),
+        ("# Open # closed ##  \n", "Open # closed"),
+        ("# #\n## Next\n", "Next"),
+        ("two\nlines\n===\n# Later", "two lines"),
+        ("---\nTitle : 'Of “Peru”' \n---\n# Later", "Of “Peru”"),
+        ("---\ntitle:\n---\n# Later", "Later"),
     ],
 )
 def test_first_heading(markdown, title):

@@ -48,7 +48,7 @@ def _quoted(line: str) -> str:
 # --- reStructuredText ---
 
 _ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{2,}[ \t]*$")
-_DIRECTIVE = re.compile(r"([ \t]*)\.\. (?:\|[^|\n]+\| )?([\w:-]+)::[ \t]*(.*)$")
+_DIRECTIVE = re.compile(r"([ \t]*)\.\. (?:\|[^|\n]+\| )?([\w:-]+)::[ \t]*(.*)")
 _NO_TEXT = re.compile(
     r"[ \t]*\.\.(?:$|[ \t])|[ \t]+:[\w-]+:(?:[ \t]*\S+)?[ \t]*$"
 )  # comments, targets, options
@@ -98,23 +98,29 @@ _LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "ae": "æ", "AE": "Æ", "oe": "œ"
             "thanks": " ", "par": " ", "newline": " ", "quad": " "}  # fmt: skip
 _FILES = "bibliography|bibliographystyle|hspace|include|includegraphics|index|input|label|usepackage|vspace"
 # What is replaced by what, one after the other. Braces go last, as they hold what commands apply to.
-_TEX_STEPS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"(?<!\\)%.*", ""),
-    (rf"\\(?:begin|end){_ARGUMENT}{_OPTIONS}(?:{_ARGUMENT})?", ""),
-    (rf"\\(?:cite|ref|eqref|autoref|cref)\w{{0,20}}\*?{_OPTIONS}{_ARGUMENT}", r"[\1]"),
-    (rf"\\(?:{_FILES})\*?{_OPTIONS}{_ARGUMENT}", ""),
-    (rf"\\({'|'.join(_SECTIONS)})\*?{_OPTIONS}\{{", lambda match: f"{'#' * _SECTIONS[match[1]]} {{"),
-    (r"\\(?:(['`^\"~=.])\{?\\?([A-Za-z])\}?|([uvHcdbkr])\{\\?([A-Za-z])\})", lambda match: _accented(match)),
-    (rf"\\([A-Za-z]+)\*?{_OPTIONS}[ \t]{{0,9}}", lambda match: _LETTERS.get(match[1], "")),
-    (r"\\\\|(?<!\\)[{}]", ""),
-    (r"(?<!\\)&", "|"),
-    (r"~|\\[,;: ]", " "),
-    (r"\\([%&$#_{}])", r"\1"),
-)
+_TEX_STEPS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
+    (re.compile(r"(?<!\\)%.*"), ""),
+    (re.compile(rf"\\(?:begin|end){_ARGUMENT}{_OPTIONS}(?:{_ARGUMENT})?"), ""),
+    (re.compile(rf"\\(?:cite|ref|eqref|autoref|cref)\w{{0,20}}\*?{_OPTIONS}{_ARGUMENT}"), r"[\1]"),
+    (re.compile(rf"\\(?:{_FILES})\*?{_OPTIONS}{_ARGUMENT}"), ""),
+    (
+        re.compile(rf"\\({'|'.join(_SECTIONS)})\*?{_OPTIONS}\{{"),
+        lambda match: f"{'#' * _SECTIONS[match[1]]} {{",
+    ),
+    (
+        re.compile(r"\\(?:(['`^\"~=.])\{?\\?([A-Za-z])\}?|([uvHcdbkr])\{\\?([A-Za-z])\})"),
+        lambda match: _accented(match),
+    ),
+    (re.compile(rf"\\([A-Za-z]+)\*?{_OPTIONS}[ \t]{{0,9}}"), lambda match: _LETTERS.get(match[1], "")),
+    (re.compile(r"\\\\|(?<!\\)[{}]"), ""),
+    (re.compile(r"(?<!\\)&"), "|"),
+    (re.compile(r"~|\\[,;: ]"), " "),
+    (re.compile(r"\\([%&$#_{}])"), r"\1"),
+]
 
 
 def _read_tex(text: str) -> _Text:
-    title = re.search(rf"\\title{_OPTIONS}\{{([^\n]*)\}}", text)
+    title = re.search(rf"\\title{_OPTIONS}\{{([^\n]{{0,1000}})\}}", text)
     preamble, begin, body = text.partition("\\begin{document}")
     # The preamble has no text. Its line ends keep the numbers of the lines.
     body = "\n" * preamble.count("\n") + body if begin else text
@@ -137,7 +143,7 @@ def _read_tex(text: str) -> _Text:
 
 def _plain_tex(text: str) -> str:
     for pattern, replacement in _TEX_STEPS:
-        text = re.sub(pattern, replacement, text)
+        text = pattern.sub(replacement, text)
     return text
 
 
@@ -147,7 +153,7 @@ def _accented(match: re.Match[str]) -> str:
 
 # --- Org ---
 
-_KEYWORD = re.compile(r"[ \t]*#\+(\w+):?[ \t]*(.*)$")
+_KEYWORD = re.compile(r"[ \t]*#\+(\w+):?[ \t]*(.*)")
 _ORG_LINK = re.compile(r"\[\[([^\[\]\n]+)\](?:\[([^\[\]\n]+)\])?\]")
 
 
@@ -164,8 +170,10 @@ def _read_org(text: str) -> _Text:
         elif in_drawer or re.fullmatch(r"[ \t]*:[A-Z_-]+:[ \t]*", line):
             in_drawer = line.strip().upper() != ":END:"
             line = ""
-        elif heading := re.match(r"(\*+) +(?:(?:TODO|DONE) )?(.*?)[ \t]*(?::[\w@:]+:)?[ \t]*$", line):
-            line = f"{'#' * min(len(heading[1]), 6)} {heading[2]}"
+        elif heading := re.match(r"(\*+) +(?:(?:TODO|DONE) )?(.*)", line):
+            words, _, tags = heading[2].rstrip().rpartition(" ")
+            has_tags = re.fullmatch(r":[\w@:]+:", tags) is not None
+            line = f"{'#' * min(len(heading[1]), 6)} {words.rstrip() if has_tags else heading[2].rstrip()}"
         elif re.match(r"[ \t]*(?:#(?: |$)|\|[-+]+\|?$)", line):  # comments, rules of tables
             line = ""
         lines.append(_ORG_LINK.sub(lambda link: link[2] or link[1], line))
@@ -176,7 +184,7 @@ def _read_org(text: str) -> _Text:
 
 _TIMES = re.compile(r"[\d:.,]+[ \t]*-->")
 _TAGS = re.compile(r"<(?!v[ .])[^<>\n]{0,200}>|\{\\[^{}\n]{0,200}\}")
-_SPEAKER = re.compile(r"<v[ .][^<>\n]*?([^<>\n .][^<>\n.]*)>")
+_SPEAKER = re.compile(r"<v[ .]([^<>\n]{1,200})>")
 
 
 def _read_subtitles(text: str) -> _Text:
@@ -187,10 +195,15 @@ def _read_subtitles(text: str) -> _Text:
         if times is None:  # the head of the file, notes, styles
             continue
         for line in lines[times + 1 :]:
-            line = " ".join(_TAGS.sub("", _SPEAKER.sub(r"\1: ", line)).split())
+            line = " ".join(_TAGS.sub("", _SPEAKER.sub(_speaker, line)).split())
             if line and spoken[-1:] != [line]:  # captions that scroll repeat their last line
                 spoken.append(line)
     return _Text("", "\n".join(spoken))
+
+
+def _speaker(tag: re.Match[str]) -> str:
+    """The name in a tag, which classes may precede: ``<v.loud Esme>``."""
+    return f"{tag[1].rpartition('.')[2].strip()}: "
 
 
 _READERS: dict[str, Callable[[str], _Text]] = {

@@ -22,7 +22,7 @@ BUILT_IN = {
 """Codes of the formats that a file uses by their number alone; others mean "General"."""
 
 _TOKEN = re.compile(
-    r"""(?P<literal>"[^"]*"?|\\.)|(?P<space>[_*].)|(?P<elapsed>\[(?:h+|m+|s+)\])|(?P<bracket>\[[^\]]*\])
+    r"""(?P<literal>"[^"]*"?|\\.)|(?P<space>[_*].)|(?P<elapsed>\[(?:h+|m+|s+)\])|(?P<bracket>\[[^\]]{0,80}\])
     |(?P<general>General|@)|(?P<ampm>AM/PM|A/P)|(?P<date>y+|m+|d+|h+|s+(?:\.0+)?|(?-i:e+|b+))|(?P<digit>[0?\#])
     |(?P<point>\.)|(?P<comma>,)|(?P<percent>%)|(?P<exponent>E[+-])|(?P<end>;)|(?P<other>.)""",
     re.IGNORECASE | re.VERBOSE | re.DOTALL,

@@ -13,7 +13,7 @@ from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, titl
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document, Place
 
-_HYPHEN = re.compile(r"(?P<head>[^\W\d_]+)[-\u2010\xad]\n(?P<tail>[^\W\d_]+)")
+_HYPHEN = re.compile(r"(?<![^\W\d_])(?P<head>[^\W\d_]+)[-\u2010\xad]\n(?P<tail>[^\W\d_]+)")
 _WORD = re.compile(r"\w+(?:[-\u2010]\w+)*")
 # What programs write if a document has no title: the name of its file, or a placeholder.
 _NO_TITLE = re.compile(

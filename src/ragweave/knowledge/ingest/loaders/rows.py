@@ -23,7 +23,7 @@ SAMPLE_ROWS = 100
 _TITLE_CHARACTERS = 100
 
 # A number, a date, a time or an amount. Digits after a leading zero are a name, such as that of a part.
-_NUMBER = re.compile(r"(?!0\d+$)[^\w\s]*\d[\d\s.,:;/%'+_-]*(?:E[+-]?\d+)?\W*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?!0\d+$)[^\w\s]*\d[\d\s.,:;/%'+_-]*+(?:E[+-]?\d+)?\W*", re.IGNORECASE)
 _YEAR = re.compile(r"[12]\d{3}")
 
 

@@ -30,7 +30,7 @@ BYTE_ORDER_MARKS = {
 """The encoding that the first bytes of a file declare."""
 
 _DECLARED = re.compile(
-    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|<meta[^>]{0,400}?charset\s*=\s*["']?\s*([\w.:-]+)""",
+    rb"""<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)|<meta[^>]{0,400}?charset\s*=[\s"']*+([\w.:-]+)""",
     re.IGNORECASE,
 )
 PROLOG = re.compile(
@@ -49,12 +49,10 @@ _SUPERSETS = {
 }
 _LINE_END = re.compile(r"\r\n|\n|\r(?!\Z)")  # a last \r may be half of \r\n
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?P<fields>.*?)\n\1[ \t]*(?:\n|\Z)", re.DOTALL)
-_TITLE_FIELD = re.compile(
-    r"^title[ \t]*[:=][ \t]*(?P<quote>[\"']?)(?P<title>[^\n>|]*?)(?P=quote)[ \t]*$", re.M | re.I
-)
+_TITLE_FIELD = re.compile(r"^title[ \t]*[:=]([^\n>|]*)$", re.M | re.I)
 _UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
 _NO_PARAGRAPH = re.compile(r"^(?: {4}|\t|[ \t]*(?:[-*+>|]|\d+[.)])\s)")
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?\S)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.+)")
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
@@ -76,23 +74,34 @@ def first_heading(markdown: str) -> str | None:
     """Find the title in the front matter, or the first heading outside code blocks; ``None`` without either."""
     if front_matter := _FRONT_MATTER.match(markdown):
         field = _TITLE_FIELD.search(front_matter["fields"])
-        if field and field["title"]:
-            return field["title"]
+        title = field[1].strip() if field else ""
+        if len(title) > 1 and title[0] == title[-1] and title[0] in "\"'":
+            title = title[1:-1]
+        if title:
+            return title
         markdown = markdown[front_matter.end() :]
-    in_code, paragraph = False, ""
+    in_code, paragraph = False, list[str]()
     for line in markdown.split("\n"):
         if _FENCE.match(line):
-            in_code, paragraph = not in_code, ""
+            in_code, paragraph = not in_code, []
         elif in_code:
             continue
-        elif heading := _HEADING.match(line):
-            return heading["title"]
+        elif (heading := _HEADING.match(line)) and (title := _without_closing(heading[1])):
+            return title
         elif paragraph and _UNDERLINE.match(line):
-            return paragraph
+            return " ".join(paragraph)
+        elif not line.strip() or _NO_PARAGRAPH.match(line):
+            paragraph = []
         else:
-            starts_other = not line.strip() or _NO_PARAGRAPH.match(line)
-            paragraph = "" if starts_other else f"{paragraph} {line.strip()}".strip()
+            paragraph.append(line.strip())
     return None
+
+
+def _without_closing(heading: str) -> str:
+    """A heading without the number signs that may close it, which a space precedes."""
+    heading = heading.strip()
+    words = heading.rstrip("#")
+    return words.rstrip() if not words or words[-1].isspace() else heading
 
 
 def title_from_name(name: str) -> str:
