@@ -33,8 +33,12 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' advice and progress bars, and keep torch to one thread."""
     import torch
+    import transformers
     from transformers.utils import logging
 
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 9):
+        # RAG-Sequence's `generate` reads this field, which RagConfig of these versions has lost.
+        transformers.RagConfig.num_return_sequences = 1
     level, threads = logging.get_verbosity(), torch.get_num_threads()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

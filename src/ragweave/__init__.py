@@ -42,62 +42,38 @@ _HOME_OF = {
     "stream_answer": "pipeline.streaming",
 }
 
-if TYPE_CHECKING:
-    from ragweave.configuration import RagConfig
-    from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.base import KnowledgeBase
-    from ragweave.knowledge.ingest_settings import Chunking, ReadSettings
-    from ragweave.modeling.rag import RagModel
-    from ragweave.modeling.registration import register_auto_classes
-    from ragweave.modeling.sequence import RagSequenceForGeneration
-    from ragweave.modeling.token import RagTokenForGeneration
-    from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput, RetrievAugLMOutput
-    from ragweave.pipeline.rag_pipeline import RagPipeline
-    from ragweave.pipeline.streaming import stream_answer
-    from ragweave.provenance.answers import Answer, AnswerToken, RetrievedPassage
-    from ragweave.retrieval.canonical import CanonicalHFIndex
-    from ragweave.retrieval.dataset import CustomHFIndex, DatasetIndex
-    from ragweave.retrieval.index_protocol import Index
-    from ragweave.retrieval.legacy import LegacyIndex
-    from ragweave.retrieval.memory import MemoryIndex
-    from ragweave.retrieval.rag_retriever import RagRetriever
-    from ragweave.tokenization import RagTokenizer
-    from ragweave.training.arguments import RagTrainingArguments
-    from ragweave.training.trainer import RagTrainer
-    from ragweave.types import Place, SearchSettings
+if TYPE_CHECKING:  # the names that `as` repeats are public to type checkers
+    from ragweave.configuration import RagConfig as RagConfig
+    from ragweave.encoders.text_encoder import TextEncoder as TextEncoder
+    from ragweave.knowledge.base import KnowledgeBase as KnowledgeBase
+    from ragweave.knowledge.ingest_settings import Chunking as Chunking
+    from ragweave.knowledge.ingest_settings import ReadSettings as ReadSettings
+    from ragweave.modeling.rag import RagModel as RagModel
+    from ragweave.modeling.registration import register_auto_classes as register_auto_classes
+    from ragweave.modeling.sequence import RagSequenceForGeneration as RagSequenceForGeneration
+    from ragweave.modeling.token import RagTokenForGeneration as RagTokenForGeneration
+    from ragweave.outputs import RagSequenceGenerateOutput as RagSequenceGenerateOutput
+    from ragweave.outputs import RetrievAugLMMarginOutput as RetrievAugLMMarginOutput
+    from ragweave.outputs import RetrievAugLMOutput as RetrievAugLMOutput
+    from ragweave.pipeline.rag_pipeline import RagPipeline as RagPipeline
+    from ragweave.pipeline.streaming import stream_answer as stream_answer
+    from ragweave.provenance.answers import Answer as Answer
+    from ragweave.provenance.answers import AnswerToken as AnswerToken
+    from ragweave.provenance.answers import RetrievedPassage as RetrievedPassage
+    from ragweave.retrieval.canonical import CanonicalHFIndex as CanonicalHFIndex
+    from ragweave.retrieval.dataset import CustomHFIndex as CustomHFIndex
+    from ragweave.retrieval.dataset import DatasetIndex as DatasetIndex
+    from ragweave.retrieval.index_protocol import Index as Index
+    from ragweave.retrieval.legacy import LegacyIndex as LegacyIndex
+    from ragweave.retrieval.memory import MemoryIndex as MemoryIndex
+    from ragweave.retrieval.rag_retriever import RagRetriever as RagRetriever
+    from ragweave.tokenization import RagTokenizer as RagTokenizer
+    from ragweave.training.arguments import RagTrainingArguments as RagTrainingArguments
+    from ragweave.training.trainer import RagTrainer as RagTrainer
+    from ragweave.types import Place as Place
+    from ragweave.types import SearchSettings as SearchSettings
 
-__all__ = [
-    "Answer",
-    "AnswerToken",
-    "CanonicalHFIndex",
-    "Chunking",
-    "CustomHFIndex",
-    "DatasetIndex",
-    "Index",
-    "KnowledgeBase",
-    "LegacyIndex",
-    "MemoryIndex",
-    "Place",
-    "RagConfig",
-    "RagModel",
-    "RagPipeline",
-    "RagRetriever",
-    "RagSequenceForGeneration",
-    "RagSequenceGenerateOutput",
-    "RagTokenForGeneration",
-    "RagTokenizer",
-    "RagTrainer",
-    "RagTrainingArguments",
-    "ReadSettings",
-    "RetrievAugLMMarginOutput",
-    "RetrievAugLMOutput",
-    "RetrievedPassage",
-    "SearchSettings",
-    "TextEncoder",
-    "__version__",
-    "register_auto_classes",
-    "stream_answer",
-]
+__all__ = sorted([*_HOME_OF, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -107,4 +83,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

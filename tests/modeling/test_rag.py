@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 import transformers as tf
+from packaging.version import Version
 
 from ragweave import (
     RagConfig,
@@ -425,9 +427,16 @@ def test_attention_implementation_reaches_both_networks(tmp_path: Path) -> None:
     assert half.generator.dtype == half.question_encoder.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    "device_map", ["auto", {"": "cpu"}, {"rag.question_encoder": "cpu", "rag.generator": "disk"}]
+OFFLOADED = pytest.param(
+    {"rag.question_encoder": "cpu", "rag.generator": "disk"},
+    marks=pytest.mark.skipif(
+        Version(accelerate.__version__) < Version("1.15"),
+        reason="accelerate loads tied weights of a wrong shape",
+    ),
 )
+
+
+@pytest.mark.parametrize("device_map", ["auto", {"": "cpu"}, OFFLOADED])
 @formulations
 def test_device_maps(formulation: str, device_map: Any, tmp_path: Path) -> None:
     """Also if a part stays on disk until it is used, as with models larger than memory."""

@@ -30,9 +30,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Questions with gold answers.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="Questions with gold answers.")] = None,
     kb: options.OptionalKnowledgeBase = None,
     model: options.RagModel = "embedded",
     mode: Annotated[

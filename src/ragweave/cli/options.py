@@ -24,19 +24,18 @@ if TYPE_CHECKING:
 KnowledgeBaseArgument = Annotated[
     str, typer.Argument(metavar="KB", help="Folder or URI of the knowledge base.")
 ]
-KnowledgeBaseOption = Annotated[str, typer.Option("--kb", help="Folder or URI of the knowledge base.")]
+KnowledgeBaseOption = Annotated[str, typer.Option(help="Folder or URI of the knowledge base.")]
 Sources = Annotated[
     list[Path],
     typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
 ]
 StdinFormat = Annotated[
     Literal["txt", "md", "jsonl", "csv", "tsv", "html"],
-    typer.Option("--stdin-format", help="Format of standard input."),
+    typer.Option(help="Format of standard input."),
 ]
 StdinName = Annotated[
     str,
     typer.Option(
-        "--stdin-name",
         metavar="NAME",
         help="Source name of standard input. Adding the same name again replaces the source.",
     ),
@@ -50,47 +49,37 @@ Strict = Annotated[
 ]
 ReadMemory = Annotated[
     int,
-    typer.Option(
-        "--read-memory", min=256, metavar="MIB", help="Memory for reading a file; others are skipped."
-    ),
+    typer.Option(min=256, metavar="MIB", help="Memory for reading a file; others are skipped."),
 ]
 ReadSeconds = Annotated[
     float,
-    typer.Option(
-        "--read-seconds", min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."
-    ),
+    typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."),
 ]
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
 ]
 EngineKind = Annotated[
-    Literal["local", "ray"], typer.Option("--engine", help="Embed in this process or on a Ray cluster.")
+    Literal["local", "ray"], typer.Option(help="Embed in this process or on a Ray cluster.")
 ]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Number of workers of --engine ray.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of workers of --engine ray.")]
 RayAddress = Annotated[
     str | None,
-    typer.Option(
-        "--ray-address", metavar="HOST:PORT", help="Address of a running Ray cluster (default: start one)."
-    ),
+    typer.Option(metavar="HOST:PORT", help="Address of a running Ray cluster (default: start one)."),
 ]
 EncoderDtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
-    typer.Option("--dtype", help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
+    typer.Option(help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only, one object per line.")]
 
 # A model and its answers.
-RagModel = Annotated[str, typer.Option("--model", help="'embedded', or a folder or hub name of a RAG model.")]
+RagModel = Annotated[str, typer.Option(help="'embedded', or a folder or hub name of a RAG model.")]
 Beams = Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Number of beams.")]
-MaxNewTokens = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens.")
-]
-NDocs = Annotated[
-    int | None, typer.Option("--n-docs", min=1, help="Passages per question (default: the model's).")
-]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
+NDocs = Annotated[int | None, typer.Option(min=1, help="Passages per question (default: the model's).")]
 ModelFormulation = Annotated[
     Formulation | None,
-    typer.Option("--formulation", help="RAG-Token or RAG-Sequence (default: the model's)."),
+    typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
 ]
 Extractive = Annotated[
     bool | None,
@@ -101,9 +90,7 @@ Extractive = Annotated[
 ]
 GeneratorDtype = Annotated[
     Literal["auto", "float32", "bfloat16", "int8"],
-    typer.Option(
-        "--dtype", help="Data type of the generator; auto is bfloat16 if the processor supports it."
-    ),
+    typer.Option(help="Data type of the generator; auto is bfloat16 if the processor supports it."),
 ]
 MinConfidence = Annotated[
     float | None,
@@ -122,36 +109,27 @@ Calibration = Annotated[
         metavar="FILE", help="A file of 'ragweave eval --calibrate' (default: the model's own, if any)."
     ),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="Device to compute on, such as cuda.")]
+Device = Annotated[str | None, typer.Option(help="Device to compute on, such as cuda.")]
 
-OptionalKnowledgeBase = Annotated[
-    str | None, typer.Option("--kb", help="Folder or URI of the knowledge base.")
-]
+OptionalKnowledgeBase = Annotated[str | None, typer.Option(help="Folder or URI of the knowledge base.")]
 
 # Retrieval.
 Retrieval = Annotated[
     RetrievalKind | None,
-    typer.Option("--retrieval", help="Search vectors (dense), words (bm25) or both (default: the model's)."),
+    typer.Option(help="Search vectors (dense), words (bm25) or both (default: the model's)."),
 ]
 FusedBy = Annotated[
     Fusion,
-    typer.Option(
-        "--fusion", help="How hybrid combines both: weighted mean of scores, or reciprocal rank fusion."
-    ),
+    typer.Option(help="How hybrid combines both: weighted mean of scores, or reciprocal rank fusion."),
 ]
 DenseWeight = Annotated[
     float | None,
-    typer.Option(
-        "--dense-weight", min=0, max=1, help="Weight of dense scores in the mean (default: the model's)."
-    ),
+    typer.Option(min=0, max=1, help="Weight of dense scores in the mean (default: the model's)."),
 ]
-Candidates = Annotated[
-    int, typer.Option("--candidates", min=1, help="Passages of each ranking to fuse or to rerank.")
-]
+Candidates = Annotated[int, typer.Option(min=1, help="Passages of each ranking to fuse or to rerank.")]
 Rerank = Annotated[
     str | None,
     typer.Option(
-        "--rerank",
         metavar="MODEL",
         help="Folder or hub name of a cross-encoder that reranks the candidates.",
     ),
@@ -159,16 +137,16 @@ Rerank = Annotated[
 
 # Training.
 StartingModel = Annotated[
-    str, typer.Option("--model", help="Initial model: 'embedded', or a folder or hub name of a RAG model.")
+    str, typer.Option(help="Initial model: 'embedded', or a folder or hub name of a RAG model.")
 ]
-Epochs = Annotated[float, typer.Option("--epochs", min=0, help="Passes over the data.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", help="Initial learning rate of AdamW.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the data order and of dropout.")]
+Epochs = Annotated[float, typer.Option(min=0, help="Passes over the data.")]
+LearningRate = Annotated[float, typer.Option(help="Initial learning rate of AdamW.")]
+Seed = Annotated[int, typer.Option(help="Seed of the data order and of dropout.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="YAML", help="File with further arguments of transformers' Trainer."),
+    typer.Option(metavar="YAML", help="File with further arguments of transformers' Trainer."),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first questions.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first questions.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --output.")]
 
 

@@ -29,13 +29,13 @@ def train(
     context: typer.Context,
     kb: options.OptionalKnowledgeBase = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="FILE", help="Questions with answers to train on.")
+        str | None, typer.Option(metavar="FILE", help="Questions with answers to train on.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")
     ] = None,
     dev: Annotated[
-        str | None, typer.Option("--dev", metavar="FILE", help="Questions to evaluate on after each epoch.")
+        str | None, typer.Option(metavar="FILE", help="Questions to evaluate on after each epoch.")
     ] = None,
     model: options.StartingModel = "embedded",
     formulation: options.ModelFormulation = None,
@@ -47,7 +47,7 @@ def train(
     ] = None,
     retriever_loss: Annotated[
         Literal["adist", "emdr2", "pdist", "loop"] | None,
-        typer.Option("--retriever-loss", help="Retriever loss to add to the marginal likelihood."),
+        typer.Option(help="Retriever loss to add to the marginal likelihood."),
     ] = None,
     lora: Annotated[
         bool, typer.Option("--lora", help="Train a LoRA adapter of the generator; it is merged at the end.")
@@ -62,9 +62,7 @@ def train(
     ] = False,
     document_encoder: Annotated[
         str | None,
-        typer.Option(
-            "--document-encoder", help="Document encoder of --end-to-end (default: the one that KB names)."
-        ),
+        typer.Option(help="Document encoder of --end-to-end (default: the one that KB names)."),
     ] = None,
     refresh_steps: Annotated[
         int | None,
@@ -90,7 +88,6 @@ def train(
     retriever_learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--retriever-learning-rate",
             help="Learning rate of the encoders. With --lora, 2e-5 beside --learning-rate 3e-4 is common.",
         ),
     ] = None,

@@ -14,8 +14,8 @@ from ragweave.errors import require_extra
 
 
 def retriever(
-    kb: Annotated[str, typer.Option("--kb", help="Folder of the knowledge base.")],
-    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Questions with answers or passages.")],
+    kb: Annotated[str, typer.Option(help="Folder of the knowledge base.")],
+    data: Annotated[str, typer.Option(metavar="FILE", help="Questions with answers or passages.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the model.")],
     model: options.StartingModel = "embedded",
     negatives: Annotated[int, typer.Option(min=0, help="Hard negatives from BM25 per question.")] = 1,
