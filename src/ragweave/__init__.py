@@ -37,6 +37,7 @@ _HOME_OF = {
     "Place": "types",
     "RetrievedPassage": "provenance.answers",
     "SearchSettings": "types",
+    "TableSettings": "knowledge.ingest_settings",
     "TextEncoder": "encoders.text_encoder",
     "register_auto_classes": "modeling.registration",
     "stream_answer": "pipeline.streaming",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # the names that `as` repeats are public to type checkers
     from ragweave.knowledge.base import KnowledgeBase as KnowledgeBase
     from ragweave.knowledge.ingest_settings import Chunking as Chunking
     from ragweave.knowledge.ingest_settings import ReadSettings as ReadSettings
+    from ragweave.knowledge.ingest_settings import TableSettings as TableSettings
     from ragweave.modeling.rag import RagModel as RagModel
     from ragweave.modeling.registration import register_auto_classes as register_auto_classes
     from ragweave.modeling.sequence import RagSequenceForGeneration as RagSequenceForGeneration

@@ -64,6 +64,7 @@ class Document:
         line: The line of the source that the text begins in, from 1 on; 0 if its lines are not those of the source.
         place: The page, slide, sheet and row, or line that the text begins in.
         markdown: Whether the text is Markdown, whatever the source ends in.
+        keeps_lines: Whether its lines stay lines in passages, as those of source code and the columns of a row do.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Document:
     line: int = 0
     place: Place = Place()
     markdown: bool = False
+    keeps_lines: bool = False
 
 
 @dataclass(frozen=True, slots=True)

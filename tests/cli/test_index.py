@@ -9,9 +9,11 @@ import subprocess
 import sys
 
 import pytest
+from openpyxl import Workbook
 from typer.testing import CliRunner
 
 from ragweave.cli import COMMANDS, app
+from ragweave.knowledge.base import KnowledgeBase
 
 COMMAND = [sys.executable, "-m", "ragweave"]
 
@@ -83,6 +85,46 @@ def test_lost_parts_are_warned_of_or_refused(tmp_path, tiny_encoder_path):
     refused = run(*command, "--strict")
     assert refused.exit_code == 1 and "a.log: 1 bytes are not UTF-8" in refused.stderr
     assert "warning: a.log: 1 bytes are not UTF-8" in run(*command).stderr
+
+
+def test_columns_and_hidden_sheets(tmp_path, tiny_encoder_path):
+    (tmp_path / "a.csv").write_text("City,Country,River\nLima,Peru,Rimac\n")
+    book = Workbook()
+    book.active.append(["City", "Country"])
+    book.active.append(["Ulm", "Germany"])
+    hidden = book.create_sheet("Prices")
+    hidden.append(["City", "Country"])
+    hidden.append(["Jena", "Thuringia"])
+    hidden.sheet_state = "hidden"
+    book.save(tmp_path / "b.xlsx")
+    command = (
+        "index",
+        tmp_path / "a.csv",
+        tmp_path / "b.xlsx",
+        "--model",
+        tiny_encoder_path,
+        "--columns",
+        "title=country,text=CITY",
+    )
+    plain = run(*command, "--output", tmp_path / "plain")
+    assert "warning: b.xlsx: hidden sheets are left out: Prices" in plain.stderr
+    assert "a.csv: the columns River are left out" in plain.stderr
+    full = run(*command, "--output", tmp_path / "full", "--hidden-sheets", "--columns", "text=Currency")
+    assert "a.csv: it has no column Currency, which the settings name" in full.stderr
+    passages = [passages_of(tmp_path / name) for name in ("plain", "full")]
+    assert passages == [
+        {("Peru", "Lima"), ("Germany", "Ulm")},
+        {("Peru", "Lima"), ("Germany", "Ulm"), ("Thuringia", "Jena")},
+    ]
+    added = run(
+        "add", tmp_path / "plain", tmp_path / "b.xlsx", "--model", tiny_encoder_path, "--columns", "Country"
+    )
+    assert added.exit_code == 1 and "--columns Country is invalid. Write title=COLUMN" in added.stderr
+
+
+def passages_of(path):
+    base = KnowledgeBase.open(path)
+    return {(passage.title, passage.text) for passage in map(base.passage, range(len(base)))}
 
 
 def test_embedded_is_the_default_encoder(notes, tmp_path, tiny_encoder_path, monkeypatch):

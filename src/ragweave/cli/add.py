@@ -9,7 +9,7 @@ import typer
 import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
 def add(
@@ -24,6 +24,8 @@ def add(
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
     read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
+    columns: options.Columns = None,
+    hidden_sheets: options.HiddenSheets = False,
     follow_links: options.FollowLinks = False,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
@@ -49,7 +51,8 @@ def add(
 
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    reading = ReadSettings(read_memory, read_seconds, follow_links=follow_links)
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

@@ -10,7 +10,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
 def index(
@@ -63,6 +63,8 @@ def index(
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
     read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
+    columns: options.Columns = None,
+    hidden_sheets: options.HiddenSheets = False,
     follow_links: options.FollowLinks = False,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
@@ -80,13 +82,14 @@ def index(
 ) -> None:
     """Build a knowledge base from documents.
 
-    Reads .txt, .md, .rst, .tex, .org, .ipynb, .srt, .vtt, .log, .csv, .tsv and .parquet (columns title, text), .jsonl
-    (keys id, title, text), .pdf, .docx, .pptx, .xlsx, .html and .epub files and folders of these, splits the
-    documents into passages, and embeds them.
+    Reads text (.txt, .md, .rst, .tex, .org, .ipynb, .srt, .vtt, .log), tables (.csv, .tsv, .parquet, .jsonl, .xlsx),
+    documents (.pdf, .docx, .pptx, .html, .epub), mail (.eml, .mbox), source code, archives (.zip, .tar.gz) and
+    folders of these, splits the documents into passages, and embeds them.
 
     Examples:
       ragweave index notes/ --output kb
       ragweave index people.csv history.jsonl --output kb --overwrite
+      ragweave index people.csv --output kb --columns 'title=Name,text=Biography'
       ragweave index notes/ --output kb --model sentence-transformers/multi-qa-MiniLM-L6-cos-v1 --words 60
       ragweave index dump.jsonl --output kb --index hnsw --set efSearch=64
       ragweave index notizen/ --output kb --language german
@@ -102,7 +105,8 @@ def index(
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
-    reading = ReadSettings(read_memory, read_seconds, follow_links=follow_links)
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

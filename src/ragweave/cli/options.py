@@ -55,6 +55,14 @@ ReadSeconds = Annotated[
     float,
     typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."),
 ]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ROLE=COLUMN,...",
+        help="Columns of tables that hold the id, title and text: title=Name,text=Abstract,text=Notes.",
+    ),
+]
+HiddenSheets = Annotated[bool, typer.Option("--hidden-sheets", help="Also read hidden sheets.")]
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
 ]

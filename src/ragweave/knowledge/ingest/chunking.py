@@ -139,7 +139,16 @@ def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer |
         return _overlapping(text, _by_words(text, words), overlap)
     if chunking.kind == "markdown" and _is_markdown(document):
         return _by_headings(text, document.title, words, overlap)
-    return _overlapping(text, _by_sentences(text, words), overlap)
+    spans = _by_sentences(text, words, keep_lines=document.keeps_lines)
+    if document.keeps_lines:
+        spans = (span._replace(text=_lines(text, span)) for span in spans)
+    return _overlapping(text, spans, overlap)
+
+
+def _lines(text: str, span: _Span) -> str:
+    """The text of a span as it stands in the document, from the indentation of its first line on."""
+    start = text.rfind("\n", 0, span.start) + 1
+    return text[span.start if text[start : span.start].strip() else start : span.end]
 
 
 def _overlapping(document: str, spans: Iterable[_Span], words: int) -> Iterator[_Span]:
@@ -187,13 +196,15 @@ class _Piece(NamedTuple):
     separator: str  # what joins it to the piece before
 
 
-def _by_sentences(text: str, words: int) -> Iterator[_Span]:
-    """Cut a text at sentence ends into pieces of about ``words`` words.
+def _by_sentences(text: str, words: int, *, keep_lines: bool = False) -> Iterator[_Span]:
+    """Cut a text at sentence ends (and line ends, with ``keep_lines``) into pieces of about ``words`` words.
 
     The pieces are about equally long: a text of 160 words becomes two of 80, not one of 100 and a rest. A piece of up
     to one and a half times the budget stays whole, and only a sentence longer than that is cut between its words.
     """
-    return _locate(text, _pack(list(_pieces(text, words)), words))
+    return _locate(
+        text, _pack(list(_pieces(text.replace("\n", "\n\n") if keep_lines else text, words)), words)
+    )
 
 
 def _pieces(text: str, words: int) -> Iterator[_Piece]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
+from datasets import Dataset
 
 from ragweave.errors import SourceError, SourceWarning
 from ragweave.knowledge.ingest.loaders.loader import find_sources, read_documents
@@ -33,7 +35,7 @@ def test_folder_is_read_in_sorted_order_with_relative_ids(tmp_path):
 
 
 def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
-    for name in ("a.txt", "b.PNG", "c.png", "deep/Makefile", "deep/.env", ".git/config", "deep/d.tar.gz"):
+    for name in ("a.txt", "b.PNG", "c.png", "deep/Makefile", "deep/.env", ".git/config", "deep/d.gz"):
         write(tmp_path / name, "text")
     (tmp_path / "program").write_bytes(b"\x7fELF\0")
     write(tmp_path / os.fsdecode(b"r\xe9.bin"), "text")
@@ -47,7 +49,7 @@ def test_every_file_of_a_folder_is_read_or_ignored_with_a_reason(tmp_path):
         "c.png": ".png",
         "deep/.env": "hidden",
         "deep/Makefile": "",
-        "deep/d.tar.gz": ".gz",
+        "deep/d.gz": ".gz",
         "gone.txt": "",  # its loader says that it is missing
         "pipe.txt": "not a file",
         "program": "without ending",
@@ -185,3 +187,82 @@ def test_a_text_file_loads_no_other_reader(tmp_path):
     ).stdout
     room = "ragweave.knowledge.ingest.loaders"
     assert output.strip() == f"1 ['{room}.loader', '{room}.reader_process', '{room}.text']"
+
+
+def save_data_set(folder, state):
+    """A data set as datasets saves it, with the file that a `map` has left in its folder."""
+    rows = Dataset.from_dict({"text": ["Lima", "Ulm"]})
+    rows.save_to_disk(str(folder))
+    write(folder / "cache-1234.arrow", (folder / "data-00000-of-00001.arrow").read_bytes())
+    if state is not None:
+        write(folder / "state.json", json.dumps(state))
+    return folder
+
+
+@pytest.mark.parametrize("within", ["", "train"])
+def test_of_a_saved_data_set_only_its_files_are_read(tmp_path, within):
+    save_data_set(tmp_path / within, None)
+    files = {file.name.rpartition("/")[2]: file.ignored for file in find_sources([tmp_path])}
+    assert files == {
+        "cache-1234.arrow": "not in state.json",
+        "data-00000-of-00001.arrow": "",
+        "dataset_info.json": ".json",
+        "state.json": ".json",
+    }
+    assert [document.text for document in read(tmp_path)] == ["Lima", "Ulm"]
+
+
+def test_a_data_set_whose_file_is_missing(tmp_path):
+    save_data_set(tmp_path, {"_data_files": [{"filename": "data-00001-of-00002.arrow"}]})
+    with pytest.raises(SourceError, match=r"data-00001-of-00002\.arrow cannot be read"):
+        read(tmp_path)
+
+
+def test_a_data_set_that_names_files_elsewhere(tmp_path):
+    secret = save_data_set(tmp_path / "secret", None) / "data-00000-of-00001.arrow"
+    names = ["../secret/data-00000-of-00001.arrow", str(secret), "/etc/passwd", "state.json"]
+    folder = save_data_set(tmp_path / "a", {"_data_files": [{"filename": name} for name in names]})
+    with pytest.warns(
+        SourceWarning, match=r"state\.json names .*/etc/passwd.* no \.arrow file of the folder"
+    ):
+        files = find_sources([folder])
+    assert {file.path.parent for file in files} == {folder}
+
+
+@pytest.mark.parametrize("state", [{}, [], {"_data_files": [1]}, {"_data_files": {"a": {}}}])
+def test_a_state_of_something_else(tmp_path, state):
+    save_data_set(tmp_path, state)
+    assert [file.name for file in find_sources([tmp_path]) if not file.ignored] == [
+        "cache-1234.arrow",
+        "data-00000-of-00001.arrow",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("lxml", "a.html"), ("lxml", "a.docx"), ("pypdfium2", "a.pdf")],
+)
+@pytest.mark.parametrize(
+    "broken", ["raise ImportError('libc.so.7: cannot open', name=__name__)", "import none_such"]
+)
+def test_a_missing_package_costs_the_files_that_need_it(tmp_path, package, name, broken):
+    write(tmp_path / "packages" / package / "__init__.py", broken)
+    write(tmp_path / "notes" / name, "x" * 2**21)  # too large for this process
+    write(tmp_path / "notes" / "b.txt", "Lima")
+    code = (
+        "import sys; from ragweave.knowledge.ingest.loaders.loader import *; loader = DocumentLoader()\n"
+        "for file in find_sources([sys.argv[1]]):\n"
+        "    try: print([document.text for document in loader.load(file)])\n"
+        "    except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/packages:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-c", code, tmp_path / "notes"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    error, text = result.stdout.splitlines()
+    missing = "none_such" if "none_such" in broken else package
+    assert (
+        f"{name} cannot be read: its reader needs the package '{missing}', which is missing or damaged"
+        in error
+    )
+    assert error.endswith(f"Run: pip install --force-reinstall {missing}")
+    assert text == "['Lima']"

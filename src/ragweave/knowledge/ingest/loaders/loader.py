@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import ModuleType
 
 from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.ingest.loaders.reader_process import read_in_process, serve
@@ -16,6 +18,9 @@ from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
+_CODE = """.bash .bat .c .cc .cfg .clj .cmake .conf .cpp .cs .css .cxx .dart .erl .ex .exs .f90 .go .gradle .graphql
+    .groovy .h .hh .hpp .hs .ini .java .jl .js .jsx .kt .lua .m .mjs .mk .ml .mm .pas .php .pl .pm .properties .proto
+    .ps1 .py .pyi .r .rb .rs .scala .scss .sh .sql .swift .tf .toml .ts .tsx .vb .vue .yaml .yml .zsh""".split()  # noqa: SIM905
 LOADERS = {
     **dict.fromkeys(("", ".txt", ".md", ".markdown", ".log"), "text.read_plain"),
     **dict.fromkeys((".rst", ".tex", ".org", ".srt", ".vtt"), "markup.read_markup"),
@@ -30,6 +35,11 @@ LOADERS = {
     ".xlsx": "spreadsheets.read_spreadsheet",
     ".docx": "office.read_docx",
     ".pptx": "office.read_pptx",
+    ".eml": "mail.read_mail",
+    ".mbox": "mail.read_mbox",
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz"), "archives.read_archive"),
+    **dict.fromkeys((".tar.gz", ".tar.bz2", ".tar.xz"), "archives.read_archive"),
+    **dict.fromkeys(_CODE, "code.read_code"),
 }
 """The loader of each file ending, whose module is imported when the first such file is read.
 
@@ -37,6 +47,7 @@ Files without an ending are read if they are text, such as README and LICENSE.
 """
 
 _WITH_ROWS = ("tables", "spreadsheets")
+_CONTAINERS = ("archives", "mail")
 # The time and memory of these readers are in proportion to the size of the file, so small files are read in this
 # process. That saves the start of another.
 _HARMLESS = (
@@ -48,7 +59,7 @@ _HARMLESS = (
 )
 _SMALL = 2**20
 _LINK = "link out of the folder"
-_ENDINGS = ", ".join(sorted(filter(None, LOADERS)))
+_ENDINGS = f"{', '.join(sorted(LOADERS.keys() - {'', *_CODE}))}, or source code"
 
 
 def read_documents(
@@ -56,10 +67,10 @@ def read_documents(
 ) -> Iterator[Document]:
     """Read the documents of files, and of folders with all their subfolders in sorted order.
 
-    A text, markup, notebook, PDF, Word, PowerPoint or EPUB file and a web page is one document, whose id is
-    its path below the given folder. Every row of a ``.csv``, ``.tsv``, ``.parquet`` or ``.arrow`` file (columns
-    ``title``, ``text`` and optionally ``id``) and every line of a ``.jsonl`` file (the same keys, or KILT's) is a
-    document. Files of other kinds, and files and folders whose names start with a dot, are ignored.
+    A text, markup, notebook, PDF, Word, PowerPoint or EPUB file, a web page and a mail is one document, whose id is
+    its path below the given folder. Every row of a table and every function of source code is a document, and files
+    in archives are read as those in folders. Files of other kinds, and files and folders whose names start with a
+    dot, are ignored.
 
     Args:
         sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
@@ -127,8 +138,8 @@ class DocumentLoader:
         """
         before = _size_and_time(file.path)
         is_small = before is None or before[0] <= _SMALL
-        is_harmless = is_small and LOADERS[file.path.suffix.lower()] in _HARMLESS
-        read = _read if is_harmless else read_in_process
+        is_harmless = is_small and LOADERS[ending_of(file.path.name)] in _HARMLESS
+        read = read_file if is_harmless else read_in_process
         for document in read(file, self._settings):
             if document.id in self._source_of:
                 raise SourceError(
@@ -146,18 +157,22 @@ class DocumentLoader:
 def main() -> None:
     """Read files for another process; see `read_in_process`."""
     try:
-        serve(_read)
+        serve(read_file)
     except BaseException:
         os._exit(2)  # 1 is the status after a timeout
 
 
-def _read(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
+def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     """Read a file in this process. Whatever its reader raises costs this file alone."""
     budget: TextBudget | None = None
     try:
-        module, function = LOADERS[file.path.suffix.lower()].split(".")
-        reader = getattr(import_module(f"ragweave.knowledge.ingest.loaders.{module}"), function)
-        for document in reader(file, settings.tables) if module in _WITH_ROWS else reader(file):
+        module, function = LOADERS[ending_of(file.path.name)].split(".")
+        reader = getattr(_module(module, file), function)
+        if module in _CONTAINERS:
+            documents = reader(file, settings)
+        else:
+            documents = reader(file, settings.tables) if module in _WITH_ROWS else reader(file)
+        for document in documents:
             budget = budget or TextBudget(file.path)
             budget.spend(len(document.title) + len(document.text))
             yield document
@@ -165,6 +180,36 @@ def _read(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
         raise
     except Exception as error:
         raise damaged_file(file.path, f"{type(error).__name__}: {error}") from error
+
+
+def _module(name: str, file: SourceFile) -> ModuleType:
+    """Import a loader's module."""
+    try:
+        return import_module(f"ragweave.knowledge.ingest.loaders.{name}")
+    except ImportError as error:
+        package = (error.name or "ragweave").partition(".")[0]
+        raise MissingExtraError(
+            f"The file {file.path} cannot be read: its reader needs the package '{package}', which is missing or "
+            f"damaged ({error}). Run: pip install --force-reinstall {package}"
+        ) from error
+
+
+def ending_of(name: str) -> str:
+    """The ending that tells the kind of a file, in lower case, such as ``.tar.gz``; empty for ``README``."""
+    path = PurePath(name.lower())
+    return "".join(path.suffixes[-2:]) if path.suffixes[-2:-1] == [".tar"] else path.suffix
+
+
+def ignored_kind(path: Path) -> str:
+    """The kind of a file that no loader reads; empty for a file to read."""
+    ending = ending_of(path.name)
+    is_read = ending in LOADERS if ending else is_text(path)
+    return "" if is_read else ending or "without ending"
+
+
+def is_container(path: Path) -> bool:
+    """Whether a file is an archive or mail, which holds other files."""
+    return LOADERS[ending_of(path.name)].startswith(_CONTAINERS)
 
 
 def _size_and_time(path: Path) -> tuple[int, int] | None:
@@ -208,7 +253,7 @@ def _files_at(path: Path, follow_links: bool) -> list[SourceFile]:
         return files
     if not path.exists():
         raise SourceError(f"There is no file or folder {path}: check the path.")
-    if not path.is_file() or path.suffix.lower() not in LOADERS:
+    if not path.is_file() or ending_of(path.name) not in LOADERS:
         raise SourceError(f"The file {path} is of a kind that cannot be read: give one of {_ENDINGS}.")
     return [_source_file(path, path.name)]
 
@@ -220,6 +265,21 @@ def _source_file(path: Path, name: str, ignored: str = "") -> SourceFile:
     except UnicodeEncodeError:
         return SourceFile(path, printable(name), printable(str(path.resolve())), ignored)
     return SourceFile(path, name, ignored=ignored)
+
+
+def _data_files(folder: Path) -> set[str]:
+    """The files in a folder that hold the data set that was saved there; empty if none was."""
+    try:
+        state = json.loads((folder / "state.json").read_bytes()[:_SMALL])
+        names = {str(file["filename"]) for file in state["_data_files"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return set()
+    if outside := {name for name in names if name != PurePath(name).name or not name.endswith(".arrow")}:
+        warn_loss(
+            str(folder),
+            f"state.json names {', '.join(sorted(outside))[:200]}, which is no .arrow file of the folder.",
+        )
+    return names - outside
 
 
 def _walk(folder: Path, follow_links: bool) -> Iterator[SourceFile]:
@@ -247,12 +307,16 @@ def _walk(folder: Path, follow_links: bool) -> Iterator[SourceFile]:
                     continue
                 visited.add((status.st_dev, status.st_ino))
                 entries = sorted(os.listdir(path), reverse=True)  # noqa: PTH208
+                if "state.json" in entries:
+                    data = _data_files(path)
+                    unused = {entry for entry in entries if data and entry.endswith(".arrow")} - data
+                    for entry in sorted(unused):
+                        yield _source_file(path / entry, f"{name}/{entry}".lstrip("/"), "not in state.json")
+                    entries = sorted({*entries, *data} - unused, reverse=True)
                 stack.extend((path / entry, f"{name}/{entry}" if name else entry) for entry in entries)
-            elif path.is_file() or (path.is_symlink() and not path.exists()):
-                # A broken link is kept, so that its loader reports the missing file.
-                ending = path.suffix.lower()
-                is_read = ending in LOADERS if ending else is_text(path)
-                yield _source_file(path, name, "" if is_read else ending or "without ending")
+            elif path.is_file() or not path.exists():
+                # A broken link, or a missing part of a data set, is kept, so that its loader reports the missing file.
+                yield _source_file(path, name, ignored_kind(path))
             else:
                 yield _source_file(path, name, "not a file")
         except OSError as error:

@@ -10,6 +10,7 @@ import faulthandler
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
@@ -54,6 +56,7 @@ class _ReaderProcess:
     def __init__(self) -> None:
         self._process: Any = None  # mypy takes the pipes of a Popen for missing
         self._owner = self._memory = 0
+        self._folder = ""
 
     def read(self, file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
         """Read a file.
@@ -83,6 +86,7 @@ class _ReaderProcess:
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.communicate()
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._process = None
 
     def _start(self, memory: int) -> None:
@@ -94,7 +98,9 @@ class _ReaderProcess:
         command = [sys.executable, "-P", "-c", _CODE, str(Path(__file__).parents[4]), str(memory)]
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
         # Threads would take memory, and there is one process for each of few files at a time.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        # The folder for copies of members of archives goes with the process, also if a file ends that.
+        self._folder = mkdtemp(prefix="ragweave-")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": self._folder}
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env=environment)  # noqa: S603
         self._owner, self._memory = os.getpid(), memory
         atexit.register(self.close)

@@ -146,6 +146,7 @@ class TableReader:
             text=whole_text(text, "text", where),
             source=self._file.source,
             place=Place(line=row.number) if self._unit == "Line" else Place(sheet=sheet, row=row.number),
+            keeps_lines=len(roles.texts) != 1,
         )
 
     def _string(self, row: Row, position: int, where: str) -> str:

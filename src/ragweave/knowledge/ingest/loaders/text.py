@@ -64,10 +64,9 @@ def read_plain(file: SourceFile) -> Iterator[Document]:
     """
     # A log keeps its text when one of its many writers used another encoding.
     text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
-    title = first_heading(text) if file.path.suffix.lower() in MARKDOWN else None
-    yield Document(
-        id=file.name, title=title or title_from_name(file.name), text=text, source=file.source, line=1
-    )
+    markdown = file.path.suffix.lower() in MARKDOWN
+    title = (first_heading(text) if markdown else None) or title_from_name(file.name)
+    yield Document(file.name, title, text, file.source, line=1, markdown=markdown)
 
 
 def first_heading(markdown: str) -> str | None:
@@ -202,8 +201,12 @@ def _mark_of(start: bytes) -> bytes:
     return next((mark for mark in BYTE_ORDER_MARKS if start.startswith(mark)), b"")
 
 
-def decode_declared(data: bytes) -> tuple[str, str, int]:
+def decode_declared(data: bytes, charset: str = "") -> tuple[str, str, int]:
     """Decode text that may declare its encoding, as web pages and XML do.
+
+    Args:
+        data: The text.
+        charset: The encoding that something outside of the text declares.
 
     Returns:
         The text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
@@ -211,7 +214,7 @@ def decode_declared(data: bytes) -> tuple[str, str, int]:
     mark = _mark_of(data)
     declared = _DECLARED.search(data[:4096])
     name_within = (declared[1] or declared[2]).decode("ascii") if declared else None
-    for name in (BYTE_ORDER_MARKS.get(mark), name_within):
+    for name in (BYTE_ORDER_MARKS.get(mark), charset, name_within):
         encoding = _SUPERSETS.get((name or "").lower(), name)
         try:
             if encoding:
