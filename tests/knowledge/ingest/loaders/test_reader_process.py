@@ -130,6 +130,12 @@ def test_memory_of_a_large_file_does_not_count_against_the_next(tmp_path):
     assert reader().pid != before
 
 
+def test_relative_paths_after_a_change_of_the_working_directory(tmp_path, monkeypatch):
+    page(tmp_path / "notes", "Lima")
+    monkeypatch.chdir(tmp_path / "notes")
+    assert read(Path("Lima.html"))[0].text == "Lima"
+
+
 def test_two_files_are_read_at_once(tmp_path):
     rows = "".join(f"<p>{n}</p>" for n in range(10))
     files = [write(tmp_path / name, rows) for name in ("a.html", "b.html")]

@@ -315,7 +315,7 @@ def _walk(folder: Path, follow_links: bool) -> Iterator[SourceFile]:
                     entries = sorted({*entries, *data} - unused, reverse=True)
                 stack.extend((path / entry, f"{name}/{entry}" if name else entry) for entry in entries)
             elif path.is_file() or not path.exists():
-                # A broken link, or a missing part of a data set, is kept, so that its loader reports the missing file.
+                # A broken link, or a missing part of a data set, is kept, so that its loader reports it.
                 yield _source_file(path, name, ignored_kind(path))
             else:
                 yield _source_file(path, name, "not a file")

@@ -67,7 +67,10 @@ class _ReaderProcess:
         state = "more"
         try:
             self._start(settings.memory)
-            self._send({"file": {**asdict(file), "path": str(file.path)}, "settings": asdict(settings)})
+            # The working directory may have changed since the process started.
+            folder = "" if file.path.is_absolute() else os.getcwd()  # noqa: PTH109
+            record = {**asdict(file), "path": str(file.path)}
+            self._send({"file": record, "settings": asdict(settings), "folder": folder})
             while state == "more":
                 documents, losses, error, state = self._receive(file, settings)
                 for is_omission, message in losses:
@@ -178,6 +181,7 @@ def serve(read: Callable[[SourceFile, ReadSettings], Iterator[Document]]) -> Non
     answers.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        os.chdir(request["folder"] or ".")
         file = SourceFile(**{**request["file"], "path": Path(request["file"]["path"])})
         settings = ReadSettings.from_record(request["settings"])
         for answer, state in _answers(read(file, settings), _seconds(file, settings), memory):
