@@ -36,6 +36,7 @@ def ask(
     min_confidence: options.MinConfidence = None,
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
+    passage_cache: options.PassageCache = None,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
     explain: Annotated[
@@ -65,7 +66,7 @@ def ask(
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
     threshold = 0.0 if answer_anyway else min_confidence
     pipeline = options.load_pipeline(
-        model, kb, formulation, search, rerank, dtype, device, calibration, threshold
+        model, kb, formulation, search, rerank, dtype, device, calibration, threshold, passage_cache
     )
     index = pipeline.retriever.index
     if n_docs is not None and isinstance(index, Sized) and n_docs > len(index):

@@ -33,6 +33,7 @@ def chat(
     min_confidence: options.MinConfidence = None,
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
+    passage_cache: options.PassageCache = None,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
 ) -> None:
@@ -56,6 +57,7 @@ def chat(
         device,
         calibration,
         0.0 if answer_anyway else min_confidence,
+        passage_cache,
     )
     talk = _Talk(pipeline, {"n_docs": n_docs, "max_new_tokens": max_new_tokens, "extractive": extractive})
     is_terminal = sys.stdin.isatty()

@@ -62,6 +62,7 @@ def evaluate(
     extractive: options.Extractive = None,
     min_confidence: options.MinConfidence = None,
     calibration: options.Calibration = None,
+    passage_cache: options.PassageCache = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -172,6 +173,7 @@ def evaluate(
             ),
             curve=_numbers(curve),
             overwrite=overwrite,
+            passage_cache=passage_cache,
             progress=progress,
         )
     _calibrate(folder, calibrate)

@@ -111,6 +111,14 @@ MinConfidence = Annotated[
 AnswerAnyway = Annotated[
     bool, typer.Option("--answer-anyway", help="Answer at any confidence, like --min-confidence 0.")
 ]
+PassageCache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for passages that a causal generator has read, such as 512MiB; 0 for none "
+        "(default: an eighth of the free memory, at most 1 GiB).",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(
@@ -168,6 +176,7 @@ def load_pipeline(
     device: str | None,
     calibration: Path | None = None,
     min_confidence: float | None = None,
+    passage_cache: str | None = None,
 ) -> ragweave.RagPipeline:
     """Load a model over a knowledge base without messages of the libraries."""
     quiet_libraries()
@@ -181,6 +190,7 @@ def load_pipeline(
         device=device,
         calibration=calibration,
         min_confidence=min_confidence,
+        passage_cache=passage_cache,
     )
 
 

@@ -38,6 +38,7 @@ def serve(
     min_confidence: options.MinConfidence = None,
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
+    passage_cache: options.PassageCache = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that the first question of a batch waits for others.")
@@ -99,7 +100,7 @@ def serve(
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
     threshold = 0.0 if answer_anyway else min_confidence
     pipeline = options.load_pipeline(
-        model, kb, formulation, search, rerank, dtype, device, calibration, threshold
+        model, kb, formulation, search, rerank, dtype, device, calibration, threshold, passage_cache
     )
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host

@@ -63,6 +63,7 @@ def evaluate(
     settings: RunSettings | None = None,
     curve: Sequence[int] = (),
     overwrite: bool = False,
+    passage_cache: int | str | None = None,
     progress: RunProgress | None = None,
 ) -> RunFolder:
     """Evaluate a model on questions, and write predictions, metrics and a report.
@@ -77,6 +78,7 @@ def evaluate(
         settings: How every question is evaluated.
         curve: Further values of K, evaluated in subfolders, for a plot against K.
         overwrite: Replace a run in the folder.
+        passage_cache: As in `RagPipeline.from_pretrained`.
         progress: Called after every batch.
 
     Returns:
@@ -94,7 +96,7 @@ def evaluate(
     _validate(examples, settings, base)
     if overwrite:
         _remove(folder)
-    retriever, pipeline = _load(model, base, settings)
+    retriever, pipeline = _load(model, base, settings, passage_cache)
     if retriever is not None and isinstance(retriever.index, KnowledgeBaseIndex):
         # The folder records how the base was searched, even if the model's defaults change later.
         model = replace(model, search=retriever.index.settings)
@@ -146,7 +148,10 @@ def _validate(examples: Sequence[Example], settings: RunSettings, base: Knowledg
 
 
 def _load(
-    model: ModelSettings, base: KnowledgeBase | None, settings: RunSettings
+    model: ModelSettings,
+    base: KnowledgeBase | None,
+    settings: RunSettings,
+    passage_cache: int | str | None,
 ) -> tuple[Retriever | None, RagPipeline | None]:
     """The retriever and the pipeline that the run needs."""
     if settings.mode == "retrieval" and model.model == embedded.NAME and base is not None:
@@ -170,6 +175,7 @@ def _load(
         dtype=model.dtype,
         device=model.device,
         calibration=model.calibration,
+        passage_cache=passage_cache,
     )
     retriever = None if base is None else pipeline.text_retriever
     return retriever, None if settings.mode == "retrieval" else pipeline

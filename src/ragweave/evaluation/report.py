@@ -43,6 +43,7 @@ _EXPLANATIONS = {
     "squad2_best_exact_match": "the same with the best threshold",
     "squad2_best_f1": "the same with the best threshold",
     "seconds": "duration of the run",
+    "passage_cache_hits": "share of the passages that had been read before",
 }
 _COLOUR = "#3b6ea8"
 _FAINT = "#9aa7b5"

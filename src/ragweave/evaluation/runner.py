@@ -91,6 +91,8 @@ def run_evaluation(
     predictions = [done[example.id] for example in examples]
     write_predictions(folder.predictions, predictions)
     summary = {**summarize(predictions, settings), "seconds": round(seconds, 3)}
+    if pipeline is not None and pipeline.passage_cache is not None:
+        summary["passage_cache_hits"] = pipeline.passage_cache.hit_rate
     write_json(folder.metrics, summary)
     folder.elapsed.unlink(missing_ok=True)
     return summary
@@ -102,8 +104,9 @@ def recalculate(folder: RunFolder) -> dict[str, Any]:
     Raises:
         DataError: The folder does not contain a finished run.
     """
-    seconds = read_json(folder.metrics).get("seconds", 0.0)
-    summary = {**summarize(read_predictions(folder.predictions), folder.settings()), "seconds": seconds}
+    before = read_json(folder.metrics)
+    kept = {name: before[name] for name in ("seconds", "passage_cache_hits") if name in before}
+    summary = {**summarize(read_predictions(folder.predictions), folder.settings()), **kept}
     write_json(folder.metrics, summary)
     return summary
 

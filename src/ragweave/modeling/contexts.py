@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import Cache
 
 from ragweave.errors import MissingContextError
@@ -99,3 +100,17 @@ def context_ends(attention_mask: Tensor) -> Tensor:
     """One more than the last column in which each context has a token, (B*K,)."""
     positions = torch.arange(1, attention_mask.shape[1] + 1, device=attention_mask.device)
     return (attention_mask.ne(0) * positions).amax(1)
+
+
+def align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with their real tokens at the right end; S is that of the longest, 2 at least."""
+    if mask.shape[1] == 1:  # before the last token there has to be a prompt, if only of padding
+        input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
+    order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)
+    length = max(int(mask.ne(0).sum(1).max()), 2)
+    return input_ids.gather(1, order)[:, -length:], mask.gather(1, order)[:, -length:]
+
+
+def token_positions(mask: Tensor) -> Tensor:
+    """Positions that count real tokens only, (B*K, S)."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -28,7 +28,15 @@ from transformers.modeling_outputs import BaseModelOutput
 from ragweave.encoders.linear import fast_linear
 from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.modeling.attention import MixtureCache, PromptLayer, share_keys
-from ragweave.modeling.contexts import EncodedContexts, context_ends, length_groups, trim_right
+from ragweave.modeling.contexts import (
+    EncodedContexts,
+    align_right,
+    context_ends,
+    length_groups,
+    token_positions,
+    trim_right,
+)
+from ragweave.modeling.passage_cache import PassageReuse, read_apart
 from ragweave.outputs import CACHE
 
 # Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
@@ -65,7 +73,13 @@ class GeneratorWrapper(ABC):
 
     @abstractmethod
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+        passages: PassageReuse | None = None,
     ) -> EncodedContexts:
         """Encode B*K contexts.
 
@@ -74,6 +88,8 @@ class GeneratorWrapper(ABC):
             attention_mask: Their mask, (B*K, S).
             reuse: Whether they will be decoded from more than once, which makes a prefill worthwhile.
             options: What to return.
+            passages: Where the passages end that a causal generator reads once for all their contexts; seq2seq
+                generators read passage and question together and ignore it.
         """
 
     @abstractmethod
@@ -153,7 +169,13 @@ class Seq2SeqGenerator(GeneratorWrapper):
     """A generator with an encoder (BART, T5, Pegasus, mBART, ...): the encoder reads the context."""
 
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+        passages: PassageReuse | None = None,
     ) -> EncodedContexts:
         """Encode B*K contexts, those of similar length together, which saves padding; ``reuse`` has no effect."""
         # In training, each group would have a gradient of the size of the embeddings, which costs more than padding.
@@ -232,26 +254,43 @@ class CausalGenerator(GeneratorWrapper):
     """
 
     def encode(
-        self, input_ids: Tensor, attention_mask: Tensor, *, reuse: bool, options: DecodeOptions
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        reuse: bool,
+        options: DecodeOptions,
+        passages: PassageReuse | None = None,
     ) -> EncodedContexts:
-        """Align B*K prompts on the right; with ``reuse``, run the model over them once."""
-        input_ids, mask = _align_right(input_ids, attention_mask)
+        """Align B*K prompts on the right; with ``reuse``, run the model over them once.
+
+        With ``passages``, the model runs over each passage once and then over the questions alone.
+        """
+        if reuse and passages is not None and not torch.is_grad_enabled() and self.reads_apart:
+            return read_apart(self._fill, self._new_cache, input_ids, attention_mask, passages)
+        input_ids, mask = align_right(input_ids, attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
             contexts.prompt_cache = self._prefill(input_ids[:, :-1], mask[:, :-1])
         return contexts
 
+    @property
+    def reads_apart(self) -> bool:
+        """Whether keys and values of a passage serve all its contexts: no layer has a sliding window."""
+        return _is_plain(self._new_cache())
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.generator.config)
+
     def _prefill(self, input_ids: Tensor, mask: Tensor) -> Cache:
         """Run the model over prompts, (B*K, S-1), those of similar length together, which saves padding."""
-        cache = DynamicCache(config=self.generator.config)
+        cache = self._new_cache()
         one_group = not _is_plain(cache) or torch.is_grad_enabled()
         groups = length_groups(mask.ne(0).sum(1), whole=one_group)
         if len(groups) == 1:
             return self._fill(cache, input_ids, mask)
         for rows in groups:
-            group_cache = self._fill(
-                DynamicCache(config=self.generator.config), *_align_right(input_ids[rows], mask[rows])
-            )
+            group_cache = self._fill(self._new_cache(), *align_right(input_ids[rows], mask[rows]))
             for layer, group_layer in zip(cache.layers, group_cache.layers, strict=True):
                 keys, values = group_layer.keys, group_layer.values
                 if not layer.is_initialized:
@@ -264,7 +303,7 @@ class CausalGenerator(GeneratorWrapper):
         return cache
 
     def _fill(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Cache:
-        """Run the model without its head over prompts, which fills a cache."""
+        """Run the model without its head over the last columns of prompts, which fills a cache."""
         with fast_linear(self.generator):
             self.generator.base_model(
                 input_ids=input_ids,
@@ -272,7 +311,7 @@ class CausalGenerator(GeneratorWrapper):
                 use_cache=True,
                 return_dict=True,
                 **{CACHE: cache},
-                **self._position_ids(_positions(mask)),
+                **self._position_ids(token_positions(mask)[:, -input_ids.shape[1] :]),
             )
         return cache
 
@@ -306,7 +345,7 @@ class CausalGenerator(GeneratorWrapper):
         if past is None:
             prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
             input_ids = torch.cat([prompt, decoder_input_ids], dim=1)  # (B*K*R, S-1+T)
-            position_ids = torch.cat([_positions(mask), position_ids], dim=1)
+            position_ids = torch.cat([token_positions(mask), position_ids], dim=1)
         head = self.generator.get_output_embeddings()
         with _head_input(head, options.logits_at), fast_linear(self.generator):
             output = self.generator(
@@ -329,7 +368,7 @@ class CausalGenerator(GeneratorWrapper):
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
         """An empty cache; the prompts' keys and values enter it at the first step."""
-        cache = DynamicCache(config=self.generator.config)
+        cache = self._new_cache()
         return MixtureCache(cache, n_questions=n_questions, n_docs=n_docs)
 
     def _continued_cache(
@@ -372,20 +411,6 @@ def _takes_position_ids(forward: Callable[..., Any]) -> bool:
 def _is_plain(cache: Cache) -> bool:
     """Whether all layers keep all keys and values: no sliding window."""
     return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with their real tokens at the right end; S is that of the longest, 2 at least."""
-    if mask.shape[1] == 1:  # before the last token there has to be a prompt, if only of padding
-        input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
-    order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)
-    length = max(int(mask.ne(0).sum(1).max()), 2)
-    return input_ids.gather(1, order)[:, -length:], mask.gather(1, order)[:, -length:]
-
-
-def _positions(mask: Tensor) -> Tensor:
-    """Positions that count real tokens only, (B*K, S)."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def _repeat(cache: Cache, times: int) -> Cache:

@@ -34,6 +34,7 @@ from ragweave.modeling.parts import (
     resolve_flag,
     warn_unknown,
 )
+from ragweave.modeling.passage_cache import PassageReuse
 from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts, pop_cache
 from ragweave.retrieval.retriever import passage_scores
@@ -222,11 +223,18 @@ class RagModel(RagParts, RagPreTrainedModel):
         return RetrievedContexts(input_ids, attention_mask, doc_scores)
 
     def encode_contexts(
-        self, contexts: RetrievedContexts, *, reuse: bool = False, options: DecodeOptions | None = None
+        self,
+        contexts: RetrievedContexts,
+        *,
+        reuse: bool = False,
+        options: DecodeOptions | None = None,
+        passages: PassageReuse | None = None,
     ) -> EncodedContexts:
         """Encode B*K contexts with the generator, trimmed to the longest; see `GeneratorWrapper.encode`."""
         input_ids, mask = trim_right(contexts.context_input_ids, contexts.context_attention_mask)
-        return self.wrapped_generator.encode(input_ids, mask, reuse=reuse, options=options or DecodeOptions())
+        return self.wrapped_generator.encode(
+            input_ids, mask, reuse=reuse, options=options or DecodeOptions(), passages=passages
+        )
 
     def forward(
         self,

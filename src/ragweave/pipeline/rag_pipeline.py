@@ -20,6 +20,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.extractive import PassageSpans, spans_only
 from ragweave.modeling.generation import RagForGeneration
+from ragweave.modeling.passage_cache import PassageCache, PassageReuse, default_budget, parse_size
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.conversation import Conversation
@@ -47,6 +48,7 @@ class _Batch:
         input_ids: Contexts, (B*K, S).
         attention_mask: Their mask, (B*K, S).
         allowed: The tokens that may follow, for extractive answers.
+        passages: Where the passages of the contexts end, for a causal generator.
     """
 
     questions: list[str]
@@ -54,6 +56,7 @@ class _Batch:
     input_ids: Tensor
     attention_mask: Tensor
     allowed: Callable[..., list[int]] | None
+    passages: PassageReuse | None = None
 
 
 class RagPipeline:
@@ -67,6 +70,7 @@ class RagPipeline:
         confidence: How likely an answer is right; without one, p(y|x).
         min_confidence: From which confidence on to give an answer, if a call does not say; by default the threshold
             of ``confidence``. 0 gives every answer.
+        passage_cache: Keeps what a causal generator computes of passages for later questions.
 
     Example:
         ```python
@@ -85,8 +89,10 @@ class RagPipeline:
         extractive: bool = False,
         confidence: CalibratedConfidence = UNCALIBRATED,
         min_confidence: float | None = None,
+        passage_cache: PassageCache | None = None,
     ) -> None:
         self.model = model
+        self.passage_cache = passage_cache
         self.extractive = extractive
         self.confidence = confidence
         self.min_confidence = confidence.threshold if min_confidence is None else min_confidence
@@ -107,6 +113,7 @@ class RagPipeline:
         device: str | None = None,
         calibration: str | Path | None = None,
         min_confidence: float | None = None,
+        passage_cache: int | str | None = None,
     ) -> RagPipeline:
         """Load a model and open the knowledge base that it answers from.
 
@@ -125,14 +132,18 @@ class RagPipeline:
             device: Where to compute, such as ``"cuda"``.
             calibration: A file of ``ragweave eval --calibrate``; by default the model's own, if it has one.
             min_confidence: From which confidence on to give an answer; the calibration's threshold by default.
+            passage_cache: The most memory for keys and values of passages that a causal generator has read, in bytes
+                or as a text such as "1GiB"; 0 for none. By default an eighth of the memory that is free, at most
+                1 GiB.
 
         Raises:
             ModelNotFoundError: There is no such model.
             DataError: ``calibration`` is no calibration.
             KnowledgeBaseError: There is no such knowledge base, or it is damaged.
             EncoderMismatchError: The knowledge base was embedded with another encoder.
-            ConfigurationError: ``formulation`` or ``dtype`` is unknown.
+            ConfigurationError: ``formulation`` or ``dtype`` is unknown, or ``passage_cache`` is no size.
         """
+        budget = default_budget() if passage_cache is None else parse_size(passage_cache)
         parts = load_parts(
             name_or_path,
             knowledge_base,
@@ -153,6 +164,7 @@ class RagPipeline:
             extractive=extractive,
             confidence=parts.confidence,
             min_confidence=min_confidence,
+            passage_cache=PassageCache(budget) if budget and parts.model.config.generator_is_causal else None,
         )
 
     @overload
@@ -356,6 +368,7 @@ class RagPipeline:
             extractive=self.extractive,
             confidence=self.confidence,
             min_confidence=self.min_confidence,
+            passage_cache=self.passage_cache,
         )
 
     def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
@@ -369,7 +382,11 @@ class RagPipeline:
             padding="longest",
         )
         allowed = self._spans_only(retrieved.docs) if extractive else None
-        return _Batch(questions, retrieved, input_ids, mask, allowed)
+        passages = None
+        if self.model.config.generator_is_causal:
+            lengths = self.retriever.passage_lengths(input_ids, mask, questions)
+            passages = PassageReuse(lengths, self.passage_cache)
+        return _Batch(questions, retrieved, input_ids, mask, allowed, passages)
 
     def _answer(
         self, batch: _Batch, threshold: float, callback: BatchCallback | None, **options: Any
@@ -390,7 +407,7 @@ class RagPipeline:
                 batch.attention_mask.to(device),
                 torch.from_numpy(batch.retrieved.scores).to(device),
             )
-            encoded = self.model.rag.encode_contexts(contexts, reuse=True)
+            encoded = self.model.rag.encode_contexts(contexts, reuse=True, passages=batch.passages)
             sequences = self.model.generate(
                 context_input_ids=contexts.context_input_ids,
                 context_attention_mask=contexts.context_attention_mask,

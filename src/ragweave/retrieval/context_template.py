@@ -35,9 +35,22 @@ class ContextTemplate:
 
     def fill(self, title: str, text: str, question: str) -> str:
         """One context. Like transformers, it collapses double spaces and drops quotes around a title."""
+        return f"{self._passage(title, text)}{self._question(question)}".replace("  ", " ")
+
+    def passage_part(self, title: str, text: str) -> str:
+        """What a context holds before its question is known."""
+        return self._passage(title, text).replace("  ", " ")
+
+    def question_part(self, question: str) -> str:
+        """What follows the passage."""
+        return self._question(question).replace("  ", " ")
+
+    def _passage(self, title: str, text: str) -> str:
         title = title.removeprefix('"').removesuffix('"')
-        joined = f"{self.prefix}{title}{self.title_sep}{text}{self.doc_sep}{question}{self.answer_sep}"
-        return joined.replace("  ", " ")
+        return f"{self.prefix}{title}{self.title_sep}{text}"
+
+    def _question(self, question: str) -> str:
+        return f"{self.doc_sep}{question}{self.answer_sep}"
 
 
 def fit(
@@ -72,16 +85,60 @@ def fit(
 
         bare, titled = encode("", ""), encode(title, "")
         if len(bare) > max_length:
-            raise QuestionError(
-                f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, "
-                f"or raise max_combined_length: {question[:80]!r}..."
-            )
+            raise _too_long(question, max_length)
         if len(titled) > max_length:
             rows[number] = _longest(title, lambda part: encode(part, ""), bare, len(titled), max_length)
         else:
             whole = len(rows[number])
             rows[number] = _longest(text, partial(encode, title), titled, whole, max_length)
     return rows
+
+
+def fit_parts(
+    template: ContextTemplate,
+    passages: Sequence[tuple[str, str]],
+    questions: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
+) -> list[list[int]]:
+    """Contexts of a causal generator: the tokens of the passage, then those of the question.
+
+    Both are tokenized apart, so that what a generator reads before the question depends on the passage alone, for
+    every tokenizer. The end of a passage whose context would be too long is cut off.
+
+    Arguments, result and errors are those of `fit`.
+    """
+    begin = begin_tokens(tokenizer)
+    texts = [template.passage_part(title, text) for title, text in passages]
+    first = _tokens_of(tokenizer, texts)
+    second = _tokens_of(tokenizer, [template.question_part(question) for question in questions])
+    rows = []
+    for text, question in zip(texts, questions, strict=True):
+        room = max_length - len(second[template.question_part(question)])
+        if room < len(begin):
+            raise _too_long(question, max_length)
+        rows.append([*begin, *first[text]][:room] + second[template.question_part(question)])
+    return rows
+
+
+def begin_tokens(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text."""
+    ids: list[int] = tokenizer("")["input_ids"]
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id else ids
+
+
+def _tokens_of(tokenizer: Any, texts: Sequence[str]) -> dict[str, list[int]]:
+    """The tokens of each distinct text, without special tokens."""
+    distinct = list(dict.fromkeys(texts))
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    return dict(zip(distinct, tokenizer(distinct, **options)["input_ids"], strict=True)) if distinct else {}
+
+
+def _too_long(question: str, max_length: int) -> QuestionError:
+    return QuestionError(
+        f"The question does not fit into max_combined_length={max_length} tokens; ask a shorter one, "
+        f"or raise max_combined_length: {question[:80]!r}..."
+    )
 
 
 def _longest(

@@ -19,7 +19,7 @@ from transformers import BatchEncoding
 import ragweave  # for names that are loaded on first use
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, QuestionError
-from ragweave.retrieval.context_template import ContextTemplate, fit, padded, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, fit, fit_parts, padded, token_ids
 from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
 
@@ -250,18 +250,13 @@ class RagRetriever:
                 f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
             )
         config, tokenizer = self.config, self.generator_tokenizer
-        if prefix is None:
-            prefix = config.prefix or getattr(config.generator, "prefix", None) or ""
-        template = ContextTemplate(
-            prefix=prefix,
-            title_sep=config.title_sep,
-            doc_sep=config.doc_sep,
-            answer_sep=getattr(config, "answer_sep", ""),
-        )
+        template = self._template(prefix)
         questions = [question for question in input_strings for _ in range(n_docs)]
-        rows = fit(
-            template, _passages(docs, n_docs), questions, token_ids(tokenizer), config.max_combined_length
-        )
+        passages, longest = _passages(docs, n_docs), config.max_combined_length
+        if getattr(config, "generator_is_causal", False):
+            rows = fit_parts(template, passages, questions, tokenizer, longest)
+        else:
+            rows = fit(template, passages, questions, token_ids(tokenizer), longest)
         ids: Any = rows
         mask: Any = [[1] * len(row) for row in rows]
         if padding is not False:
@@ -271,6 +266,42 @@ class RagRetriever:
                 ids, mask = np.array(ids), np.array(mask)
         encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
         return encoded["input_ids"], encoded["attention_mask"]
+
+    def passage_lengths(
+        self, context_input_ids: Any, context_attention_mask: Any, input_strings: Sequence[str]
+    ) -> list[int]:
+        """How many tokens of each context come before its question, B*K numbers.
+
+        Args:
+            context_input_ids: Contexts of a causal generator from `postprocess_docs`, (B*K, S).
+            context_attention_mask: Their mask, (B*K, S).
+            input_strings: B questions.
+
+        Returns:
+            The numbers; 0 where a context does not end as `postprocess_docs` ends it.
+        """
+        template, tokenizer = self._template(None), self.generator_tokenizer
+        n_docs = len(context_input_ids) // len(input_strings)
+        tails = [
+            tokenizer(template.question_part(question), add_special_tokens=False)["input_ids"]
+            for question in input_strings
+        ]
+        lengths = []
+        for number, (row, mask) in enumerate(zip(context_input_ids, context_attention_mask, strict=True)):
+            ids, tail = row[mask != 0].tolist(), tails[number // n_docs]
+            lengths.append(len(ids) - len(tail) if ids[-len(tail) :] == tail else 0)
+        return lengths
+
+    def _template(self, prefix: str | None) -> ContextTemplate:
+        config = self.config
+        if prefix is None:
+            prefix = config.prefix or getattr(config.generator, "prefix", None) or ""
+        return ContextTemplate(
+            prefix=prefix,
+            title_sep=config.title_sep,
+            doc_sep=config.doc_sep,
+            answer_sep=getattr(config, "answer_sep", ""),
+        )
 
     def __call__(
         self,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ragweave.modeling.passage_cache import PassageCache
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
@@ -20,6 +23,7 @@ class Metrics:
         waiting: Callable[[], float],
         passages: Callable[[], float],
         refresh_failures: Callable[[], float],
+        passage_cache: PassageCache | None,
     ) -> None:
         registry = self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -37,6 +41,15 @@ class Metrics:
             ("ragweave_refresh_failures", "Versions that could not be loaded.", refresh_failures),
         ):
             Gauge(name, description, registry=registry).set_function(value)
+        if passage_cache is None:
+            return
+        for name, description, attribute in (
+            ("ragweave_passage_cache_hits", "Passages that had been read before.", "hits"),
+            ("ragweave_passage_cache_misses", "Passages that had not.", "misses"),
+            ("ragweave_passage_cache_bytes", "Memory of their keys and values.", "bytes"),
+        ):
+            gauge = Gauge(name, description, registry=registry)
+            gauge.set_function(partial(getattr, passage_cache, attribute))
 
 
 class MetricsMiddleware:

@@ -86,6 +86,7 @@ class Service:
             waiting=lambda: self.batcher.waiting,
             passages=lambda: len(self.engine.base),
             refresh_failures=lambda: self.engine.refresh_failures,
+            passage_cache=pipeline.passage_cache,
         )
         self.batcher = Batcher(
             self.engine.answer, settings.batching, on_batch=self.metrics.batch_size.observe

@@ -1,0 +1,244 @@
+"""Keys and values of passages, computed once for all their contexts: a causal generator reads the passage first.
+
+In a context ``passage question``, what a causal generator computes for the passage depends on nothing behind it.
+Its keys and values can therefore be kept, and a later question reads only itself, with the same numbers. Positions
+count from the beginning of the passage, so they are the same in every context too.
+
+Notation used for tensor shapes
+    N contexts, L layers, h heads of keys, P tokens of a passage, Q tokens of a question without its last one,
+    S tokens of the longest context, d size of a head.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+
+from ragweave.errors import ConfigurationError
+from ragweave.modeling.contexts import EncodedContexts, length_groups
+
+_SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *((?P<prefix>[kKmMgGtT]?)(?P<binary>i?)[bB])?")
+_FREE_MEMORY = {"/proc/meminfo": r"MemAvailable:\s+(\d+) kB", "/sys/fs/cgroup/memory.max": r"^(\d+)$"}
+
+Fill = Callable[[Cache, Tensor, Tensor], Cache]
+"""Runs a model over tokens, (N, T), under a mask of all columns, (N, S), which adds keys and values to a cache."""
+
+
+@dataclass(frozen=True)
+class PassageReuse:
+    """How contexts share what was computed for their passages.
+
+    Attributes:
+        lengths: How many tokens of each context are its passage, N numbers; 0 where that is unknown.
+        cache: Keeps keys and values for later contexts; ``None`` shares them within one call.
+    """
+
+    lengths: list[int]
+    cache: PassageCache | None = None
+
+
+class PassageCache:
+    """Keys and values of passages within a budget of bytes.
+
+    A cache belongs to one generator in one dtype. When it is full, the passage with the smallest priority goes: the
+    number of its uses plus the priority that the last passage to go had, so that popular passages stay and old fame
+    fades (GreedyDual-Size with frequency, Cherkasova 1998; cost and size are both proportional to a passage's tokens
+    and cancel out). Use it from one thread.
+
+    Args:
+        budget: The most bytes of keys and values.
+
+    Attributes:
+        budget: The most bytes.
+        bytes: The bytes in use.
+        hits: Passages that were found.
+        misses: Passages that were not.
+
+    Raises:
+        ConfigurationError: The budget is negative.
+    """
+
+    def __init__(self, budget: int) -> None:
+        if budget < 0:
+            raise ConfigurationError(f"The budget of a passage cache is {budget} bytes: give 0 or more.")
+        self.budget = budget
+        self.bytes = self.hits = self.misses = 0
+        self._states: dict[bytes, Tensor] = {}
+        self._uses: dict[bytes, int] = {}
+        self._floor = 0
+        # Entries of the heap are out of date if a newer number stands in `_newest`.
+        self._heap: list[tuple[int, int, bytes]] = []
+        self._newest: dict[bytes, int] = {}
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @property
+    def hit_rate(self) -> float:
+        """The share of the passages that were found; 0 before the first."""
+        return self.hits / max(self.hits + self.misses, 1)
+
+    def get(self, key: bytes) -> Tensor | None:
+        """The keys and values of a passage, (L, 2, h, P, d), if they are here; this counts as a use."""
+        states = self._states.get(key)
+        if states is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._use(key)
+        return states
+
+    def put(self, key: bytes, states: Tensor) -> None:
+        """Keep the keys and values of a passage, (L, 2, h, P, d), unless they alone exceed the budget."""
+        size = states.numel() * states.element_size()
+        if key in self._states or size > self.budget:
+            return
+        while self.bytes + size > self.budget:
+            self._evict()
+        self._states[key] = states
+        self.bytes += size
+        self._use(key)
+
+    def clear(self) -> None:
+        """Forget all passages."""
+        self.bytes, self._floor = 0, 0
+        for container in (self._states, self._uses, self._newest, self._heap):
+            container.clear()
+
+    def _use(self, key: bytes) -> None:
+        self._uses[key] = self._uses.get(key, 0) + 1
+        self._newest[key] = next(self._numbers)
+        heapq.heappush(self._heap, (self._floor + self._uses[key], self._newest[key], key))
+        if len(self._heap) > 4 * len(self._states) + 64:
+            self._heap = [entry for entry in self._heap if self._newest.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
+
+    def _evict(self) -> None:
+        while True:
+            priority, number, key = heapq.heappop(self._heap)
+            if self._newest.get(key) == number:
+                break
+        self._floor = priority
+        states = self._states.pop(key)
+        self.bytes -= states.numel() * states.element_size()
+        del self._uses[key], self._newest[key]
+
+
+def parse_size(size: int | str) -> int:
+    """Bytes of a size such as ``"512MiB"``, ``"1 GB"`` or ``4096``.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    match = _SIZE.fullmatch(str(size).strip())
+    if match is None:
+        raise ConfigurationError(
+            f"{size!r} is no size: write bytes, or a number with a unit, such as 512MiB or 2GB."
+        )
+    exponent = " KMGT".index((match["prefix"] or " ").upper())
+    return int(float(match["number"]) * (1024 if match["binary"] else 1000) ** exponent)
+
+
+def default_budget() -> int:
+    """An eighth of the memory that is free, at most 1 GiB."""
+    free = [2**33]
+    for path, pattern in _FREE_MEMORY.items():
+        with suppress(OSError):
+            if match := re.search(pattern, Path(path).read_text(encoding="ascii")):
+                free.append(int(match[1]) * (1024 if path == "/proc/meminfo" else 1))
+    return min(free) // 8
+
+
+def read_apart(
+    fill: Fill,
+    new_cache: Callable[[], DynamicCache],
+    input_ids: Tensor,
+    mask: Tensor,
+    passages: PassageReuse,
+) -> EncodedContexts:
+    """Read each distinct passage once, unless it is cached, and then the questions behind their passages.
+
+    Args:
+        fill: Runs the generator.
+        new_cache: Makes an empty cache.
+        input_ids: N contexts, (N, S), padded on any side.
+        mask: Their mask, (N, S).
+        passages: Where the passages end.
+
+    Returns:
+        The contexts. Between a passage and its question there may be padding, which the mask hides.
+    """
+    rows = [row[own != 0] for row, own in zip(input_ids, mask, strict=True)]
+    parts = [row.tensor_split([length]) for row, length in zip(rows, passages.lengths, strict=True)]
+    passage_ids, passage_mask = _left_padded([passage for passage, _ in parts])
+    question_ids, question_mask = _left_padded([question for _, question in parts])
+    whole_mask = torch.cat([passage_mask, question_mask], dim=1)
+    cache = new_cache()
+    if passage_ids.shape[1]:
+        states = _passage_states(fill, new_cache, [passage for passage, _ in parts], passages.cache)
+        _load(cache, states, passage_ids.shape[1])
+    if question_ids.shape[1] > 1:
+        fill(cache, question_ids[:, :-1], whole_mask[:, :-1])
+    return EncodedContexts(
+        attention_mask=whole_mask,
+        input_ids=torch.cat([passage_ids, question_ids], dim=1),
+        prompt_cache=cache,
+    )
+
+
+def _passage_states(
+    fill: Fill,
+    new_cache: Callable[[], DynamicCache],
+    passages: Sequence[Tensor],
+    kept: PassageCache | None,
+) -> list[Tensor | None]:
+    """Keys and values of N passages, (L, 2, h, P, d) each, of equal ones computed once; ``None`` of no tokens."""
+    keys = [passage.to("cpu", torch.int32).numpy().tobytes() for passage in passages]
+    distinct = {key: passage for key, passage in zip(keys, passages, strict=True) if key}
+    states = {key: None if kept is None else kept.get(key) for key in distinct}
+    missing = [key for key, own in states.items() if own is None]
+    lengths = torch.tensor([len(distinct[key]) for key in missing])
+    for group in length_groups(lengths) if missing else ():
+        own = [missing[number] for number in group.tolist()]
+        cache = fill(new_cache(), *_left_padded([distinct[key] for key in own]))
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        for row, key in enumerate(own):
+            length = len(distinct[key])
+            pairs = [torch.stack([k[row, :, -length:], v[row, :, -length:]]) for k, v in layers]
+            states[key] = computed = torch.stack(pairs)
+            if kept is not None:
+                kept.put(key, computed)
+    return [states.get(key) for key in keys]
+
+
+def _load(cache: DynamicCache, states: Sequence[Tensor | None], columns: int) -> None:
+    """Put keys and values of N passages into an empty cache, aligned on the right of so many columns."""
+    first = next(own for own in states if own is not None)
+    layers, _, heads, _, size = first.shape
+    whole = first.new_zeros(layers, 2, len(states), heads, columns, size)
+    for row, own in enumerate(states):
+        if own is not None:
+            whole[:, :, row, :, columns - own.shape[3] :] = own
+    for number, (keys, values) in enumerate(whole):
+        cache.update(keys, values, number)
+
+
+def _left_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows of tokens and their mask, (N, T), aligned on the right."""
+    longest = max(map(len, rows))
+    ids = rows[0].new_zeros(len(rows), longest)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, longest - len(row) :] = row
+        mask[number, longest - len(row) :] = 1
+    return ids, mask
