@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ragweave.encoders.linear import fast_linear
-from ragweave.retrieval.context_template import ContextTemplate, answer_ids, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, answer_ids, begin_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +79,18 @@ def pack(reading: Reading, template: ContextTemplate, tokenizer: Any) -> Row:
         tokenizer: The generator's tokenizer.
 
     Returns:
-        The row. What stands before a question is cut where its tokens are those of all other questions too.
+        The row.
     """
-    tokenize = token_ids(tokenizer)
-    contexts = tokenize([template.fill(reading.title, reading.text, pair.question) for pair in reading.pairs])
+    # The generator reads the tokens of the passage, then those of the question.
+    begin = [*begin_tokens(tokenizer), *_ids(tokenizer, template.passage_part(reading.title, reading.text))]
+    questions = [_ids(tokenizer, template.question_part(pair.question)) for pair in reading.pairs]
     answers = [answer_ids(tokenizer, pair.answer, causal=True) for pair in reading.pairs]
-    shared = _shared(contexts)
-    ids, positions, blocks = list(contexts[0][:shared]), list(range(shared)), [-1] * shared
+    shared = len(begin)
+    ids, positions, blocks = list(begin), list(range(shared)), [-1] * shared
     targets: list[int] = []
     owners: list[int] = []
-    for number, (context, answer) in enumerate(zip(contexts, answers, strict=True)):
-        own = [*context[shared:], *answer]
+    for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        own = [*question, *answer]
         targets += range(len(ids) + len(own) - len(answer), len(ids) + len(own))
         owners += [number] * len(answer)
         positions += range(shared, shared + len(own))
@@ -142,11 +143,6 @@ def answer_log_probs(generator: Any, rows: Sequence[Row]) -> tuple[Tensor, Tenso
     return nothing.index_add(0, owners, values), nothing.index_add(0, owners, missed) == 0
 
 
-def _shared(contexts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all contexts begin with; of the shortest one at least the last is left to its question."""
-    shortest = min(len(context) for context in contexts) - 1
-    first = contexts[0]
-    return next(
-        (place for place in range(shortest) if any(context[place] != first[place] for context in contexts)),
-        shortest,
-    )
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids

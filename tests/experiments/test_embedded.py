@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from experiments.embedded import readings
@@ -16,6 +17,7 @@ from experiments.embedded.train_adapter import Run, main
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
+from ragweave.pipeline.conversation import FUNCTION_WORDS
 from ragweave.retrieval.context_template import ContextTemplate
 from tests.support.models import generator_config, randomise
 from tests.support.retrieval import byte_level_bpe
@@ -32,6 +34,7 @@ READINGS = [
             Pair("What is the capital of Peru?", "Lima"),
             Pair("What crosses Peru?", "the Andes"),
             Pair("Which?", "Lima is the capital"),
+            Pair("Who rules it?", ""),
         ),
     ),
     Reading("Ulm", "Ulm lies on the Danube.", (Pair("What does Ulm lie on?", "the Danube"),)),
@@ -53,8 +56,9 @@ def generator(tokenizer):
 
 def alone(generator, tokenizer, reading, pair):
     """One question with its passage and nothing else, token by token."""
-    context = tokenizer(TEMPLATE.fill(reading.title, reading.text, pair.question))["input_ids"]
-    answer = [*tokenizer(f" {pair.answer}")["input_ids"], tokenizer.eos_token_id]
+    parts = (TEMPLATE.passage_part(reading.title, reading.text), TEMPLATE.question_part(pair.question))
+    context = [token for part in parts for token in tokenizer(part)["input_ids"]]
+    answer = [*(tokenizer(f" {pair.answer}")["input_ids"] if pair.answer else []), tokenizer.eos_token_id]
     with torch.no_grad():
         logits = generator(torch.tensor([context + answer])).logits[0].log_softmax(-1)
     told = [logits[len(context) - 1 + place] for place in range(len(answer))]
@@ -97,6 +101,50 @@ def test_written_passages_hold_the_answers_to_their_questions():
         for pair in own.pairs:
             assert re.search(rf"(?<!\w){re.escape(pair.answer)}(?!\w)", own.text), pair
             assert pair.question.endswith("?")
+
+
+def test_data_with_unanswerable_questions_and_conversations(tmp_path):
+    """Answers are words of the passages, and the questions that stand alone are words of the conversations."""
+    known: dict[str, dict[str, str]] = {}  # XQuAD's own passages are not in the repository
+    for name in ("xquad_more", "conversations_reference"):
+        for record in readings.read_lines(readings.DATA / f"{name}.jsonl"):
+            if "passage" in record:
+                known.setdefault(record["passage"], {"id": record["passage"], "title": "", "text": ""})
+    (tmp_path / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in known.values()))
+    found = readings.asked(tmp_path)
+    pairs = [(own, pair) for own in found for pair in own.pairs]
+    unanswerable = [pair for _, pair in pairs if not pair.answer]
+    assert len(pairs) > 9000
+    assert 1 / 3 <= len(unanswerable) / len(pairs) <= 0.6
+    for own, pair in pairs:
+        if own.text and not re.fullmatch(r"yes|no|\d+|.+ and .+|", pair.answer):
+            text = " ".join(f"{own.title}\n{own.text}".split())
+            assert re.search(rf"(?<!\w){re.escape(' '.join(pair.answer.split()))}(?!\w)", text), pair
+    conversations = readings.rewritten()
+    assert len(conversations) > 2000
+    for own in conversations:
+        (pair,) = own.pairs
+        words = re.findall(r"\w+", f"{own.text} {pair.question}".lower())
+        missing = set(re.findall(r"\w+", pair.answer.lower())) - {*words, *FUNCTION_WORDS}
+        assert len(missing) <= 1, (pair, missing)  # an inflected word here and there cannot be copied
+
+
+def test_near_misses_are_questions_of_other_passages(tmp_path):
+    class Letters:
+        """Encodes a text as the number of each letter."""
+
+        def encode(self, texts):
+            return np.array(
+                [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
+            )
+
+    (lima, ulm, *misses) = readings.with_near_misses(READINGS, 2, Letters(), seed=0)
+    assert (lima, ulm) == tuple(READINGS)
+    found = {own.title: {pair.question for pair in own.pairs} for own in misses}
+    assert all(pair.answer == "" for own in misses for pair in own.pairs)
+    assert found["Peru"] == {"What does Ulm lie on?"}
+    assert found["Ulm"] <= {"What is the capital of Peru?", "What crosses Peru?", "Which?"}
+    assert len(found["Ulm"]) == 2
 
 
 @needs_package

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ragweave import MemoryIndex, RagRetriever
 from ragweave.errors import ConfigurationError, QuestionError
+from ragweave.retrieval.context_template import ContextTemplate, begin_tokens, fit_parts
 from tests.support import retrieval
 
 TOKENIZER = retrieval.generator_tokenizer()
@@ -215,3 +216,41 @@ def test_many_contexts_are_made_quickly() -> None:
     ids, _ = retriever(max_combined_length=100).postprocess_docs(docs, ["what is it ?"] * 20, None, 50)
     assert len(ids) == 1000
     assert time.process_time() - began < 8.0
+
+
+# Causal generators: passage and question apart.
+
+
+def apart(
+    passages: list[tuple[str, str]], questions: list[str], length: int = 100, **fields: str
+) -> list[list[int]]:
+    template = ContextTemplate(**{"title_sep": " / ", "doc_sep": " // ", **fields})
+    return fit_parts(template, passages, questions, TOKENIZER, length)
+
+
+def plain(text: str) -> list[int]:
+    return TOKENIZER(text, add_special_tokens=False)["input_ids"]
+
+
+def test_tokens_of_passage_and_question_are_made_apart() -> None:
+    """Whatever comes behind a passage, its tokens are the same, even where one token would span both."""
+    begin = begin_tokens(TOKENIZER)
+    rows = apart([("Paris", "A cit"), ("Paris", "A cit")], ["y ?", "ies ?"], doc_sep="")
+    assert rows == [[*begin, *plain("Paris / A cit"), *plain(question)] for question in ("y ?", "ies ?")]
+    assert TOKENIZER.eos_token_id not in rows[0]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.integers(12, 60))
+def test_a_long_passage_is_cut_at_its_end(text: str, length: int) -> None:
+    (whole,), (cut,) = apart([("T", text)], ["what ?"], 10_000), apart([("T", text)], ["what ?"], length)
+    question = plain(" // what ?")
+    assert len(cut) == min(len(whole), length)
+    assert cut[-len(question) :] == question
+    assert cut[: -len(question)] == whole[: len(cut) - len(question)]
+
+
+def test_a_causal_question_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(QuestionError, match="max_combined_length=10"):
+        apart([("T", "x")], ["what " * 20], 10)
+    (row,) = apart([("T", "x")], ["what ?"], len(plain(" // what ?")) + len(begin_tokens(TOKENIZER)))
+    assert row == [*begin_tokens(TOKENIZER), *plain(" // what ?")]

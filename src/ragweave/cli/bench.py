@@ -28,14 +28,23 @@ BENCHMARKS = (
     "ask",
     "growth",
     "databases",
+    "passage-cache",
     "scale",
     "retrieval",
     "serving",
     "shared-index",
     "tensorflow-classes",
 )
-# Only run by name: they generate gigabytes, take minutes, or need TensorFlow.
-_ON_REQUEST = ("databases", "scale", "retrieval", "serving", "shared-index", "tensorflow-classes")
+# Only run by name: they need a knowledge base or TensorFlow, generate gigabytes, or take minutes.
+_ON_REQUEST = (
+    "databases",
+    "passage-cache",
+    "scale",
+    "retrieval",
+    "serving",
+    "shared-index",
+    "tensorflow-classes",
+)
 
 
 def bench(

@@ -15,7 +15,7 @@ import torch
 
 from ragweave.modeling.extractive import PassageSpans, spans_only
 from ragweave.provenance.answers import Answer
-from ragweave.retrieval.context_template import ContextTemplate, fit, padded, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, fit, fit_parts, padded, token_ids
 
 if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
@@ -68,11 +68,18 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
     if config.rewrite_prefix is None or not turns:
         return question
     tokenizer = pipeline.retriever.generator_tokenizer
-    history = history_text(
-        [(earlier[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for earlier, answer in turns[-_MOST_TURNS:]]
-    )
-    template = rewrite_template(config.rewrite_prefix)
-    rows = fit(template, [("", history)], [question], token_ids(tokenizer), config.max_combined_length)
+    template, limit = rewrite_template(config.rewrite_prefix), config.max_combined_length
+    kept = [(said[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for said, answer in turns[-_MOST_TURNS:]]
+    # Where the conversation is longer than the generator reads, its beginning is left out.
+    while (
+        len(kept) > 1 and len(tokenizer(template.fill("", history_text(kept), question))["input_ids"]) > limit
+    ):
+        kept = kept[1:]
+    history = history_text(kept)
+    if config.generator_is_causal:
+        rows = fit_parts(template, [("", history)], [question], tokenizer, limit)
+    else:
+        rows = fit(template, [("", history)], [question], token_ids(tokenizer), limit)
     ids, mask = padded(rows, len(rows[0]), side="right", pad_token=model.rag.special_tokens.pad_or_eos)
     spans = PassageSpans(
         [question, history, *sorted(FUNCTION_WORDS)],
