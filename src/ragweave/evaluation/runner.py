@@ -105,7 +105,9 @@ def recalculate(folder: RunFolder) -> dict[str, Any]:
         DataError: The folder does not contain a finished run.
     """
     before = read_json(folder.metrics)
-    kept = {name: before[name] for name in ("seconds", "passage_cache_hits") if name in before}
+    kept: dict[str, Any] = {
+        name: before[name] for name in ("seconds", "passage_cache_hits") if name in before
+    }
     summary = {**summarize(read_predictions(folder.predictions), folder.settings()), **kept}
     write_json(folder.metrics, summary)
     return summary

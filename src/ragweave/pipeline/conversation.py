@@ -98,9 +98,9 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
         )
     text = tokenizer.decode(sequences[0, 1:], skip_special_tokens=True).strip()
     rewritten = f"{text[:1].upper()}{text[1:]}?"
-    limit = pipeline.encoder.max_length
+    longest = pipeline.encoder.max_length
     is_whole = int(sequences[0, -1]) in model.end_token_ids
-    fits = limit is None or pipeline.encoder.token_count(rewritten) <= limit
+    fits = longest is None or pipeline.encoder.token_count(rewritten) <= longest
     return rewritten if is_whole and fits else question
 
 
