@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +38,9 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging
 
     if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 9):
-        # RAG-Sequence's `generate` reads this field, which RagConfig of these versions has lost.
-        transformers.RagConfig.num_return_sequences = 1
+        # RAG-Sequence reads the defaults from fields that RagConfig of these versions has lost.
+        sequence = transformers.RagSequenceForGeneration
+        sequence.generate = partialmethod(sequence.generate, num_beams=1, num_return_sequences=1)
     level, threads = logging.get_verbosity(), torch.get_num_threads()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

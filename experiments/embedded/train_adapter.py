@@ -58,27 +58,24 @@ COLUMNS = (
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def build_generator(rank: int, first_layer: int, start: Path | None) -> Any:
+def with_adapter(rank: int, first_layer: int, start: Path | None) -> Any:
     """The embedded generator with an adapter, which alone learns: a fresh one, or one to start from."""
-    from peft import LoraConfig
+    from peft import LoraConfig, PeftModel, get_peft_model
 
     generator = load_generator(adapter=False)
     generator.set_attn_implementation("sdpa")
     if start is not None:
-        generator.load_adapter(str(start), is_trainable=True)
-        return generator
-    generator.add_adapter(
+        return PeftModel.from_pretrained(generator, start, is_trainable=True)
+    return get_peft_model(
+        generator,
         LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
             target_modules=LINEAR_LAYERS,
             layers_to_transform=list(range(first_layer, generator.config.num_hidden_layers)),
             task_type="CAUSAL_LM",
-        )
+        ),
     )
-    for name, parameter in generator.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-    return generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +151,15 @@ class Run:
     """Adapter, optimiser and schedule, with a checkpoint of all three.
 
     Args:
-        generator: The generator with its adapter.
+        adapted: The generator with its adapter, wrapped by peft.
         steps: How many there are to be.
         learning_rate: The largest; it rises for a twentieth of the steps and falls to 0.
         folder: Where checkpoints go.
     """
 
-    def __init__(self, generator: Any, steps: int, learning_rate: float, folder: Path) -> None:
-        self.generator = generator
-        self.weights = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    def __init__(self, adapted: Any, steps: int, learning_rate: float, folder: Path) -> None:
+        self.adapted, self.generator = adapted, adapted.get_base_model()
+        self.weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.01)
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, max(steps // 20, 1), steps)
         self.folder = folder
@@ -179,7 +176,7 @@ class Run:
 
     def save(self, done: int) -> None:
         """Write the adapter, and what is needed to go on."""
-        self.generator.save_pretrained(self.folder / f"step-{done}")
+        self.adapted.save_pretrained(self.folder / f"step-{done}")
         state = {
             "step": done,
             "adapter": {k: v for k, v in self.generator.state_dict().items() if "lora_" in k},
@@ -240,8 +237,8 @@ def main() -> None:
         rewritten(),
     )
     batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
-    generator = build_generator(args.rank, args.first_layer, args.start)
-    run = Run(generator, len(batches), args.learning_rate, args.output)
+    adapted = with_adapter(args.rank, args.first_layer, args.start)
+    run = Run(adapted, len(batches), args.learning_rate, args.output)
     run.generator.train()
     done = run.go_on()
     with rich.progress.Progress(*COLUMNS) as bar:

@@ -14,7 +14,7 @@ import torch
 from experiments.embedded import readings
 from experiments.embedded.packing import Pair, Reading, answer_log_probs, pack
 from experiments.embedded.train_adapter import Run, main
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from ragweave.pipeline.conversation import FUNCTION_WORDS
@@ -201,8 +201,9 @@ def test_a_run_goes_on_where_it_was_saved(generator, tokenizer, tmp_path):
     def fresh():
         model = copy.deepcopy(generator)
         model.load_state_dict(state)
-        model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-        return model
+        return get_peft_model(
+            model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+        )
 
     torch.manual_seed(0)
     whole = Run(fresh(), 4, 1e-2, tmp_path)
