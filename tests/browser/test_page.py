@@ -13,9 +13,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from ragweave import KnowledgeBase, RagPipeline
 from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.browser.conftest import HOSTILE, Paced
 from tests.support.browsing import show
+from tests.support.encoders import load_tiny_encoder
+from tests.support.pipelines import save_rag_model
 from tests.support.serving import KEY, Running, served
 from tests.support.waiting import PATIENCE
 
@@ -276,3 +279,54 @@ def test_key_prompt(browser, pipeline: Paced):
         page.ask()
         page.answered()
         assert KEY not in page.driver.current_url
+
+
+def test_the_source_of_a_passage_opens_at_the_passage(browser, tmp_path: Path, tiny_encoder_path: Path):
+    path = tmp_path / "handbook.txt"
+    path.write_text("\n\n".join(f"Rule {n} says that ulm needs {n} llamas. " * 9 for n in range(40)))
+    base = KnowledgeBase.build([path], tmp_path / "kb", encoder=load_tiny_encoder(tiny_encoder_path))
+    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
+    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    show(browser)
+    with served(pipeline, ServingSettings(keys=KeyRing([KEY]))) as running:
+        page = Page(browser, running.url)
+        page.open()
+        browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+        page.open()
+        page.one("#key").send_keys(KEY + Keys.TAB)
+        page.until(lambda: "version" in page.one("#base").text)
+        page.ask("Which rule needs 33 llamas?")
+        page.answered()
+        link, text = page.all(".passage .source")[-1], page.texts(".passage .text")[-1]
+        place = link.text
+        assert place.startswith("handbook.txt, line ")
+        first, link_to = browser.current_window_handle, link.get_attribute("href")
+        link.click()
+        (second,) = set(browser.window_handles) - {first}
+        browser.switch_to.window(second)
+        try:
+            # The new tab has the key of the first.
+            page.until(lambda: page.all("#passage"))
+            assert page.one("#passage").text == text
+            assert page.one("header p").text == place
+            top = browser.execute_script(
+                "return document.getElementById('passage').getBoundingClientRect().top"
+            )
+            assert 0 <= top < 900
+            # Another browser is asked for it.
+            browser.execute_script("sessionStorage.clear()")
+            browser.get("about:blank")
+            browser.get(link_to)
+            page.one("#key").send_keys("a-wrong-key-of-nobody" + Keys.ENTER)
+            page.until(lambda: "not valid" in page.one("#error").text)
+            assert not page.all("#passage")
+            page.one("#key").clear()
+            page.one("#key").send_keys(KEY + Keys.ENTER)
+            page.until(lambda: page.all("#passage"))
+            assert page.one("#passage").text == text
+            assert not [
+                entry for entry in browser.get_log("browser") if "Content Security" in entry["message"]
+            ]
+        finally:
+            browser.close()
+            browser.switch_to.window(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import httpx
 import openai
@@ -73,7 +74,9 @@ def test_every_part_of_the_answer_is_cited(chat: openai.OpenAI, pipeline: RagPip
             passage = answer.passages[token.passage]
             assert citation.passage_id == passage.id
             assert citation.title == (passage.title or passage.id)
-            assert citation.url.startswith("urn:ragweave:")
+            page = httpx.get(citation.url, trust_env=False).text
+            assert f'<mark id="passage">{passage.text}</mark>' in page
+            assert citation.place == asdict(passage.place) | {"heading": []}
             assert 0 < citation.posterior <= 1
 
 

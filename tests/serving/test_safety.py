@@ -52,6 +52,18 @@ def test_only_health_and_the_page_need_no_key(locked: Running):
         assert nobody.get("/").status_code == 200
 
 
+def test_a_browser_without_a_key_is_asked_for_it(locked: Running):
+    address = "/documents?id=peru.txt%230"
+    page = {"Accept": "text/html,*/*;q=0.8"}
+    with locked.client() as nobody, locked.client(KEY) as reader:
+        asked = nobody.get(address, headers=page)
+        assert asked.status_code == 401
+        assert 'src="/static/key.js"' in asked.text
+        assert "Lima" not in asked.text
+        assert nobody.get(address).json()["error"]["code"] == "invalid_api_key"
+        assert "Lima" in reader.get(address, headers=page).text
+
+
 def test_documents_need_the_admin_key(locked: Running):
     with locked.client(KEY) as client:
         assert client.post("/v1/answers", json=BODY).status_code == 200
@@ -180,7 +192,7 @@ def test_generated_requests_get_documented_responses(server: Running):
             case.call_and_validate(checks=checks)
 
         holds()
-    assert {"/v1/answers", "/v1/chat/completions", "/v1/documents/{document_id}"} <= seen
+    assert {"/v1/answers", "/v1/chat/completions", "/v1/documents/{document_id}", "/documents"} <= seen
 
 
 bodies = st.binary(max_size=200) | st.recursive(

@@ -6,7 +6,6 @@ import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,16 +19,16 @@ from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.errors import install_handlers
 from ragweave.serving.metrics import MetricsMiddleware
 from ragweave.serving.middleware import (
+    STATIC,
     AccessMiddleware,
     BodyLimitMiddleware,
     ErrorMiddleware,
     SecurityHeadersMiddleware,
 )
-from ragweave.serving.routes import answers, chat, health, knowledge_base
+from ragweave.serving.routes import answers, chat, document_page, health, knowledge_base
 from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
-_STATIC = Path(__file__).parent / "static"
 _GRACE_SECONDS = 5
 
 
@@ -71,7 +70,7 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
     )
     app.state.service = service
     install_handlers(app)
-    for module in (answers, chat, knowledge_base, health):
+    for module in (answers, chat, document_page, knowledge_base, health):
         app.include_router(module.router)
     _add_pages(app)
     # The middleware that is added last runs first.
@@ -126,12 +125,12 @@ def create_server(app: FastAPI, settings: ServingSettings) -> uvicorn.Server:
 
 def _add_pages(app: FastAPI) -> None:
     """Add the question page, the API reference, and their scripts and styles."""
-    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     def add_page(path: str, file: str) -> None:
         @app.get(path, include_in_schema=False)
         async def page() -> FileResponse:
-            return FileResponse(_STATIC / file, headers={"Cache-Control": "no-cache"})
+            return FileResponse(STATIC / file, headers={"Cache-Control": "no-cache"})
 
     add_page("/", "index.html")
     add_page("/docs", "reference.html")

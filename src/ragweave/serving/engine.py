@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
@@ -23,13 +23,32 @@ from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import ConflictError, NotFoundError, UnavailableError, UnreadableDocumentError
 from ragweave.serving.schemas import DocumentIn
-from ragweave.types import FORMULATIONS, ScoredPassage
+from ragweave.types import FORMULATIONS, Passage, ScoredPassage
 
 P = TypeVar("P", bound=ScoredPassage)
 
 _LOG = logging.getLogger(__name__)
 # The source of a document that was added over HTTP is this prefix and its id.
 _POSTED = "posted:"
+# How many passages of a document are shown before and after the one that was asked for.
+_AROUND = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A part of a document.
+
+    Attributes:
+        passages: Consecutive passages, at least one.
+        marked: The position of the one that was asked for; ``None`` if the document was.
+        before: How many passages precede them in the document.
+        after: How many follow.
+    """
+
+    passages: list[Passage]
+    marked: int | None
+    before: int
+    after: int
 
 
 class Engine:
@@ -91,6 +110,32 @@ class Engine:
         self.refresh()
         result = self._retrieval.retrieve(questions, n_docs=n_docs)
         return [tuple(map(_without_folders, passages)) for passages in result.ranked_passages()]
+
+    def excerpt(self, name: str) -> Excerpt:
+        """A passage with those around it in its document, or the start of a document.
+
+        Raises:
+            NotFoundError: No document and no passage has this id.
+        """
+        self.refresh()
+        base = self.base
+        try:
+            asked = base.row_of(name)[0]
+            passage = base.passage(asked)
+            rows = base.row_of(passage.document_id)
+            first = max(0, rows.index(asked) - _AROUND)
+            last = min(len(rows), rows.index(asked) + _AROUND + 1)
+            passages = base.passages(rows[first:last])
+        except LookupError as error:  # it may be deleted from a database at any time
+            raise NotFoundError(
+                f"There is no document {name!r}, or no longer. Ask the question again."
+            ) from error
+        marked = rows.index(asked) - first if passage.id == name else None
+        public = [
+            replace(one, source=public_name(one.source), line=0 if _is_posted(one) else one.line)
+            for one in passages
+        ]
+        return Excerpt(public, marked, first, len(rows) - last)
 
     def token_count(self, question: str) -> int:
         """How many tokens of the generator a question has. Call it in the thread for retrieval."""
@@ -204,7 +249,15 @@ def public_name(source: str) -> str:
 
 
 def _without_folders(passage: P) -> P:
-    return replace(passage, source=public_name(passage.source))
+    place = passage.place
+    if place and _is_posted(passage):
+        place = replace(place, line=None)
+    return replace(passage, source=public_name(passage.source), place=place)
+
+
+def _is_posted(passage: Passage | ScoredPassage) -> bool:
+    """Whether it was added over HTTP, so that the line of its file means nothing to anyone."""
+    return passage.source.startswith(_POSTED)
 
 
 def _copy_encoder(encoder: TextEncoder) -> TextEncoder:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragweave.serving.errors import ForbiddenError, TooLargeError, UnauthorizedError, error_response
 from ragweave.serving.settings import KeyRing
+
+STATIC = Path(__file__).parent / "static"
+"""The pages with their scripts and styles."""
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -66,8 +71,12 @@ class AccessMiddleware:
         error = self._check(scope) if scope["type"] == "http" else None
         if error is None:
             await self._app(scope, receive, send)
-        else:
-            await error_response(error)(scope, receive, send)
+            return
+        response: Response = error_response(error)
+        asks_for_page = scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+        if asks_for_page and isinstance(error, UnauthorizedError):  # a browser, whose links send no key
+            response = FileResponse(STATIC / "key.html", error.status, headers=error.headers)
+        await response(scope, receive, send)
 
     def _check(self, scope: Scope) -> ForbiddenError | UnauthorizedError | None:
         headers = Headers(scope=scope)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ragweave.provenance.answers import Answer
-from ragweave.types import Formulation, ScoredPassage
+from ragweave.types import Formulation, Place, ScoredPassage
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Question = Annotated[str, Field(min_length=1, description="A question. It must not be blank.")]
@@ -215,8 +215,11 @@ class UrlCitation(BaseModel):
     start_index: int = Field(description="Start of the part in the answer, in characters.")
     end_index: int = Field(description="End of the part, exclusive.")
     title: str
-    url: str = Field(description="The passage's source if that is a URL, otherwise a URN of the passage.")
+    url: str = Field(
+        description="The passage's source if that is a web page, otherwise the page of this service."
+    )
     passage_id: str
+    place: Place | None = Field(description="Where the passage begins in its source.")
     posterior: float = Field(description="Mean of p(z | x, y_<=t) over the tokens of the part.")
 
 

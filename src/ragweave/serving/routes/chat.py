@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import Any, Literal
-from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
@@ -17,6 +16,7 @@ from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerOptions, AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import NotFoundError, UnsupportedError
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
+from ragweave.serving.routes.document_page import page_url
 from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
 from ragweave.serving.schemas import (
     Annotation,
@@ -80,7 +80,7 @@ async def complete(
     service.check_questions([question])
     prompt_tokens = await service.queries.run(service.engine.token_count, question)
     usage = body.stream_options is not None and body.stream_options.include_usage
-    completion = _Completion(body.model, options, prompt_tokens, stream_usage=usage)
+    completion = _Completion(body.model, options, prompt_tokens, str(request.base_url), stream_usage=usage)
     if body.stream:
         return await event_stream(request, service.stream(question, options, turns), completion.chunks)
     (answer,) = await while_connected(request, service.answer([question], options, turns))
@@ -90,17 +90,22 @@ async def complete(
 class _Completion:
     """The completion of one chat, as a response or as chunks."""
 
-    def __init__(self, model: str, options: AnswerOptions, prompt_tokens: int, *, stream_usage: bool) -> None:
+    def __init__(
+        self, model: str, options: AnswerOptions, prompt_tokens: int, base_url: str, *, stream_usage: bool
+    ) -> None:
         self._model = model
         self._options = options
         self._prompt_tokens = prompt_tokens
+        self._base_url = base_url
         self._stream_usage = stream_usage
         self._id = f"chatcmpl-{uuid4().hex}"
         self._created = int(time.time())
 
     def response(self, answer: Answer) -> ChatResponse:
         """The complete answer as one response."""
-        message = ChatMessage(content=answer.answer, annotations=citations(answer), **_judgement(answer))
+        message = ChatMessage(
+            content=answer.answer, annotations=citations(answer, self._base_url), **_judgement(answer)
+        )
         return ChatResponse(
             id=self._id,
             created=self._created,
@@ -117,7 +122,7 @@ class _Completion:
             case TextGenerated(text):
                 return [self._delta({"content": text})]
             case AnswerReady(answer):
-                annotations = [citation.model_dump() for citation in citations(answer)]
+                annotations = [citation.model_dump() for citation in citations(answer, self._base_url)]
                 chunks = [
                     self._delta({"annotations": annotations, **_judgement(answer)}),
                     self._delta({}, finish_reason=self._finish_reason(answer)),
@@ -144,7 +149,7 @@ class _Completion:
         return "length" if cut else "stop"
 
 
-def citations(answer: Answer) -> list[Annotation]:
+def citations(answer: Answer, base_url: str) -> list[Annotation]:
     """One citation for each run of tokens that the same passage supports most."""
     ends = accumulate(len(token.text) for token in answer.tokens)
     tokens = [(token, end) for token, end in zip(answer.tokens, ends, strict=True) if token.text]
@@ -154,13 +159,14 @@ def citations(answer: Answer) -> list[Annotation]:
             continue
         run = list(group)
         passage = answer.passages[i]
-        is_url = "://" in passage.source
+        is_page = passage.source.startswith(("http://", "https://"))
         citation = UrlCitation(
             start_index=run[0][1] - len(run[0][0].text),
             end_index=run[-1][1],
             title=passage.title or passage.id,
-            url=passage.source if is_url else f"urn:ragweave:{quote(passage.id, safe='')}",
+            url=passage.source if is_page else base_url + page_url(passage.id),
             passage_id=passage.id,
+            place=passage.place,
             posterior=sum(token.posteriors[i] for token, _ in run) / len(run),
         )
         annotations.append(Annotation(url_citation=citation))

@@ -29,7 +29,8 @@ export class ResultView {
       item.querySelector(".number").textContent = position + 1;
       item.querySelector(".title").textContent = passage.title || passage.id;
       item.querySelector(".text").textContent = passage.text;
-      item.querySelector(".source").textContent = passage.source;
+      item.querySelector(".source").textContent = originOf(passage);
+      item.querySelector(".source").href = `/documents?id=${encodeURIComponent(passage.id)}#passage`;
       measure(item, "prior", passage.prior, "Retrieved");
       return item;
     });
@@ -87,6 +88,12 @@ export class ResultView {
     rows.sort((a, b) => a.position - b.position);
     this.part(".bars").replaceChildren(...rows.map(({ posterior, position }) => bar(posterior, position)));
   }
+}
+
+// "handbook.pdf, page 3"
+function originOf({ source, place }) {
+  const parts = ["page", "slide", "sheet", "row", "line"].map((name) => place?.[name] && `${name} ${place[name]}`);
+  return [source, place?.heading.join(" > "), ...parts].filter(Boolean).join(", ");
 }
 
 function bar(posterior, position) {
