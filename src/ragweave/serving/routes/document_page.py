@@ -95,14 +95,16 @@ def _texts(passages: Sequence[Passage], marked: int | None) -> list[str]:
 
 
 def _separator(before: Passage, passage: Passage) -> str:
-    """What stood between two passages: another heading, a paragraph's end, a space or nothing."""
+    """What stood between two passages: a heading, the end of a paragraph or a line, a space or nothing."""
     if heading := _heading(passage, before):
         return heading
     numbers = [one.id.rpartition("#")[2] for one in (before, passage)]
     if all(map(str.isdecimal, numbers)) and int(numbers[1]) - int(numbers[0]) > 1:
         return '<p class="quiet">… This part is in another document, too, or was deleted. …</p>'
     distance = passage.start - before.end
-    return "" if distance <= 0 else " " if distance == 1 else "\n\n"
+    lines = passage.line - before.line - before.text.count("\n")  # none where a document has no lines
+    breaks = min(distance, 2, lines) if lines > 0 else 2 * (distance > 1)
+    return "\n" * breaks or " " * (distance > 0)
 
 
 def _heading(passage: Passage, before: Passage) -> str:
