@@ -65,6 +65,7 @@ class Document:
         place: The page, slide, sheet and row, or line that the text begins in.
         markdown: Whether the text is Markdown, whatever the source ends in.
         keeps_lines: Whether its lines stay lines in passages, as those of source code and the columns of a row do.
+        rows: The characters at which rows of a sheet begin, each with the row's number; 0 for what is in no row.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Document:
     place: Place = Place()
     markdown: bool = False
     keeps_lines: bool = False
+    rows: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

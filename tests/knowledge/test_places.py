@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 from openpyxl import Workbook
+from openpyxl.comments import Comment
 from pptx import Presentation
 
 from ragweave import KnowledgeBase, Place
@@ -102,6 +103,28 @@ def test_every_kind_of_place(output, folder, tiny_encoder):
     # The text of a row has other lines than the file.
     assert place("people.csv", "Nairobi")[1].line == 4
     assert place("lines.jsonl", "Two")[1] == Place(line=1, start=14, end=27)
+
+
+def test_rows_of_a_sheet_without_a_table(tmp_path, tiny_encoder):
+    workbook = Workbook()
+    workbook.active.title = "Notes"
+    for row, text in (
+        (2, "Lima is the capital."),
+        (3, "Ulm has a\ntall minster."),
+        (40, "The Andes are high."),
+    ):
+        workbook.active.cell(row, 3, text)
+    workbook.active["C3"].comment = Comment("Check it.", "Ada")
+    workbook.save(tmp_path / "notes.xlsx")
+    base = KnowledgeBase.build(
+        [tmp_path / "notes.xlsx"], tmp_path / "kb", encoder=tiny_encoder, chunking=Chunking(words=4)
+    )
+    assert {text.split()[0]: str(place) for (_, text), place in places(base, tiny_encoder).items()} == {
+        "Lima": "sheet Notes, row 2",
+        "Ulm": "sheet Notes, row 3",
+        "The": "sheet Notes, row 40",
+        "Comment": "sheet Notes",
+    }
 
 
 @pytest.mark.parametrize("chunking", [Chunking("markdown"), Chunking("words", words=3), Chunking(overlap=2)])

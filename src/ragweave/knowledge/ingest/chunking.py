@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 import regex
@@ -102,6 +103,7 @@ def chunk(
         >>> [passage.id for passage in chunk(document, Chunking(words=1))]
         ['a.txt#0', 'a.txt#1']
     """
+    rows = document.rows or ((0, document.place.row or 0),)
     place, has_pages = document.place, document.place.page is not None or "\f" in document.text
     starts, headings = _headings(document)
     passages, line, page, counted = [], document.line, place.slide or place.page or 1, 0
@@ -122,7 +124,7 @@ def chunk(
                 page=page if has_pages and place.slide is None else 0,
                 slide=page if place.slide is not None else 0,
                 sheet=place.sheet or "",
-                table_row=place.row or 0,
+                table_row=rows[bisect_right(rows, span.start, key=itemgetter(0)) - 1][1],
                 heading="\n".join(headings[bisect_right(starts, span.start) - 1]),
             )
         )

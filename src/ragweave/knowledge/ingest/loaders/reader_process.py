@@ -141,8 +141,9 @@ class _ReaderProcess:
         )
 
 
-def _document(place: dict[str, Any], **fields: Any) -> Document:
-    return Document(**fields, place=Place(**{**place, "heading": tuple(place["heading"])}))
+def _document(place: dict[str, Any], rows: list[list[int]], **fields: Any) -> Document:
+    place["heading"] = tuple(place["heading"])
+    return Document(**fields, place=Place(**place), rows=tuple((start, row) for start, row in rows))
 
 
 def _seconds(file: SourceFile, settings: ReadSettings) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median_high
 
 from ragweave.knowledge.ingest.loaders.package import open_zip
@@ -222,12 +222,14 @@ class _SheetReader:
         ends = ["\n" if 0 <= after - row <= 1 else "\n\n" for row, after in pairwise(rows)]
         title = title_from_name(self._file.name)
         number = f":{self._notes_documents}" if self._notes_documents else ""
+        texts = [text + end for (_, text), end in zip(self._notes, [*ends, ""], strict=True)]
         yield Document(
             id=f"{self._file.name}:{self._sheet.name}{number}",
             title=title if self._is_only else f"{title}: {self._sheet.name}",
-            text="".join(text + end for (_, text), end in zip(self._notes, [*ends, ""], strict=True)),
+            text="".join(texts),
             source=self._file.source,
-            place=Place(sheet=self._sheet.name, row=rows[0] or None),
+            place=Place(sheet=self._sheet.name),
+            rows=tuple(zip(accumulate(map(len, texts), initial=0), rows, strict=False)),
         )
         self._notes = []
         self._notes_documents += 1
