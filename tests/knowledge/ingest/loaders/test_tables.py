@@ -8,6 +8,8 @@ import pytest
 from datasets import Dataset
 
 from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.chunking import chunk
+from ragweave.knowledge.ingest_settings import Chunking
 from tests.support.documents import read, write
 
 
@@ -113,3 +115,19 @@ def test_parquet_with_a_row_without_its_text(tmp_path):
     Dataset.from_dict({"text": ["x", None]}).to_parquet(str(tmp_path / "a.parquet"))
     with pytest.raises(SourceError, match="Row 2"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("words", [100, 4])
+def test_columns_stay_lines_in_passages(tmp_path, words):
+    path = write(tmp_path / "a.csv", "name,height in m,river\nUlm an der Donau,478,Danube\nLima,154,Rimac\n")
+    ulm = ["name: Ulm an der Donau", "height in m: 478", "river: Danube"]
+    lima = ["name: Lima", "height in m: 154", "river: Rimac"]
+    lines = []
+    for document in read(path):
+        passages = chunk(document, Chunking(words=words))
+        assert [document.text[passage.start : passage.end] for passage in passages] == [
+            p.text for p in passages
+        ]
+        lines.append([line for passage in passages for line in passage.text.split("\n")])
+        assert (len(passages) == 1) is (words == 100)
+    assert lines == [ulm, lima]

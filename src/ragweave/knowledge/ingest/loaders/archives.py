@@ -175,13 +175,13 @@ class _Header(tarfile.TarInfo):
     """A header, whose damage is an error, not the end of the archive, and whose length is limited."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> Self:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         """Parse a header."""
         try:
             header = super().frombuf(buf, encoding, errors)
-        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):
-            raise
         except tarfile.HeaderError as error:
+            if not buf.strip(b"\0"):  # the end
+                raise
             raise tarfile.ReadError(str(error)) from error
         if header.type in _LONG_HEADERS and header.size > _HEADER_AT_MOST:
             raise tarfile.ReadError("a header is enormous")
@@ -192,7 +192,7 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
     # As a stream, so that a compressed file is never read again from its start.
     with tarfile.open(path, "r|*", tarinfo=_Header) as content:
         for info in content:
-            content.members.clear()  # it remembers every member
+            vars(content)["members"].clear()  # it remembers every member
             if not info.isdir():
                 reason = "" if info.isreg() else "devices" if info.isdev() else "links"
                 yield _entry(info.name, info.size, partial(content.extractfile, info), reason)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from email.message import EmailMessage, Message
 from email.parser import BytesParser
 from email.policy import default
+from functools import partial
 from mimetypes import guess_extension
 from pathlib import PurePath
+from typing import cast
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.archives import Entry, Unpacker
@@ -105,16 +107,16 @@ def _documents(file: SourceFile, name: str, content: bytes, unpacker: Unpacker) 
     text = "\n".join([*lines, "", body])
     yield Document(id=name, title=headers["Subject"] or title_from_name(name), text=text, source=file.source)
     for attachment, data in attachments.items():
-        entry = Entry(attachment, len(data), lambda data=data: io.BytesIO(data))
+        entry = Entry(attachment, len(data), partial(io.BytesIO, data))
         yield from unpacker.documents(f"{name}/{attachment}", entry)
 
 
 def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str:
     """The text of a part of a mail; collects the attachments in it."""
     kind = part.get_content_type()
-    content = part.get_payload(decode=True)
+    content, parts = part.get_payload(decode=True), cast("list[Message]", part.get_payload())
     if part.is_multipart() and kind != "message/rfc822":
-        texts = [_text(file, child, attachments) for child in part.get_payload()]
+        texts = [_text(file, child, attachments) for child in parts]
         if kind == "multipart/alternative":
             # Plain text comes first. Some programs only say in it that they do not write plain text.
             texts = [next((text for text in texts if 3 * len(text) > max(map(len, texts))), "")]
@@ -133,7 +135,7 @@ def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str
         return ""
     ending = guess_extension(kind) or ""
     if kind == "message/rfc822" and part.is_multipart():
-        content, ending = part.get_payload(0).as_bytes(), ".eml"
+        content, ending = parts[0].as_bytes(), ".eml"
     if isinstance(content, bytes):
         name = name or f"part{ending}"
         attachments[f"{len(attachments) + 1}-{name}" if name in attachments else name] = content

@@ -1,8 +1,9 @@
-"""Text of PDF files: words and order of several libraries against pdftotext, and their time.
+"""Text of documents: words and order of several readers against a reference, and their time.
 
-python benchmarks/pdf_text.py FOLDER [--readers pdftotext pypdfium2 ...] [--files]
+python benchmarks/document_text.py FOLDER [--kind docx] [--readers ragweave ...] [--files]
 
-Each file is read in a process of its own. Pages of scans, where pdftotext finds no word, are left out of the means.
+The reference is pdftotext for PDF files, and LibreOffice for .docx, .pptx and .xlsx files. Each file is read in a
+process of its own. Files in which the reference finds no word are left out of the means.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import unicodedata
 from collections import Counter
@@ -34,6 +36,20 @@ _WORD = regex.compile(
 def pdftotext(path: Path) -> str:
     command = ["pdftotext", str(path), "-"]
     return subprocess.run(command, check=True, capture_output=True).stdout.decode()  # noqa: S603
+
+
+def libreoffice(path: Path) -> str:
+    """What LibreOffice shows; all sheets of a workbook, and hidden ones too."""
+    target = {
+        ".docx": "txt:Text (encoded):UTF8",
+        ".pptx": "pdf",
+        ".xlsx": "csv:Text - txt - csv (StarCalc):44,34,76,1,,0,false,true,true,false,false,-1",
+    }[path.suffix]
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["soffice", "--headless", "--convert-to", target, "--outdir", folder, str(path)]
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT)  # noqa: S603
+        files = sorted(Path(folder).iterdir())
+        return "\n".join(pdftotext(f) if f.suffix == ".pdf" else f.read_text("utf-8-sig") for f in files)
 
 
 def pypdfium2(path: Path) -> str:
@@ -61,17 +77,23 @@ def pdfminer(path: Path) -> str:
 
 
 def ragweave(path: Path) -> str:
-    from ragweave.knowledge.ingest.loaders import pdf
+    from ragweave.knowledge.ingest.loaders import reader_process
     from ragweave.knowledge.ingest.loaders.loader import read_documents
+    from ragweave.knowledge.ingest_settings import ReadSettings, TableSettings
 
+    settings = ReadSettings(tables=TableSettings(hidden_sheets=True))
     try:
-        return "\f".join(document.text for document in read_documents([path]))
+        documents = list(read_documents([path], settings))
     finally:
-        pdf._READER.close()  # only a process that has ended is counted among the children
+        for process in reader_process._idle_processes():
+            process.close()  # only a process that has ended is counted among the children
+    # The title of a PDF file is on its first page, but that of a row or a workbook may stand nowhere else.
+    titles = [] if path.suffix == ".pdf" else [document.title for document in documents]
+    return "\f".join([*titles, *(document.text for document in documents)])
 
 
 READERS: dict[str, Callable[[Path], str]] = {
-    reader.__name__: reader for reader in (pdftotext, pypdfium2, pdfplumber, pdfminer, ragweave)
+    reader.__name__: reader for reader in (pdftotext, pypdfium2, pdfplumber, pdfminer, libreoffice, ragweave)
 }
 
 
@@ -128,12 +150,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--readers", nargs="+", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--kind", default="pdf", choices=["pdf", "docx", "pptx", "xlsx"])
+    parser.add_argument("--readers", nargs="+", default=["ragweave"], choices=list(READERS))
     parser.add_argument("--files", action="store_true", help="Print a line for each file.")
     args = parser.parse_args()
     results: dict[str, dict[str, dict[str, Any]]] = {reader: {} for reader in args.readers}
-    for path in sorted(args.folder.glob("*.pdf")):
-        reference = words_of(pdftotext(path))
+    read_reference = pdftotext if args.kind == "pdf" else libreoffice
+    for path in sorted(args.folder.rglob(f"*.{args.kind}")):
+        reference = words_of(read_reference(path))
         if not reference:
             continue
         for reader in args.readers:
@@ -141,7 +165,7 @@ def main() -> None:
             if args.files:
                 print(reader, path.name, json.dumps(result), flush=True)
     if not any(results.values()):
-        parser.error(f"{args.folder} has no PDF file with text.")
+        parser.error(f"{args.folder} has no {args.kind} file with text.")
     for reader, by_file in results.items():
         print(f"\n{reader}: {len(by_file)} files, {sum('error' in r for r in by_file.values())} not read")
         for key in ("recall", "precision", "order", "seconds"):
