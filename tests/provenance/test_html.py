@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragweave.provenance.answers import Answer, AnswerToken, RetrievedPassage
+from ragweave.types import Place
 
 
 def passage(title: str, text: str, posterior: float) -> RetrievedPassage:
@@ -81,3 +84,17 @@ def test_no_answer_and_no_passages():
     assert "(no answer)" in html
     assert "<table" not in html
     assert "word" in Answer("Where?", "word", -1.0, (), (AnswerToken("word", (), None),)).to_html()
+
+
+def test_places_are_shown_and_are_plain_data_in_json():
+    place = Place(page=3, heading=("<Fees>", "Late"), start=10, end=14)
+    cited = replace(passage("A", "Lima", 1.0), source="/srv/files/handbook.pdf", place=place)
+    answer = Answer("Where?", "Lima", -1.0, (cited, passage("B", "Ulm", 0.0)))
+    texts = read(answer.to_html()).texts
+    assert "handbook.pdf, <Fees> > Late, page 3" in texts
+    assert "source" in texts
+    content = answer.to_dict()
+    assert json.loads(json.dumps(content)) == content
+    assert content["passages"][1]["place"] is None
+    shown = {name: value for name, value in content["passages"][0]["place"].items() if value is not None}
+    assert shown == {"page": 3, "heading": ["<Fees>", "Late"], "start": 10, "end": 14}
