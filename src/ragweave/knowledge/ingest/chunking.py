@@ -139,7 +139,7 @@ def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer |
         return _by_tokens(text, document.title, tokenizer, chunking.tokens, overlap)
     if chunking.kind == "words":
         return _overlapping(text, _by_words(text, words), overlap)
-    if chunking.kind == "markdown" and _is_markdown(document):
+    if chunking.kind == "markdown" and (document.markdown or document.source.lower().endswith(MARKDOWN)):
         return _by_headings(text, document.title, words, overlap)
     spans = _by_sentences(text, words, keep_lines=document.keeps_lines)
     if document.keeps_lines:
@@ -204,9 +204,8 @@ def _by_sentences(text: str, words: int, *, keep_lines: bool = False) -> Iterato
     The pieces are about equally long: a text of 160 words becomes two of 80, not one of 100 and a rest. A piece of up
     to one and a half times the budget stays whole, and only a sentence longer than that is cut between its words.
     """
-    return _locate(
-        text, _pack(list(_pieces(text.replace("\n", "\n\n") if keep_lines else text, words)), words)
-    )
+    lines = text.replace("\n", "\n\n") if keep_lines else text
+    return _locate(text, _pack(list(_pieces(lines, words)), words))
 
 
 def _pieces(text: str, words: int) -> Iterator[_Piece]:
@@ -325,13 +324,9 @@ def _starts_word(text: str, spans: list[tuple[int, int]], position: int) -> bool
 _MARKDOWN = MarkdownIt("commonmark").disable("inline")
 
 
-def _is_markdown(document: Document) -> bool:
-    return document.markdown or document.source.lower().endswith(MARKDOWN)
-
-
 def _headings(document: Document) -> tuple[list[int], list[tuple[str, ...]]]:
     """Where the sections of a document start, and the headings above the text of each."""
-    if not _is_markdown(document):
+    if not (document.markdown or document.source.lower().endswith(MARKDOWN)):
         return [0], [document.place.heading]
     sections = list(_sections(document.text))
     return [section.heading for section in sections], [section.path for section in sections]
