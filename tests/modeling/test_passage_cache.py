@@ -96,6 +96,25 @@ def test_a_passage_that_several_questions_retrieve_is_read_once(folder: Path, ti
     assert sum(read[:-2]) <= 3 + 9  # three passages, and nine contexts' questions
 
 
+@pytest.mark.parametrize("way", ["a step", "other weights"])
+def test_changed_weights_are_read_anew(folder: Path, tiny_encoder_path: Path, way: str):
+    pipeline = load(folder, tiny_encoder_path, "token", "llama", "1GiB")
+    pipeline(QUESTIONS, max_new_tokens=6)
+    generator = pipeline.model.generator
+    with torch.no_grad():
+        for weight in generator.parameters():
+            if way == "a step":
+                weight.add_(torch.linspace(-0.3, 0.3, weight.numel()).view_as(weight))
+            else:
+                weight.data = weight + torch.linspace(-0.3, 0.3, weight.numel()).view_as(weight)
+    changed = pipeline(QUESTIONS, max_new_tokens=6)
+    assert pipeline.passage_cache is not None
+    pipeline.passage_cache.clear()
+    for answer, expected in zip(changed, pipeline(QUESTIONS, max_new_tokens=6), strict=True):
+        assert answer.answer == expected.answer
+        assert answer.score == pytest.approx(expected.score, abs=1e-4)
+
+
 def test_generators_that_read_otherwise_go_without(folder: Path, tiny_encoder_path: Path):
     assert load(folder, tiny_encoder_path, "token", "bart", "1GiB").passage_cache is None
 

@@ -267,6 +267,8 @@ class CausalGenerator(GeneratorWrapper):
         With ``passages``, the model runs over each passage once and then over the questions alone.
         """
         if reuse and passages is not None and not torch.is_grad_enabled() and self.reads_apart:
+            if passages.cache is not None:
+                passages.cache.keep_for(self.generator.parameters())
             return read_apart(self._fill, self._new_cache, input_ids, attention_mask, passages)
         input_ids, mask = align_right(input_ids, attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -49,10 +49,10 @@ class PassageReuse:
 class PassageCache:
     """Keys and values of passages within a budget of bytes.
 
-    A cache belongs to one generator in one dtype. When it is full, the passage with the smallest priority goes: the
-    number of its uses plus the priority that the last passage to go had, so that popular passages stay and old fame
-    fades (GreedyDual-Size with frequency, Cherkasova 1998; cost and size are both proportional to a passage's tokens
-    and cancel out). Use it from one thread.
+    A cache belongs to one generator in one dtype, and is emptied when training changes the weights. When it is full,
+    the passage with the smallest priority goes: the number of its uses plus the priority that the last passage to go
+    had, so that popular passages stay and old fame fades (GreedyDual-Size with frequency, Cherkasova 1998; cost and
+    size are both proportional to a passage's tokens and cancel out). Use it from one thread.
 
     Args:
         budget: The most bytes of keys and values.
@@ -79,6 +79,7 @@ class PassageCache:
         self._heap: list[tuple[int, int, bytes]] = []
         self._newest: dict[bytes, int] = {}
         self._numbers = count()
+        self._first_weights: list[float] = []
 
     def __len__(self) -> int:
         return len(self._states)
@@ -108,6 +109,14 @@ class PassageCache:
         self._states[key] = states
         self.bytes += size
         self._use(key)
+
+    def keep_for(self, weights: Iterable[Tensor]) -> None:
+        """Forget all passages if these are other weights than at the last call, or training has changed them."""
+        # A step of training changes a first element at least; torch's counter of changes misses fused optimizers.
+        firsts = torch.stack([weight.detach()[(0,) * weight.dim()].float() for weight in weights])
+        if firsts.tolist() != self._first_weights:
+            self.clear()
+            self._first_weights = firsts.tolist()
 
     def clear(self) -> None:
         """Forget all passages."""
