@@ -248,3 +248,16 @@ def test_add_uses_the_chunking_of_the_build(tmp_path, tiny_encoder):
     assert base.manifest.chunking == Chunking("markdown", overlap=5)
     assert [base.passage(row).title for row in range(4)] == ["A", "A > B", "C", "C > D"]
     assert base.compact().info()["chunking"] == "markdown"
+
+
+@pytest.mark.parametrize("kind", ["sentences", "words"])
+def test_a_text_that_is_cut_in_parts_for_its_length(kind):
+    paragraph = "It rains in Lima. " * 30 + "\n\n"
+    document = Document("a", "", paragraph * 2200 + "word " * 250_000 + "x" * 600_000, "a.txt")
+    passages = chunk(document, Chunking(kind))
+    assert "".join(passage.text for passage in passages).replace(" ", "").replace("\n", "") == "".join(
+        document.text.split()
+    )
+    assert all(
+        document.text[passage.start : passage.end].split() == passage.text.split() for passage in passages
+    )

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import Analyzer, hashed, write_postings
-from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import staged_segment
@@ -28,7 +27,7 @@ from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import FileRecord, SegmentRecord
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import factory_of, write_index
-from ragweave.types import Document, Passage, Progress
+from ragweave.types import Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
@@ -209,12 +208,12 @@ def read_shards(
     loader = DocumentLoader(settings.reading)
     for file in files:
         try:
-            documents = loader.load(file)
-            for document in _refuse_loss(documents) if settings.strict else documents:
-                pending.extend(chunk(document, settings.chunking, tokenizer=encoder))
-                while len(pending) >= store.SHARD:
-                    yield distinct(pending[: store.SHARD])
-                    pending = pending[store.SHARD :]
+            passages = loader.load_passages(file, settings.chunking, encoder)
+            for passage in _refuse_loss(passages) if settings.strict else passages:
+                pending.append(passage)
+                if len(pending) == store.SHARD:
+                    yield distinct(pending)
+                    pending = []
         except (SourceError, MissingExtraError) as error:
             if settings.strict:
                 raise
@@ -226,20 +225,20 @@ def read_shards(
         yield distinct(pending)
 
 
-def _refuse_loss(documents: Iterator[Document]) -> Iterator[Document]:
-    """Yield documents, and raise a `SourceError` where their loader warns that a part of the file is lost."""
+def _refuse_loss(passages: Iterator[Passage]) -> Iterator[Passage]:
+    """Yield passages, and raise a `SourceError` where their loader warns that a part of the file is lost."""
     while True:
         # Filters belong to the whole process, so they are changed only while the loader runs.
         with warnings.catch_warnings():
             warnings.simplefilter("error", SourceWarning)
             warnings.simplefilter("always", OmissionWarning)
             try:
-                document = next(documents, None)
+                passage = next(passages, None)
             except SourceWarning as loss:
                 raise SourceError(f"{loss} Leave out --strict (strict=False) to keep the rest.") from loss
-        if document is None:
+        if passage is None:
             return
-        yield document
+        yield passage
 
 
 def embed_segment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from ragweave.errors import ConfigurationError, SourceError
 from ragweave.knowledge.bm25 import UNSPACED
-from ragweave.knowledge.ingest.loaders.text import MARKDOWN
+from ragweave.knowledge.ingest.loaders.text import MARKDOWN, parts
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document, Passage
 
@@ -27,12 +27,11 @@ _ABBREVIATIONS = frozenset(
 )
 # Scripts without spaces between words, in which a space ends a clause: Thai, Lao, Myanmar and Khmer.
 CLAUSE_SCRIPTS = r"\u0e01-\u0e3a\u0e40-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f"
-# A mark, a space and no lower-case letter. Marks are read once, from the first of several on.
 _ENDS = re.compile(
     rf"""(?<![.!?…؟۔।॥])(?P<mark>[.!?…؟۔।॥]++)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])
       | [。！？။៕។]+["'”’」』）]*  # scripts without spaces
       | (?<=[{CLAUSE_SCRIPTS}])\s+(?=[{CLAUSE_SCRIPTS}])""",  # noqa: RUF001
-    re.VERBOSE,
+    re.VERBOSE,  # a mark, a space and no lower-case letter; several marks are read once, from the first on
 )
 _PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
 # Lines that start something new even if no sentence has ended: a heading, a list item, a table row, "Capital: Lima".
@@ -45,7 +44,6 @@ _WORD = regex.compile(
     rf"[{UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
 )
 _TOLERANCE = 1.5
-_LONGEST_ABBREVIATION = 40
 
 
 class PassageTokenizer(Protocol):
@@ -184,9 +182,9 @@ def _locate(document: str, texts: Iterable[str]) -> Iterator[_Span]:
 
 def _by_words(text: str, words: int) -> Iterator[_Span]:
     """Cut a text after every ``words`` words, as Lewis et al. 2020 cut Wikipedia; the last piece is shorter."""
-    matches = list(_WORD.finditer(text))
-    for first in range(0, len(matches), words):
-        start, end = matches[first].start(), matches[min(first + words, len(matches)) - 1].end()
+    matches = _WORD.finditer(text)
+    while piece := list(islice(matches, words)):
+        start, end = piece[0].start(), piece[-1].end()
         yield _Span(start, end, " ".join(text[start:end].split()))
 
 
@@ -204,8 +202,11 @@ def _by_sentences(text: str, words: int, *, keep_lines: bool = False) -> Iterato
     The pieces are about equally long: a text of 160 words becomes two of 80, not one of 100 and a rest. A piece of up
     to one and a half times the budget stays whole, and only a sentence longer than that is cut between its words.
     """
-    lines = text.replace("\n", "\n\n") if keep_lines else text
-    return _locate(text, _pack(list(_pieces(lines, words)), words))
+    for start, end in parts(text):
+        part = text[start:end]
+        pieces = list(_pieces(part.replace("\n", "\n\n") if keep_lines else part, words))
+        for span in _locate(part, _pack(pieces, words)):
+            yield span._replace(start=start + span.start, end=start + span.end)
 
 
 def _pieces(text: str, words: int) -> Iterator[_Piece]:
@@ -320,8 +321,8 @@ def _starts_word(text: str, spans: list[tuple[int, int]], position: int) -> bool
 # --- Markdown ---
 
 
-# Headings alone are parsed for what stands within their lines: the inlines of a whole document take most of the time.
-_MARKDOWN = MarkdownIt("commonmark").disable("inline")
+# Headings alone are parsed within their lines, since the inlines of a whole document take most of the time.
+_MARKDOWN, _INLINE = MarkdownIt("commonmark").disable("inline"), MarkdownIt("commonmark")
 
 
 def _headings(document: Document) -> tuple[list[int], list[tuple[str, ...]]]:
@@ -381,7 +382,7 @@ def _sections(text: str) -> Iterator[_Section]:
         first, after = (line_starts[line] for line in token.map)
         yield _Section(tuple(name for _, name in path), heading, start, first)
         depth = int(token.tag[1:])
-        children = MarkdownIt("commonmark").parseInline(inline.content)[0].children
+        children = _INLINE.parseInline(inline.content[:500])[0].children  # each passage has its headings
         words = "".join(child.content for child in children or () if child.type != "image")
         path = [*((level, name) for level, name in path if level < depth), (depth, " ".join(words.split()))]
         heading, start = first, after
@@ -439,9 +440,8 @@ def _sentences(item: str) -> Iterator[str]:
 
 def _is_abbreviation(text: str, start: int, end: int) -> bool:
     """Whether the full stop after this part of a text belongs to its last word."""
-    # No abbreviation is longer; the sentence before it may be, and would be read again at each full stop.
-    first = max(start, end - _LONGEST_ABBREVIATION)
-    word = re.split(r"[\s(\[\"'“‘]", text[first:end])[-1]  # noqa: RUF001
+    # No abbreviation is longer than 40, but the sentence may be, and would be read again at each full stop.
+    word = re.split(r"[\s(\[\"'“‘]", text[max(start, end - 40) : end])[-1]  # noqa: RUF001
     if word.lower() in _ABBREVIATIONS or re.fullmatch(r"(?:[^\W\d_]\.)*[^\W\d_]", word):
         return True  # "Dr", "e.g", "J", "U.S"
     # A number with nothing before it is the number of a list item: "1. Foo".

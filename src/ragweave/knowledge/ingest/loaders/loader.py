@@ -5,18 +5,28 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from glob import glob, has_magic
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import ModuleType
+from typing import Any
 
 from ragweave.errors import MissingExtraError, SourceError
+from ragweave.knowledge.ingest.chunking import PassageTokenizer, chunk
 from ragweave.knowledge.ingest.loaders.reader_process import read_in_process, serve
-from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, is_text, printable, warn_loss
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+from ragweave.knowledge.ingest.loaders.text import (
+    TextBudget,
+    damaged_file,
+    is_text,
+    printable,
+    shortened,
+    warn_loss,
+)
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, ReadSettings
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, Passage
 
 _CODE = """.bash .bat .c .cc .cfg .clj .cmake .conf .cpp .cs .css .cxx .dart .erl .ex .exs .f90 .go .gradle .graphql
     .groovy .h .hh .hpp .hs .ini .java .jl .js .jsx .kt .lua .m .mjs .mk .ml .mm .pas .php .pl .pm .properties .proto
@@ -57,7 +67,7 @@ _HARMLESS = (
     "tables.read_table",
     "tables.read_jsonl",
 )
-_SMALL = 2**20
+_SMALL = 2**18
 _LINK = "link out of the folder"
 _ENDINGS = f"{', '.join(sorted(LOADERS.keys() - {'', *_CODE}))}, or source code"
 
@@ -136,34 +146,67 @@ class DocumentLoader:
             SourceError: The file cannot be read, exceeds a limit, changed while it was read, or has a document with
                 the id of another.
         """
+        yield from self._load(file, None)
+
+    def load_passages(
+        self, file: SourceFile, chunking: Chunking, tokenizer: PassageTokenizer
+    ) -> Iterator[Passage]:
+        """Load the passages of a file, which are cut where it is read unless that takes the encoder's tokenizer.
+
+        Raises:
+            SourceError: See `load`.
+        """
+        if chunking.kind == "tokens":
+            for document in self.load(file):
+                yield from chunk(document, chunking, tokenizer=tokenizer)
+        else:
+            yield from self._load(file, chunking)
+
+    def _load(self, file: SourceFile, chunking: Chunking | None) -> Iterator[Any]:
         before = _size_and_time(file.path)
         is_small = before is None or before[0] <= _SMALL
         is_harmless = is_small and LOADERS[ending_of(file.path.name)] in _HARMLESS
-        read = read_file if is_harmless else read_in_process
-        for document in read(file, self._settings):
-            if document.id in self._source_of:
-                raise SourceError(
-                    f"Two documents have the id '{document.id}': one in {self._source_of[document.id]}, one in "
-                    f"{file.source}. Rename one, or give the folder that holds both files as the source."
-                )
-            self._source_of[document.id] = file.source
-            yield document
+        read = _read if is_harmless else read_in_process
+        for item in read(file, self._settings, chunking):
+            if chunking is None:
+                self._check_id(item.id, file)
+            elif item.id == f"{item.document_id}#0":
+                self._check_id(item.document_id, file)
+            yield item
         if _size_and_time(file.path) != before:
             raise SourceError(
                 f"The file {file.source} changed while it was read: add it again when it is complete."
             )
 
+    def _check_id(self, name: str, file: SourceFile) -> None:
+        if name in self._source_of:
+            raise SourceError(
+                f"Two documents have the id '{name}': one in {self._source_of[name]}, one in "
+                f"{file.source}. Rename one, or give the folder that holds both files as the source."
+            )
+        self._source_of[name] = file.source
+
 
 def main() -> None:
     """Read files for another process; see `read_in_process`."""
     try:
-        serve(read_file)
+        serve(_read)
     except BaseException:
         os._exit(2)  # 1 is the status after a timeout
 
 
+def _read(
+    file: SourceFile, settings: ReadSettings, chunking: Chunking | None
+) -> Iterator[Document] | Iterator[Passage]:
+    """Read the documents of a file, or with a chunking its passages."""
+    documents = read_file(file, settings)
+    if chunking is None:
+        return documents
+    return (passage for document in documents for passage in chunk(document, chunking))
+
+
 def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-    """Read a file in this process. Whatever its reader raises costs this file alone."""
+    """Read the documents of a file in this process. Whatever its reader raises costs this file alone."""
     budget: TextBudget | None = None
     try:
         module, function = LOADERS[ending_of(file.path.name)].split(".")
@@ -175,7 +218,7 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
         for document in documents:
             budget = budget or TextBudget(file.path)
             budget.spend(len(document.title) + len(document.text))
-            yield document
+            yield replace(document, title=shortened(document.title))
     except (SourceError, MissingExtraError, MemoryError, Warning):
         raise
     except Exception as error:

@@ -25,9 +25,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
-from ragweave.knowledge.ingest_settings import ReadSettings
+from ragweave.knowledge.ingest_settings import Chunking, ReadSettings
 from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Place
+from ragweave.types import Document, Passage, Place
 
 # With -P, no module of the working directory is imported. The folder of ragweave may not be on the path otherwise.
 _CODE = "import sys; sys.path.append(sys.argv[1]); from ragweave.knowledge.ingest.loaders.loader import main; main()"
@@ -35,12 +35,16 @@ _BATCH_CHARACTERS = 2**20
 _TIMED_OUT = 1  # the status with which faulthandler ends a process
 
 
-def read_in_process(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
+Reader = Callable[[SourceFile, ReadSettings, Chunking | None], Iterator[Document] | Iterator[Passage]]
+"""Reads the documents of a file, or with a chunking its passages."""
+
+
+def read_in_process(file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -> Iterator[Any]:
     """Read a file in a process that is idle, or a new one; see `_ReaderProcess.read`."""
     idle = _idle_processes()
     process = idle.pop() if idle else _ReaderProcess()
     try:
-        yield from process.read(file, settings)
+        yield from process.read(file, settings, chunking)
     finally:
         idle.append(process)
 
@@ -58,8 +62,8 @@ class _ReaderProcess:
         self._owner = self._memory = 0
         self._folder = ""
 
-    def read(self, file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-        """Read a file.
+    def read(self, file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -> Iterator[Any]:
+        """Read the documents of a file, or with a chunking its passages.
 
         Raises:
             SourceError: The file cannot be read, exceeds a limit, or ended the process.
@@ -70,12 +74,13 @@ class _ReaderProcess:
             # The working directory may have changed since the process started.
             folder = "" if file.path.is_absolute() else os.getcwd()  # noqa: PTH109
             record = {**asdict(file), "path": str(file.path)}
-            self._send({"file": record, "settings": asdict(settings), "folder": folder})
+            pieces = None if chunking is None else asdict(chunking)
+            self._send({"file": record, "settings": asdict(settings), "chunking": pieces, "folder": folder})
             while state == "more":
-                documents, losses, error, state = self._receive(file, settings)
+                items, losses, error, state = self._receive(file, settings)
                 for is_omission, message in losses:
                     warnings.warn(message, OmissionWarning if is_omission else SourceWarning, stacklevel=2)
-                yield from documents
+                yield from items
             if error == MemoryError.__name__:
                 error = _exceeds(file, f"{settings.memory} MiB of memory", "--read-memory", "memory")
             if error:
@@ -120,13 +125,13 @@ class _ReaderProcess:
 
     def _receive(
         self, file: SourceFile, settings: ReadSettings
-    ) -> tuple[list[Document], list[tuple[bool, str]], str, str]:
-        """The next documents, warnings, the error, and whether more follows."""
+    ) -> tuple[list[Document | Passage], list[tuple[bool, str]], str, str]:
+        """The next documents or passages, warnings, the error, and whether more follows."""
         line = self._process.stdout.readline(settings.memory * 2**20)
         with suppress(ValueError, TypeError, LookupError):
             answer = json.loads(line)
-            documents = [_document(**record) for record in answer["documents"]]
-            return documents, answer["losses"], answer["error"], answer["state"]
+            items = [_item(record) for record in answer["items"]]
+            return items, answer["losses"], answer["error"], answer["state"]
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)  # a process that ends closes its pipe first
         self._process.kill()
@@ -141,9 +146,12 @@ class _ReaderProcess:
         )
 
 
-def _document(place: dict[str, Any], rows: list[list[int]], **fields: Any) -> Document:
+def _item(record: dict[str, Any]) -> Document | Passage:
+    if "document_id" in record:
+        return Passage(**record)
+    place, rows = record.pop("place"), record.pop("rows")
     place["heading"] = tuple(place["heading"])
-    return Document(**fields, place=Place(**place), rows=tuple((start, row) for start, row in rows))
+    return Document(**record, place=Place(**place), rows=tuple((start, row) for start, row in rows))
 
 
 def _seconds(file: SourceFile, settings: ReadSettings) -> float:
@@ -170,8 +178,8 @@ def _name_of(status: int) -> str:
 # --- In the child ---
 
 
-def serve(read: Callable[[SourceFile, ReadSettings], Iterator[Document]]) -> None:
-    """Read the files that standard input names, until it ends, and write their documents to standard output."""
+def serve(read: Reader) -> None:
+    """Read the files that standard input names, until it ends, and write what is in them to standard output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries write to standard output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
@@ -185,38 +193,41 @@ def serve(read: Callable[[SourceFile, ReadSettings], Iterator[Document]]) -> Non
         os.chdir(request["folder"] or ".")
         file = SourceFile(**{**request["file"], "path": Path(request["file"]["path"])})
         settings = ReadSettings.from_record(request["settings"])
-        for answer, state in _answers(read(file, settings), _seconds(file, settings), memory):
+        chunking = Chunking(**request["chunking"]) if request["chunking"] else None
+        for answer, state in _answers(read(file, settings, chunking), _seconds(file, settings), memory):
             answers.write(answer)
             answers.flush()
             if state == "leaving":
                 return
 
 
-def _answers(documents: Iterator[Document], seconds: float, memory: int) -> Iterator[tuple[bytes, str]]:
-    """Yield documents in batches with the warnings of their loader, and whether more follows."""
+def _answers(
+    items: Iterator[Document] | Iterator[Passage], seconds: float, memory: int
+) -> Iterator[tuple[bytes, str]]:
+    """Yield documents or passages in batches with the warnings of their loader, and whether more follows."""
     state = "more"
     while state == "more":
         started = time.monotonic()
         # A thread that needs no lock of the interpreter ends the process, whatever code it is in.
         faulthandler.dump_traceback_later(max(seconds, 1e-3), exit=True)
         try:
-            answer, state = _answer(documents, memory)
+            answer, state = _answer(items, memory)
         except MemoryError:
             answer, state = _encoded([], [], MemoryError.__name__, "leaving"), "leaving"
         faulthandler.cancel_dump_traceback_later()
-        seconds -= time.monotonic() - started  # without the time in which the parent uses the documents
+        seconds -= time.monotonic() - started  # without the time in which the parent uses them
         yield answer, state
 
 
-def _answer(documents: Iterator[Document], memory: int) -> tuple[bytes, str]:
-    batch: list[Document] = []
+def _answer(items: Iterator[Document] | Iterator[Passage], memory: int) -> tuple[bytes, str]:
+    batch: list[Document | Passage] = []
     state, error, left = "ready", "", _BATCH_CHARACTERS
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SourceWarning)
         try:
-            while left > 0 and (document := next(documents, None)):
-                batch.append(document)
-                left -= 100 + len(document.text)
+            while left > 0 and (item := next(items, None)):
+                batch.append(item)
+                left -= 100 + len(item.title) + len(item.text)
         except (SourceError, MissingExtraError) as failure:
             error = str(failure)
     if left <= 0 and not error:
@@ -227,8 +238,10 @@ def _answer(documents: Iterator[Document], memory: int) -> tuple[bytes, str]:
     return _encoded(batch, losses, error, state), state
 
 
-def _encoded(documents: list[Document], losses: list[tuple[bool, str]], error: str, state: str) -> bytes:
-    answer = {"documents": documents, "losses": losses, "error": error, "state": state}
+def _encoded(
+    items: list[Document | Passage], losses: list[tuple[bool, str]], error: str, state: str
+) -> bytes:
+    answer = {"items": items, "losses": losses, "error": error, "state": state}
     return json.dumps(answer, ensure_ascii=False, default=asdict).encode(errors="surrogatepass") + b"\n"
 
 

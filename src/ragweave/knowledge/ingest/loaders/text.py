@@ -22,6 +22,7 @@ _BYTES_AT_MOST = 128 * 2**20
 # Repeated text compresses well, so a file may hold more text than bytes, but not this much.
 _TEXT_AT_MOST = 16 * 2**20
 _TEXT_TIMES = 200
+_TITLE_CHARACTERS = 500
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -109,6 +110,22 @@ def title_from_name(name: str) -> str:
     # A hyphen between digits is part of a date or a number.
     words = " ".join(re.sub(r"_|(?<!\d)-|-(?!\d)", " ", stem).split())
     return (words[:1].upper() + words[1:]) or stem
+
+
+def shortened(title: str) -> str:
+    """A title of a length that each passage can have."""
+    return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1] + "…"
+
+
+def parts(text: str, size: int = 2**19) -> Iterator[tuple[int, int]]:
+    """Cut a long text where a paragraph, a line or a word ends: its sentences take a hundred times its memory."""
+    start = 0
+    while len(text) - start > size:
+        cuts = (text.rfind(mark, start, start + size) + len(mark) for mark in ("\n\n", "\n", " "))
+        end = next((cut for cut in cuts if cut > start + size // 2), start + size)
+        yield start, end
+        start = end
+    yield start, len(text)
 
 
 def printable(name: str) -> str:
