@@ -116,7 +116,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-    typer.echo(message, err=True)
+    from ragweave.cli.console import visible  # loads rich, which --help does not need
+
+    typer.echo(visible(message), err=True)
     raise typer.Exit(1)
 
 

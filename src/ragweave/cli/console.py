@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections import Counter
@@ -10,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 import ragweave
 from ragweave.errors import SourceWarning
@@ -20,14 +22,32 @@ if TYPE_CHECKING:  # --help does not load the knowledge base
     from ragweave.knowledge.source_records import SourceFile
 
 
+# What a terminal obeys (escapes can write to the clipboard), what turns text around, and halves of characters.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """A text without characters that a terminal obeys; each is shown as \ufffd."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+class _SafeConsole(Console):
+    """A console whose styles reach the terminal, but no control characters of the texts that it shows."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Render an object; see `rich.console.Console.render`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
 def stdout() -> Console:
     """The console for results."""
-    return Console(highlight=False)
+    return _SafeConsole(highlight=False)
 
 
 def stderr() -> Console:
     """The console for everything else."""
-    return Console(stderr=True, highlight=False)
+    return _SafeConsole(stderr=True, highlight=False)
 
 
 def print_text(text: str) -> None:
@@ -37,7 +57,8 @@ def print_text(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a result as one line of JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    line = json.dumps(value, ensure_ascii=False)
+    sys.stdout.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", line) + "\n")
     sys.stdout.flush()
 
 

@@ -88,7 +88,7 @@ def office_files(folder: Path) -> None:
     docx(folder / "much_xml.docx", paragraph.format("word") * (30 * 2**20 // 40))
     docx(folder / "deep_xml.docx", "<w:tbl><w:tr><w:tc>" * 10**5)
     docx(folder / "empty_elements.docx", "<w:p/>" * (100 * 2**20 // 6))
-    picture = f'<w:p><w:r><w:drawing><a:docPr descr="{LONG[:5000]}"/><a:blip r:embed="image"/></w:drawing></w:r></w:p>'
+    picture = f'<w:p><w:r><a:docPr descr="{LONG[:5000]}"/><a:blip r:embed="image"/></w:r></w:p>'
     docx(folder / "one_picture.docx", picture * 300, {"word/p.png": "\0" * 2**24}, image="p.png")
     note = '<w:p><w:r><w:footnoteReference w:id="1"/></w:r></w:p>'
     notes = f'<w:footnotes xmlns:w="{WORD}"><w:footnote w:id="1">{paragraph.format(LONG)}</w:footnote></w:footnotes>'
