@@ -40,23 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """B questions, ready for the generator.
-
-    Attributes:
-        questions: The questions.
-        retrieved: Their passages.
-        input_ids: Contexts, (B*K, S).
-        attention_mask: Their mask, (B*K, S).
-        allowed: The tokens that may follow, for extractive answers.
-        passages: Where the passages of the contexts end, for a causal generator.
-    """
+    """B questions and their contexts, ready for the generator."""
 
     questions: list[str]
     retrieved: RetrievalResult
-    input_ids: Tensor
-    attention_mask: Tensor
-    allowed: Callable[..., list[int]] | None
-    passages: PassageReuse | None = None
+    input_ids: Tensor  # (B*K, S)
+    attention_mask: Tensor  # (B*K, S)
+    allowed: Callable[..., list[int]] | None  # the tokens that may follow, for extractive answers
+    passages: PassageReuse | None = None  # where passages end, for a causal generator
 
 
 class RagPipeline:
@@ -373,13 +364,9 @@ class RagPipeline:
 
     def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
         """Make the generator's contexts."""
+        n_docs = retrieved.rows.shape[1]
         input_ids, mask = self.retriever.postprocess_docs(
-            retrieved.docs,
-            questions,
-            None,
-            retrieved.rows.shape[1],
-            return_tensors="pt",
-            padding="longest",
+            retrieved.docs, questions, None, n_docs, return_tensors="pt", padding="longest"
         )
         allowed = self._spans_only(retrieved.docs) if extractive else None
         passages = None

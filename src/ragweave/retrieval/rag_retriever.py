@@ -382,10 +382,8 @@ class RagRetriever:
 
     def _overrides(self, *names: str) -> bool:
         """Whether a subclass, or the instance, has methods of its own in the place of these."""
-        return any(
-            getattr(getattr(self, name), "__func__", None) is not getattr(RagRetriever, name)
-            for name in names
-        )
+        methods = {name: getattr(getattr(self, name), "__func__", None) for name in names}
+        return any(method is not getattr(RagRetriever, name) for name, method in methods.items())
 
 
 def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> Index:
@@ -424,10 +422,7 @@ def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, st
 
 def _pad_token(tokenizer: Any) -> int:
     """The padding token, or any other: masks hide it from the model."""
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if candidate is not None:
-            return int(candidate)
-    return 0
+    return next((int(own) for own in (tokenizer.pad_token_id, tokenizer.eos_token_id) if own is not None), 0)
 
 
 def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:
@@ -438,10 +433,9 @@ def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> N
     """
     for name in ("passages_path", "index_path"):
         value = getattr(config, name)
-        if value is None or name in given:
-            continue
-        candidates = (folder / value, Path(value), folder / Path(value).name)
-        setattr(config, name, next((str(path) for path in candidates if path.exists()), value))
+        if value is not None and name not in given:
+            candidates = (folder / value, Path(value), folder / Path(value).name)
+            setattr(config, name, next((str(path) for path in candidates if path.exists()), value))
 
 
 def _move(staging: Path, folder: Path) -> None:
