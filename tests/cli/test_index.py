@@ -57,7 +57,7 @@ def test_ignored_files_are_counted_and_named(notes, tmp_path, tiny_encoder_path)
     (notes / "bad.jsonl").write_text("no JSON")
     built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     assert "4 ignored: 2 .bin, 1 hidden, 1 .png. Add --verbose to see their names." in built.stderr
-    assert "1 sources read, 1 sources skipped" in built.stdout
+    assert "1 source read, 1 source skipped" in built.stdout
     assert str(notes / "a.bin") not in built.stderr
     added = run("add", tmp_path / "kb", notes / "peru.md", notes, "--verbose")
     assert f"ignored (.bin): {notes / 'a.bin'}" in added.stderr

@@ -41,10 +41,7 @@ def test_every_change_makes_a_version(kb, notes):
     (notes / "bad.txt").write_bytes(b"\xff")
     added = succeed("add", kb, notes)
     assert "2 passages from 2 documents, version 000002" in added.stdout
-    assert (
-        "(1 passages added, 1 deleted, 1 sources read, 1 sources unchanged, 1 sources skipped)"
-        in added.stdout
-    )
+    assert "(1 passage added, 1 deleted, 1 source read, 1 source unchanged, 1 source skipped)" in added.stdout
     assert added.stderr.startswith("warning: skipped: The file ")
     again = succeed("add", kb, notes)
     assert "version 000002" in again.stdout

@@ -16,8 +16,9 @@ from ragweave.errors import (
     SourceWarning,
 )
 from ragweave.knowledge import store
-from ragweave.knowledge.base import KnowledgeBase, check_output
+from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest_settings import Chunking
+from ragweave.knowledge.storage import check_output
 from tests.support.databases import PASSWORD
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 

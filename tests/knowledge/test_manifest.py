@@ -31,8 +31,8 @@ def test_damaged_json(tmp_path, text):
 
 
 def test_format_of_another_ragweave(tmp_path, content):
-    with pytest.raises(KnowledgeBaseError, match="has format 6, this ragweave reads formats 2, 3, 4, 5"):
-        read(tmp_path, content | {"format_version": 6})
+    with pytest.raises(KnowledgeBaseError, match="has format 7, this ragweave reads formats 2, 3, 4, 5, 6"):
+        read(tmp_path, content | {"format_version": 7})
 
 
 def test_format_before_ignored_files_were_counted(base, tmp_path):

@@ -32,7 +32,7 @@ To see the traceback of an error, set RAGWEAVE_DEBUG=1.
 
 # In the order of ``--help``. Each is a module of this package with a function of the same name, or with an ``app``.
 COMMANDS = (
-    *("index", "add", "delete", "compact", "reembed", "versions", "rollback"),
+    *("index", "add", "sync", "delete", "compact", "reembed", "versions", "rollback"),
     *("ask", "chat", "serve", "eval", "train", "info", "bench"),
 )
 

@@ -117,22 +117,30 @@ def print_change(
         print_json(base.info())
         return
     counts = (
-        (change.added, "passages added"),
-        (change.deleted, "deleted"),
-        (change.duplicates, "duplicates left out"),
-        (change.read, "sources read"),
-        (change.unchanged, "sources unchanged"),
-        (len(change.skipped), "sources skipped"),
+        (change.added, "passage", " added"),
+        (change.deleted, "", "deleted"),
+        (change.kept, "", "kept for other sources"),
+        (change.duplicates, "duplicate", " left out"),
+        (change.read, "source", " read"),
+        (change.removed, "source", " removed"),
+        (change.unchanged, "source", " unchanged"),
+        (len(change.skipped), "source", " skipped"),
     )
-    summary = ", ".join(f"{count} {label}" for count, label in counts if count)
+    summary = ", ".join(f"{count_of(count, noun)}{action}" for count, noun, action in counts if count)
     if not changed:
         summary = "nothing has changed"
     recall = manifest.recall
     approximate = "" if recall in (None, 1) else f" Recall@10 against comparing all vectors: {recall:.3f}."
+    size = f"{count_of(manifest.passages, 'passage')} from {count_of(manifest.documents, 'document')}"
     print_text(
-        f"{base.path}: {manifest.passages} passages from {manifest.documents} documents, version "
-        f"{base.version}, embedded by {manifest.encoder.name}{f' ({summary})' if summary else ''}.{approximate}"
+        f"{base.path}: {size}, version {base.version}, embedded by {manifest.encoder.name}"
+        f"{f' ({summary})' if summary else ''}.{approximate}"
     )
+
+
+def count_of(count: int, noun: str) -> str:
+    """A number with its noun, such as ``"1 source"`` or ``"2 sources"``."""
+    return f"{count} {noun}{'s' if noun and count != 1 else ''}"
 
 
 def quiet_libraries() -> None:

@@ -99,8 +99,8 @@ def index(
       ragweave index dump.jsonl --output kb --engine ray --workers 8 --ray-address 10.0.0.1:6379
       ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
     """
-    from ragweave.knowledge.base import check_output
     from ragweave.knowledge.ingest.loaders.loader import find_sources
+    from ragweave.knowledge.storage import check_output
 
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_json, print_text, stdout
+from ragweave.cli.console import count_of, print_json, print_text, stdout
 
 
 def info(
@@ -59,6 +59,6 @@ def _sources(base: ragweave.KnowledgeBase) -> dict[str, Any]:
 
 
 def _lines(sources: dict[str, int], ignored: dict[str, str], skipped: list[str]) -> Iterator[str]:
-    yield from (f"{source}: {count} passages" for source, count in sources.items())
+    yield from (f"{source}: {count_of(count, 'passage')}" for source, count in sources.items())
     yield from (f"{source}: ignored ({reason})" for source, reason in ignored.items())
     yield from (f"skipped: {sentence}" for sentence in skipped)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.errors import ConfigurationError
 from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
@@ -20,12 +20,13 @@ from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceFile
+from ragweave.knowledge.source_records import SourceChanges, SourceFile
 from ragweave.knowledge.storage import (
     Storage,
     WordScores,
     checked_vectors,
     folder_writer,
+    needs_folder,
     open_storage,
     writer_at,
 )
@@ -87,7 +88,7 @@ class KnowledgeBase:
         """Build a knowledge base from files and folders.
 
         The output appears, or gets its new version, when everything is written. Passages with the same title and text
-        are written once.
+        are stored once, and live as long as one source holds them.
 
         Args:
             sources: Files and folders of the kinds that `read_documents` lists; data sets of the hub,
@@ -148,7 +149,7 @@ class KnowledgeBase:
         location = location_of(path)
         storage = open_storage(location, None if isinstance(location, PostgresUri) else version)
         if version not in (None, storage.version):
-            raise _needs_folder(location, "open another version")
+            raise needs_folder(location, "open another version")
         base = cls(storage)
         if encoder is not None:
             base.check_encoder(encoder)
@@ -168,6 +169,7 @@ class KnowledgeBase:
         engine: Engine | None = None,
         reading: ReadSettings = DEFAULT_READING,
         resume: bool = False,
+        remove_missing: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
         """Add sources. Changed sources replace their old passages; unchanged ones are not read again.
@@ -181,6 +183,8 @@ class KnowledgeBase:
             engine: Embeds the passages, such as `RayEngine`; by default in this process.
             reading: How files are read, and how much memory and time one may take; what takes more is skipped.
             resume: Continue an interrupted addition of the same sources.
+            remove_missing: Also remove what was read from files below these folders that no longer exist; a folder
+                may then be empty.
             progress: Receives the progress.
 
         Returns:
@@ -199,12 +203,19 @@ class KnowledgeBase:
             engine=engine,
             reading=reading,
             resume=resume,
+            remove_missing=remove_missing,
             progress=progress or NoProgress(),
         )
         return self.latest()
 
+    def compare(
+        self, sources: Sequence[Path | str | SourceFile], *, reading: ReadSettings = DEFAULT_READING
+    ) -> SourceChanges:
+        """What `add` with ``remove_missing`` would read and remove; changes nothing."""
+        return writer_at(self.storage.location).compare(_paths(sources), reading)
+
     def delete(self, *, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> KnowledgeBase:
-        """Delete passages.
+        """Delete passages. One that another source or document holds stays, as a passage of that.
 
         Args:
             ids: Ids of passages or documents.
@@ -312,6 +323,10 @@ class KnowledgeBase:
         """One passage; raises `IndexError` if the row does not exist."""
         return self.storage.passage(int(row))
 
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that hold a passage, each once; raises `IndexError` if the row does not exist."""
+        return self.storage.sources_of(int(row))
+
     def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
         """Several passages; raises `IndexError` if a row does not exist."""
         return [self.passage(row) for row in rows]
@@ -394,7 +409,7 @@ class KnowledgeBase:
         return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
 
     def sources(self) -> dict[str, int]:
-        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        """The sources and their numbers of passages, 0 where all are deleted."""
         return dict(sorted(self.storage.source_counts().items()))
 
     def check_encoder(self, encoder: TextEncoder) -> None:
@@ -409,7 +424,7 @@ class KnowledgeBase:
         """The version in its folder, for what only a folder can do."""
         if isinstance(self.storage, Snapshot):
             return self.storage
-        raise _needs_folder(self.storage.location, action)
+        raise needs_folder(self.storage.location, action)
 
 
 def swap(path: Path | str, version: str) -> KnowledgeBase:
@@ -420,29 +435,12 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
     """
     location = location_of(path)
     if not isinstance(location, Path):
-        raise _needs_folder(location, "make another version current")
+        raise needs_folder(location, "make another version current")
     layout = Layout(location)
     if not layout.is_knowledge_base():
         layout.read_current()  # raises the right error
     folder_writer(location).swap(version)
     return KnowledgeBase.open(location)
-
-
-def check_output(path: Path | str, *, overwrite: bool) -> None:
-    """Check, before any work, that a knowledge base may be built at the path of a folder or the URI of a database.
-
-    Raises:
-        KnowledgeBaseError: One exists and ``overwrite`` is false, or the output cannot be used.
-    """
-    writer_at(location_of(path)).check_output(overwrite=overwrite)
-
-
-def _needs_folder(location: Path | PostgresUri, action: str) -> KnowledgeBaseError:
-    """The error of everything that only a folder can do."""
-    return KnowledgeBaseError(
-        f"{location} is a database, which keeps one version and no files of its own: ragweave cannot {action}. Use "
-        "the database's own tools, or a knowledge base in a folder."
-    )
 
 
 def _paths(sources: Sequence[Path | str | SourceFile]) -> list[Path | SourceFile]:

@@ -77,6 +77,9 @@ class VersionLayout:
         manifest: What the version holds, and how it was made.
         deleted: Rows of its segments that it has deleted, rising: a numpy array.
         sources: The files that were read, with the hashes of their content.
+        copies: The passages whose title and text another row has, without these: an Arrow IPC file.
+        copy_rows: The row that each copy belongs to, and whether its ids and source are now those of the row, as
+            the row has lost the source that it was read from: (M, 2).
         data: All files except the manifest, which lists them.
     """
 
@@ -85,7 +88,9 @@ class VersionLayout:
         self.manifest = folder / "manifest.json"
         self.deleted = folder / "deleted.npy"
         self.sources = folder / "sources.json"
-        self.data = (self.deleted, self.sources)
+        self.copies = folder / "copies.arrow"
+        self.copy_rows = folder / "copies.npy"
+        self.data = (self.deleted, self.sources, self.copies, self.copy_rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,14 @@ from ragweave.knowledge.ingest_settings import Chunking
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = (2, 3, 4, 5)
+READABLE = (2, 3, 4, 5, 6)
 """The formats that can be read; older ones lack what came later."""
+
+WITH_COPIES = 6
+"""The first format with copies of passages."""
 
 _REBUILD = "build the knowledge base again with --overwrite."
 
@@ -116,14 +119,16 @@ class ChangeRecord:
     """The change that made a version.
 
     Attributes:
-        kind: ``"build"``, ``"add"``, ``"delete"``, ``"compact"`` or ``"reembed"``.
+        kind: ``"build"``, ``"add"``, ``"sync"``, ``"delete"``, ``"compact"`` or ``"reembed"``.
         added: Passages that were added.
         deleted: Passages that were deleted, with those of replaced sources.
-        duplicates: Passages that were left out because their title and text existed.
+        duplicates: Passages whose title and text existed. They are not stored again, but remembered.
         unchanged: Sources that were not read because their content was known.
         skipped: A sentence for each source that could not be read.
         read: Files that were read.
         ignored: Files in the folders that were not read, with the reason: their ending, or ``"hidden"``.
+        removed: Sources that were removed, as they no longer exist.
+        kept: Passages that lost their source, and stay because another source holds them.
     """
 
     kind: str
@@ -134,6 +139,8 @@ class ChangeRecord:
     skipped: tuple[str, ...] = ()
     read: int = 0
     ignored: dict[str, str] = field(default_factory=dict)
+    removed: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +238,8 @@ class Manifest:
             **asdict(self),
             "chunking": self.chunking.to_record(),
         }
+        if self.format_version < 6:
+            del content["change"]["removed"], content["change"]["kept"]
         if self.format_version < 4:
             del content["analyzer"], content["change"]["read"], content["change"]["ignored"]
         language = content.pop("language")

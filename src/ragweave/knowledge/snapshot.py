@@ -20,10 +20,41 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
 from ragweave.knowledge.layout import Layout, SegmentLayout
-from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
 from ragweave.knowledge.vector_index import FLAT, read_index, search_all
 from ragweave.types import Passage
+
+NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
+"""The rows of no copies; see `VersionLayout`."""
+
+
+class Copies:
+    """Passages with the title and text of another one, whose row they share: it lives as long as one of them.
+
+    Args:
+        table: M copies, without titles and texts.
+        rows: Their rows, and whether the row has the ids and the source of this copy now, (M, 2).
+    """
+
+    def __init__(self, table: store.PassageTable, rows: NDArray[np.int64]) -> None:
+        self.table, self.rows, self.current = table, rows[:, 0], rows[:, 1] > 0
+        self._positions = np.flatnonzero(self.current)
+        self._positions = self._positions[np.argsort(self.rows[self._positions])]
+        self.current_rows = self.rows[self._positions]
+
+    def identify(self, row: int, passage: Passage) -> Passage:
+        """The passage of a row with the ids and the source that it has now."""
+        number = int(np.searchsorted(self.current_rows, row))
+        if number == len(self.current_rows) or self.current_rows[number] != row:
+            return passage
+        return replace(self.table[int(self._positions[number])], title=passage.title, text=passage.text)
+
+    def matches(self, column: str, values: Collection[str]) -> NDArray[np.bool_]:
+        """Which copies have one of these values in a column, (M,)."""
+        matches = np.zeros(len(self.rows), dtype=bool)
+        matches[self.table.rows_with(column, values)] = True
+        return matches
 
 
 class Snapshot:
@@ -45,6 +76,11 @@ class Snapshot:
         files = layout.version(version)
         self.deleted: NDArray[np.int64] = np.asarray(store.read_array(files.deleted, np.int64))
         self.sources: Sources = read_sources(files.sources)
+        if manifest.format_version < WITH_COPIES:
+            self.copies = Copies(store.PassageTable(None), NO_COPIES)
+        else:
+            rows = store.read_array(files.copy_rows, np.int64, ndim=2)
+            self.copies = Copies(store.PassageTable(files.copies), rows)
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
         self.segments = [
             Segment(
@@ -54,7 +90,7 @@ class Snapshot:
                 parameters=manifest.index.parameters,
                 deleted=deleted,
             )
-            for record, deleted in zip(manifest.segments, self._by_segment(self.deleted), strict=True)
+            for record, deleted in zip(manifest.segments, self.by_segment(self.deleted), strict=True)
         ]
 
     @classmethod
@@ -87,7 +123,12 @@ class Snapshot:
         if not 0 <= row < self.manifest.rows:
             raise IndexError(f"There is no passage {row}: rows run from 0 to {self.manifest.rows - 1}.")
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.segments[number].table[row - int(self._starts[number])]
+        return self.copies.identify(row, self.segments[number].table[row - int(self._starts[number])])
+
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that hold a passage, each once."""
+        copies = self.copies.table.take(np.flatnonzero(self.copies.rows == row))
+        return list(dict.fromkeys([self.passage(row).source, *(copy.source for copy in copies)]))
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows, (M, D)."""
@@ -134,7 +175,18 @@ class Snapshot:
             missing = {name for name, rows in rows_of.items() if not rows}
             for row in self.rows_with(column, missing).tolist():
                 rows_of[getattr(self.passage(row), column)].append(row)
-        return rows_of
+            positions = np.flatnonzero(self.copies.matches(column, missing) & ~self.copies.current)
+            for copy, row in zip(
+                self.copies.table.take(positions), self.copies.rows[positions].tolist(), strict=True
+            ):
+                rows_of[getattr(copy, column)].append(row)
+        return {name: sorted(set(rows)) for name, rows in rows_of.items()}
+
+    def passage_ids(self, names: Collection[str]) -> set[str]:
+        """Which names are ids of passages."""
+        copies = self.copies.table.take(np.flatnonzero(self.copies.matches("id", names)))
+        rows = self.rows_with("id", names).tolist()
+        return {passage.id for passage in (*copies, *map(self.passage, rows))}
 
     def rows_with(self, column: str, values: Collection[str]) -> NDArray[np.int64]:
         """The live rows that have one of these values in a column, rising."""
@@ -143,13 +195,17 @@ class Snapshot:
             for start, segment in zip(self._starts, self.segments, strict=False)
             for row in (segment.table.rows_with(column, values) if values else [])
         ]
-        return np.setdiff1d(np.array(rows, dtype=np.int64), self.deleted)
+        rows = np.setdiff1d(np.array(rows, dtype=np.int64), self.copies.current_rows)
+        current = self.copies.rows[self.copies.current & self.copies.matches(column, values)]
+        return np.setdiff1d(np.union1d(rows, current), self.deleted)
 
     def source_counts(self) -> dict[str, int]:
-        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        """The sources and their numbers of passages, 0 where all are deleted."""
         counts = Counter({record.source: 0 for record in self.sources.values()})
-        for segment, deleted in zip(self.segments, self._by_segment(self.deleted), strict=True):
-            counts.update(segment.table.counts("source", without=deleted.tolist()))
+        counts.update(self.copies.table.counts("source"))
+        excluded = self.by_segment(np.union1d(self.deleted, self.copies.current_rows))
+        for segment, rows in zip(self.segments, excluded, strict=True):
+            counts.update(segment.table.counts("source", without=rows.tolist()))
         return dict(counts)
 
     def bytes(self) -> int:
@@ -168,29 +224,19 @@ class Snapshot:
                     "knowledge base again with --overwrite."
                 )
 
-    def taken_id(self, ids: Collection[str], without: NDArray[np.int64]) -> tuple[str, str] | None:
-        """A document that has one of these ids: its id and source, some rows excluded; ``None`` if there is none."""
-        rows = np.setdiff1d(self.rows_with("document_id", ids), without)
-        if not len(rows):
-            return None
-        passage = self.passage(int(rows[0]))
-        return passage.document_id, passage.source
+    def taken_id(self, ids: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
+        """A document with one of these ids: its id and source, some sources excluded; ``None`` if there is none."""
+        rows = np.setdiff1d(self.rows_with("document_id", ids), self.rows_with("source", without))
+        copies = self.copies.matches("document_id", ids) & ~self.copies.matches("source", without)
+        passages = self.copies.table.take(np.flatnonzero(copies)[:1])
+        passages += [self.passage(int(row)) for row in rows[:1]]
+        return (passages[0].document_id, passages[0].source) if passages else None
 
-    def hashes_without(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint64]]:
-        """The hashes of live passages, some rows excluded, segment by segment."""
-        for segment, excluded in zip(self.segments, self._by_segment(rows), strict=True):
-            yield np.asarray(segment.hashes[np.setdiff1d(segment.live_rows(), excluded)])
-
-    def records_without(self, deleted: NDArray[np.int64]) -> tuple[SegmentRecord, ...]:
-        """The records of the segments if exactly these rows are deleted."""
-        records = []
-        for segment, rows in zip(self.segments, self._by_segment(deleted), strict=True):
-            record = segment.record
-            if len(rows) != len(segment.deleted):
-                documents = segment.table.counts("document_id", without=rows.tolist())
-                record = replace(record, passages=record.rows - len(rows), documents=len(documents))
-            records.append(record)
-        return tuple(records)
+    def live_hashes(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.int64]]]:
+        """The hashes of live passages and their rows, segment by segment."""
+        for segment, start in zip(self.segments, self._starts, strict=False):
+            rows = segment.live_rows()
+            yield np.asarray(segment.hashes[rows]), rows + start
 
     def live_shards(self) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
         """The live rows with their segments, a shard at a time."""
@@ -199,8 +245,17 @@ class Snapshot:
             for start in range(0, len(rows), store.SHARD):
                 yield segment, rows[start : start + store.SHARD]
 
+    def live_passages(self) -> Iterator[list[Passage]]:
+        """The live passages, a shard at a time."""
+        starts = dict(zip(self.segments, self._starts.tolist(), strict=False))
+        for segment, rows in self.live_shards():
+            passages = zip((rows + starts[segment]).tolist(), segment.table.take(rows), strict=True)
+            yield [self.copies.identify(row, passage) for row, passage in passages]
+
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
-        for path in self.layout.version(self.version).data:
+        for path in self.layout.version(self.version).data[
+            : 2 if self.manifest.format_version < WITH_COPIES else 4
+        ]:
             yield path, self.manifest.files.get(path.name, FileRecord(-1, ""))
         for segment in self.manifest.segments:
             for name, record in segment.files.items():
@@ -220,7 +275,7 @@ class Snapshot:
                     "a copy, or build it again with --overwrite."
                 )
 
-    def _by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Split rising rows by segment, and count those of each from its start."""
         ends = np.searchsorted(rows, self._starts)
         return [

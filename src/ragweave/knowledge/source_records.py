@@ -50,6 +50,23 @@ class SourceRecord:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """How files differ from what a knowledge base was made from.
+
+    Attributes:
+        new: Sources that it does not have.
+        changed: Sources that it has with other content.
+        removed: Sources that no longer exist.
+        skipped: One sentence for each file that cannot be read.
+    """
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
 Sources = dict[str, SourceRecord]
 """Records by `SourceFile.key`."""
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import ConfigurationError, IndexDataError, ShapeError
+from ragweave.errors import ConfigurationError, IndexDataError, KnowledgeBaseError, ShapeError
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.postgres.uri import PostgresUri
+from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.types import Passage
 
@@ -86,8 +86,12 @@ class Storage(Protocol):
         """The rows of passages and documents by their ids; empty for unknown ids."""
         ...
 
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that hold a passage, each once."""
+        ...
+
     def source_counts(self) -> dict[str, int]:
-        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        """The sources and their numbers of passages, 0 where all are deleted."""
         ...
 
     def bytes(self) -> int:
@@ -147,3 +151,20 @@ def folder_writer(path: Path) -> FolderWriter:
     from ragweave.knowledge.ingest.folder_writer import FolderWriter
 
     return FolderWriter(path)
+
+
+def check_output(path: Path | str, *, overwrite: bool) -> None:
+    """Check, before any work, that a knowledge base may be built at the path of a folder or the URI of a database.
+
+    Raises:
+        KnowledgeBaseError: One exists and ``overwrite`` is false, or the output cannot be used.
+    """
+    writer_at(location_of(path)).check_output(overwrite=overwrite)
+
+
+def needs_folder(location: Path | PostgresUri, action: str) -> KnowledgeBaseError:
+    """The error of everything that only a folder can do."""
+    return KnowledgeBaseError(
+        f"{location} is a database, which keeps one version and no files of its own: ragweave cannot {action}. Use "
+        "the database's own tools, or a knowledge base in a folder."
+    )

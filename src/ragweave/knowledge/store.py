@@ -32,6 +32,8 @@ NUMBERS = frozenset({"start", "end", "line", "page", "slide", "table_row"})
 BEFORE_PLACES = COLUMNS[:9]
 """The columns up to format 4; the attributes of `Passage` that follow have defaults."""
 
+_SCHEMA = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
+
 SHARD = 10_000
 """How many passages are in memory at a time during a build."""
 
@@ -40,18 +42,22 @@ class PassageTable:
     """The passages of a segment, memory-mapped: only what is looked up is read from disk.
 
     Args:
-        path: The Arrow IPC file.
+        path: The Arrow IPC file; ``None`` for a table without rows.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (OSError, pa.ArrowException) as error:
-            raise KnowledgeBaseError(damaged(path)) from error
-        if tuple(reader.schema.names) not in (COLUMNS, BEFORE_PLACES):
-            raise KnowledgeBaseError(damaged(path))
-        self._table = pa.Table.from_batches(self._batches, reader.schema)
+    def __init__(self, path: Path | None) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        schema = _SCHEMA
+        if path is not None:
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(path)))
+                self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            except (OSError, pa.ArrowException) as error:
+                raise KnowledgeBaseError(damaged(path)) from error
+            schema = reader.schema
+            if tuple(schema.names) not in (COLUMNS, BEFORE_PLACES):
+                raise KnowledgeBaseError(damaged(path))
+        self._table = pa.Table.from_batches(self._batches, schema)
         # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
@@ -95,14 +101,24 @@ class PassageTable:
         return {value["values"]: value["counts"] for value in values}
 
 
+@contextmanager
+def passage_writer(path: Path) -> Iterator[Callable[[Sequence[Passage]], None]]:
+    """Write passages into a new file; yields a function that writes a shard as a record batch."""
+    with durable(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+
+        def write(shard: Sequence[Passage]) -> None:
+            columns = [[getattr(passage, name) for passage in shard] for name in COLUMNS]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+
+        yield write
+
+
 def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
     """Write passages into a new file, a record batch per shard."""
-    schema = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
-    with durable(path) as file, pa.ipc.new_file(file, schema) as writer:
+    with passage_writer(path) as write:
         for shard in shards:
-            columns = [[getattr(passage, name) for passage in shard] for name in COLUMNS]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            write(shard)
 
 
 def write_vectors(

@@ -79,7 +79,7 @@ def test_commands(uri, notes, tiny_encoder_path, model_path):
     (notes / "new.txt").write_text("A new text.")
     (notes / "bad.txt").write_bytes(b"\xff")
     added = done("add", uri, notes)
-    assert "(1 passages added, 1 sources read, 3 sources unchanged, 1 sources skipped)" in added.stdout
+    assert "(1 passage added, 1 source read, 3 sources unchanged, 1 source skipped)" in added.stdout
     assert "bad.txt" in added.stderr
     assert "(nothing has changed)" in done("add", uri, notes).stdout
     deleted = json.loads(done("delete", uri, "--id", "ulm.txt", "--source", "*/new.txt", "--json").stdout)

@@ -80,7 +80,7 @@ def test_a_schema_of_its_own(postgres, notes, tiny_encoder):
         names = connection.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = 'own' ORDER BY tablename"
         )
-        assert [name for (name,) in names] == ["kb", "kb_base", "kb_sources"]
+        assert [name for (name,) in names] == ["kb", "kb_base", "kb_copies", "kb_sources"]
 
 
 def test_rights_that_are_missing(postgres, notes, tiny_encoder):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,13 +68,11 @@ class IngestReport:
 
     Attributes:
         passages: Number of passages that were written.
-        duplicates: Number of passages that were left out.
         failed: Sources that could not be read.
         skipped: One sentence for each of them that says why.
     """
 
     passages: int = 0
-    duplicates: int = 0
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -85,13 +83,37 @@ class StagedSegment:
 
     Attributes:
         record: Its record; ``None`` if there was no passage to write.
-        deleted: Its rows that do not count, as their source turned out to be unreadable.
+        hashes: The hashes of its passages.
+        discarded: Its rows whose source turned out to be unreadable.
+        copies: The passages that were read and have the title and text of others.
+        positions: Which of them count, as their source could be read, (M,).
+        copy_hashes: Their hashes, (M,).
         report: What reading the sources gave.
     """
 
     record: SegmentRecord | None
-    deleted: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    discarded: NDArray[np.int64]
+    copies: store.PassageTable
+    positions: NDArray[np.int64]
+    copy_hashes: NDArray[np.uint64]
     report: IngestReport
+
+
+class Shard(NamedTuple):
+    """Passages that were read.
+
+    Attributes:
+        passages: The new ones.
+        hashes: Their hashes.
+        copies: Those with the title and text of others, without these.
+        copy_hashes: Their hashes.
+    """
+
+    passages: list[Passage]
+    hashes: NDArray[np.uint64]
+    copies: list[Passage]
+    copy_hashes: NDArray[np.uint64]
 
 
 class KnownHashes(Protocol):
@@ -152,30 +174,40 @@ def build_segment(
         OSError: The disk is full or cannot be written.
     """
     segment, report_path = staged_segment(layout), layout.work / "reading.json"
+    copies_path, copy_hashes_path = layout.work / "copies.arrow", layout.work / "copy_hashes.npy"
     # The report is written when all passages are, so it also marks the end of that step.
     if resume and report_path.exists():
         report = IngestReport(**json.loads(report_path.read_bytes()))
     else:
         segment.folder.mkdir(exist_ok=True)
-        for path in (segment.passages, segment.hashes):
+        for path in (segment.passages, segment.hashes, copies_path, copy_hashes_path):
             path.unlink(missing_ok=True)  # of a build that was interrupted here
         report = IngestReport()
         all_hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+        all_copy_hashes = all_hashes.copy()
         progress.start("Reading", len(files))
-
-        def shards() -> Iterator[list[Passage]]:
-            for shard, hashes in read_shards(files, encoder, settings, seen, report, progress):
-                all_hashes.append(hashes)
-                yield shard
-
-        store.write_passages(segment.passages, shards())
+        with (
+            store.passage_writer(segment.passages) as write,
+            store.passage_writer(copies_path) as write_copies,
+        ):
+            for shard in read_shards(files, encoder, settings, seen, report, progress):
+                write(shard.passages)
+                all_hashes.append(shard.hashes)
+                write_copies(shard.copies)
+                all_copy_hashes.append(shard.copy_hashes)
         store.write_array(segment.hashes, np.concatenate(all_hashes))
+        store.write_array(copy_hashes_path, np.concatenate(all_copy_hashes))
         store.replace_text(report_path, json.dumps(asdict(report)))
-    table = store.PassageTable(segment.passages)
-    deleted = np.array(table.rows_with("source", report.failed), dtype=np.int64)
-    if len(deleted) == report.passages:
-        return StagedSegment(None, np.zeros(0, np.int64), report)
-    return StagedSegment(embed_segment(layout, encoder, settings, deleted, progress), deleted, report)
+    table, copies = store.PassageTable(segment.passages), store.PassageTable(copies_path)
+    discarded = np.array(table.rows_with("source", report.failed), dtype=np.int64)
+    positions = np.setdiff1d(np.arange(len(copies)), copies.rows_with("source", report.failed))
+    copy_hashes = store.read_array(copy_hashes_path, np.uint64)[positions]
+    hashes: NDArray[np.uint64] = np.load(segment.hashes)
+    record = None
+    # A passage whose source is unreadable stays if another source holds it.
+    if len(discarded) < len(table) or np.isin(hashes, copy_hashes).any():
+        record = embed_segment(layout, encoder, settings, progress)
+    return StagedSegment(record, hashes, discarded, copies, positions, copy_hashes, report)
 
 
 def read_shards(
@@ -185,24 +217,25 @@ def read_shards(
     seen: KnownHashes,
     report: IngestReport,
     progress: Progress,
-) -> Iterator[tuple[list[Passage], NDArray[np.uint64]]]:
-    """Read files, cut their documents into passages, and leave out duplicates; fills in the report on the way.
-
-    Yields:
-        Shards of M passages and their hashes, (M,).
+) -> Iterator[Shard]:
+    """Read files, cut their documents into passages, and tell copies apart; fills in the report on the way.
 
     Raises:
         SourceError: With ``strict``, a source that cannot be read, or a part of it that is lost.
     """
 
-    def distinct(passages: list[Passage]) -> tuple[list[Passage], NDArray[np.uint64]]:
+    def sort_out(passages: list[Passage]) -> Shard:
         # Two different passages among 20 million share a hash with a probability of about one in 100,000.
         hashes = hashed(f"{passage.title}\0{passage.text}" for passage in passages)
         new = seen.add(hashes)
-        shard = [passage for passage, is_new in zip(passages, new.tolist(), strict=True) if is_new]
-        report.passages += len(shard)
-        report.duplicates += len(passages) - len(shard)
-        return shard, hashes[new]
+        shard = Shard([], hashes[new], [], hashes[~new])
+        for passage, is_new in zip(passages, new.tolist(), strict=True):
+            if is_new:
+                shard.passages.append(passage)
+            else:
+                shard.copies.append(replace(passage, title="", text=""))
+        report.passages += len(shard.passages)
+        return shard
 
     pending: list[Passage] = []
     loader = DocumentLoader(settings.reading)
@@ -212,7 +245,7 @@ def read_shards(
             for passage in _refuse_loss(passages) if settings.strict else passages:
                 pending.append(passage)
                 if len(pending) == store.SHARD:
-                    yield distinct(pending)
+                    yield sort_out(pending)
                     pending = []
         except (SourceError, MissingExtraError) as error:
             if settings.strict:
@@ -222,7 +255,7 @@ def read_shards(
             report.skipped.append(printable(str(error)))
         progress.advance(1)
     if pending:
-        yield distinct(pending)
+        yield sort_out(pending)
 
 
 def _refuse_loss(passages: Iterator[Passage]) -> Iterator[Passage]:
@@ -242,11 +275,7 @@ def _refuse_loss(passages: Iterator[Passage]) -> Iterator[Passage]:
 
 
 def embed_segment(
-    layout: Layout,
-    encoder: TextEncoder,
-    settings: IngestSettings,
-    deleted: NDArray[np.int64],
-    progress: Progress,
+    layout: Layout, encoder: TextEncoder, settings: IngestSettings, progress: Progress
 ) -> SegmentRecord:
     """Embed the staged passages, or those that an interrupted run has not embedded yet, and index the segment."""
     segment = staged_segment(layout)
@@ -255,12 +284,10 @@ def embed_segment(
     progress.advance(done)
     vectors = (settings.engine or LocalEngine()).embed(table.shards(done), encoder, progress)
     store.write_vectors(segment.vectors, vectors, len(table), encoder.dimension, begun=done)
-    return index_segment(layout, settings, deleted, progress)
+    return index_segment(layout, settings, progress)
 
 
-def index_segment(
-    layout: Layout, settings: IngestSettings, deleted: NDArray[np.int64], progress: Progress
-) -> SegmentRecord:
+def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) -> SegmentRecord:
     """Index the staged segment, whose passages and vectors are written, and describe it."""
     segment = staged_segment(layout)
     table, vectors = store.PassageTable(segment.passages), store.read_vectors(segment.vectors)
@@ -277,8 +304,8 @@ def index_segment(
     return SegmentRecord(
         name="",
         rows=len(table),
-        passages=len(table) - len(deleted),
-        documents=len(table.counts("document_id", without=deleted.tolist())),
+        passages=len(table),
+        documents=len(table.counts("document_id")),
         factory=factory,
         recall=recall,
         files={path.name: FileRecord.of(path) for path in segment.data},

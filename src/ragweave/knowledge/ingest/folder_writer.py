@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.ingest.builder import (
     Engine,
+    IngestReport,
     SeenHashes,
     StagedSegment,
     build_segment,
@@ -27,7 +29,9 @@ from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.scan import (
     SourceScan,
     already_exists,
+    compare_sources,
     first_manifest,
+    gone_sources,
     id_taken,
     named_sources,
     next_manifest,
@@ -46,11 +50,11 @@ from ragweave.knowledge.ingest.transaction import (
 )
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, Pointer
-from ragweave.knowledge.manifest import ChangeRecord, Manifest
-from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceFile
+from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
+from ragweave.knowledge.snapshot import NO_COPIES, Snapshot
+from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
 from ragweave.knowledge.vector_index import check_kind
-from ragweave.types import Progress
+from ragweave.types import Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
@@ -105,14 +109,9 @@ class FolderWriter:
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             if built.record is None:
                 raise no_text(scan.all_skipped(built.report))
-            change = scan.change("build", built.report, added=built.record.passages)
-            commit(
-                layout,
-                first_manifest(encoder, settings, change),
-                new=built.record,
-                deleted=built.deleted,
-                sources=scan.read(built.report.failed),
-            )
+            change = _Change(None, built)
+            record = scan.change("build", built.report, change.counts)
+            change.commit(layout, first_manifest(encoder, settings, record), scan.read(built.report.failed))
 
     def add(
         self,
@@ -123,10 +122,11 @@ class FolderWriter:
         engine: Engine | None,
         reading: ReadSettings,
         resume: bool,
+        remove_missing: bool,
         progress: Progress,
     ) -> None:
-        """Add new and changed sources; see `KnowledgeBase.add`."""
-        files = find_sources(sources, follow_links=reading.follow_links)
+        """Add new and changed sources, and remove missing ones; see `KnowledgeBase.add`."""
+        files = find_sources(sources, follow_links=reading.follow_links, allow_empty=remove_missing)
         with transaction(self.path, resume=resume, resumable=True) as layout:
             current = Snapshot.open(self.path)
             manifest = current.manifest
@@ -134,47 +134,53 @@ class FolderWriter:
             settings = settings_of(
                 manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS, reading=reading
             )
-            scan = scan_sources(files, current.sources, strict=strict, progress=progress)
-            if not scan.changed:
-                report_skipped(scan.skipped, other_sources=bool(scan.records))
+            gone = gone_sources(sources, files, current.sources) if remove_missing else {}
+            scan = scan_sources(files, current.sources, gone, strict=strict, progress=progress)
+            report, built = IngestReport(), None
+            if scan.changed:
+                _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
+                seen = SeenHashes()
+                for hashes, _ in current.live_hashes():
+                    seen.add(hashes)
+                built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
+                report = built.report
+            after, replaced = scan.after(report.failed), scan.replaced(report.failed)
+            if after == current.sources:
+                report_skipped(scan.all_skipped(report), other_sources=bool(scan.unchanged))
                 return
-            _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
-            seen = SeenHashes()
-            # A changed source may repeat its own old passages, so those do not count as duplicates.
-            for hashes in current.hashes_without(current.rows_with("source", scan.replaced())):
-                seen.add(hashes)
-            built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
-            replaced = current.rows_with("source", scan.replaced(built.report.failed))
-            if built.record is None and not len(replaced):
-                report_skipped(scan.all_skipped(built.report), other_sources=bool(scan.unchanged))
-                return
-            if built.record is not None:
+            if built is not None:
                 _check_ids(current, built, replaced)
-            added = 0 if built.record is None else built.record.passages
-            change = scan.change("add", built.report, added=added, deleted=len(replaced))
-            # The rows of the new segment follow all others.
-            deleted = np.concatenate([np.union1d(current.deleted, replaced), built.deleted + manifest.rows])
-            sources_after = current.sources | scan.read(built.report.failed)
-            after = next_manifest(manifest, change, current.records_without(deleted))
-            commit(layout, after, new=built.record, deleted=deleted, sources=sources_after)
+            change = _Change(
+                current,
+                built,
+                current.rows_with("source", replaced),
+                current.copies.matches("source", replaced),
+            )
+            record = scan.change("sync" if remove_missing else "add", report, change.counts)
+            change.commit(layout, next_manifest(manifest, record, ()), after)
+
+    def compare(self, sources: Sequence[Path | SourceFile], reading: ReadSettings) -> SourceChanges:
+        """What `add` would do; see `KnowledgeBase.compare`."""
+        return compare_sources(sources, Snapshot.open(self.path).sources, reading)
 
     def delete(self, *, ids: Sequence[str], sources: Sequence[str]) -> None:
         """Delete passages, documents and sources; see `KnowledgeBase.delete`."""
         with transaction(self.path) as layout:
             current = Snapshot.open(self.path)
-            rows: set[int] = set()
             for name, matches in current.rows_of(ids).items():
                 if not matches:
                     raise unknown_id(name, self.path)
-                rows.update(matches)
             named = named_sources(sources, current.sources, self.path)
-            rows.update(current.rows_with("source", named).tolist())
-            new = np.array(sorted(rows), dtype=np.int64)
-            deleted = np.union1d(current.deleted, new)
+            rows, copies = _NO_ROWS, np.zeros(len(current.copies.rows), dtype=bool)
+            passage_ids = current.passage_ids(ids)
+            documents = set(ids) - passage_ids
+            for column, values in (("id", passage_ids), ("document_id", documents), ("source", named)):
+                rows = np.union1d(rows, current.rows_with(column, values))
+                copies |= current.copies.matches(column, values)
             remaining = {key: record for key, record in current.sources.items() if record.source not in named}
-            change = ChangeRecord(kind="delete", deleted=len(new))
-            after = next_manifest(current.manifest, change, current.records_without(deleted))
-            commit(layout, after, new=None, deleted=deleted, sources=remaining)
+            change = _Change(current, None, rows, copies)
+            record = ChangeRecord(kind="delete", **change.counts)
+            change.commit(layout, next_manifest(current.manifest, record, ()), remaining)
 
     def compact(self, *, keep: int, progress: Progress) -> None:
         """Merge all segments into one, and delete old versions; see `KnowledgeBase.compact`."""
@@ -190,9 +196,9 @@ class FolderWriter:
                     _copy_passages(current, layout)
                     vectors = _live_vectors(current, progress)
                     store.write_vectors(segment.vectors, vectors, len(current), manifest.dimension)
-                    record = index_segment(layout, settings_of(manifest), _NO_ROWS, progress)
+                    record = index_segment(layout, settings_of(manifest), progress)
                 after = next_manifest(manifest, ChangeRecord(kind="compact"), ())
-                commit(layout, after, new=record, deleted=_NO_ROWS, sources=current.sources)
+                _commit_copied(layout, after, record, current)
             _remove_old_versions(layout, keep)
 
     def reembed(
@@ -223,9 +229,9 @@ class FolderWriter:
                     path.unlink(missing_ok=True)  # of a run that was interrupted here
                 _copy_passages(snapshot, layout)
                 store.write_text(copied, "")  # marks the end of this step, for resume
-            record = embed_segment(layout, encoder, settings, _NO_ROWS, progress)
+            record = embed_segment(layout, encoder, settings, progress)
             manifest = first_manifest(encoder, settings, ChangeRecord(kind="reembed", added=len(snapshot)))
-            commit(layout, manifest, new=record, deleted=_NO_ROWS, sources=snapshot.sources)
+            _commit_copied(layout, manifest, record, snapshot)
             if keep is not None:
                 _remove_old_versions(layout, keep, keep_named)
 
@@ -242,10 +248,135 @@ class FolderWriter:
             layout.write_current(Pointer(version, manifest.checksum[:16]))
 
 
-def _check_ids(current: Snapshot, built: StagedSegment, replaced: NDArray[np.int64]) -> None:
-    """Refuse new documents with ids that other documents have."""
+class _Change:
+    """What a change makes of passages: one that loses its source lives on with its first copy, or is deleted.
+
+    Args:
+        current: The version that is changed; ``None`` for a new knowledge base.
+        built: What was read, if anything.
+        lost: The rows of ``current`` whose source or id goes.
+        lost_copies: Which of its copies lose theirs, (M,).
+    """
+
+    def __init__(
+        self,
+        current: Snapshot | None,
+        built: StagedSegment | None,
+        lost: NDArray[np.int64] = _NO_ROWS,
+        lost_copies: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self._current, self._record = current, None if built is None else built.record
+        start = 0 if current is None else current.manifest.rows
+        self._tables: list[tuple[store.PassageTable, NDArray[np.int64]]] = []
+        copy_rows, fresh = NO_COPIES, 0
+        if built is not None:
+            # First, so that a passage which a changed source still holds stays with that source.
+            fresh = len(built.positions)
+            self._tables.append((built.copies, built.positions))
+            copy_rows = np.stack([_rows_of_copies(current, built, start), np.zeros(fresh, np.int64)], axis=1)
+            if built.record is not None:
+                lost = np.concatenate([lost, built.discarded + start])
+        if current is not None:
+            kept = np.flatnonzero(~lost_copies) if lost_copies is not None else _NO_ROWS
+            self._tables.append((current.copies.table, kept))
+            pairs = np.stack([current.copies.rows, current.copies.current], axis=1).astype(np.int64)
+            copy_rows = np.concatenate([copy_rows, pairs[kept]])
+        candidates = np.flatnonzero(np.isin(copy_rows[:, 0], lost))
+        heirs = candidates[np.unique(copy_rows[candidates, 0], return_index=True)[1]]
+        copy_rows[heirs, 1] = 1
+        self._copy_rows, heir_rows = copy_rows, copy_rows[heirs, 0]
+        deleted = np.setdiff1d(lost, heir_rows)
+        self._lost, self._deleted = lost, deleted if current is None else np.union1d(current.deleted, deleted)
+        # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
+        renewed = int(((heirs < fresh) & (heir_rows < start)).sum())
+        written = 0 if self._record is None else self._record.rows
+        self.counts = {
+            "added": written - int((deleted >= start).sum()) + renewed,
+            "deleted": int((deleted < start).sum()) + renewed,
+            "duplicates": fresh - int((heirs < fresh).sum()),
+            "kept": int((heirs >= fresh).sum()),
+        }
+
+    def commit(self, layout: Layout, manifest: Manifest, sources: Sources) -> None:
+        """Commit the change with a manifest that lacks the segments."""
+        records = [] if self._current is None else [part.record for part in self._current.segments]
+        tables = [] if self._current is None else [part.table for part in self._current.segments]
+        if self._record is not None:
+            records.append(self._record)
+            tables.append(store.PassageTable(staged_segment(layout).passages))
+        starts = np.cumsum([0, *(record.rows for record in records)])
+        is_current = self._copy_rows[:, 1] > 0
+        identities = dict(
+            zip(self._copy_rows[is_current, 0].tolist(), self._documents(is_current), strict=True)
+        )
+        for number, (record, table) in enumerate(zip(records, tables, strict=True)):
+            first, last = starts[number : number + 2]
+            if not ((self._lost >= first) & (self._lost < last)).any():
+                continue
+            inside = {row: name for row, name in identities.items() if first <= row < last}
+            deleted = self._deleted[(self._deleted >= first) & (self._deleted < last)]
+            excluded = [*(deleted - first).tolist(), *(row - first for row in inside)]
+            documents = {*table.counts("document_id", without=excluded), *inside.values()}
+            records[number] = replace(record, passages=record.rows - len(deleted), documents=len(documents))
+        commit(
+            layout,
+            replace(manifest, segments=tuple(records if self._record is None else records[:-1])),
+            new=None if self._record is None else records[-1],
+            deleted=self._deleted,
+            sources=sources,
+            copies=self._shards(np.ones(len(is_current), dtype=bool)),
+            copy_rows=self._copy_rows,
+        )
+
+    def _documents(self, chosen: NDArray[np.bool_]) -> Iterator[str]:
+        return (copy.document_id for shard in self._shards(chosen) for copy in shard)
+
+    def _shards(self, chosen: NDArray[np.bool_]) -> Iterator[list[Passage]]:
+        """Some of the copies, a shard at a time."""
+        for table, positions in self._tables:
+            selected, chosen = positions[chosen[: len(positions)]], chosen[len(positions) :]
+            for start in range(0, len(selected), store.SHARD):
+                yield table.take(selected[start : start + store.SHARD])
+
+
+def _rows_of_copies(current: Snapshot | None, built: StagedSegment, start: int) -> NDArray[np.int64]:
+    """The rows that the copies in a staged segment belong to, of which the segment's begin at ``start``."""
+    hashes, rows = [built.hashes], [np.arange(start, start + len(built.hashes))]
+    for known, known_rows in () if current is None else current.live_hashes():
+        chosen = np.isin(known, built.copy_hashes)
+        hashes.append(known[chosen])
+        rows.append(known_rows[chosen])
+    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows)
+    order = np.argsort(all_hashes, kind="stable")
+    return all_rows[order][np.searchsorted(all_hashes[order], built.copy_hashes)]
+
+
+def _commit_copied(layout: Layout, manifest: Manifest, new: SegmentRecord | None, snapshot: Snapshot) -> None:
+    """Commit what `_copy_passages` staged, whose rows have the ids and sources that they have in the snapshot."""
+    others = np.flatnonzero(~snapshot.copies.current)
+    live = np.setdiff1d(np.arange(snapshot.manifest.rows), snapshot.deleted, assume_unique=True)
+    rows = np.searchsorted(live, snapshot.copies.rows[others])
+    commit(
+        layout,
+        manifest,
+        new=new,
+        deleted=_NO_ROWS,
+        sources=snapshot.sources,
+        copies=(
+            snapshot.copies.table.take(others[first : first + store.SHARD])
+            for first in range(0, len(others), store.SHARD)
+        ),
+        copy_rows=np.stack([rows, np.zeros_like(rows)], axis=1),
+    )
+
+
+def _check_ids(current: Snapshot, built: StagedSegment, replaced: Collection[str]) -> None:
+    """Refuse new documents with ids that documents of other sources have."""
     table = store.PassageTable(staged_segment(current.layout).passages)
-    ids = table.counts("document_id", without=built.deleted.tolist())
+    ids = {
+        *table.counts("document_id", without=built.discarded.tolist()),
+        *(copy.document_id for copy in built.copies.take(built.positions)),
+    }
     if taken := current.taken_id(ids, replaced):
         raise id_taken(*taken, current.path)
 
@@ -253,9 +384,8 @@ def _check_ids(current: Snapshot, built: StagedSegment, replaced: NDArray[np.int
 def _copy_passages(snapshot: Snapshot, layout: Layout) -> None:
     """Stage all passages that are not deleted, and their hashes, as one segment without vectors."""
     segment = staged_segment(layout)
-    shards = (part.table.take(rows) for part, rows in snapshot.live_shards())
-    store.write_passages(segment.passages, shards)
-    store.write_array(segment.hashes, np.concatenate(list(snapshot.hashes_without(_NO_ROWS))))
+    store.write_passages(segment.passages, snapshot.live_passages())
+    store.write_array(segment.hashes, np.concatenate([hashes for hashes, _ in snapshot.live_hashes()]))
 
 
 def _live_vectors(snapshot: Snapshot, progress: Progress) -> Iterator[NDArray[np.float32]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
+from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.loaders.text import no_access, printable
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import (
@@ -23,8 +25,8 @@ from ragweave.knowledge.manifest import (
     Manifest,
     SegmentRecord,
 )
-from ragweave.knowledge.source_records import SourceFile, SourceRecord, Sources
-from ragweave.types import Progress
+from ragweave.knowledge.source_records import SourceChanges, SourceFile, SourceRecord, Sources
+from ragweave.types import NoProgress, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
@@ -43,6 +45,7 @@ class SourceScan:
         known: The sources of the knowledge base, by key.
         skipped: One sentence for each file that could not be read.
         ignored: The files that are not to be read, with the reason.
+        gone: The known sources that no longer exist and are to be removed.
     """
 
     records: Sources
@@ -50,6 +53,7 @@ class SourceScan:
     known: Sources
     skipped: list[str]
     ignored: dict[str, str]
+    gone: Sources
 
     @property
     def unchanged(self) -> int:
@@ -60,32 +64,88 @@ class SourceScan:
         """One sentence for each file that could not be read, by then or while the changed files were read."""
         return (*self.skipped, *report.skipped)
 
-    def change(self, kind: str, report: IngestReport, *, added: int, deleted: int = 0) -> ChangeRecord:
-        """The record of the change, once the changed files have been read."""
+    def change(self, kind: str, report: IngestReport, counts: Mapping[str, int]) -> ChangeRecord:
+        """The record of the change, once the changed files have been read, with the counts of passages."""
         return ChangeRecord(
             kind=kind,
-            added=added,
-            deleted=deleted,
-            duplicates=report.duplicates,
+            **counts,
             unchanged=self.unchanged,
             skipped=self.all_skipped(report),
             read=len(self.read(report.failed)),
             ignored=self.ignored,
+            removed=len(self.gone),
+        )
+
+    def changes(self) -> SourceChanges:
+        """What is to be read and removed."""
+        return SourceChanges(
+            new=tuple(file.source for file in self.changed if file.key not in self.known),
+            changed=tuple(file.source for file in self.changed if file.key in self.known),
+            removed=tuple(record.source for record in self.gone.values()),
+            skipped=tuple(self.skipped),
         )
 
     def read(self, failed: Collection[str]) -> Sources:
         """The records of the changed files, but for the sources that failed."""
         return {file.key: self.records[file.key] for file in self.changed if file.source not in failed}
 
+    def after(self, failed: Collection[str] = ()) -> Sources:
+        """The sources of the knowledge base after the change."""
+        remaining = {key: record for key, record in self.known.items() if key not in self.gone}
+        return remaining | self.read(failed)
+
     def replaced(self, failed: Collection[str] = ()) -> set[str]:
-        """The sources of the knowledge base that changed files replace, but for files that failed."""
-        return {self.known[key].source for key in self.read(failed) if key in self.known}
+        """The sources of the knowledge base that are gone or changed, but for files that failed."""
+        changed = {self.known[key].source for key in self.read(failed) if key in self.known}
+        return changed | {record.source for record in self.gone.values()}
+
+
+def gone_sources(
+    sources: Sequence[Path | SourceFile], files: Sequence[SourceFile], known: Sources
+) -> Sources:
+    """The known sources that were read from below sources, are not among their files, and no longer exist.
+
+    Args:
+        sources: Files, folders and glob patterns.
+        files: The files that they have.
+        known: The sources of the knowledge base.
+    """
+    present = {file.key for file in files}
+    roots = [os.path.realpath(source) for source in sources if isinstance(source, Path)]
+    return {
+        key: record
+        for key, record in known.items()
+        if key not in present
+        and not os.path.lexists(key)
+        and any(fnmatch(key, root) or Path(key).is_relative_to(root) for root in roots)
+    }
+
+
+def compare_sources(
+    sources: Sequence[Path | SourceFile], known: Sources, reading: ReadSettings
+) -> SourceChanges:
+    """How the files of sources differ from the sources of a knowledge base."""
+    files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
+    gone = gone_sources(sources, files, known)
+    return scan_sources(files, known, gone, strict=False, progress=NoProgress()).changes()
 
 
 def scan_sources(
-    files: Sequence[SourceFile], known: Sources, *, strict: bool, progress: Progress
+    files: Sequence[SourceFile],
+    known: Sources,
+    gone: Sources | None = None,
+    *,
+    strict: bool,
+    progress: Progress,
 ) -> SourceScan:
     """Hash the content of files to find those that are new or differ from the known sources.
+
+    Args:
+        files: The files.
+        known: The sources of the knowledge base.
+        gone: Those of them that are to be removed.
+        strict: Whether a file that cannot be read is an error.
+        progress: Receives the progress.
 
     Raises:
         SourceError: With ``strict``, a file cannot be read.
@@ -107,7 +167,7 @@ def scan_sources(
             if file.key not in known or known[file.key].sha256 != record.sha256:
                 changed.append(file)
         progress.advance(1)
-    return SourceScan(records, changed, known, skipped, ignored)
+    return SourceScan(records, changed, known, skipped, ignored, gone or {})
 
 
 def _fingerprint(file: SourceFile) -> SourceRecord:

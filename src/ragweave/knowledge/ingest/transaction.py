@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +24,9 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
+from ragweave.knowledge.snapshot import NO_COPIES
 from ragweave.knowledge.source_records import Sources, to_json
+from ragweave.types import Passage
 
 
 @contextmanager
@@ -101,6 +103,8 @@ def commit(
     new: SegmentRecord | None,
     deleted: NDArray[np.int64],
     sources: Sources,
+    copies: Iterable[list[Passage]] = (),
+    copy_rows: NDArray[np.int64] = NO_COPIES,
 ) -> None:
     """Write the next version and make it the current one.
 
@@ -110,6 +114,8 @@ def commit(
         new: The staged segment, if any. It is named here.
         deleted: The deleted rows, rising.
         sources: The sources that the version was made from.
+        copies: Its copies, in shards; see `VersionLayout`.
+        copy_rows: Their rows, and whether they are current, (M, 2).
 
     Raises:
         OSError: The disk is full or cannot be written. Nothing is left behind.
@@ -120,6 +126,8 @@ def commit(
     version.folder.mkdir()
     store.write_array(version.deleted, deleted)
     store.write_text(version.sources, to_json(sources))
+    store.write_passages(version.copies, copies)
+    store.write_array(version.copy_rows, copy_rows)
     manifest = replace(
         manifest,
         segments=(*manifest.segments, *([] if new is None else [replace(new, name=name)])),

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,22 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
-from ragweave.knowledge.manifest import Manifest
+from ragweave.knowledge.manifest import WITH_COPIES, Manifest
 from ragweave.knowledge.postgres.connection import Client, Connection
 from ragweave.knowledge.postgres.tables import Tables, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
+from ragweave.knowledge.source_records import SourceRecord, Sources
 from ragweave.types import Passage
 
 CACHED = 4096
 """How many passages stay in memory, or as many as one search returned."""
 
+_ROWS: LiteralString = "SELECT {column}, row FROM {passages} WHERE {column} = ANY(%(names)s)"
+_ROWS_OF_COPIES: LiteralString = (
+    " UNION SELECT c.{column}, row FROM {copies} AS c JOIN {passages} USING (hash) "
+    "WHERE c.{column} = ANY(%(names)s)"
+)
 _EF_SEARCH, _MAX_EF_SEARCH = 100, 1000
 
 
@@ -63,17 +69,23 @@ def existing(state: State | None, uri: PostgresUri) -> State:
     return state
 
 
-def rows_of(client: Client, tables: Tables, names: Collection[str]) -> dict[str, list[int]]:
+def read_sources(client: Client, tables: Tables) -> Sources:
+    """The sources that the knowledge base was made from."""
+    rows = client.execute(sql.SQL("SELECT key, source, sha256 FROM {}").format(tables.sources))
+    return {key: SourceRecord(source=source, sha256=sha256) for key, source, sha256 in rows}
+
+
+def rows_of(client: Client, tables: Tables, names: Collection[str], *, copies: bool) -> dict[str, list[int]]:
     """The rows of passages and documents by their ids; if a passage and a document share one, the passage's."""
     rows: dict[str, list[int]] = {name: [] for name in names}
     for column in ("id", "document_id"):
         missing = {storable(name): name for name in names if not rows[name]}
-        statement = sql.SQL("SELECT {column}, row FROM {} WHERE {column} = ANY(%s) ORDER BY row").format(
-            tables.passages, column=sql.Identifier(column)
+        statement = sql.SQL(_ROWS + _ROWS_OF_COPIES if copies else _ROWS).format(
+            passages=tables.passages, copies=tables.copies, column=sql.Identifier(column)
         )
-        for value, row in client.execute(statement, [list(missing)]) if missing else ():
+        for value, row in client.execute(statement, {"names": list(missing)}) if missing else ():
             rows[missing[value]].append(row)
-    return rows
+    return {name: sorted(known) for name, known in rows.items()}
 
 
 class PostgresReader:
@@ -93,6 +105,7 @@ class PostgresReader:
         self.manifest = state.manifest
         self._connection = connection
         self._tables = Tables(connection.uri.table)
+        self._has_copies = state.manifest.format_version >= WITH_COPIES
         self._cache: OrderedDict[int, tuple[Passage, NDArray[np.float32]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -158,23 +171,38 @@ class PostgresReader:
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; empty for unknown ids."""
-        return self._connection.run(lambda client: rows_of(client, self._tables, names))
+        return self._connection.run(
+            lambda client: rows_of(client, self._tables, names, copies=self._has_copies)
+        )
+
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that hold a passage, each once."""
+        sources = [self.passage(row).source]
+        if self._has_copies:
+            statement = sql.SQL(
+                "SELECT c.source FROM {} AS c JOIN {} USING (hash) WHERE row = %s ORDER BY number"
+            ).format(self._tables.copies, self._tables.passages)
+            sources += [source for (source,) in self._connection.fetch(statement, [row])]
+        return list(dict.fromkeys(sources))
 
     def source_counts(self) -> dict[str, int]:
-        """The sources and their numbers of passages, 0 where all are deleted or duplicates of others'."""
+        """The sources and their numbers of passages, 0 where all are deleted."""
+        tables = [self._tables.passages, *([self._tables.copies] if self._has_copies else [])]
+        sources = sql.SQL(" UNION ALL ").join(
+            sql.SQL("SELECT source FROM {}").format(name) for name in tables
+        )
         statement = sql.SQL(
-            "SELECT source, count(row) FROM (SELECT DISTINCT source FROM {}) known LEFT JOIN {} USING (source) "
-            "GROUP BY source"
-        ).format(self._tables.sources, self._tables.passages)
+            "SELECT known.source, count(p.source) FROM (SELECT DISTINCT source FROM {}) known LEFT JOIN ({}) p "
+            "USING (source) GROUP BY known.source"
+        ).format(self._tables.sources, sources)
         return {source: int(count) for source, count in self._connection.fetch(statement)}
 
     def bytes(self) -> int:
         """The size of the tables with their indexes."""
-        tables = (self._tables.passages, self._tables.sources, self._tables.base)
-        sizes = [
-            sql.SQL("pg_total_relation_size({}::regclass)").format(sql.Literal(table.as_string()))
-            for table in tables
-        ]
+        tables = (self._tables.passages, self._tables.sources, self._tables.copies, self._tables.base)
+        # to_regclass is null for a table that an older format lacks.
+        size = sql.SQL("coalesce(pg_total_relation_size(to_regclass({})), 0)")
+        sizes = [size.format(sql.Literal(table.as_string())) for table in tables]
         ((size,),) = self._connection.fetch(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sizes)))
         return int(size)
 

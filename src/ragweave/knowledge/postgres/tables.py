@@ -1,7 +1,8 @@
 """The tables of a knowledge base in PostgreSQL: their statements, and which index their vectors get.
 
-For ``table=kb``: ``kb`` has a row per passage, ``kb_sources`` a row per file that was read, ``kb_base`` one row with
-the manifest. `psycopg.sql` composes all names, and all values are bound.
+For ``table=kb``: ``kb`` has a row per passage, ``kb_copies`` a row for each further document with the same passage,
+``kb_sources`` a row per file that was read, ``kb_base`` one row with the manifest. `psycopg.sql` composes all names,
+and all values are bound.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ class Tables:
     def __init__(self, name: tuple[str, ...], suffix: str = "") -> None:
         *schema, table = name
         self.name = name
-        self.plain_names = [f"{table}{part}{suffix}" for part in ("", "_sources", "_base")]
-        self.passages, self.sources, self.base = (
+        self.plain_names = [f"{table}{part}{suffix}" for part in ("", "_sources", "_copies", "_base")]
+        self.passages, self.sources, self.copies, self.base = (
             sql.Identifier(*schema, plain) for plain in self.plain_names
         )
 
@@ -112,7 +113,7 @@ class Tables:
         ).format(self.base)
 
     def create(self, dimension: int, first_row: int) -> list[sql.Composed]:
-        """Create the tables of passages and sources, without indexes."""
+        """Create the tables of passages, sources and copies, without the indexes of passages."""
         columns = sql.SQL(", ").join(map(_column, COLUMNS))
         statements = [
             sql.SQL(
@@ -123,6 +124,7 @@ class Tables:
                 "CREATE TABLE {} (digest text PRIMARY KEY, key text NOT NULL, source text NOT NULL, "
                 "sha256 text NOT NULL)"
             ).format(self.sources),
+            *self.create_copies(),
         ]
         if dimension <= _MAX_INLINE:
             inline = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN")
@@ -133,6 +135,16 @@ class Tables:
         """Add the columns that tables of older formats lack."""
         added = (sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(name)) for name in COLUMNS)
         return sql.SQL("ALTER TABLE {} {}").format(self.passages, sql.SQL(", ").join(added))
+
+    def create_copies(self) -> list[sql.Composed]:
+        """Create the table of copies, which formats before 6 lack, and its indexes."""
+        create = sql.SQL(
+            "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {}, "
+            "hash bigint NOT NULL)"
+        ).format(self.copies, sql.SQL(", ").join(map(_column, COLUMNS)))
+        index = sql.SQL("CREATE INDEX ON {} USING hash ({})")
+        columns = map(sql.Identifier, ("hash", "id", "document_id", "source"))
+        return [create, *(index.format(self.copies, column) for column in columns)]
 
     def create_indexes(self, *, words: bool) -> list[sql.Composed]:
         """Create the indexes except that of the vectors. Texts are hashed, since a B-tree limits their length."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
@@ -19,32 +19,57 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import hashed
-from ragweave.knowledge.manifest import Manifest
+from ragweave.knowledge.manifest import WITH_COPIES, Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
-from ragweave.knowledge.postgres.reader import State, read_state, rows_of
-from ragweave.knowledge.postgres.tables import PASSAGE, IndexKind, Tables, storable
+from ragweave.knowledge.postgres.reader import State, read_sources, read_state, rows_of
+from ragweave.knowledge.postgres.tables import IndexKind, Tables, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
-from ragweave.knowledge.source_records import SourceRecord, Sources
+from ragweave.knowledge.source_records import Sources
 from ragweave.knowledge.store import COLUMNS, NUMBERS
 from ragweave.types import Passage
 
-_TYPES = [*("int8" if name in NUMBERS else "text" for name in COLUMNS), "int8", "vector", "int8[]", "int4"]
-_DELETED = sql.SQL("(source = ANY(%(sources)s) OR row = ANY(%(rows)s)) AND row <= %(last)s")
+_TYPES = ["int8" if name in NUMBERS else "text" for name in COLUMNS]
+_LOST: LiteralString = (
+    "{number} <= %(last)s AND (source = ANY(%(sources)s) OR id = ANY(%(ids)s) OR document_id = ANY(%(documents)s)) "
+    "OR {number} > %(last)s AND source = ANY(%(failed)s)"
+)
+_DELETE_LOST_COPIES: LiteralString = "DELETE FROM {copies} WHERE " + _LOST + " RETURNING number"  # noqa: S608
+_NOTE_LOST: LiteralString = "INSERT INTO lost SELECT row, hash, document_id FROM {passages} WHERE " + _LOST  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
-class Deletions:
-    """What a change deletes.
+class Losses:
+    """What a change removes.
 
     Attributes:
-        sources: Sources whose passages from before the change are deleted.
-        rows: Further rows.
-        forgotten: Keys of sources that are forgotten, so that they can be added again.
+        sources: Sources whose passages from before the change are lost.
+        ids: Passages from before the change that are lost.
+        documents: Documents from before the change that are lost.
+        failed: Sources whose passages from this change are lost, as they turned out to be unreadable.
     """
 
     sources: Collection[str] = ()
-    rows: Collection[int] = ()
-    forgotten: Collection[str] = ()
+    ids: Collection[str] = ()
+    documents: Collection[str] = ()
+    failed: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a change did.
+
+    Attributes:
+        counts: The counts of passages in its `ChangeRecord`.
+        documents: How many more documents there are than before.
+    """
+
+    counts: dict[str, int]
+    documents: int
+
+    @property
+    def passages(self) -> int:
+        """How many more passages there are than before."""
+        return self.counts["added"] - self.counts["deleted"]
 
 
 @contextmanager
@@ -107,18 +132,31 @@ class WriteTransaction:
         self.committed = False
         self._words, self._with_words = 0, False
         # Rows up to this one existed before the change, or were deleted since.
-        self._last_row = 0 if self.state is None else self._last_assigned_row()
+        self._last_row = self._last_copy = 0
+        if self.state is not None:
+            if self.state.manifest.format_version < WITH_COPIES:
+                for statement in self._tables.create_copies():
+                    client.execute(statement)
+            self._last_row = self._last_assigned(self._tables.passages, "row")
+            self._last_copy = self._last_assigned(self._tables.copies, "number")
+        self._inserted = self._inserted_copies = 0
 
     def sources(self) -> Sources:
         """The sources that the knowledge base was made from."""
-        rows = self._client.execute(
-            sql.SQL("SELECT key, source, sha256 FROM {}").format(self._tables.sources)
-        )
-        return {key: SourceRecord(source=source, sha256=sha256) for key, source, sha256 in rows}
+        return read_sources(self._client, self._tables)
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; empty for unknown ids."""
-        return rows_of(self._client, self._tables, names)
+        return rows_of(self._client, self._tables, names, copies=True)
+
+    def passage_ids(self, names: Collection[str]) -> set[str]:
+        """Which names are ids of passages."""
+        stored = {storable(name): name for name in names}
+        statement = sql.SQL(
+            "SELECT id FROM {} WHERE id = ANY(%(names)s) UNION SELECT id FROM {} WHERE id = ANY(%(names)s)"
+        )
+        statement_ = statement.format(self._tables.passages, self._tables.copies)
+        return {stored[name] for (name,) in self._client.execute(statement_, {"names": list(stored)})}
 
     def start_rebuild(self, dimension: int, *, words: bool) -> None:
         """Create empty tables, into which `insert` writes.
@@ -136,27 +174,31 @@ class WriteTransaction:
         if self.state is None:
             self._check_names_are_free()
             self._client.execute(self._tables.create_base())
-        self._target = self._tables.new
+        self._target, self._last_copy = self._tables.new, 0
         for statement in self._target.create(dimension, self._last_row + 1):
             self._client.execute(statement)
 
-    def known(self, hashes: NDArray[np.uint64], without: Collection[str]) -> NDArray[np.bool_]:
-        """Which of M hashes passages from before the change have, (M,), some sources excluded."""
-        statement = sql.SQL(
-            "SELECT DISTINCT hash FROM {} WHERE hash = ANY(%s) AND row <= %s AND NOT source = ANY(%s)"
-        )
+    def known(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which of M hashes passages from before the change have, (M,)."""
+        statement = sql.SQL("SELECT DISTINCT hash FROM {} WHERE hash = ANY(%s) AND row <= %s")
         signed = hashes.view(np.int64)
-        values = [signed.tolist(), self._last_row, list(without)]
+        values = [signed.tolist(), self._last_row]
         rows = self._client.execute(statement.format(self._tables.passages), values).fetchall()
         return np.isin(signed, np.array([value for (value,) in rows], dtype=np.int64))
 
     def taken_id(self, ids: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
         """A document from before the change with one of these ids: its id and source, some sources excluded."""
         statement = sql.SQL(
-            "SELECT document_id, source FROM {} WHERE document_id = ANY(%s) AND row <= %s AND NOT source = ANY(%s) "
-            "ORDER BY row LIMIT 1"
-        ).format(self._tables.passages)
-        values = [[storable(document_id) for document_id in ids], self._last_row, list(without)]
+            "SELECT document_id, source FROM {} WHERE document_id = ANY(%(ids)s) AND row <= %(row)s "
+            "AND NOT source = ANY(%(without)s) UNION ALL SELECT document_id, source FROM {} WHERE "
+            "document_id = ANY(%(ids)s) AND number <= %(copy)s AND NOT source = ANY(%(without)s) LIMIT 1"
+        ).format(self._tables.passages, self._tables.copies)
+        values = {
+            "ids": [storable(document_id) for document_id in ids],
+            "without": list(without),
+            "row": self._last_row,
+            "copy": self._last_copy,
+        }
         row = self._client.execute(statement, values).fetchone()
         return None if row is None else (row[0], row[1])
 
@@ -175,59 +217,130 @@ class WriteTransaction:
             vectors: (M, D).
             words: The words of each; ``None`` if they are searched by vectors alone.
         """
-        statement = sql.SQL("COPY {} ({}, hash, embedding, words, length) FROM STDIN (FORMAT BINARY)")
-        with (
-            self._client.cursor() as cursor,
-            cursor.copy(statement.format(self._target.passages, PASSAGE)) as copy,
-        ):
-            copy.set_types(_TYPES)
-            for number, (passage, hash_) in enumerate(
-                zip(passages, hashes.view(np.int64).tolist(), strict=True)
-            ):
-                columns = [getattr(passage, name) for name in COLUMNS]
-                texts = [storable(value) if isinstance(value, str) else value for value in columns]
-                word_hashes = None if words is None else hashed(words[number]).view(np.int64).tolist()
-                length = len(word_hashes or ())
-                copy.write_row([*texts, hash_, vectors[number], word_hashes, length])
-                self._words += length
+        word_hashes = [
+            None if words is None else hashed(w).view(np.int64).tolist() for w in words or passages
+        ]
+        lengths = [len(part or ()) for part in word_hashes]
+        columns = {
+            "embedding": ("vector", vectors),
+            "words": ("int8[]", word_hashes),
+            "length": ("int4", lengths),
+        }
+        self._copy(self._target.passages, passages, hashes, columns)
+        self._inserted += len(passages)
+        self._words += sum(lengths)
 
-    def discard(self, sources: Collection[str]) -> int:
-        """Delete what the change wrote of some sources; returns the number of passages."""
-        deleted, words = self._delete(
-            sql.SQL("row > %(last)s AND source = ANY(%(sources)s)"), Deletions(sources), self._target
+    def insert_copies(self, copies: Sequence[Passage], hashes: NDArray[np.uint64]) -> None:
+        """Write M copies of passages, whose hashes are (M,)."""
+        self._copy(self._target.copies, copies, hashes, {})
+        self._inserted_copies += len(copies)
+
+    def _copy(
+        self,
+        table: sql.Identifier,
+        passages: Sequence[Passage],
+        hashes: NDArray[np.uint64],
+        columns: dict[str, tuple[str, Sequence[Any] | NDArray[np.float32]]],
+    ) -> None:
+        """Write passages with their hashes and further columns, whose types are given."""
+        names = sql.SQL(", ").join(map(sql.Identifier, (*COLUMNS, "hash", *columns)))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(table, names)
+        values = (hashes.view(np.int64).tolist(), *(values for _, values in columns.values()))
+        with self._client.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([*_TYPES, "int8", *(kind for kind, _ in columns.values())])
+            for passage, *others in zip(passages, *values, strict=True):
+                own = (getattr(passage, name) for name in COLUMNS)
+                copy.write_row(
+                    [*(storable(value) if isinstance(value, str) else value for value in own), *others]
+                )
+
+    def remove(self, losses: Losses) -> Outcome:
+        """Remove what a change loses. A passage lives on with its first copy, and keeps its row."""
+        values: dict[str, Any] = {
+            "sources": list(losses.sources),
+            "ids": list(map(storable, losses.ids)),
+            "documents": list(map(storable, losses.documents)),
+            "failed": list(losses.failed),
+        }
+        names = {"passages": self._target.passages, "copies": self._target.copies}
+        identity = [name for name in COLUMNS if name not in ("title", "text")]
+
+        def run(statement: LiteralString, **more: Any) -> list[tuple[Any, ...]]:
+            cursor = self._client.execute(sql.SQL(statement).format(**names), {**values, **more})
+            return cursor.fetchall() if cursor.description else []
+
+        def count_documents(last: int) -> int:
+            ((count,),) = run(
+                "SELECT count(*) FROM touched AS t WHERE EXISTS (SELECT FROM {passages} AS p "
+                "WHERE p.document_id = t.document_id AND p.row <= %(last)s)",
+                last=last,
+            )
+            return int(count)
+
+        names["number"] = sql.Identifier("number")
+        lost_copies = run(_DELETE_LOST_COPIES, last=self._last_copy)
+        names["number"] = sql.Identifier("row")
+        run("CREATE TEMPORARY TABLE lost (row bigint, hash bigint, document_id text) ON COMMIT DROP")
+        run(_NOTE_LOST, last=self._last_row)
+        # New copies first, so that a passage which a changed source still holds stays with that source.
+        run("CREATE TEMPORARY TABLE heir (LIKE {copies}, row bigint) ON COMMIT DROP")
+        run(
+            "INSERT INTO heir SELECT DISTINCT ON (row) c.*, row FROM lost JOIN {copies} AS c USING (hash) "
+            "ORDER BY row, number > %(last)s DESC, number",
+            last=self._last_copy,
         )
-        self._words -= words
-        return deleted
+        run("CREATE TEMPORARY TABLE touched (document_id text) ON COMMIT DROP")
+        run(
+            "INSERT INTO touched SELECT document_id FROM lost UNION SELECT document_id FROM heir "
+            "UNION SELECT document_id FROM {passages} WHERE row > %(last)s",
+            last=self._last_row,
+        )
+        documents = -count_documents(self._last_row)
+        run("DELETE FROM {copies} WHERE number IN (SELECT number FROM heir)")
+        names["changes"] = sql.SQL(", ").join(
+            sql.SQL("{0} = heir.{0}").format(sql.Identifier(name)) for name in identity
+        )
+        heirs = run(
+            "UPDATE {passages} AS p SET {changes} FROM heir WHERE p.row = heir.row RETURNING p.row, heir.number"
+        )
+        deleted = run(
+            "DELETE FROM {passages} WHERE row IN (SELECT row FROM lost EXCEPT SELECT row FROM heir) "
+            "RETURNING row, length"
+        )
+        documents += count_documents(2**62)
+        self._words -= sum(length for _, length in deleted)
+        # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
+        renewed = sum(row <= self._last_row and number > self._last_copy for row, number in heirs)
+        fresh = sum(number > self._last_copy for _, number in heirs)
+        old = sum(row <= self._last_row for row, _ in deleted)
+        lost_fresh = sum(number > self._last_copy for (number,) in lost_copies)
+        counts = {
+            "added": self._inserted - (len(deleted) - old) + renewed,
+            "deleted": old + renewed,
+            "duplicates": self._inserted_copies - lost_fresh - fresh,
+            "kept": len(heirs) - fresh,
+        }
+        return Outcome(counts, documents)
 
-    def count(self, deletions: Deletions) -> tuple[int, int]:
-        """How many passages, and how many documents with their last passage, a change deletes."""
-        statement = sql.SQL(
-            "WITH deleted AS MATERIALIZED (SELECT row, document_id FROM {passages} WHERE {deleted}), "
-            "touched AS (SELECT document_id, count(*) AS count FROM deleted GROUP BY document_id) "
-            "SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM touched WHERE count = (SELECT count(*) "
-            "FROM {passages} AS p WHERE p.document_id = touched.document_id AND p.row <= %(last)s))"
-        ).format(passages=self._tables.passages, deleted=_DELETED)
-        ((passages, documents),) = self._client.execute(statement, self._values(deletions)).fetchall()
-        return int(passages), int(documents)
-
-    def commit(self, manifest: Manifest, *, index: IndexKind, deletions: Deletions, sources: Sources) -> None:
+    def commit(
+        self, manifest: Manifest, *, index: IndexKind, forgotten: Collection[str], sources: Sources
+    ) -> None:
         """Write the rest of the change, which the end of the transaction then commits.
 
         Args:
             manifest: The new manifest.
             index: The index of the vectors.
-            deletions: What to delete.
+            forgotten: Keys of sources that are forgotten, so that they can be added again.
             sources: Sources that are new or changed.
         """
         words = self._words
         if self._target is self._tables:
-            _, removed = self._delete(_DELETED, deletions, self._tables)
-            words += self._total_words() - removed
+            words += self._total_words()
         else:
             # An index is built faster over rows that exist than row by row.
             for statement in self._target.create_indexes(words=self._with_words):
                 self._client.execute(statement)
-        self._write_sources(sources, deletions.forgotten)
+        self._write_sources(sources, forgotten)
         self._set_index(index, manifest)
         if self._target is not self._tables:
             self._replace_tables()  # last: from here on readers wait for the commit
@@ -241,24 +354,12 @@ class WriteTransaction:
         self.committed = True
 
     def _check_names_are_free(self) -> None:
-        for table in (self._tables.passages, self._tables.sources):
+        for table in (self._tables.passages, self._tables.sources, self._tables.copies):
             if self._client.execute("SELECT to_regclass(%s)", [table.as_string()]).fetchall()[0][0]:
                 raise KnowledgeBaseError(
                     f"The table {table.as_string()} exists and is not a knowledge base. Choose another name in the "
                     "URI (table=NAME)."
                 )
-
-    def _delete(self, condition: sql.Composable, deletions: Deletions, tables: Tables) -> tuple[int, int]:
-        """Delete passages; returns their number and the number of their words."""
-        statement = sql.SQL(
-            "WITH deleted AS (DELETE FROM {} WHERE {} RETURNING length) "
-            "SELECT count(*), coalesce(sum(length), 0) FROM deleted"
-        ).format(tables.passages, condition)
-        ((passages, words),) = self._client.execute(statement, self._values(deletions)).fetchall()
-        return int(passages), int(words)
-
-    def _values(self, deletions: Deletions) -> dict[str, Any]:
-        return {"sources": list(deletions.sources), "rows": list(deletions.rows), "last": self._last_row}
 
     def _write_sources(self, sources: Sources, forgotten: Collection[str]) -> None:
         table = self._target.sources
@@ -292,15 +393,16 @@ class WriteTransaction:
         pairs = (
             (self._tables.passages, self._target.passages),
             (self._tables.sources, self._target.sources),
+            (self._tables.copies, self._target.copies),
         )
         for (old, new), name in zip(pairs, self._tables.plain_names, strict=False):
             self._client.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(old))
             self._client.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(name)))
 
-    def _last_assigned_row(self) -> int:
-        statement = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, 'row')::regclass), 0)"
-        ((row,),) = self._client.execute(statement, [self._tables.passages.as_string()]).fetchall()
-        return int(row)
+    def _last_assigned(self, table: sql.Identifier, column: str) -> int:
+        statement = "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence(%s, %s)::regclass), 0)"
+        ((number,),) = self._client.execute(statement, [table.as_string(), column]).fetchall()
+        return int(number)
 
     def _total_words(self) -> int:
         ((words,),) = self._client.execute(

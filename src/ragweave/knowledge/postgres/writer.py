@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,15 @@ from ragweave.knowledge.ingest.builder import (
     KnownHashes,
     LocalEngine,
     SeenHashes,
+    Shard,
     read_shards,
 )
 from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.scan import (
     already_exists,
+    compare_sources,
     first_manifest,
+    gone_sources,
     id_taken,
     named_sources,
     next_manifest,
@@ -40,11 +43,11 @@ from ragweave.knowledge.ingest.scan import (
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
-from ragweave.knowledge.postgres.reader import existing, read_state
+from ragweave.knowledge.postgres.reader import existing, read_sources, read_state
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, choose_index, current_index
 from ragweave.knowledge.postgres.uri import PostgresUri
-from ragweave.knowledge.postgres.write_transaction import Deletions, WriteTransaction, write_transaction
-from ragweave.knowledge.source_records import SourceFile, Sources
+from ragweave.knowledge.postgres.write_transaction import Losses, Outcome, WriteTransaction, write_transaction
+from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
 from ragweave.types import NoProgress, Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -88,18 +91,13 @@ class PostgresWriter:
                 raise already_exists(self.path)
             scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
             transaction.start_rebuild(encoder.dimension, words=settings.language is not None)
-            batch = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
-            if not batch.passages:
-                raise no_text(scan.all_skipped(batch.report))
-            record = scan.change("build", batch.report, added=batch.passages)
+            report = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
+            outcome = transaction.remove(Losses(failed=report.failed))
+            if not outcome.passages:
+                raise no_text(scan.all_skipped(report))
+            manifest = first_manifest(encoder, settings, scan.change("build", report, outcome.counts))
             progress.start("Indexing", None)
-            _commit(
-                transaction,
-                first_manifest(encoder, settings, record),
-                batch.passages,
-                batch.documents,
-                sources=scan.read(batch.report.failed),
-            )
+            _commit(transaction, manifest, outcome, sources=scan.read(report.failed))
 
     def add(
         self,
@@ -110,62 +108,51 @@ class PostgresWriter:
         engine: Engine | None,
         reading: ReadSettings,
         resume: bool,
+        remove_missing: bool,
         progress: Progress,
     ) -> None:
-        """Add new and changed sources; see `KnowledgeBase.add`."""
-        files = find_sources(sources, follow_links=reading.follow_links)
+        """Add new and changed sources, and remove missing ones; see `KnowledgeBase.add`."""
+        files = find_sources(sources, follow_links=reading.follow_links, allow_empty=remove_missing)
         self._refuse_to_resume(resume=resume)
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
             manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
-            scan = scan_sources(files, transaction.sources(), strict=strict, progress=progress)
-            if not scan.changed:
-                report_skipped(scan.skipped, other_sources=bool(scan.records))
-                return
+            known = transaction.sources()
+            gone = gone_sources(sources, files, known) if remove_missing else {}
+            scan = scan_sources(files, known, gone, strict=strict, progress=progress)
             settings = settings_of(manifest, strict=strict, engine=engine, reading=reading)
-            # A changed source may repeat its own old passages, so those do not count as duplicates.
-            replaced = scan.replaced()
-            seen = _NewHashes(transaction, replaced)
-            batch = self._write(transaction, scan.changed, encoder, settings, seen, replaced, progress)
-            deletions = Deletions(sources=scan.replaced(batch.report.failed))
-            passages, documents = transaction.count(deletions)
-            if not batch.passages and not passages:
-                report_skipped(scan.all_skipped(batch.report), other_sources=bool(scan.unchanged))
+            replaced, seen = scan.replaced(), _NewHashes(transaction)
+            report = self._write(transaction, scan.changed, encoder, settings, seen, replaced, progress)
+            if scan.after(report.failed) == known:
+                report_skipped(scan.all_skipped(report), other_sources=bool(scan.unchanged))
                 return
-            record = scan.change("add", batch.report, added=batch.passages, deleted=passages)
-            _commit(
-                transaction,
-                next_manifest(manifest, record, manifest.segments),
-                manifest.passages + batch.passages - passages,
-                manifest.documents + batch.documents - documents,
-                sources=scan.read(batch.report.failed),
-                deletions=deletions,
-            )
+            outcome = transaction.remove(Losses(scan.replaced(report.failed), failed=report.failed))
+            record = scan.change("sync" if remove_missing else "add", report, outcome.counts)
+            after = next_manifest(manifest, record, manifest.segments)
+            read = scan.read(report.failed)
+            _commit(transaction, after, outcome, forgotten=scan.gone, sources=read)
+
+    def compare(self, sources: Sequence[Path | SourceFile], reading: ReadSettings) -> SourceChanges:
+        """What `add` would do; see `KnowledgeBase.compare`."""
+        connection = Connection(self.uri)
+        known = connection.run(lambda client: read_sources(client, Tables(self.uri.table)))
+        connection.close()
+        return compare_sources(sources, known, reading)
 
     def delete(self, *, ids: Sequence[str], sources: Sequence[str]) -> None:
         """Delete passages, documents and sources; see `KnowledgeBase.delete`."""
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
-            rows: set[int] = set()
             for name, matches in transaction.rows_of(ids).items():
                 if not matches:
                     raise unknown_id(name, self.path)
-                rows.update(matches)
-            known = transaction.sources()
+            known, passage_ids = transaction.sources(), transaction.passage_ids(ids)
             chosen = named_sources(sources, known, self.path)
-            deletions = Deletions(
-                sources=chosen,
-                rows=rows,
-                forgotten=[key for key, record in known.items() if record.source in chosen],
-            )
-            passages, documents = transaction.count(deletions)
-            _commit(
-                transaction,
-                next_manifest(manifest, ChangeRecord(kind="delete", deleted=passages), manifest.segments),
-                manifest.passages - passages,
-                manifest.documents - documents,
-                deletions=deletions,
-            )
+            outcome = transaction.remove(Losses(chosen, passage_ids, set(ids) - passage_ids))
+            record = ChangeRecord(kind="delete", **outcome.counts)
+            forgotten = [key for key, source in known.items() if source.source in chosen]
+            after = next_manifest(manifest, record, manifest.segments)
+            _commit(transaction, after, outcome, forgotten=forgotten)
 
     def compact(self, *, keep: int, progress: Progress) -> None:
         """Choose the index again, and return the space of deleted rows; there are no versions to keep."""
@@ -173,7 +160,7 @@ class PostgresWriter:
             manifest = existing(transaction.state, self.uri).manifest
             progress.start("Indexing", None)
             new = next_manifest(manifest, ChangeRecord(kind="compact"), manifest.segments)
-            _commit(transaction, new, manifest.passages, manifest.documents)
+            _commit(transaction, new, transaction.remove(Losses()))
         progress.start("Compacting", None)
         connection = Connection(self.uri)
         statement = Tables(self.uri.table).vacuum()  # not possible inside of a transaction
@@ -196,7 +183,7 @@ class PostgresWriter:
         seen: KnownHashes,
         replaced: Collection[str] | None,
         progress: Progress,
-    ) -> _Batch:
+    ) -> IngestReport:
         """Read, embed and write files, a shard at a time.
 
         Args:
@@ -213,48 +200,27 @@ class PostgresWriter:
         """
         analyzer = None if settings.language is None else Analyzer(settings.language, settings.analyzer)
         report = IngestReport()
-        documents: dict[str, set[str]] = {}
         # The engine reads ahead of the shards whose vectors it returns.
-        pending: deque[tuple[list[Passage], NDArray[np.uint64]]] = deque()
+        pending: deque[Shard] = deque()
 
         def checked() -> Iterator[list[Passage]]:
-            for shard, hashes in read_shards(files, encoder, settings, seen, report, NoProgress()):
-                if not shard:
-                    continue
-                ids = {passage.document_id for passage in shard}
+            for shard in read_shards(files, encoder, settings, seen, report, NoProgress()):
+                ids = {passage.document_id for passage in (*shard.passages, *shard.copies)}
                 taken = None if replaced is None else transaction.taken_id(ids, replaced)
                 if taken:
                     raise id_taken(*taken, self.path)
-                pending.append((shard, hashes))
-                yield shard
+                transaction.insert_copies(shard.copies, shard.copy_hashes)
+                if shard.passages:
+                    pending.append(shard)
+                    yield shard.passages
 
         progress.start("Reading and embedding", None)
         for vectors in (settings.engine or LocalEngine()).embed(checked(), encoder, progress):
-            shard, hashes = pending.popleft()
-            texts = (f"{passage.title}\n{passage.text}" for passage in shard)
+            shard = pending.popleft()
+            texts = (f"{passage.title}\n{passage.text}" for passage in shard.passages)
             words = None if analyzer is None else [analyzer.words(text) for text in texts]
-            transaction.insert(shard, hashes, vectors, words)
-            for passage in shard:
-                documents.setdefault(passage.source, set()).add(passage.document_id)
-        failed = set(report.failed)
-        discarded = transaction.discard(failed) if failed else 0
-        count = sum(len(ids) for source, ids in documents.items() if source not in failed)
-        return _Batch(report.passages - discarded, count, report)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """The passages that a change wrote.
-
-    Attributes:
-        passages: Their number.
-        documents: The number of their documents.
-        report: What reading the sources gave.
-    """
-
-    passages: int
-    documents: int
-    report: IngestReport
+            transaction.insert(shard.passages, shard.hashes, vectors, words)
+        return report
 
 
 class _NewHashes:
@@ -262,40 +228,39 @@ class _NewHashes:
 
     Args:
         transaction: The change.
-        replaced: Sources whose passages in the tables do not count.
     """
 
-    def __init__(self, transaction: WriteTransaction, replaced: Collection[str]) -> None:
-        self._transaction, self._replaced, self._seen = transaction, replaced, SeenHashes()
+    def __init__(self, transaction: WriteTransaction) -> None:
+        self._transaction, self._seen = transaction, SeenHashes()
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Add M hashes; returns which of them are new, (M,)."""
         new = self._seen.add(hashes)
-        new[new] = ~self._transaction.known(hashes[new], self._replaced)
+        new[new] = ~self._transaction.known(hashes[new])
         return new
 
 
 def _commit(
     transaction: WriteTransaction,
     manifest: Manifest,
-    passages: int,
-    documents: int,
+    outcome: Outcome,
     *,
-    deletions: Deletions | None = None,
+    forgotten: Collection[str] = (),
     sources: Sources | None = None,
 ) -> None:
-    """Commit a change, after which there are so many passages and documents."""
+    """Commit a change with a manifest that has the counts of before."""
+    passages = manifest.passages + outcome.passages
     # PostgreSQL blocks writers while it builds an index, so only a build and a compaction choose another one.
     index = (
         current_index(manifest)
-        if manifest.change.kind in {"add", "delete"}
+        if manifest.change.kind in {"add", "sync", "delete"}
         else choose_index(manifest.index.kind, passages, manifest.dimension)
     )
     segment = SegmentRecord(
         name="passages",
         rows=passages,
         passages=passages,
-        documents=documents,
+        documents=manifest.documents + outcome.documents,
         factory=FACTORY[index],
         recall=1.0 if index == "flat" else None,
         files={},
@@ -303,6 +268,6 @@ def _commit(
     transaction.commit(
         replace(manifest, segments=(segment,)),
         index=index,
-        deletions=deletions or Deletions(),
+        forgotten=forgotten,
         sources=sources or {},
     )

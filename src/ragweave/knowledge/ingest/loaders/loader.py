@@ -102,7 +102,7 @@ def read_documents(
 
 
 def find_sources(
-    sources: Sequence[Path | str | SourceFile], *, follow_links: bool = False
+    sources: Sequence[Path | str | SourceFile], *, follow_links: bool = False, allow_empty: bool = False
 ) -> list[SourceFile]:
     """List the files of sources, those of a folder in sorted order, each once; some of a folder's are ignored.
 
@@ -112,6 +112,7 @@ def find_sources(
         sources: Files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless
             they are in the cache.
         follow_links: Whether to read what links in a folder lead to outside of it.
+        allow_empty: Whether a folder may have no readable file.
 
     Raises:
         SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
@@ -120,7 +121,7 @@ def find_sources(
         raise SourceError("No source was given: name files or folders to read documents from.")
     files: dict[Path, SourceFile] = {}
     for source in sources:
-        for file in _files_of(source, follow_links):
+        for file in _files_of(source, follow_links, allow_empty):
             path = file.path.resolve()
             # What a folder ignores, another source may name.
             if path not in files or (files[path].ignored and not file.ignored):
@@ -263,7 +264,7 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _files_of(source: Path | str | SourceFile, follow_links: bool) -> list[SourceFile]:
+def _files_of(source: Path | str | SourceFile, follow_links: bool, allow_empty: bool) -> list[SourceFile]:
     """The files of one source."""
     if isinstance(source, SourceFile):
         return [source]
@@ -274,14 +275,14 @@ def _files_of(source: Path | str | SourceFile, follow_links: bool) -> list[Sourc
         return find_on_hub(str(source))
     path = Path(source)
     if path.exists() or not has_magic(str(path)):
-        return _files_at(path, follow_links)
+        return _files_at(path, follow_links, allow_empty)
     matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
     if not matches:
         raise SourceError(f"Nothing matches {path}: check the pattern.")
-    return [file for match in matches for file in _files_at(Path(match), follow_links)]
+    return [file for match in matches for file in _files_at(Path(match), follow_links, allow_empty)]
 
 
-def _files_at(path: Path, follow_links: bool) -> list[SourceFile]:
+def _files_at(path: Path, follow_links: bool, allow_empty: bool) -> list[SourceFile]:
     """The file at a path, or the files of the folder there."""
     if path.is_dir():
         files = list(_walk(path, follow_links))
@@ -290,7 +291,7 @@ def _files_at(path: Path, follow_links: bool) -> list[SourceFile]:
             warn_loss(
                 str(path), f"links that lead out of the folder are not followed: {names}. Add --follow-links."
             )
-        if all(file.ignored for file in files):
+        if not allow_empty and all(file.ignored for file in files):
             state = "has no file that can be read" if any(path.iterdir()) else "is empty"
             raise SourceError(f"The folder {path} {state}: put files ending in {_ENDINGS} into it.")
         return files

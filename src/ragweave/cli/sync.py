@@ -1,0 +1,155 @@
+"""``ragweave sync``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import ragweave
+from ragweave.cli import options
+from ragweave.cli.console import note, print_change, print_json, print_text, source_warnings, stage_bars, warn
+from ragweave.errors import ConfigurationError, RagweaveError, SourceWarning
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+
+if TYPE_CHECKING:
+    from ragweave.knowledge.source_records import SourceChanges
+
+
+def sync(
+    kb: options.KnowledgeBaseArgument,
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, folders and patterns.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read and removed, and change nothing.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Synchronize after every change of the sources, until Ctrl+C.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The encoder that embedded the knowledge base, if it has another name here."),
+    ] = None,
+    strict: options.Strict = False,
+    read_memory: options.ReadMemory = DEFAULT_READING.memory,
+    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
+    follow_links: options.FollowLinks = False,
+    device: options.Device = None,
+    verbose: options.Verbose = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a knowledge base hold what its sources hold now.
+
+    Adds new files, replaces changed ones, and removes what was read from files below the sources that no longer
+    exist, all in one new version. What was read from elsewhere stays.
+
+    Examples:
+      ragweave sync kb notes/
+      ragweave sync kb notes/ --dry-run
+      ragweave sync kb notes/ minutes/ --watch
+    """
+    from ragweave.knowledge.ingest.loaders.loader import find_sources
+
+    if Path("-") in sources:
+        raise ConfigurationError("Standard input cannot be synchronized. Use 'ragweave add'.")
+    # Wrong arguments fail before the model is loaded.
+    base = ragweave.KnowledgeBase.open(kb)
+    reading = ReadSettings(read_memory, read_seconds, follow_links=follow_links)
+    if dry_run:
+        with source_warnings():
+            changes = base.compare(sources, reading=reading)
+        _print_changes(changes, as_json=as_json)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
+        files = find_sources(sources, follow_links=follow_links, allow_empty=True)
+    encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
+
+    def synchronize() -> ragweave.KnowledgeBase:
+        with stage_bars(hidden=watch) as progress, source_warnings():
+            return base.add(
+                sources,
+                encoder=encoder,
+                strict=strict,
+                reading=reading,
+                remove_missing=True,
+                progress=progress,
+            )
+
+    if not watch:
+        previous, base = base.version, synchronize()
+        print_change(base, as_json=as_json, previous=previous, files=files, verbose=verbose)
+        return
+    with _stop_on_interrupt() as stop:
+        for _ in _changes(sources, kb, stop):
+            previous = base.version
+            try:
+                base = synchronize()
+            except RagweaveError as error:  # a file that is still being written, or another writer
+                warn(str(error))
+            if base.version != previous:
+                print_change(base, as_json=as_json, previous=previous)
+    note(f"Stopped at version {base.version}.")
+
+
+def _print_changes(changes: SourceChanges, *, as_json: bool) -> None:
+    """Print what a synchronization would do."""
+    content = asdict(changes)
+    if as_json:
+        print_json(content)
+        return
+    for kind, names in content.items():
+        for name in names:
+            print_text(f"{kind}: {name}")
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in content.items())
+    print_text(f"{counts}. Nothing was changed.")
+
+
+def _changes(sources: Sequence[Path], kb: str, stop: Event) -> Iterator[None]:
+    """Yield at once, and after each burst of changes below the sources, until stopped."""
+    import watchfiles
+
+    folders = {_nearest_folder(source) for source in sources}
+    own = os.path.realpath(kb)  # may lie below a source, and changes with every version
+    started = False
+    for changes in watchfiles.watch(
+        *folders,
+        watch_filter=lambda _, path: not Path(path).is_relative_to(own),
+        stop_event=stop,
+        rust_timeout=500,
+        yield_on_timeout=True,
+    ):
+        # The first round ends without changes. By then the watcher runs, so that no change is missed.
+        if changes or not started:
+            started = True
+            yield
+
+
+def _nearest_folder(source: Path) -> Path:
+    """The folder that a source is or is in: editors replace files, and a pattern may match new ones."""
+    path = Path(os.path.realpath(source))
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Event]:
+    """Set an event at Ctrl+C, so that a change in progress is committed; a second Ctrl+C interrupts it."""
+    stop = Event()
+
+    def handle(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,105 @@
+"""ragweave sync makes a knowledge base hold what its sources hold: once, as a preview, or after every change."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ragweave import KnowledgeBase
+from tests.cli.test_knowledge_base import kb, notes, run, succeed  # noqa: F401 (fixtures)
+from tests.support.waiting import wait_until
+
+
+def sources(folder):
+    return {name.rpartition("/")[2] for name in KnowledgeBase.open(folder).sources()}
+
+
+def test_new_changed_and_missing_files_in_one_version(kb, notes, tmp_path):  # noqa: F811
+    elsewhere = tmp_path / "elsewhere.txt"
+    elsewhere.write_text("A text from elsewhere.")
+    succeed("add", kb, elsewhere)
+    elsewhere.unlink()
+    (notes / "peru.md").unlink()
+    (notes / "ulm.txt").write_text("Ulm lies in the south.")
+    (notes / "new.txt").write_text("A new text.")
+
+    preview = succeed("sync", kb, notes, "--dry-run").stdout
+    assert preview.splitlines() == [
+        f"new: {notes / 'new.txt'}",
+        f"changed: {notes / 'ulm.txt'}",
+        f"removed: {notes / 'peru.md'}",
+        "1 new, 1 changed, 1 removed, 0 skipped. Nothing was changed.",
+    ]
+    as_json = json.loads(succeed("sync", kb, notes, "--dry-run", "--json").stdout)
+    assert as_json["removed"] == [str(notes / "peru.md")]
+    assert KnowledgeBase.open(kb).version == "000002"
+
+    result = succeed("sync", kb, notes)
+    assert "version 000003" in result.stdout
+    assert "(2 passages added, 2 deleted, 2 sources read, 1 source removed)" in result.stdout
+    # What was not read from below the sources stays, whether it exists or not.
+    assert sources(kb) == {"ulm.txt", "new.txt", "elsewhere.txt"}
+    assert "(nothing has changed)" in succeed("sync", kb, notes).stdout
+    assert KnowledgeBase.open(kb).version == "000003"
+
+
+def test_an_empty_folder_removes_everything_and_a_missing_one_nothing(kb, notes):  # noqa: F811
+    moved = notes.rename(notes.with_name("moved"))
+    missing = run("sync", kb, notes)
+    assert missing.exit_code == 1
+    assert "There is no file or folder" in missing.stderr
+    assert len(KnowledgeBase.open(kb)) == 2
+    notes.mkdir()
+    succeed("sync", kb, notes)
+    assert (len(KnowledgeBase.open(kb)), sources(kb)) == (0, set())
+    succeed("sync", kb, moved)
+    assert sources(kb) == {"peru.md", "ulm.txt"}
+
+
+def test_patterns_and_standard_input(kb, notes):  # noqa: F811
+    (notes / "other.txt").write_text("Another text.")
+    for name in ("peru.md", "ulm.txt"):
+        (notes / name).unlink()
+    succeed("sync", kb, notes / "*.txt")
+    assert sources(kb) == {"peru.md", "other.txt"}
+    refused = run("sync", kb, "-")
+    assert refused.exit_code == 1
+    assert "Standard input" in refused.stderr
+
+
+def test_a_file_that_exists_but_is_ignored_is_not_removed(kb, notes):  # noqa: F811
+    (notes / ".draft.txt").write_text("A draft.")
+    succeed("add", kb, notes / ".draft.txt")
+    succeed("sync", kb, notes)
+    assert ".draft.txt" in sources(kb)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for processes")
+def test_watch_follows_changes_until_it_is_interrupted(notes, tmp_path, tiny_encoder_path):  # noqa: F811
+    # The knowledge base lies in the folder that is watched: its own changes must not count.
+    kb = notes / "kb"  # noqa: F811
+    succeed("index", notes, "--output", kb, "--model", tiny_encoder_path)
+    (notes / "ulm.txt").unlink()
+    command = [sys.executable, "-m", "ragweave", "sync", kb, notes, "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: sources(kb) == {"peru.md"})
+            (notes / "new.txt").write_text("A new text.")
+            wait_until(lambda: sources(kb) == {"peru.md", "new.txt"})
+            (notes / "peru.md").rename(tmp_path / "peru.md")
+            wait_until(lambda: sources(kb) == {"new.txt"})
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, stderr
+    versions = [line.split("version ")[1].split(",")[0] for line in stdout.splitlines()]
+    assert versions == sorted(set(versions))
+    assert f"Stopped at version {versions[-1]}." in stderr
+    base = KnowledgeBase.open(kb)
+    base.verify()
+    assert base.version == versions[-1]
