@@ -43,7 +43,7 @@ def test_index_then_info(notes, tmp_path, tiny_encoder_path):
 
 def test_text_output(notes, tmp_path, tiny_encoder_path):
     built = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
-    assert "1 passages from 1 documents, version 000001" in built.stdout
+    assert "1 passage from 1 document, version 000001" in built.stdout
     assert built.stderr == ""
     shown = run("info", tmp_path / "kb")
     assert "000001" in shown.stdout
@@ -74,7 +74,7 @@ def test_ignored_files_are_counted_and_named(notes, tmp_path, tiny_encoder_path)
     }
     assert "bad.jsonl" in shown["skipped"][0]
     lines = run("info", tmp_path / "kb", "--sources").stdout.splitlines()
-    assert lines[0] == f"{notes / 'peru.md'}: 1 passages"
+    assert lines[0] == f"{notes / 'peru.md'}: 1 passage"
     assert f"{notes / 'photo.png'}: ignored (.png)" in lines
     assert lines[-1].startswith("skipped: ") and "bad.jsonl" in lines[-1]
 
@@ -279,7 +279,7 @@ def test_standard_input_is_a_named_source(tmp_path, tiny_encoder_path):
     assert changed.exit_code == 0, changed.output
     assert "2 passages from 2 documents" in changed.stdout
     deleted = run("delete", kb, "--source", "stdin")
-    assert "1 passages" in deleted.stdout
+    assert "1 passage from" in deleted.stdout
 
 
 def test_chunking_is_recorded(tmp_path, notes, tiny_encoder_path):

@@ -62,7 +62,7 @@ def test_every_change_makes_a_version(kb, notes):
     assert "version 000001 is current, 2 passages" in rolled_back.stdout
     assert json.loads(succeed("rollback", kb, "000003", "--json").stdout)["version"] == "000003"
     compacted = succeed("compact", kb, "--keep", "0")
-    assert "1 passages from 1 documents, version 000004" in compacted.stdout
+    assert "1 passage from 1 document, version 000004" in compacted.stdout
     table = succeed("versions", kb).stdout
     assert "* 000004" in table
     assert "000003" not in table

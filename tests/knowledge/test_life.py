@@ -17,6 +17,7 @@ from ragweave.errors import (
 )
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.ingest.builder import LocalEngine
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.knowledge.storage import check_output
 from tests.support.databases import PASSWORD
@@ -239,6 +240,57 @@ def test_duplicates_are_left_out_and_counted(output, tmp_path, tiny_encoder):
     (tmp_path / "c.jsonl").write_text('{"title": "t", "text": "Ulm."}\n{"title": "t", "text": "Jena."}\n')
     base = base.add([tmp_path / "c.jsonl"], encoder=tiny_encoder)
     assert (len(base), base.manifest.change.duplicates, base.manifest.change.added) == (4, 0, 2)
+
+
+def test_a_passage_stays_with_another_source(output, tmp_path, tiny_encoder):
+    a, b = tmp_path / "a.md", tmp_path / "b.md"
+    for path in (a, b):
+        path.write_text("# Peru\n\nLima is the capital.")
+        path.with_suffix(".txt").write_text(f"Only in {path.stem}.")
+    base = KnowledgeBase.build([tmp_path / "a.txt", a], output, encoder=tiny_encoder)
+    base = base.add([b, tmp_path / "b.txt"], encoder=tiny_encoder)
+    (row,) = base.row_of("a.md")
+    assert base.row_of("b.md") == base.row_of("b.md#0") == [row]
+    assert base.sources_of(row) == [str(a), str(b)]
+    assert base.sources() == {str(path): 1 for path in sorted(tmp_path.glob("?.*"))}
+    assert texts(base) == ["# Peru\n\nLima is the capital.", "Only in a.", "Only in b."]
+
+    base = base.delete(sources=[str(a)])
+    change = base.manifest.change
+    assert (len(base), change.deleted, change.kept) == (3, 0, 1)
+    assert base.passage(row).source == str(b)
+    assert base.passage(row).document_id == "b.md"
+    assert (base.row_of("a.md"), base.sources_of(row)) == ([], [str(b)])
+    # The ids of a copy are taken, as those of any other document are.
+    base = base.add([a], encoder=tiny_encoder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.md").write_text("Another text.")
+    with pytest.raises(SourceError, match=r"'a.md' is in the knowledge base already"):
+        base.add([tmp_path / "other" / "a.md"], encoder=tiny_encoder)
+    base = base.delete(ids=["b.md#0"]).delete(ids=["a.md"])
+    assert texts(base) == ["Only in a.", "Only in b."]
+
+
+def test_what_a_changed_source_still_holds_is_not_embedded_again(output, tmp_path, tiny_encoder):
+    class Recording(LocalEngine):
+        def embed(self, shards, encoder, progress):
+            def recorded():
+                for shard in shards:
+                    embedded.extend(passage.text for passage in shard)
+                    yield shard
+
+            return super().embed(recorded(), encoder, progress)
+
+    embedded = []
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "Lima."}\n{"text": "Ulm."}\n')
+    base = KnowledgeBase.build([source], output, encoder=tiny_encoder, engine=Recording())
+    source.write_text('{"text": "Jena."}\n{"text": "Lima."}\n')
+    base = base.add([source], encoder=tiny_encoder, engine=Recording())
+    assert embedded == ["Lima.", "Ulm.", "Jena."]
+    assert texts(base) == ["Jena.", "Lima."]
+    (row,) = base.row_of("a.jsonl:2")
+    assert (base.passage(row).text, base.passage(row).line) == ("Lima.", 2)
 
 
 def test_a_source_that_cannot_be_read_is_skipped_and_reported(kb, notes, tiny_encoder, monkeypatch):

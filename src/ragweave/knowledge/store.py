@@ -85,8 +85,12 @@ class PassageTable:
 
     def shards(self, start: int = 0) -> Iterator[list[Passage]]:
         """The passages from a row on, a shard at a time."""
-        for first in range(start, len(self), SHARD):
-            yield self.take(np.arange(first, min(first + SHARD, len(self))))
+        yield from self.take_shards(np.arange(start, len(self)))
+
+    def take_shards(self, rows: NDArray[np.int64]) -> Iterator[list[Passage]]:
+        """The passages of M rising rows, a shard at a time."""
+        for first in range(0, len(rows), SHARD):
+            yield self.take(rows[first : first + SHARD])
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
         """The rows that have one of these values in a column, rising."""

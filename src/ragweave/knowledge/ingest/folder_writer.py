@@ -50,7 +50,7 @@ from ragweave.knowledge.ingest.transaction import (
 )
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, Pointer
-from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import NO_COPIES, Snapshot
 from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
 from ragweave.knowledge.vector_index import check_kind
@@ -136,7 +136,8 @@ class FolderWriter:
             )
             gone = gone_sources(sources, files, current.sources) if remove_missing else {}
             scan = scan_sources(files, current.sources, gone, strict=strict, progress=progress)
-            report, built = IngestReport(), None
+            report = IngestReport()
+            built: StagedSegment | None = None
             if scan.changed:
                 _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
                 seen = SeenHashes()
@@ -335,8 +336,7 @@ class _Change:
         """Some of the copies, a shard at a time."""
         for table, positions in self._tables:
             selected, chosen = positions[chosen[: len(positions)]], chosen[len(positions) :]
-            for start in range(0, len(selected), store.SHARD):
-                yield table.take(selected[start : start + store.SHARD])
+            yield from table.take_shards(selected)
 
 
 def _rows_of_copies(current: Snapshot | None, built: StagedSegment, start: int) -> NDArray[np.int64]:
@@ -362,10 +362,7 @@ def _commit_copied(layout: Layout, manifest: Manifest, new: SegmentRecord | None
         new=new,
         deleted=_NO_ROWS,
         sources=snapshot.sources,
-        copies=(
-            snapshot.copies.table.take(others[first : first + store.SHARD])
-            for first in range(0, len(others), store.SHARD)
-        ),
+        copies=snapshot.copies.table.take_shards(others),
         copy_rows=np.stack([rows, np.zeros_like(rows)], axis=1),
     )
 
@@ -373,9 +370,10 @@ def _commit_copied(layout: Layout, manifest: Manifest, new: SegmentRecord | None
 def _check_ids(current: Snapshot, built: StagedSegment, replaced: Collection[str]) -> None:
     """Refuse new documents with ids that documents of other sources have."""
     table = store.PassageTable(staged_segment(current.layout).passages)
+    failed = np.setdiff1d(np.arange(len(built.copies)), built.positions)
     ids = {
         *table.counts("document_id", without=built.discarded.tolist()),
-        *(copy.document_id for copy in built.copies.take(built.positions)),
+        *built.copies.counts("document_id", without=failed.tolist()),
     }
     if taken := current.taken_id(ids, replaced):
         raise id_taken(*taken, current.path)
@@ -404,6 +402,7 @@ def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ())
 def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceScan) -> dict[str, Any]:
     """What determines the passages and vectors that are about to be made."""
     return {
+        "format": FORMAT_VERSION,
         "encoder": encoder.fingerprint,
         "chunking": settings.chunking.to_record(),
         "index": settings.index_kind,

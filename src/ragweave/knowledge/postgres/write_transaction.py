@@ -262,7 +262,7 @@ class WriteTransaction:
             "documents": list(map(storable, losses.documents)),
             "failed": list(losses.failed),
         }
-        names = {"passages": self._target.passages, "copies": self._target.copies}
+        names: dict[str, sql.Composable] = {"passages": self._target.passages, "copies": self._target.copies}
         identity = [name for name in COLUMNS if name not in ("title", "text")]
 
         def run(statement: LiteralString, **more: Any) -> list[tuple[Any, ...]]:
