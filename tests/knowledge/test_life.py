@@ -253,7 +253,7 @@ def test_a_passage_stays_with_another_source(output, tmp_path, tiny_encoder):
     assert base.row_of("b.md") == base.row_of("b.md#0") == [row]
     assert base.sources_of(row) == [str(a), str(b)]
     assert base.sources() == {str(path): 1 for path in sorted(tmp_path.glob("?.*"))}
-    assert texts(base) == ["# Peru\n\nLima is the capital.", "Only in a.", "Only in b."]
+    assert texts(base) == ["# Peru\nLima is the capital.", "Only in a.", "Only in b."]
 
     base = base.delete(sources=[str(a)])
     change = base.manifest.change

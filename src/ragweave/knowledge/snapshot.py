@@ -195,9 +195,9 @@ class Snapshot:
             for start, segment in zip(self._starts, self.segments, strict=False)
             for row in (segment.table.rows_with(column, values) if values else [])
         ]
-        rows = np.setdiff1d(np.array(rows, dtype=np.int64), self.copies.current_rows)
+        written = np.setdiff1d(np.array(rows, dtype=np.int64), self.copies.current_rows)
         current = self.copies.rows[self.copies.current & self.copies.matches(column, values)]
-        return np.setdiff1d(np.union1d(rows, current), self.deleted)
+        return np.setdiff1d(np.union1d(written, current), self.deleted)
 
     def source_counts(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""

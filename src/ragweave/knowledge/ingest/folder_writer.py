@@ -291,7 +291,7 @@ class _Change:
         # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
         renewed = int(((heirs < fresh) & (heir_rows < start)).sum())
         written = 0 if self._record is None else self._record.rows
-        self.counts = {
+        self.counts: dict[str, Any] = {
             "added": written - int((deleted >= start).sum()) + renewed,
             "deleted": int((deleted < start).sum()) + renewed,
             "duplicates": fresh - int((heirs < fresh).sum()),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
@@ -64,7 +64,7 @@ class SourceScan:
         """One sentence for each file that could not be read, by then or while the changed files were read."""
         return (*self.skipped, *report.skipped)
 
-    def change(self, kind: str, report: IngestReport, counts: Mapping[str, int]) -> ChangeRecord:
+    def change(self, kind: str, report: IngestReport, counts: Mapping[str, Any]) -> ChangeRecord:
         """The record of the change, once the changed files have been read, with the counts of passages."""
         return ChangeRecord(
             kind=kind,

@@ -6,7 +6,7 @@ A rebuild writes tables of its own, which replace the others at the end; readers
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -63,13 +63,13 @@ class Outcome:
         documents: How many more documents there are than before.
     """
 
-    counts: dict[str, int]
+    counts: dict[str, Any]
     documents: int
 
     @property
     def passages(self) -> int:
         """How many more passages there are than before."""
-        return self.counts["added"] - self.counts["deleted"]
+        return int(self.counts["added"] - self.counts["deleted"])
 
 
 @contextmanager
@@ -218,10 +218,11 @@ class WriteTransaction:
             words: The words of each; ``None`` if they are searched by vectors alone.
         """
         word_hashes = [
-            None if words is None else hashed(w).view(np.int64).tolist() for w in words or passages
+            None if words is None else hashed(words[number]).view(np.int64).tolist()
+            for number in range(len(passages))
         ]
         lengths = [len(part or ()) for part in word_hashes]
-        columns = {
+        columns: dict[str, tuple[str, Iterable[Any]]] = {
             "embedding": ("vector", vectors),
             "words": ("int8[]", word_hashes),
             "length": ("int4", lengths),
@@ -240,7 +241,7 @@ class WriteTransaction:
         table: sql.Identifier,
         passages: Sequence[Passage],
         hashes: NDArray[np.uint64],
-        columns: dict[str, tuple[str, Sequence[Any] | NDArray[np.float32]]],
+        columns: dict[str, tuple[str, Iterable[Any]]],
     ) -> None:
         """Write passages with their hashes and further columns, whose types are given."""
         names = sql.SQL(", ").join(map(sql.Identifier, (*COLUMNS, "hash", *columns)))
