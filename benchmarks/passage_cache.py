@@ -73,14 +73,18 @@ def main() -> None:
         }
     )
 
+    find_passages = pipeline.retriever.passage_lengths
+
     def ask(kept: PassageCache | None) -> list[tuple[str, float]]:
         pipeline.passage_cache = kept
+        whole = kept is None  # contexts whose passages are unknown are read whole
+        pipeline.retriever.passage_lengths = (lambda ids, *_: [0] * len(ids)) if whole else find_passages
         return [(a.answer, a.score) for a in (pipeline(q, n_docs=args.n_docs) for q in questions)]
 
     def one_prompt() -> None:
         """The K passages in one prompt, as the generator reads one passage."""
         tokenizer, config = pipeline.retriever.generator_tokenizer, pipeline.model.config
-        for number, question in enumerate(questions):
+        for question in questions:
             doc = pipeline.retrieve([question], n_docs=args.n_docs).docs[0]
             titled = zip(doc["title"], doc["text"], strict=True)
             text = "\n\n".join(f"{title}{config.title_sep}{body}" for title, body in titled)
@@ -88,7 +92,6 @@ def main() -> None:
             encoded = tokenizer(prompt, return_tensors="pt")
             with torch.inference_mode(), fast_linear(pipeline.model.generator):
                 pipeline.model.generator.generate(**encoded, max_new_tokens=32, do_sample=False)
-            del number
 
     without, with_cache = ask(None), ask(cache)
     calls = {
