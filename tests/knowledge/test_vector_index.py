@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ragweave.knowledge.vector_index import factory_of, read_index, search_all, write_index
+from ragweave.knowledge.vector_index import factory_of, read_index, search_all, search_live, write_index
 
 COUNT, DIMENSION = 12_000, 16
 
@@ -40,7 +42,7 @@ def test_what_an_index_finds_is_what_was_measured_when_it_was_built(
     index = read_index(tmp_path / "index.faiss", parameters)
     questions = vectors[::97] + np.float32(0.01)
     exact = search_all(questions, vectors, 10)[1]
-    approximate = index.search(questions, 10)[1]
+    approximate = search_live(index, vectors, questions, 10, np.ones(COUNT, dtype=bool), parameters)[1]
     shares = [
         len(set(one) & set(other)) / 10
         for one, other in zip(exact.tolist(), approximate.tolist(), strict=True)
@@ -50,3 +52,36 @@ def test_what_an_index_finds_is_what_was_measured_when_it_was_built(
 
 def test_ivfpq_compares_all_where_there_is_too_little_to_train_on():
     assert factory_of("ivfpq", 5_000, DIMENSION) == "Flat"
+
+
+@pytest.fixture(scope="module", params=["hnsw", "sq8", "IVF64,Flat", "IVF32,PQ16x4,RFlat"])
+def index(request, tmp_path_factory, vectors):
+    path = tmp_path_factory.mktemp("kind") / "index.faiss"
+    write_index(path, vectors, factory_of(request.param, COUNT, DIMENSION), {})
+    return read_index(path, {})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 9),
+    share=st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999]),
+    k=st.sampled_from([1, 5, 50, 100]),
+    near=st.booleans(),
+)
+def test_live_rows_are_found_however_many_were_deleted(index, vectors, seed, share, k, near):
+    """K live rows come back, with their own scores, and nearly all of them are the nearest ones."""
+    generator = np.random.default_rng(seed)
+    questions = vectors[generator.integers(0, COUNT, 20)] + np.float32(0.02)
+    is_live = generator.random(COUNT) >= share
+    if near:  # those are deleted that would be found first
+        is_live[search_all(questions, vectors, 200)[1].ravel()] = False
+    live = np.flatnonzero(is_live)
+    if len(live) < k:
+        return
+    scores, rows = search_live(index, vectors, questions, k, is_live, {})
+    assert is_live[rows].all()
+    assert all(len(set(found)) == k for found in rows.tolist())
+    expected = live[search_all(questions, np.ascontiguousarray(vectors[live]), k)[1]]
+    hits = [len(set(one) & set(other)) for one, other in zip(rows.tolist(), expected.tolist(), strict=True)]
+    assert np.mean(hits) / k >= 0.9
+    assert np.all(np.diff(scores, axis=1) <= 1e-6)

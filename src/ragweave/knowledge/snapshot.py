@@ -22,7 +22,7 @@ from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_word
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
-from ragweave.knowledge.vector_index import FLAT, read_index, search_all
+from ragweave.knowledge.vector_index import FLAT, read_index, search_all, search_live
 from ragweave.types import Passage
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -332,6 +332,7 @@ class Segment:
                     f"The file {path} holds data of shape {shape}, its manifest says {expected}. Build the knowledge "
                     "base again with --overwrite."
                 )
+        self._parameters = parameters
         self._is_live = np.ones(record.rows, dtype=bool)
         self._is_live[deleted] = False
 
@@ -353,25 +354,31 @@ class Segment:
             Scores and rows, (B, K), best first; minus infinity and -1 where there are fewer passages.
         """
         limit = min(n, self.record.passages)
-        k, complete = limit, not limit
-        scores = np.zeros((len(questions), 0), dtype=np.float32)
-        rows = np.zeros((len(questions), 0), dtype=np.int64)
-        # Versions share segments, which never change: the index still contains rows that this version has deleted.
-        # They are dropped from the results, and the search is repeated with a larger k until every question has
-        # enough live rows.
-        while not complete:
-            if self.index is None:
-                scores, rows = search_all(questions, self.vectors, k)
-            else:
-                scores, rows = self.index.search(questions, k)
-            live = (rows >= 0) & self._is_live[rows]
-            order = np.argsort(~live, axis=1, kind="stable")[:, :limit]  # live rows first, in their order
-            scores = np.take_along_axis(np.where(live, scores, -np.inf), order, 1)
-            rows = np.take_along_axis(np.where(live, rows, -1), order, 1)
-            complete = k >= len(self) or bool((rows >= 0).all())
-            k = min(len(self), 4 * k)
+        if self.index is None or not limit:
+            scores, rows = self._compare_all(questions, limit)
+        else:
+            scores, rows = search_live(
+                self.index, self.vectors, questions, limit, self._is_live, self._parameters
+            )
         missing = ((0, 0), (0, n - limit))
         return (
             np.pad(scores.astype(np.float32), missing, constant_values=-np.inf),
             np.pad(rows, missing, constant_values=-1),
         )
+
+    def _compare_all(
+        self, questions: NDArray[np.float32], limit: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Compare all rows, and drop deleted ones from so many results that enough live ones remain."""
+        k, complete = limit, not limit
+        scores = np.zeros((len(questions), 0), dtype=np.float32)
+        rows = np.zeros((len(questions), 0), dtype=np.int64)
+        while not complete:
+            scores, rows = search_all(questions, self.vectors, k)
+            live = self._is_live[rows]
+            order = np.argsort(~live, axis=1, kind="stable")[:, :limit]  # live rows first, in their order
+            scores = np.take_along_axis(np.where(live, scores, -np.inf), order, 1)
+            rows = np.take_along_axis(np.where(live, rows, -1), order, 1)
+            complete = k >= len(self) or bool((rows >= 0).all())
+            k = min(len(self), 4 * k)
+        return scores, rows

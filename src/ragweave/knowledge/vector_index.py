@@ -25,6 +25,10 @@ AUTO_FLAT = 100_000
 PARAMETERS = ("efConstruction", "efSearch", "k_factor_rf", "nprobe")
 """Settings that may be given: of the search and, for efConstruction, of building."""
 
+# Live rows up to this number, or this share of all, are compared one by one.
+_EXACT_ROWS, _EXACT_SHARE = 4096, 0.2
+_MOST_NEAR_DELETED = 8192
+_SPARE_ROWS = 64
 _MAX_TRAINING = 200_000
 _TRAINING_PER_LIST = 39  # FAISS warns below this
 _RECALL_QUESTIONS, _RECALL_AT = 100, 10
@@ -102,7 +106,7 @@ def write_index(path: Path, vectors: NDArray[np.float32], factory: str, paramete
     with store.durable(path) as file:
         # FAISS' own file writer reports no error if the last bytes do not fit on the disk.
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, 1 << 20))  # type: ignore[attr-defined]
-    return _recall(index, vectors, np.sort(sample[:_RECALL_QUESTIONS]))
+    return _recall(index, vectors, np.sort(sample[:_RECALL_QUESTIONS]), parameters)
 
 
 def read_index(path: Path, parameters: dict[str, int]) -> Any:
@@ -127,6 +131,98 @@ def search_all(
     return scores, rows
 
 
+def search_live(
+    index: Any,
+    vectors: NDArray[np.float32],
+    questions: NDArray[np.float32],
+    k: int,
+    is_live: NDArray[np.bool_],
+    parameters: dict[str, int],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Search an index for rows that are not deleted.
+
+    Deleted rows are excluded while the index searches, and what it finds by compressed vectors is compared again by
+    whole ones. All live rows are compared instead where they are few, which the graph of an HNSW index would hardly
+    reach, and for questions that the index finds too few rows for.
+
+    Args:
+        index: A FAISS index.
+        vectors: All vectors, (N, D).
+        questions: Question vectors, (B, D).
+        k: K, at most the number of live rows.
+        is_live: Which rows are live, (N,).
+        parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
+            visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
+            K. Up to 8,192 deleted rows widen the search by as many.
+
+    Returns:
+        Scores and rows, (B, K), best first.
+    """
+    live = int(is_live.sum())
+    if live <= max(_EXACT_ROWS, _EXACT_SHARE * len(is_live)):
+        return _compare_live(vectors, questions, k, is_live)
+    selector = None
+    if live < len(is_live):
+        selector = faiss.IDSelectorBitmap(np.packbits(is_live, bitorder="little"))
+    # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
+    kept = min(live, k if _is_exact(index) else max(4 * k, k + _SPARE_ROWS))
+    # All deleted rows may lie around one question.
+    deleted = min(len(is_live) - live, _MOST_NEAR_DELETED)
+    options = _search_parameters(index, kept, deleted, parameters, selector)
+    scores, rows = index.search(questions, kept, params=options)
+    if kept > k:
+        scores, rows = _compared(questions, vectors, rows, k)
+    lacking = (rows < 0).any(1)
+    if lacking.any():
+        scores[lacking], rows[lacking] = _compare_live(vectors, questions[lacking], k, is_live)
+    return scores, rows
+
+
+def _is_exact(index: Any) -> bool:
+    """Whether the scores of an index are inner products of whole vectors."""
+    return isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+
+
+def _compared(
+    questions: NDArray[np.float32], vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The K rows of each question with the largest inner products; -1 where there are fewer."""
+    scores = np.einsum("bd,bkd->bk", questions, vectors[rows])
+    scores[rows < 0] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+
+
+def _compare_live(
+    vectors: NDArray[np.float32], questions: NDArray[np.float32], k: int, is_live: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rows = np.flatnonzero(is_live)
+    scores, found = search_all(questions, np.ascontiguousarray(vectors[rows]), k)
+    return scores, rows[found]
+
+
+def _search_parameters(index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any) -> Any:
+    """FAISS' parameters of one search, for an index and those inside it."""
+    index = faiss.downcast_index(index)
+    options = {} if selector is None else {"sel": selector}
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _search_parameters(index.index, k, deleted, parameters, selector)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        factor = parameters.get("k_factor_rf", 4)
+        inner = _search_parameters(index.base_index, factor * k, deleted, parameters, selector)
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexHNSW):
+        candidates = max(parameters.get("efSearch", 64), 2 * k)
+        return faiss.SearchParametersHNSW(efSearch=candidates + deleted, **options)
+    if isinstance(index, faiss.IndexIVF):
+        per_row = index.nlist / max(index.ntotal, 1)
+        lists = parameters.get("nprobe", max(8, index.nlist // 16, math.ceil(8 * k * per_row)))
+        lists += math.ceil(deleted * per_row)
+        return faiss.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
+    return faiss.SearchParameters(**options)
+
+
 def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
     space = faiss.ParameterSpace()
     for name, value in parameters.items():
@@ -138,11 +234,15 @@ def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
             ) from error
 
 
-def _recall(index: Any, vectors: NDArray[np.float32], sample: NDArray[np.int64]) -> float:
+def _recall(
+    index: Any, vectors: NDArray[np.float32], sample: NDArray[np.int64], parameters: dict[str, int]
+) -> float:
     """The share of the nearest neighbours of some rows that an index finds, without the rows themselves."""
     questions = np.ascontiguousarray(vectors[sample])
     k = min(_RECALL_AT + 1, len(vectors))
-    exact, approximate = search_all(questions, vectors, k)[1].tolist(), index.search(questions, k)[1].tolist()
+    exact = search_all(questions, vectors, k)[1].tolist()
+    every = np.ones(len(vectors), dtype=bool)
+    approximate = search_live(index, vectors, questions, k, every, parameters)[1].tolist()
     neighbours = [set(rows) - {row} for rows, row in zip(exact, sample.tolist(), strict=True)]
     hits = sum(len(expected & set(rows)) for expected, rows in zip(neighbours, approximate, strict=True))
     return hits / max(sum(map(len, neighbours)), 1)
