@@ -407,7 +407,7 @@ def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceSca
         "chunking": settings.chunking.to_record(),
         "index": settings.index_kind,
         "language": settings.language,
-        "sources": {file.key: scan.records[file.key].sha256 for file in scan.changed},
+        "sources": {key: record.sha256 for key, record in scan.read(()).items()},
     }
 
 

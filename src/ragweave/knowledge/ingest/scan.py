@@ -87,7 +87,9 @@ class SourceScan:
 
     def read(self, failed: Collection[str]) -> Sources:
         """The records of the changed files, but for the sources that failed."""
-        return {file.key: self.records[file.key] for file in self.changed if file.source not in failed}
+        failed = set(failed)
+        keys = (file.key for file in self.changed if file.source not in failed)
+        return {key: self.records[key] for key in keys}
 
     def after(self, failed: Collection[str] = ()) -> Sources:
         """The sources of the knowledge base after the change."""
@@ -157,14 +159,15 @@ def scan_sources(
     files = [file for file in files if not file.ignored]
     progress.start("Looking for changes", len(files))
     for file in files:
+        key = file.key  # looks links up
         try:
-            record = records[file.key] = _fingerprint(file)
+            record = records[key] = _fingerprint(file)
         except SourceError as error:
             if strict:
                 raise
             skipped.append(printable(str(error)))
         else:
-            if file.key not in known or known[file.key].sha256 != record.sha256:
+            if key not in known or known[key].sha256 != record.sha256:
                 changed.append(file)
         progress.advance(1)
     return SourceScan(records, changed, known, skipped, ignored, gone or {})

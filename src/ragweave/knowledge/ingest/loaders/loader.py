@@ -196,9 +196,7 @@ def main() -> None:
         os._exit(2)  # 1 is the status after a timeout
 
 
-def _read(
-    file: SourceFile, settings: ReadSettings, chunking: Chunking | None
-) -> Iterator[Document] | Iterator[Passage]:
+def _read(file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -> Iterator[Any]:
     """Read the documents of a file, or with a chunking its passages."""
     documents = read_file(file, settings)
     if chunking is None:

@@ -35,7 +35,7 @@ _BATCH_CHARACTERS = 2**20
 _TIMED_OUT = 1  # the status with which faulthandler ends a process
 
 
-Reader = Callable[[SourceFile, ReadSettings, Chunking | None], Iterator[Document] | Iterator[Passage]]
+Reader = Callable[[SourceFile, ReadSettings, Chunking | None], Iterator[Any]]
 """Reads the documents of a file, or with a chunking its passages."""
 
 
@@ -201,9 +201,7 @@ def serve(read: Reader) -> None:
                 return
 
 
-def _answers(
-    items: Iterator[Document] | Iterator[Passage], seconds: float, memory: int
-) -> Iterator[tuple[bytes, str]]:
+def _answers(items: Iterator[Document | Passage], seconds: float, memory: int) -> Iterator[tuple[bytes, str]]:
     """Yield documents or passages in batches with the warnings of their loader, and whether more follows."""
     state = "more"
     while state == "more":
@@ -219,7 +217,7 @@ def _answers(
         yield answer, state
 
 
-def _answer(items: Iterator[Document] | Iterator[Passage], memory: int) -> tuple[bytes, str]:
+def _answer(items: Iterator[Document | Passage], memory: int) -> tuple[bytes, str]:
     batch: list[Document | Passage] = []
     state, error, left = "ready", "", _BATCH_CHARACTERS
     with warnings.catch_warnings(record=True) as caught:
