@@ -203,24 +203,25 @@ def _compare_live(
 
 def _search_parameters(index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any) -> Any:
     """FAISS' parameters of one search, for an index and those inside it."""
+    library: Any = faiss  # whose types lack the keywords of these classes
     index = faiss.downcast_index(index)
     options = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):
         inner = _search_parameters(index.index, k, deleted, parameters, selector)
-        return faiss.SearchParametersPreTransform(index_params=inner)
+        return library.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
         factor = parameters.get("k_factor_rf", 4)
         inner = _search_parameters(index.base_index, factor * k, deleted, parameters, selector)
-        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        return library.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
         candidates = max(parameters.get("efSearch", 64), 2 * k)
-        return faiss.SearchParametersHNSW(efSearch=candidates + deleted, **options)
+        return library.SearchParametersHNSW(efSearch=candidates + deleted, **options)
     if isinstance(index, faiss.IndexIVF):
         per_row = index.nlist / max(index.ntotal, 1)
         lists = parameters.get("nprobe", max(8, index.nlist // 16, math.ceil(8 * k * per_row)))
         lists += math.ceil(deleted * per_row)
-        return faiss.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
-    return faiss.SearchParameters(**options)
+        return library.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
+    return library.SearchParameters(**options)
 
 
 def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
