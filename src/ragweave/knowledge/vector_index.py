@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge import store
 
+_FAISS: Any = faiss  # whose types lack what Python's wrappers of some classes take
+
 FLAT = "Flat"
 """FAISS' word for comparing all vectors. It needs no index file, since the vectors are stored anyway."""
 
@@ -163,7 +165,7 @@ def search_live(
         return _compare_live(vectors, questions, k, is_live)
     selector = None
     if live < len(is_live):
-        selector = faiss.IDSelectorBitmap(np.packbits(is_live, bitorder="little"))
+        selector = _FAISS.IDSelectorBitmap(np.packbits(is_live, bitorder="little"))
     # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
     kept = min(live, k if _is_exact(index) else max(4 * k, k + _SPARE_ROWS))
     # All deleted rows may lie around one question.
@@ -203,25 +205,24 @@ def _compare_live(
 
 def _search_parameters(index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any) -> Any:
     """FAISS' parameters of one search, for an index and those inside it."""
-    library: Any = faiss  # whose types lack the keywords of these classes
     index = faiss.downcast_index(index)
     options = {} if selector is None else {"sel": selector}
     if isinstance(index, faiss.IndexPreTransform):
         inner = _search_parameters(index.index, k, deleted, parameters, selector)
-        return library.SearchParametersPreTransform(index_params=inner)
+        return _FAISS.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
         factor = parameters.get("k_factor_rf", 4)
         inner = _search_parameters(index.base_index, factor * k, deleted, parameters, selector)
-        return library.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        return _FAISS.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
         candidates = max(parameters.get("efSearch", 64), 2 * k)
-        return library.SearchParametersHNSW(efSearch=candidates + deleted, **options)
+        return _FAISS.SearchParametersHNSW(efSearch=candidates + deleted, **options)
     if isinstance(index, faiss.IndexIVF):
         per_row = index.nlist / max(index.ntotal, 1)
         lists = parameters.get("nprobe", max(8, index.nlist // 16, math.ceil(8 * k * per_row)))
         lists += math.ceil(deleted * per_row)
-        return library.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
-    return library.SearchParameters(**options)
+        return _FAISS.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
+    return _FAISS.SearchParameters(**options)
 
 
 def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
