@@ -293,6 +293,24 @@ def test_what_a_changed_source_still_holds_is_not_embedded_again(output, tmp_pat
     assert (base.passage(row).text, base.passage(row).line) == ("Lima.", 2)
 
 
+def test_a_document_is_its_passages_in_reading_order(output, tmp_path, tiny_encoder):
+    sentences = ["Lima is the capital of peru.", "Ulm is on the danube."]
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text("\n".join(["# Places", *sentences]))
+    base = KnowledgeBase.build([tmp_path], output, encoder=tiny_encoder, chunking=Chunking(words=6))
+    (tmp_path / "a.md").write_text("\n".join(["# Places", "The river is a new one.", *sentences]))
+    base = base.add([tmp_path / "a.md"], encoder=tiny_encoder)
+    for name, added in (("a.md", ["The river is a new one."]), ("b.md", [])):
+        document = base.document(name)
+        assert [passage.id for passage in document] == [f"{name}#{n}" for n in range(len(document))]
+        assert {passage.source for passage in document} == {str(tmp_path / name)}
+        text = " ".join(passage.text for passage in document)
+        assert text.removeprefix("# Places").split() == " ".join([*added, *sentences]).split()
+        starts = [passage.start for passage in document]
+        assert starts == sorted(starts)
+    assert base.document("c.md") == []
+
+
 def test_a_source_that_cannot_be_read_is_skipped_and_reported(kb, notes, tiny_encoder, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 1)
     (notes / "new.txt").write_text("A new text.")

@@ -55,6 +55,24 @@ def test_documents_are_added_replaced_and_deleted(own_server: Running):
         assert "no document 'towers/lighthouse'" in again.json()["error"]["message"]
 
 
+def test_a_document_with_the_text_of_another_is_shown_and_replaced(own_server: Running):
+    with own_server.client(ADMIN_KEY) as client:
+        same = {**LIGHTHOUSE, "id": "towers/same"}
+        for document in (LIGHTHOUSE, same):
+            response = client.post("/v1/documents", json={"documents": [document]})
+            assert response.status_code == 200, response.text
+        assert QUESTION in client.get("/documents", params={"id": "towers/same#0"}).text
+        changed = {**same, "text": "It was moved."}
+        response = client.post("/v1/documents", json={"documents": [changed]})
+        assert response.status_code == 200, response.text
+        assert (texts(client)["towers/lighthouse#0"], texts(client)["towers/same#0"]) == (
+            QUESTION,
+            "It was moved.",
+        )
+        for document in (LIGHTHOUSE, same):
+            client.delete(f"/v1/documents/{document['id']}")
+
+
 def test_documents_of_separate_requests_are_all_kept(own_server: Running):
     with own_server.client(ADMIN_KEY) as client:
         for number in range(3):

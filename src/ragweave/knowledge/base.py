@@ -58,7 +58,6 @@ class KnowledgeBase:
         >>> scores, rows = base.search(encoder.encode(["Where is Lima?"]), 5)
         >>> base.passages(rows[0])[0].title
         'Peru'
-        >>> base = base.add([Path("more-notes")], encoder=encoder)
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -322,6 +321,10 @@ class KnowledgeBase:
     def passage(self, row: int) -> Passage:
         """One passage; raises `IndexError` if the row does not exist."""
         return self.storage.passage(int(row))
+
+    def document(self, document_id: str) -> list[Passage]:
+        """The passages of a document in reading order, with their ids and places in it; empty if it is unknown."""
+        return sorted(self.storage.document(document_id), key=lambda one: int(one.id.rpartition("#")[2]))
 
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once; raises `IndexError` if the row does not exist."""

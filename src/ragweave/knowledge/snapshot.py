@@ -125,6 +125,19 @@ class Snapshot:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.copies.identify(row, self.segments[number].table[row - int(self._starts[number])])
 
+    def document(self, document_id: str) -> list[Passage]:
+        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        rows = self.rows_with("document_id", [document_id]).tolist()
+        positions = np.flatnonzero(self.copies.matches("document_id", [document_id]) & ~self.copies.current)
+        copies, texts = (
+            self.copies.table.take(positions),
+            map(self.passage, self.copies.rows[positions].tolist()),
+        )
+        return [
+            *map(self.passage, rows),
+            *(replace(copy, title=p.title, text=p.text) for copy, p in zip(copies, texts, strict=True)),
+        ]
+
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
         copies = self.copies.table.take(np.flatnonzero(self.copies.rows == row))

@@ -86,6 +86,10 @@ class Storage(Protocol):
         """The rows of passages and documents by their ids; empty for unknown ids."""
         ...
 
+    def document(self, document_id: str) -> list[Passage]:
+        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        ...
+
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
         ...

@@ -118,24 +118,20 @@ class Engine:
             NotFoundError: No document and no passage has this id.
         """
         self.refresh()
-        base = self.base
-        try:
-            asked = base.row_of(name)[0]
-            passage = base.passage(asked)
-            rows = base.row_of(passage.document_id)
-            first = max(0, rows.index(asked) - _AROUND)
-            last = min(len(rows), rows.index(asked) + _AROUND + 1)
-            passages = base.passages(rows[first:last])
-        except LookupError as error:  # it may be deleted from a database at any time
-            raise NotFoundError(
-                f"There is no document {name!r}, or no longer. Ask the question again."
-            ) from error
-        marked = rows.index(asked) - first if passage.id == name else None
+        document = self.base.document(name.rpartition("#")[0])
+        asked = next((number for number, one in enumerate(document) if one.id == name), None)
+        if asked is None:
+            document = self.base.document(name)
+        if not document:
+            raise NotFoundError(f"There is no document {name!r}, or no longer. Ask the question again.")
+        first = max(0, (asked or 0) - _AROUND)
+        passages = document[first : (asked or 0) + _AROUND + 1]
         public = [
             replace(one, source=public_name(one.source), line=0 if _is_posted(one) else one.line)
             for one in passages
         ]
-        return Excerpt(public, marked, first, len(rows) - last)
+        marked = None if asked is None else asked - first
+        return Excerpt(public, marked, first, len(document) - first - len(passages))
 
     def token_count(self, question: str) -> int:
         """How many tokens of the generator a question has. Call it in the thread for retrieval."""
@@ -153,8 +149,8 @@ class Engine:
         with _change_errors(), TemporaryDirectory(prefix="ragweave-") as folder:
             latest = self.base.latest()
             for document in documents:
-                rows = latest.row_of(document.id)
-                if rows and latest.passage(rows[0]).source != _POSTED + document.id:
+                passages = latest.document(document.id)
+                if passages and passages[0].source != _POSTED + document.id:
                     raise ConflictError(
                         f"A document {document.id!r} from another source exists. Delete it first, or choose another "
                         "id."

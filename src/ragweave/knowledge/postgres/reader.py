@@ -23,6 +23,7 @@ from ragweave.knowledge.postgres.tables import Tables, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.source_records import SourceRecord, Sources
+from ragweave.knowledge.store import COLUMNS
 from ragweave.types import Passage
 
 CACHED = 4096
@@ -174,6 +175,19 @@ class PostgresReader:
         return self._connection.run(
             lambda client: rows_of(client, self._tables, names, copies=self._has_copies)
         )
+
+    def document(self, document_id: str) -> list[Passage]:
+        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        statement = sql.SQL("SELECT {} FROM {passages} WHERE document_id = %(id)s").format(
+            passage_columns(self.manifest), passages=self._tables.passages
+        )
+        if self._has_copies:
+            columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in COLUMNS]
+            statement += sql.SQL(
+                " UNION ALL SELECT {} FROM {copies} AS c JOIN {passages} AS p USING (hash) "
+                "WHERE c.document_id = %(id)s"
+            ).format(sql.SQL(", ").join(columns), copies=self._tables.copies, passages=self._tables.passages)
+        return [Passage(*row) for row in self._connection.fetch(statement, {"id": storable(document_id)})]
 
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
