@@ -95,7 +95,7 @@ def asked(folder: Path) -> list[Reading]:
     texts = _known_texts(folder)
     return [
         Reading(*_title_and_text(record, texts), tuple(_pair(q, "question") for q in record["questions"]))
-        for name in ("xquad_more", "factbook_more")
+        for name in ("general", "near_misses", "xquad_more", "factbook_more")
         for record in read_lines(DATA / f"{name}.jsonl")
     ] + [
         Reading(*_title_and_text(record, texts), tuple(_pair(turn, "standalone") for turn in record["turns"]))
@@ -166,7 +166,8 @@ def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:
 
 
 def _conversations() -> list[Record]:
-    return read_lines(DATA / "conversations_reference.jsonl")
+    names = ("general", "reference")
+    return [record for name in names for record in read_lines(DATA / f"conversations_{name}.jsonl")]
 
 
 def _known_texts(folder: Path) -> dict[str, Record]:

@@ -56,7 +56,9 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 def test_every_script_is_a_benchmark() -> None:
     scripts = {path.stem.replace("_", "-") for path in (ROOT / "benchmarks").glob("*.py")}
-    assert scripts - {"harness", "models", "pdf-text", "performance-page", "structure"} == set(BENCHMARKS)
+    assert scripts - {"harness", "models", "document-text", "performance-page", "structure"} == set(
+        BENCHMARKS
+    )
 
 
 @pytest.mark.parametrize("name", ["token-decoding", "sequence-decoding", "training-step"])

@@ -128,8 +128,5 @@ def test_every_index_kind(tmp_path, tiny_encoder_path, kind):
     if kind == "flat":
         assert info["recall"] == 1
         assert "Recall" not in built.stdout
-    elif kind == "IVF4,Flat":  # one list of four is searched
-        assert 0.2 < info["recall"] < 1
-        assert f"Recall@10 against comparing all vectors: {info['recall']:.3f}" in built.stdout
-    else:
-        assert 0.8 < info["recall"] <= 1
+    else:  # so few passages are all compared
+        assert info["recall"] == 1

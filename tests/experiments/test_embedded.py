@@ -106,7 +106,7 @@ def test_written_passages_hold_the_answers_to_their_questions():
 def test_data_with_unanswerable_questions_and_conversations(tmp_path):
     """Answers are words of the passages, and the questions that stand alone are words of the conversations."""
     known: dict[str, dict[str, str]] = {}  # XQuAD's own passages are not in the repository
-    for name in ("xquad_more", "conversations_reference"):
+    for name in ("xquad_more", "conversations_reference", "conversations_general"):
         for record in readings.read_lines(readings.DATA / f"{name}.jsonl"):
             if "passage" in record:
                 known.setdefault(record["passage"], {"id": record["passage"], "title": "", "text": ""})
@@ -114,14 +114,14 @@ def test_data_with_unanswerable_questions_and_conversations(tmp_path):
     found = readings.asked(tmp_path)
     pairs = [(own, pair) for own in found for pair in own.pairs]
     unanswerable = [pair for _, pair in pairs if not pair.answer]
-    assert len(pairs) > 9000
+    assert len(pairs) > 15000
     assert 1 / 3 <= len(unanswerable) / len(pairs) <= 0.6
     for own, pair in pairs:
         if own.text and not re.fullmatch(r"yes|no|\d+|.+ and .+|", pair.answer):
             text = " ".join(f"{own.title}\n{own.text}".split())
             assert re.search(rf"(?<!\w){re.escape(' '.join(pair.answer.split()))}(?!\w)", text), pair
     conversations = readings.rewritten()
-    assert len(conversations) > 2000
+    assert len(conversations) > 3500
     for own in conversations:
         (pair,) = own.pairs
         words = re.findall(r"\w+", f"{own.text} {pair.question}".lower())

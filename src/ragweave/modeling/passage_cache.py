@@ -27,7 +27,10 @@ from ragweave.errors import ConfigurationError
 from ragweave.modeling.contexts import EncodedContexts, length_groups
 
 _SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *((?P<prefix>[kKmMgGtT]?)(?P<binary>i?)[bB])?")
-_FREE_MEMORY = {"/proc/meminfo": r"MemAvailable:\s+(\d+) kB", "/sys/fs/cgroup/memory.max": r"^(\d+)$"}
+_FREE_MEMORY = {
+    "/proc/meminfo": re.compile(r"MemAvailable: *(\d+) kB"),
+    "/sys/fs/cgroup/memory.max": re.compile(r"^(\d+)$"),
+}
 
 Fill = Callable[[Cache, Tensor, Tensor], Cache]
 """Runs a model over tokens, (N, T), under a mask of all columns, (N, S), which adds keys and values to a cache."""
@@ -163,7 +166,7 @@ def default_budget() -> int:
     free = [2**33]
     for path, pattern in _FREE_MEMORY.items():
         with suppress(OSError):
-            if match := re.search(pattern, Path(path).read_text(encoding="ascii")):
+            if match := pattern.search(Path(path).read_text(encoding="ascii")):
                 free.append(int(match[1]) * (1024 if path == "/proc/meminfo" else 1))
     return min(free) // 8
 
