@@ -192,7 +192,8 @@ def _beam_search(
         rows = []
         for n, current in enumerate(searches):
             candidates = []
-            for column in best[n].tolist():
+            # Samples come in the order of their noise; the best of them go first, as in transformers from 5.24 on.
+            for column in sorted(best[n].tolist(), key=lambda column: -sums[n, column]):
                 beam, token = divmod(column, vocabulary)
                 log_prob = float(log_probs[n * size + beam, token])
                 extended = current.running[beam].extended(token, log_prob, float(sums[n, column]))
