@@ -95,7 +95,7 @@ def asked(folder: Path) -> list[Reading]:
     texts = _known_texts(folder)
     return [
         Reading(*_title_and_text(record, texts), tuple(_pair(q, "question") for q in record["questions"]))
-        for name in ("general", "near_misses", "xquad_more", "factbook_more")
+        for name in ("workplace", "general", "near_misses", "xquad_more", "factbook_more")
         for record in read_lines(DATA / f"{name}.jsonl")
     ] + [
         Reading(*_title_and_text(record, texts), tuple(_pair(turn, "standalone") for turn in record["turns"]))
