@@ -11,16 +11,15 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache
 
 from ragweave.errors import ConfigurationError
@@ -77,11 +76,8 @@ class PassageCache:
         self.bytes = self.hits = self.misses = 0
         self._states: dict[bytes, Tensor] = {}
         self._uses: dict[bytes, int] = {}
+        self._priorities: dict[bytes, int] = {}  # in the order of their last uses
         self._floor = 0
-        # Entries of the heap are out of date if a newer number stands in `_newest`.
-        self._heap: list[tuple[int, int, bytes]] = []
-        self._newest: dict[bytes, int] = {}
-        self._numbers = count()
         self._first_weights: list[float] = []
 
     def __len__(self) -> int:
@@ -124,26 +120,21 @@ class PassageCache:
     def clear(self) -> None:
         """Forget all passages."""
         self.bytes, self._floor = 0, 0
-        for container in (self._states, self._uses, self._newest, self._heap):
+        for container in (self._states, self._uses, self._priorities):
             container.clear()
 
     def _use(self, key: bytes) -> None:
         self._uses[key] = self._uses.get(key, 0) + 1
-        self._newest[key] = next(self._numbers)
-        heapq.heappush(self._heap, (self._floor + self._uses[key], self._newest[key], key))
-        if len(self._heap) > 4 * len(self._states) + 64:
-            self._heap = [entry for entry in self._heap if self._newest.get(entry[2]) == entry[1]]
-            heapq.heapify(self._heap)
+        self._priorities.pop(key, None)
+        self._priorities[key] = self._floor + self._uses[key]
 
     def _evict(self) -> None:
-        while True:
-            priority, number, key = heapq.heappop(self._heap)
-            if self._newest.get(key) == number:
-                break
-        self._floor = priority
+        # Of equal priorities, the first is the one used longest ago. A cache holds hundreds of passages, not more.
+        key = min(self._priorities, key=self._priorities.__getitem__)
+        self._floor = self._priorities.pop(key)
         states = self._states.pop(key)
         self.bytes -= states.numel() * states.element_size()
-        del self._uses[key], self._newest[key]
+        del self._uses[key]
 
 
 def parse_size(size: int | str) -> int:
@@ -190,7 +181,7 @@ def read_apart(
     Returns:
         The contexts. Between a passage and its question there may be padding, which the mask hides.
     """
-    rows = [row[own != 0] for row, own in zip(input_ids, mask, strict=True)]
+    rows = [ids[seen != 0] for ids, seen in zip(input_ids, mask, strict=True)]
     parts = [row.tensor_split([length]) for row, length in zip(rows, passages.lengths, strict=True)]
     passage_ids, passage_mask = _left_padded([passage for passage, _ in parts])
     question_ids, question_mask = _left_padded([question for _, question in parts])
@@ -218,13 +209,13 @@ def _passage_states(
     keys = [passage.to("cpu", torch.int32).numpy().tobytes() for passage in passages]
     distinct = {key: passage for key, passage in zip(keys, passages, strict=True) if key}
     states = {key: None if kept is None else kept.get(key) for key in distinct}
-    missing = [key for key, own in states.items() if own is None]
+    missing = [key for key, known in states.items() if known is None]
     lengths = torch.tensor([len(distinct[key]) for key in missing])
     for group in length_groups(lengths) if missing else ():
-        own = [missing[number] for number in group.tolist()]
-        cache = fill(new_cache(), *_left_padded([distinct[key] for key in own]))
+        group_keys = [missing[number] for number in group.tolist()]
+        cache = fill(new_cache(), *_left_padded([distinct[key] for key in group_keys]))
         layers = [(layer.keys, layer.values) for layer in cache.layers]
-        for row, key in enumerate(own):
+        for row, key in enumerate(group_keys):
             length = len(distinct[key])
             pairs = [torch.stack([k[row, :, -length:], v[row, :, -length:]]) for k, v in layers]
             states[key] = computed = torch.stack(pairs)
@@ -235,22 +226,18 @@ def _passage_states(
 
 def _load(cache: DynamicCache, states: Sequence[Tensor | None], columns: int) -> None:
     """Put keys and values of N passages into an empty cache, aligned on the right of so many columns."""
-    first = next(own for own in states if own is not None)
+    first = next(passage for passage in states if passage is not None)
     layers, _, heads, _, size = first.shape
     whole = first.new_zeros(layers, 2, len(states), heads, columns, size)
-    for row, own in enumerate(states):
-        if own is not None:
-            whole[:, :, row, :, columns - own.shape[3] :] = own
+    for row, passage in enumerate(states):
+        if passage is not None:
+            whole[:, :, row, :, columns - passage.shape[3] :] = passage
     for number, (keys, values) in enumerate(whole):
         cache.update(keys, values, number)
 
 
 def _left_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Rows of tokens and their mask, (N, T), aligned on the right."""
-    longest = max(map(len, rows))
-    ids = rows[0].new_zeros(len(rows), longest)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        ids[number, longest - len(row) :] = row
-        mask[number, longest - len(row) :] = 1
+    masks = [torch.ones_like(row) for row in rows]
+    ids, mask = (pad_sequence(part, batch_first=True, padding_side="left") for part in ([*rows], masks))
     return ids, mask
