@@ -15,7 +15,7 @@ import torch
 
 from ragweave.modeling.extractive import PassageSpans, spans_only
 from ragweave.provenance.answers import Answer
-from ragweave.retrieval.context_template import ContextTemplate, fit, fit_parts, padded, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded
 
 if TYPE_CHECKING:
     from ragweave.pipeline.rag_pipeline import RagPipeline
@@ -76,10 +76,9 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
     ):
         kept = kept[1:]
     history = history_text(kept)
-    if config.generator_is_causal:
-        rows = fit_parts(template, [("", history)], [question], tokenizer, limit)
-    else:
-        rows = fit(template, [("", history)], [question], token_ids(tokenizer), limit)
+    rows = context_tokens(
+        template, [("", history)], [question], tokenizer, limit, causal=config.generator_is_causal
+    )
     ids, mask = padded(rows, len(rows[0]), side="right", pad_token=model.rag.special_tokens.pad_or_eos)
     spans = PassageSpans(
         [question, history, *sorted(FUNCTION_WORDS)],

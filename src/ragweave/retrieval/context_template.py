@@ -53,6 +53,21 @@ class ContextTemplate:
         return f"{self.doc_sep}{question}{self.answer_sep}"
 
 
+def context_tokens(
+    template: ContextTemplate,
+    passages: Sequence[tuple[str, str]],
+    questions: Sequence[str],
+    tokenizer: Any,
+    max_length: int,
+    *,
+    causal: bool,
+) -> list[list[int]]:
+    """The contexts of a generator: by `fit_parts` for a causal one, by `fit` for a seq2seq one."""
+    if causal:
+        return fit_parts(template, passages, questions, tokenizer, max_length)
+    return fit(template, passages, questions, token_ids(tokenizer), max_length)
+
+
 def fit(
     template: ContextTemplate,
     passages: Sequence[tuple[str, str]],

@@ -19,7 +19,7 @@ from transformers import BatchEncoding
 import ragweave  # for names that are loaded on first use
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, QuestionError
-from ragweave.retrieval.context_template import ContextTemplate, fit, fit_parts, padded, token_ids
+from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded
 from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
 
@@ -252,11 +252,14 @@ class RagRetriever:
         config, tokenizer = self.config, self.generator_tokenizer
         template = self._template(prefix)
         questions = [question for question in input_strings for _ in range(n_docs)]
-        passages, longest = _passages(docs, n_docs), config.max_combined_length
-        if getattr(config, "generator_is_causal", False):
-            rows = fit_parts(template, passages, questions, tokenizer, longest)
-        else:
-            rows = fit(template, passages, questions, token_ids(tokenizer), longest)
+        rows = context_tokens(
+            template,
+            _passages(docs, n_docs),
+            questions,
+            tokenizer,
+            config.max_combined_length,
+            causal=getattr(config, "generator_is_causal", False),
+        )
         ids: Any = rows
         mask: Any = [[1] * len(row) for row in rows]
         if padding is not False:
