@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragweave.knowledge.vector_index import factory_of, read_index, search_all, search_live, write_index
+from ragweave.knowledge.vector_index import LiveIndex, factory_of, read_index, search_all, write_index
 
 COUNT, DIMENSION = 12_000, 16
 
@@ -42,7 +42,7 @@ def test_what_an_index_finds_is_what_was_measured_when_it_was_built(
     index = read_index(tmp_path / "index.faiss", parameters)
     questions = vectors[::97] + np.float32(0.01)
     exact = search_all(questions, vectors, 10)[1]
-    approximate = search_live(index, vectors, questions, 10, np.ones(COUNT, dtype=bool), parameters)[1]
+    approximate = LiveIndex(index, vectors, np.ones(COUNT, dtype=bool), parameters).search(questions, 10)[1]
     shares = [
         len(set(one) & set(other)) / 10
         for one, other in zip(exact.tolist(), approximate.tolist(), strict=True)
@@ -78,7 +78,7 @@ def test_live_rows_are_found_however_many_were_deleted(index, vectors, seed, sha
     live = np.flatnonzero(is_live)
     if len(live) < k:
         return
-    scores, rows = search_live(index, vectors, questions, k, is_live, {})
+    scores, rows = LiveIndex(index, vectors, is_live, {}).search(questions, k)
     assert is_live[rows].all()
     assert all(len(set(found)) == k for found in rows.tolist())
     expected = live[search_all(questions, np.ascontiguousarray(vectors[live]), k)[1]]

@@ -22,7 +22,7 @@ from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_word
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
-from ragweave.knowledge.vector_index import FLAT, read_index, search_all, search_live
+from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index, search_all
 from ragweave.types import Passage
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -329,14 +329,14 @@ class Segment:
         self.table = store.PassageTable(files.passages)
         self.vectors = store.read_vectors(files.vectors)
         self.hashes = store.read_array(files.hashes, np.uint64)
-        self.index = None if record.factory == FLAT else read_index(files.index, parameters)
+        index = None if record.factory == FLAT else read_index(files.index, parameters)
         self.postings = Postings(files.postings) if files.postings.words.name in record.files else None
         expected = (record.rows, dimension)
         shapes = {
             files.passages: (len(self.table), dimension),
             files.vectors: self.vectors.shape,
             files.hashes: (len(self.hashes), dimension),
-            files.index: expected if self.index is None else (self.index.ntotal, self.index.d),
+            files.index: expected if index is None else (index.ntotal, index.d),
             files.postings.lengths: expected if self.postings is None else (len(self.postings), dimension),
         }
         for path, shape in shapes.items():
@@ -345,9 +345,9 @@ class Segment:
                     f"The file {path} holds data of shape {shape}, its manifest says {expected}. Build the knowledge "
                     "base again with --overwrite."
                 )
-        self._parameters = parameters
         self._is_live = np.ones(record.rows, dtype=bool)
         self._is_live[deleted] = False
+        self.index = None if index is None else LiveIndex(index, self.vectors, self._is_live, parameters)
 
     def __len__(self) -> int:
         return self.record.rows
@@ -370,9 +370,7 @@ class Segment:
         if self.index is None or not limit:
             scores, rows = self._compare_all(questions, limit)
         else:
-            scores, rows = search_live(
-                self.index, self.vectors, questions, limit, self._is_live, self._parameters
-            )
+            scores, rows = self.index.search(questions, limit)
         missing = ((0, 0), (0, n - limit))
         return (
             np.pad(scores.astype(np.float32), missing, constant_values=-np.inf),

@@ -133,15 +133,8 @@ def search_all(
     return scores, rows
 
 
-def search_live(
-    index: Any,
-    vectors: NDArray[np.float32],
-    questions: NDArray[np.float32],
-    k: int,
-    is_live: NDArray[np.bool_],
-    parameters: dict[str, int],
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Search an index for rows that are not deleted.
+class LiveIndex:
+    """A FAISS index of which some rows are deleted.
 
     Deleted rows are excluded while the index searches, and what it finds by compressed vectors is compared again by
     whole ones. All live rows are compared instead where they are few, which the graph of an HNSW index would hardly
@@ -150,57 +143,59 @@ def search_live(
     Args:
         index: A FAISS index.
         vectors: All vectors, (N, D).
-        questions: Question vectors, (B, D).
-        k: K, at most the number of live rows.
         is_live: Which rows are live, (N,).
         parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
             visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
             K. Up to 8,192 deleted rows widen the search by as many.
-
-    Returns:
-        Scores and rows, (B, K), best first.
     """
-    live = int(is_live.sum())
-    if live <= max(_EXACT_ROWS, _EXACT_SHARE * len(is_live)):
-        return _compare_live(vectors, questions, k, is_live)
-    selector = None
-    if live < len(is_live):
-        selector = _FAISS.IDSelectorBitmap(np.packbits(is_live, bitorder="little"))
-    # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
-    kept = min(live, k if _is_exact(index) else max(4 * k, k + _SPARE_ROWS))
-    # All deleted rows may lie around one question.
-    deleted = min(len(is_live) - live, _MOST_NEAR_DELETED)
-    options = _search_parameters(index, kept, deleted, parameters, selector)
-    scores, rows = index.search(questions, kept, params=options)
-    if kept > k:
-        scores, rows = _compared(questions, vectors, rows, k)
-    lacking = (rows < 0).any(1)
-    if lacking.any():
-        scores[lacking], rows[lacking] = _compare_live(vectors, questions[lacking], k, is_live)
-    return scores, rows
 
+    def __init__(
+        self,
+        index: Any,
+        vectors: NDArray[np.float32],
+        is_live: NDArray[np.bool_],
+        parameters: dict[str, int],
+    ) -> None:
+        self._index, self._vectors, self._parameters = index, vectors, parameters
+        self._is_live, self._live = is_live, int(is_live.sum())
+        deleted = len(is_live) - self._live
+        self._selector = _FAISS.IDSelectorBitmap(np.packbits(is_live, bitorder="little")) if deleted else None
+        self._deleted = min(deleted, _MOST_NEAR_DELETED)  # all of them may lie around one question
+        # Whether the scores of the index are inner products of whole vectors.
+        self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
 
-def _is_exact(index: Any) -> bool:
-    """Whether the scores of an index are inner products of whole vectors."""
-    return isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
+    def search(self, questions: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Search for live rows.
 
+        Args:
+            questions: Question vectors, (B, D).
+            k: K, at most the number of live rows.
 
-def _compared(
-    questions: NDArray[np.float32], vectors: NDArray[np.float32], rows: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The K rows of each question with the largest inner products; -1 where there are fewer."""
-    scores = np.einsum("bd,bkd->bk", questions, vectors[rows])
-    scores[rows < 0] = -np.inf
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        Returns:
+            Scores and rows, (B, K), best first.
+        """
+        if self._live <= max(_EXACT_ROWS, _EXACT_SHARE * len(self._is_live)):
+            return self._compare_live(questions, k)
+        # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
+        candidates = min(self._live, k if self._is_exact else max(4 * k, k + _SPARE_ROWS))
+        options = _search_parameters(self._index, candidates, self._deleted, self._parameters, self._selector)
+        scores, rows = self._index.search(questions, candidates, params=options)
+        if candidates > k:
+            scores = np.einsum("bd,bkd->bk", questions, self._vectors[rows])
+            scores[rows < 0] = -np.inf
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
+        lacking = (rows < 0).any(1)
+        if lacking.any():
+            scores[lacking], rows[lacking] = self._compare_live(questions[lacking], k)
+        return scores, rows
 
-
-def _compare_live(
-    vectors: NDArray[np.float32], questions: NDArray[np.float32], k: int, is_live: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    rows = np.flatnonzero(is_live)
-    scores, found = search_all(questions, np.ascontiguousarray(vectors[rows]), k)
-    return scores, rows[found]
+    def _compare_live(
+        self, questions: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        rows = np.flatnonzero(self._is_live)
+        scores, positions = search_all(questions, np.ascontiguousarray(self._vectors[rows]), k)
+        return scores, rows[positions]
 
 
 def _search_parameters(index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any) -> Any:
@@ -243,8 +238,8 @@ def _recall(
     questions = np.ascontiguousarray(vectors[sample])
     k = min(_RECALL_AT + 1, len(vectors))
     exact = search_all(questions, vectors, k)[1].tolist()
-    every = np.ones(len(vectors), dtype=bool)
-    approximate = search_live(index, vectors, questions, k, every, parameters)[1].tolist()
+    live = LiveIndex(index, vectors, np.ones(len(vectors), dtype=bool), parameters)
+    approximate = live.search(questions, k)[1].tolist()
     neighbours = [set(rows) - {row} for rows, row in zip(exact, sample.tolist(), strict=True)]
     hits = sum(len(expected & set(rows)) for expected, rows in zip(neighbours, approximate, strict=True))
     return hits / max(sum(map(len, neighbours)), 1)
