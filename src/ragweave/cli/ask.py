@@ -64,9 +64,18 @@ def ask(
         warn("There are no questions on standard input.")
         return
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    threshold = 0.0 if answer_anyway else min_confidence
     pipeline = options.load_pipeline(
-        model, kb, formulation, search, rerank, dtype, device, calibration, threshold, passage_cache
+        model,
+        kb,
+        formulation,
+        search,
+        rerank,
+        dtype,
+        device,
+        calibration=calibration,
+        min_confidence=min_confidence,
+        answer_anyway=answer_anyway,
+        passage_cache=passage_cache,
     )
     index = pipeline.retriever.index
     if n_docs is not None and isinstance(index, Sized) and n_docs > len(index):

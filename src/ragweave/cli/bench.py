@@ -16,8 +16,7 @@ from ragweave.errors import ConfigurationError
 # Makes a benchmark print its results as lines of JSON.
 JSON_VARIABLE = "RAGWEAVE_BENCH_JSON"
 
-# In the order in which they run.
-BENCHMARKS = (
+_BY_DEFAULT = (
     "startup",
     "token-decoding",
     "sequence-decoding",
@@ -27,13 +26,6 @@ BENCHMARKS = (
     "pipeline-throughput",
     "ask",
     "growth",
-    "databases",
-    "passage-cache",
-    "scale",
-    "retrieval",
-    "serving",
-    "shared-index",
-    "tensorflow-classes",
 )
 # Only run by name: they need a knowledge base or TensorFlow, generate gigabytes, or take minutes.
 _ON_REQUEST = (
@@ -45,6 +37,7 @@ _ON_REQUEST = (
     "shared-index",
     "tensorflow-classes",
 )
+BENCHMARKS = (*_BY_DEFAULT, *_ON_REQUEST)
 
 
 def bench(
@@ -76,7 +69,7 @@ def bench(
         )
     environment = {**os.environ, JSON_VARIABLE: "1" if as_json else "0"}
     failed = []
-    for benchmark in [name] if name else [key for key in BENCHMARKS if key not in _ON_REQUEST]:
+    for benchmark in [name] if name else _BY_DEFAULT:
         script = folder / f"{benchmark.replace('-', '_')}.py"
         command = [sys.executable, str(script), *(options or [])]
         if subprocess.run(command, env=environment, check=False).returncode:  # noqa: S603

@@ -55,9 +55,10 @@ def chat(
         rerank,
         dtype,
         device,
-        calibration,
-        0.0 if answer_anyway else min_confidence,
-        passage_cache,
+        calibration=calibration,
+        min_confidence=min_confidence,
+        answer_anyway=answer_anyway,
+        passage_cache=passage_cache,
     )
     talk = _Talk(pipeline, {"n_docs": n_docs, "max_new_tokens": max_new_tokens, "extractive": extractive})
     is_terminal = sys.stdin.isatty()

@@ -14,6 +14,7 @@ import typer
 
 import ragweave
 from ragweave.cli.console import quiet_libraries
+from ragweave.knowledge.ingest_settings import ReadSettings, TableSettings
 from ragweave.types import Formulation, Fusion, RetrievalKind, SearchSettings
 
 if TYPE_CHECKING:
@@ -174,9 +175,11 @@ def load_pipeline(
     reranker: str | None,
     dtype: Literal["auto", "float32", "bfloat16", "int8"],
     device: str | None,
-    calibration: Path | None = None,
-    min_confidence: float | None = None,
-    passage_cache: str | None = None,
+    *,
+    calibration: Path | None,
+    min_confidence: float | None,
+    answer_anyway: bool,
+    passage_cache: str | None,
 ) -> ragweave.RagPipeline:
     """Load a model over a knowledge base without messages of the libraries."""
     quiet_libraries()
@@ -189,7 +192,7 @@ def load_pipeline(
         dtype=dtype,
         device=device,
         calibration=calibration,
-        min_confidence=min_confidence,
+        min_confidence=0.0 if answer_anyway else min_confidence,
         passage_cache=passage_cache,
     )
 
@@ -205,6 +208,19 @@ def load_encoder(
         return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
     # A knowledge base records the hub name, which is valid on every machine, not the folder of this one.
     return ragweave.TextEncoder.from_pretrained(encoder_path(), dtype=dtype, device=device, name=ENCODER)
+
+
+def read_settings(
+    memory: int,
+    seconds: float,
+    columns: Sequence[str] | None,
+    *,
+    hidden_sheets: bool,
+    follow_links: bool,
+) -> ReadSettings:
+    """How files are read, as the options say."""
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    return ReadSettings(memory, seconds, tables, follow_links=follow_links)
 
 
 def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:

@@ -98,9 +98,18 @@ def serve(
     if host not in _LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
     search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    threshold = 0.0 if answer_anyway else min_confidence
     pipeline = options.load_pipeline(
-        model, kb, formulation, search, rerank, dtype, device, calibration, threshold, passage_cache
+        model,
+        kb,
+        formulation,
+        search,
+        rerank,
+        dtype,
+        device,
+        calibration=calibration,
+        min_confidence=min_confidence,
+        answer_anyway=answer_anyway,
+        passage_cache=passage_cache,
     )
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
