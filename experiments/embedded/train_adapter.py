@@ -155,18 +155,23 @@ class Run:
         steps: How many there are to be.
         learning_rate: The largest; it rises for a twentieth of the steps and falls to 0.
         folder: Where checkpoints go.
+        bfloat16: Whether to multiply in bfloat16; weights and gradients stay float32.
     """
 
-    def __init__(self, adapted: Any, steps: int, learning_rate: float, folder: Path) -> None:
+    def __init__(
+        self, adapted: Any, steps: int, learning_rate: float, folder: Path, *, bfloat16: bool = False
+    ) -> None:
         self.adapted, self.generator = adapted, adapted.get_base_model()
         self.weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.weights, lr=learning_rate, weight_decay=0.01)
         self.schedule = get_linear_schedule_with_warmup(self.optimizer, max(steps // 20, 1), steps)
         self.folder = folder
+        self.bfloat16 = bfloat16
 
     def step(self, rows: Sequence[Row]) -> float:
         """Learn from some rows; returns the mean over their questions of -log p(y | x, z)."""
-        loss = -answer_log_probs(self.generator, rows)[0].mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            loss = -answer_log_probs(self.generator, rows)[0].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
@@ -219,6 +224,9 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--first-layer", type=int, default=6, help="first layer with an adapter")
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="multiply in bfloat16: faster on CPUs that can"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, default=100, help="steps")
     args = parser.parse_args()
@@ -238,7 +246,7 @@ def main() -> None:
     )
     batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
     adapted = with_adapter(args.rank, args.first_layer, args.start)
-    run = Run(adapted, len(batches), args.learning_rate, args.output)
+    run = Run(adapted, len(batches), args.learning_rate, args.output, bfloat16=args.bfloat16)
     run.generator.train()
     done = run.go_on()
     with rich.progress.Progress(*COLUMNS) as bar:
