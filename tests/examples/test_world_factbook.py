@@ -292,12 +292,11 @@ class TestRealData:
 
     def test_the_answers_of_the_demo_are_in_the_data(self, countries):
         names = {documents.country_name(code, country): code for code, country in countries.items()}
-        for question, gold in demo.GOLD.items():
-            name = next(name for name in questions.TEST_COUNTRIES if name in question)
-            text = " ".join(
-                item["text"] for item in documents.country_documents(names[name], countries[names[name]])
-            )
-            assert gold[0] in text
+        for question in demo.QUESTIONS:
+            assert question.country in questions.TEST_COUNTRIES
+            code = names[question.country]
+            text = " ".join(item["text"] for item in documents.country_documents(code, countries[code]))
+            assert all(gold in text for gold in question.gold[:1])
 
 
 def test_right_answers_are_recognised():
@@ -314,14 +313,37 @@ def test_excerpt_surrounds_the_answer():
     assert demo.excerpt("short", "absent") == "short"
 
 
+CURRENCY = demo.Question("What is the currency of Japan?", "Japan", ("yen",))
+CAPITAL = demo.Question("What is the capital there?", "Japan", ("Tokyo",), follows=True)
+DESIGNER = demo.Question("Who designed the yen?", "Japan", ())
+
+
+def asked(question, answer, title="Japan: Economy", *, answered=True, searched=None):
+    passage = SimpleNamespace(title=title, text="Currency: yen [JPY]", posterior=0.9)
+    result = SimpleNamespace(
+        question=searched or question.text, answer=answer, answered=answered, passages=[passage]
+    )
+    return demo.Asked(question, result, 0.5)
+
+
+def test_an_answer_is_right_if_its_words_are_and_its_passage_is_about_the_country():
+    assert asked(CURRENCY, "yen").right
+    assert not asked(CURRENCY, "dollar").right
+    assert not asked(CURRENCY, "yen", "Niue: Economy").right
+    assert not asked(CURRENCY, "The documents do not say.", answered=False).right
+
+
+def test_it_is_right_not_to_answer_what_the_documents_do_not_say():
+    assert asked(DESIGNER, "The documents do not say.", answered=False).right
+    assert not asked(DESIGNER, "yen").right
+
+
 def test_the_table_shows_answers_and_passages():
-    passage = SimpleNamespace(title="Japan: Economy", text="Currency: yen [JPY]", posterior=0.9)
-    answer = SimpleNamespace(question="What is the currency of Japan?", answer="yen", passages=[passage])
-    wrong = SimpleNamespace(question="What is the capital of Mongolia?", answer="yen", passages=[])
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(demo.table_of([demo.Asked(answer, True, 0.5), demo.Asked(wrong, False, 0.5)]))
-    shown = console.export_text()
-    for part in ("Japan: Economy", "yen [JPY]", "0.90", "no: Ulaanbaatar"):
+    follow_up = asked(CAPITAL, "yen", searched="What is the capital of Japan?")
+    console.print(demo.table_of([asked(CURRENCY, "yen"), follow_up, asked(DESIGNER, "yen")]))
+    shown = " ".join(console.export_text().split())
+    for part in ("Japan: Economy", "yen [JPY]", "0.90", "no: Tokyo", "no: no answer", "searched for:"):
         assert part in shown
 
 
