@@ -61,7 +61,7 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     if arguments.model is None:
-        from ragweave.pipeline.embedded import encoder_path
+        from ragweave.encoders.embedded_encoder import encoder_path
 
         arguments.model = encoder_path()
     torch.set_num_threads(arguments.threads)

@@ -160,7 +160,7 @@ def small(folder: Path) -> tuple[str, str]:
     from ragweave import RagConfig, RagTokenForGeneration, RagTokenizer, TextEncoder
     from ragweave.pipeline import embedded
 
-    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), name=embedded.ENCODER)
+    encoder = TextEncoder.from_pretrained(embedded.NAME)
     tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -54,7 +54,7 @@ class Asker:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.encoder = TextEncoder.from_pretrained(embedded.encoder_path(), name=embedded.ENCODER)
+        self.encoder = TextEncoder.from_pretrained(embedded.NAME)
 
     def knowledge_base(self, name: str, documents: Sequence[Record]) -> Path:
         """Build a knowledge base of documents (id, title, text), unless it is there."""

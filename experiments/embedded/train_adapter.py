@@ -40,7 +40,6 @@ from ragweave.pipeline.conversation import rewrite_template
 from ragweave.pipeline.embedded import (
     CONTEXT_FIELDS,
     REWRITE_PREFIX,
-    encoder_path,
     generator_path,
     load_generator,
 )
@@ -234,7 +233,7 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(generator_path())
-    encoder = TextEncoder.from_pretrained(encoder_path())
+    encoder = TextEncoder.from_pretrained("embedded")
     held_out = in_parts(xquad(args.xquad, held_out=True), 10)
     misses = with_near_misses(held_out, 4, encoder, args.seed)[len(held_out) :]
     known = [*xquad(args.xquad, held_out=False), *asked(args.xquad)]

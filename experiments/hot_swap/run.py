@@ -137,7 +137,7 @@ def build_missing(work: Workplace) -> None:
 
     if not work.missing():
         return
-    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), dtype="auto", name=embedded.ENCODER)
+    encoder = TextEncoder.from_pretrained(embedded.NAME, dtype="auto")
     for version in work.missing():
         _say(f"Indexing the {version} documents")
         with stage_bars() as progress:

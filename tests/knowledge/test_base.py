@@ -13,6 +13,8 @@ from ragweave.errors import (
     EncoderMismatchError,
     IndexDataError,
     KnowledgeBaseError,
+    ModelNotFoundError,
+    QuestionError,
     ShapeError,
     SourceError,
 )
@@ -21,7 +23,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.loader import read_documents
 from ragweave.knowledge.ingest_settings import Chunking
-from ragweave.types import Place
+from ragweave.types import Place, SearchSettings
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 
@@ -70,6 +72,25 @@ def test_search_for_more_than_there_are(base, tiny_encoder):
     assert rows[0, len(base) :].tolist() == [-1, -1, -1]
     assert np.isneginf(scores[0, len(base) :]).all()
     assert np.isfinite(scores[0, : len(base)]).all()
+
+
+def test_search_in_words(base, tiny_encoder, tmp_path):
+    kb = KnowledgeBase.open(base.path, encoder=tiny_encoder)
+    vectors = tiny_encoder.encode(["what is the capital of peru", "the danube"])
+    expected = [[one.id for one in base.passages(rows)] for rows in kb.search(vectors, 2)[1]]
+    results = kb.search(["what is the capital of peru", " the danube "], 2)
+    assert [[passage.id for passage in passages] for passages in results] == expected
+    assert results[0][0].place == base.passages(base.row_of(expected[0][0]))[0].place
+    assert kb.search("what is the capital of peru", 2) == results[0]
+    assert len(kb.search("ulm", 100)) == len(kb)
+    words = SearchSettings("bm25")
+    assert base.search("Danube", 1, settings=words)[0].id == "ulm.txt#0"  # needs no encoder
+    with pytest.raises(QuestionError, match="empty"):
+        base.search(["ulm", " "], settings=words)
+    with pytest.raises(EncoderMismatchError):
+        base.search("ulm", encoder=load_tiny_encoder(save_tiny_encoder(tmp_path, seed=3)))
+    with pytest.raises(ModelNotFoundError, match=base.manifest.encoder.name):
+        KnowledgeBase.open(base.path).search("ulm")
 
 
 def test_search_without_questions(base):

@@ -91,6 +91,26 @@ def test_retrieve(client: httpx.Client, pipeline: RagPipeline):
     assert [result["question"] for result in results] == QUESTIONS
 
 
+def test_retrieve_as_agents_do(client: httpx.Client, pipeline: RagPipeline):
+    body = {"queries": QUESTIONS, "topk": 2, "return_scores": True, "temperature": 0}
+    expected = pipeline.retrieve(QUESTIONS, n_docs=2).ranked_passages()
+    scored = client.post("/v1/retrieve", json=body).json()["result"]
+    for hits, passages in zip(scored, expected, strict=True):
+        for hit, passage in zip(hits, passages, strict=True):
+            title, _, text = hit["document"]["contents"].partition("\n")
+            assert (title, text, hit["document"]["id"]) == (passage.title, passage.text, passage.id)
+            assert hit["score"] == pytest.approx(passage.doc_score, rel=1e-5)
+    plain = client.post("/v1/retrieve", json={**body, "return_scores": False}).json()["result"]
+    assert plain == [[hit["document"] for hit in hits] for hits in scored]
+    for wrong, words in (
+        ({"topk": 0}, "topk"),
+        ({"topk": 21}, "limit n_docs"),
+        ({"queries": [" "]}, "empty"),
+    ):
+        response = client.post("/v1/retrieve", json={**body, **wrong})
+        assert response.status_code == 422 and words in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("endpoint", ["/v1/answers", "/v1/retrieve"])
 @pytest.mark.parametrize(
     ("body", "words"),

@@ -17,10 +17,7 @@ def add(
     sources: options.Sources,
     stdin_format: options.StdinFormat = "txt",
     stdin_name: options.StdinName = "stdin",
-    model: Annotated[
-        str | None,
-        typer.Option(help="The encoder that embedded the knowledge base, if it has another name here."),
-    ] = None,
+    model: options.SameEncoder = None,
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
     read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,

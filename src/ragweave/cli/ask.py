@@ -14,7 +14,7 @@ from ragweave.cli import options
 from ragweave.cli.console import print_json, progress_bar, stdout, warn
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
-from ragweave.types import SearchSettings
+from ragweave.types import ScoredPassage, SearchSettings
 
 
 def ask(
@@ -59,7 +59,7 @@ def ask(
       ragweave ask --kb kb --min-confidence 0.5 "What is the hotel limit in Japan?"
       ragweave ask --kb kb --rerank cross-encoder/ms-marco-MiniLM-L6-v2 "Who wrote it?"
     """
-    questions = _with_stdin(questions)
+    questions = with_stdin(questions)
     if not questions:
         warn("There are no questions on standard input.")
         return
@@ -101,7 +101,7 @@ def ask(
                 printed += 1
 
 
-def _with_stdin(questions: list[str]) -> list[str]:
+def with_stdin(questions: list[str]) -> list[str]:
     """The questions, with the lines of standard input in place of a dash."""
     lines: list[str] = []
     for question in questions:
@@ -125,9 +125,13 @@ def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
     console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
     for i, passage in enumerate(answer.passages):
         line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
-        line.append(f"[{i + 1}] " if numbered else "", style="bold")
-        line.append(passage.title or passage.id, style="cyan")
-        line.append(f"  {passage.origin}")
-        line.append("  " + " ".join(passage.text.split()), style="dim")
-        line.truncate(console.width, overflow="ellipsis")
-        console.print(line)
+        print_passage(line.append(f"[{i + 1}] " if numbered else "", style="bold"), passage, console)
+
+
+def print_passage(line: Text, passage: ScoredPassage, console: Console) -> None:
+    """Print a passage in a line that begins with its figures."""
+    line.append(passage.title or passage.id, style="cyan")
+    line.append(f"  {passage.origin}")
+    line.append("  " + " ".join(passage.text.split()), style="dim")
+    line.truncate(console.width, overflow="ellipsis")
+    console.print(line)

@@ -75,6 +75,12 @@ RayAddress = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Address of a running Ray cluster (default: start one)."),
 ]
+SameEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="The encoder that embedded the knowledge base, if it has another name here."
+    ),
+]
 EncoderDtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option(help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
@@ -201,13 +207,8 @@ def load_encoder(
     model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32", device: str | None = None
 ) -> ragweave.TextEncoder:
     """Load an encoder without messages of the libraries: "embedded", a folder or a hub name."""
-    from ragweave.pipeline.embedded import ENCODER, encoder_path
-
     quiet_libraries()
-    if model not in {"embedded", ENCODER}:
-        return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
-    # A knowledge base records the hub name, which is valid on every machine, not the folder of this one.
-    return ragweave.TextEncoder.from_pretrained(encoder_path(), dtype=dtype, device=device, name=ENCODER)
+    return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
 
 
 def read_settings(

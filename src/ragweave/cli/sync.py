@@ -33,10 +33,7 @@ def sync(
     watch: Annotated[
         bool, typer.Option("--watch", help="Synchronize after every change of the sources, until Ctrl+C.")
     ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(help="The encoder that embedded the knowledge base, if it has another name here."),
-    ] = None,
+    model: options.SameEncoder = None,
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
     read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,

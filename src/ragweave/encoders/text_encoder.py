@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
+from ragweave.encoders.embedded_encoder import ENCODER, NAME, encoder_path
 from ragweave.encoders.linear import cpu_capabilities, fast_linear
 from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
 from ragweave.errors import ConfigurationError, ModelNotFoundError, QuestionError
@@ -90,7 +91,7 @@ class TextEncoder:
         DPR models and "mean" for others, and vectors are not normalised.
 
         Args:
-            name_or_path: A folder, or a model's name on the hub.
+            name_or_path: A folder, a model's name on the hub, or "embedded".
             pooling: How the states of a text's tokens become one vector.
             normalize: Whether vectors are scaled to length 1.
             max_length: The maximum number of tokens of a text, special ones included.
@@ -103,6 +104,9 @@ class TextEncoder:
             ModelNotFoundError: There is no such model, or it cannot be read.
         """
         location = str(name_or_path)
+        if location in {NAME, ENCODER}:
+            # Its name is the hub's, which is valid on every machine, and not the folder of this one.
+            location, name = str(encoder_path()), name or ENCODER
         torch_dtype = compute_dtype(dtype, device)
         config, model, tokenizer, missing = _load(location)
         # With all three arguments the files, perhaps on a hub out of reach, are not needed.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.encoders.cross_encoder import Reranker
+from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, NAME, SEARCH
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, DataError, require_extra
 from ragweave.evaluation.data import Example, check_gold
@@ -20,7 +21,6 @@ from ragweave.evaluation.run_folder import RunFolder, RunSettings
 from ragweave.evaluation.runner import run_evaluation
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.pipeline import embedded
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import Formulation, GeneratorDtype, SearchSettings
@@ -154,17 +154,15 @@ def _load(
     passage_cache: int | str | None,
 ) -> tuple[Retriever | None, RagPipeline | None]:
     """The retriever and the pipeline that the run needs."""
-    if settings.mode == "retrieval" and model.model == embedded.NAME and base is not None:
+    if settings.mode == "retrieval" and model.model == NAME and base is not None:
         # Retrieval alone does not need the generator.
-        encoder = TextEncoder.from_pretrained(
-            embedded.encoder_path(), device=model.device, name=embedded.ENCODER
-        )
+        encoder = TextEncoder.from_pretrained(NAME, device=model.device)
         base.check_encoder(encoder)
         reranker = (
             None if model.rerank is None else Reranker.from_pretrained(model.rerank, device=model.device)
         )
-        index = base.as_index(model.search, defaults=embedded.SEARCH, reranker=reranker)
-        return Retriever(index, encoder, embedded.DOC_SCORE_SCALE), None
+        index = base.as_index(model.search, defaults=SEARCH, reranker=reranker)
+        return Retriever(index, encoder, DOC_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(
         model.model,
         knowledge_base=base,

@@ -5,40 +5,33 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ragweave.errors import ConfigurationError
+from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
-from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.source_records import SourceChanges, SourceFile
 from ragweave.knowledge.storage import (
-    Storage,
-    WordScores,
-    checked_vectors,
     folder_writer,
     needs_folder,
     open_storage,
     writer_at,
 )
-from ragweave.retrieval.index_protocol import PassageScorer
-from ragweave.types import NoProgress, Passage, Progress, SearchSettings
+from ragweave.types import NoProgress, Progress
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.ingest.builder import Engine
 
 
-class KnowledgeBase:
+class KnowledgeBase(KnowledgeBaseReader):
     """One version of a knowledge base, open for reading. Create one with `build` or `open`.
 
     A version in a folder never changes: a reader keeps the version it opened, whatever is built, added or deleted
@@ -55,16 +48,9 @@ class KnowledgeBase:
 
     Example:
         >>> base = KnowledgeBase.build([Path("notes")], Path("kb"), encoder=encoder)
-        >>> scores, rows = base.search(encoder.encode(["Where is Lima?"]), 5)
-        >>> base.passages(rows[0])[0].title
+        >>> base.search("Where is Lima?", 5)[0].title
         'Peru'
     """
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        location = storage.location
-        self.path: Path | str = location if isinstance(location, Path) else str(location)
-        self.version, self.manifest = storage.version, storage.manifest
 
     @classmethod
     def build(
@@ -152,6 +138,7 @@ class KnowledgeBase:
         base = cls(storage)
         if encoder is not None:
             base.check_encoder(encoder)
+            base._encoder = encoder
         return base
 
     def latest(self) -> KnowledgeBase:
@@ -314,114 +301,6 @@ class KnowledgeBase:
     def verify(self) -> None:
         """Read every byte and compare the files with their hashes; raises `KnowledgeBaseError` if one has changed."""
         self._snapshot("verify its files").verify()
-
-    def __len__(self) -> int:
-        return self.manifest.passages
-
-    def passage(self, row: int) -> Passage:
-        """One passage; raises `IndexError` if the row does not exist."""
-        return self.storage.passage(int(row))
-
-    def document(self, document_id: str) -> list[Passage]:
-        """The passages of a document in reading order, with their ids and places in it; empty if it is unknown."""
-        return sorted(self.storage.document(document_id), key=lambda one: int(one.id.rpartition("#")[2]))
-
-    def sources_of(self, row: int) -> list[str]:
-        """The sources that hold a passage, each once; raises `IndexError` if the row does not exist."""
-        return self.storage.sources_of(int(row))
-
-    def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
-        """Several passages; raises `IndexError` if a row does not exist."""
-        return [self.passage(row) for row in rows]
-
-    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of M rows, (M, D)."""
-        return self.storage.vectors(np.asarray(rows, dtype=np.int64))
-
-    def row_of(self, passage_or_document_id: str) -> list[int]:
-        """The row of a passage, or the rows of a document's passages; empty if the id is unknown."""
-        return self.rows_of([passage_or_document_id])[passage_or_document_id]
-
-    def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
-        """The rows of many passages and documents by their ids; empty for unknown ids."""
-        return self.storage.rows_of(names)
-
-    def search(self, vectors: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest inner products.
-
-        Args:
-            vectors: Question vectors, (B, D).
-            n: Passages per question, K.
-
-        Returns:
-            Scores and rows, (B, K), best first. With fewer than K passages, the other scores are minus infinity and
-            the other rows -1.
-
-        Raises:
-            ShapeError: ``vectors`` is not a matrix.
-            IndexDataError: The vectors have another dimension than the passages'.
-            ConfigurationError: ``n`` is below 1.
-        """
-        return self.storage.search(checked_vectors(vectors, n, self.manifest), n)
-
-    def search_text(
-        self, questions: Sequence[str], n: int, *, k1: float = 0.9, b: float = 0.4
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest BM25 scores.
-
-        Args:
-            questions: B questions.
-            n: Passages per question, K.
-            k1: How soon further occurrences of a word cease to count.
-            b: How much the length of a passage counts, from 0 to 1.
-
-        Returns:
-            Scores and rows, (B, K), as of `search`; 0 for passages that share no word, which PostgreSQL leaves out.
-
-        Raises:
-            KnowledgeBaseError: The knowledge base was built without words.
-            ConfigurationError: ``n`` is below 1, or ``k1`` or ``b`` is out of range.
-        """
-        if n < 1:
-            raise ConfigurationError(f"n is {n}. Ask for at least 1 passage.")
-        score = self.text_scorer(k1=k1, b=b)
-        scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
-        rows = np.full((len(questions), n), -1, dtype=np.int64)
-        for number, question in enumerate(questions):
-            hits, values = score(question).best(n)
-            rows[number, : len(hits)], scores[number, : len(hits)] = hits, values
-        return scores, rows
-
-    def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], WordScores]:
-        """A function that scores passages by BM25 for a question; see `search_text`."""
-        return self.storage.text_scorer(k1=k1, b=b)
-
-    def as_index(
-        self,
-        settings: SearchSettings | None = None,
-        *,
-        defaults: SearchSettings | None = None,
-        reranker: PassageScorer | None = None,
-    ) -> KnowledgeBaseIndex:
-        """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`."""
-        return KnowledgeBaseIndex(self, settings=settings, defaults=defaults, reranker=reranker)
-
-    def info(self) -> dict[str, Any]:
-        """Describe the knowledge base in values that JSON can hold."""
-        facts = self.manifest.summary()
-        return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
-
-    def sources(self) -> dict[str, int]:
-        """The sources and their numbers of passages, 0 where all are deleted."""
-        return dict(sorted(self.storage.source_counts().items()))
-
-    def check_encoder(self, encoder: TextEncoder) -> None:
-        """Raise `EncoderMismatchError` unless this encoder embedded the passages."""
-        self.manifest.encoder.check(encoder, self.path)
-
-    def close(self) -> None:
-        """Close the connection to a database; the next use opens another."""
-        self.storage.close()
 
     def _snapshot(self, action: str) -> Snapshot:
         """The version in its folder, for what only a folder can do."""

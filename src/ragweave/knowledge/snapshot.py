@@ -265,6 +265,11 @@ class Snapshot:
             passages = zip((rows + starts[segment]).tolist(), segment.table.take(rows), strict=True)
             yield [self.copies.identify(row, passage) for row, passage in passages]
 
+    def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
+        """All passages with their vectors, (M, D), a shard at a time."""
+        for passages, (segment, rows) in zip(self.live_passages(), self.live_shards(), strict=True):
+            yield passages, segment.vectors[rows]
+
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
         for path in self.layout.version(self.version).data[
             : 2 if self.manifest.format_version < WITH_COPIES else 4

@@ -8,7 +8,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -96,6 +96,10 @@ class Storage(Protocol):
 
     def source_counts(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""
+        ...
+
+    def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
+        """All passages with their vectors, (M, D), a shard at a time."""
         ...
 
     def bytes(self) -> int:

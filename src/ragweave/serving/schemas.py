@@ -49,6 +49,14 @@ class RetrieveRequest(_Request):
         return [self.question] if self.question is not None else list(self.questions or ())
 
 
+class AgentRetrieveRequest(_ChatPart):
+    """Questions as agents that were trained with search, such as Search-R1, ask them. Other fields are ignored."""
+
+    queries: Annotated[list[Question], Field(min_length=1)] = Field(description="Several questions.")
+    topk: NDocs = None
+    return_scores: bool = Field(False, strict=True, description="Return each document with its score.")
+
+
 class Turn(_Request):
     """An earlier question with its answer."""
 
@@ -91,6 +99,28 @@ class RetrieveResponse(BaseModel):
     """Passages in the order of the questions."""
 
     results: list[Retrieval]
+
+
+class AgentDocument(BaseModel):
+    """A passage as those agents read it."""
+
+    id: str
+    contents: str = Field(description="The title, a line break and the text.")
+    source: str
+    place: Place | None
+
+
+class AgentHit(BaseModel):
+    """A passage with its score, the logit of p(z|x)."""
+
+    document: AgentDocument
+    score: float
+
+
+class AgentRetrieveResponse(BaseModel):
+    """The passages of each question, with scores if they were asked for."""
+
+    result: list[list[AgentHit]] | list[list[AgentDocument]]
 
 
 class DocumentIn(_Request):

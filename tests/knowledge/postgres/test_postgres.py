@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.base import swap
 from ragweave.knowledge.postgres import tables
+from ragweave.knowledge.store import COLUMNS
+from ragweave.types import Passage
 from tests.support.databases import PASSWORD
 
 
@@ -202,6 +205,16 @@ def test_kinds_of_index(uri, tmp_path, tiny_encoder, index):
     deleted = [base.passage(row).id for row in everything[:100] if row >= 0]
     left = base.delete(ids=deleted)
     assert (left.search(questions[:1], 30)[1] >= 0).all()
+
+
+def test_export(kb, tmp_path):
+    kb.export(tmp_path / "kb.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "kb.jsonl").read_text("utf-8").splitlines()]
+    numbers = [kb.row_of(row["id"])[0] for row in rows]
+    assert [Passage(**{name: row[name] for name in COLUMNS}) for row in rows] == kb.passages(numbers)
+    np.testing.assert_array_equal(
+        np.array([row["embeddings"] for row in rows], np.float32), kb.vectors_of(numbers)
+    )
 
 
 def test_auto_chooses_by_size_when_building_and_compacting(uri, tmp_path, tiny_encoder, monkeypatch):

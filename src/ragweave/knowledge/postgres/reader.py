@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self
 
@@ -18,12 +18,12 @@ from psycopg import sql
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
 from ragweave.knowledge.manifest import WITH_COPIES, Manifest
-from ragweave.knowledge.postgres.connection import Client, Connection
+from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
 from ragweave.knowledge.postgres.tables import Tables, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.source_records import SourceRecord, Sources
-from ragweave.knowledge.store import COLUMNS
+from ragweave.knowledge.store import COLUMNS, SHARD
 from ragweave.types import Passage
 
 CACHED = 4096
@@ -210,6 +210,23 @@ class PostgresReader:
             "USING (source) GROUP BY known.source"
         ).format(self._tables.sources, sources)
         return {source: int(count) for source, count in self._connection.fetch(statement)}
+
+    def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
+        """All passages with their vectors, (M, D), a shard at a time, as of one moment."""
+        statement = sql.SQL("SELECT embedding, {} FROM {} ORDER BY row").format(
+            passage_columns(self.manifest), self._tables.passages
+        )
+        uri = self._connection.uri
+        with (
+            readable_errors(uri),
+            connect(uri) as client,
+            client.transaction(),
+            client.cursor(name="ragweave_shards") as cursor,
+        ):
+            cursor.execute(statement, binary=True)
+            while rows := cursor.fetchmany(SHARD):
+                vectors = np.array([_array(row[0]) for row in rows], dtype=np.float32)
+                yield [Passage(*columns) for _, *columns in rows], vectors
 
     def bytes(self) -> int:
         """The size of the tables with their indexes."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from pydantic import Discriminator, Tag
 
 from ragweave.serving.batching import AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import UnsupportedError
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
 from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
 from ragweave.serving.schemas import (
+    AgentDocument,
+    AgentHit,
+    AgentRetrieveRequest,
+    AgentRetrieveResponse,
     AnswersRequest,
     AnswersResponse,
     Retrieval,
     RetrieveRequest,
     RetrieveResponse,
 )
+from ragweave.types import ScoredPassage
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 _ERRORS = errors(400, 401, 413, 422, 429, 503, 504)
@@ -52,20 +60,50 @@ async def answers(
     )
 
 
-@router.post("/retrieve", response_model=RetrieveResponse, responses=_ERRORS)
-async def retrieve(request: Request, body: RetrieveRequest, service: ServiceDependency) -> RetrieveResponse:
-    """Retrieve passages without answering."""
-    questions = body.all_questions
+_Retrieve = Annotated[
+    Annotated[RetrieveRequest, Tag("(ragweave)")] | Annotated[AgentRetrieveRequest, Tag("(agent)")],
+    Discriminator(lambda body: "(agent)" if isinstance(body, dict) and "queries" in body else "(ragweave)"),
+]
+
+
+@router.post("/retrieve", response_model=RetrieveResponse | AgentRetrieveResponse, responses=_ERRORS)
+async def retrieve(
+    request: Request, body: _Retrieve, service: ServiceDependency
+) -> RetrieveResponse | AgentRetrieveResponse:
+    """Retrieve passages without answering.
+
+    Agents that were trained with search, such as Search-R1, may send `queries`, `topk` and `return_scores`, and get
+    the `result` that they know.
+    """
+    is_agent = isinstance(body, AgentRetrieveRequest)
+    questions, n_docs = (body.queries, body.topk) if is_agent else (body.all_questions, body.n_docs)
     service.check_questions(questions)
-    service.check_limits(n_docs=body.n_docs)
-    n_docs = body.n_docs or service.settings.n_docs
-    results = await while_connected(request, service.queries.run(service.engine.retrieve, questions, n_docs))
+    service.check_limits(n_docs=n_docs)
+    retrieving = service.queries.run(service.engine.retrieve, questions, n_docs or service.settings.n_docs)
+    results = await while_connected(request, retrieving)
+    if is_agent:
+        return AgentRetrieveResponse(result=[_for_agent(hits, body.return_scores) for hits in results])
     return RetrieveResponse(
         results=[
             Retrieval(question=question, passages=list(passages))
             for question, passages in zip(questions, results, strict=True)
         ]
     )
+
+
+def _for_agent(passages: Sequence[ScoredPassage], scores: bool) -> list[Any]:
+    documents = [
+        # The first line of the contents is the title, whatever lines the title has.
+        AgentDocument(
+            id=passage.id,
+            contents=f"{' '.join(passage.title.split())}\n{passage.text}",
+            source=passage.source,
+            place=passage.place,
+        )
+        for passage in passages
+    ]
+    hits = zip(documents, passages, strict=True)
+    return [AgentHit(document=one, score=hit.doc_score) for one, hit in hits] if scores else documents
 
 
 def _render(event: Event) -> list[str]:

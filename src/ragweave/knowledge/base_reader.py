@@ -1,0 +1,229 @@
+"""Reading one version of a knowledge base: its passages, and searching them.
+
+Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragweave.errors import ConfigurationError, QuestionError
+from ragweave.knowledge.export import export_passages
+from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
+from ragweave.retrieval.index_protocol import PassageScorer
+from ragweave.retrieval.retriever import Retriever
+from ragweave.types import NoProgress, Passage, Progress, ScoredPassage, SearchSettings
+
+if TYPE_CHECKING:  # brings torch
+    from ragweave.encoders.text_encoder import TextEncoder
+
+
+class KnowledgeBaseReader:
+    """One version of a knowledge base, open for reading; see `KnowledgeBase`.
+
+    Args:
+        storage: Where the passages are.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        location = storage.location
+        self.path: Path | str = location if isinstance(location, Path) else str(location)
+        self.version, self.manifest = storage.version, storage.manifest
+        self._encoder: TextEncoder | None = None
+
+    def __len__(self) -> int:
+        return self.manifest.passages
+
+    def passage(self, row: int) -> Passage:
+        """One passage; raises `IndexError` if the row does not exist."""
+        return self.storage.passage(int(row))
+
+    def document(self, document_id: str) -> list[Passage]:
+        """The passages of a document in reading order, with their ids and places in it; empty if it is unknown."""
+        return sorted(self.storage.document(document_id), key=lambda one: int(one.id.rpartition("#")[2]))
+
+    def sources_of(self, row: int) -> list[str]:
+        """The sources that hold a passage, each once; raises `IndexError` if the row does not exist."""
+        return self.storage.sources_of(int(row))
+
+    def passages(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Passage]:
+        """Several passages; raises `IndexError` if a row does not exist."""
+        return [self.passage(row) for row in rows]
+
+    def vectors_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of M rows, (M, D)."""
+        return self.storage.vectors(np.asarray(rows, dtype=np.int64))
+
+    def row_of(self, passage_or_document_id: str) -> list[int]:
+        """The row of a passage, or the rows of a document's passages; empty if the id is unknown."""
+        return self.rows_of([passage_or_document_id])[passage_or_document_id]
+
+    def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
+        """The rows of many passages and documents by their ids; empty for unknown ids."""
+        return self.storage.rows_of(names)
+
+    @overload
+    def search(
+        self, questions: NDArray[np.float32], n_docs: int = 5
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+
+    @overload
+    def search(self, questions: str, n_docs: int = 5, **options: Any) -> tuple[ScoredPassage, ...]: ...
+
+    @overload
+    def search(
+        self, questions: Sequence[str], n_docs: int = 5, **options: Any
+    ) -> list[tuple[ScoredPassage, ...]]: ...
+
+    def search(self, questions: Any, n_docs: int = 5, **options: Any) -> Any:
+        """Retrieve passages for a question, for several, or for question vectors.
+
+        Args:
+            questions: A text, B texts, or question vectors, (B, D).
+            n_docs: Passages per question, K.
+            **options: For texts, arguments of `search_options`.
+
+        Returns:
+            For a text, its passages by falling p(z|x); for texts, these of each. For vectors, the largest inner
+            products and their rows, (B, K), best first. With fewer than K passages, the other scores are minus
+            infinity and the other rows -1.
+
+        Raises:
+            ShapeError: ``questions`` is an array, and no matrix.
+            IndexDataError: The vectors have another dimension than the passages'.
+            ConfigurationError: ``n_docs`` is below 1.
+            QuestionError: A question is empty, or longer than the encoder reads.
+            EncoderMismatchError: Another encoder embedded the passages.
+            ModelNotFoundError: The encoder that the manifest names cannot be loaded here.
+        """
+        if isinstance(questions, np.ndarray):
+            return self.storage.search(checked_vectors(questions, n_docs, self.manifest), n_docs)
+        results = self._retrieve([questions] if isinstance(questions, str) else questions, n_docs, **options)
+        return results[0] if isinstance(questions, str) else results
+
+    def _retrieve(
+        self,
+        questions: Sequence[str],
+        n_docs: int,
+        *,
+        encoder: TextEncoder | None = None,
+        settings: SearchSettings | None = None,
+        reranker: PassageScorer | None = None,
+    ) -> list[tuple[ScoredPassage, ...]]:
+        # What only questions in words need is imported here: it loads torch.
+        from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, ENCODER, SEARCH
+
+        record = self.manifest.encoder
+        defaults = SEARCH if record.name == ENCODER else None
+        index = self.as_index(settings, defaults=defaults, reranker=reranker)
+        if blank := next((question for question in questions if not question.strip()), None):
+            raise QuestionError(f"The question {blank!r} is empty; ask something.")
+        vectors = None
+        if index.settings.kind == "bm25":
+            vectors = np.zeros((len(questions), self.manifest.dimension), np.float32)  # words need no encoder
+        elif encoder is not None:
+            self.check_encoder(encoder)
+        else:
+            encoder = self.encoder
+        retriever = Retriever(index, encoder, DOC_SCORE_SCALE if record.normalize else 1.0)
+        n_docs = min(n_docs, max(len(self), 1))
+        return retriever.retrieve(questions, n_docs, vectors=vectors).ranked_passages()
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The encoder that embedded the passages, loaded by the name in the manifest unless `open` was given it.
+
+        Raises:
+            ModelNotFoundError: It cannot be loaded here.
+            EncoderMismatchError: Its weights are others now.
+        """
+        if self._encoder is None:
+            from ragweave.encoders.text_encoder import TextEncoder
+
+            record = self.manifest.encoder
+            encoder = TextEncoder.from_pretrained(
+                record.name, pooling=record.pooling, normalize=record.normalize, max_length=record.max_length
+            )
+            self.check_encoder(encoder)
+            self._encoder = encoder
+        return self._encoder
+
+    def export(self, path: Path | str, *, overwrite: bool = False, progress: Progress | None = None) -> None:
+        """Write all passages with their ids, places and vectors to a file, which appears when it is complete.
+
+        Args:
+            path: A file that ends in .parquet or .jsonl.
+            overwrite: Replace the file if it exists.
+            progress: Receives the progress.
+
+        Raises:
+            ConfigurationError: The file exists, has another ending, or is in no folder.
+        """
+        export_passages(self.storage, Path(path), overwrite=overwrite, progress=progress or NoProgress())
+
+    def search_text(
+        self, questions: Sequence[str], n: int, *, k1: float = 0.9, b: float = 0.4
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The passages with the largest BM25 scores.
+
+        Args:
+            questions: B questions.
+            n: Passages per question, K.
+            k1: How soon further occurrences of a word cease to count.
+            b: How much the length of a passage counts, from 0 to 1.
+
+        Returns:
+            Scores and rows, (B, K), as of `search` for vectors; 0 for passages that share no word, which PostgreSQL
+            leaves out.
+
+        Raises:
+            KnowledgeBaseError: The knowledge base was built without words.
+            ConfigurationError: ``n`` is below 1, or ``k1`` or ``b`` is out of range.
+        """
+        if n < 1:
+            raise ConfigurationError(f"n is {n}. Ask for at least 1 passage.")
+        score = self.text_scorer(k1=k1, b=b)
+        scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
+        rows = np.full((len(questions), n), -1, dtype=np.int64)
+        for number, question in enumerate(questions):
+            hits, values = score(question).best(n)
+            rows[number, : len(hits)], scores[number, : len(hits)] = hits, values
+        return scores, rows
+
+    def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], WordScores]:
+        """A function that scores passages by BM25 for a question; see `search_text`."""
+        return self.storage.text_scorer(k1=k1, b=b)
+
+    def as_index(
+        self,
+        settings: SearchSettings | None = None,
+        *,
+        defaults: SearchSettings | None = None,
+        reranker: PassageScorer | None = None,
+    ) -> KnowledgeBaseIndex:
+        """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`."""
+        return KnowledgeBaseIndex(self, settings=settings, defaults=defaults, reranker=reranker)
+
+    def info(self) -> dict[str, Any]:
+        """Describe the knowledge base in values that JSON can hold."""
+        facts = self.manifest.summary()
+        return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
+
+    def sources(self) -> dict[str, int]:
+        """The sources and their numbers of passages, 0 where all are deleted."""
+        return dict(sorted(self.storage.source_counts().items()))
+
+    def check_encoder(self, encoder: TextEncoder) -> None:
+        """Raise `EncoderMismatchError` unless this encoder embedded the passages."""
+        self.manifest.encoder.check(encoder, self.path)
+
+    def close(self) -> None:
+        """Close the connection to a database; the next use opens another."""
+        self.storage.close()
