@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.retriever import Retriever
-from ragweave.types import NoProgress, Passage, Progress, ScoredPassage, SearchSettings
+from ragweave.types import NoProgress, Passage, Pooling, Progress, ScoredPassage, SearchSettings
 
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
+    from ragweave.knowledge.base import KnowledgeBase
 
 
 class KnowledgeBaseReader:
@@ -149,7 +150,10 @@ class KnowledgeBaseReader:
 
             record = self.manifest.encoder
             encoder = TextEncoder.from_pretrained(
-                record.name, pooling=record.pooling, normalize=record.normalize, max_length=record.max_length
+                record.name,
+                pooling=cast(Pooling, record.pooling),
+                normalize=record.normalize,
+                max_length=record.max_length,
             )
             self.check_encoder(encoder)
             self._encoder = encoder
@@ -209,7 +213,8 @@ class KnowledgeBaseReader:
         reranker: PassageScorer | None = None,
     ) -> KnowledgeBaseIndex:
         """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`."""
-        return KnowledgeBaseIndex(self, settings=settings, defaults=defaults, reranker=reranker)
+        base = cast("KnowledgeBase", self)  # there are no other subclasses
+        return KnowledgeBaseIndex(base, settings=settings, defaults=defaults, reranker=reranker)
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""

@@ -75,13 +75,15 @@ async def retrieve(
     Agents that were trained with search, such as Search-R1, may send `queries`, `topk` and `return_scores`, and get
     the `result` that they know.
     """
-    is_agent = isinstance(body, AgentRetrieveRequest)
-    questions, n_docs = (body.queries, body.topk) if is_agent else (body.all_questions, body.n_docs)
+    if isinstance(body, AgentRetrieveRequest):
+        questions, n_docs = body.queries, body.topk
+    else:
+        questions, n_docs = body.all_questions, body.n_docs
     service.check_questions(questions)
     service.check_limits(n_docs=n_docs)
     retrieving = service.queries.run(service.engine.retrieve, questions, n_docs or service.settings.n_docs)
     results = await while_connected(request, retrieving)
-    if is_agent:
+    if isinstance(body, AgentRetrieveRequest):
         return AgentRetrieveResponse(result=[_for_agent(hits, body.return_scores) for hits in results])
     return RetrieveResponse(
         results=[
