@@ -1,14 +1,13 @@
 """Fit the embedded model's confidence, and measure how well it tells when the documents do not say.
 
     python -m experiments.embedded.abstention fit --xquad DIR --work WORK [--output FILE]
-    python -m experiments.embedded.abstention measure --xquad DIR --work WORK [--near-misses FILE] \
-        [--conversations FILE]
+    python -m experiments.embedded.abstention measure --xquad DIR --work WORK
 
 Every question is asked twice: of a knowledge base with the passage that answers it, and of one without that passage,
 where the rest of the document stays. `fit` asks about XQuAD's held-out training articles and the Factbook's
 development countries, `measure` about ``dev.jsonl``. DIR contains passages.jsonl, train.jsonl and dev.jsonl.
-Near misses are JSON lines (question, answers, or unanswerable), conversations too (turns of question, standalone,
-answers, passage). Answers are kept in WORK; an interrupted run resumes.
+Near misses and conversations about the same articles are in `data`. Answers are kept in WORK; an interrupted run
+resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 import rich.progress
 from examples.world_factbook.documents import country_documents, country_name, load_countries
 from experiments.embedded.factbook_questions import all_questions, split_of
-from experiments.embedded.readings import HELD_OUT, Record, read_lines
+from experiments.embedded.readings import DATA, HELD_OUT, Record, read_lines
 from rich.console import Console
 from transformers.utils import logging
 
@@ -166,20 +165,14 @@ def measure(asker: Asker, args: argparse.Namespace) -> None:
     )
     _report("XQuAD dev, with and without the passage", model, present, absent)
     base = asker.knowledge_base("xquad-dev", read_lines(args.xquad / "passages.jsonl"))
-    if args.near_misses is not None:
-        questions = [
-            {"question": each["question"], "answers": each.get("answers", [])}
-            for each in read_lines(args.near_misses)
-        ]
-        rows = asker.ask("near-misses", base, questions)
-        _report(
-            "near misses",
-            model,
-            [row for row in rows if row["answers"]],
-            [row for row in rows if not row["answers"]],
-        )
-    if args.conversations is not None:
-        follow_ups(base, read_lines(args.conversations))
+    questions = [
+        {"question": each["question"], "answers": each.get("answers", [])}
+        for each in read_lines(DATA / "dev_near_misses.jsonl")
+    ]
+    rows = asker.ask("near-misses", base, questions)
+    answerable = [row for row in rows if row["answers"]]
+    _report("near misses", model, answerable, [row for row in rows if not row["answers"]])
+    follow_ups(base, read_lines(DATA / "dev_conversations.jsonl"))
     speed(base, [row["question"] for row in present[: args.timed]])
 
 
@@ -258,8 +251,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=embedded.ADAPTER / FILE_NAME)
     parser.add_argument("--most-withheld", type=float, default=MOST_WITHHELD)
-    parser.add_argument("--near-misses", type=Path)
-    parser.add_argument("--conversations", type=Path)
     parser.add_argument("--timed", type=int, default=20, help="questions whose time is measured")
     args = parser.parse_args()
     logging.disable_progress_bar()
