@@ -101,6 +101,30 @@ def test_an_answer_with_its_passages(page: Page, pipeline: Paced):
     assert "Answered in" in page.one("#status").text
 
 
+def test_a_follow_up_is_answered_in_the_conversation(page: Page, pipeline: Paced, monkeypatch):
+    monkeypatch.setattr(pipeline.model.config, "rewrite_prefix", "Conversation: ")
+    page.ask()
+    page.answered()
+    first = page.one(".answer").text
+    follow_up = "And what runs through it?"
+    conversation = pipeline.chat()
+    conversation.turns = [(QUESTION, first)]
+    searched = conversation.standalone(follow_up)
+    page.ask(follow_up)
+    page.until(lambda: page.texts("#turns .asked") == [QUESTION])
+    page.answered()
+    assert page.texts("#turns .said") == [first]
+    assert page.one(".searched").is_displayed() == (searched != follow_up)
+    assert page.one(".searched").get_attribute("textContent") == f"Searched for: {searched}"
+    page.one("#new").click()
+    assert not page.one("#conversation").is_displayed()
+    assert not page.all(".result")
+    page.ask(follow_up)
+    page.answered()
+    assert not page.one(".searched").is_displayed()
+    assert page.one(".searched").get_attribute("textContent") == f"Searched for: {follow_up}"
+
+
 def test_the_answer_streams_in_and_can_be_stopped(page: Page, pipeline: Paced):
     pipeline.tokens = threading.Semaphore(0)
     page.ask()

@@ -2,16 +2,18 @@
 // Texts are inserted as text nodes only, so HTML in a document is never interpreted.
 
 import { eventsOf } from "/static/events.js";
-import { ResultView } from "/static/result.js";
+import { copyOf, ResultView } from "/static/result.js";
 
 const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence" };
 const HISTORY = "ragweave-asked";
 const KEY = "ragweave-key";
 const HISTORY_LENGTH = 20;
+const MOST_TURNS = 8; // the service reads no more
 
 const at = (id) => document.getElementById(id);
 const form = at("ask");
 let running = null; // aborts the running requests
+let turns = []; // earlier questions, as they stand alone, with their answers
 
 function headers() {
   const key = at("key").value || sessionStorage.getItem(KEY) || "";
@@ -38,13 +40,17 @@ function fail(message) {
 
 // Stream the answer to one request under one formulation into a view.
 async function answer(request, formulation, view, signal) {
-  const body = { ...request, formulation, stream: true };
+  const history = turns.slice(-MOST_TURNS);
+  const body = { ...request, formulation, history, stream: true };
   const response = await fetch("/v1/answers", { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
   if (!response.ok) throw new Error(await errorMessage(response));
   for await (const { name, data } of eventsOf(response)) {
     if (name === "passages") view.showPassages(data.passages);
     else if (name === "token") view.append(data.text);
-    else if (name === "answer") return view.finish(data);
+    else if (name === "answer") {
+      view.finish(data, request.question);
+      return { question: data.question, answer: data.answer };
+    }
     else if (name === "error") throw new Error(data.error.message);
   }
   throw new Error("The stream ended early; the service may have stopped. Ask again.");
@@ -71,6 +77,7 @@ async function ask() {
   const views = formulations.map((formulation) => new ResultView(NAMES[formulation]));
   at("results").replaceChildren(...views.map((view) => view.element));
   at("results").classList.toggle("both", both);
+  showTurns();
   const started = performance.now();
   const work = formulations.map((formulation, i) => answer(request, formulation, views[i], controller.signal));
   const results = await Promise.allSettled(work);
@@ -82,6 +89,8 @@ async function ask() {
   const failed = results.find((result) => result.status === "rejected");
   if (!failed) {
     at("status").textContent = `Answered in ${((performance.now() - started) / 1000).toFixed(1)} s.`;
+    turns.push(results[0].value);
+    at("question").select();
     remember(request);
     showBase();
   } else if (failed.reason.name === "AbortError") {
@@ -90,6 +99,23 @@ async function ask() {
     at("status").textContent = "";
     fail(failed.reason instanceof TypeError ? "The service cannot be reached. Is it running?" : failed.reason.message);
   }
+}
+
+// What was said before the answer below.
+function showTurns() {
+  at("conversation").hidden = turns.length === 0;
+  const items = turns.map(({ question, answer }) => {
+    const item = copyOf("turn");
+    item.querySelector(".asked").textContent = question;
+    item.querySelector(".said").textContent = answer;
+    return item;
+  });
+  at("turns").replaceChildren(...items);
+}
+
+function forgetTurns() {
+  turns = [];
+  showTurns();
 }
 
 function fill(request) {
@@ -122,6 +148,7 @@ function showHistory() {
     button.className = "plain";
     button.textContent = request.question;
     button.addEventListener("click", () => {
+      forgetTurns();
       fill(request);
       at("question").focus();
       ask();
@@ -158,6 +185,7 @@ async function showBase(first = false) {
 function fromLink() {
   const request = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (!request.question) return;
+  forgetTurns();
   fill(request);
   ask();
 }
@@ -174,6 +202,13 @@ at("link").addEventListener("click", async () => {
   } catch {
     at("status").textContent = "The browser does not allow copying. The link is in the address bar.";
   }
+});
+at("new").addEventListener("click", () => {
+  forgetTurns();
+  at("results").replaceChildren();
+  at("status").textContent = "";
+  at("question").value = "";
+  at("question").focus();
 });
 at("forget").addEventListener("click", () => {
   localStorage.removeItem(HISTORY);

@@ -2,7 +2,7 @@
 
 const COLOURS = 8;
 const percent = (share) => share.toFixed(3);
-const copyOf = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
+export const copyOf = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
 
 export class ResultView {
   constructor(name) {
@@ -41,7 +41,9 @@ export class ResultView {
     this.answer.append(text);
   }
 
-  finish(answer) {
+  finish(answer, asked) {
+    this.part(".searched").hidden = answer.question === asked;
+    this.part(".searched").textContent = `Searched for: ${answer.question}`;
     // The answer lists its passages by posterior; their positions here.
     const positions = answer.passages.map((passage) => this.positions.get(passage.id));
     answer.passages.forEach((passage, i) => measure(this.items[positions[i]], "posterior", passage.posterior, "For the answer"));
