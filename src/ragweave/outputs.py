@@ -102,6 +102,8 @@ class RagSequenceGenerateOutput(ModelOutput):
         sequences: Token ids, (B*num_return_sequences, T), best first for every question.
         sequences_scores: log p(y|x) of each under RAG-Sequence, (B*num_return_sequences,); -inf for rows of padding,
             if a question has fewer distinct hypotheses.
+        passage_log_probs: log p(y_t | x, z, y_<t) of all tokens but the first, (B*num_return_sequences, K, T-1); NaN
+            where decoding did not need it.
         doc_scores: Scaled passage scores, (B, K).
         context_input_ids: Contexts, (B*K, S).
         context_attention_mask: Their mask, (B*K, S).
@@ -110,6 +112,7 @@ class RagSequenceGenerateOutput(ModelOutput):
 
     sequences: Tensor | None = None
     sequences_scores: Tensor | None = None
+    passage_log_probs: Tensor | None = None
     doc_scores: Tensor | None = None
     context_input_ids: Tensor | None = None
     context_attention_mask: Tensor | None = None

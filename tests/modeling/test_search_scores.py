@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.sequence import SearchScores
+from ragweave.modeling.token_scores import TokenScores
 from tests.support import models
 from tests.support.models import GENERATORS, shared_model
 
@@ -40,15 +41,18 @@ class WritesInPlace(tf.LogitsProcessor):
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor]]:
-    """The arguments and results of `SearchScores.log_probs`."""
+    """The arguments and results of `log_probs` of what recorded the search."""
     log_probs: list[tuple[Tensor, Tensor]] = []
-    genuine = SearchScores.log_probs
 
-    def spy(self: SearchScores, sequences: Tensor) -> Tensor:
-        log_probs.append((sequences, genuine(self, sequences)))
-        return log_probs[-1][1]
+    def spied(genuine: Any) -> Any:
+        def spy(self: Any, sequences: Tensor) -> Tensor:
+            log_probs.append((sequences, genuine(self, sequences)))
+            return log_probs[-1][1]
 
-    monkeypatch.setattr(SearchScores, "log_probs", spy)
+        return spy
+
+    for cls in (SearchScores, TokenScores):
+        monkeypatch.setattr(cls, "log_probs", spied(cls.log_probs))
     return log_probs
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers.generation import GenerationMode
 
 from ragweave.configuration import RagConfig
 from ragweave.marginalization import group_by_question, scored_positions, target_log_probs
@@ -33,6 +34,7 @@ from ragweave.modeling.parts import (
 )
 from ragweave.modeling.pretrained import RagPreTrainedModel
 from ragweave.modeling.rag import RagModel
+from ragweave.modeling.token_scores import TokenScores
 from ragweave.outputs import CACHE, RetrievAugLMMarginOutput, pop_cache
 
 
@@ -53,10 +55,11 @@ class QuestionLosses(Tensor):
 
 @dataclass(frozen=True)
 class Mixture:
-    """B*K encoded contexts and the passages' scores, (B, K)."""
+    """B*K encoded contexts and the passages' scores, (B, K); what a search without beams records."""
 
     contexts: EncodedContexts
     doc_scores: Tensor
+    token_scores: TokenScores | None = None
 
 
 class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
@@ -90,7 +93,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        encoder_outputs: EncodedContexts | tuple[Tensor, ...] | dict[str, Tensor] | None = None,
+        encoder_outputs: EncodedContexts | Mixture | tuple[Tensor, ...] | dict[str, Tensor] | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -131,6 +134,8 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
+        if isinstance(encoder_outputs, Mixture):
+            return self._step(encoder_outputs, decoder_input_ids, past_key_values)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         warn_unknown(kwargs)
         targets = None
@@ -183,6 +188,28 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         )
         result = RetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
+
+    def _step(
+        self, mixture: Mixture, token_ids: Any, past_key_values: Cache | None
+    ) -> RetrievAugLMMarginOutput:
+        """Logits of the next token of B answers, (B, T), in a search without beams, which `TokenScores` records."""
+        logits = None if mixture.token_scores is None else mixture.token_scores.skipped_logits(token_ids)
+        if logits is None:
+            logits = self._read(mixture, token_ids, past_key_values)
+        return RetrievAugLMMarginOutput(logits=logits, **{CACHE: past_key_values})
+
+    def _read(self, mixture: Mixture, token_ids: Tensor, past_key_values: Cache | None) -> Tensor:
+        """Pass the unread tokens of B answers, (B, T), through the model and record their scores."""
+        scores: Any = mixture.token_scores
+        output = self.rag(
+            encoder_outputs=mixture.contexts,
+            decoder_input_ids=scores.unread(token_ids),
+            past_key_values=past_key_values,
+            doc_scores=mixture.doc_scores,
+            use_cache=True,
+        )
+        scores.record(token_ids, output.logits)
+        return self._output_logits(output.logits[:, -1:], mixture.doc_scores, True)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""
@@ -288,10 +315,14 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
 
         ``generate`` rejects arguments that this signature does not name; ``cache`` is the newer ``past_key_values``.
         """
+        token_ids = decoder_input_ids
         if next_sequence_length is not None:
             decoder_input_ids = decoder_input_ids[:, -next_sequence_length:]
         flags = ("output_attentions", "output_hidden_states")
         mixture = encoder_outputs["mixture"]
+        past = cache if past_key_values is None else past_key_values
+        if mixture.token_scores is not None:
+            return {"decoder_input_ids": token_ids, "encoder_outputs": mixture, CACHE: past}
         doc_scores, n_docs = mixture.doc_scores, {}
         if self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else [])):
             # A subclass written for transformers expects one row of scores for every row of the decoder.
@@ -302,7 +333,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             "encoder_outputs": mixture.contexts,
             "doc_scores": doc_scores,
             **n_docs,
-            CACHE: cache if past_key_values is None else past_key_values,
+            CACHE: past,
             "use_cache": use_cache,
             "do_marginalize": True,
             **{name: kwargs[name] for name in flags if name in kwargs},
@@ -319,6 +350,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         encoder_input_ids: Tensor,
         *,
         generation_config: GenerationConfig,
+        token_scores: TokenScores | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run transformers' generation loop over mixtures of K passages.
@@ -328,6 +360,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             doc_scores: Scaled passage scores, (B, K).
             encoder_input_ids: For processors that inspect the encoder's input, (B, any).
             generation_config: How to decode, completed by `_merged_generation_config`.
+            token_scores: Records the search; from `_token_scores`.
             **kwargs: As for transformers' ``generate``.
 
         Returns:
@@ -335,7 +368,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """
         kwargs.pop("token_type_ids", None)  # BERT's tokenizers return them; a question is one segment
         # The loop repeats every tensor in this dictionary for its beams. Beams share a mixture, which is no tensor.
-        shared = {"mixture": Mixture(contexts, doc_scores)}
+        mixture = Mixture(contexts, doc_scores, token_scores)
         cache = pop_cache(kwargs.pop("past_key_values", None), kwargs)
         if cache is None and resolve_flag(generation_config.use_cache, self.config.use_cache):
             cache = self.rag.wrapped_generator.new_cache(*doc_scores.shape)
@@ -343,6 +376,29 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             kwargs[CACHE] = cache
         # The model does not use this mask, but transformers warns without one if pad and end are the same token.
         kwargs.setdefault("attention_mask", torch.ones_like(encoder_input_ids))
-        return super().generate(
-            inputs=encoder_input_ids, encoder_outputs=shared, generation_config=generation_config, **kwargs
+        result = super().generate(
+            inputs=encoder_input_ids,
+            encoder_outputs={"mixture": mixture},
+            generation_config=generation_config,
+            **kwargs,
         )
+        if token_scores is not None:
+            read = (result if isinstance(result, Tensor) else result.sequences)[:, :-1]
+            if token_scores.unread(read).shape[1]:  # the last tokens were skipped
+                self._read(mixture, read, cache)
+        return result
+
+    def _token_scores(self, config: GenerationConfig, kwargs: dict[str, Any]) -> TokenScores | None:
+        """Records a search that has one row for each question, no beams, and returns nothing else of its steps."""
+        per_step = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+        others = ("assistant_model", "custom_generate", "past_key_values", "cache")
+        if (
+            config.get_generation_mode() not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE)
+            or (config.num_return_sequences or 1) > 1
+            or not resolve_flag(config.use_cache, self.config.use_cache)
+            or any(getattr(config, name, None) for name in (*per_step, "prefill_chunk_size"))
+            or any(kwargs.get(name) is not None for name in others)
+            or self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else []))
+        ):
+            return None
+        return TokenScores(kwargs.get("prefix_allowed_tokens_fn"))

@@ -121,15 +121,18 @@ class RagSequenceForGeneration(RagForGeneration):
             model_kwargs["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(row // n_docs, ids)
         encoded = encoder_outputs or self.rag.encode_contexts(contexts, reuse=True)
         ends = as_list(config.eos_token_id)
-        recorder = SearchScores(
+        token_scores = self._token_scores(config, model_kwargs)
+        beam_scores = SearchScores(
             len(encoded), ends, normalised=config.num_beams > 1, copy=bool(logits_processor)
         )
+        recorder: Any = [beam_scores] if token_scores is None else []
         sequences = self._generate(
             encoded,
             doc_scores.new_zeros(len(encoded), 1),  # each passage is a mixture of one
             contexts.context_input_ids,
             generation_config=config,
-            logits_processor=LogitsProcessorList([recorder, *(logits_processor or [])]),
+            token_scores=token_scores,
+            logits_processor=LogitsProcessorList([*recorder, *(logits_processor or [])]),
             stopping_criteria=stopping_criteria,
             **model_kwargs,
         )
@@ -140,15 +143,23 @@ class RagSequenceForGeneration(RagForGeneration):
             ends,
             deduplicate=resolve_flag(do_deduplication, self.config.do_deduplication),
         )
+        log_probs = None
         if decoding == "thorough" and self._overrides("get_nll"):
             scores = self._score_by_nll(encoded, doc_scores, hypotheses)
         else:
-            scores = self._score(encoded, doc_scores, hypotheses, recorder.log_probs(sequences), decoding)
-        best, best_scores = hypotheses.best(scores, n_answers, config.pad_token_id)
+            recorded = (token_scores or beam_scores).log_probs(sequences)
+            scores, log_probs = self._score(encoded, doc_scores, hypotheses, recorded, decoding)
+        best, best_scores, numbers = hypotheses.best(scores, n_answers, config.pad_token_id)
         if not return_dict:
             return best
+        if log_probs is not None:
+            question = torch.arange(len(numbers), device=numbers.device)[:, None]
+            log_probs = log_probs[question, numbers].flatten(0, 1)[..., : best.shape[1] - 1]
         return RagSequenceGenerateOutput(
-            sequences=best, sequences_scores=best_scores, **contexts.for_generate()
+            sequences=best,
+            sequences_scores=best_scores,
+            passage_log_probs=log_probs,
+            **contexts.for_generate(),
         )
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
@@ -168,8 +179,8 @@ class RagSequenceForGeneration(RagForGeneration):
         hypotheses: Hypotheses,
         recorded: Tensor,
         decoding: Decoding,
-    ) -> Tensor:
-        """Log p(y|x) of C hypotheses per question, (B, C).
+    ) -> tuple[Tensor, Tensor]:
+        """Log p(y|x) of C hypotheses per question, (B, C), and of their tokens, (B, C, K, T-1); NaN if not computed.
 
         Args:
             encoded: B*K contexts.
@@ -187,13 +198,13 @@ class RagSequenceForGeneration(RagForGeneration):
         if missing.any():
             computed = self._log_probs(encoded, hypotheses, missing, scored.expand_as(log_probs))
             log_probs = torch.where(missing[..., None], computed, log_probs)
-        log_probs = log_probs.masked_fill(~scored, 0.0).transpose(1, 2)  # (B, C, K, T-1)
+        log_probs = log_probs.transpose(1, 2)  # (B, C, K, T-1)
         joint = sequence_log_joint(
             log_probs.flatten(0, 1),  # (B*C, K, T-1)
             scored[:, 0].flatten(0, 1),  # (B*C, T-1)
             doc_scores.repeat_interleave(log_probs.shape[1], dim=0),  # (B*C, K)
         ).view(log_probs.shape[:3])  # (B, C, K)
-        return joint.masked_fill(~possible.transpose(1, 2), float("-inf")).logsumexp(-1)
+        return joint.masked_fill(~possible.transpose(1, 2), float("-inf")).logsumexp(-1), log_probs
 
     def _score_by_nll(self, encoded: EncodedContexts, doc_scores: Tensor, hypotheses: Hypotheses) -> Tensor:
         """Scores of C hypotheses per question, (B, C), by the ``get_nll`` of a subclass."""
@@ -216,7 +227,7 @@ class RagSequenceForGeneration(RagForGeneration):
     def _log_probs(
         self, encoded: EncodedContexts, hypotheses: Hypotheses, missing: Tensor, scored: Tensor
     ) -> Tensor:
-        """Log-probabilities of the tokens of some hypotheses under some passages, (B, K, C, T-1).
+        """Log-probabilities of the tokens of some hypotheses under some passages, (B, K, C, T-1); NaN for others.
 
         Args:
             encoded: B*K contexts.
@@ -225,7 +236,7 @@ class RagSequenceForGeneration(RagForGeneration):
             scored: Which tokens after the start token count, bool, (B, K, C, T-1).
         """
         device = missing.device
-        result = torch.zeros(scored.shape, dtype=torch.float32, device=device)
+        result = torch.full(scored.shape, float("nan"), dtype=torch.float32, device=device)
         lengths = hypotheses.lengths[:, None].expand_as(missing).masked_fill(~missing, 0)  # (B, K, C)
         # The longest first, so that slices have little padding.
         order = lengths.argsort(dim=-1, descending=True, stable=True)
@@ -243,7 +254,7 @@ class RagSequenceForGeneration(RagForGeneration):
                 encoded, flat[:, :-1], options=DecodeOptions(logits_at=positions)
             )["logits"]  # (1, M, V)
             log_probs = target_log_probs(logits[:, None], flat[:, 1:][positions][None])  # (1, 1, M)
-            part = torch.zeros_like(needed, dtype=torch.float32)
+            part = torch.full_like(needed, float("nan"), dtype=torch.float32)
             part[needed] = log_probs.flatten().float()
             result[question, passage, chosen, : longest - 1] = part
         return result
@@ -306,7 +317,7 @@ class Hypotheses(Proposals[Tensor]):
         grouped = values.view(n_questions, n_docs, -1, values.shape[-1])  # (B, K, R, T-1)
         return grouped.gather(2, index).masked_fill(self.proposal[..., None] < 0, float("nan"))
 
-    def best(self, scores: Tensor, count: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
+    def best(self, scores: Tensor, count: int, pad_token_id: int) -> tuple[Tensor, Tensor, Tensor]:
         """The best hypotheses of each question.
 
         Args:
@@ -315,15 +326,16 @@ class Hypotheses(Proposals[Tensor]):
             pad_token_id: The token that pads rows.
 
         Returns:
-            Token ids, (B*count, T), best first, with T of the longest, and their scores, (B*count,). Rows for missing
-            hypotheses are padding with a score of -inf.
+            Token ids, (B*count, T), best first, with T of the longest, their scores, (B*count,), and their numbers,
+            (B, count). Rows for missing hypotheses are padding with a score of -inf and the number of another one.
         """
         missing = max(count - scores.shape[1], 0)
         best = pad(scores, (0, missing), value=float("-inf")).topk(count, dim=1)
         lengths = pad(self.lengths, (0, missing)).gather(1, best.indices)  # (B, count)
         token_ids = pad(self.token_ids, (0, 0, 0, missing), value=pad_token_id)
         rows = token_ids.gather(1, best.indices[..., None].expand(-1, -1, token_ids.shape[-1]))
-        return rows.flatten(0, 1)[:, : int(lengths.max())], best.values.flatten()  # (B*count, T), (B*count,)
+        numbers = best.indices.clamp(max=scores.shape[1] - 1)
+        return rows.flatten(0, 1)[:, : int(lengths.max())], best.values.flatten(), numbers
 
 
 @dataclass(frozen=True)

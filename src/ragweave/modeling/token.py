@@ -106,8 +106,9 @@ class RagTokenForGeneration(RagForGeneration):
 
         Returns:
             Token ids, (B*num_return_sequences, T). With ``return_dict_in_generate``, transformers' output and the
-            fields ``doc_scores``, ``context_input_ids``, ``context_attention_mask`` and, if the model retrieved,
-            ``retrieved_doc_ids``, shaped as in `RagSequenceGenerateOutput`.
+            fields ``doc_scores``, ``context_input_ids``, ``context_attention_mask``, without beams
+            ``passage_log_probs`` and, if the model retrieved, ``retrieved_doc_ids``, shaped as in
+            `RagSequenceGenerateOutput`.
 
         Raises:
             MissingContextError: There are neither contexts nor a retriever and a question.
@@ -121,12 +122,14 @@ class RagTokenForGeneration(RagForGeneration):
         if config.max_new_tokens is None and config.max_length in (None, DEFAULT_MAX_LENGTH):
             # Passed explicitly, or transformers adds the length of the start token.
             model_kwargs["max_length"] = DEFAULT_MAX_LENGTH
+        scores = self._token_scores(config, model_kwargs)
         answers = self._generate(
             encoder_outputs or self.rag.encode_contexts(contexts, reuse=True),
             contexts.doc_scores,
             # Processors that inspect the encoder's input see a question's K contexts as one row.
             contexts.context_input_ids.reshape(contexts.doc_scores.shape[0], -1),  # (B, K*S)
             generation_config=config,
+            token_scores=scores,
             logits_processor=logits_processor,
             stopping_criteria=stopping_criteria,
             **model_kwargs,
@@ -134,4 +137,6 @@ class RagTokenForGeneration(RagForGeneration):
         if config.return_dict_in_generate:
             for name, value in contexts.for_generate().items():
                 answers[name] = value
+            if scores is not None:
+                answers["passage_log_probs"] = scores.log_probs(answers.sequences)
         return answers

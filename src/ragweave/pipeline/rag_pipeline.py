@@ -5,6 +5,7 @@ The command line, the service, evaluation and training all use this one object.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -350,17 +351,10 @@ class RagPipeline:
         cls = model_class(formulation)
         if formulation == self.formulation:
             return self
-        model = cls(self.model.config, self.model.question_encoder, self.model.generator).eval()
-        model.generation_config = self.model.generation_config
-        return type(self)(
-            model,
-            self.retriever,
-            self.encoder,
-            extractive=self.extractive,
-            confidence=self.confidence,
-            min_confidence=self.min_confidence,
-            passage_cache=self.passage_cache,
-        )
+        other = copy.copy(self)
+        other.model = cls(self.model.config, self.model.question_encoder, self.model.generator).eval()
+        other.model.generation_config = self.model.generation_config
+        return other
 
     def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
         """Make the generator's contexts."""
@@ -395,20 +389,26 @@ class RagPipeline:
                 torch.from_numpy(batch.retrieved.scores).to(device),
             )
             encoded = self.model.rag.encode_contexts(contexts, reuse=True, passages=batch.passages)
-            sequences = self.model.generate(
+            output = self.model.generate(
                 context_input_ids=contexts.context_input_ids,
                 context_attention_mask=contexts.context_attention_mask,
                 doc_scores=contexts.doc_scores,
                 encoder_outputs=encoded,
+                return_dict_in_generate=True,
                 **options,
             )
+            sequences = output.sequences
             null_answer = self.model.config.null_answer
-            null_ids = (
-                None
-                if null_answer is None
-                else answer_ids(tokenizer, null_answer, causal=self.model.config.generator_is_causal)
+            causal = self.model.config.generator_is_causal
+            null_ids = None if null_answer is None else answer_ids(tokenizer, null_answer, causal=causal)
+            provenance = explain(
+                self.model,
+                encoded,
+                contexts.doc_scores,
+                sequences,
+                null_ids,
+                output.get("passage_log_probs"),
             )
-            provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids)
         answers = assemble(batch.questions, passages, sequences, provenance, tokenizer)
         answers = [judged(answer, self.confidence, threshold) for answer in answers]
         if callback is not None:

@@ -62,8 +62,11 @@ def explain(
     doc_scores: Tensor,
     sequences: Tensor,
     null_ids: Sequence[int] | None = None,
+    log_probs: Tensor | None = None,
 ) -> Provenance:
-    """Compute where B answers came from, in one pass of the decoder over the contexts they were generated from.
+    """Compute where B answers came from.
+
+    Needs one pass of the decoder over the contexts they were generated from, unless decoding has computed the same.
 
     The null answer is a hypothesis like any other: p(null|x) sums over the passages as p(y|x) does.
 
@@ -73,13 +76,17 @@ def explain(
         doc_scores: Scaled passage scores, (B, K).
         sequences: The answers as `generate` returned them, (B, 1+T), start token first.
         null_ids: Tokens of the answer that says that a passage does not answer; see `RagConfig.null_answer`.
+        log_probs: What decoding computed, ``passage_log_probs`` of `generate`, (B, K, T).
 
     Returns:
         The provenance.
     """
     n_docs = doc_scores.shape[1]
     scored = _scored(model, sequences[:, 1:])
-    log_probs = _log_probs(model, contexts, sequences, scored, n_docs)
+    if log_probs is not None:  # whatever a missing passage or padding has does not count
+        log_probs = log_probs.masked_fill(~scored[:, None] | (doc_scores == float("-inf"))[..., None], 0.0)
+    if log_probs is None or log_probs.isnan().any():
+        log_probs = _log_probs(model, contexts, sequences, scored, n_docs)
     per_token = token_posteriors(log_probs, doc_scores)
     is_token = isinstance(model, RagTokenForGeneration)
     likelihood = token_log_likelihood if is_token else sequence_log_likelihood
