@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ragweave.errors import KnowledgeBaseError
-from ragweave.knowledge.manifest import Manifest
+from ragweave.knowledge.manifest import EXACT, Manifest
 
 
 @pytest.fixture
@@ -31,21 +31,38 @@ def test_damaged_json(tmp_path, text):
 
 
 def test_format_of_another_ragweave(tmp_path, content):
-    with pytest.raises(KnowledgeBaseError, match="has format 7, this ragweave reads formats 2, 3, 4, 5, 6"):
-        read(tmp_path, content | {"format_version": 7})
+    with pytest.raises(
+        KnowledgeBaseError, match="has format 9, this ragweave reads formats 2, 3, 4, 5, 6, 7"
+    ):
+        read(tmp_path, content | {"format_version": 9})
+
+
+def before_format_4(manifest: Manifest, **fields) -> Manifest:
+    change = replace(manifest.change, read=0, ignored={})
+    segments = tuple(replace(one, recall={"10": 0.9}, measured=0) for one in manifest.segments)
+    return replace(manifest, analyzer=1, change=change, segments=segments, **fields)
+
+
+def test_recall_before_it_was_measured_at_several_depths(base, tmp_path):
+    old = before_format_4(base.manifest, format_version=3)
+    assert json.loads(old.to_json())["segments"][0]["recall"] == 0.9
+    assert read(tmp_path, old.to_json()).recall == EXACT  # all vectors are compared
+    (segment,) = old.segments
+    graph = replace(old, segments=(replace(segment, factory="HNSW32"),))
+    assert read(tmp_path, graph.to_json()).recall == {}
+    unknown = replace(old, segments=(replace(segment, factory="HNSW32", recall={}),))
+    assert read(tmp_path, unknown.to_json()) == unknown
 
 
 def test_format_before_ignored_files_were_counted(base, tmp_path):
-    change = replace(base.manifest.change, read=0, ignored={})
-    old = replace(base.manifest, analyzer=1, format_version=3, change=change)
+    old = before_format_4(base.manifest, format_version=3)
     content = json.loads(old.to_json())
     assert "analyzer" not in content and "read" not in content["change"]
     assert read(tmp_path, content) == old
 
 
 def test_format_before_search_by_words(base, tmp_path):
-    change = replace(base.manifest.change, read=0, ignored={})
-    old = replace(base.manifest, analyzer=1, language=None, format_version=2, change=change)
+    old = before_format_4(base.manifest, format_version=2, language=None)
     content = json.loads(old.to_json())
     assert "lexical" not in content
     assert read(tmp_path, content) == old

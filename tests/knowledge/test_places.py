@@ -14,7 +14,7 @@ from pptx import Presentation
 
 from ragweave import KnowledgeBase, Place
 from ragweave.knowledge.ingest_settings import Chunking
-from ragweave.knowledge.manifest import FileRecord, Manifest
+from ragweave.knowledge.manifest import FORMAT_VERSION, FileRecord, Manifest
 from ragweave.retrieval.dataset import DatasetIndex
 from ragweave.retrieval.memory import MemoryIndex
 from ragweave.retrieval.retriever import Retriever
@@ -78,7 +78,7 @@ def places(base, encoder) -> dict[tuple[str, str], Place]:
 def test_every_kind_of_place(output, folder, tiny_encoder):
     base = KnowledgeBase.build([folder], output, encoder=tiny_encoder, chunking=Chunking(words=3))
     found = places(base, tiny_encoder)
-    assert base.manifest.format_version == 6
+    assert base.manifest.format_version == FORMAT_VERSION
 
     def place(source, start_of_text):
         ((text, one),) = [
@@ -158,7 +158,7 @@ def test_an_older_knowledge_base_in_a_folder(tmp_path, folder, tiny_encoder):
     old = KnowledgeBase.open(tmp_path / "kb")
     assert {str(place) for place in places(old, tiny_encoder).values()} == {"", "page 1"}
     added = old.add([folder / "talk.pptx"], encoder=tiny_encoder)
-    assert added.manifest.format_version == 6
+    assert added.manifest.format_version == FORMAT_VERSION
     assert "Peru is far away, slide 1" in {str(place) for place in places(added, tiny_encoder).values()}
     compacted = added.add([folder / "guide.md"], encoder=tiny_encoder).compact()
     assert "Guide, line 1" in {str(place) for place in places(compacted, tiny_encoder).values()}
@@ -177,7 +177,7 @@ def test_an_older_knowledge_base_in_postgresql(postgres, folder, tiny_encoder):
     old = KnowledgeBase.open(uri)
     assert {place.sheet for place in places(old, tiny_encoder).values()} == {None}
     added = old.add([folder / "talk.pptx"], encoder=tiny_encoder)
-    assert added.manifest.format_version == 6
+    assert added.manifest.format_version == FORMAT_VERSION
     assert {place.slide for place in places(added, tiny_encoder).values()} == {None, 1}
 
 

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ragweave.knowledge.vector_index import LiveIndex, factory_of, read_index, search_all, write_index
+from ragweave.knowledge.vector_index import (
+    LiveIndex,
+    factory_of,
+    measure,
+    read_index,
+    search_all,
+    search_live,
+    write_index,
+)
 
 COUNT, DIMENSION = 12_000, 16
 
@@ -37,24 +45,57 @@ def test_what_an_index_finds_is_what_was_measured_when_it_was_built(
 ):
     factory = factory_of(kind, COUNT, DIMENSION)
     assert factory == words
-    measured = write_index(tmp_path / "index.faiss", vectors, factory, parameters)
-    assert measured >= least
+    recall, breadth = write_index(tmp_path / "index.faiss", vectors, factory, parameters)
+    assert min(recall.values()) >= least and breadth == 1
     index = read_index(tmp_path / "index.faiss", parameters)
     questions = vectors[::97] + np.float32(0.01)
-    exact = search_all(questions, vectors, 10)[1]
-    approximate = LiveIndex(index, vectors, np.ones(COUNT, dtype=bool), parameters).search(questions, 10)[1]
-    shares = [
-        len(set(one) & set(other)) / 10
-        for one, other in zip(exact.tolist(), approximate.tolist(), strict=True)
-    ]
-    assert np.mean(shares) == pytest.approx(measured, abs=0.1)
+    searched = LiveIndex(index, vectors, np.ones(COUNT, dtype=bool), parameters)
+    for k in (5, 50, 100):
+        exact, found = search_all(questions, vectors, k)[1], searched.search(questions, k)[1]
+        assert share_of(exact, found) == pytest.approx(recall[str(k)], abs=0.1)
+    assert measure(index, vectors, np.ones(COUNT, dtype=bool), parameters) == (recall, 1)
+
+
+def share_of(exact, found):
+    """The share of rows that were found."""
+    pairs = zip(exact.tolist(), found.tolist(), strict=True)
+    return sum(len(set(one) & set(other)) for one, other in pairs) / exact.size
+
+
+def test_a_broader_search_reaches_the_recall(tmp_path):
+    """Vectors without any structure lie in all lists."""
+    vectors = np.random.default_rng(0).normal(size=(6000, 64)).astype(np.float32)
+    write_index(tmp_path / "index.faiss", vectors, "IVF100,Flat", {})
+    index, is_live = read_index(tmp_path / "index.faiss", {}), np.arange(6000) % 10 > 0
+    narrow, _ = measure(index, vectors, is_live, {})
+    recall, breadth = measure(index, vectors, is_live, {}, least=0.95)
+    assert min(narrow.values()) < 0.95 <= min(recall.values()) and breadth > 1
+    live, questions = np.flatnonzero(is_live), vectors[::97] + np.float32(0.01)
+    exact = live[search_all(questions, vectors[live], 100)[1]]
+    found = LiveIndex(index, vectors, is_live, {}, breadth).search(questions, 100)[1]
+    assert share_of(exact, found) == pytest.approx(recall["100"], abs=0.05)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), share=st.sampled_from([0.0, 0.001, 0.3, 0.99, 1.0]), k=st.integers(1, 40))
+def test_live_rows_are_compared_in_blocks(seed, share, k):
+    generator = np.random.default_rng(seed)
+    points = generator.normal(size=(700, 4)).astype(np.float32)
+    is_live = generator.random(700) >= share
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ragweave.knowledge.vector_index._BLOCK", 128)
+        scores, rows = search_live(points[:5], points, is_live, k)
+    products = np.where(is_live, points[:5] @ points.T, -np.inf)
+    expected = np.sort(products, axis=1)[:, ::-1][:, :k]
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    assert ((rows >= 0) == np.isfinite(expected)).all() and is_live[rows[rows >= 0]].all()
 
 
 def test_ivfpq_compares_all_where_there_is_too_little_to_train_on():
     assert factory_of("ivfpq", 5_000, DIMENSION) == "Flat"
 
 
-@pytest.fixture(scope="module", params=["hnsw", "sq8", "IVF64,Flat", "IVF32,PQ16x4,RFlat"])
+@pytest.fixture(scope="module", params=["hnsw", "sq8", "IVF64,Flat", "IVF32,PQ16x4,RFlat", "OPQ8,PQ8"])
 def index(request, tmp_path_factory, vectors):
     path = tmp_path_factory.mktemp("kind") / "index.faiss"
     write_index(path, vectors, factory_of(request.param, COUNT, DIMENSION), {})

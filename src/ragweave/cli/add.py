@@ -8,7 +8,7 @@ import typer
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_change, source_warnings, stage_bars
+from ragweave.cli.console import note_compaction, print_change, source_warnings, stage_bars
 from ragweave.knowledge.ingest_settings import DEFAULT_READING
 
 
@@ -68,3 +68,4 @@ def add(
             progress=progress,
         )
     print_change(updated, as_json=as_json, previous=base.version, files=files, verbose=verbose)
+    note_compaction(updated)

@@ -129,13 +129,24 @@ def print_change(
     summary = ", ".join(f"{count_of(count, noun)}{action}" for count, noun, action in counts if count)
     if not changed:
         summary = "nothing has changed"
-    recall = manifest.recall
-    approximate = "" if recall in (None, 1) else f" Recall@10 against comparing all vectors: {recall:.3f}."
+    recall = "" if set(manifest.recall.values()) == {1} else f" Recall {recall_of(manifest.recall)}."
     size = f"{count_of(manifest.passages, 'passage')} from {count_of(manifest.documents, 'document')}"
     print_text(
         f"{base.path}: {size}, version {base.version}, embedded by {manifest.encoder.name}"
-        f"{f' ({summary})' if summary else ''}.{approximate}"
+        f"{f' ({summary})' if summary else ''}.{recall}"
     )
+
+
+def recall_of(recall: dict[str, float]) -> str:
+    """The recall of indexes against comparing all vectors, such as ``"0.998@5, 0.991@50, 0.985@100"``."""
+    return ", ".join(f"{share:.3f}@{k}" for k, share in recall.items()) or "not measured"
+
+
+def note_compaction(base: ragweave.KnowledgeBase) -> None:
+    """Propose to compact a knowledge base of which many rows are deleted."""
+    if base.manifest.needs_compaction:
+        share = f"{base.manifest.deleted_share:.0%}"
+        note(f"{share} of the rows are deleted. 'ragweave compact {base.path}' gives their space back.")
 
 
 def count_of(count: int, noun: str) -> str:

@@ -8,7 +8,7 @@ import typer
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_change
+from ragweave.cli.console import note_compaction, print_change
 
 
 def delete(
@@ -32,6 +32,6 @@ def delete(
     """
     if not ids and not sources:
         raise typer.BadParameter("name what to delete with --id or --source.")
-    print_change(
-        ragweave.KnowledgeBase.open(kb).delete(ids=ids or (), sources=sources or ()), as_json=as_json
-    )
+    base = ragweave.KnowledgeBase.open(kb).delete(ids=ids or (), sources=sources or ())
+    print_change(base, as_json=as_json)
+    note_compaction(base)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import count_of, print_json, print_text, stdout
+from ragweave.cli.console import count_of, note_compaction, print_json, print_text, recall_of, stdout
 
 
 def info(
@@ -48,8 +48,10 @@ def info(
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in content.items():
-        table.add_row(name, f"{value:,}" if name == "bytes" else str(value))
+        shown = recall_of(value) if name == "recall" else str(value)
+        table.add_row(name, f"{value:,}" if name == "bytes" else shown)
     stdout().print(table, markup=False)
+    note_compaction(base)
 
 
 def _sources(base: ragweave.KnowledgeBase) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def sync(
     """Make a knowledge base hold what its sources hold now.
 
     Adds new files, replaces changed ones, and removes what was read from files below the sources that no longer
-    exist, all in one new version. What was read from elsewhere stays.
+    exist, all in one new version. What was read from elsewhere stays. Where many rows are deleted then, it also
+    compacts the knowledge base, and keeps its older versions.
 
     Examples:
       ragweave sync kb notes/
@@ -87,6 +88,7 @@ def sync(
     if not watch:
         previous, base = base.version, synchronize()
         print_change(base, as_json=as_json, previous=previous, files=files, verbose=verbose)
+        _compacted(base)
         return
     with _stop_on_interrupt() as stop:
         for _ in _changes(sources, kb, stop):
@@ -97,7 +99,16 @@ def sync(
                 warn(str(error))
             if base.version != previous:
                 print_change(base, as_json=as_json, previous=previous)
+                base = _compacted(base)
     note(f"Stopped at version {base.version}.")
+
+
+def _compacted(base: ragweave.KnowledgeBase) -> ragweave.KnowledgeBase:
+    """The knowledge base, compacted if many of its rows are deleted; older versions stay."""
+    if base.manifest.needs_compaction:
+        base = base.compact(keep=None)
+        note(f"Compacted: version {base.version} has no deleted rows.")
+    return base
 
 
 def _print_changes(changes: SourceChanges, *, as_json: bool) -> None:

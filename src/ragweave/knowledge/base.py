@@ -82,7 +82,8 @@ class KnowledgeBase(KnowledgeBaseReader):
             encoder: Embeds the passages, and later the questions.
             chunking: How to split documents into passages; by default about 100 words, at sentence ends.
             index: The index of the vectors: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, a FAISS factory string,
-                or ``"auto"``, which is flat up to 100,000 passages (20,000 in PostgreSQL) and HNSW above.
+                or ``"auto"``, which is flat up to 100,000 passages (20,000 in PostgreSQL) and HNSW above, if that finds
+                95 % of the 100 nearest passages.
             parameters: Settings of the index, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
             language: The language whose stemmer BM25 uses; ``"none"`` to compare words as they are, ``None`` for
                 search by vectors alone.
@@ -219,13 +220,13 @@ class KnowledgeBase(KnowledgeBaseReader):
         writer_at(self.storage.location).delete(ids=ids, sources=sources)
         return self.latest()
 
-    def compact(self, *, keep: int = 1, progress: Progress | None = None) -> KnowledgeBase:
+    def compact(self, *, keep: int | None = 1, progress: Progress | None = None) -> KnowledgeBase:
         """Return the space of deleted passages: one segment in a folder, ``VACUUM`` in PostgreSQL.
 
         In a folder, this deletes old versions. A reader that has one open keeps it.
 
         Args:
-            keep: How many versions to keep beside the new one, the newest.
+            keep: How many versions to keep beside the new one, the newest; ``None`` for all.
             progress: Receives the progress.
 
         Returns:
@@ -234,7 +235,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         Raises:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
-        if keep < 0:
+        if keep is not None and keep < 0:
             raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
         writer_at(self.storage.location).compact(keep=keep, progress=progress or NoProgress())
         return self.latest()

@@ -89,7 +89,8 @@ class KnowledgeBaseReader:
         Args:
             questions: A text, B texts, or question vectors, (B, D).
             n_docs: Passages per question, K.
-            **options: For texts, arguments of `search_options`.
+            **options: For texts: ``settings`` (`SearchSettings`), ``encoder`` (by default the one that the manifest
+                names), and ``reranker``.
 
         Returns:
             For a text, its passages by falling p(z|x); for texts, these of each. For vectors, the largest inner

@@ -16,14 +16,20 @@ from ragweave.knowledge.ingest_settings import Chunking
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = (2, 3, 4, 5, 6)
+READABLE = (2, 3, 4, 5, 6, 7)
 """The formats that can be read; older ones lack what came later."""
 
 WITH_COPIES = 6
 """The first format with copies of passages."""
+
+EXACT = {"5": 1.0, "50": 1.0, "100": 1.0}
+"""The recall of comparing all vectors, by K."""
+
+COMPACT_SHARE, COMPACT_ROWS = 0.2, 1000
+"""From which share and number of deleted rows on a folder should be compacted."""
 
 _REBUILD = "build the knowledge base again with --overwrite."
 
@@ -100,9 +106,11 @@ class SegmentRecord:
         passages: How many of them are not deleted.
         documents: How many documents those belong to.
         factory: The FAISS factory string of its index; ``"Flat"`` if all vectors are compared.
-        recall: Share of the ten nearest passages that the index found when it was built; ``None`` if it was not
-            measured, as in PostgreSQL.
+        recall: Share of the K nearest passages that the index finds, by K: 5, 50 and 100 (10 before format 7). Empty
+            where it was not measured.
         files: Its files by their names.
+        breadth: How much further the index looks than by default.
+        measured: How many passages there were when the recall was measured.
     """
 
     name: str
@@ -110,8 +118,15 @@ class SegmentRecord:
     passages: int
     documents: int
     factory: str
-    recall: float | None
+    recall: dict[str, float]
     files: dict[str, FileRecord]
+    breadth: int = 1
+    measured: int = 0
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether so many passages have changed since the recall was measured that it matters: one in a hundred."""
+        return 100 * abs(self.passages - self.measured) >= self.measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +206,22 @@ class Manifest:
         return sum(segment.rows for segment in self.segments)
 
     @property
-    def recall(self) -> float | None:
-        """The lowest recall of a segment; ``None`` if one was not measured."""
-        measured = [segment.recall for segment in self.segments if segment.recall is not None]
-        return min(measured, default=1.0) if len(measured) == len(self.segments) else None
+    def recall(self) -> dict[str, float]:
+        """The lowest recall of a segment by K; empty if one was not measured."""
+        recalls = [EXACT, *(segment.recall for segment in self.segments if segment.factory != "Flat")]
+        return {
+            k: min(recall[k] for recall in recalls) for k in EXACT if all(k in recall for recall in recalls)
+        }
+
+    @property
+    def deleted_share(self) -> float:
+        """The share of rows whose passages are deleted."""
+        return 1 - self.passages / max(self.rows, 1)
+
+    @property
+    def needs_compaction(self) -> bool:
+        """Whether so many rows are deleted that compaction pays."""
+        return self.deleted_share > COMPACT_SHARE and self.rows - self.passages >= COMPACT_ROWS
 
     def summary(self) -> dict[str, Any]:
         """The main facts, in values that JSON can hold."""
@@ -217,6 +244,7 @@ class Manifest:
             "parameters": self.index.parameters,
             "language": self.language,
             "segments": len(self.segments),
+            "deleted": round(self.deleted_share, 4),
             "recall": self.recall,
             "metric": self.index.metric,
         }
@@ -238,6 +266,9 @@ class Manifest:
             **asdict(self),
             "chunking": self.chunking.to_record(),
         }
+        for segment in content["segments"] if self.format_version < 7 else ():
+            segment["recall"] = segment["recall"].get("10")
+            del segment["breadth"], segment["measured"]
         if self.format_version < 6:
             del content["change"]["removed"], content["change"]["kept"]
         if self.format_version < 4:
@@ -274,6 +305,8 @@ class Manifest:
             )
         try:
             language = content["lexical"]["language"] if "lexical" in content else None
+            for segment in content["segments"] if format_version and format_version < 7 else ():
+                segment["recall"] = {} if segment["recall"] is None else {"10": segment["recall"]}
             manifest: Manifest = _decoded(cls, {**content, "language": language})
             for segment in manifest.segments:
                 _check_names(segment.name, *segment.files)

@@ -22,7 +22,7 @@ from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_word
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
-from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index, search_all
+from ragweave.knowledge.vector_index import FLAT, LiveIndex, measure, read_index, search_live
 from ragweave.types import Passage
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -352,7 +352,12 @@ class Segment:
                 )
         self._is_live = np.ones(record.rows, dtype=bool)
         self._is_live[deleted] = False
-        self.index = None if index is None else LiveIndex(index, self.vectors, self._is_live, parameters)
+        self._parameters = parameters
+        self.index = (
+            None
+            if index is None
+            else LiveIndex(index, self.vectors, self._is_live, parameters, record.breadth)
+        )
 
     def __len__(self) -> int:
         return self.record.rows
@@ -372,29 +377,25 @@ class Segment:
             Scores and rows, (B, K), best first; minus infinity and -1 where there are fewer passages.
         """
         limit = min(n, self.record.passages)
-        if self.index is None or not limit:
-            scores, rows = self._compare_all(questions, limit)
-        else:
+        if self.index is None:
+            scores, rows = search_live(questions, self.vectors, self._is_live, limit)
+        elif limit:
             scores, rows = self.index.search(questions, limit)
+        else:
+            scores, rows = np.zeros((len(questions), 0), np.float32), np.zeros((len(questions), 0), np.int64)
         missing = ((0, 0), (0, n - limit))
         return (
             np.pad(scores.astype(np.float32), missing, constant_values=-np.inf),
             np.pad(rows, missing, constant_values=-1),
         )
 
-    def _compare_all(
-        self, questions: NDArray[np.float32], limit: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Compare all rows, and drop deleted ones from so many results that enough live ones remain."""
-        k, complete = limit, not limit
-        scores = np.zeros((len(questions), 0), dtype=np.float32)
-        rows = np.zeros((len(questions), 0), dtype=np.int64)
-        while not complete:
-            scores, rows = search_all(questions, self.vectors, k)
-            live = self._is_live[rows]
-            order = np.argsort(~live, axis=1, kind="stable")[:, :limit]  # live rows first, in their order
-            scores = np.take_along_axis(np.where(live, scores, -np.inf), order, 1)
-            rows = np.take_along_axis(np.where(live, rows, -1), order, 1)
-            complete = k >= len(self) or bool((rows >= 0).all())
-            k = min(len(self), 4 * k)
-        return scores, rows
+    def measured_without(
+        self, deleted: NDArray[np.int64], record: SegmentRecord, *, least: float
+    ) -> SegmentRecord:
+        """A record of what this segment is without some rows, with the recall that its index then has."""
+        if self.index is None or not record.is_stale:
+            return record
+        is_live = np.ones(record.rows, dtype=bool)
+        is_live[deleted] = False
+        recall, breadth = measure(self.index.index, self.vectors, is_live, self._parameters, least=least)
+        return replace(record, recall=recall, breadth=breadth, measured=record.passages)

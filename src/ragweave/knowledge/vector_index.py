@@ -6,6 +6,7 @@ Notation used for tensor shapes: N passages, D vector size, B questions, K passa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge import store
+from ragweave.knowledge.manifest import EXACT
 
 _FAISS: Any = faiss  # whose types lack what Python's wrappers of some classes take
 
@@ -31,9 +33,14 @@ PARAMETERS = ("efConstruction", "efSearch", "k_factor_rf", "nprobe")
 _EXACT_ROWS, _EXACT_SHARE = 4096, 0.2
 _MOST_NEAR_DELETED = 8192
 _SPARE_ROWS = 64
+_WITHOUT_SELECTOR = (faiss.IndexPQ, faiss.IndexLSH)
 _MAX_TRAINING = 200_000
 _TRAINING_PER_LIST = 39  # FAISS warns below this
-_RECALL_QUESTIONS, _RECALL_AT = 100, 10
+_RECALL_QUESTIONS = 100
+_BREADTHS = (1, 2, 4, 8, 16)
+_BLOCK = 65_536
+
+_LEAST_RECALL = 0.95
 
 
 def factory_of(kind: str, count: int, dimension: int) -> str:
@@ -60,6 +67,11 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
     return names.get(kind, kind)
 
 
+def least_recall(kind: str) -> float:
+    """The recall at 5, 50 and 100 that an index of a kind must have: ``"auto"`` chooses index and breadth for it."""
+    return _LEAST_RECALL if kind == "auto" else 0.0
+
+
 def check_kind(kind: str, parameters: dict[str, int], dimension: int) -> None:
     """Raise `ConfigurationError`, before any work, if FAISS lacks a kind of index or its settings."""
     if unknown := sorted(set(parameters) - set(PARAMETERS)):
@@ -75,7 +87,9 @@ def check_kind(kind: str, parameters: dict[str, int], dimension: int) -> None:
         ) from error
 
 
-def write_index(path: Path, vectors: NDArray[np.float32], factory: str, parameters: dict[str, int]) -> float:
+def write_index(
+    path: Path, vectors: NDArray[np.float32], factory: str, parameters: dict[str, int], *, least: float = 0
+) -> tuple[dict[str, float], int]:
     """Build an index a shard at a time, and measure its recall.
 
     Args:
@@ -83,15 +97,16 @@ def write_index(path: Path, vectors: NDArray[np.float32], factory: str, paramete
         vectors: All vectors, (N, D).
         factory: The factory string.
         parameters: Settings.
+        least: See `measure`.
 
     Returns:
-        The share of the ten nearest neighbours of a hundred passages that the index finds.
+        What `measure` returns.
 
     Raises:
         ConfigurationError: There are too few vectors to train the index.
     """
     if factory == FLAT:
-        return 1.0
+        return EXACT, 1
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     _set_parameters(index, parameters)
     sample = np.random.default_rng(0).permutation(len(vectors))
@@ -108,7 +123,7 @@ def write_index(path: Path, vectors: NDArray[np.float32], factory: str, paramete
     with store.durable(path) as file:
         # FAISS' own file writer reports no error if the last bytes do not fit on the disk.
         faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, 1 << 20))  # type: ignore[attr-defined]
-    return _recall(index, vectors, np.sort(sample[:_RECALL_QUESTIONS]), parameters)
+    return measure(index, vectors, np.ones(len(vectors), dtype=bool), parameters, least=least)
 
 
 def read_index(path: Path, parameters: dict[str, int]) -> Any:
@@ -133,6 +148,107 @@ def search_all(
     return scores, rows
 
 
+def search_live(
+    questions: NDArray[np.float32], vectors: NDArray[np.float32], is_live: NDArray[np.bool_], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Compare questions with all vectors of live rows, block by block.
+
+    Args:
+        questions: Question vectors, (B, D).
+        vectors: All vectors, (N, D).
+        is_live: Which rows are live, (N,).
+        k: K.
+
+    Returns:
+        The largest inner products and their rows, (B, K), minus infinity and -1 where there are fewer live rows.
+    """
+    best = np.full((len(questions), k), -np.inf, np.float32), np.full((len(questions), k), -1, np.int64)
+    for start in range(0, len(vectors), _BLOCK):
+        block, live = vectors[start : start + _BLOCK], is_live[start : start + _BLOCK]
+        excluded = len(live) - int(live.sum())
+        if excluded == len(live):
+            continue
+        if excluded <= _SPARE_ROWS:  # cheaper to find too many than to copy the others
+            scores, rows = search_all(questions, block, min(k + excluded, len(block)))
+            scores, rows = np.where(live[rows], scores, -np.inf), np.where(live[rows], rows + start, -1)
+        else:
+            chosen = np.flatnonzero(live)
+            scores, rows = search_all(questions, np.ascontiguousarray(block[chosen]), min(k, len(chosen)))
+            rows = chosen[rows] + start
+        scores, rows = np.concatenate([best[0], scores], axis=1), np.concatenate([best[1], rows], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+    return best
+
+
+def measure(
+    index: Any,
+    vectors: NDArray[np.float32],
+    is_live: NDArray[np.bool_],
+    parameters: dict[str, int],
+    *,
+    least: float = 0,
+) -> tuple[dict[str, float], int]:
+    """Measure what an index finds of the nearest live neighbours of a hundred live rows.
+
+    Args:
+        index: The FAISS index.
+        vectors: All vectors, (N, D).
+        is_live: Which rows are live, (N,).
+        parameters: Settings of the search.
+        least: The recall to reach at every depth, by a broader search.
+
+    Returns:
+        The recall at 5, 50 and 100, and the breadth of the search.
+    """
+    live = np.flatnonzero(is_live)
+    sample = np.sort(np.random.default_rng(0).permutation(live)[:_RECALL_QUESTIONS])
+    questions = np.ascontiguousarray(vectors[sample])
+
+    def search(k: int, breadth: int, *, exact: bool = False) -> NDArray[np.int64]:
+        if exact:
+            return search_live(questions, vectors, is_live, k)[1]
+        return LiveIndex(index, vectors, is_live, parameters, breadth).search(questions, k)[1]
+
+    return measure_recall(sample, len(live), search, least=least)
+
+
+def measure_recall(
+    sample: NDArray[np.int64], count: int, search: Callable[..., NDArray[np.int64]], *, least: float
+) -> tuple[dict[str, float], int]:
+    """Measure what searches find of the nearest neighbours of sampled rows, without the rows themselves.
+
+    Args:
+        sample: M rows.
+        count: How many live rows there are.
+        search: Finds K rows for each of the sample, (M, K), with a breadth, or ``exact``.
+        least: The recall to reach at every depth, by a broader search.
+
+    Returns:
+        The recall by K, and the breadth.
+    """
+    depths = {key: min(int(key), count - 1) for key in EXACT}
+    recall, breadth = EXACT, 1
+    if min(depths.values()) < 1:
+        return recall, breadth
+    nearest = search(max(depths.values()) + 1, 1, exact=True)
+    for breadth in _BREADTHS if least else (1,):
+        for key, k in depths.items():  # one search each, as it looks the further the larger k is
+            expected = _neighbours(nearest, sample, k)
+            found = _neighbours(search(k + 1, breadth), sample, k)
+            hits = sum(len(one & other) for one, other in zip(expected, found, strict=True))
+            recall = {**recall, key: round(hits / (k * len(sample)), 4)}
+        if min(recall.values()) >= least:
+            break
+    return recall, breadth
+
+
+def _neighbours(rows: NDArray[np.int64], sample: NDArray[np.int64], k: int) -> list[set[int]]:
+    """The first K rows that were found for each row of a sample, without that row."""
+    pairs = zip(rows.tolist(), sample.tolist(), strict=True)
+    return [set([row for row in found if row != own][:k]) for found, own in pairs]
+
+
 class LiveIndex:
     """A FAISS index of which some rows are deleted.
 
@@ -147,6 +263,7 @@ class LiveIndex:
         parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
             visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
             K. Up to 8,192 deleted rows widen the search by as many.
+        breadth: What these defaults are multiplied by.
     """
 
     def __init__(
@@ -155,12 +272,15 @@ class LiveIndex:
         vectors: NDArray[np.float32],
         is_live: NDArray[np.bool_],
         parameters: dict[str, int],
+        breadth: int = 1,
     ) -> None:
-        self._index, self._vectors, self._parameters = index, vectors, parameters
+        self.index, self._vectors, self._parameters, self._breadth = index, vectors, parameters, breadth
         self._is_live, self._live = is_live, int(is_live.sum())
         deleted = len(is_live) - self._live
         self._selector = _FAISS.IDSelectorBitmap(np.packbits(is_live, bitorder="little")) if deleted else None
         self._deleted = min(deleted, _MOST_NEAR_DELETED)  # all of them may lie around one question
+        # Some kinds cannot leave rows out: then more are searched for, and the deleted ones dropped.
+        self._spare = self._deleted if isinstance(_innermost(index), _WITHOUT_SELECTOR) else 0
         # Whether the scores of the index are inner products of whole vectors.
         self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
 
@@ -175,11 +295,16 @@ class LiveIndex:
             Scores and rows, (B, K), best first.
         """
         if self._live <= max(_EXACT_ROWS, _EXACT_SHARE * len(self._is_live)):
-            return self._compare_live(questions, k)
+            return search_live(questions, self._vectors, self._is_live, k)
         # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
-        candidates = min(self._live, k if self._is_exact else max(4 * k, k + _SPARE_ROWS))
-        options = _search_parameters(self._index, candidates, self._deleted, self._parameters, self._selector)
-        scores, rows = self._index.search(questions, candidates, params=options)
+        candidates = k if self._is_exact else max(4 * k, k + _SPARE_ROWS) * self._breadth
+        candidates = min(self._live, candidates) + self._spare
+        options = _search_parameters(
+            self.index, candidates, self._deleted, self._parameters, self._selector, self._breadth
+        )
+        scores, rows = self.index.search(questions, candidates, params=options)
+        if self._spare:
+            rows = np.where(self._is_live[rows], rows, -1)
         if candidates > k:
             scores = np.einsum("bd,bkd->bk", questions, self._vectors[rows])
             scores[rows < 0] = -np.inf
@@ -187,37 +312,42 @@ class LiveIndex:
             scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
         lacking = (rows < 0).any(1)
         if lacking.any():
-            scores[lacking], rows[lacking] = self._compare_live(questions[lacking], k)
+            exact = search_live(questions[lacking], self._vectors, self._is_live, k)
+            scores[lacking], rows[lacking] = exact
         return scores, rows
 
-    def _compare_live(
-        self, questions: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        rows = np.flatnonzero(self._is_live)
-        scores, positions = search_all(questions, np.ascontiguousarray(self._vectors[rows]), k)
-        return scores, rows[positions]
 
-
-def _search_parameters(index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any) -> Any:
+def _search_parameters(
+    index: Any, k: int, deleted: int, parameters: dict[str, int], selector: Any, breadth: int
+) -> Any:
     """FAISS' parameters of one search, for an index and those inside it."""
     index = faiss.downcast_index(index)
     options = {} if selector is None else {"sel": selector}
+    rest = deleted, parameters, selector, breadth
     if isinstance(index, faiss.IndexPreTransform):
-        inner = _search_parameters(index.index, k, deleted, parameters, selector)
+        inner = _search_parameters(index.index, k, *rest)
         return _FAISS.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        factor = parameters.get("k_factor_rf", 4)
-        inner = _search_parameters(index.base_index, factor * k, deleted, parameters, selector)
+        factor = parameters.get("k_factor_rf", 4 * breadth)
+        inner = _search_parameters(index.base_index, factor * k, *rest)
         return _FAISS.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
     if isinstance(index, faiss.IndexHNSW):
-        candidates = max(parameters.get("efSearch", 64), 2 * k)
+        candidates = max(parameters.get("efSearch", 64 * breadth), 2 * k * breadth)
         return _FAISS.SearchParametersHNSW(efSearch=candidates + deleted, **options)
     if isinstance(index, faiss.IndexIVF):
         per_row = index.nlist / max(index.ntotal, 1)
-        lists = parameters.get("nprobe", max(8, index.nlist // 16, math.ceil(8 * k * per_row)))
-        lists += math.ceil(deleted * per_row)
+        wide = breadth * max(8, index.nlist // 16, math.ceil(8 * k * per_row))
+        lists = parameters.get("nprobe", wide) + math.ceil(deleted * per_row)
         return _FAISS.SearchParametersIVF(nprobe=min(lists, index.nlist), **options)
-    return _FAISS.SearchParameters(**options)
+    return None if isinstance(index, _WITHOUT_SELECTOR) else _FAISS.SearchParameters(**options)
+
+
+def _innermost(index: Any) -> Any:
+    """The index that transforms of vectors and refinements are put around."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return _innermost(index.index)
+    return _innermost(index.base_index) if isinstance(index, faiss.IndexRefine) else index
 
 
 def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
@@ -229,17 +359,3 @@ def _set_parameters(index: Any, parameters: dict[str, int]) -> None:
             raise ConfigurationError(
                 f"This kind of index has no parameter {name}. Leave it out, or choose another kind."
             ) from error
-
-
-def _recall(
-    index: Any, vectors: NDArray[np.float32], sample: NDArray[np.int64], parameters: dict[str, int]
-) -> float:
-    """The share of the nearest neighbours of some rows that an index finds, without the rows themselves."""
-    questions = np.ascontiguousarray(vectors[sample])
-    k = min(_RECALL_AT + 1, len(vectors))
-    exact = search_all(questions, vectors, k)[1].tolist()
-    live = LiveIndex(index, vectors, np.ones(len(vectors), dtype=bool), parameters)
-    approximate = live.search(questions, k)[1].tolist()
-    neighbours = [set(rows) - {row} for rows, row in zip(exact, sample.tolist(), strict=True)]
-    hits = sum(len(expected & set(rows)) for expected, rows in zip(neighbours, approximate, strict=True))
-    return hits / max(sum(map(len, neighbours)), 1)

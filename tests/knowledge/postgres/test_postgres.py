@@ -192,7 +192,8 @@ def test_kinds_of_index(uri, tmp_path, tiny_encoder, index):
         parameters={"efSearch": 200, "efConstruction": 100} if index == "hnsw" else None,
     )
     info = base.info()
-    assert (info["factory"], info["recall"]) == {"flat": ("Flat", 1.0), "hnsw": ("HNSW", None)}[index]
+    assert info["factory"] == {"flat": "Flat", "hnsw": "HNSW"}[index]
+    assert set(info["recall"]) == {"5", "50", "100"} and min(info["recall"].values()) > 0.9
     questions = tiny_encoder.encode([f"river {n}" for n in range(20)])
     folder = KnowledgeBase.build([tmp_path / "rivers.jsonl"], tmp_path / "kb", encoder=tiny_encoder)
     expected, scores = folder.search(questions, 10)[0], base.search(questions, 10)[0]

@@ -24,9 +24,9 @@ from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout
-from ragweave.knowledge.manifest import FileRecord, SegmentRecord
+from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord
 from ragweave.knowledge.source_records import SourceFile
-from ragweave.knowledge.vector_index import factory_of, write_index
+from ragweave.knowledge.vector_index import FLAT, factory_of, least_recall, write_index
 from ragweave.types import Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -300,7 +300,13 @@ def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) 
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind
     factory = factory_of(kind, len(table), vectors.shape[1])
-    recall = write_index(segment.index, vectors, factory, settings.index_parameters)
+    least = least_recall(settings.index_kind)
+    recall, breadth = write_index(segment.index, vectors, factory, settings.index_parameters, least=least)
+    if (
+        factory != FLAT and min(recall.values()) < least
+    ):  # a graph loses too much of these vectors, however far it looks
+        segment.index.unlink()
+        factory, recall, breadth = FLAT, EXACT, 1
     return SegmentRecord(
         name="",
         rows=len(table),
@@ -308,6 +314,8 @@ def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) 
         documents=len(table.counts("document_id")),
         factory=factory,
         recall=recall,
+        breadth=breadth,
+        measured=len(table),
         files={path.name: FileRecord.of(path) for path in segment.data},
     )
 

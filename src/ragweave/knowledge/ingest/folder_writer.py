@@ -53,7 +53,7 @@ from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import NO_COPIES, Snapshot
 from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
-from ragweave.knowledge.vector_index import check_kind
+from ragweave.knowledge.vector_index import check_kind, least_recall
 from ragweave.types import Passage, Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
@@ -183,7 +183,7 @@ class FolderWriter:
             record = ChangeRecord(kind="delete", **change.counts)
             change.commit(layout, next_manifest(current.manifest, record, ()), remaining)
 
-    def compact(self, *, keep: int, progress: Progress) -> None:
+    def compact(self, *, keep: int | None, progress: Progress) -> None:
         """Merge all segments into one, and delete old versions; see `KnowledgeBase.compact`."""
         with transaction(self.path) as layout:
             current = Snapshot.open(self.path)
@@ -200,7 +200,8 @@ class FolderWriter:
                     record = index_segment(layout, settings_of(manifest), progress)
                 after = next_manifest(manifest, ChangeRecord(kind="compact"), ())
                 _commit_copied(layout, after, record, current)
-            _remove_old_versions(layout, keep)
+            if keep is not None:
+                _remove_old_versions(layout, keep)
 
     def reembed(
         self,
@@ -319,6 +320,9 @@ class _Change:
             excluded = [*(deleted - first).tolist(), *(row - first for row in inside)]
             documents = {*table.counts("document_id", without=excluded), *inside.values()}
             records[number] = replace(record, passages=record.rows - len(deleted), documents=len(documents))
+            if self._current is not None and number < len(self._current.segments):
+                segment, least = self._current.segments[number], least_recall(manifest.index.kind)
+                records[number] = segment.measured_without(deleted - first, records[number], least=least)
         commit(
             layout,
             replace(manifest, segments=tuple(records if self._record is None else records[:-1])),

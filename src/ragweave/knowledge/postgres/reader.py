@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, LiteralString, Self
 
 import numpy as np
@@ -17,13 +18,14 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
-from ragweave.knowledge.manifest import WITH_COPIES, Manifest
+from ragweave.knowledge.manifest import EXACT, WITH_COPIES, Manifest
 from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
-from ragweave.knowledge.postgres.tables import Tables, passage_columns, storable
+from ragweave.knowledge.postgres.tables import FACTORY, Tables, current_index, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.source_records import SourceRecord, Sources
 from ragweave.knowledge.store import COLUMNS, SHARD
+from ragweave.knowledge.vector_index import least_recall, measure_recall
 from ragweave.types import Passage
 
 CACHED = 4096
@@ -35,6 +37,7 @@ _ROWS_OF_COPIES: LiteralString = (
     "WHERE c.{column} = ANY(%(names)s)"
 )
 _EF_SEARCH, _MAX_EF_SEARCH = 100, 1000
+_SAMPLE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,76 @@ def rows_of(client: Client, tables: Tables, names: Collection[str], *, copies: b
     return {name: sorted(known) for name, known in rows.items()}
 
 
+def nearest(
+    client: Client,
+    questions: NDArray[np.float32],
+    *,
+    tables: Tables,
+    manifest: Manifest,
+    n: int,
+    exact: bool = False,
+) -> list[list[tuple[Any, ...]]]:
+    """The rows of `Tables.nearest` for each of B questions, (B, D), in no order, all in one round trip.
+
+    Args:
+        client: The connection.
+        questions: Question vectors.
+        tables: The tables.
+        manifest: The manifest.
+        n: How many passages to find.
+        exact: Compare all vectors.
+    """
+    if not len(questions) or (exact and current_index(manifest) == "flat"):
+        return [[] for _ in questions]
+    breadth = manifest.segments[0].breadth
+    ef = max(manifest.index.parameters.get("efSearch", _EF_SEARCH * breadth), 2 * n * breadth)
+    statement = tables.nearest(manifest)
+    with client.pipeline():
+        client.execute(
+            "SELECT set_config('hnsw.ef_search', %s, false), set_config('jit', 'off', false), "
+            "set_config('enable_indexscan', %s, false)",
+            [str(min(ef, _MAX_EF_SEARCH)), "off" if exact else "on"],
+        )
+        # From pgvector 0.8 on, a scan goes on until it has n passages that are not deleted.
+        client.execute(
+            "SELECT set_config('hnsw.iterative_scan', 'strict_order', false) FROM pg_extension "
+            "WHERE extname = 'vector' AND string_to_array(extversion, '.')::int[] >= '{0,8}'"
+        )
+        cursors = [
+            client.execute(statement, {"vector": question, "n": n}, binary=True) for question in questions
+        ]
+        results = [cursor.fetchall() for cursor in cursors]
+        client.execute("SELECT set_config('enable_indexscan', 'on', false)")
+        return results
+
+
+def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
+    """A manifest with the recall of the graph, or with a flat index if that is too low for the kind asked for."""
+    # Rows by their hash are a sample that stays the same.
+    statement = sql.SQL("SELECT row, embedding FROM {} ORDER BY hashint8(row) LIMIT %s").format(
+        tables.passages
+    )
+    sampled = client.execute(statement, [_SAMPLE], binary=True).fetchall()
+    rows = np.array([row for row, _ in sampled], np.int64)
+    questions = np.array([_array(vector) for _, vector in sampled], np.float32)
+    (segment,) = manifest.segments
+
+    def search(k: int, breadth: int, *, exact: bool = False) -> NDArray[np.int64]:
+        broad = replace(manifest, segments=(replace(segment, breadth=breadth),))
+        found = np.full((len(rows), k), -1, np.int64)
+        results = nearest(client, questions, tables=tables, manifest=broad, n=k, exact=exact)
+        for i, hits in enumerate(results):
+            found[i, : len(hits)] = [hit[1] for hit in sorted(hits, key=lambda hit: (-hit[0], hit[1]))]
+        return found
+
+    least = least_recall(manifest.index.kind)
+    recall, breadth = measure_recall(rows, segment.passages, search, least=least)
+    if min(recall.values()) < least:
+        segment, recall, breadth = replace(segment, factory=FACTORY["flat"]), EXACT, 1
+    measured = replace(segment, recall=recall, breadth=breadth, measured=segment.passages)
+    return replace(manifest, segments=(measured,))
+
+
 class PostgresReader:
     """Satisfies `Storage` with tables of PostgreSQL. Threads may share it and take turns.
 
@@ -133,26 +206,19 @@ class PostgresReader:
 
     def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The passages with the largest inner products: scores and rows, (B, K), best first."""
-        statement = self._tables.nearest(self.manifest)
-        ef = max(self.manifest.index.parameters.get("efSearch", _EF_SEARCH), n)
+        find = partial(nearest, tables=self._tables, manifest=self.manifest, n=n)
 
         def work(client: Client) -> list[list[tuple[Any, ...]]]:
-            # One round trip for all. The iterative scan goes on until it has n passages that are not deleted.
-            with client.pipeline():
-                client.execute(
-                    "SELECT set_config('hnsw.ef_search', %s, false), set_config('jit', 'off', false), "
-                    "set_config('hnsw.iterative_scan', 'strict_order', false)",
-                    [str(min(ef, _MAX_EF_SEARCH))],
-                )
-                cursors = [
-                    client.execute(statement, {"vector": question, "n": n}, binary=True)
-                    for question in questions
-                ]
-                return [cursor.fetchall() for cursor in cursors]
+            results = find(client, questions)
+            # A scan ends after a number of rows, of which many may be deleted.
+            lacking = [i for i, hits in enumerate(results) if len(hits) < min(n, self.manifest.passages)]
+            for i, hits in zip(lacking, find(client, questions[lacking], exact=True), strict=True):
+                results[i] = hits
+            return results
 
         scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
         rows = np.full((len(questions), n), -1, dtype=np.int64)
-        results = self._connection.run(work) if len(questions) else []
+        results = self._connection.run(work)
         for position, hits in enumerate(results):
             hits.sort(key=lambda hit: (-hit[0], hit[1]))
             scores[position, : len(hits)] = [hit[0] for hit in hits]

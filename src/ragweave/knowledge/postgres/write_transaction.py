@@ -21,8 +21,8 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import hashed
 from ragweave.knowledge.manifest import WITH_COPIES, Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
-from ragweave.knowledge.postgres.reader import State, read_sources, read_state, rows_of
-from ragweave.knowledge.postgres.tables import IndexKind, Tables, storable
+from ragweave.knowledge.postgres.reader import State, measured, read_sources, read_state, rows_of
+from ragweave.knowledge.postgres.tables import IndexKind, Tables, current_index, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.source_records import Sources
 from ragweave.knowledge.store import COLUMNS, NUMBERS
@@ -343,6 +343,10 @@ class WriteTransaction:
                 self._client.execute(statement)
         self._write_sources(sources, forgotten)
         self._set_index(index, manifest)
+        if index == "hnsw" and manifest.segments[0].is_stale:
+            manifest = measured(self._client, self._target, manifest)
+            if current_index(manifest) == "flat":
+                self._set_index("flat", manifest)
         if self._target is not self._tables:
             self._replace_tables()  # last: from here on readers wait for the commit
         version = 1 if self.state is None else self.state.version + 1

@@ -41,7 +41,7 @@ from ragweave.knowledge.ingest.scan import (
     unknown_id,
 )
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
-from ragweave.knowledge.manifest import ChangeRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import EXACT, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.reader import existing, read_sources, read_state
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, choose_index, current_index
@@ -154,7 +154,7 @@ class PostgresWriter:
             after = next_manifest(manifest, record, manifest.segments)
             _commit(transaction, after, outcome, forgotten=forgotten)
 
-    def compact(self, *, keep: int, progress: Progress) -> None:
+    def compact(self, *, keep: int | None, progress: Progress) -> None:
         """Choose the index again, and return the space of deleted rows; there are no versions to keep."""
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
@@ -256,14 +256,22 @@ def _commit(
         if manifest.change.kind in {"add", "sync", "delete"}
         else choose_index(manifest.index.kind, passages, manifest.dimension)
     )
+    before = manifest.segments[0] if manifest.segments else None
+    kept = (
+        before
+        if before is not None and before.factory == FACTORY[index] and manifest.change.kind != "compact"
+        else None
+    )
     segment = SegmentRecord(
         name="passages",
         rows=passages,
         passages=passages,
         documents=manifest.documents + outcome.documents,
         factory=FACTORY[index],
-        recall=1.0 if index == "flat" else None,
+        recall=EXACT if kept is None else kept.recall,
         files={},
+        breadth=1 if kept is None else kept.breadth,
+        measured=0 if kept is None else kept.measured,
     )
     transaction.commit(
         replace(manifest, segments=(segment,)),
