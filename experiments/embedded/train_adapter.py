@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--first-layer", type=int, default=6, help="first layer with an adapter")
+    parser.add_argument("--steps", type=int, help="at most so many")
     parser.add_argument(
         "--bfloat16", action="store_true", help="multiply in bfloat16: faster on CPUs that can"
     )
@@ -244,6 +245,7 @@ def main() -> None:
         rewritten(),
     )
     batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
+    batches = batches[: args.steps]
     adapted = with_adapter(args.rank, args.first_layer, args.start)
     run = Run(adapted, len(batches), args.learning_rate, args.output, bfloat16=args.bfloat16)
     run.generator.train()
