@@ -48,6 +48,10 @@ class OmissionWarning(SourceWarning):
     """Something of a document source was left out that is not text; ``strict`` allows it."""
 
 
+class StoredStatesWarning(UserWarning):
+    """A file of a passage's keys and values is damaged; the passage is read again."""
+
+
 class DataError(RagweaveError, ValueError):
     """Questions, gold answers or predictions are missing, damaged, or in another format than expected."""
 

@@ -49,7 +49,7 @@ def info(
     table.add_column(overflow="fold")
     for name, value in content.items():
         shown = recall_of(value) if name == "recall" else str(value)
-        table.add_row(name, f"{value:,}" if name == "bytes" else shown)
+        table.add_row(name, f"{value:,}" if name.endswith("bytes") else shown)
     stdout().print(table, markup=False)
     note_compaction(base)
 

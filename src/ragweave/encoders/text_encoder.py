@@ -6,7 +6,7 @@ Notation used for tensor shapes: L texts of a call, B texts of one batch, S toke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -159,12 +159,10 @@ class TextEncoder:
         """A hash of everything that determines a vector: the weights, the pooling and the normalisation."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.pooling} {'normalized' if self.normalize else 'raw'}".encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            if self.pooling != "pooler" and _is_pooler(name):
-                continue  # unused, and random if the checkpoint lacks it
-            values = weight.detach().cpu().contiguous()
-            digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-            digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        weights = self.model.state_dict()
+        if self.pooling != "pooler":  # unused, and random if the checkpoint lacks it
+            weights = {name: weight for name, weight in weights.items() if not _is_pooler(name)}
+        hash_weights(digest, weights)
         return digest.hexdigest()
 
     def question_length(self, question: str) -> int:
@@ -351,6 +349,14 @@ def _has_bfloat16(device: str | None) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = cpu_capabilities() if device in (None, "cpu") else {}
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def hash_weights(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Add weights with their names, shapes and types to a digest of hashlib."""
+    for name, weight in sorted(weights.items()):
+        values = weight.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _is_pooler(name: str) -> bool:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from ragweave.errors import ConfigurationError, QuestionError
 from ragweave.knowledge.export import export_passages
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
+from ragweave.knowledge.stored_states import stored_files
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import NoProgress, Passage, Pooling, Progress, ScoredPassage, SearchSettings
@@ -219,8 +221,12 @@ class KnowledgeBaseReader:
 
     def info(self) -> dict[str, Any]:
         """Describe the knowledge base in values that JSON can hold."""
-        facts = self.manifest.summary()
-        return {"path": str(self.path), "version": self.version, **facts, "bytes": self.storage.bytes()}
+        facts = {"path": str(self.path), "version": self.version, **self.manifest.summary()}
+        stored = stored_files(Layout(self.path)) if isinstance(self.path, Path) else []
+        if stored:
+            sizes = [path.stat().st_size for path in stored]
+            facts |= {"stored_passages": len(sizes), "stored_bytes": sum(sizes)}
+        return {**facts, "bytes": self.storage.bytes()}
 
     def sources(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""

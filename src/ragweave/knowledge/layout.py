@@ -116,6 +116,7 @@ class Layout:
         current: The pointer: a file with the name of the current version.
         versions: The folder of all versions.
         segments: The folder of all segments, which versions share.
+        states: The folder of what generators computed of passages; see `ragweave.knowledge.stored_states`.
         lock: The file that a writer locks.
         writer: The file that names the writer.
         work: The folder in which a change is staged.
@@ -126,6 +127,7 @@ class Layout:
         self.current = root / "CURRENT"
         self.versions = root / "versions"
         self.segments = root / "segments"
+        self.states = root / "states"
         self.lock = root / ".writer.lock"
         self.writer = root / ".writer"
         self.work = root / ".work"

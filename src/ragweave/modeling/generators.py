@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -36,7 +36,7 @@ from ragweave.modeling.contexts import (
     token_positions,
     trim_right,
 )
-from ragweave.modeling.passage_cache import PassageReuse, read_apart
+from ragweave.modeling.passage_cache import PassageReuse, passage_states, read_apart
 from ragweave.outputs import CACHE
 
 # Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
@@ -280,6 +280,11 @@ class CausalGenerator(GeneratorWrapper):
     def reads_apart(self) -> bool:
         """Whether keys and values of a passage serve all its contexts: no layer has a sliding window."""
         return _is_plain(self._new_cache())
+
+    @torch.no_grad()
+    def passage_states(self, passages: Sequence[Tensor]) -> list[Tensor | None]:
+        """Keys and values of passages, given by their tokens, (L, 2, h, P, d) each; see `passage_cache`."""
+        return passage_states(self._fill, self._new_cache, passages)
 
     def _new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.generator.config)

@@ -24,6 +24,7 @@ from transformers import Cache, DynamicCache
 
 from ragweave.errors import ConfigurationError
 from ragweave.modeling.contexts import EncodedContexts, length_groups
+from ragweave.modeling.passage_store import PassageStore
 
 _SIZE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?) *((?P<prefix>[kKmMgGtT]?)(?P<binary>i?)[bB])?")
 _FREE_MEMORY = {
@@ -56,29 +57,39 @@ class PassageCache:
     had, so that popular passages stay and old fame fades (GreedyDual-Size with frequency, Cherkasova 1998; cost and
     size are both proportional to a passage's tokens and cancel out). Use it from one thread.
 
+    Two tiers may lie below it. What an accelerator's cache evicts moves to the host's memory, and comes back when it
+    is used. What is stored on disk is used as it is mapped, or is copied if the generator needs it elsewhere.
+
     Args:
         budget: The most bytes of keys and values.
+        host: The tier in the host's memory, for a generator on an accelerator.
+        store: The tier on disk.
 
     Attributes:
         budget: The most bytes.
         bytes: The bytes in use.
-        hits: Passages that were found.
+        hits: Passages that were found, in this tier or below.
         misses: Passages that were not.
+        host: The tier in the host's memory.
+        store: The tier on disk.
 
     Raises:
         ConfigurationError: The budget is negative.
     """
 
-    def __init__(self, budget: int) -> None:
+    def __init__(
+        self, budget: int, *, host: PassageCache | None = None, store: PassageStore | None = None
+    ) -> None:
         if budget < 0:
             raise ConfigurationError(f"The budget of a passage cache is {budget} bytes: give 0 or more.")
-        self.budget = budget
+        self.budget, self.host, self.store = budget, host, store
         self.bytes = self.hits = self.misses = 0
         self._states: dict[bytes, Tensor] = {}
         self._uses: dict[bytes, int] = {}
         self._priorities: dict[bytes, int] = {}  # in the order of their last uses
         self._floor = 0
         self._first_weights: list[float] = []
+        self._weight = torch.empty(0)  # has the type and the device of the generator
 
     def __len__(self) -> int:
         return len(self._states)
@@ -91,12 +102,26 @@ class PassageCache:
     def get(self, key: bytes) -> Tensor | None:
         """The keys and values of a passage, (L, 2, h, P, d), if they are here; this counts as a use."""
         states = self._states.get(key)
+        if states is not None:
+            self._use(key)
+        else:
+            states = self._from_below(key)
         if states is None:
             self.misses += 1
-            return None
-        self.hits += 1
-        self._use(key)
+        else:
+            self.hits += 1
         return states
+
+    def _from_below(self, key: bytes) -> Tensor | None:
+        """The keys and values of a passage from the next tier that has them."""
+        for tier in (self.host, self.store):
+            states = None if tier is None else tier.get(key)
+            if states is not None:
+                moved = states.to(self._weight, non_blocking=True)
+                if tier is self.host or moved is not states:
+                    self.put(key, moved)
+                return moved
+        return None
 
     def put(self, key: bytes, states: Tensor) -> None:
         """Keep the keys and values of a passage, (L, 2, h, P, d), unless they alone exceed the budget."""
@@ -111,17 +136,23 @@ class PassageCache:
 
     def keep_for(self, weights: Iterable[Tensor]) -> None:
         """Forget all passages if these are other weights than at the last call, or training has changed them."""
+        weights = [weight.detach() for weight in weights]
+        self._weight = weights[0].new_empty(0)
         # A step of training changes a first element at least; torch's counter of changes misses fused optimizers.
-        firsts = torch.stack([weight.detach()[(0,) * weight.dim()].float() for weight in weights])
-        if firsts.tolist() != self._first_weights:
+        firsts = torch.stack([weight[(0,) * weight.dim()].float() for weight in weights]).tolist()
+        if firsts != self._first_weights:
             self.clear()
-            self._first_weights = firsts.tolist()
+            if self._first_weights:
+                self.store = None  # of the weights before
+            self._first_weights = firsts
 
     def clear(self) -> None:
-        """Forget all passages."""
+        """Forget all passages in memory."""
         self.bytes, self._floor = 0, 0
         for container in (self._states, self._uses, self._priorities):
             container.clear()
+        if self.host is not None:
+            self.host.clear()
 
     def _use(self, key: bytes) -> None:
         self._uses[key] = self._uses.get(key, 0) + 1
@@ -135,6 +166,15 @@ class PassageCache:
         states = self._states.pop(key)
         self.bytes -= states.numel() * states.element_size()
         del self._uses[key]
+        if self.host is not None:
+            # Pinned memory is copied to and from an accelerator faster, and beside its work.
+            copy = torch.empty(states.shape, dtype=states.dtype, pin_memory=states.is_cuda)
+            self.host.put(key, copy.copy_(states))
+
+
+def passage_key(tokens: Tensor) -> bytes:
+    """What passages are looked up by: their tokens."""
+    return tokens.to("cpu", torch.int32).numpy().tobytes()
 
 
 def parse_size(size: int | str) -> int:
@@ -152,8 +192,10 @@ def parse_size(size: int | str) -> int:
     return int(float(match["number"]) * (1024 if match["binary"] else 1000) ** exponent)
 
 
-def default_budget() -> int:
-    """An eighth of the memory that is free, at most 1 GiB."""
+def default_budget(device: torch.device | None = None) -> int:
+    """An eighth of the memory that is free on an accelerator or, by default, on the host; at most 1 GiB."""
+    if device is not None and device.type == "cuda":
+        return min(2**33, torch.cuda.mem_get_info(device)[0]) // 8
     free = [2**33]
     for path, pattern in _FREE_MEMORY.items():
         with suppress(OSError):
@@ -188,7 +230,7 @@ def read_apart(
     whole_mask = torch.cat([passage_mask, question_mask], dim=1)
     cache = new_cache()
     if passage_ids.shape[1]:
-        states = _passage_states(fill, new_cache, [passage for passage, _ in parts], passages.cache)
+        states = passage_states(fill, new_cache, [passage for passage, _ in parts], passages.cache)
         _load(cache, states, passage_ids.shape[1])
     if question_ids.shape[1] > 1:
         fill(cache, question_ids[:, :-1], whole_mask[:, :-1])
@@ -199,14 +241,14 @@ def read_apart(
     )
 
 
-def _passage_states(
+def passage_states(
     fill: Fill,
     new_cache: Callable[[], DynamicCache],
     passages: Sequence[Tensor],
-    kept: PassageCache | None,
+    kept: PassageCache | None = None,
 ) -> list[Tensor | None]:
     """Keys and values of N passages, (L, 2, h, P, d) each, of equal ones computed once; ``None`` of no tokens."""
-    keys = [passage.to("cpu", torch.int32).numpy().tobytes() for passage in passages]
+    keys = [passage_key(passage) for passage in passages]
     distinct = {key: passage for key, passage in zip(keys, passages, strict=True) if key}
     states = {key: None if kept is None else kept.get(key) for key in distinct}
     missing = [key for key, known in states.items() if known is None]

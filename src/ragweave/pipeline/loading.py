@@ -16,7 +16,10 @@ from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.knowledge.layout import Layout
 from ragweave.modeling.generation import RagForGeneration
+from ragweave.modeling.passage_cache import PassageCache, default_budget, parse_size
+from ragweave.modeling.passage_store import PassageStore
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
@@ -86,6 +89,35 @@ def load_parts(
     if dtype == "int8":
         quantize_int8(parts.model.generator)
     return replace(parts, confidence=confidence)
+
+
+def passage_cache_sizes(text: int | str | None) -> tuple[int | None, int | None]:
+    """The budgets of a passage cache and, behind a "+", of its tier in the host's memory; ``None`` for the default.
+
+    Raises:
+        ConfigurationError: One is no size.
+    """
+    if text is None:
+        return None, None
+    first, plus, second = str(text).partition("+")
+    return parse_size(first), parse_size(second) if plus else None
+
+
+def make_passage_cache(parts: PipelineParts, sizes: tuple[int | None, int | None]) -> PassageCache | None:
+    """The passage cache of a causal generator, over the passages that are stored beside the knowledge base."""
+    generator, index = parts.model.generator, parts.retriever.index
+    budget = default_budget(generator.device) if sizes[0] is None else sizes[0]
+    if not budget or not parts.model.config.generator_is_causal:
+        return None
+    host = store = None
+    if generator.device.type != "cpu":
+        host = PassageCache(default_budget() if sizes[1] is None else sizes[1])
+    if isinstance(index, KnowledgeBaseIndex) and isinstance(index.base.path, Path):
+        root = Layout(index.base.path).states
+        store = PassageStore(root, generator) if root.is_dir() else None
+    cache = PassageCache(budget, host=host, store=store)
+    cache.keep_for(generator.parameters())
+    return cache
 
 
 def model_class(formulation: Formulation) -> type[RagForGeneration]:

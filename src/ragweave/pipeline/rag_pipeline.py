@@ -21,11 +21,11 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.extractive import PassageSpans, spans_only
 from ragweave.modeling.generation import RagForGeneration
-from ragweave.modeling.passage_cache import PassageCache, PassageReuse, default_budget, parse_size
+from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.conversation import Conversation
-from ragweave.pipeline.loading import load_parts, model_class
+from ragweave.pipeline.loading import load_parts, make_passage_cache, model_class, passage_cache_sizes
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged
 from ragweave.provenance.posteriors import assemble, explain
@@ -126,7 +126,7 @@ class RagPipeline:
             min_confidence: From which confidence on to give an answer; the calibration's threshold by default.
             passage_cache: The most memory for keys and values of passages that a causal generator has read, in bytes
                 or as a text such as "1GiB"; 0 for none. By default an eighth of the memory that is free, at most
-                1 GiB.
+                1 GiB. "1GiB+4GiB" also sets the host's memory behind an accelerator's.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -135,7 +135,7 @@ class RagPipeline:
             EncoderMismatchError: The knowledge base was embedded with another encoder.
             ConfigurationError: ``formulation`` or ``dtype`` is unknown, or ``passage_cache`` is no size.
         """
-        budget = default_budget() if passage_cache is None else parse_size(passage_cache)
+        sizes = passage_cache_sizes(passage_cache)
         parts = load_parts(
             name_or_path,
             knowledge_base,
@@ -156,7 +156,7 @@ class RagPipeline:
             extractive=extractive,
             confidence=parts.confidence,
             min_confidence=min_confidence,
-            passage_cache=PassageCache(budget) if budget and parts.model.config.generator_is_causal else None,
+            passage_cache=make_passage_cache(parts, sizes),
         )
 
     @overload

@@ -123,17 +123,25 @@ def fit_parts(
 
     Arguments, result and errors are those of `fit`.
     """
-    begin = begin_tokens(tokenizer)
-    texts = [template.passage_part(title, text) for title, text in passages]
-    first = _tokens_of(tokenizer, texts)
-    second = _tokens_of(tokenizer, [template.question_part(question) for question in questions])
-    rows = []
-    for text, question in zip(texts, questions, strict=True):
-        room = max_length - len(second[template.question_part(question)])
-        if room < len(begin):
+    rows = passage_tokens(template, passages, tokenizer)
+    tails = _tokens_of(tokenizer, [template.question_part(question) for question in questions])
+    begin = len(begin_tokens(tokenizer))
+    for number, question in enumerate(questions):
+        tail = tails[template.question_part(question)]
+        room = max_length - len(tail)
+        if room < begin:
             raise _too_long(question, max_length)
-        rows.append([*begin, *first[text]][:room] + second[template.question_part(question)])
+        rows[number] = rows[number][:room] + tail
     return rows
+
+
+def passage_tokens(
+    template: ContextTemplate, passages: Sequence[tuple[str, str]], tokenizer: Any
+) -> list[list[int]]:
+    """What contexts of a causal generator hold before their questions, of M passages (title, text)."""
+    texts = [template.passage_part(title, text) for title, text in passages]
+    begin, tokens = begin_tokens(tokenizer), _tokens_of(tokenizer, texts)
+    return [[*begin, *tokens[text]] for text in texts]
 
 
 def begin_tokens(tokenizer: Any) -> list[int]:

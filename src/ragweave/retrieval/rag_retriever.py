@@ -250,7 +250,7 @@ class RagRetriever:
                 f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
             )
         config, tokenizer = self.config, self.generator_tokenizer
-        template = self._template(prefix)
+        template = self.context_template(prefix)
         questions = [question for question in input_strings for _ in range(n_docs)]
         rows = context_tokens(
             template,
@@ -283,7 +283,7 @@ class RagRetriever:
         Returns:
             The numbers; 0 where a context does not end as `postprocess_docs` ends it.
         """
-        template, tokenizer = self._template(None), self.generator_tokenizer
+        template, tokenizer = self.context_template(), self.generator_tokenizer
         n_docs = len(context_input_ids) // len(input_strings)
         tails = [
             tokenizer(template.question_part(question), add_special_tokens=False)["input_ids"]
@@ -295,7 +295,8 @@ class RagRetriever:
             lengths.append(len(ids) - len(tail) if ids[-len(tail) :] == tail else 0)
         return lengths
 
-    def _template(self, prefix: str | None) -> ContextTemplate:
+    def context_template(self, prefix: str | None = None) -> ContextTemplate:
+        """How contexts are filled, with the configuration's prefix by default."""
         config = self.config
         if prefix is None:
             prefix = config.prefix or getattr(config.generator, "prefix", None) or ""

@@ -53,6 +53,7 @@ from ragweave.knowledge.layout import Layout, Pointer
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import NO_COPIES, Snapshot
 from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
+from ragweave.knowledge.stored_states import drop_stale
 from ragweave.knowledge.vector_index import check_kind, least_recall
 from ragweave.types import Passage, Progress
 
@@ -182,6 +183,7 @@ class FolderWriter:
             change = _Change(current, None, rows, copies)
             record = ChangeRecord(kind="delete", **change.counts)
             change.commit(layout, next_manifest(current.manifest, record, ()), remaining)
+            drop_stale(Snapshot.open(self.path))
 
     def compact(self, *, keep: int | None, progress: Progress) -> None:
         """Merge all segments into one, and delete old versions; see `KnowledgeBase.compact`."""
@@ -202,6 +204,7 @@ class FolderWriter:
                 _commit_copied(layout, after, record, current)
             if keep is not None:
                 _remove_old_versions(layout, keep)
+            drop_stale(Snapshot.open(self.path))
 
     def reembed(
         self,

@@ -1,0 +1,170 @@
+"""Computing the keys and values of passages ahead of questions, for `PassageStore`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.knowledge.snapshot import Snapshot
+from ragweave.knowledge.storage import needs_folder
+from ragweave.knowledge.store import replacing
+from ragweave.knowledge.stored_states import drop_others, drop_stale
+from ragweave.modeling.generators import CausalGenerator
+from ragweave.modeling.passage_cache import passage_key
+from ragweave.modeling.passage_store import DTYPES, PassageStore, serialize
+from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.retrieval.context_template import passage_tokens
+
+# Which passages questions find most often is estimated with so many passages in the place of questions.
+_PROBES = 1000
+_HEADER_BYTES = 512  # the most that a file has beside keys and values
+_TOGETHER = 16  # passages that are read before their files are written
+
+
+@dataclass(frozen=True)
+class WarmPlan:
+    """What `warm` will compute.
+
+    Attributes:
+        passages: The hashes and the tokens of the passages that are not stored yet, those found most often first.
+        bytes: The most that their files take.
+        stored: How many of the chosen passages are stored already.
+        over_budget: How many are left out since they exceed the budget.
+        too_long: How many are left out since a question may cut them, so that no context begins with them.
+    """
+
+    passages: list[tuple[int, torch.Tensor]]
+    bytes: int
+    stored: int
+    over_budget: int
+    too_long: int
+
+
+class Warmer:
+    """Stores keys and values of passages of a pipeline's knowledge base for its generator.
+
+    Args:
+        pipeline: The pipeline.
+        dtype: The type to store them in, "bfloat16" or "float32"; by default the generator's, which loses nothing.
+
+    Raises:
+        ConfigurationError: The generator reads contexts whole, or the type is unknown.
+        KnowledgeBaseError: The knowledge base is in a database.
+    """
+
+    def __init__(self, pipeline: RagPipeline, dtype: str | None = None) -> None:
+        generator = pipeline.model.rag.wrapped_generator
+        if not isinstance(generator, CausalGenerator) or not generator.reads_apart:
+            raise ConfigurationError(
+                f"A generator of type '{pipeline.model.generator.config.model_type}' reads every context whole: "
+                "there is nothing to store. See docs/passage-cache.md."
+            )
+        self._pipeline, self._generator = pipeline, generator
+        dtype = str(generator.generator.dtype).removeprefix("torch.") if dtype is None else dtype
+        if dtype not in DTYPES:
+            raise ConfigurationError(f"dtype is {dtype!r}; choose one of: {', '.join(DTYPES)}.")
+        self._dtype = DTYPES[dtype]
+        storage = pipeline.knowledge_base.storage
+        if not isinstance(storage, Snapshot):
+            raise needs_folder(storage.location, "store keys and values of its passages")
+        self._snapshot = storage
+        self.store = PassageStore(storage.layout.states, generator.generator)
+
+    def plan(self, *, top: int | None = None, budget: int | None = None) -> WarmPlan:
+        """Choose passages.
+
+        Args:
+            top: How many, those that searches find most often; by default all.
+            budget: The most bytes of their files, those that are stored already included.
+        """
+        hashes, rows = self._by_popularity()
+        hashes, rows = hashes[:top], rows[:top]
+        retriever = self._pipeline.retriever
+        longest = self._pipeline.model.config.max_combined_length
+        size_of_token = np.prod(self.store.shape(1)) * self._dtype.itemsize
+        missing, used, new, stored, over_budget, too_long = [], 0, 0, 0, 0, 0
+        for passage_hash, row in zip(hashes.tolist(), rows.tolist(), strict=True):
+            passage = self._snapshot.passage(row)
+            (tokens,) = passage_tokens(
+                retriever.context_template(), [(passage.title, passage.text)], retriever.generator_tokenizer
+            )
+            size = len(tokens) * int(size_of_token) + _HEADER_BYTES
+            if len(tokens) >= longest:
+                too_long += 1
+            elif budget is not None and used + size > budget:
+                over_budget += 1
+            else:
+                used += size
+                ids = torch.tensor(tokens)
+                states = self.store.get(passage_key(ids))
+                if states is not None and states.dtype == self._dtype:
+                    stored += 1
+                else:
+                    missing.append((passage_hash, ids))
+                    new += size
+        return WarmPlan(missing, new, stored, over_budget, too_long)
+
+    def run(self, plan: WarmPlan, progress: Callable[[int], None]) -> int:
+        """Compute and store what a plan says; what was stored stays if it is interrupted.
+
+        Args:
+            plan: The plan.
+            progress: Called with the number of passages after each group of them.
+
+        Returns:
+            How many stored passages were dropped: those of other generators, and those that were deleted.
+
+        Raises:
+            KnowledgeBaseError: The disk is full or cannot be written.
+        """
+        folder = self.store.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            dropped = drop_stale(self._snapshot) + drop_others(self._snapshot.layout, folder.name)
+            free = shutil.disk_usage(folder).free
+            if plan.bytes > free:
+                raise KnowledgeBaseError(
+                    f"The passages take {plan.bytes:,} bytes, but the disk of {folder} has {free:,} left: free some "
+                    "space, or choose fewer passages with --top or --budget."
+                )
+            for start in range(0, len(plan.passages), _TOGETHER):
+                group = plan.passages[start : start + _TOGETHER]
+                device = self._pipeline.model.device
+                states = self._generator.passage_states([ids.to(device) for _, ids in group])
+                for (passage_hash, ids), computed in zip(group, states, strict=True):
+                    if computed is not None:
+                        self._write(self.store.path(passage_key(ids)), computed, passage_hash)
+                progress(len(group))
+        except OSError as error:
+            raise KnowledgeBaseError(
+                f"Passages could not be stored in {folder} ({error.strerror or error}): free some space or check the "
+                "folder's permissions, and run the command again. It continues where it stopped."
+            ) from error
+        return dropped
+
+    def _write(self, path: Path, states: torch.Tensor, passage_hash: int) -> None:
+        with replacing(path) as file:
+            file.write(serialize(states.to(self._dtype), passage_hash))
+
+    def _by_popularity(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """The hashes and the rows of the live passages, those first that other passages find most often."""
+        parts = [(np.zeros(0, np.uint64), np.zeros(0, np.int64)), *self._snapshot.live_hashes()]
+        hashes, rows = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        if not len(rows):
+            return hashes, rows
+        probes = rows[:: max(1, len(rows) // _PROBES)]
+        n_docs = int(self._pipeline.model.config.n_docs)
+        _, found = self._snapshot.search(
+            self._snapshot.vectors(probes), n_docs + 1
+        )  # (M, K+1), one is itself
+        found = found[(found >= 0) & (found != probes[:, None])]
+        counts = np.bincount(found, minlength=self._snapshot.manifest.rows)[rows]
+        order = np.argsort(-counts, kind="stable")
+        return hashes[order], rows[order]
