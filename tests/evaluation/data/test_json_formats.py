@@ -171,7 +171,7 @@ def test_a_question_longer_than_a_piece(tmp_path):
 
 
 def test_a_question_longer_than_any(tmp_path, monkeypatch):
-    monkeypatch.setattr("ragweave.evaluation.data.json_formats.MAX_OBJECT_LENGTH", 2**20)
+    monkeypatch.setattr("ragweave.evaluation.data.formats.MAX_OBJECT_LENGTH", 2**20)
     path = written(tmp_path / "dev.json", [ENTRY, {**ENTRY, "more": "x" * 2**22}])
     with pytest.raises(DataError, match=r"Question 2, line 1 of .* or longer than 1 MiB"):
         read_examples(path)

@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.errors import DataError
-from ragweave.evaluation.data.dataset_formats import read_dataset, read_parquet
-from ragweave.evaluation.data.json_formats import read_json_lines, read_json_list
+from ragweave.evaluation.data.formats import (
+    read_dataset,
+    read_json_lines,
+    read_json_list,
+    read_pairs,
+    read_parquet,
+    read_qa,
+    read_table,
+    split_qa,
+)
 from ragweave.evaluation.data.layouts import convert_layout
 from ragweave.evaluation.data.mapping import Columns, ExampleMapper
 from ragweave.evaluation.data.recipes import Recipe, find_recipe
 from ragweave.evaluation.data.records import Record, data_error, data_errors
-from ragweave.evaluation.data.text_formats import read_pairs, read_qa, read_table, split_qa
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.loaders.text import read_pieces
 from ragweave.knowledge.store import replace_text

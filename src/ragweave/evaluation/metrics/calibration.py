@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragweave.errors import ConfigurationError
-from ragweave.evaluation.metrics.checks import as_vector, require_same_length
+from ragweave.evaluation.metrics.resampling import as_vector, require_same_length
 from ragweave.matching import require_golds
 
 Binning = Literal["width", "mass"]

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from ragweave.errors import ConfigurationError, require_extra
-from ragweave.evaluation.metrics.checks import require_same_length
+from ragweave.evaluation.metrics.resampling import require_same_length
 from ragweave.matching import dpr_tokenize, require_golds
 
 FEVER_3_WAY = ("SUPPORTS", "REFUTES", "NOT ENOUGH INFO")

@@ -6,13 +6,13 @@ Notation used for array shapes
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ragweave.errors import ConfigurationError, require_extra
-from ragweave.evaluation.metrics.checks import as_vector, require_same_length
 
 # The number of random numbers drawn at once: 32 MB.
 _DRAWS = 2**22
@@ -114,6 +114,22 @@ def paired_test(
     differences = first - second
     interval = bootstrap_interval(differences, confidence, samples, seed)
     return PairedTest(float(differences.mean()), interval, _p_value(differences, samples, seed))
+
+
+def require_same_length(one: Sized, other: Sized, names: str) -> None:
+    """Check that two lists have the same length and are not empty."""
+    if len(one) != len(other):
+        raise ConfigurationError(f"{names} have {len(one)} and {len(other)} items: give one for one.")
+    if len(one) == 0:
+        raise ConfigurationError(f"{names} are empty: there is nothing to measure.")
+
+
+def as_vector(values: ArrayLike, name: str, item: str) -> NDArray[np.float64]:
+    """Convert numbers to an array of shape (N,)."""
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1:
+        raise ConfigurationError(f"{name} has the shape {vector.shape}: give one number for each {item}.")
+    return vector
 
 
 def _p_value(differences: NDArray[np.float64], samples: int, seed: int) -> float:
