@@ -151,40 +151,27 @@ class Prediction:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of an evaluation.
+    """The folder of an evaluation.
+
+    Args:
+        root: The folder.
 
     Attributes:
-        root: The folder.
+        description: Model, knowledge base, data and settings.
+        predictions: One prediction per question.
+        metrics: Means and intervals of all metrics.
+        report: The page.
+        elapsed: The seconds that an unfinished run has taken.
     """
 
-    root: Path
-
-    @property
-    def description(self) -> Path:
-        """Model, knowledge base, data and settings."""
-        return self.root / "run.json"
-
-    @property
-    def predictions(self) -> Path:
-        """One prediction per question."""
-        return self.root / "predictions.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        """Means and intervals of all metrics."""
-        return self.root / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.root / "report.html"
-
-    @property
-    def elapsed(self) -> Path:
-        """The seconds that an unfinished run has taken."""
-        return self.root / "seconds.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.description = root / "run.json"
+        self.predictions = root / "predictions.jsonl"
+        self.metrics = root / "metrics.json"
+        self.report = root / "report.html"
+        self.elapsed = root / "seconds.json"
 
     def begin(self, description: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Prediction]:
         """Create the folder, or resume the same run in it.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.storage import WordScores, checked_vectors
 from ragweave.knowledge.store import COLUMNS
-from ragweave.retrieval.index_protocol import MISSING, Hits, PassageScorer
+from ragweave.retrieval.index_protocol import MISSING, Hits, PassageScorer, ReadyIndex, vectors_of_rows
 from ragweave.types import Passage, SearchSettings
 
 if TYPE_CHECKING:  # KnowledgeBase.as_index creates the class below
@@ -31,7 +31,7 @@ RANK_CONSTANT = 60
 """The constant of reciprocal rank fusion; its authors' value."""
 
 
-class KnowledgeBaseIndex:
+class KnowledgeBaseIndex(ReadyIndex):
     """Satisfies the `Index` and `TextIndex` protocols of ``ragweave.retrieval`` with a knowledge base.
 
     Args:
@@ -70,13 +70,6 @@ class KnowledgeBaseIndex:
     def over(self, base: KnowledgeBase) -> KnowledgeBaseIndex:
         """Another knowledge base, such as a newer version, searched in the same way."""
         return type(self)(base, settings=self._requested, defaults=self._defaults, reranker=self.reranker)
-
-    def init_index(self) -> None:
-        """Do nothing: an open knowledge base can be searched."""
-
-    def is_initialized(self) -> bool:
-        """Whether the index can be searched: always."""
-        return True
 
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
@@ -183,9 +176,7 @@ class KnowledgeBaseIndex:
         return rankings
 
     def _vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = np.zeros((*rows.shape, self.base.manifest.dimension), dtype=np.float32)  # (B, K, D)
-        vectors[rows != MISSING] = self._storage.vectors(rows[rows != MISSING])
-        return vectors
+        return vectors_of_rows(rows, self._storage.vectors, self.base.manifest.dimension)  # (B, K, D)
 
     def _columns(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         passages = [_NO_PASSAGE if row == MISSING else self._storage.passage(int(row)) for row in rows]

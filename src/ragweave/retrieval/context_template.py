@@ -167,15 +167,7 @@ def _too_long(question: str, max_length: int) -> QuestionError:
 def _longest(
     text: str, encode: Callable[[str], list[int]], fitting: list[int], too_long: int, max_length: int
 ) -> list[int]:
-    """The context with the longest prefix of a text that fits.
-
-    Args:
-        text: A passage's text or title.
-        encode: Returns the context's token ids for a prefix of it.
-        fitting: Token ids for the empty prefix, which fits.
-        too_long: Number of token ids for the whole text, which does not fit.
-        max_length: Most token ids that fit.
-    """
+    """The context with the longest prefix of a text that fits; ``fitting`` are the token ids for the empty prefix."""
     ends = [unit.end() for unit in _UNIT.finditer(text)]
     low, high = 0, len(ends)  # ``low`` units fit, ``high`` do not
     for attempt in count():

@@ -122,11 +122,8 @@ class PassageScorer(Protocol):
         ...
 
 
-class NoPassages:
-    """Returns one empty passage for every question, so that p(y|x) is the generator's own (closed book)."""
-
-    def __len__(self) -> int:
-        return 1
+class ReadyIndex:
+    """Base of indexes that can be searched as soon as they exist."""
 
     def init_index(self) -> None:
         """Do nothing."""
@@ -135,18 +132,17 @@ class NoPassages:
         """Always ready."""
         return True
 
+
+class NoPassages(ReadyIndex):
+    """Returns one empty passage for every question, so that p(y|x) is the generator's own (closed book)."""
+
+    def __len__(self) -> int:
+        return 1
+
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The empty passage, row 0, with a vector of zeros, and no others.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-
-        Returns:
-            Rows, (B, K), and vectors, (B, K, D).
-        """
+        """The empty passage, row 0, with a vector of zeros, and no others; see `Index.get_top_docs`."""
         rows = np.full((len(question_hidden_states), n_docs), MISSING, dtype=np.int64)
         rows[:, :1] = 0
         return rows, np.zeros((*rows.shape, question_hidden_states.shape[1]), dtype=np.float32)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.index_protocol import MISSING, check_queries, vectors_of_rows
+from ragweave.retrieval.index_protocol import MISSING, ReadyIndex, check_queries, vectors_of_rows
 
 
-class MemoryIndex:
+class MemoryIndex(ReadyIndex):
     """Exact inner-product search over a matrix.
 
     Args:
@@ -46,13 +46,6 @@ class MemoryIndex:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def init_index(self) -> None:
-        """Do nothing."""
-
-    def is_initialized(self) -> bool:
-        """Always ready."""
-        return True
 
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5

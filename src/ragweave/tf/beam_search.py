@@ -124,14 +124,10 @@ class _BeamSearch:
         return not self.improvable or (self.full and self.options.early_stopping is True)
 
     def advance(self, candidates: list[tuple[int, Beam]]) -> list[int]:
-        """Continue with the best candidates.
+        """Continue with the best candidates, and return the number of the beam that each running beam extends.
 
-        Args:
-            candidates: Extended beams, each with the number of the beam that it extends, best first or, if sampled,
-                in the order of sampling; more than R, so that enough are left when some end.
-
-        Returns:
-            Number of the beam that each running beam extends.
+        Candidates are extended beams with the number of the beam that each extends, best first or in the order of
+        sampling. There are more than R, so that enough are left when some end.
         """
         options, length = self.options, len(candidates[0][1].tokens)
         ends = [

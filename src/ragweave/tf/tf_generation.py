@@ -232,11 +232,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
     def _generation_config(
         self, config: GenerationConfig | None, *defaults: GenerationConfig, **arguments: Any
     ) -> GenerationConfig:
-        """The arguments of a call, then what `RagWrapper._merged_generation_config` merges.
-
-        Raises:
-            TypeError: An argument is no field of GenerationConfig.
-        """
+        """The arguments of a call, then what `RagWrapper._merged_generation_config` merges."""
         merged = self._merged_generation_config(config, *defaults)
         arguments = {name: value for name, value in arguments.items() if value is not None}
         unknown = merged.update(**arguments)
@@ -255,16 +251,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         processors: Sequence[Processor],
         seed: int | None,
     ) -> list[list[Beam]]:
-        """Decode the answers of B mixtures of K passages.
-
-        Args:
-            contexts: B*K encoded contexts.
-            doc_scores: Scaled passage scores, (B, K).
-            options: How to decode.
-            allowed: ``prefix_allowed_tokens_fn``.
-            processors: The caller's processors, which come after those of the options.
-            seed: Seed of sampling.
-        """
+        """Decode the answers of B mixtures of K passages: B*K contexts with scaled scores, (B, K)."""
         if self._step is None:  # built once, since TensorFlow takes seconds to make a graph
             self._step = _step_graph(self.generator, marginalize=self._decodes_mixtures)
         rows = options.rows
@@ -318,12 +305,7 @@ def group_by_question(logits: Tensor, doc_scores: Tensor) -> Tensor:
 
 
 def _step_graph(generator: Any, *, marginalize: bool) -> Callable[..., tuple[Tensor, DecoderCache]]:
-    """One token of all rows under all passages, as a graph.
-
-    Args:
-        generator: The generator.
-        marginalize: Return log-probabilities of mixtures; otherwise logits, of K = 1.
-    """
+    """One token of all rows under all passages, as a graph: log-probabilities of mixtures, or logits of K = 1."""
 
     def step(
         cache: DecoderCache, mask: Tensor, tokens: Tensor, doc_scores: Tensor, parents: Tensor = None
@@ -347,15 +329,7 @@ def _stepper(
     doc_scores: Tensor,
     rows: int,
 ) -> Step:
-    """The step function of a search: keeps the cache between its calls.
-
-    Args:
-        step: What `_step_graph` returned.
-        cache: An empty cache.
-        mask: Mask of the contexts, (B*K, S).
-        doc_scores: Scaled passage scores, (B, K).
-        rows: R.
-    """
+    """The step function of a search, which keeps the cache between its calls. ``rows`` is R."""
     n_questions, n_docs = doc_scores.shape
     contexts = np.arange(n_questions * n_docs, dtype=np.int32).reshape(n_questions, n_docs, 1)
 

@@ -175,12 +175,8 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
     def _scores(self, proposals: Proposals[Ids], log_probs: Scores, priors: Scores) -> Scores:
         """Log p(y|x) = log sum_z p(z|x) p(y|x,z) of all hypotheses, (B, C); -inf where there is none.
 
-        A BOS token that begins all hypotheses of a question is not scored, as in transformers.
-
-        Args:
-            proposals: The hypotheses.
-            log_probs: Log p(y_t | x, z, y_<t), (B, K, C, T-1).
-            priors: Log p(z|x), (B, K, C or 1); -inf for passages that do not count.
+        ``log_probs`` are (B, K, C, T-1) and ``priors``, log p(z|x), (B, K, C or 1). A BOS token that begins all
+        hypotheses of a question is not scored, as in transformers.
         """
         exists = proposals.lengths > 0  # (B, C)
         scored = np.arange(1, proposals.token_ids.shape[-1]) < proposals.lengths[..., None]  # (B, C, T-1)

@@ -258,10 +258,6 @@ def _by_tokens(
     """Cut a text into pieces of at most ``tokens`` tokens, title included, so that the encoder reads all of it.
 
     A piece ends with a sentence where that leaves it more than half full, else between words.
-
-    Raises:
-        ConfigurationError: Neither ``tokens`` nor the encoder sets a limit.
-        SourceError: The title leaves no room for text.
     """
     limit = min((size for size in (tokens, tokenizer.max_length) if size is not None), default=None)
     if limit is None:

@@ -152,13 +152,7 @@ def _keep_print() -> Iterator[None]:
 
 
 class _Worker:
-    """Holds the encoder and embeds batches of passages.
-
-    Args:
-        reference: The encoder, in the cluster's object store.
-        cpus: Number of threads.
-        device: Where to compute; by default on the encoder's own device.
-    """
+    """Holds the encoder, from the cluster's object store, and embeds batches of passages."""
 
     def __init__(self, reference: Any, cpus: int, device: str | None) -> None:
         torch.set_num_threads(cpus)
@@ -173,12 +167,7 @@ class _Worker:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail within seconds if nothing answers at an address, where Ray would try for minutes.
-
-    Raises:
-        KnowledgeBaseError: Nothing answers.
-        ConfigurationError: The address is malformed.
-    """
+    """Fail within seconds if nothing answers at an address, where Ray would try for minutes."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         host, port = parts.hostname, parts.port

@@ -184,20 +184,7 @@ class PostgresWriter:
         replaced: Collection[str] | None,
         progress: Progress,
     ) -> IngestReport:
-        """Read, embed and write files, a shard at a time.
-
-        Args:
-            transaction: The change.
-            files: What to read.
-            encoder: Embeds passages.
-            settings: How to read them.
-            seen: The passages that the knowledge base has already.
-            replaced: Sources whose old documents may share ids with new ones; ``None`` in a rebuild.
-            progress: Receives the progress.
-
-        Raises:
-            SourceError: Another source has a document's id, or, with ``strict``, a source cannot be read.
-        """
+        """Read, embed and write files a shard at a time. In a rebuild, ``replaced`` is ``None``: no id is taken."""
         analyzer = None if settings.language is None else Analyzer(settings.language, settings.analyzer)
         report = IngestReport()
         # The engine reads ahead of the shards whose vectors it returns.
@@ -224,11 +211,7 @@ class PostgresWriter:
 
 
 class _NewHashes:
-    """Satisfies `KnownHashes`: new is what neither the tables nor the change contain.
-
-    Args:
-        transaction: The change.
-    """
+    """Satisfies `KnownHashes`: new is what neither the tables nor the change contain."""
 
     def __init__(self, transaction: WriteTransaction) -> None:
         self._transaction, self._seen = transaction, SeenHashes()

@@ -120,16 +120,11 @@ def _join(blocks: Iterable[str]) -> str:
 
 
 class _Reader:
-    """Reads the paragraphs, tables and shapes of a part, by the names that Word and PowerPoint share.
-
-    Attributes:
-        package: The file.
-        part: The name of the part.
-        title: The text in the style or the shape of a title; empty without one.
-    """
+    """Reads the paragraphs, tables and shapes of a part, by the names that Word and PowerPoint share."""
 
     def __init__(self, package: Package, part: str) -> None:
-        self.package, self.part, self.title = package, part, ""
+        self.package, self.part = package, part
+        self.title = ""  # the text in the style or the shape of a title
         self._relations = package.relations(part)
         self._asides: list[str] = []  # text boxes, notes and comments of the current paragraph
         self._items = False  # whether paragraphs are list items, as in the body of a slide

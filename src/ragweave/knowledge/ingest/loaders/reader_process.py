@@ -63,11 +63,7 @@ class _ReaderProcess:
         self._folder = ""
 
     def read(self, file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -> Iterator[Any]:
-        """Read the documents of a file, or with a chunking its passages.
-
-        Raises:
-            SourceError: The file cannot be read, exceeds a limit, or ended the process.
-        """
+        """Read the documents of a file, or with a chunking its passages."""
         state = "more"
         try:
             self._start(settings.memory)

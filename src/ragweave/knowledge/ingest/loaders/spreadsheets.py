@@ -34,12 +34,7 @@ _CAPTION_DISTANCE = 3
 
 @dataclass(slots=True)
 class _Table:
-    """A table whose header was found.
-
-    Attributes:
-        names: The names of its columns by their numbers.
-        caption: The line above it.
-    """
+    """A table whose header was found: the names of its columns by their numbers, and the line above it."""
 
     names: dict[int, str]
     caption: str
