@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.html import parse_page
 from ragweave.knowledge.ingest.loaders.package import Package, attribute, local_name, open_zip
-from ragweave.knowledge.ingest.loaders.text import title_from_name
+from ragweave.knowledge.ingest.loaders.text import whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -36,9 +36,7 @@ def read_epub(file: SourceFile) -> Iterator[Document]:
             book.warn(f"its chapter {chapter} is protected against reading.")
         texts = [parse_page(book.text(chapter)).text for chapter in chapters if chapter not in protected]
     text = "\n\n".join(filter(None, texts))
-    yield Document(
-        id=file.name, title=title or title_from_name(file.name), text=text, source=file.source, markdown=True
-    )
+    yield whole_file(file, title, text, markdown=True)
 
 
 def _contents(book: Package) -> tuple[str, list[str]]:

@@ -11,13 +11,7 @@ from typing import NamedTuple
 from lxml import etree
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import (
-    PROLOG,
-    decode_declared,
-    read_bytes,
-    title_from_name,
-    warn_loss,
-)
+from ragweave.knowledge.ingest.loaders.text import PROLOG, decode_declared, read_bytes, warn_loss, whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -70,13 +64,7 @@ def read_html(file: SourceFile) -> Iterator[Document]:
     if lost:
         warn_loss(file.name, f"it has bytes that are not {encoding} ({lost}); each reads \ufffd.")
     page = parse_page(text)
-    yield Document(
-        id=file.name,
-        title=page.title or title_from_name(file.name),
-        text=page.text,
-        source=file.source,
-        markdown=True,
-    )
+    yield whole_file(file, page.title, page.text, markdown=True)
 
 
 def parse_page(html: str) -> Page:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ragweave.knowledge.ingest.loaders.text import read_text, title_from_name
+from ragweave.knowledge.ingest.loaders.text import read_text, whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -30,14 +30,7 @@ def read_markup(file: SourceFile) -> Iterator[Document]:
     is_speech = _READERS[ending] is _read_subtitles
     if not title and not is_speech:
         title = next((line.lstrip("# ") for line in text.split("\n") if line.startswith("#")), "")
-    yield Document(
-        id=file.name,
-        title=title or title_from_name(file.name),
-        text=text,
-        source=file.source,
-        line=0 if is_speech else 1,
-        markdown=not is_speech,
-    )
+    yield whole_file(file, title, text, line=0 if is_speech else 1, markdown=not is_speech)
 
 
 def _quoted(line: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, read_text, title_from_name
+from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, read_text, whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -27,13 +27,8 @@ def read_notebook(file: SourceFile) -> Iterator[Document]:
         notes = "\n\n".join(_lines(cell.get("source")) for cell in cells if cell["cell_type"] == "markdown")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged_file(file.path, error) from error
-    yield Document(
-        id=file.name,
-        title=first_heading(notes) or title_from_name(file.name),
-        text="\n\n".join(filter(str.strip, texts)),
-        source=file.source,
-        markdown=True,
-    )
+    text = "\n\n".join(filter(str.strip, texts))
+    yield whole_file(file, first_heading(notes), text, markdown=True)
 
 
 def _cell(cell: dict[str, Any]) -> Iterator[str]:

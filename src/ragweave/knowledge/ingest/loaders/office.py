@@ -11,7 +11,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.html import table_row
 from ragweave.knowledge.ingest.loaders.number_formats import shown
 from ragweave.knowledge.ingest.loaders.package import Package, Relation, attribute, local_name, open_zip
-from ragweave.knowledge.ingest.loaders.text import title_from_name, warn_omission
+from ragweave.knowledge.ingest.loaders.text import warn_omission, whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document, Place
 
@@ -43,12 +43,12 @@ def read_docx(file: SourceFile) -> Iterator[Document]:
         reader = _WordReader(package, part)
         blocks = list(reader.blocks(root))
         headings = (block.lstrip("# ") for block in blocks if block.startswith("#"))
-        title = reader.title or _metadata_title(package) or next(headings, "") or title_from_name(file.name)
+        title = reader.title or _metadata_title(package) or next(headings, "")
         for kind in ("header", "footer"):
             parts = package.related(part, kind)
             texts = [" ".join(_Reader(package, name).blocks(package.xml(name))) for name in parts]
             blocks += [f"[{kind.capitalize()}: {text}]" for text in dict.fromkeys(texts) if text]
-    yield Document(id=file.name, title=title, text=_join(blocks), source=file.source, markdown=True)
+    yield whole_file(file, title, _join(blocks), markdown=True)
 
 
 def read_pptx(file: SourceFile) -> Iterator[Document]:
@@ -70,10 +70,8 @@ def read_pptx(file: SourceFile) -> Iterator[Document]:
         }
         slides = [_Reader(package, name) for name in dict.fromkeys(parts)]  # each once
         text = "\f".join(_join(_slide_blocks(slide, authors)) for slide in slides)
-        title = (slides[0].title if slides else "") or _metadata_title(package) or title_from_name(file.name)
-    yield Document(
-        id=file.name, title=title, text=text, source=file.source, place=Place(slide=1), markdown=True
-    )
+        title = (slides[0].title if slides else "") or _metadata_title(package)
+    yield whole_file(file, title, text, place=Place(slide=1), markdown=True)
 
 
 def _main_part(package: Package, default: str) -> tuple[str, etree._Element]:

@@ -9,7 +9,7 @@ from pypdfium2 import PdfiumError
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.pdf_layout import read_pages
-from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, title_from_name, warn_loss
+from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, warn_loss, whole_file
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document, Place
 
@@ -52,9 +52,8 @@ def read_pdf(file: SourceFile) -> Iterator[Document]:
             file.name, f"{share:.0%} of the characters have no Unicode value in their fonts and are left out."
         )
     title = re.sub(r"^Microsoft \w+ - ", "", content["title"])
-    title = (content["heading"] if _NO_TITLE.fullmatch(title) else title) or title_from_name(file.name)
-    text = _join_hyphens("\f".join(pages))
-    yield Document(id=file.name, title=title, text=text, source=file.source, place=Place(page=1))
+    title = content["heading"] if _NO_TITLE.fullmatch(title) else title
+    yield whole_file(file, title, _join_hyphens("\f".join(pages)), place=Place(page=1))
 
 
 def _pages(numbers: list[int]) -> str:

@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ragweave.errors import OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge.source_records import SourceFile
@@ -66,8 +67,12 @@ def read_plain(file: SourceFile) -> Iterator[Document]:
     # A log keeps its text when one of its many writers used another encoding.
     text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
     markdown = file.path.suffix.lower() in MARKDOWN
-    title = (first_heading(text) if markdown else None) or title_from_name(file.name)
-    yield Document(file.name, title, text, file.source, line=1, markdown=markdown)
+    yield whole_file(file, first_heading(text) if markdown else None, text, line=1, markdown=markdown)
+
+
+def whole_file(file: SourceFile, title: str | None, text: str, **place: Any) -> Document:
+    """A file as one document, titled by its name if it has no title; ``place`` are further fields of `Document`."""
+    return Document(file.name, title or title_from_name(file.name), text, file.source, **place)
 
 
 def first_heading(markdown: str) -> str | None:
