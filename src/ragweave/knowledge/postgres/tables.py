@@ -32,8 +32,6 @@ _MAX_INLINE = 1536
 _M, _EF_CONSTRUCTION = 16, 64
 _KINDS, _PARAMETERS = ("auto", "flat", "hnsw"), ("efConstruction", "efSearch")
 
-PASSAGE = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
-
 
 def storable(text: str) -> str:
     """Replace NUL, which PostgreSQL refuses, by the replacement character."""
