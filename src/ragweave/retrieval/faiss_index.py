@@ -24,13 +24,12 @@ class FaissIndex:
     Args:
         vector_size: D.
         rows: The passages.
-        index: The FAISS index, if it is loaded.
     """
 
-    def __init__(self, vector_size: int, rows: PassageRows, index: Any = None) -> None:
+    def __init__(self, vector_size: int, rows: PassageRows) -> None:
         self.vector_size = vector_size
         self._rows = rows
-        self._faiss = index
+        self._faiss: Any = None
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -154,7 +154,7 @@ def read_text(path: Path, *, lossy: bool = False) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path, *, lossy: bool = False) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     r"""Read a file of text line by line. Lines end with ``\n``, ``\r\n`` or ``\r``.
 
     Yields:
@@ -164,7 +164,7 @@ def read_lines(path: Path, *, lossy: bool = False) -> Iterator[tuple[int, str]]:
         SourceError: The file cannot be read, is not text in UTF-8 or UTF-16, or has an enormous line.
     """
     number, rest = 0, ""
-    for piece in read_pieces(path, lossy=lossy):
+    for piece in read_pieces(path):
         rest, start = rest + piece, 0
         for match in _LINE_END.finditer(rest):
             number, end = number + 1, match.end()
