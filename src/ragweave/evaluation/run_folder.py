@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragweave.errors import DataError
+from ragweave.knowledge.manifest import decoded
 from ragweave.knowledge.store import replace_text
 
 Mode = Literal["e2e", "retrieval", "closed-book"]
@@ -127,29 +128,6 @@ class Prediction:
         """The prediction as one line."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Prediction:
-        """Make a prediction from the parsed output of `to_json`.
-
-        Raises:
-            KeyError, TypeError: The content has another form.
-        """
-        score, confidence = content["score"], content.get("confidence")
-        return cls(
-            id=str(content["id"]),
-            question=str(content["question"]),
-            golds=tuple(map(str, content["golds"])),
-            gold_passages=tuple(map(str, content["gold_passages"])),
-            answer=None if content["answer"] is None else str(content["answer"]),
-            score=None if score is None else float(score),
-            passages=tuple(ReadPassage(**passage) for passage in content["passages"]),
-            retrieved=tuple(RankedPassage(**passage) for passage in content["retrieved"]),
-            confidence=None if confidence is None else float(confidence),
-            answered=bool(content.get("answered", True)),
-            unanswerable=bool(content.get("unanswerable", False)),
-            signals={str(name): float(value) for name, value in content.get("signals", {}).items()},
-        )
-
 
 class RunFolder:
     """The folder of an evaluation.
@@ -247,7 +225,7 @@ def read_predictions(path: Path, *, repair: bool = False) -> list[Prediction]:
         if not line.strip():
             continue
         try:
-            prediction = Prediction.from_json(json.loads(line))
+            prediction = decoded(Prediction, json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"Line {number} of {path} is not a prediction ({error!r}): delete the folder and run again."

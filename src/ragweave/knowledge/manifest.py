@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -307,7 +308,7 @@ class Manifest:
             language = content["lexical"]["language"] if "lexical" in content else None
             for segment in content["segments"] if format_version and format_version < 7 else ():
                 segment["recall"] = {} if segment["recall"] is None else {"10": segment["recall"]}
-            manifest: Manifest = _decoded(cls, {**content, "language": language})
+            manifest: Manifest = decoded(cls, {**content, "language": language})
             for segment in manifest.segments:
                 _check_names(segment.name, *segment.files)
             _check_names(*manifest.files)
@@ -321,7 +322,7 @@ class Manifest:
 _type_hints = cache(get_type_hints)
 
 
-def _decoded(kind: Any, value: Any) -> Any:
+def decoded(kind: Any, value: Any) -> Any:
     """A value of JSON as the type that a record declares, and as nothing that merely looks like it."""
     origin, args = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
@@ -331,13 +332,13 @@ def _decoded(kind: Any, value: Any) -> Any:
             for field in fields(kind)
             if field.name in value or (field.default is MISSING and field.default_factory is MISSING)
         ]
-        return kind(**{field.name: _decoded(hints[field.name], value[field.name]) for field in present})
+        return kind(**{field.name: decoded(hints[field.name], value[field.name]) for field in present})
     if origin is UnionType:
-        return None if value is None else _decoded(args[0], value)
+        return None if value is None else decoded(args[0], value)
     if origin is tuple:
-        return tuple(_decoded(args[0], item) for item in value)
-    if origin is dict:
-        return {_decoded(args[0], key): _decoded(args[1], item) for key, item in value.items()}
+        return tuple(decoded(args[0], item) for item in value)
+    if origin in (dict, Mapping):
+        return {decoded(args[0], key): decoded(args[1], item) for key, item in value.items()}
     kind = str if origin is Literal else kind
     if type(value) is not kind:  # no subclass: True is an int
         raise TypeError(f"{value!r} is not a {kind.__name__}")
