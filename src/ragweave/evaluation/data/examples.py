@@ -11,16 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ragweave.errors import DataError
-from ragweave.evaluation.data.formats import (
-    read_dataset,
-    read_json_lines,
-    read_json_list,
-    read_pairs,
-    read_parquet,
-    read_qa,
-    read_table,
-    split_qa,
-)
+from ragweave.evaluation.data import formats
 from ragweave.evaluation.data.layouts import convert_layout
 from ragweave.evaluation.data.mapping import Columns, ExampleMapper
 from ragweave.evaluation.data.recipes import Recipe, find_recipe
@@ -34,11 +25,11 @@ FORMATS = ("auto", "jsonl", "dpr", "qa", "ans", "csv", "parquet", "dataset")
 """The values of ``--format``; KILT's and MS-MARCO's fields are recognised in all of them."""
 
 _READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
-    "jsonl": read_json_lines,
-    "dpr": read_json_list,
-    "qa": read_qa,
-    "csv": read_table,
-    "parquet": read_parquet,
+    "jsonl": formats.read_json_lines,
+    "dpr": formats.read_json_list,
+    "qa": formats.read_qa,
+    "csv": formats.read_table,
+    "parquet": formats.read_parquet,
 }
 _BY_ENDING = {".source": "ans", ".parquet": "parquet"}
 _TABLES = frozenset({".csv", ".tsv"})
@@ -134,13 +125,13 @@ def _read_records(source: str | Path, format_: str, gold: str | Path | None) -> 
     if gold is not None and format_ != "ans":
         raise DataError(f"{source} has the format {format_}, which includes answers: leave --gold-file out.")
     if format_ == "dataset":
-        return read_dataset(str(source))
+        return formats.read_dataset(str(source))
     path = Path(source)
     if format_ != "ans":
         return _READERS[format_](path)
     if gold is None and path.suffix != ".source":
         raise DataError(f"{source} contains only questions: name the file of their answers with --gold-file.")
-    return read_pairs(path, path.with_suffix(".target") if gold is None else Path(gold))
+    return formats.read_pairs(path, path.with_suffix(".target") if gold is None else Path(gold))
 
 
 def _detect_format(source: str | Path, format_: str, gold: str | Path | None) -> str:
@@ -164,7 +155,7 @@ def _detect_by_content(path: Path, ending: str) -> str:
     if ending in _COMPRESSED:
         raise DataError(f"{path} is compressed: unpack it first.")
     line = _first_line(path)
-    fields = split_qa(line)
+    fields = formats.split_qa(line)
     if fields is not None and fields[1].lstrip().startswith("["):
         return "qa"
     if ending in _TABLES:
