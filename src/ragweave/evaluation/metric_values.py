@@ -6,26 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ragweave.evaluation.metrics import (
-    area_under_risk_coverage,
-    auroc,
-    best_threshold,
-    bleu_1,
-    bootstrap_interval,
-    brier_score,
-    distinct_ngrams,
-    expected_calibration_error,
-    gold_mass,
-    kilt_score,
-    label_match,
-    mrr,
-    ndcg_at_k,
-    q_bleu_1,
-    r_precision,
-    recall_at_k,
-    rouge_l,
-    rouge_l_ms_marco,
-)
+from ragweave.evaluation import metrics
 from ragweave.evaluation.run_folder import Prediction, RunSettings
 from ragweave.matching import exact_match, f1, regex_match
 
@@ -36,16 +17,16 @@ ANSWER_METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "exact_match": exact_match,
     "f1": f1,
     "regex_match": regex_match,
-    "rouge_l": rouge_l,
-    "rouge_l_ms_marco": rouge_l_ms_marco,
-    "q_bleu_1": q_bleu_1,
-    "accuracy": lambda answer, golds: max(label_match(answer, gold) for gold in golds),
+    "rouge_l": metrics.rouge_l,
+    "rouge_l_ms_marco": metrics.rouge_l_ms_marco,
+    "q_bleu_1": metrics.q_bleu_1,
+    "accuracy": lambda answer, golds: max(metrics.label_match(answer, gold) for gold in golds),
 }
 """Metrics of one answer and its golds, by their names in ``--metrics``."""
 
 CORPUS_METRICS: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = {
-    "bleu_1": bleu_1,
-    "distinct_3": lambda answers, golds: distinct_ngrams(answers, 3),
+    "bleu_1": metrics.bleu_1,
+    "distinct_3": lambda answers, golds: metrics.distinct_ngrams(answers, 3),
 }
 """Metrics of all answers together."""
 
@@ -76,7 +57,7 @@ def summarize(predictions: Sequence[Prediction], settings: RunSettings) -> dict[
     for name, column in values.items():
         applicable = [value for value in column if not math.isnan(value)]
         summary[name] = sum(applicable) / len(applicable)
-        interval = bootstrap_interval(applicable)
+        interval = metrics.bootstrap_interval(applicable)
         intervals[name] = [interval.low, interval.high]
         if len(applicable) < len(column):
             counted[name] = len(applicable)
@@ -135,20 +116,22 @@ def _question_metrics(prediction: Prediction, settings: RunSettings) -> dict[str
     ranked, gold = _ranked_ids(prediction), set(prediction.gold_passages)
     for depth in sorted({1, 5, settings.n_docs, settings.retrieval_depth}) if ranked else ():
         if gold:
-            values[f"recall@{depth}"] = recall_at_k(ranked, gold, depth)
+            values[f"recall@{depth}"] = metrics.recall_at_k(ranked, gold, depth)
         if prediction.golds:
             hits = (passage.has_answer for passage in prediction.retrieved[:depth])
             values[f"answer_recall@{depth}"] = float(any(hits))
     if ranked and gold:
-        values["mrr"] = mrr(ranked, gold)
-        values["r_precision"] = r_precision(ranked, gold)
-        values[f"ndcg@{_NDCG_DEPTH}"] = ndcg_at_k(ranked, gold, _NDCG_DEPTH)
+        values["mrr"] = metrics.mrr(ranked, gold)
+        values["r_precision"] = metrics.r_precision(ranked, gold)
+        values[f"ndcg@{_NDCG_DEPTH}"] = metrics.ndcg_at_k(ranked, gold, _NDCG_DEPTH)
         for name in ("exact_match", "f1"):
             if name in values:
-                values[f"kilt_{name}"] = kilt_score(values[name], ranked, [gold])
+                values[f"kilt_{name}"] = metrics.kilt_score(values[name], ranked, [gold])
     if prediction.passages and gold:
         ids = [passage.id if passage.id in gold else passage.document_id for passage in prediction.passages]
-        values["gold_mass"] = gold_mass([passage.posterior for passage in prediction.passages], ids, gold)
+        values["gold_mass"] = metrics.gold_mass(
+            [passage.posterior for passage in prediction.passages], ids, gold
+        )
     return values
 
 
@@ -156,18 +139,18 @@ def _abstention(prediction: Prediction, values: dict[str, float]) -> dict[str, f
     """What abstaining brings: an unanswerable question is right if no answer was given, as in SQuAD 2.0."""
     if prediction.answer is None or not (prediction.golds or prediction.unanswerable):
         return {}
-    metrics = {"answer_rate": float(prediction.answered)}
+    measured = {"answer_rate": float(prediction.answered)}
     if prediction.unanswerable:
-        metrics["refused_unanswerable"] = float(not prediction.answered)
+        measured["refused_unanswerable"] = float(not prediction.answered)
     for name in ("exact_match", "f1"):
         if prediction.unanswerable or name in values:
             value = values.get(name, 0.0)
             if prediction.answered:
-                metrics[f"answered_{name}"] = value
-            metrics[f"squad2_{name}"] = value if prediction.answered else float(prediction.unanswerable)
+                measured[f"answered_{name}"] = value
+            measured[f"squad2_{name}"] = value if prediction.answered else float(prediction.unanswerable)
             if name == "exact_match" and value:
-                metrics["refused_right"] = float(not prediction.answered)
-    return metrics
+                measured["refused_right"] = float(not prediction.answered)
+    return measured
 
 
 def _best_thresholds(predictions: Sequence[Prediction], values: MetricValues) -> dict[str, float]:
@@ -182,7 +165,7 @@ def _best_thresholds(predictions: Sequence[Prediction], values: MetricValues) ->
             if name in values and (item.unanswerable or item.golds)
         ]
         if pairs:
-            best[f"squad2_best_{name}"], best[f"squad2_{name}_threshold"] = best_threshold(
+            best[f"squad2_best_{name}"], best[f"squad2_{name}_threshold"] = metrics.best_threshold(
                 *zip(*pairs, strict=True)
             )
     return best
@@ -194,11 +177,11 @@ def _calibration(predictions: Sequence[Prediction], values: MetricValues) -> dic
     if not correct:
         return {}
     confidences = [confidence(prediction) for prediction in predictions]
-    metrics = {
-        "ece": expected_calibration_error(confidences, correct),
-        "brier": brier_score(confidences, correct),
+    measured = {
+        "ece": metrics.expected_calibration_error(confidences, correct),
+        "brier": metrics.brier_score(confidences, correct),
     }
     if len(set(correct)) > 1:
-        metrics["auroc"] = auroc(confidences, correct)
-        metrics["aurc"] = area_under_risk_coverage(confidences, correct)
-    return metrics
+        measured["auroc"] = metrics.auroc(confidences, correct)
+        measured["aurc"] = metrics.area_under_risk_coverage(confidences, correct)
+    return measured
