@@ -185,15 +185,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         return ops.sum(loss) if reduce_loss else loss
 
     def shift_tokens_right(self, input_ids: Tensor, start_token_id: int | None = None) -> Tensor:
-        """Decoder input for labels: the start token, then every label but the last.
-
-        Args:
-            input_ids: Labels, (B, T); -100 becomes the padding token.
-            start_token_id: First decoder token; the model's own by default.
-
-        Returns:
-            Decoder input, (B, T).
-        """
+        """Decoder input for labels, (B, T). Arguments as for `RagForGeneration.shift_tokens_right`."""
         special = self.rag.special_tokens
         input_ids = ops.convert_to_tensor(input_ids)
         start = ops.full_like(

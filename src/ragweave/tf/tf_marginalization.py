@@ -1,6 +1,6 @@
 """The equations of Lewis et al. 2020 (arXiv 2005.11401, section 2), in Keras' operations.
 
-`ragweave.marginalization` explains them; the functions of the same names are equal.
+`ragweave.marginalization` explains them and their arguments; the functions of the same names are equal.
 
 Notation used for tensor shapes
     B questions, K passages per question, T target tokens, V vocabulary.
@@ -40,15 +40,7 @@ def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 def token_nll(
     logits: Tensor, doc_scores: Tensor, targets: Tensor, scored: Tensor, epsilon: float = 0.0
 ) -> Tensor:
-    """RAG-Token's loss per question, (B,): -log p(y|x), with label smoothing over the mixture.
-
-    Args:
-        logits: Generator logits, (B, K, T, V).
-        doc_scores: Scaled passage scores, (B, K).
-        targets: Token ids, (B, T).
-        scored: Which targets count, bool, (B, T).
-        epsilon: Label smoothing.
-    """
+    """RAG-Token's loss per question, (B,): -log p(y|x), with label smoothing over the mixture."""
     log_probs = target_log_probs(logits, targets)  # (B, K, T)
     nll = -_sum_scored(_log_mixture(log_probs, passage_log_probs(doc_scores)[:, :, None]), scored)
     if epsilon == 0.0:
@@ -60,7 +52,7 @@ def token_nll(
 def sequence_nll(
     logits: Tensor, doc_scores: Tensor, targets: Tensor, scored: Tensor, epsilon: float = 0.0
 ) -> Tensor:
-    """RAG-Sequence's loss per question, (B,): -log p(y|x), with label smoothing. Arguments as for `token_nll`."""
+    """RAG-Sequence's loss per question, (B,): -log p(y|x), with label smoothing."""
     priors, scored = passage_log_probs(doc_scores), scored[:, None]  # (B, K), (B, 1, T)
     nll = -_log_mixture(_sum_scored(target_log_probs(logits, targets), scored), priors)
     if epsilon == 0.0:

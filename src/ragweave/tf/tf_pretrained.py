@@ -141,13 +141,8 @@ class TFRagPreTrainedModel(keras.Model):
     ) -> Self:
         """Combine two pretrained models into a RAG model.
 
-        Args:
-            question_encoder_pretrained_model_name_or_path: Name or folder of the question encoder.
-            generator_pretrained_model_name_or_path: Name or folder of the generator.
-            retriever: Retriever that the model calls.
-            dtype: A dtype policy of Keras; the global one by default.
-            **kwargs: As for `RagModel.from_pretrained_question_encoder_generator`; ``question_encoder_model`` and
-                ``generator_model`` are networks of `ragweave.tf`.
+        Arguments as for `RagModel.from_pretrained_question_encoder_generator`, where ``question_encoder_model`` and
+        ``generator_model`` are networks of `ragweave.tf`, and ``dtype``, a dtype policy of Keras.
 
         Raises:
             ConfigurationError: A part has neither a name nor a network, or `ragweave.tf` has no such network.

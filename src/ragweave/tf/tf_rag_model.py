@@ -87,16 +87,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
     def encode_question(
         self, input_ids: Tensor, attention_mask: Tensor = None, **flags: bool
     ) -> tuple[Tensor, Encoded]:
-        """Encode B questions.
-
-        Args:
-            input_ids: Question tokens, (B, S).
-            attention_mask: Their mask, (B, S).
-            **flags: ``output_attentions``, ``output_hidden_states``.
-
-        Returns:
-            Question vectors, (B, D), pooled as the configuration says, and the encoder's whole output.
-        """
+        """Question vectors, (B, D), and the encoder's whole output. Arguments as for `RagModel.encode_question`."""
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
         encoded = self.question_encoder(input_ids, attention_mask, **flags)
@@ -326,10 +317,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
 def pool(encoded: Encoded, pooling: Pooling, normalize: bool) -> Tensor:
     """A question encoder's output as one vector per text, (B, D), in float32 at least.
 
-    Args:
-        encoded: The output.
-        pooling: The reduction; see `ragweave.encoders.pooling`.
-        normalize: Whether to scale every vector to length 1.
+    Arguments as for `ragweave.encoders.pooling.pool`.
 
     Raises:
         ConfigurationError: The encoder does not return what this pooling needs.

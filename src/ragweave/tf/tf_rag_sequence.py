@@ -65,7 +65,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         scored = ops.cast(ops.not_equal(labels, IGNORE_INDEX), losses.dtype)
         return ops.reshape(ops.sum(losses * scored) / ops.sum(scored), (1,))
 
-    def generate(  # noqa: D417  # `RagSequenceForGeneration.generate` describes the other arguments
+    def generate(
         self,
         input_ids: Tensor = None,
         attention_mask: Tensor = None,
@@ -89,14 +89,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         A search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all passages
         and sums; *fast* decoding counts a hypothesis as impossible under the passages that did not propose it.
 
-        Arguments as for `RagSequenceForGeneration.generate`, and:
-
-        Args:
-            encoder_outputs: The given contexts as `TFRagModel.encode_contexts` returned them.
-            logits_processor: As for `TFRagTokenForGeneration.generate`, like the two below.
-            prefix_allowed_tokens_fn: From the number of a question and tokens to the tokens that may follow.
-            seed: Seed of sampling.
-            **kwargs: Fields of GenerationConfig; see `ragweave.tf.generation_options.GenerationOptions`.
+        Arguments as for `RagSequenceForGeneration.generate` and `TFRagTokenForGeneration.generate`.
 
         Returns:
             Token ids, (B*num_return_sequences, T), or `TFRagGenerateOutput` with ``return_dict_in_generate``. A
