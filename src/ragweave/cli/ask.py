@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_json, progress_bar, stdout, warn
+from ragweave.cli.console import print_json, progress_bar, quiet_libraries, stdout, warn
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
 from ragweave.types import ScoredPassage, SearchSettings
@@ -63,18 +64,17 @@ def ask(
     if not questions:
         warn("There are no questions on standard input.")
         return
-    search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    pipeline = options.load_pipeline(
+    quiet_libraries()
+    pipeline = ragweave.RagPipeline.from_pretrained(
         model,
-        kb,
-        formulation,
-        search,
-        rerank,
-        dtype,
-        device,
+        knowledge_base=kb,
+        formulation=formulation,
+        search=SearchSettings(retrieval, fusion, dense_weight, candidates),
+        reranker=rerank,
+        dtype=dtype,
+        device=device,
         calibration=calibration,
-        min_confidence=min_confidence,
-        answer_anyway=answer_anyway,
+        min_confidence=0.0 if answer_anyway else min_confidence,
         passage_cache=passage_cache,
     )
     index = pipeline.retriever.index

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+import ragweave
 from ragweave.cli import options
 from ragweave.cli.ask import print_passages
-from ragweave.cli.console import stdout, warn
+from ragweave.cli.console import quiet_libraries, stdout, warn
 from ragweave.errors import QuestionError
 from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
-    import ragweave
     from ragweave.provenance.answers import Answer
 
 _HELP = "Ask a question. /sources shows the passages of the last answer, /new begins again, /quit ends."
@@ -47,17 +47,17 @@ def chat(
       ragweave chat --kb kb --n-docs 10 --answer-anyway
       ragweave chat --kb kb < questions.txt
     """
-    pipeline = options.load_pipeline(
+    quiet_libraries()
+    pipeline = ragweave.RagPipeline.from_pretrained(
         model,
-        kb,
-        formulation,
-        SearchSettings(retrieval),
-        rerank,
-        dtype,
-        device,
+        knowledge_base=kb,
+        formulation=formulation,
+        search=SearchSettings(retrieval),
+        reranker=rerank,
+        dtype=dtype,
+        device=device,
         calibration=calibration,
-        min_confidence=min_confidence,
-        answer_anyway=answer_anyway,
+        min_confidence=0.0 if answer_anyway else min_confidence,
         passage_cache=passage_cache,
     )
     talk = _Talk(pipeline, {"n_docs": n_docs, "max_new_tokens": max_new_tokens, "extractive": extractive})

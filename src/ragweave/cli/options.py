@@ -15,7 +15,7 @@ import typer
 import ragweave
 from ragweave.cli.console import quiet_libraries
 from ragweave.knowledge.ingest_settings import ReadSettings, TableSettings
-from ragweave.types import Formulation, Fusion, RetrievalKind, SearchSettings
+from ragweave.types import Formulation, Fusion, RetrievalKind
 
 if TYPE_CHECKING:
     from ragweave.knowledge.ingest.builder import Engine
@@ -171,36 +171,6 @@ Config = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first questions.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --output.")]
-
-
-def load_pipeline(
-    model: str,
-    kb: str,
-    formulation: Formulation | None,
-    search: SearchSettings,
-    reranker: str | None,
-    dtype: Literal["auto", "float32", "bfloat16", "int8"],
-    device: str | None,
-    *,
-    calibration: Path | None,
-    min_confidence: float | None,
-    answer_anyway: bool,
-    passage_cache: str | None,
-) -> ragweave.RagPipeline:
-    """Load a model over a knowledge base without messages of the libraries."""
-    quiet_libraries()
-    return ragweave.RagPipeline.from_pretrained(
-        model,
-        knowledge_base=kb,
-        formulation=formulation,
-        search=search,
-        reranker=reranker,
-        dtype=dtype,
-        device=device,
-        calibration=calibration,
-        min_confidence=0.0 if answer_anyway else min_confidence,
-        passage_cache=passage_cache,
-    )
 
 
 def load_encoder(

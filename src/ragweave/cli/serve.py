@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import stderr, warn
+from ragweave.cli.console import quiet_libraries, stderr, warn
 from ragweave.errors import require_extra
 from ragweave.types import SearchSettings
 
@@ -97,18 +98,17 @@ def serve(
     )
     if host not in _LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
-    search = SearchSettings(retrieval, fusion, dense_weight, candidates)
-    pipeline = options.load_pipeline(
+    quiet_libraries()
+    pipeline = ragweave.RagPipeline.from_pretrained(
         model,
-        kb,
-        formulation,
-        search,
-        rerank,
-        dtype,
-        device,
+        knowledge_base=kb,
+        formulation=formulation,
+        search=SearchSettings(retrieval, fusion, dense_weight, candidates),
+        reranker=rerank,
+        dtype=dtype,
+        device=device,
         calibration=calibration,
-        min_confidence=min_confidence,
-        answer_anyway=answer_anyway,
+        min_confidence=0.0 if answer_anyway else min_confidence,
         passage_cache=passage_cache,
     )
     with listen(host, port) as listener:
