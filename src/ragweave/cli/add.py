@@ -9,7 +9,7 @@ import typer
 import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import note_compaction, print_change, source_warnings, stage_bars
-from ragweave.knowledge.ingest_settings import DEFAULT_READING
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
 def add(
@@ -48,9 +48,8 @@ def add(
 
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    reading = options.read_settings(
-        read_memory, read_seconds, columns, hidden_sheets=hidden_sheets, follow_links=follow_links
-    )
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

@@ -10,7 +10,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.ingest_settings import DEFAULT_READING
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
 def index(
@@ -105,9 +105,8 @@ def index(
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
-    reading = options.read_settings(
-        read_memory, read_seconds, columns, hidden_sheets=hidden_sheets, follow_links=follow_links
-    )
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

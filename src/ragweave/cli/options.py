@@ -14,7 +14,6 @@ import typer
 
 import ragweave
 from ragweave.cli.console import quiet_libraries
-from ragweave.knowledge.ingest_settings import ReadSettings, TableSettings
 from ragweave.types import Formulation, Fusion, RetrievalKind
 
 if TYPE_CHECKING:
@@ -179,19 +178,6 @@ def load_encoder(
     """Load an encoder without messages of the libraries: "embedded", a folder or a hub name."""
     quiet_libraries()
     return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
-
-
-def read_settings(
-    memory: int,
-    seconds: float,
-    columns: Sequence[str] | None,
-    *,
-    hidden_sheets: bool,
-    follow_links: bool,
-) -> ReadSettings:
-    """How files are read, as the options say."""
-    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    return ReadSettings(memory, seconds, tables, follow_links=follow_links)
 
 
 def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:

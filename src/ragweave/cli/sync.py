@@ -18,7 +18,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import note, print_change, print_json, print_text, source_warnings, stage_bars, warn
 from ragweave.errors import ConfigurationError, RagweaveError, SourceWarning
-from ragweave.knowledge.ingest_settings import DEFAULT_READING
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 if TYPE_CHECKING:
     from ragweave.knowledge.source_records import SourceChanges
@@ -61,9 +61,8 @@ def sync(
         raise ConfigurationError("Standard input cannot be synchronized. Use 'ragweave add'.")
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    reading = options.read_settings(
-        read_memory, read_seconds, columns, hidden_sheets=hidden_sheets, follow_links=follow_links
-    )
+    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
+    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
     if dry_run:
         with source_warnings():
             changes = base.compare(sources, reading=reading)
