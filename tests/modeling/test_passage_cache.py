@@ -13,6 +13,8 @@ from ragweave import RagPipeline
 from ragweave.errors import ConfigurationError
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse, default_budget, parse_size
 from ragweave.outputs import RetrievedContexts
+from ragweave.pipeline.loading import passage_cache_sizes
+from ragweave.pipeline.streaming import stream_answer
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 QUESTIONS = ["Where is Lima?", "What is the capital of Kenya, and what is its coast?", "Is Chile long?"]
@@ -41,9 +43,7 @@ def test_answers_from_cached_passages_are_those_of_whole_contexts(
     folder: Path, tiny_encoder_path: Path, formulation: str, kind: str, options: dict
 ):
     pipeline = load(folder, tiny_encoder_path, formulation, kind, "1GiB")
-    whole = load(folder, tiny_encoder_path, formulation, kind, 0)
-    # Contexts of unknown passages are read whole.
-    whole.retriever.passage_lengths = lambda ids, *_: [0] * len(ids)  # type: ignore[method-assign]
+    whole = whole_contexts(load(folder, tiny_encoder_path, formulation, kind, 0))
     cache = pipeline.passage_cache
     assert cache is not None and whole.passage_cache is None
     for _ in range(2):
@@ -115,6 +115,106 @@ def test_changed_weights_are_read_anew(folder: Path, tiny_encoder_path: Path, wa
         assert answer.score == pytest.approx(expected.score, abs=1e-4)
 
 
+def whole_contexts(pipeline: RagPipeline) -> RagPipeline:
+    """Make a pipeline read its contexts whole, as it does where it does not know the passages."""
+    pipeline.retriever.passage_lengths = lambda ids, *_: [0] * len(ids)  # type: ignore[method-assign]
+    return pipeline
+
+
+DECODING: dict[str, tuple[str, dict]] = {
+    "sequence, fast": ("sequence", {"decoding": "fast"}),
+    "sequence, fast, beams": ("sequence", {"decoding": "fast", "num_beams": 3}),
+    "sequence, thorough, samples": ("sequence", {"do_sample": True, "top_k": 0}),
+    "token, samples": ("token", {"do_sample": True, "top_k": 0}),
+    "token, sampled beams": ("token", {"do_sample": True, "top_k": 0, "num_beams": 2}),
+    "token, extractive, unlike passages": ("token", {"extractive": True, "n_docs": 4, "batch_size": 3}),
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("decoding", DECODING)
+def test_every_decoding_chooses_the_tokens_of_whole_contexts(
+    folder: Path, tiny_encoder_path: Path, decoding: str, kind: str
+):
+    formulation, options = DECODING[decoding]
+    cached = load(folder, tiny_encoder_path, formulation, kind, "1GiB")
+    whole = whole_contexts(load(folder, tiny_encoder_path, formulation, kind, 0))
+    answers = []
+    for pipeline in (whole, cached, cached):
+        torch.manual_seed(3)
+        answers.append(pipeline(QUESTIONS, max_new_tokens=6, **options))
+    assert cached.passage_cache is not None and cached.passage_cache.hits > 0
+    for expected, *others in zip(*answers, strict=True):
+        for answer in others:
+            assert [token.text for token in answer.tokens] == [token.text for token in expected.tokens]
+            assert answer.score == pytest.approx(expected.score, abs=1e-4)
+
+
+def test_streamed_pieces_are_those_of_whole_contexts(folder: Path, tiny_encoder_path: Path):
+    cached = load(folder, tiny_encoder_path, "token", "llama", "1GiB")
+    whole = whole_contexts(load(folder, tiny_encoder_path, "token", "llama", 0))
+    for options in ({}, {"extractive": True}):
+        expected = [*stream_answer(whole, QUESTIONS[0], max_new_tokens=6, **options)]
+        for _ in range(2):
+            pieces = [*stream_answer(cached, QUESTIONS[0], max_new_tokens=6, **options)]
+            assert pieces[:-1] == expected[:-1]
+            assert pieces[-1].answer == expected[-1].answer
+    assert cached.passage_cache is not None and cached.passage_cache.hits > 0
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma3"])
+def test_sliding_windows_are_read_whole(folder: Path, tiny_encoder_path: Path, kind: str):
+    """The window of 4 tokens is shorter than passages and questions."""
+    pipeline = load(folder, tiny_encoder_path, "token", kind, "1GiB")
+    whole = whole_contexts(load(folder, tiny_encoder_path, "token", kind, 0))
+    for _ in range(2):
+        for answer, expected in zip(
+            pipeline(QUESTIONS, max_new_tokens=6), whole(QUESTIONS, max_new_tokens=6), strict=True
+        ):
+            assert answer.answer == expected.answer
+    assert pipeline.passage_cache is not None
+    assert pipeline.passage_cache.hits == pipeline.passage_cache.misses == 0
+
+
+def test_a_tier_of_the_hosts_memory_gives_the_same_answers(folder: Path, tiny_encoder_path: Path):
+    """On a processor both tiers have the same memory, and passages move between them all the same."""
+    pipeline = load(folder, tiny_encoder_path, "token", "llama", "1GiB")
+    expected = pipeline(QUESTIONS, max_new_tokens=6)
+    cache = pipeline.passage_cache
+    assert cache is not None
+    largest = cache.bytes // len(cache) * 3 // 2
+    host = PassageCache(2**20)
+    pipeline.passage_cache = cache = PassageCache(largest, host=host)
+    for _ in range(3):
+        for answer, other in zip(pipeline(QUESTIONS, max_new_tokens=6), expected, strict=True):
+            assert answer.answer == other.answer
+            assert answer.score == pytest.approx(other.score, abs=1e-4)
+        assert 0 < cache.bytes <= cache.budget
+    assert cache.misses == 3  # each passage was read once
+    assert host.hits > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+def test_an_accelerators_cache_evicts_to_pinned_memory(folder: Path, tiny_encoder_path: Path):
+    load(folder, tiny_encoder_path, "token", "llama", 0)  # saves the model
+    options = {"knowledge_base": folder / "kb", "dtype": "float32", "device": "cuda"}
+    pipeline = RagPipeline.from_pretrained(folder / "token-llama", passage_cache="12kB+1MiB", **options)
+    whole = whole_contexts(RagPipeline.from_pretrained(folder / "token-llama", passage_cache=0, **options))
+    cache = pipeline.passage_cache
+    assert cache is not None and cache.host is not None
+    assert (cache.budget, cache.host.budget) == (12_000, 2**20)
+    for _ in range(3):
+        for answer, expected in zip(
+            pipeline(QUESTIONS, max_new_tokens=6), whole(QUESTIONS, max_new_tokens=6), strict=True
+        ):
+            assert answer.answer == expected.answer
+    assert cache.host.hits > 0
+    for key in list(cache.host._states):
+        states = cache.host.get(key)
+        assert states is not None and states.is_pinned()
+
+
 def test_generators_that_read_otherwise_go_without(folder: Path, tiny_encoder_path: Path):
     assert load(folder, tiny_encoder_path, "token", "bart", "1GiB").passage_cache is None
 
@@ -147,6 +247,29 @@ def test_old_fame_fades():
         cache.put(bytes([number]), states(2))
         cache.get(bytes([number]))
     assert cache.get(b"old") is None
+
+
+def test_what_is_evicted_moves_to_the_tier_below_and_back():
+    host = PassageCache(64 * 8)
+    cache = PassageCache(64 * 4, host=host)
+    for number, key in enumerate((b"a", b"b", b"c", b"d")):
+        cache.put(key, states(4) + number)
+    assert (len(cache), len(host)) == (1, 2)  # the first of three evicted ones had to leave the host, too
+    found = cache.get(b"b")
+    assert found is not None and torch.equal(found, states(4) + 1)
+    assert cache.bytes == 64 * 4 and host.bytes == 64 * 8
+    assert cache.get(b"a") is None
+    assert (cache.hits, cache.misses) == (1, 1)
+    cache.clear()
+    assert (len(cache), len(host)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [(None, (None, None)), (0, (0, None)), ("1GiB", (2**30, None)), ("1 GB+2GiB", (10**9, 2**31))],
+)
+def test_budgets_of_tiers(text: str | int | None, sizes: tuple):
+    assert passage_cache_sizes(text) == sizes
 
 
 @settings(max_examples=60, deadline=None)

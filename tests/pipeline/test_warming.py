@@ -80,6 +80,14 @@ def test_stored_passages_give_the_same_answers_and_are_not_read(folder: Path) ->
         assert (cache.hits, cache.misses, cache.bytes) == (3, 0, 0)  # mapped, and not copied into memory
 
 
+def test_a_pipeline_that_is_open_finds_what_is_stored_later(folder: Path) -> None:
+    pipeline = load(folder)
+    warm(load(folder))
+    answers(pipeline)
+    assert pipeline.passage_cache is not None
+    assert (pipeline.passage_cache.hits, pipeline.passage_cache.misses) == (3, 0)
+
+
 def test_bfloat16_is_half_as_large_and_close(folder: Path) -> None:
     expected = answers(load(folder, size=0))
     warm(load(folder), "float32")
@@ -203,8 +211,11 @@ def test_deleted_passages_are_dropped(folder: Path) -> None:
 
 
 def test_generators_that_read_otherwise_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigurationError, match="reads every context whole"):
-        Warmer(load(folder, "bart"))
+    warm(load(folder))
+    for kind, dtype in (("bart", "float32"), ("llama", "int8")):
+        with pytest.raises(ConfigurationError, match="cannot be stored"):
+            Warmer(load(folder, kind, dtype=dtype))
+        answers(load(folder, kind, dtype=dtype))
     with pytest.raises(ConfigurationError, match="bfloat16, float32"):
         Warmer(load(folder), "int8")
 

@@ -27,7 +27,10 @@ def warm(
         typer.Option(help="Data type of the stored numbers (default: the generator's, which is exact)."),
     ] = None,
     model: options.RagModel = "embedded",
-    generator_dtype: options.GeneratorDtype = "auto",
+    generator_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Data type of the generator, as --dtype of the commands that answer."),
+    ] = "auto",
     device: options.Device = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the space is used.")] = False,
     as_json: options.AsJson = False,

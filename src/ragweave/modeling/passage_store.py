@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,29 @@ class PassageStore:
 
     def __init__(self, root: Path, generator: PreTrainedModel) -> None:
         self._root, self._generator = root, generator
-        pool = ThreadPoolExecutor(1)
-        # Hashing lets other threads work, and is over when the first question has been searched.
-        self._fingerprint = pool.submit(
-            _fingerprint, generator.config.to_dict(), generator.base_model.state_dict()
-        )
-        pool.shutdown(wait=False)
         self._mapped: dict[bytes, Tensor] = {}
+        self._fingerprint: Future[str] | None = None
+        if root.is_dir():
+            self._start_hashing()
+
+    @staticmethod
+    def supports(generator: PreTrainedModel) -> bool:
+        """Whether keys and values of a generator can be stored: int8 layers round a passage by what is beside it."""
+        return all(isinstance(weight, Tensor) for weight in generator.base_model.state_dict().values())
 
     @property
     def folder(self) -> Path:
         """Where this generator's files are."""
-        return self._root / self._fingerprint.result()
+        return self._root / (self._fingerprint or self._start_hashing()).result()
+
+    def _start_hashing(self) -> Future[str]:
+        """Hash the generator beside other work; it is over when the first question has been searched."""
+        pool, generator = ThreadPoolExecutor(1), self._generator
+        self._fingerprint = pool.submit(
+            _fingerprint, generator.config.to_dict(), generator.base_model.state_dict()
+        )
+        pool.shutdown(wait=False)
+        return self._fingerprint
 
     def path(self, key: bytes) -> Path:
         """The file of a passage, given by its tokens as int32."""
@@ -62,8 +73,7 @@ class PassageStore:
     def get(self, key: bytes) -> Tensor | None:
         """The keys and values of a passage, (L, 2, h, P, d), if they are stored; checked at the first use."""
         if key not in self._mapped:
-            path = self.path(key)
-            if not path.is_file():
+            if not self._root.is_dir() or not (path := self.path(key)).is_file():
                 return None
             try:
                 self._mapped[key] = _read(path, self.shape(len(key) // 4))

@@ -61,10 +61,11 @@ class Warmer:
 
     def __init__(self, pipeline: RagPipeline, dtype: str | None = None) -> None:
         generator = pipeline.model.rag.wrapped_generator
-        if not isinstance(generator, CausalGenerator) or not generator.reads_apart:
+        apart = isinstance(generator, CausalGenerator) and generator.reads_apart
+        if not apart or not PassageStore.supports(generator.generator):
             raise ConfigurationError(
-                f"A generator of type '{pipeline.model.generator.config.model_type}' reads every context whole: "
-                "there is nothing to store. See docs/passage-cache.md."
+                f"Keys and values of this generator ('{generator.generator.config.model_type}') cannot be stored: give "
+                "a causal one without sliding windows, and not in int8. docs/passage-cache.md says why."
             )
         self._pipeline, self._generator = pipeline, generator
         dtype = str(generator.generator.dtype).removeprefix("torch.") if dtype is None else dtype
