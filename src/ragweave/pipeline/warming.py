@@ -64,8 +64,8 @@ class Warmer:
         apart = isinstance(generator, CausalGenerator) and generator.reads_apart
         if not apart or not PassageStore.supports(generator.generator):
             raise ConfigurationError(
-                f"Keys and values of this generator ('{generator.generator.config.model_type}') cannot be stored: give "
-                "a causal one without sliding windows, and not in int8. docs/passage-cache.md says why."
+                f"Keys and values of this generator ('{generator.generator.config.model_type}') cannot be stored: "
+                "give a causal one without sliding windows, and not in int8. docs/passage-cache.md says why."
             )
         self._pipeline, self._generator = pipeline, generator
         dtype = str(generator.generator.dtype).removeprefix("torch.") if dtype is None else dtype
