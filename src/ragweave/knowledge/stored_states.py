@@ -5,7 +5,6 @@ They are a cache in files of their own: no version names them, and deleting them
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -54,10 +53,9 @@ def _passage_of(path: Path) -> int:
     """The hash of a file's passage; 0, which none has, for a file that is damaged."""
     try:
         with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get("passage", "")
-    except (OSError, SafetensorError):
+            return int((file.metadata() or {})["passage"], 16) & (2**64 - 1)
+    except (OSError, SafetensorError, KeyError, ValueError):
         return 0
-    return int(text, 16) if re.fullmatch("[0-9a-f]{16}", text) else 0
 
 
 def _unlink(path: Path) -> bool:
