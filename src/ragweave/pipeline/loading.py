@@ -112,9 +112,9 @@ def make_passage_cache(parts: PipelineParts, sizes: tuple[int | None, int | None
     host = store = None
     if generator.device.type != "cpu":
         host = PassageCache(default_budget() if sizes[1] is None else sizes[1])
-    in_folder = isinstance(index, KnowledgeBaseIndex) and isinstance(index.base.path, Path)
-    if in_folder and PassageStore.supports(generator):
-        store = PassageStore(Layout(index.base.path).states, generator)
+    path = index.base.path if isinstance(index, KnowledgeBaseIndex) else None
+    if isinstance(path, Path) and PassageStore.supports(generator):
+        store = PassageStore(Layout(path).states, generator)
     cache = PassageCache(budget, host=host, store=store)
     cache.keep_for(generator.parameters())
     return cache
