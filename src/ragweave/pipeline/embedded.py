@@ -42,6 +42,10 @@ CONTEXT_FIELDS = {
     "retrieval": SEARCH.kind,
     "dense_weight": SEARCH.dense_weight,
     "extractive": True,
+    "null_answer": "",
+    "fixed_answers": ["yes", "no", *map(str, range(21))],
+    "answer_joins": [",", " and"],
+    "rewrite_prefix": REWRITE_PREFIX,
 }
 
 
