@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from ragweave.errors import ConfigurationError
 
@@ -66,6 +66,7 @@ class Document:
         markdown: Whether the text is Markdown, whatever the source ends in.
         keeps_lines: Whether its lines stay lines in passages, as those of source code and the columns of a row do.
         rows: The characters at which rows of a sheet begin, each with the row's number; 0 for what is in no row.
+        metadata: Further facts that searches can be narrowed by: texts, numbers, true or false, and lists of these.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Document:
     markdown: bool = False
     keeps_lines: bool = False
     rows: tuple[tuple[int, int], ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Passage:
         sheet: The name of the sheet that it is on; empty where there are no sheets.
         table_row: The row of the sheet or table that it begins in, from 1 on; 0 where there are no rows.
         heading: The headings above it, one per line, the highest first.
+        metadata: The metadata of its document, as JSON.
     """
 
     id: str
@@ -112,6 +115,7 @@ class Passage:
     sheet: str = ""
     table_row: int = 0
     heading: str = ""
+    metadata: str = "{}"
 
     @property
     def place(self) -> Place:
@@ -140,6 +144,7 @@ class ScoredPassage:
         doc_score: Its scaled inner product with the question: the logit of p(z|x).
         prior: p(z|x), how much the retriever made of it; the priors of a question sum to one.
         place: Where it begins in its source; ``None`` if the index does not say.
+        metadata: The metadata of its document.
     """
 
     id: str
@@ -149,6 +154,7 @@ class ScoredPassage:
     doc_score: float
     prior: float
     place: Place | None = field(default=None, kw_only=True)
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False, kw_only=True)
 
     @property
     def origin(self) -> str:
@@ -188,6 +194,7 @@ class SearchSettings:
         candidates: Passages of each ranking to fuse, or to give to a reranker; at least K.
         k1: Term-frequency saturation of BM25.
         b: Length normalisation of BM25, from 0 to 1.
+        where: A condition that passages must meet, such as ``"year >= 2020 and lang == 'en'"``.
     """
 
     kind: RetrievalKind | None = None
@@ -196,6 +203,7 @@ class SearchSettings:
     candidates: int = 100
     k1: float = 0.9
     b: float = 0.4
+    where: str | None = None
 
     def __post_init__(self) -> None:
         """Check the values.

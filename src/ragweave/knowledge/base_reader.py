@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, QuestionError
 from ragweave.knowledge.export import export_passages
+from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
@@ -74,7 +75,7 @@ class KnowledgeBaseReader:
 
     @overload
     def search(
-        self, questions: NDArray[np.float32], n_docs: int = 5
+        self, questions: NDArray[np.float32], n_docs: int = 5, *, where: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
 
     @overload
@@ -92,7 +93,7 @@ class KnowledgeBaseReader:
             questions: A text, B texts, or question vectors, (B, D).
             n_docs: Passages per question, K.
             **options: For texts: ``settings`` (`SearchSettings`), ``encoder`` (by default the one that the manifest
-                names), and ``reranker``.
+                names), and ``reranker``. For vectors: ``where``, as in `SearchSettings`.
 
         Returns:
             For a text, its passages by falling p(z|x); for texts, these of each. For vectors, the largest inner
@@ -102,13 +103,14 @@ class KnowledgeBaseReader:
         Raises:
             ShapeError: ``questions`` is an array, and no matrix.
             IndexDataError: The vectors have another dimension than the passages'.
-            ConfigurationError: ``n_docs`` is below 1.
+            ConfigurationError: ``n_docs`` is below 1, or a condition is invalid.
             QuestionError: A question is empty, or longer than the encoder reads.
             EncoderMismatchError: Another encoder embedded the passages.
             ModelNotFoundError: The encoder that the manifest names cannot be loaded here.
         """
         if isinstance(questions, np.ndarray):
-            return self.storage.search(checked_vectors(questions, n_docs, self.manifest), n_docs)
+            vectors = checked_vectors(questions, n_docs, self.manifest)
+            return self.storage.search(vectors, n_docs, self._checked(**options))
         results = self._retrieve([questions] if isinstance(questions, str) else questions, n_docs, **options)
         return results[0] if isinstance(questions, str) else results
 
@@ -204,6 +206,12 @@ class KnowledgeBaseReader:
             rows[number, : len(hits)], scores[number, : len(hits)] = hits, values
         return scores, rows
 
+    def _checked(self, where: str | None = None) -> str | None:
+        """A condition that names only what some passage has."""
+        if where is not None:
+            check_names(where, self.storage.columns())
+        return where
+
     def text_scorer(self, *, k1: float = 0.9, b: float = 0.4) -> Callable[[str], WordScores]:
         """A function that scores passages by BM25 for a question; see `search_text`."""
         return self.storage.text_scorer(k1=k1, b=b)
@@ -216,6 +224,8 @@ class KnowledgeBaseReader:
         reranker: PassageScorer | None = None,
     ) -> KnowledgeBaseIndex:
         """This knowledge base as an index for `RagRetriever`; see `KnowledgeBaseIndex`."""
+        if settings is not None:
+            self._checked(settings.where)
         base = cast("KnowledgeBase", self)  # there are no other subclasses
         return KnowledgeBaseIndex(base, settings=settings, defaults=defaults, reranker=reranker)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ragweave.errors import ConfigurationError
@@ -111,6 +111,7 @@ class ReadSettings:
         seconds: Seconds for a file, and as many for every further 64 MiB of it.
         tables: How rows of tables become documents.
         follow_links: Whether files are read that links in a folder lead to outside of it.
+        metadata: Metadata that every document gets, such as ``{"lang": "en"}``.
 
     Raises:
         ConfigurationError: A limit is too small.
@@ -120,6 +121,7 @@ class ReadSettings:
     seconds: float = 600
     tables: TableSettings = DEFAULT_TABLES
     follow_links: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check the limits."""

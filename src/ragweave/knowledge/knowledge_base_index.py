@@ -8,12 +8,14 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
+from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.storage import WordScores, checked_vectors
 from ragweave.knowledge.store import COLUMNS
 from ragweave.retrieval.index_protocol import MISSING, Hits, PassageScorer, ReadyIndex, vectors_of_rows
@@ -61,7 +63,7 @@ class KnowledgeBaseIndex(ReadyIndex):
         self._score_words: Callable[[str], WordScores] | None = (
             None
             if self.settings.kind == "dense"
-            else self._storage.text_scorer(k1=self.settings.k1, b=self.settings.b)
+            else self._storage.text_scorer(k1=self.settings.k1, b=self.settings.b, where=self.settings.where)
         )
 
     def __len__(self) -> int:
@@ -70,6 +72,17 @@ class KnowledgeBaseIndex(ReadyIndex):
     def over(self, base: KnowledgeBase) -> KnowledgeBaseIndex:
         """Another knowledge base, such as a newer version, searched in the same way."""
         return type(self)(base, settings=self._requested, defaults=self._defaults, reranker=self.reranker)
+
+    def narrowed(self, where: str) -> KnowledgeBaseIndex:
+        """The same index, which finds only passages that also meet a condition.
+
+        Raises:
+            ConfigurationError: The condition is invalid, or names what no passage has.
+        """
+        check_names(where, self._storage.columns())
+        both = where if self._requested.where is None else f"({self._requested.where}) and ({where})"
+        settings = replace(self._requested, where=both)
+        return type(self)(self.base, settings=settings, defaults=self._defaults, reranker=self.reranker)
 
     def get_top_docs(
         self, question_hidden_states: NDArray[np.float32], n_docs: int = 5
@@ -132,7 +145,8 @@ class KnowledgeBaseIndex(ReadyIndex):
         return [self._columns(rows) for rows in doc_ids]
 
     def _nearest(self, vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-        return self._storage.search(checked_vectors(vectors, n, self.base.manifest), n)[1]
+        vectors = checked_vectors(vectors, n, self.base.manifest)
+        return self._storage.search(vectors, n, self.settings.where)[1]
 
     def _ranked(
         self, questions: Sequence[str], vectors: NDArray[np.float32], n: int, scale: float

@@ -26,6 +26,9 @@ READABLE = (2, 3, 4, 5, 6, 7)
 WITH_COPIES = 6
 """The first format with copies of passages."""
 
+WITH_METADATA = 7
+"""The first format with metadata of documents."""
+
 EXACT = {"5": 1.0, "50": 1.0, "100": 1.0}
 """The recall of comparing all vectors, by K."""
 

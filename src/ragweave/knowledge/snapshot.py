@@ -8,25 +8,30 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
+from ragweave.knowledge.filters import Columns, parse
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
-from ragweave.knowledge.vector_index import FLAT, LiveIndex, measure, read_index, search_live
+from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
 from ragweave.types import Passage
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
 """The rows of no copies; see `VersionLayout`."""
+
+_CONDITIONS = 16
 
 
 class Copies:
@@ -81,6 +86,7 @@ class Snapshot:
         else:
             rows = store.read_array(files.copy_rows, np.int64, ndim=2)
             self.copies = Copies(store.PassageTable(files.copies), rows)
+        self._narrowed: dict[str, list[LiveIndex]] = {}
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
         self.segments = [
             Segment(
@@ -152,31 +158,69 @@ class Snapshot:
             vectors[here] = self.segments[number].vectors[rows[here] - self._starts[number]]
         return vectors
 
-    def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, questions: NDArray[np.float32], n: int, where: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The passages with the largest inner products: scores and rows, (B, K), best first."""
         # One more "segment" of n missing rows, so that K columns remain if there are fewer passages.
         shape = len(questions), n
         results = [(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64))]
-        for start, segment in zip(self._starts, self.segments, strict=False):
+        for start, index in zip(self._starts, self._indexes(where), strict=False):
             # FAISS allocates n results per question, even if there are fewer passages.
-            scores, rows = segment.search(questions, min(n, len(segment)))
+            scores, rows = index.search(questions, min(n, len(index.is_live)))
             results.append((scores, np.where(rows < 0, -1, rows + start)))
         scores = np.concatenate([scores for scores, _ in results[::-1]], axis=1)
         rows = np.concatenate([rows for _, rows in results[::-1]], axis=1)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :n]
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
-    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], RowScores]:
-        """A function that scores all rows by BM25 for a question; minus infinity for deleted rows."""
+    def columns(self) -> list[str]:
+        """The names in the metadata of passages, those of deleted ones included."""
+        return list(dict.fromkeys(name for part in (*self._columns, self._copied) for name in part.names))
+
+    @cached_property
+    def _columns(self) -> list[Columns]:
+        return [Columns(segment.table.table) for segment in self.segments]
+
+    @cached_property
+    def _copied(self) -> Columns:
+        """What rows have that do not have the ids, the source and the metadata that they were written with."""
+        batch = store.passage_batch([self.passage(row) for row in self.copies.current_rows.tolist()])
+        return Columns(pa.Table.from_batches([batch]))
+
+    def _indexes(self, where: str | None) -> Sequence[LiveIndex]:
+        """The index of each segment, narrowed by a condition; those of the last conditions are kept."""
+        if where is None:
+            return [segment.index for segment in self.segments]
+        indexes = self._narrowed.get(where)
+        if indexes is None:
+            condition = parse(where)
+            matches = [np.zeros(0, bool), *(part.matches(condition) for part in self._columns)]
+            matched = np.concatenate(matches)
+            matched[self.copies.current_rows] = self._copied.matches(condition)
+            indexes = [
+                segment.index.narrowed(matched[start : start + len(segment)])
+                for start, segment in zip(self._starts, self.segments, strict=False)
+            ]
+            if len(self._narrowed) >= _CONDITIONS:
+                self._narrowed = {}
+            self._narrowed[where] = indexes
+        return indexes
+
+    def text_scorer(self, *, k1: float, b: float, where: str | None = None) -> Callable[[str], RowScores]:
+        """A function that scores all rows by BM25 for a question; minus infinity for those not to be found."""
         segments = [segment.postings for segment in self.segments if segment.postings is not None]
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
             raise no_words(self.path)
         bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language, self.manifest.analyzer)
+        excluded = self.deleted
+        if where is not None and segments:
+            excluded = np.flatnonzero(~np.concatenate([index.is_live for index in self._indexes(where)]))
 
         def score(question: str) -> RowScores:
             scores = bm25.scores(analyzer.words(question))
-            scores[self.deleted] = -np.inf
+            scores[excluded] = -np.inf
             return RowScores(scores)
 
         return score
@@ -350,52 +394,24 @@ class Segment:
                     f"The file {path} holds data of shape {shape}, its manifest says {expected}. Build the knowledge "
                     "base again with --overwrite."
                 )
-        self._is_live = np.ones(record.rows, dtype=bool)
-        self._is_live[deleted] = False
-        self._parameters = parameters
-        self.index = (
-            None
-            if index is None
-            else LiveIndex(index, self.vectors, self._is_live, parameters, record.breadth)
-        )
+        is_live = np.ones(record.rows, dtype=bool)
+        is_live[deleted] = False
+        self.index = LiveIndex(index, self.vectors, is_live, parameters, record.breadth)
 
     def __len__(self) -> int:
         return self.record.rows
 
     def live_rows(self) -> NDArray[np.int64]:
         """The rows that are not deleted, rising."""
-        return np.flatnonzero(self._is_live)
-
-    def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest inner products.
-
-        Args:
-            questions: Question vectors, (B, D).
-            n: K.
-
-        Returns:
-            Scores and rows, (B, K), best first; minus infinity and -1 where there are fewer passages.
-        """
-        limit = min(n, self.record.passages)
-        if self.index is None:
-            scores, rows = search_live(questions, self.vectors, self._is_live, limit)
-        elif limit:
-            scores, rows = self.index.search(questions, limit)
-        else:
-            scores, rows = np.zeros((len(questions), 0), np.float32), np.zeros((len(questions), 0), np.int64)
-        missing = ((0, 0), (0, n - limit))
-        return (
-            np.pad(scores.astype(np.float32), missing, constant_values=-np.inf),
-            np.pad(rows, missing, constant_values=-1),
-        )
+        return np.flatnonzero(self.index.is_live)
 
     def measured_without(
         self, deleted: NDArray[np.int64], record: SegmentRecord, *, least: float
     ) -> SegmentRecord:
         """A record of what this segment is without some rows, with the recall that its index then has."""
-        if self.index is None or not record.is_stale:
+        if not record.is_stale:
             return record
         is_live = np.ones(record.rows, dtype=bool)
         is_live[deleted] = False
-        recall, breadth = measure(self.index.index, self.vectors, is_live, self._parameters, least=least)
+        recall, breadth = self.index.measure(is_live, least=least)
         return replace(record, recall=recall, breadth=breadth, measured=record.passages)

@@ -66,15 +66,21 @@ class Storage(Protocol):
         """The vectors of M rows, (M, D)."""
         ...
 
-    def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest inner products: scores and rows, (B, K), best first.
+    def search(
+        self, questions: NDArray[np.float32], n: int, where: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The passages with the largest inner products that meet a condition: scores and rows, (B, K), best first.
 
         Scores are minus infinity and rows -1 where there are fewer than K passages.
         """
         ...
 
-    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], WordScores]:
-        """A function that scores passages by BM25 for a question.
+    def columns(self) -> Collection[str]:
+        """The names in the metadata of passages."""
+        ...
+
+    def text_scorer(self, *, k1: float, b: float, where: str | None = None) -> Callable[[str], WordScores]:
+        """A function that scores the passages that meet a condition by BM25 for a question.
 
         Raises:
             KnowledgeBaseError: The knowledge base was built without words.

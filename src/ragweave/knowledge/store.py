@@ -29,8 +29,8 @@ COLUMNS = tuple(field.name for field in fields(Passage))
 NUMBERS = frozenset({"start", "end", "line", "page", "slide", "table_row"})
 """The columns of whole numbers; all others are texts."""
 
-BEFORE_PLACES = COLUMNS[:9]
-"""The columns up to format 4; the attributes of `Passage` that follow have defaults."""
+BEFORE_PLACES, BEFORE_METADATA = COLUMNS[:9], COLUMNS[:13]
+"""The columns up to formats 4 and 6; the attributes of `Passage` that follow have defaults."""
 
 _SCHEMA = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
 
@@ -43,6 +43,9 @@ class PassageTable:
 
     Args:
         path: The Arrow IPC file; ``None`` for a table without rows.
+
+    Attributes:
+        table: All of it.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -55,9 +58,9 @@ class PassageTable:
             except (OSError, pa.ArrowException) as error:
                 raise KnowledgeBaseError(damaged(path)) from error
             schema = reader.schema
-            if tuple(schema.names) not in (COLUMNS, BEFORE_PLACES):
+            if tuple(schema.names) not in (COLUMNS, BEFORE_METADATA, BEFORE_PLACES):
                 raise KnowledgeBaseError(damaged(path))
-        self._table = pa.Table.from_batches(self._batches, schema)
+        self.table = pa.Table.from_batches(self._batches, schema)
         # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
@@ -94,14 +97,14 @@ class PassageTable:
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
         """The rows that have one of these values in a column, rising."""
-        matches = pc.is_in(self._table[column], value_set=pa.array(sorted(values), pa.string()))
+        matches = pc.is_in(self.table[column], value_set=pa.array(sorted(values), pa.string()))
         return pc.indices_nonzero(matches).to_pylist()
 
     def counts(self, column: str, without: Collection[int] = ()) -> dict[str, int]:
         """The values of a column and how many rows have them, some rows excluded."""
         included = np.ones(len(self), dtype=bool)
         included[list(without)] = False
-        values = pc.value_counts(self._table[column].filter(pa.array(included))).to_pylist()
+        values = pc.value_counts(self.table[column].filter(pa.array(included))).to_pylist()
         return {value["values"]: value["counts"] for value in values}
 
 

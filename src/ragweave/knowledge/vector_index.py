@@ -250,20 +250,23 @@ def _neighbours(rows: NDArray[np.int64], sample: NDArray[np.int64], k: int) -> l
 
 
 class LiveIndex:
-    """A FAISS index of which some rows are deleted.
+    """The vectors of a segment, of which some rows are deleted, and their FAISS index if there is one.
 
     Deleted rows are excluded while the index searches, and what it finds by compressed vectors is compared again by
     whole ones. All live rows are compared instead where they are few, which the graph of an HNSW index would hardly
     reach, and for questions that the index finds too few rows for.
 
     Args:
-        index: A FAISS index.
+        index: A FAISS index; ``None`` to compare all live rows.
         vectors: All vectors, (N, D).
         is_live: Which rows are live, (N,).
         parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
             visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
             K. Up to 8,192 deleted rows widen the search by as many.
         breadth: What these defaults are multiplied by.
+
+    Attributes:
+        is_live: Which rows are live, (N,).
     """
 
     def __init__(
@@ -274,8 +277,12 @@ class LiveIndex:
         parameters: dict[str, int],
         breadth: int = 1,
     ) -> None:
-        self.index, self._vectors, self._parameters, self._breadth = index, vectors, parameters, breadth
-        self._is_live, self._live = is_live, int(is_live.sum())
+        self.is_live, self._index, self._vectors = is_live, index, vectors
+        self._parameters, self._breadth = parameters, breadth
+        self._live = int(is_live.sum())
+        self._is_small = index is None or self._live <= max(_EXACT_ROWS, _EXACT_SHARE * len(is_live))
+        if self._is_small:
+            return
         deleted = len(is_live) - self._live
         self._selector = _FAISS.IDSelectorBitmap(np.packbits(is_live, bitorder="little")) if deleted else None
         self._deleted = min(deleted, _MOST_NEAR_DELETED)  # all of them may lie around one question
@@ -284,27 +291,38 @@ class LiveIndex:
         # Whether the scores of the index are inner products of whole vectors.
         self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
 
-    def search(self, questions: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def narrowed(self, matches: NDArray[np.bool_]) -> LiveIndex:
+        """The same vectors, of which only some live rows are found."""
+        return LiveIndex(self._index, self._vectors, self.is_live & matches, self._parameters, self._breadth)
+
+    def measure(self, is_live: NDArray[np.bool_], *, least: float) -> tuple[dict[str, float], int]:
+        """The recall, and the breadth for it, with other live rows; see the function `measure`."""
+        if self._index is None:
+            return EXACT, 1
+        return measure(self._index, self._vectors, is_live, self._parameters, least=least)
+
+    def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Search for live rows.
 
         Args:
             questions: Question vectors, (B, D).
-            k: K, at most the number of live rows.
+            n: K.
 
         Returns:
-            Scores and rows, (B, K), best first.
+            Scores and rows, (B, K), best first; minus infinity and -1 where there are fewer live rows.
         """
-        if self._live <= max(_EXACT_ROWS, _EXACT_SHARE * len(self._is_live)):
-            return search_live(questions, self._vectors, self._is_live, k)
+        if self._is_small:
+            return search_live(questions, self._vectors, self.is_live, n)
+        k = min(n, self._live)
         # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
         candidates = k if self._is_exact else max(4 * k, k + _SPARE_ROWS) * self._breadth
         candidates = min(self._live, candidates) + self._spare
         options = _search_parameters(
-            self.index, candidates, self._deleted, self._parameters, self._selector, self._breadth
+            self._index, candidates, self._deleted, self._parameters, self._selector, self._breadth
         )
-        scores, rows = self.index.search(questions, candidates, params=options)
+        scores, rows = self._index.search(questions, candidates, params=options)
         if self._spare:
-            rows = np.where(self._is_live[rows], rows, -1)
+            rows = np.where(self.is_live[rows], rows, -1)
         if candidates > k:
             scores = np.einsum("bd,bkd->bk", questions, self._vectors[rows])
             scores[rows < 0] = -np.inf
@@ -312,9 +330,10 @@ class LiveIndex:
             scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
         lacking = (rows < 0).any(1)
         if lacking.any():
-            exact = search_live(questions[lacking], self._vectors, self._is_live, k)
+            exact = search_live(questions[lacking], self._vectors, self.is_live, k)
             scores[lacking], rows[lacking] = exact
-        return scores, rows
+        missing = ((0, 0), (0, n - k))
+        return np.pad(scores, missing, constant_values=-np.inf), np.pad(rows, missing, constant_values=-1)
 
 
 def _search_parameters(

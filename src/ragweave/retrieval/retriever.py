@@ -8,6 +8,7 @@ Notation used for tensor shapes: B questions, K passages per question, D vector 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -244,6 +245,7 @@ def _passages(
             doc_score=score,
             prior=prior,
             place=places[k] if places and isinstance(places[k], Place) else None,
+            metadata=json.loads(doc["metadata"][k]) if places and isinstance(places[k], Place) else {},
         )
         for k, (row, score, prior) in enumerate(zip(rows.tolist(), scores.tolist(), priors, strict=True))
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -104,6 +105,7 @@ def chunk(
     rows = document.rows or ((0, document.place.row or 0),)
     place, has_pages = document.place, document.place.page is not None or "\f" in document.text
     starts, headings = _headings(document)
+    metadata = json.dumps(document.metadata, ensure_ascii=False)
     passages, line, page, counted = [], document.line, place.slide or place.page or 1, 0
     for number, span in enumerate(_spans(document, chunking or Chunking(), tokenizer)):
         line += document.text.count("\n", counted, span.start) if line else 0
@@ -124,6 +126,7 @@ def chunk(
                 sheet=place.sheet or "",
                 table_row=rows[bisect_right(rows, span.start, key=itemgetter(0)) - 1][1],
                 heading="\n".join(headings[bisect_right(starts, span.start) - 1]),
+                metadata=metadata,
             )
         )
     return passages

@@ -414,6 +414,7 @@ def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceSca
         "chunking": settings.chunking.to_record(),
         "index": settings.index_kind,
         "language": settings.language,
+        "metadata": settings.reading.metadata,
         "sources": {key: record.sha256 for key, record in scan.read(()).items()},
     }
 

@@ -18,7 +18,8 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
-from ragweave.knowledge.manifest import EXACT, WITH_COPIES, Manifest
+from ragweave.knowledge.manifest import EXACT, WITH_COPIES, WITH_METADATA, Manifest
+from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, current_index, passage_columns, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
@@ -38,6 +39,9 @@ _ROWS_OF_COPIES: LiteralString = (
 )
 _EF_SEARCH, _MAX_EF_SEARCH = 100, 1000
 _SAMPLE = 50
+_EXACT_ROWS, _EXACT_SHARE = 10_000, 0.05
+_CONDITIONS = 16
+ANY_PASSAGE = Where(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ def nearest(
     manifest: Manifest,
     n: int,
     exact: bool = False,
+    where: Where = ANY_PASSAGE,
 ) -> list[list[tuple[Any, ...]]]:
     """The rows of `Tables.nearest` for each of B questions, (B, D), in no order, all in one round trip.
 
@@ -110,12 +115,13 @@ def nearest(
         manifest: The manifest.
         n: How many passages to find.
         exact: Compare all vectors.
+        where: What the passages must meet.
     """
-    if not len(questions) or (exact and current_index(manifest) == "flat"):
-        return [[] for _ in questions]
+    if not len(questions):
+        return []
     breadth = manifest.segments[0].breadth
     ef = max(manifest.index.parameters.get("efSearch", _EF_SEARCH * breadth), 2 * n * breadth)
-    statement = tables.nearest(manifest)
+    statement = tables.nearest(manifest, where.condition)
     with client.pipeline():
         client.execute(
             "SELECT set_config('hnsw.ef_search', %s, false), set_config('jit', 'off', false), "
@@ -128,7 +134,8 @@ def nearest(
             "WHERE extname = 'vector' AND string_to_array(extversion, '.')::int[] >= '{0,8}'"
         )
         cursors = [
-            client.execute(statement, {"vector": question, "n": n}, binary=True) for question in questions
+            client.execute(statement, {"vector": question, "n": n, **where.values}, binary=True)
+            for question in questions
         ]
         results = [cursor.fetchall() for cursor in cursors]
         client.execute("SELECT set_config('enable_indexscan', 'on', false)")
@@ -181,6 +188,7 @@ class PostgresReader:
         self._tables = Tables(connection.uri.table)
         self._has_copies = state.manifest.format_version >= WITH_COPIES
         self._cache: OrderedDict[int, tuple[Passage, NDArray[np.float32]]] = OrderedDict()
+        self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -204,16 +212,25 @@ class PostgresReader:
         vectors = [records[row][1] for row in rows.tolist()]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.manifest.dimension)
 
-    def search(self, questions: NDArray[np.float32], n: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest inner products: scores and rows, (B, K), best first."""
-        find = partial(nearest, tables=self._tables, manifest=self.manifest, n=n)
+    def search(
+        self, questions: NDArray[np.float32], n: int, where: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The passages with the largest inner products that meet a condition: scores and rows, (B, K), best first."""
+        manifest = self.manifest
+        matching = manifest.passages if where is None else self._count(where)
+        is_flat = current_index(manifest) == "flat"
+        is_small = matching < manifest.passages and matching <= max(
+            _EXACT_ROWS, _EXACT_SHARE * manifest.passages
+        )
+        find = partial(nearest, tables=self._tables, manifest=manifest, n=n, where=Where(where))
 
         def work(client: Client) -> list[list[tuple[Any, ...]]]:
-            results = find(client, questions)
-            # A scan ends after a number of rows, of which many may be deleted.
-            lacking = [i for i, hits in enumerate(results) if len(hits) < min(n, self.manifest.passages)]
-            for i, hits in zip(lacking, find(client, questions[lacking], exact=True), strict=True):
-                results[i] = hits
+            results = find(client, questions, exact=is_small)
+            # A scan ends after a number of rows, of which many may be deleted or not match.
+            lacking = [i for i, hits in enumerate(results) if len(hits) < min(n, matching)]
+            if lacking and not is_flat and not is_small:
+                for i, hits in zip(lacking, find(client, questions[lacking], exact=True), strict=True):
+                    results[i] = hits
             return results
 
         scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
@@ -226,14 +243,34 @@ class PostgresReader:
         self._remember(hit[1:] for hits in results for hit in hits)
         return scores, rows
 
-    def text_scorer(self, *, k1: float, b: float) -> Callable[[str], PostgresWordScores]:
-        """A function that scores passages by BM25 for a question."""
+    def columns(self) -> list[str]:
+        """The names in the metadata of passages."""
+        if self.manifest.format_version < WITH_METADATA:
+            return []
+        statement = sql.SQL("SELECT DISTINCT jsonb_object_keys(metadata::jsonb) FROM {}")
+        return [name for (name,) in self._connection.fetch(statement.format(self._tables.passages))]
+
+    def _count(self, where: str) -> int:
+        """How many passages met a condition when it was first asked for."""
+        if where not in self._counts:
+            condition = Where(where)
+            statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
+                self._tables.passages, condition.condition
+            )
+            ((count,),) = self._connection.fetch(statement, condition.values)
+            self._counts = {**dict(list(self._counts.items())[-_CONDITIONS:]), where: int(count)}
+        return self._counts[where]
+
+    def text_scorer(
+        self, *, k1: float, b: float, where: str | None = None
+    ) -> Callable[[str], PostgresWordScores]:
+        """A function that scores the passages that meet a condition by BM25 for a question."""
         if self.manifest.language is None:
             raise no_words(self.location)
         check_parameters(k1, b)
         analyzer = Analyzer(self.manifest.language, self.manifest.analyzer)
         return lambda question: PostgresWordScores(
-            self._connection, self._tables, analyzer.words(question), k1=k1, b=b
+            self._connection, self._tables, analyzer.words(question), k1=k1, b=b, where=Where(where)
         )
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:

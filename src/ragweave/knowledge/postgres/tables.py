@@ -12,8 +12,8 @@ from typing import Literal
 from psycopg import sql
 
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.store import BEFORE_PLACES, COLUMNS, NUMBERS
+from ragweave.knowledge.manifest import WITH_METADATA, Manifest
+from ragweave.knowledge.store import BEFORE_METADATA, BEFORE_PLACES, COLUMNS, NUMBERS
 
 IndexKind = Literal["flat", "hnsw"]
 """Compare all vectors, or search a graph."""
@@ -73,12 +73,13 @@ def current_index(manifest: Manifest) -> IndexKind:
 
 def passage_columns(manifest: Manifest) -> sql.Composed:
     """The columns of passages that the tables have."""
-    columns = BEFORE_PLACES if manifest.format_version < 5 else COLUMNS
+    version = manifest.format_version
+    columns = BEFORE_PLACES if version < 5 else BEFORE_METADATA if version < WITH_METADATA else COLUMNS
     return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def _column(name: str) -> sql.Composed:
-    kind, default = ("bigint", "0") if name in NUMBERS else ("text", "''")
+    kind, default = ("bigint", "0") if name in NUMBERS else ("text", "'{}'" if name == "metadata" else "''")
     return sql.SQL("{} {} NOT NULL DEFAULT {}").format(sql.Identifier(name), sql.SQL(kind), sql.SQL(default))
 
 
@@ -129,10 +130,13 @@ class Tables:
             statements.append(inline.format(self.passages))
         return statements
 
-    def add_columns(self) -> sql.Composed:
+    def add_columns(self) -> list[sql.Composed]:
         """Add the columns that tables of older formats lack."""
-        added = (sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(name)) for name in COLUMNS)
-        return sql.SQL("ALTER TABLE {} {}").format(self.passages, sql.SQL(", ").join(added))
+        added = sql.SQL(", ").join(
+            sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(name)) for name in COLUMNS
+        )
+        alter = sql.SQL("ALTER TABLE IF EXISTS {} {}")
+        return [alter.format(table, added) for table in (self.passages, self.copies)]
 
     def create_copies(self) -> list[sql.Composed]:
         """Create the table of copies, which formats before 6 lack, and its indexes."""
@@ -169,19 +173,20 @@ class Tables:
         """Return the space of deleted rows, and update the planner's statistics."""
         return sql.SQL("VACUUM (ANALYZE) {}").format(self.passages)
 
-    def nearest(self, manifest: Manifest) -> sql.Composed:
-        """Select the ``n`` passages with the largest inner products with ``vector``.
+    def nearest(self, manifest: Manifest, condition: sql.Composable) -> sql.Composed:
+        """Select the ``n`` passages with the largest inner products with ``vector`` that meet a condition.
 
         The order is by what the index compares, the score by the full vectors.
         """
         index, dimension = current_index(manifest), manifest.dimension
         half = index == "hnsw" and dimension > MAX_FULL
         return sql.SQL(
-            "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} ORDER BY {} <#> %(vector)s::{} "
-            "LIMIT %(n)s"
+            "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} WHERE {} "
+            "ORDER BY {} <#> %(vector)s::{} LIMIT %(n)s"
         ).format(
             passage_columns(manifest),
             self.passages,
+            condition,
             _compared(index, dimension),
             sql.SQL("halfvec" if half else "vector"),
         )

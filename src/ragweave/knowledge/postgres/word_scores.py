@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from ragweave.knowledge.bm25 import hashed, idf
+from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.tables import Tables
 
@@ -35,12 +36,20 @@ class PostgresWordScores:
         words: The words of the question.
         k1: How soon further occurrences of a word cease to count.
         b: How much the length of a passage counts.
+        where: What passages must meet.
     """
 
     def __init__(
-        self, connection: Connection, tables: Tables, words: Sequence[str], *, k1: float, b: float
+        self,
+        connection: Connection,
+        tables: Tables,
+        words: Sequence[str],
+        *,
+        k1: float,
+        b: float,
+        where: Where,
     ) -> None:
-        self._connection, self._tables = connection, tables
+        self._connection, self._tables, self._where = connection, tables, where
         self._settings = {"k1": k1, "b": b}
         self._words, self._counts = np.unique(hashed(words).view(np.int64), return_counts=True)
 
@@ -60,8 +69,10 @@ class PostgresWordScores:
     def _fetch(self, condition: LiteralString, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         if not len(self._words):
             return []
-        statement = sql.SQL("{} {}").format(_SCORED.format(self._tables.passages), sql.SQL(condition))
-        return self._connection.fetch(statement, {**self._settings, **self._statistics, **values})
+        scored = _SCORED.format(self._tables.passages)
+        statement = sql.SQL("{} AND ({}) {}").format(scored, self._where.condition, sql.SQL(condition))
+        bound = {**self._settings, **self._statistics, **self._where.values, **values}
+        return self._connection.fetch(statement, bound)
 
     @cached_property
     def _statistics(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import hashed
-from ragweave.knowledge.manifest import WITH_COPIES, Manifest
+from ragweave.knowledge.manifest import WITH_COPIES, WITH_METADATA, Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
 from ragweave.knowledge.postgres.reader import State, measured, read_sources, read_state, rows_of
 from ragweave.knowledge.postgres.tables import IndexKind, Tables, current_index, storable
@@ -84,8 +84,9 @@ def write_transaction(uri: PostgresUri) -> Iterator[WriteTransaction]:
         try:
             # In a transaction of its own, as readers wait for its end.
             state = read_state(client, uri)
-            if state is not None and state.manifest.format_version < 5:
-                client.execute(Tables(uri.table).add_columns())
+            if state is not None and state.manifest.format_version < WITH_METADATA:
+                for statement in Tables(uri.table).add_columns():
+                    client.execute(statement)
             with client.transaction():
                 _lock(client, uri)
                 transaction = WriteTransaction(client, uri)

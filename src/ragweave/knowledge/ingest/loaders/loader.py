@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from glob import glob, has_magic
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -208,6 +209,9 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     """Read the documents of a file in this process. Whatever its reader raises costs this file alone."""
     budget: TextBudget | None = None
     try:
+        modified = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC)
+        time = {"modified": modified.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        kind = ending_of(file.path.name).lstrip(".")
         module, function = LOADERS[ending_of(file.path.name)].split(".")
         reader = getattr(_module(module, file), function)
         if module in _CONTAINERS:
@@ -217,7 +221,10 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
         for document in documents:
             budget = budget or TextBudget(file.path)
             budget.spend(len(document.title) + len(document.text))
-            yield replace(document, title=shortened(document.title))
+            # A member of an archive was read from a copy, which has its type, and not its time.
+            facts = time if module in _CONTAINERS else {}
+            metadata = {**time, "type": kind, **document.metadata, **facts, **settings.metadata}
+            yield replace(document, title=shortened(document.title), metadata=metadata)
     except (SourceError, MissingExtraError, MemoryError, Warning):
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.text import warn_loss, warn_omission, whole_text
+from ragweave.knowledge.ingest.metadata import cleaned
 from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document, Place
@@ -62,12 +63,14 @@ class TableReader:
         unit: What the numbers of rows count, and messages name.
 
     Attributes:
-        left_out: Columns with values that are no part of the documents.
+        left_out: Columns with values that are no part of the documents or their metadata.
     """
 
     def __init__(self, file: SourceFile, tables: TableSettings, unit: str = "Row") -> None:
         self._file, self._tables, self._unit = file, tables, unit
         self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
+        # Cells of text files are texts, of which some are numbers.
+        self._numbers = file.path.suffix.lower() in (".csv", ".tsv", ".xlsx")
         self.left_out: dict[str, None] = {}
 
     def documents(
@@ -97,7 +100,8 @@ class TableReader:
         """Warn of columns that are left out, and of those that the settings name and no row has."""
         if self.left_out:
             names = ", ".join(self.left_out)
-            warn_omission(self._file.name, f"the columns {names} are left out, as another holds the text.")
+            reason = "another holds the text, and they are too long or nested for metadata"
+            warn_omission(self._file.name, f"the columns {names} are left out: {reason}.")
         if self._missing:
             names = ", ".join(self._missing.values())
             warn_loss(self._file.name, f"it has no column {names}, which the settings name.")
@@ -124,12 +128,7 @@ class TableReader:
         where = f"{self._unit} {row.number} of {self._file.path}"
         identifier = None if roles.id is None else _identifier(row.fields[roles.id][1], where)
         title = "" if roles.title is None else self._string(row, roles.title, where)
-        if roles.texts:
-            for position in range(len(row.fields)) if len(row.fields) > len(roles.texts) else ():
-                if position not in (*roles.texts, roles.id, roles.title) and _as_text(
-                    row.fields[position][1]
-                ):
-                    self.left_out[row.fields[position][0]] = None
+        metadata = self._metadata(row, roles)
         if len(roles.texts) == 1:
             text = self._string(row, roles.texts[0], where)
         else:
@@ -147,7 +146,20 @@ class TableReader:
             source=self._file.source,
             place=Place(line=row.number) if self._unit == "Line" else Place(sheet=sheet, row=row.number),
             keeps_lines=len(roles.texts) != 1,
+            metadata=metadata,
         )
+
+    def _metadata(self, row: Row, roles: _Roles) -> dict[str, Any]:
+        """The columns of a row that are no part of its text; all columns if all are."""
+        used = (*roles.texts, roles.id, roles.title) if roles.texts else ()
+        metadata: dict[str, Any] = {}
+        for position, (name, value) in enumerate(row.fields):
+            if position not in used:
+                kept = cleaned({name: value}, numbers=self._numbers)
+                metadata |= kept
+                if roles.texts and not kept and _as_text(value):
+                    self.left_out[name] = None
+        return metadata
 
     def _string(self, row: Row, position: int, where: str) -> str:
         """The title or text of a row, which must be a string unless the settings name its column."""

@@ -237,22 +237,16 @@ def read_arrow(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
     try:
         with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as batches:
             reader = TableReader(file, tables)
-            names = _columns(reader, batches.schema, tables)
+            names = _columns(reader, batches.schema)
             yield from reader.documents(_rows(file.path, (batch.select(names) for batch in batches)))
             reader.warn_of_columns()
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
-def _columns(reader: TableReader, schema: pa.Schema, tables: TableSettings) -> list[str]:
-    """The columns to load: those with a role if there is a text, else all that can be written as text."""
-    names = {name.strip().casefold(): name for name in reversed(schema.names)}
-    texts = [names[name] for name in (*map(str.casefold, tables.text), "text") if name in names]
-    if texts:
-        roles = (tables.title.casefold(), "title", tables.id.casefold(), "id", "_id")
-        columns = list(dict.fromkeys([*texts, *(names[role] for role in roles if role in names)]))
-    else:
-        columns = [field.name for field in schema if not _NO_TEXT.search(str(field.type))]
+def _columns(reader: TableReader, schema: pa.Schema) -> list[str]:
+    """The columns to load: all that can be written as text."""
+    columns = [field.name for field in schema if not _NO_TEXT.search(str(field.type))]
     reader.left_out |= dict.fromkeys(name for name in schema.names if name not in columns)
     return columns
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ragweave.errors import OmissionWarning, SourceError, SourceWarning
+from ragweave.knowledge.ingest.metadata import front_matter
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
 
@@ -67,7 +68,8 @@ def read_plain(file: SourceFile) -> Iterator[Document]:
     # A log keeps its text when one of its many writers used another encoding.
     text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
     markdown = file.path.suffix.lower() in MARKDOWN
-    yield whole_file(file, first_heading(text) if markdown else None, text, line=1, markdown=markdown)
+    title, metadata = (first_heading(text), front_matter(text)) if markdown else (None, {})
+    yield whole_file(file, title, text, line=1, markdown=markdown, metadata=metadata)
 
 
 def whole_file(file: SourceFile, title: str | None, text: str, **place: Any) -> Document:
