@@ -24,6 +24,7 @@ def add(
     columns: options.Columns = None,
     hidden_sheets: options.HiddenSheets = False,
     follow_links: options.FollowLinks = False,
+    meta: options.Meta = None,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -45,11 +46,14 @@ def add(
       git log | ragweave add kb - --stdin-name history
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
+    from ragweave.knowledge.ingest.metadata import parse_options
 
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
     tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
+    reading = ReadSettings(
+        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
+    )
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

@@ -51,6 +51,7 @@ def evaluate(
     fusion: options.FusedBy = "weighted",
     dense_weight: options.DenseWeight = None,
     candidates: options.Candidates = 100,
+    where: options.Where = None,
     rerank: options.Rerank = None,
     gold: Annotated[
         bool, typer.Option("--gold-passages", help="Answer from the gold passages instead of retrieving.")
@@ -150,7 +151,7 @@ def evaluate(
             model=evaluation.ModelSettings(
                 model=model,
                 formulation=formulation,
-                search=SearchSettings(retrieval, fusion, dense_weight, candidates),
+                search=SearchSettings(retrieval, fusion, dense_weight, candidates, where=where),
                 rerank=rerank,
                 adapter=adapter,
                 dtype=dtype,

@@ -66,6 +66,7 @@ def index(
     columns: options.Columns = None,
     hidden_sheets: options.HiddenSheets = False,
     follow_links: options.FollowLinks = False,
+    meta: options.Meta = None,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -100,13 +101,16 @@ def index(
       ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
+    from ragweave.knowledge.ingest.metadata import parse_options
     from ragweave.knowledge.storage import check_output
 
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
     parameters = _parameters(settings or [])
     tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
+    reading = ReadSettings(
+        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
+    )
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,

@@ -66,6 +66,14 @@ HiddenSheets = Annotated[bool, typer.Option("--hidden-sheets", help="Also read h
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
 ]
+Meta = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--meta",
+        metavar="NAME=VALUE",
+        help="Metadata of all documents that are read, such as year=2020; may be repeated.",
+    ),
+]
 EngineKind = Annotated[
     Literal["local", "ray"], typer.Option(help="Embed in this process or on a Ray cluster.")
 ]
@@ -149,6 +157,13 @@ DenseWeight = Annotated[
     typer.Option(min=0, max=1, help="Weight of dense scores in the mean (default: the model's)."),
 ]
 Candidates = Annotated[int, typer.Option(min=1, help="Passages of each ranking to fuse or to rerank.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Search only passages whose metadata meet it, such as \"year >= 2020 and lang == 'en'\".",
+    ),
+]
 Rerank = Annotated[
     str | None,
     typer.Option(

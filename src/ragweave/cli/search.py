@@ -31,6 +31,7 @@ def search(
     fusion: options.FusedBy = "weighted",
     dense_weight: options.DenseWeight = None,
     candidates: options.Candidates = 100,
+    where: options.Where = None,
     rerank: options.Rerank = None,
     model: options.SameEncoder = None,
     device: options.Device = None,
@@ -51,7 +52,7 @@ def search(
         warn("There are no questions on standard input.")
         return
     base = ragweave.KnowledgeBase.open(kb)
-    settings = SearchSettings(retrieval, fusion, dense_weight, candidates)
+    settings = SearchSettings(retrieval, fusion, dense_weight, candidates, where=where)
     quiet_libraries()
     encoder = None
     if model or device:

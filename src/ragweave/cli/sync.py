@@ -40,6 +40,7 @@ def sync(
     columns: options.Columns = None,
     hidden_sheets: options.HiddenSheets = False,
     follow_links: options.FollowLinks = False,
+    meta: options.Meta = None,
     device: options.Device = None,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
@@ -56,13 +57,16 @@ def sync(
       ragweave sync kb notes/ minutes/ --watch
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
+    from ragweave.knowledge.ingest.metadata import parse_options
 
     if Path("-") in sources:
         raise ConfigurationError("Standard input cannot be synchronized. Use 'ragweave add'.")
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
     tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(read_memory, read_seconds, tables, follow_links=follow_links)
+    reading = ReadSettings(
+        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
+    )
     if dry_run:
         with source_warnings():
             changes = base.compare(sources, reading=reading)

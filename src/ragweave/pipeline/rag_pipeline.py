@@ -194,6 +194,7 @@ class RagPipeline:
         batch_size: int = 8,
         extractive: bool | None = None,
         min_confidence: float | None = None,
+        where: str | None = None,
         retrieved: RetrievalResult | None = None,
         progress: Callable[[int], None] | None = None,
         prefetch: bool | None = None,
@@ -211,6 +212,7 @@ class RagPipeline:
             extractive: Whether answers must be runs of words of the passages; the pipeline's default if not given.
             min_confidence: From which confidence on to give an answer; the pipeline's default if not given. Below it,
                 the answer is `NO_ANSWER`.
+            where: A condition that passages must meet, beside that of the search settings.
             retrieved: The passages of the questions, from `retrieve` or `text_retriever`; the first K are used.
             progress: Called after every batch with the number of questions it answered.
             prefetch: Whether a thread encodes and retrieves the next batch while one is answered. By default it does
@@ -249,7 +251,9 @@ class RagPipeline:
         def prepare(positions: list[int]) -> _Batch:
             texts = [questions[position].strip() for position in positions]
             if retrieved is None:
-                return self._prepare(texts, self.retrieve(texts, n_docs=n_docs), extractive=extractive)
+                return self._prepare(
+                    texts, self.retrieve(texts, n_docs=n_docs, where=where), extractive=extractive
+                )
             k = min(n_docs or self.model.config.n_docs, retrieved.rows.shape[1])
             return self._prepare(texts, retrieved.select(positions, k), extractive=extractive)
 
@@ -270,20 +274,23 @@ class RagPipeline:
         """A conversation, whose follow-ups may lean on what was said."""
         return Conversation(self)
 
-    def retrieve(self, questions: Sequence[str], *, n_docs: int | None = None) -> RetrievalResult:
+    def retrieve(
+        self, questions: Sequence[str], *, n_docs: int | None = None, where: str | None = None
+    ) -> RetrievalResult:
         """Retrieve passages without answering.
 
         Args:
             questions: B questions.
             n_docs: K, passages per question; the model's default if not given. It is at most the number of passages
                 in the knowledge base.
+            where: A condition that passages must meet, beside that of the search settings.
 
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
-            ConfigurationError: ``n_docs`` is below 1.
+            ConfigurationError: ``n_docs`` is below 1, or the condition is invalid or names what no passage has.
         """
         _check_positive(n_docs=n_docs)
-        retriever = self.text_retriever
+        retriever = self.text_retriever if where is None else self.text_retriever.narrowed(where)
         wanted = n_docs or int(self.model.config.n_docs)
         size = len(retriever.index) if isinstance(retriever.index, Sized) else wanted
         with torch.inference_mode():
@@ -306,10 +313,7 @@ class RagPipeline:
         """
         index = self.retriever.index
         if not isinstance(index, KnowledgeBaseIndex):
-            raise ConfigurationError(
-                "This pipeline has no knowledge base: load it with RagPipeline.from_pretrained(..., "
-                "knowledge_base=...)."
-            )
+            raise ConfigurationError("This pipeline has no knowledge base: load it with knowledge_base=... .")
         return index.base
 
     def refresh(self) -> bool:
@@ -373,11 +377,8 @@ class RagPipeline:
         self, batch: _Batch, threshold: float, callback: BatchCallback | None, **options: Any
     ) -> list[Answer]:
         """Read the contexts once, generate from them, and compute where the answers came from."""
-        device, tokenizer, passages = (
-            self.model.device,
-            self.retriever.generator_tokenizer,
-            batch.retrieved.passages,
-        )
+        device, tokenizer = self.model.device, self.retriever.generator_tokenizer
+        passages = batch.retrieved.passages
         if batch.allowed is not None:
             options["prefix_allowed_tokens_fn"] = batch.allowed
         if callback is not None:

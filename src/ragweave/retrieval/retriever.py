@@ -176,6 +176,19 @@ class Retriever:
             )
         return self._scored(vectors, hits)
 
+    def narrowed(self, where: str) -> Retriever:
+        """The same retriever, which finds only passages that meet a condition; see `SearchSettings`.
+
+        Raises:
+            ConfigurationError: The condition is invalid, or the index has no metadata.
+        """
+        narrowed = getattr(self.index, "narrowed", None)
+        if narrowed is None:
+            raise ConfigurationError(
+                "Only knowledge bases have metadata: search one, or leave out the condition."
+            )
+        return replace(self, index=narrowed(where))
+
     def score(self, questions: Sequence[str], hits: Hits) -> RetrievalResult:
         """Score passages that were not searched for, such as gold passages, by their vectors.
 

@@ -28,6 +28,7 @@ class AnswerOptions:
     max_new_tokens: int
     formulation: Formulation
     min_confidence: float = 0.0
+    where: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

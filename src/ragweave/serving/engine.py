@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
+from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.pipeline.conversation import standalone_question
@@ -98,6 +99,7 @@ class Engine:
             num_beams=options.num_beams,
             max_new_tokens=options.max_new_tokens,
             min_confidence=options.min_confidence,
+            where=options.where,
             batch_size=len(jobs),
             prefetch=False,
             callback=_JobCallback(jobs),
@@ -105,10 +107,17 @@ class Engine:
             passages = tuple(_without_folders(passage) for passage in answer.passages)
             jobs[i].publish(AnswerReady(replace(answer, passages=passages)))
 
-    def retrieve(self, questions: Sequence[str], n_docs: int | None) -> list[tuple[ScoredPassage, ...]]:
+    def check_where(self, where: str) -> None:
+        """Raise `ConfigurationError` if a condition is invalid or names what no passage has."""
+        self.refresh()
+        check_names(where, self.base.storage.columns())
+
+    def retrieve(
+        self, questions: Sequence[str], n_docs: int | None, where: str | None = None
+    ) -> list[tuple[ScoredPassage, ...]]:
         """Retrieve passages. Arguments and errors are those of `RagPipeline.retrieve`."""
         self.refresh()
-        result = self._retrieval.retrieve(questions, n_docs=n_docs)
+        result = self._retrieval.retrieve(questions, n_docs=n_docs, where=where)
         return [tuple(map(_without_folders, passages)) for passages in result.ranked_passages()]
 
     def excerpt(self, name: str) -> Excerpt:

@@ -15,6 +15,9 @@ MinConfidence = Annotated[
     float | None,
     Field(ge=0, le=1, description="From which confidence on to give an answer; 0 gives every answer."),
 ]
+Where = Annotated[
+    str | None, Field(min_length=1, description="A condition on metadata that passages must meet.")
+]
 NDocs = Annotated[Count | None, Field(description="K, passages per question.")]
 
 
@@ -36,6 +39,7 @@ class RetrieveRequest(_Request):
         None, description="Several questions. Give this or question."
     )
     n_docs: NDocs = None
+    where: Where = None
 
     @model_validator(mode="after")
     def _check_questions(self) -> Self:
@@ -54,6 +58,7 @@ class AgentRetrieveRequest(_ChatPart):
 
     queries: Annotated[list[Question], Field(min_length=1)] = Field(description="Several questions.")
     topk: NDocs = None
+    where: Where = None
     return_scores: bool = Field(False, strict=True, description="Return each document with its score.")
 
 
@@ -235,6 +240,7 @@ class ChatRequest(_ChatPart):
     logprobs: bool | None = None
     response_format: dict[str, Any] | None = None
     n_docs: NDocs = None
+    where: Where = None
     num_beams: Count | None = Field(None, description="R, beams.")
     min_confidence: MinConfidence = None
 

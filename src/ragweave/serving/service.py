@@ -114,6 +114,7 @@ class Service:
         max_new_tokens: int | None = None,
         formulation: Formulation | None = None,
         min_confidence: float | None = None,
+        where: str | None = None,
     ) -> AnswerOptions:
         """The options of a request, with defaults from the settings.
 
@@ -128,7 +129,13 @@ class Service:
             max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
             formulation=formulation or pipeline.formulation,
             min_confidence=pipeline.min_confidence if min_confidence is None else min_confidence,
+            where=where,
         )
+
+    async def check_where(self, where: str | None) -> None:
+        """Raise `ConfigurationError` if a condition is invalid, or names what no passage has."""
+        if where is not None:
+            await self.queries.run(self.engine.check_where, where)
 
     def check_limits(self, **counts: int | None) -> None:
         """Check counts of a request against the limits of the same names.

@@ -40,12 +40,14 @@ async def answers(
     With `stream`, for one question: the events `passages`, `token` and `answer`, or `error`. Greedy RAG-Token sends
     tokens as it decodes them; everything else sends the answer at the end.
     """
+    await service.check_where(body.where)
     options = service.options(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
         max_new_tokens=body.max_new_tokens,
         formulation=body.formulation,
         min_confidence=body.min_confidence,
+        where=body.where,
     )
     questions = body.all_questions
     service.check_limits(messages=2 * len(body.history))
@@ -81,7 +83,8 @@ async def retrieve(
         questions, n_docs = body.all_questions, body.n_docs
     service.check_questions(questions)
     service.check_limits(n_docs=n_docs)
-    retrieving = service.queries.run(service.engine.retrieve, questions, n_docs or service.settings.n_docs)
+    n_docs = n_docs or service.settings.n_docs
+    retrieving = service.queries.run(service.engine.retrieve, questions, n_docs, body.where)
     results = await while_connected(request, retrieving)
     if isinstance(body, AgentRetrieveRequest):
         return AgentRetrieveResponse(result=[_for_agent(hits, body.return_scores) for hits in results])

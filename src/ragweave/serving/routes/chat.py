@@ -70,12 +70,14 @@ async def complete(
     _check_supported(body)
     service.check_limits(messages=len(body.messages))
     turns, question = _turns(body.messages)
+    await service.check_where(body.where)
     options = service.options(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
         max_new_tokens=body.max_completion_tokens or body.max_tokens,
         formulation=_formulation(body.model),
         min_confidence=body.min_confidence,
+        where=body.where,
     )
     service.check_questions([question])
     prompt_tokens = await service.queries.run(service.engine.token_count, question)

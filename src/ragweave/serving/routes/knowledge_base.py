@@ -25,7 +25,7 @@ _ERRORS = errors(400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
 async def knowledge_base(service: ServiceDependency) -> KnowledgeBaseResponse:
     """The version in use, its size, and the defaults and limits of requests."""
     defaults = asdict(service.options())
-    formulation = defaults.pop("formulation")
+    formulation, _ = defaults.pop("formulation"), defaults.pop("where")
     limits = {
         **asdict(service.settings.limits),
         "max_queue": service.settings.batching.max_queue,

@@ -220,7 +220,7 @@ def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> It
     try:
         with pq.ParquetFile(file.path, memory_map=True) as content:
             reader = TableReader(file, tables)
-            names = _columns(reader, content.schema_arrow, tables)
+            names = _columns(reader, content.schema_arrow)
             batches = content.iter_batches(batch_size=_batch_rows(content.metadata), columns=names)
             yield from reader.documents(_rows(file.path, batches))
             reader.warn_of_columns()
