@@ -55,6 +55,29 @@ def test_text_and_words(kb):
     assert run("search", kb, " ").exit_code == 1
 
 
+def test_narrowed_by_metadata(tmp_path, tiny_encoder_path):
+    lines = (
+        {"id": name, "text": f"River {name}.", "year": year} for name, year in (("a", 2019), ("b", 2021))
+    )
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    kb = tmp_path / "kb"
+    succeed("index", tmp_path / "a.jsonl", "--output", kb, "--model", tiny_encoder_path, "--meta", "lang=en")
+    (tmp_path / "c.txt").write_text("River three.")
+    succeed("add", kb, tmp_path / "c.txt", "--meta", "lang=de", "--meta", "year=2022")
+    where = "year >= 2020 and lang in ('en', 'de')"
+    (line,) = succeed("search", kb, "--json", "--where", where, "river").splitlines()
+    found = {hit["id"]: hit["metadata"] for hit in json.loads(line)["passages"]}
+    assert found.keys() == {"b#0", "c.txt#0"}
+    assert (found["b#0"]["year"], found["c.txt#0"]["lang"]) == (2021, "de")
+    wrong = run("search", kb, "--where", "yeer == 1", "river")
+    assert (
+        wrong.exit_code == 1
+        and "No passage has the column yeer. There are lang, modified, type, year" in wrong.stderr
+    )
+    bad = run("index", tmp_path / "c.txt", "--output", tmp_path / "no", "--meta", "lang")
+    assert bad.exit_code == 1 and "NAME=VALUE" in bad.stderr and not (tmp_path / "no").exists()
+
+
 def test_another_encoder_is_refused(kb, tmp_path):
     from tests.support.encoders import save_tiny_encoder
 

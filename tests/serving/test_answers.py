@@ -111,6 +111,24 @@ def test_retrieve_as_agents_do(client: httpx.Client, pipeline: RagPipeline):
         assert response.status_code == 422 and words in response.json()["error"]["message"]
 
 
+def test_requests_narrowed_by_metadata(client: httpx.Client):
+    where = "document_id == 'kenya.txt' and type == 'txt'"
+    retrieved = client.post("/v1/retrieve", json={"question": QUESTIONS[0], "where": where}).json()
+    assert [one["id"] for one in retrieved["results"][0]["passages"]] == ["kenya.txt#0"]
+    assert retrieved["results"][0]["passages"][0]["metadata"]["type"] == "txt"
+    body = {"question": QUESTIONS[0], "max_new_tokens": 2, "where": where}
+    (answer,) = client.post("/v1/answers", json=body).json()["answers"]
+    assert [one["id"] for one in answer["passages"]] == ["kenya.txt#0"]
+    agent = {"queries": QUESTIONS[:1], "where": "document_id == 'peru.txt'"}
+    assert client.post("/v1/retrieve", json=agent).json()["result"][0][0]["id"] == "peru.txt#0"
+    nothing = client.post("/v1/answers", json={**body, "where": "line > 99"}).json()["answers"][0]
+    assert nothing["passages"] == []
+    for wrong, words in (("year ==", "is invalid"), ("year == 1", "No passage has the column year")):
+        for endpoint in ("/v1/answers", "/v1/retrieve"):
+            response = client.post(endpoint, json={"question": "a", "where": wrong})
+            assert response.status_code == 422 and words in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("endpoint", ["/v1/answers", "/v1/retrieve"])
 @pytest.mark.parametrize(
     ("body", "words"),
