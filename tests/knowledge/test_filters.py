@@ -209,7 +209,7 @@ def test_unknown_columns_are_named(base):
         "lang is 'en'",
         "year == -True",
         "year == 1; import os",
-        "not " * 400 + "year == 1",
+        "not " * 600 + "year == 1",
         "(" * 300 + "year == 1" + ")" * 300,
         "year == 1 or " * 200 + "year == 1",
         "a" * 3000 + " == 1",

@@ -131,6 +131,8 @@ def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Conditi
 
 
 def _negated(condition: Condition) -> Condition:
+    if isinstance(condition, Combination) and condition.operator == "not":
+        return condition.parts[0]
     return Combination("not", (condition,))
 
 
