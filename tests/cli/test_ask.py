@@ -50,6 +50,7 @@ def test_json_output_is_one_object_per_line(knowledge_base: Path, model: Path):
                 "doc_score",
                 "prior",
                 "place",
+                "metadata",
                 "posterior",
                 "null",
             }

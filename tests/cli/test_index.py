@@ -108,7 +108,8 @@ def test_columns_and_hidden_sheets(tmp_path, tiny_encoder_path):
     )
     plain = run(*command, "--output", tmp_path / "plain")
     assert "warning: b.xlsx: hidden sheets are left out: Prices" in plain.stderr
-    assert "a.csv: the columns River are left out" in plain.stderr
+    assert "River" not in plain.stderr  # what is no text is metadata
+    assert '"River": ' in KnowledgeBase.open(tmp_path / "plain").passage(0).metadata
     full = run(*command, "--output", tmp_path / "full", "--hidden-sheets", "--columns", "text=Currency")
     assert "a.csv: it has no column Currency, which the settings name" in full.stderr
     passages = [passages_of(tmp_path / name) for name in ("plain", "full")]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -109,6 +111,24 @@ def test_errors_of_preparing_ahead_arrive(pipeline: RagPipeline, monkeypatch: py
     with pytest.raises(KnowledgeBaseError, match="the disk is gone"):
         pipeline(QUESTIONS, prefetch=True)
     assert not any(thread.name.startswith("ragweave-prefetch") for thread in threading.enumerate())
+
+
+def test_where_narrows_the_search(pipeline: RagPipeline):
+    answers = pipeline(QUESTIONS, max_new_tokens=2, where="document_id in ('kenya.txt', 'chile.txt')")
+    assert {one.id for answer in answers for one in answer.passages} == {"kenya.txt#0", "chile.txt#0"}
+    with pytest.raises(ConfigurationError, match="No passage has the column year"):
+        pipeline("Where is Lima?", where="year > 1")
+
+
+def test_without_a_passage_the_documents_do_not_say(pipeline: RagPipeline):
+    answer, usual = pipeline("Where is Lima?", where="line > 9"), pipeline("Where is Lima?", max_new_tokens=2)
+    assert (answer.answer, answer.answered, answer.confidence) == ("The documents do not say.", False, 0)
+    assert answer.passages == () and usual.passages
+    result = pipeline.retrieve(QUESTIONS, n_docs=2)
+    mixed = replace(result, rows=result.rows.copy(), scores=result.scores.copy())
+    mixed.rows[1], mixed.scores[1] = -1, -np.inf
+    answers = pipeline(QUESTIONS, max_new_tokens=2, retrieved=mixed, min_confidence=0)
+    assert [answer.answered for answer in answers] == [True, False, True]
 
 
 def test_int8_answers(knowledge_base: Path, tmp_path: Path, tiny_encoder_path: Path):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.conversation import Conversation
 from ragweave.pipeline.loading import load_parts, make_passage_cache, model_class, passage_cache_sizes
 from ragweave.provenance.answers import Answer
-from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged
+from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence, judged, nothing_found
 from ragweave.provenance.posteriors import assemble, explain
 from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.index_protocol import PassageScorer
@@ -237,10 +238,8 @@ class RagPipeline:
         lengths = [self.encoder.question_length(question) for question in questions]
         order = sorted(range(len(questions)), key=lambda position: lengths[position])
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        if prefetch is None:
-            prefetch = self.model.device.type != "cpu"
-        if extractive is None:
-            extractive = self.extractive
+        prefetch = self.model.device.type != "cpu" if prefetch is None else prefetch
+        extractive = self.extractive if extractive is None else extractive
         threshold = self.min_confidence if min_confidence is None else min_confidence
         if not 0 <= threshold <= 1:
             raise ConfigurationError(f"min_confidence is {threshold}: give a number from 0 to 1.")
@@ -258,10 +257,11 @@ class RagPipeline:
             return self._prepare(texts, retrieved.select(positions, k), extractive=extractive)
 
         for positions, batch in zip(batches, _in_order(prepare, batches, prefetch=prefetch), strict=True):
+            whole = threshold > 0 or bool(batch.retrieved.is_empty.any())
             answers = self._answer(
                 batch,
                 threshold,
-                None if callback is None else BatchCallback(callback, positions, whole=threshold > 0),
+                None if callback is None else BatchCallback(callback, positions, whole=whole),
                 num_beams=num_beams,
                 max_new_tokens=max_new_tokens,
                 **generate_options,
@@ -362,9 +362,8 @@ class RagPipeline:
 
     def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
         """Make the generator's contexts."""
-        n_docs = retrieved.rows.shape[1]
         input_ids, mask = self.retriever.postprocess_docs(
-            retrieved.docs, questions, None, n_docs, return_tensors="pt", padding="longest"
+            retrieved.docs, questions, None, retrieved.rows.shape[1], return_tensors="pt", padding="longest"
         )
         allowed = self._spans_only(retrieved.docs) if extractive else None
         passages = None
@@ -378,7 +377,7 @@ class RagPipeline:
     ) -> list[Answer]:
         """Read the contexts once, generate from them, and compute where the answers came from."""
         device, tokenizer = self.model.device, self.retriever.generator_tokenizer
-        passages = batch.retrieved.passages
+        passages, empty = batch.retrieved.passages, batch.retrieved.is_empty
         if batch.allowed is not None:
             options["prefix_allowed_tokens_fn"] = batch.allowed
         if callback is not None:
@@ -387,7 +386,8 @@ class RagPipeline:
             contexts = RetrievedContexts(
                 batch.input_ids.to(device),
                 batch.attention_mask.to(device),
-                torch.from_numpy(batch.retrieved.scores).to(device),
+                # Where there is no passage, an empty context is read, and the answer not given.
+                torch.from_numpy(np.where(empty[:, None], np.float32(0), batch.retrieved.scores)).to(device),
             )
             encoded = self.model.rag.encode_contexts(contexts, reuse=True, passages=batch.passages)
             output = self.model.generate(
@@ -402,16 +402,13 @@ class RagPipeline:
             null_answer = self.model.config.null_answer
             causal = self.model.config.generator_is_causal
             null_ids = None if null_answer is None else answer_ids(tokenizer, null_answer, causal=causal)
-            provenance = explain(
-                self.model,
-                encoded,
-                contexts.doc_scores,
-                sequences,
-                null_ids,
-                output.get("passage_log_probs"),
-            )
+            log_probs = output.get("passage_log_probs")
+            provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids, log_probs)
         answers = assemble(batch.questions, passages, sequences, provenance, tokenizer)
-        answers = [judged(answer, self.confidence, threshold) for answer in answers]
+        answers = [
+            nothing_found(answer) if is_empty else judged(answer, self.confidence, threshold)
+            for answer, is_empty in zip(answers, empty.tolist(), strict=True)
+        ]
         if callback is not None:
             callback.finish(answers)
         return answers

@@ -158,6 +158,11 @@ def judged(answer: Answer, confidence: CalibratedConfidence, threshold: float) -
     )
 
 
+def nothing_found(answer: Answer) -> Answer:
+    """The answer to a question that no passage was found for: the documents do not say."""
+    return replace(answer, answer=NO_ANSWER, passages=(), tokens=(), confidence=0.0, answered=False)
+
+
 def _log_odds(probability: float) -> float:
     smallest = math.exp(_LEAST_LOG)
     bounded = min(max(probability, smallest), 1 - smallest)

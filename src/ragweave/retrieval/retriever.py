@@ -74,6 +74,11 @@ class RetrievalResult:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def is_empty(self) -> NDArray[np.bool_]:
+        """Which questions have no passage, (B,)."""
+        return np.isneginf(self.scores).all(1)
+
     @cached_property
     def docs(self) -> list[dict[str, Any]]:
         """B dictionaries of lists of length K: "title" and "text" at least, empty where there is no passage."""
