@@ -172,10 +172,11 @@ def test_index_satisfies_the_protocol(base, tiny_encoder):
         "sheet": "",
         "table_row": 0,
         "heading": "Peru",
+        "metadata": first.metadata,
         "place": first.place,
     }
     missing = [values[-1] for values in docs[0].values()]
-    assert missing == [""] * 5 + [0] * 5 + ["", 0, "", Place(start=0, end=0)]
+    assert missing == [""] * 5 + [0] * 5 + ["", 0, "", "{}", Place(start=0, end=0)]
 
 
 def test_opening_again_with_the_same_encoder(base, tiny_encoder):

@@ -21,11 +21,18 @@ from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
 from ragweave.knowledge.manifest import EXACT, WITH_COPIES, WITH_METADATA, Manifest
 from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
-from ragweave.knowledge.postgres.tables import FACTORY, Tables, current_index, passage_columns, storable
+from ragweave.knowledge.postgres.tables import (
+    FACTORY,
+    Tables,
+    column_names,
+    current_index,
+    passage_columns,
+    storable,
+)
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.source_records import SourceRecord, Sources
-from ragweave.knowledge.store import COLUMNS, SHARD
+from ragweave.knowledge.store import SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall
 from ragweave.types import Passage
 
@@ -285,7 +292,8 @@ class PostgresReader:
             passage_columns(self.manifest), passages=self._tables.passages
         )
         if self._has_copies:
-            columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in COLUMNS]
+            names = column_names(self.manifest)
+            columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in names]
             statement += sql.SQL(
                 " UNION ALL SELECT {} FROM {copies} AS c JOIN {passages} AS p USING (hash) "
                 "WHERE c.document_id = %(id)s"

@@ -71,11 +71,15 @@ def current_index(manifest: Manifest) -> IndexKind:
     return "hnsw" if manifest.segments[0].factory == FACTORY["hnsw"] else "flat"
 
 
-def passage_columns(manifest: Manifest) -> sql.Composed:
+def column_names(manifest: Manifest) -> tuple[str, ...]:
     """The columns of passages that the tables have."""
     version = manifest.format_version
-    columns = BEFORE_PLACES if version < 5 else BEFORE_METADATA if version < WITH_METADATA else COLUMNS
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
+    return BEFORE_PLACES if version < 5 else BEFORE_METADATA if version < WITH_METADATA else COLUMNS
+
+
+def passage_columns(manifest: Manifest) -> sql.Composed:
+    """The columns of passages that the tables have, as SQL."""
+    return sql.SQL(", ").join(map(sql.Identifier, column_names(manifest)))
 
 
 def _column(name: str) -> sql.Composed:
