@@ -128,7 +128,7 @@ def holds(condition, fields):
 
 
 @settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
 )
 @given(condition=conditions, n=st.sampled_from([1, 5, 50, 300]))
 def test_what_is_found_is_what_brute_force_finds(base, tiny_encoder, condition, n):
@@ -156,7 +156,7 @@ def test_what_is_found_is_what_brute_force_finds(base, tiny_encoder, condition, 
         ("document_id in ('7', '8', 'x')", ["7", "8"]),
         ("source > 'z'", []),
         ("title == '' or line == 0", []),
-        ("line <= 2 and year == 1999 and type == 'jsonl'", []),
+        ("line <= 2 and year == 1999 and type == 'jsonl'", ["1"]),
         ("'1999' < modified < '3' and document_id == '5'", ["5"]),
         ("2019 <= year < 2020.75 and not lang != 'fr'", None),
         ("page is None and document_id == '5'", ["5"]),
@@ -171,8 +171,7 @@ def test_attributes_of_passages(base, tiny_encoder, where, ids):
             for n in live()
             if record(n).get("year") in (2019, 2020.5) and record(n).get("lang") == "fr"
         ]
-    if "line" not in where or "year" in where:
-        assert found == sorted(ids)
+    assert found == sorted(ids)
 
 
 def test_unknown_columns_are_named(base):
