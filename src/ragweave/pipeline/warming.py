@@ -61,8 +61,9 @@ class Warmer:
 
     def __init__(self, pipeline: RagPipeline, dtype: str | None = None) -> None:
         generator = pipeline.model.rag.wrapped_generator
-        apart = isinstance(generator, CausalGenerator) and generator.reads_apart
-        if not apart or not PassageStore.supports(generator.generator):
+        if not isinstance(generator, CausalGenerator) or not (
+            generator.reads_apart and PassageStore.supports(generator.generator)
+        ):
             raise ConfigurationError(
                 f"Keys and values of this generator ('{generator.generator.config.model_type}') cannot be stored: "
                 "give a causal one without sliding windows, and not in int8. docs/passage-cache.md says why."
