@@ -64,6 +64,10 @@ class KnowledgeBaseError(RagweaveError):
     """A folder is not a knowledge base, is damaged, or cannot be written."""
 
 
+class OpenFilesError(KnowledgeBaseError):
+    """The process or the system has as many files open as it may."""
+
+
 class EncoderMismatchError(KnowledgeBaseError):
     """A knowledge base was opened with another encoder than the one that embedded its passages."""
 

@@ -17,8 +17,9 @@ import re
 import shutil
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class Postings:
         self.lengths = store.read_array(files.lengths, np.int32)
         consistent = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
         if not consistent or self.starts[-1] != len(self.rows):
-            raise KnowledgeBaseError(store.damaged(files.starts))
+            raise store.damaged(files.starts)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -189,10 +190,30 @@ def write_postings(
         lengths.append(shard_lengths)
         path = scratch / f"{number}.npy"
         store.write_array(path, run)
-        runs.append(np.load(path, mmap_mode="r", allow_pickle=False))
-    _merge(files, runs)
+        runs.append(store.read_array(path, _POSTING))
+    _merge(files, [partial(_between, run) for run in runs], sum(map(len, runs)))
     store.write_array(files.lengths, np.concatenate(lengths))
     shutil.rmtree(scratch)
+
+
+def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[np.int64]]]) -> None:
+    """Write the postings of some rows of several segments, which get the numbers from 0 on.
+
+    Args:
+        files: The files to create.
+        parts: Postings, and which of their rows to take, rising.
+    """
+    runs: list[_Run] = []
+    start = count = 0
+    for postings, rows in parts:
+        numbers = np.full(len(postings), -1, np.int32)
+        numbers[rows] = np.arange(start, start + len(rows))
+        runs.append(partial(_renumbered, postings, numbers))
+        for first in range(0, len(postings.rows), MERGED_AT_ONCE):
+            count += int((numbers[postings.rows[first : first + MERGED_AT_ONCE]] >= 0).sum())
+        start += len(rows)
+    _merge(files, runs, count)
+    store.write_array(files.lengths, np.concatenate([postings.lengths[rows] for postings, rows in parts]))
 
 
 def _run(
@@ -219,9 +240,27 @@ def _run(
     return lengths, run
 
 
-def _merge(files: PostingFiles, runs: Sequence[NDArray[Any]]) -> None:
+_Run = Callable[[int, int], NDArray[Any]]
+"""Gives the postings of the words in a range of hashes, sorted by word and row."""
+
+
+def _between(run: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+    # bisect reads a few postings of a run, where np.searchsorted would copy all of its words.
+    return run[bisect_left(run["word"], first) : bisect_right(run["word"], last)]
+
+
+def _renumbered(postings: Postings, numbers: NDArray[np.int32], first: int, last: int) -> NDArray[Any]:
+    words = slice(bisect_left(postings.words, first), bisect_right(postings.words, last))
+    starts = postings.starts[words.start : words.stop + 1]
+    part = slice(starts[0], starts[-1])
+    run = np.empty(part.stop - part.start, _POSTING)
+    run["word"] = np.repeat(postings.words[words], np.diff(starts))
+    run["row"], run["count"] = numbers[postings.rows[part]], postings.counts[part]
+    return run[run["row"] >= 0]
+
+
+def _merge(files: PostingFiles, runs: Sequence[_Run], count: int) -> None:
     """Write the postings of all runs, one range of hashes at a time; hashes are spread evenly."""
-    count = sum(map(len, runs))
     words: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
     starts: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
     with (
@@ -230,9 +269,7 @@ def _merge(files: PostingFiles, runs: Sequence[NDArray[Any]]) -> None:
     ):
         written = 0
         for first, last in _ranges(-(-count // MERGED_AT_ONCE)):
-            # bisect reads a few postings of a run, where np.searchsorted would copy all of its words.
-            parts = [run[bisect_left(run["word"], first) : bisect_right(run["word"], last)] for run in runs]
-            merged = np.concatenate(parts)
+            merged = np.concatenate([run(first, last) for run in runs])
             merged = merged[np.argsort(merged["word"], kind="stable")]  # runs come in the order of their rows
             distinct, begins = np.unique(merged["word"], return_index=True)
             words.append(distinct)

@@ -142,8 +142,8 @@ class Layout:
 
     def version_names(self) -> list[str]:
         """The names of all versions, oldest first."""
-        names = (path.name for path in self.versions.glob("*") if (path / "manifest.json").is_file())
-        return sorted(filter(_VERSION.fullmatch, names), key=int)
+        names = filter(_VERSION.fullmatch, store.names_in(self.versions))
+        return sorted((name for name in names if self.version(name).manifest.is_file()), key=int)
 
     def is_knowledge_base(self) -> bool:
         """Whether the folder holds a knowledge base, intact or not."""
@@ -164,7 +164,11 @@ class Layout:
             raise KnowledgeBaseError(
                 f"{self.root} is not a knowledge base. Give a folder that 'ragweave index' created."
             )
-        match = _POINTER.fullmatch(self.current.read_bytes().decode("ascii", errors="replace").strip())
+        try:
+            content = self.current.read_bytes()
+        except OSError as error:
+            raise store.damaged(self.current, error) from error
+        match = _POINTER.fullmatch(content.decode("ascii", errors="replace").strip())
         # The name becomes part of a path: anything but digits could lead out of the folder.
         if match is None:
             raise KnowledgeBaseError(
@@ -179,6 +183,6 @@ class Layout:
 
     def next_version(self) -> str:
         """The name of a new version, above all that exist, even if they were never current."""
-        paths = [*self.versions.glob("*"), *self.segments.glob("*")]
-        numbers = [int(path.name) for path in paths if _VERSION.fullmatch(path.name)]
+        names = store.names_in(self.versions) + store.names_in(self.segments)
+        numbers = [int(name) for name in names if _VERSION.fullmatch(name)]
         return f"{max(numbers, default=0) + 1:06d}"

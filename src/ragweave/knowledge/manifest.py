@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
 from ragweave.knowledge.ingest_settings import Chunking
+from ragweave.knowledge.store import too_many_files
 
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
@@ -290,7 +291,7 @@ class Manifest:
         try:
             return cls.parse(path.read_bytes(), path)
         except OSError as error:
-            raise KnowledgeBaseError(
+            raise too_many_files(error) or KnowledgeBaseError(
                 f"The manifest {path} cannot be read ({error.strerror}): {_REBUILD}"
             ) from error
 

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.store import damaged
 
 
@@ -86,4 +85,4 @@ def read_sources(path: Path) -> Sources:
         content = json.loads(path.read_bytes())
         return {str(key): SourceRecord(**record) for key, record in content.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise KnowledgeBaseError(damaged(path)) from error
+        raise damaged(path, error) from error

@@ -1,13 +1,15 @@
 """The files of segments and versions: passages as Arrow, vectors and other arrays as numpy.
 
 Files are written through ordinary file objects and never through a memory map: on a full disk, a write then raises an
-exception, where a memory map would end the process by a signal.
+exception, where a memory map would end the process by a signal. They are read through memory maps that keep no file
+open, so that any number of segments needs no descriptor.
 
 Notation used for tensor shapes: M rows, N passages, D vector size.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ragweave.errors import KnowledgeBaseError
+from ragweave.errors import KnowledgeBaseError, OpenFilesError
 from ragweave.types import Passage
 
 COLUMNS = tuple(field.name for field in fields(Passage))
@@ -52,14 +54,15 @@ class PassageTable:
         self._batches: list[pa.RecordBatch] = []
         schema = _SCHEMA
         if path is not None:
+            content = map_file(path)
             try:
-                reader = pa.ipc.open_file(pa.memory_map(str(path)))
+                reader = pa.ipc.open_file(content)
                 self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             except (OSError, pa.ArrowException) as error:
-                raise KnowledgeBaseError(damaged(path)) from error
+                raise damaged(path) from error
             schema = reader.schema
             if tuple(schema.names) not in (COLUMNS, BEFORE_METADATA, BEFORE_PLACES):
-                raise KnowledgeBaseError(damaged(path))
+                raise damaged(path)
         self.table = pa.Table.from_batches(self._batches, schema)
         # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
@@ -192,18 +195,35 @@ def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callab
         yield write
 
 
-def read_array(path: Path, kind: type[np.generic], ndim: int = 1) -> NDArray[Any]:
+def map_file(path: Path) -> pa.Buffer:
+    """Map a file into memory and close it: the buffer needs no descriptor, and outlives the file's name.
+
+    Raises:
+        KnowledgeBaseError: The file is missing, or cannot be opened.
+    """
+    try:
+        with pa.memory_map(str(path)) as file:
+            return file.read_buffer()
+    except OSError as error:
+        raise damaged(path, error) from error
+
+
+def read_array(path: Path, kind: type[np.generic] | np.dtype[Any], ndim: int = 1) -> NDArray[Any]:
     """Map a numpy array into memory.
 
     Raises:
         KnowledgeBaseError: The file is missing or damaged.
     """
+    content = map_file(path)
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        with pa.BufferReader(content) as header:
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            values = np.frombuffer(content, dtype, offset=header.tell()).reshape(shape)
     except Exception as error:  # numpy raises all kinds of errors for a damaged header
-        raise KnowledgeBaseError(damaged(path)) from error
-    if not isinstance(values, np.ndarray) or values.dtype != kind or values.ndim != ndim:
-        raise KnowledgeBaseError(damaged(path))
+        raise damaged(path) from error
+    if values.dtype != kind or values.ndim != ndim:
+        raise damaged(path)
     return values
 
 
@@ -252,6 +272,17 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, none if it does not exist; any other `OSError` is raised.
+
+    From Python 3.13 on, glob finds nothing in a folder that cannot be read. Segments would then seem to be unused.
+    """
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 def sync_folder(folder: Path) -> None:
     """Sync the names in a folder to disk, so that they survive a power failure."""
     if os.name == "nt":  # pragma: no cover
@@ -263,6 +294,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def damaged(path: Path) -> str:
-    """The message for a file that cannot be read."""
-    return f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
+def damaged(path: Path, error: Exception | None = None) -> KnowledgeBaseError:
+    """The error for a file that cannot be read, and what the system says about it."""
+    if full := too_many_files(error):
+        return full
+    return KnowledgeBaseError(
+        f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
+    )
+
+
+def too_many_files(error: Exception | None) -> OpenFilesError | None:
+    """The error to raise where the limit on open files is reached; ``None`` for other errors."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    whose, advice = (
+        ("This process", "Raise its limit with 'ulimit -n 65536' before you start it")
+        if error.errno == errno.EMFILE
+        else ("The system", "Close programs, or raise fs.file-max")
+    )
+    return OpenFilesError(f"{whose} has too many open files. {advice}. The knowledge base is not damaged.")

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ragweave.errors import ConfigurationError, KnowledgeBaseError
+from ragweave.errors import ConfigurationError
 from ragweave.knowledge import store
 from ragweave.knowledge.manifest import EXACT
 
@@ -131,9 +131,10 @@ def read_index(path: Path, parameters: dict[str, int]) -> Any:
     # Before FAISS 1.11 there is only the other flag, which maps nothing but inverted lists.
     flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     try:
+        path.open("rb").close()  # a full table of descriptors is an OSError here, and a RuntimeError of FAISS
         index = faiss.read_index(str(path), flag)
-    except RuntimeError as error:
-        raise KnowledgeBaseError(store.damaged(path)) from error
+    except (OSError, RuntimeError) as error:
+        raise store.damaged(path, error) from error
     _set_parameters(index, parameters)
     return index
 

@@ -8,6 +8,7 @@ Notation used for tensor shapes: M passages, D vector size.
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge import store
-from ragweave.knowledge.bm25 import Analyzer, hashed, write_postings
+from ragweave.knowledge.bm25 import Analyzer, hashed, merge_postings, write_postings
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.loaders.text import printable
-from ragweave.knowledge.ingest.transaction import staged_segment
+from ragweave.knowledge.ingest.transaction import merged_segment, staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
-from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord
+from ragweave.knowledge.snapshot import Segment
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import FLAT, factory_of, least_recall, write_index
 from ragweave.types import Passage, Progress
@@ -290,13 +292,60 @@ def embed_segment(
 def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) -> SegmentRecord:
     """Index the staged segment, whose passages and vectors are written, and describe it."""
     segment = staged_segment(layout)
-    table, vectors = store.PassageTable(segment.passages), store.read_vectors(segment.vectors)
+    table = store.PassageTable(segment.passages)
     if settings.language is not None:
         progress.start("Indexing words", len(table))
         texts = _texts(table, progress)
         analyzer = Analyzer(settings.language, settings.analyzer)
         write_postings(segment.postings, texts, analyzer, layout.work / "postings")
+    return _index_vectors(segment, table, settings, progress)
+
+
+def merge_segments(
+    layout: Layout,
+    parts: Sequence[tuple[Segment, NDArray[np.int64]]],
+    passages: Iterable[list[Passage]],
+    settings: IngestSettings,
+    progress: Progress,
+) -> SegmentRecord:
+    """Stage rows of several segments as one, in `merged_segment`. Nothing is embedded or split into words again.
+
+    Args:
+        layout: The knowledge base, locked.
+        parts: Segments, and their rows to take, rising.
+        passages: The passages of all these rows, in shards.
+        settings: How the segment is indexed.
+        progress: Receives the progress.
+    """
+    segment, count = merged_segment(layout), sum(len(rows) for _, rows in parts)
+    shutil.rmtree(segment.folder, ignore_errors=True)  # of a change that was interrupted here
+    segment.folder.mkdir()
+    progress.start("Copying", count)
+    store.write_passages(segment.passages, passages)
+    store.write_array(segment.hashes, np.concatenate([part.hashes[rows] for part, rows in parts]))
+    store.write_vectors(segment.vectors, _vectors(parts, progress), count, parts[0][0].vectors.shape[1])
+    if settings.language is not None:
+        progress.start("Indexing words", None)
+        postings = [(part.postings, rows) for part, rows in parts if part.postings is not None]
+        merge_postings(segment.postings, postings)
+    return _index_vectors(segment, store.PassageTable(segment.passages), settings, progress)
+
+
+def _vectors(
+    parts: Sequence[tuple[Segment, NDArray[np.int64]]], progress: Progress
+) -> Iterator[NDArray[np.float32]]:
+    for part, rows in parts:
+        for start in range(0, len(rows), store.SHARD):
+            shard = rows[start : start + store.SHARD]
+            yield part.vectors[shard]
+            progress.advance(len(shard))
+
+
+def _index_vectors(
+    segment: SegmentLayout, table: store.PassageTable, settings: IngestSettings, progress: Progress
+) -> SegmentRecord:
     progress.start("Indexing", None)
+    vectors = store.read_vectors(segment.vectors)
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind
     factory = factory_of(kind, len(table), vectors.shape[1])

@@ -6,13 +6,11 @@ Every change is staged beside the existing versions and committed in one step; s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
@@ -23,8 +21,9 @@ from ragweave.knowledge.ingest.builder import (
     StagedSegment,
     build_segment,
     embed_segment,
-    index_segment,
+    merge_segments,
 )
+from ragweave.knowledge.ingest.folder_change import NO_ROWS, FolderChange
 from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.scan import (
     SourceScan,
@@ -43,27 +42,26 @@ from ragweave.knowledge.ingest.scan import (
 )
 from ragweave.knowledge.ingest.transaction import (
     commit,
+    merged_segment,
     remove_versions,
     staged_segment,
     staging,
     transaction,
 )
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
-from ragweave.knowledge.layout import Layout, Pointer
+from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
-from ragweave.knowledge.snapshot import NO_COPIES, Snapshot
-from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
+from ragweave.knowledge.snapshot import Snapshot
+from ragweave.knowledge.source_records import SourceChanges, SourceFile
 from ragweave.knowledge.stored_states import drop_stale
-from ragweave.knowledge.vector_index import check_kind, least_recall
-from ragweave.types import Passage, Progress
+from ragweave.knowledge.vector_index import check_kind
+from ragweave.types import Progress
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
 
 FLAT_ADDITIONS = 20_000
 """Additions of up to this many passages get no index until they are compacted: they are too few to train one."""
-
-_NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 class FolderWriter:
@@ -110,7 +108,7 @@ class FolderWriter:
             built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
             if built.record is None:
                 raise no_text(scan.all_skipped(built.report))
-            change = _Change(None, built)
+            change = FolderChange(None, built)
             record = scan.change("build", built.report, change.counts)
             change.commit(layout, first_manifest(encoder, settings, record), scan.read(built.report.failed))
 
@@ -152,7 +150,7 @@ class FolderWriter:
                 return
             if built is not None:
                 _check_ids(current, built, replaced)
-            change = _Change(
+            change = FolderChange(
                 current,
                 built,
                 current.rows_with("source", replaced),
@@ -173,14 +171,14 @@ class FolderWriter:
                 if not matches:
                     raise unknown_id(name, self.path)
             named = named_sources(sources, current.sources, self.path)
-            rows, copies = _NO_ROWS, np.zeros(len(current.copies.rows), dtype=bool)
+            rows, copies = NO_ROWS, np.zeros(len(current.copies.rows), dtype=bool)
             passage_ids = current.passage_ids(ids)
             documents = set(ids) - passage_ids
             for column, values in (("id", passage_ids), ("document_id", documents), ("source", named)):
                 rows = np.union1d(rows, current.rows_with(column, values))
                 copies |= current.copies.matches(column, values)
             remaining = {key: record for key, record in current.sources.items() if record.source not in named}
-            change = _Change(current, None, rows, copies)
+            change = FolderChange(current, None, rows, copies)
             record = ChangeRecord(kind="delete", **change.counts)
             change.commit(layout, next_manifest(current.manifest, record, ()), remaining)
             drop_stale(Snapshot.open(self.path))
@@ -193,15 +191,11 @@ class FolderWriter:
             if len(manifest.segments) > 1 or len(current.deleted):
                 record = None
                 if len(current):
-                    segment = staged_segment(layout)
-                    segment.folder.mkdir()
-                    progress.start("Copying", len(current))
-                    _copy_passages(current, layout)
-                    vectors = _live_vectors(current, progress)
-                    store.write_vectors(segment.vectors, vectors, len(current), manifest.dimension)
-                    record = index_segment(layout, settings_of(manifest), progress)
+                    parts = [(part, part.live_rows()) for part in current.segments]
+                    passages, settings = current.live_passages(), settings_of(manifest)
+                    record = merge_segments(layout, parts, passages, settings, progress)
                 after = next_manifest(manifest, ChangeRecord(kind="compact"), ())
-                _commit_copied(layout, after, record, current)
+                _commit_copied(layout, after, record, current, staged=merged_segment(layout))
             if keep is not None:
                 _remove_old_versions(layout, keep)
             drop_stale(Snapshot.open(self.path))
@@ -253,113 +247,14 @@ class FolderWriter:
             layout.write_current(Pointer(version, manifest.checksum[:16]))
 
 
-class _Change:
-    """What a change makes of passages: one that loses its source lives on with its first copy, or is deleted.
-
-    Args:
-        current: The version that is changed; ``None`` for a new knowledge base.
-        built: What was read, if anything.
-        lost: The rows of ``current`` whose source or id goes.
-        lost_copies: Which of its copies lose theirs, (M,).
-    """
-
-    def __init__(
-        self,
-        current: Snapshot | None,
-        built: StagedSegment | None,
-        lost: NDArray[np.int64] = _NO_ROWS,
-        lost_copies: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self._current, self._record = current, None if built is None else built.record
-        start = 0 if current is None else current.manifest.rows
-        self._tables: list[tuple[store.PassageTable, NDArray[np.int64]]] = []
-        copy_rows, fresh = NO_COPIES, 0
-        if built is not None:
-            # First, so that a passage which a changed source still holds stays with that source.
-            fresh = len(built.positions)
-            self._tables.append((built.copies, built.positions))
-            copy_rows = np.stack([_rows_of_copies(current, built, start), np.zeros(fresh, np.int64)], axis=1)
-            if built.record is not None:
-                lost = np.concatenate([lost, built.discarded + start])
-        if current is not None:
-            kept = np.flatnonzero(~lost_copies) if lost_copies is not None else _NO_ROWS
-            self._tables.append((current.copies.table, kept))
-            pairs = np.stack([current.copies.rows, current.copies.current], axis=1).astype(np.int64)
-            copy_rows = np.concatenate([copy_rows, pairs[kept]])
-        candidates = np.flatnonzero(np.isin(copy_rows[:, 0], lost))
-        heirs = candidates[np.unique(copy_rows[candidates, 0], return_index=True)[1]]
-        copy_rows[heirs, 1] = 1
-        self._copy_rows, heir_rows = copy_rows, copy_rows[heirs, 0]
-        deleted = np.setdiff1d(lost, heir_rows)
-        self._lost, self._deleted = lost, deleted if current is None else np.union1d(current.deleted, deleted)
-        # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
-        renewed = int(((heirs < fresh) & (heir_rows < start)).sum())
-        written = 0 if self._record is None else self._record.rows
-        self.counts: dict[str, Any] = {
-            "added": written - int((deleted >= start).sum()) + renewed,
-            "deleted": int((deleted < start).sum()) + renewed,
-            "duplicates": fresh - int((heirs < fresh).sum()),
-            "kept": int((heirs >= fresh).sum()),
-        }
-
-    def commit(self, layout: Layout, manifest: Manifest, sources: Sources) -> None:
-        """Commit the change with a manifest that lacks the segments."""
-        records = [] if self._current is None else [part.record for part in self._current.segments]
-        tables = [] if self._current is None else [part.table for part in self._current.segments]
-        if self._record is not None:
-            records.append(self._record)
-            tables.append(store.PassageTable(staged_segment(layout).passages))
-        starts = np.cumsum([0, *(record.rows for record in records)])
-        is_current = self._copy_rows[:, 1] > 0
-        identities = dict(
-            zip(self._copy_rows[is_current, 0].tolist(), self._documents(is_current), strict=True)
-        )
-        for number, (record, table) in enumerate(zip(records, tables, strict=True)):
-            first, last = starts[number : number + 2]
-            if not ((self._lost >= first) & (self._lost < last)).any():
-                continue
-            inside = {row: name for row, name in identities.items() if first <= row < last}
-            deleted = self._deleted[(self._deleted >= first) & (self._deleted < last)]
-            excluded = [*(deleted - first).tolist(), *(row - first for row in inside)]
-            documents = {*table.counts("document_id", without=excluded), *inside.values()}
-            records[number] = replace(record, passages=record.rows - len(deleted), documents=len(documents))
-            if self._current is not None and number < len(self._current.segments):
-                segment, least = self._current.segments[number], least_recall(manifest.index.kind)
-                records[number] = segment.measured_without(deleted - first, records[number], least=least)
-        commit(
-            layout,
-            replace(manifest, segments=tuple(records if self._record is None else records[:-1])),
-            new=None if self._record is None else records[-1],
-            deleted=self._deleted,
-            sources=sources,
-            copies=self._shards(np.ones(len(is_current), dtype=bool)),
-            copy_rows=self._copy_rows,
-        )
-
-    def _documents(self, chosen: NDArray[np.bool_]) -> Iterator[str]:
-        return (copy.document_id for shard in self._shards(chosen) for copy in shard)
-
-    def _shards(self, chosen: NDArray[np.bool_]) -> Iterator[list[Passage]]:
-        """Some of the copies, a shard at a time."""
-        for table, positions in self._tables:
-            selected, chosen = positions[chosen[: len(positions)]], chosen[len(positions) :]
-            yield from table.take_shards(selected)
-
-
-def _rows_of_copies(current: Snapshot | None, built: StagedSegment, start: int) -> NDArray[np.int64]:
-    """The rows that the copies in a staged segment belong to, of which the segment's begin at ``start``."""
-    hashes, rows = [built.hashes], [np.arange(start, start + len(built.hashes))]
-    for known, known_rows in () if current is None else current.live_hashes():
-        chosen = np.isin(known, built.copy_hashes)
-        hashes.append(known[chosen])
-        rows.append(known_rows[chosen])
-    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows)
-    order = np.argsort(all_hashes, kind="stable")
-    return all_rows[order][np.searchsorted(all_hashes[order], built.copy_hashes)]
-
-
-def _commit_copied(layout: Layout, manifest: Manifest, new: SegmentRecord | None, snapshot: Snapshot) -> None:
-    """Commit what `_copy_passages` staged, whose rows have the ids and sources that they have in the snapshot."""
+def _commit_copied(
+    layout: Layout,
+    manifest: Manifest,
+    new: SegmentRecord | None,
+    snapshot: Snapshot,
+    staged: SegmentLayout | None = None,
+) -> None:
+    """Commit the staged live passages of a snapshot, whose rows have the ids and sources that they have there."""
     others = np.flatnonzero(~snapshot.copies.current)
     live = np.setdiff1d(np.arange(snapshot.manifest.rows), snapshot.deleted, assume_unique=True)
     rows = np.searchsorted(live, snapshot.copies.rows[others])
@@ -367,10 +262,11 @@ def _commit_copied(layout: Layout, manifest: Manifest, new: SegmentRecord | None
         layout,
         manifest,
         new=new,
-        deleted=_NO_ROWS,
+        deleted=NO_ROWS,
         sources=snapshot.sources,
         copies=snapshot.copies.table.take_shards(others),
         copy_rows=np.stack([rows, np.zeros_like(rows)], axis=1),
+        staged=staged,
     )
 
 
@@ -391,12 +287,6 @@ def _copy_passages(snapshot: Snapshot, layout: Layout) -> None:
     segment = staged_segment(layout)
     store.write_passages(segment.passages, snapshot.live_passages())
     store.write_array(segment.hashes, np.concatenate([hashes for hashes, _ in snapshot.live_hashes()]))
-
-
-def _live_vectors(snapshot: Snapshot, progress: Progress) -> Iterator[NDArray[np.float32]]:
-    for part, rows in snapshot.live_shards():
-        yield part.vectors[rows]
-        progress.advance(len(rows))
 
 
 def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:

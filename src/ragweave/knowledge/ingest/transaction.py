@@ -96,6 +96,11 @@ def staged_segment(layout: Layout) -> SegmentLayout:
     return SegmentLayout(layout.work / "segment")
 
 
+def merged_segment(layout: Layout) -> SegmentLayout:
+    """Where segments are merged into the one that the next version has instead."""
+    return SegmentLayout(layout.work / "merged")
+
+
 def commit(
     layout: Layout,
     manifest: Manifest,
@@ -105,6 +110,7 @@ def commit(
     sources: Sources,
     copies: Iterable[list[Passage]] = (),
     copy_rows: NDArray[np.int64] = NO_COPIES,
+    staged: SegmentLayout | None = None,
 ) -> None:
     """Write the next version and make it the current one.
 
@@ -116,12 +122,13 @@ def commit(
         sources: The sources that the version was made from.
         copies: Its copies, in shards; see `VersionLayout`.
         copy_rows: Their rows, and whether they are current, (M, 2).
+        staged: Where the new segment is; by default `staged_segment`.
 
     Raises:
         OSError: The disk is full or cannot be written. Nothing is left behind.
     """
     name = layout.next_version()
-    version, segment = VersionLayout(layout.work / "version"), staged_segment(layout)
+    version, segment = VersionLayout(layout.work / "version"), staged or staged_segment(layout)
     shutil.rmtree(version.folder, ignore_errors=True)
     version.folder.mkdir()
     store.write_array(version.deleted, deleted)
@@ -175,9 +182,9 @@ def _remove_orphans(layout: Layout) -> None:
     used: set[str] = set()
     for name in layout.version_names():
         used |= {segment.name for segment in Manifest.read(layout.version(name).manifest).segments}
-    for folder in layout.segments.glob("*"):
-        if folder.name not in used:
-            _remove(layout, folder)
+    for name in store.names_in(layout.segments):
+        if name not in used:
+            _remove(layout, layout.segment(name).folder)
 
 
 def _remove(layout: Layout, folder: Path) -> None:
@@ -227,7 +234,7 @@ def _writer_lock(layout: Layout) -> Iterator[None]:
             f"Another process is changing {layout.root} ({_owner(layout)}): try again when it has finished."
         ) from error
     except OSError as error:
-        raise KnowledgeBaseError(
+        raise store.too_many_files(error) or KnowledgeBaseError(
             f"{layout.root} cannot be written ({error.strerror or error}): check its permissions."
         ) from error
     try:
@@ -291,7 +298,7 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KnowledgeBaseError(
+        raise store.too_many_files(error) or KnowledgeBaseError(
             f"The knowledge base could not be written to {path} ({error.strerror or error}): free some "
             "space, check the folder's permissions, or choose another output. Nothing was changed there."
         ) from error
