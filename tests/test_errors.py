@@ -14,6 +14,7 @@ BASES = {
     "DatasetTypeError": (errors.IndexDataError, TypeError),
     "DataError": (errors.RagweaveError, ValueError),
     "EncoderMismatchError": (errors.KnowledgeBaseError,),
+    "OpenFilesError": (errors.KnowledgeBaseError,),
     "IndexDataError": (errors.RagweaveError, ValueError),
     "KnowledgeBaseError": (errors.RagweaveError,),
     "MissingContextError": (errors.RagweaveError, ValueError, AssertionError),

@@ -5,6 +5,7 @@ Some are also AssertionErrors: transformers' RAG classes assert, and code writte
 
 from __future__ import annotations
 
+import errno
 from importlib.util import find_spec
 
 
@@ -94,3 +95,15 @@ def require_extra(module: str, extra: str) -> None:
         raise MissingExtraError(
             f"This needs the package '{module}', which is not installed: run pip install 'ragweave[{extra}]'."
         )
+
+
+def too_many_files(error: Exception | None) -> OpenFilesError | None:
+    """The error to raise where the limit on open files is reached; ``None`` for other errors."""
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    whose, advice = (
+        ("This process", "Raise its limit with 'ulimit -n 65536' before you start it")
+        if error.errno == errno.EMFILE
+        else ("The system", "Close programs, or raise fs.file-max")
+    )
+    return OpenFilesError(f"{whose} has too many open files. {advice}. No file is damaged.")

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from ragweave.errors import EncoderMismatchError, KnowledgeBaseError
+from ragweave.errors import EncoderMismatchError, KnowledgeBaseError, too_many_files
 from ragweave.knowledge.ingest_settings import Chunking
-from ragweave.knowledge.store import too_many_files
 
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder

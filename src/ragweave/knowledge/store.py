@@ -9,7 +9,6 @@ Notation used for tensor shapes: M rows, N passages, D vector size.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ragweave.errors import KnowledgeBaseError, OpenFilesError
+from ragweave.errors import KnowledgeBaseError, too_many_files
 from ragweave.types import Passage
 
 COLUMNS = tuple(field.name for field in fields(Passage))
@@ -301,15 +300,3 @@ def damaged(path: Path, error: Exception | None = None) -> KnowledgeBaseError:
     return KnowledgeBaseError(
         f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
     )
-
-
-def too_many_files(error: Exception | None) -> OpenFilesError | None:
-    """The error to raise where the limit on open files is reached; ``None`` for other errors."""
-    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
-        return None
-    whose, advice = (
-        ("This process", "Raise its limit with 'ulimit -n 65536' before you start it")
-        if error.errno == errno.EMFILE
-        else ("The system", "Close programs, or raise fs.file-max")
-    )
-    return OpenFilesError(f"{whose} has too many open files. {advice}. The knowledge base is not damaged.")

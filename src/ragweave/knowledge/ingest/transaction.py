@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ragweave.errors import KnowledgeBaseError
+from ragweave.errors import KnowledgeBaseError, too_many_files
 from ragweave.knowledge import store
 from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
@@ -234,7 +234,7 @@ def _writer_lock(layout: Layout) -> Iterator[None]:
             f"Another process is changing {layout.root} ({_owner(layout)}): try again when it has finished."
         ) from error
     except OSError as error:
-        raise store.too_many_files(error) or KnowledgeBaseError(
+        raise too_many_files(error) or KnowledgeBaseError(
             f"{layout.root} cannot be written ({error.strerror or error}): check its permissions."
         ) from error
     try:
@@ -298,7 +298,7 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise store.too_many_files(error) or KnowledgeBaseError(
+        raise too_many_files(error) or KnowledgeBaseError(
             f"The knowledge base could not be written to {path} ({error.strerror or error}): free some "
             "space, check the folder's permissions, or choose another output. Nothing was changed there."
         ) from error

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ragweave.errors import OmissionWarning, SourceError, SourceWarning
+from ragweave.errors import OmissionWarning, RagweaveError, SourceError, SourceWarning, too_many_files
 from ragweave.knowledge.ingest.metadata import front_matter
 from ragweave.knowledge.source_records import SourceFile
 from ragweave.types import Document
@@ -333,9 +333,9 @@ def whole_text(value: str, name: str, where: str) -> str:
     return value
 
 
-def no_access(path: Path, error: OSError) -> SourceError:
+def no_access(path: Path, error: OSError) -> RagweaveError:
     """The error for a file that the system does not let us read."""
-    return SourceError(
+    return too_many_files(error) or SourceError(
         f"The file {path} cannot be read ({error.strerror}): check that it exists and its permissions."
     )
 
