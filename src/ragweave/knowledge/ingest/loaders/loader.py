@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
-from ragweave.errors import MissingExtraError, SourceError
+from ragweave.errors import MissingExtraError, RagweaveError, SourceError
 from ragweave.knowledge.ingest.chunking import PassageTokenizer, chunk
 from ragweave.knowledge.ingest.loaders.reader_process import read_in_process, serve
 from ragweave.knowledge.ingest.loaders.text import (
@@ -225,7 +225,7 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
             facts = time if module in _CONTAINERS else {}
             metadata = {**time, "type": kind, **document.metadata, **facts, **settings.metadata}
             yield replace(document, title=shortened(document.title), metadata=metadata)
-    except (SourceError, MissingExtraError, MemoryError, Warning):
+    except (RagweaveError, MemoryError, Warning):
         raise
     except Exception as error:
         raise damaged_file(file.path, f"{type(error).__name__}: {error}") from error
