@@ -196,6 +196,18 @@ def test_predictions_of_other_questions(tmp_path, kb, model):
         evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=SETTINGS)
 
 
+@pytest.mark.parametrize(
+    "change", [{"golds": ["elsewhere"]}, {"gold_passages": ["x"]}, {"unanswerable": True}]
+)
+def test_predictions_with_other_gold_answers(tmp_path, kb, model, change):
+    interrupted(tmp_path / "run", kb, model, after=2)
+    path = tmp_path / "run" / "predictions.jsonl"
+    first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | change), *rest]) + "\n")
+    with pytest.raises(DataError, match=r"prediction for 'a' .* other gold answers"):
+        evaluate(EXAMPLES, tmp_path / "run", knowledge_base=kb, model=model, settings=SETTINGS)
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": 1}', "null"])
 def test_damaged_predictions(tmp_path, finished, line):
     path = tmp_path / "predictions.jsonl"

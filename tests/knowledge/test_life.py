@@ -531,3 +531,16 @@ def test_where_passages_come_from(output, tmp_path, tiny_encoder):
         assert text[passage.start : passage.end].split() == passage.text.split()
         assert passage.line == text[: passage.start].count("\n") + 1
         assert passage.page == text[: passage.start].count("\f") + 1
+
+
+def test_an_id_of_a_passage_and_of_a_document_names_the_passage(output, tmp_path, tiny_encoder):
+    source = tmp_path / "two.jsonl"
+    source.write_text('{"id": "a", "text": "lima"}\n{"id": "a#0", "text": "ulm"}\n')
+    base = KnowledgeBase.build([source], output, encoder=tiny_encoder)
+    (row,) = base.row_of("a#0")
+    assert base.passage(row).document_id == "a"
+    base = base.delete(ids=["a#0"])
+    assert texts(base) == ["ulm"]
+    base = base.delete(ids=["a#0"])  # now the id of the document alone
+    assert len(base) == 0
+    base.close()

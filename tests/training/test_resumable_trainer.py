@@ -101,6 +101,15 @@ def test_a_run_without_a_complete_checkpoint_starts_over(tmp_path):
     assert resumed.state.global_step == 4
 
 
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_start_over(tmp_path):
+    trainer_of(tmp_path, max_steps=1).train()
+    state = tmp_path / "checkpoint-1" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
+    with pytest.raises(TrainingError, match=r"trainer_state\.json is damaged"):
+        trainer_of(tmp_path).train(resume_from_checkpoint=True)
+    assert state.exists()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), KeyError("EarlyStopping")], ids=repr)
 def test_an_interrupted_checkpoint_is_removed(tmp_path, error):
     with pytest.raises(type(error)):

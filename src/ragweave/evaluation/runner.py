@@ -65,6 +65,14 @@ def run_evaluation(
     """
     questions = {example.id: example.question for example in examples}
     done = folder.begin({**description, "settings": asdict(settings)}, questions)
+    for example in examples:
+        before = done.get(example.id)
+        golds = (example.answers, example.gold_passages, example.unanswerable)
+        if before is not None and (before.golds, before.gold_passages, before.unanswerable) != golds:
+            raise DataError(
+                f"The prediction for '{example.id}' in {folder.predictions} has other gold answers or passages than "
+                "the data: restore the file, choose another --output, or add --overwrite to start again."
+            )
     seconds_file = folder.elapsed if folder.elapsed.exists() else folder.metrics
     seconds = float(read_json(seconds_file)["seconds"]) if seconds_file.exists() else 0.0
     remaining = [example for example in examples if example.id not in done]

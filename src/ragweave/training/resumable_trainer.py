@@ -115,6 +115,7 @@ class ResumableTrainer(Trainer):
             return None
         _check_data(output, self.training_texts())
         if resume_from_checkpoint is True:
+            _check_checkpoints(output)
             if self.args.should_save:
                 for folder in checkpoints(output):
                     if not is_complete(folder):
@@ -205,6 +206,20 @@ def broadcast(value: _T) -> _T:
     values = [value]
     broadcast_object_list(values)
     return values[0]
+
+
+def _check_checkpoints(folder: Path) -> None:
+    """Raise `TrainingError` if all states of a run are damaged: it would start over and delete its checkpoints.
+
+    A checkpoint without a state is none: its run was interrupted while it wrote the files before.
+    """
+    states = [path / TRAINER_STATE_NAME for path in checkpoints(folder)]
+    damaged = [path for path in states if path.exists() and not is_complete(path.parent)]
+    if damaged and last_checkpoint(folder) is None:
+        raise TrainingError(
+            f"No checkpoint of the run in {folder} can be resumed: {damaged[-1]} is damaged. Restore it from a copy, "
+            "or leave out --resume (resume_from_checkpoint) to start over."
+        )
 
 
 def _check_data(folder: Path, texts: Iterable[Sequence[str]]) -> None:
