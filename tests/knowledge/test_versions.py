@@ -37,7 +37,6 @@ def test_a_reader_keeps_its_version_until_it_asks_for_the_next(kb, notes, tiny_e
 
 def test_compaction_changes_no_answer(kb, notes, tiny_encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 2)
-    (notes / "ulm.txt").write_text("Ulm lies in the south.")
     (notes / "new.txt").write_text("A new text.")
     many = kb.add([notes], encoder=tiny_encoder).delete(ids=["old/river.txt"])
     (notes / "old" / "river.txt").unlink()
