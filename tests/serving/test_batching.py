@@ -124,6 +124,44 @@ def test_a_full_queue_rejects_further_jobs():
     assert sorted(question for batch in worker.batches for question in batch) == list("abcdf")
 
 
+def test_jobs_that_would_miss_the_deadline_are_rejected():
+    worker = Worker(open_=False)
+
+    async def ask():
+        async with running(worker, max_wait=0, max_batch=1, deadline=0.5) as batcher:
+            asyncio.get_running_loop().call_later(0.6, worker.gate.set)
+            batcher.submit(first := jobs_of("a"))
+            await answer_of(first[0])
+            worker.gate.clear()
+            worker.begun.clear()
+            # An answer took longer than the deadline, but without others before it, the next may be quicker.
+            batcher.submit(second := jobs_of("b"))
+            await asyncio.to_thread(worker.begun.wait)
+            with pytest.raises(OverloadedError, match="again in"):
+                batcher.submit(jobs_of("c"))
+            worker.gate.set()
+            assert await answer_of(second[0]) == "b"
+
+    asyncio.run(ask())
+    assert worker.batches == [["a"], ["b"]]
+
+
+def test_waiting_jobs_hear_at_once_that_they_would_miss_the_deadline():
+    worker = Worker(open_=False)
+
+    async def ask():
+        async with running(worker, max_wait=0, max_batch=1, deadline=1) as batcher:
+            batcher.submit(jobs := jobs_of("abcd"))
+            asyncio.get_running_loop().call_later(0.6, worker.gate.set)
+            assert [await answer_of(job) for job in jobs[:2]] == ["a", "b"]
+            for job in jobs[2:]:
+                with pytest.raises(OverloadedError):
+                    await job.next_event(30)
+
+    asyncio.run(ask())
+    assert worker.batches == [["a"], ["b"]]
+
+
 def test_all_jobs_of_a_request_are_queued_or_none():
     worker = Worker(open_=False)
 

@@ -39,6 +39,12 @@ def test_keys_from_a_file(tmp_path: Path):
     assert KEY not in repr(ring) + repr(vars(ring)) + repr(ServingSettings(keys=ring))
 
 
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path):
+    file = tmp_path / "keys.txt"
+    file.write_text(f"{KEY}\n{ADMIN_KEY}\n", encoding="utf-8-sig")
+    assert KeyRing.from_file(file).accepts(KEY)
+
+
 @pytest.mark.parametrize("content", ["", "# nothing\n", "ssh\n", "\xff"])
 def test_files_without_keys_are_rejected(tmp_path: Path, content: str):
     file = tmp_path / "keys.txt"

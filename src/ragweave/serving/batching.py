@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ragweave.provenance.answers import Answer
-from ragweave.serving.errors import DeadlineError, OverloadedError, UnavailableError
+from ragweave.serving.errors import DeadlineError, OverloadedError, StoppingError
 from ragweave.serving.settings import Batching
 from ragweave.types import Formulation, ScoredPassage
 
@@ -129,7 +129,8 @@ class Batcher:
         self._queue: deque[Job] = deque()
         self._changed = asyncio.Event()
         self._stopping = False
-        self._seconds_per_question = 1.0
+        self._seconds_per_question = 0.0  # unknown before the first batch
+        self._batch: tuple[float, int] | None = None  # when the running batch started, and its size
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -146,10 +147,14 @@ class Batcher:
         """Start to answer, in the event loop of the service."""
         self._task = asyncio.create_task(self._run(), name="ragweave-batcher")
 
-    async def stop(self) -> None:
-        """Answer all waiting jobs, then stop."""
+    def close(self) -> None:
+        """Accept no more jobs, and answer those that wait at once."""
         self._stopping = True
         self._changed.set()
+
+    async def stop(self) -> None:
+        """Answer all waiting jobs, then stop."""
+        self.close()
         if self._task is not None:
             await self._task
 
@@ -157,15 +162,15 @@ class Batcher:
         """Add all of these jobs to the queue, or none.
 
         Raises:
-            OverloadedError: The queue has no room for all of them.
-            UnavailableError: The service is stopping.
+            OverloadedError: The queue has no room for all of them, or would not be answered before the deadline.
+            StoppingError: The service is stopping.
         """
         if not self.ready:
-            raise UnavailableError("The service is stopping. Try again when it has restarted.")
-        if len(self._queue) + len(jobs) > self._settings.max_queue:
-            # Half of the queue should be answered by then.
-            seconds = math.ceil(self._seconds_per_question * len(self._queue) / 2)
-            raise OverloadedError(min(_MAX_RETRY_AFTER, max(1, seconds)))
+            raise StoppingError
+        idle = self._batch is None and not self._queue  # then only an attempt tells how long an answer takes
+        late = not idle and self._seconds_until(len(self._queue) + len(jobs)) > self._settings.deadline
+        if late or len(self._queue) + len(jobs) > self._settings.max_queue:
+            raise self._overloaded()
         self._queue.extend(jobs)
         self._changed.set()
 
@@ -183,9 +188,34 @@ class Batcher:
                     self._queue.remove(job)
                 self._on_batch(len(batch))
                 started = time.monotonic()
+                self._batch = started, len(batch)
                 await asyncio.get_running_loop().run_in_executor(pool, self._answer_batch, batch)
+                self._batch = None
                 seconds = (time.monotonic() - started) / len(batch)
-                self._seconds_per_question += _SMOOTHING * (seconds - self._seconds_per_question)
+                weight = _SMOOTHING if self._seconds_per_question else 1.0
+                self._seconds_per_question += weight * (seconds - self._seconds_per_question)
+                self._reject_late_jobs()
+
+    def _seconds_until(self, position: int) -> float:
+        """Estimated seconds until the running batch and so many jobs after it are answered."""
+        started, size = self._batch or (0.0, 0)
+        running = max(0.0, started + size * self._seconds_per_question - time.monotonic())
+        return running + position * self._seconds_per_question
+
+    def _reject_late_jobs(self) -> None:
+        """Tell jobs at once that they would miss their deadline. The first one stays: estimates may be wrong."""
+        now, kept = time.monotonic(), 0
+        for job in list(self._queue):
+            if kept and now + self._seconds_until(kept + 1) > job.arrived + self._settings.deadline:
+                self._queue.remove(job)
+                job.publish(self._overloaded())
+            else:
+                kept += 1
+
+    def _overloaded(self) -> OverloadedError:
+        # Half of the queue should be answered by then.
+        seconds = math.ceil(self._seconds_until(len(self._queue)) / 2)
+        return OverloadedError(min(_MAX_RETRY_AFTER, max(1, seconds)))
 
     async def _batch_is_due(self) -> bool:
         """Wait until a batch should start. False if the queue is empty and the service is stopping."""

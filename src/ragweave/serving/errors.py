@@ -5,9 +5,11 @@ No message contains a path, a key or a traceback.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import re
 from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
@@ -15,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ragweave.errors import ConfigurationError, QuestionError, RagweaveError
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError
 
 _LOG = logging.getLogger(__name__)
 _CALLER_ERRORS = (QuestionError, ConfigurationError)
@@ -78,7 +80,7 @@ class UnreadableDocumentError(ServingError, status=422, code="unreadable_documen
 
 
 class OverloadedError(ServingError, status=429, code="overloaded"):
-    """The queue is full; a retry makes sense after ``retry_after`` seconds."""
+    """More is waiting than can be answered in time; a retry makes sense after ``retry_after`` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         message = f"Too many questions are waiting. Try again in {retry_after} s."
@@ -93,8 +95,43 @@ class UnavailableError(ServingError, status=503, code="unavailable"):
     """The service or the knowledge base is unavailable for now."""
 
 
+class StoppingError(UnavailableError, status=503, code="unavailable"):
+    """The service is stopping."""
+
+    def __init__(self) -> None:
+        super().__init__("The service is stopping. Try again when it has restarted.")
+
+
 class DeadlineError(ServingError, status=504, code="deadline_exceeded"):
     """The request took too long."""
+
+
+_REASONS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "The disk is full. Free some space"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE),
+        "Too many files are open. Raise the limit of open files (ulimit -n) and restart the service",
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        "The service lacks a permission. Check the owner and the permissions of the knowledge base",
+    ),
+}
+
+
+def unavailable(error: BaseException) -> UnavailableError | None:
+    """The reason why a knowledge base or the machine is unavailable; ``None`` if the error is something else."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _REASONS:
+            return UnavailableError(f"{_REASONS[cause.errno]}.")
+        cause = cause.__cause__
+    return UnavailableError(without_folders(error)) if isinstance(error, KnowledgeBaseError) else None
+
+
+def without_folders(error: BaseException) -> str:
+    """The message of an error in which each path or address is only a name."""
+    return re.sub(r"[^\s'\"()]*/(?=[^\s/])", "", str(error))
 
 
 def error_body(error: Exception) -> dict[str, Any]:
@@ -107,6 +144,10 @@ def error_body(error: Exception) -> dict[str, Any]:
         return _body(422, _validation_message(error), "invalid_request")
     if isinstance(error, _CALLER_ERRORS):
         return _body(422, str(error), "invalid_request")
+    reason = unavailable(error)
+    if reason is not None:
+        _LOG.warning("A request failed: %s", reason)
+        return error_body(reason)
     # A traceback may contain paths and questions, so it is logged only on request.
     trace = error if os.environ.get("RAGWEAVE_DEBUG") else None
     _LOG.error("A request failed: %s.", type(error).__name__, exc_info=trace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragweave.serving.errors import ForbiddenError, TooLargeError, UnauthorizedError, error_response
+from ragweave.serving.errors import (
+    ForbiddenError,
+    StoppingError,
+    TooLargeError,
+    UnauthorizedError,
+    error_response,
+)
 from ragweave.serving.settings import KeyRing
 
 STATIC = Path(__file__).parent / "static"
@@ -146,17 +154,22 @@ class ErrorMiddleware:
 
         try:
             await self._app(scope, receive, watching_send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if scope["type"] != "http":
                 raise
-            response = error_response(error)
+            # The server cancels what still runs when its shutdown has taken too long.
+            stopped = isinstance(error, asyncio.CancelledError)
+            response = error_response(StoppingError() if stopped else error)
             if not started:
                 await response(scope, receive, send)
 
 
 def bearer_token(headers: Headers) -> str | None:
     """The key that a request carries, if any."""
-    scheme, _, key = headers.get("authorization", "").partition(" ")
+    value = headers.get("authorization", "")
+    with suppress(UnicodeDecodeError):  # curl and most clients send UTF-8, browsers Latin-1
+        value = value.encode("latin-1").decode("utf-8")
+    scheme, _, key = value.partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 

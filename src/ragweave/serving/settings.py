@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 from ragweave.errors import ConfigurationError
 
@@ -33,13 +34,13 @@ class KeyRing:
 
     @classmethod
     def from_file(cls, path: str | Path) -> KeyRing:
-        """Read one key per line. Empty lines and lines that start with # are ignored.
+        """Read one key per line of UTF-8. Empty lines and lines that start with # are ignored.
 
         Raises:
             ConfigurationError: The file cannot be read, or its keys cannot be used.
         """
         try:
-            lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            lines = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise ConfigurationError(
@@ -168,4 +169,5 @@ def _check_positive(name: str, value: int) -> None:
 
 
 def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+    # Some editors and systems write an umlaut as two characters.
+    return sha256(normalize("NFC", key).encode("utf-8", "surrogateescape")).digest()
