@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -66,7 +67,7 @@ def test_every_change_makes_a_version(kb, notes):
     table = succeed("versions", kb).stdout
     assert "* 000004" in table
     assert "000003" not in table
-    succeed("info", kb, "--verify")
+    assert re.search(r"Verified: \d+ files, [\d,]+ bytes", succeed("info", kb, "--verify").stderr)
 
 
 def test_reembed_with_another_encoder(kb, tmp_path):

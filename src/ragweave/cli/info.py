@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from rich.table import Table
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import count_of, note_compaction, print_json, print_text, recall_of, stdout
+from ragweave.cli.console import count_of, note_compaction, print_json, print_text, recall_of, stderr, stdout
 
 
 def info(
@@ -34,9 +35,19 @@ def info(
       ragweave info kb --verify
       ragweave info kb --sources
     """
-    base = ragweave.KnowledgeBase.open(kb)
     if verify:
-        base.verify()
+        from ragweave.knowledge.postgres.uri import location_of
+        from ragweave.knowledge.verification import verify_folder
+
+        location = location_of(kb)
+        # Not opened first, which stops at the first damaged file.
+        files, size = (
+            verify_folder(location)
+            if isinstance(location, Path)
+            else ragweave.KnowledgeBase.open(kb).verify()
+        )
+        stderr().print(f"Verified: {count_of(files, 'file')}, {size:,} bytes, all intact.", highlight=False)
+    base = ragweave.KnowledgeBase.open(kb)
     content = _sources(base) if sources else base.info()
     if as_json:
         print_json(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 from contextlib import suppress
 from typing import Annotated
 
@@ -111,6 +112,8 @@ def serve(
         min_confidence=0.0 if answer_anyway else min_confidence,
         passage_cache=passage_cache,
     )
+    # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
+    faulthandler.enable(all_threads=False)
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listener.getsockname()[1]}"

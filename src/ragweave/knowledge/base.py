@@ -24,6 +24,7 @@ from ragweave.knowledge.storage import (
     open_storage,
     writer_at,
 )
+from ragweave.knowledge.verification import verify_folder
 from ragweave.types import NoProgress, Progress
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
@@ -299,9 +300,9 @@ class KnowledgeBase(KnowledgeBaseReader):
         """The names of all versions, oldest first."""
         return self._snapshot("list versions").layout.version_names()
 
-    def verify(self) -> None:
-        """Read every byte and compare the files with their hashes; raises `KnowledgeBaseError` if one has changed."""
-        self._snapshot("verify its files").verify()
+    def verify(self) -> tuple[int, int]:
+        """Read every byte and compare it with its hash; see `verify_folder`."""
+        return verify_folder(self._snapshot("verify its files").path, self.version)
 
     def _snapshot(self, action: str) -> Snapshot:
         """The version in its folder, for what only a folder can do."""

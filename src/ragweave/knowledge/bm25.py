@@ -144,12 +144,16 @@ class Postings:
     def __init__(self, files: PostingFiles) -> None:
         self.words = store.read_array(files.words, np.uint64)
         self.starts = store.read_array(files.starts, np.int64)
-        self.rows = store.read_array(files.rows, np.int32)
+        # Unsigned, so that a damaged row is out of bounds and never counts from the end.
+        self.rows = store.read_array(files.rows, np.int32).view(np.uint32)
         self.counts = store.read_array(files.counts, np.uint16)
         self.lengths = store.read_array(files.lengths, np.int32)
         consistent = len(self.starts) == len(self.words) + 1 and len(self.rows) == len(self.counts)
-        if not consistent or self.starts[-1] != len(self.rows):
+        if not consistent or self.starts[-1] != len(self.rows) or (np.diff(self.starts, prepend=0) < 0).any():
             raise store.damaged(files.starts)
+        if (self.lengths < 0).any():
+            raise store.damaged(files.lengths)
+        self.path = files.rows
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -210,7 +214,10 @@ def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[
         numbers[rows] = np.arange(start, start + len(rows))
         runs.append(partial(_renumbered, postings, numbers))
         for first in range(0, len(postings.rows), MERGED_AT_ONCE):
-            count += int((numbers[postings.rows[first : first + MERGED_AT_ONCE]] >= 0).sum())
+            try:
+                count += int((numbers[postings.rows[first : first + MERGED_AT_ONCE]] >= 0).sum())
+            except IndexError as error:
+                raise store.damaged(postings.path) from error
         start += len(rows)
     _merge(files, runs, count)
     store.write_array(files.lengths, np.concatenate([postings.lengths[rows] for postings, rows in parts]))
@@ -328,7 +335,10 @@ class BM25:
             for part, weight in zip(parts, weights, strict=True):
                 rows = segment.rows[part]
                 tf = segment.counts[part].astype(np.float32)
-                total[rows] += np.float32(weight) * (tf / (tf + norms[rows]))
+                try:
+                    total[rows] += np.float32(weight) * (tf / (tf + norms[rows]))
+                except IndexError as error:
+                    raise store.damaged(segment.path) from error
             scores.append(total)
         return np.concatenate(scores) if scores else np.zeros(0, np.float32)
 

@@ -26,6 +26,7 @@ from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.source_records import Sources, read_sources
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
+from ragweave.knowledge.verification import CHECKED_BYTES, files_of, problem_of
 from ragweave.types import Passage
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
@@ -77,15 +78,20 @@ class Snapshot:
     def __init__(self, layout: Layout, version: str, manifest: Manifest) -> None:
         self.layout, self.version, self.manifest = layout, version, manifest
         self.location = self.path = layout.root
-        self._check_sizes()
+        self._check_files(CHECKED_BYTES)
         files = layout.version(version)
         self.deleted: NDArray[np.int64] = np.asarray(store.read_array(files.deleted, np.int64))
         self.sources: Sources = read_sources(files.sources)
+        if len(self.deleted) and not _rises_within(self.deleted, manifest.rows):
+            raise store.damaged(files.deleted)
         if manifest.format_version < WITH_COPIES:
             self.copies = Copies(store.PassageTable(None), NO_COPIES)
         else:
             rows = store.read_array(files.copy_rows, np.int64, ndim=2)
-            self.copies = Copies(store.PassageTable(files.copies), rows)
+            table = store.PassageTable(files.copies)
+            if rows.shape != (len(table), 2) or (rows < 0).any() or (rows[:, 0] >= manifest.rows).any():
+                raise store.damaged(files.copy_rows)
+            self.copies = Copies(table, rows)
         self._narrowed: dict[str, list[LiveIndex]] = {}
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
         self.segments = [
@@ -119,7 +125,10 @@ class Snapshot:
 
     def latest(self) -> Self:
         """The current version: this one, or another one, opened."""
-        return self if self.layout.read_current().version == self.version else type(self).open(self.path)
+        if self.layout.read_current().version != self.version:
+            return type(self).open(self.path)
+        self._check_files(0)  # reading a file that was cut off since would end the process
+        return self
 
     def __len__(self) -> int:
         return self.manifest.passages
@@ -272,15 +281,6 @@ class Snapshot:
     def close(self) -> None:
         """Do nothing: memory maps close with the last reference."""
 
-    def verify(self) -> None:
-        """Read every byte; raises `KnowledgeBaseError` if a file has changed."""
-        for path, record in self._files():
-            if FileRecord.of(path) != record:
-                raise KnowledgeBaseError(
-                    f"The file {path} has changed since it was written. Restore it from a copy, or build the "
-                    "knowledge base again with --overwrite."
-                )
-
     def taken_id(self, ids: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
         """A document with one of these ids: its id and source, some sources excluded; ``None`` if there is none."""
         rows = np.setdiff1d(self.rows_with("document_id", ids), self.rows_with("source", without))
@@ -315,26 +315,14 @@ class Snapshot:
             yield passages, segment.vectors[rows]
 
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
-        for path in self.layout.version(self.version).data[
-            : 2 if self.manifest.format_version < WITH_COPIES else 4
-        ]:
-            yield path, self.manifest.files.get(path.name, FileRecord(-1, ""))
-        for segment in self.manifest.segments:
-            for name, record in segment.files.items():
-                yield self.layout.segment(segment.name).folder / name, record
+        return files_of(self.layout, self.version, self.manifest)
 
-    def _check_sizes(self) -> None:
-        """Find a missing or truncated file now, and not in the middle of a search."""
+    def _check_files(self, checked_bytes: int) -> None:
+        """Find damaged files now, and not in the middle of a search; files up to this size by their hashes."""
         for path, record in self._files():
-            size = path.stat().st_size if path.is_file() else None
-            if size != record.bytes:
-                actual = "is missing" if size is None else f"has {size} bytes"
-                expected = (
-                    "is not in its manifest" if record.bytes < 0 else f"should have {record.bytes} bytes"
-                )
+            if problem := problem_of(path, record, checked_bytes):
                 raise KnowledgeBaseError(
-                    f"The knowledge base at {self.path} is damaged: {path} {actual} and {expected}. Restore it from "
-                    "a copy, or build it again with --overwrite."
+                    f"The knowledge base at {self.path} is damaged: {problem}. {store.ADVICE}"
                 )
 
     def by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -344,6 +332,10 @@ class Snapshot:
             rows[first:last] - start
             for first, last, start in zip(ends[:-1], ends[1:], self._starts[:-1], strict=True)
         ]
+
+
+def _rises_within(rows: NDArray[np.int64], count: int) -> bool:
+    return bool(rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all())
 
 
 class Segment:

@@ -33,6 +33,12 @@ NUMBERS = frozenset({"start", "end", "line", "page", "slide", "table_row"})
 BEFORE_PLACES, BEFORE_METADATA = COLUMNS[:9], COLUMNS[:13]
 """The columns up to formats 4 and 6; the attributes of `Passage` that follow have defaults."""
 
+ADVICE = (
+    "'ragweave info KB --verify' checks all files and says whether an older version is intact. Otherwise, restore "
+    "the file from a copy, or build the knowledge base again with --overwrite."
+)
+"""What to do about a damaged file."""
+
 _SCHEMA = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
 
 SHARD = 10_000
@@ -50,18 +56,23 @@ class PassageTable:
     """
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._batches: list[pa.RecordBatch] = []
         schema = _SCHEMA
         if path is not None:
             content = map_file(path)
             try:
                 reader = pa.ipc.open_file(content)
+                schema = reader.schema
+                if tuple(schema.names) not in (COLUMNS, BEFORE_METADATA, BEFORE_PLACES) or any(
+                    field.type != _SCHEMA.field(field.name).type for field in schema
+                ):
+                    raise damaged(path)
                 self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            except (OSError, pa.ArrowException) as error:
+                for batch in self._batches:
+                    _check_bounds(batch)
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise damaged(path) from error
-            schema = reader.schema
-            if tuple(schema.names) not in (COLUMNS, BEFORE_METADATA, BEFORE_PLACES):
-                raise damaged(path)
         self.table = pa.Table.from_batches(self._batches, schema)
         # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
@@ -72,7 +83,8 @@ class PassageTable:
     def __getitem__(self, row: int) -> Passage:
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         batch, position = self._batches[number], row - int(self._starts[number])
-        return Passage(*(column[position].as_py() for column in batch.columns))
+        with self._decoding():
+            return Passage(*(column[position].as_py() for column in batch.columns))
 
     def take(self, rows: NDArray[np.int64]) -> list[Passage]:
         """The passages of M rising rows."""
@@ -84,9 +96,17 @@ class PassageTable:
         ):
             if first < last:
                 part = batch.take(pa.array(rows[first:last] - start))
-                columns = (column.to_pylist() for column in part.columns)
+                with self._decoding():
+                    columns = [column.to_pylist() for column in part.columns]
                 passages.extend(Passage(*values) for values in zip(*columns, strict=True))
         return passages
+
+    @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise damaged(self._path or Path()) from error
 
     def shards(self, start: int = 0) -> Iterator[list[Passage]]:
         """The passages from a row on, a shard at a time."""
@@ -106,8 +126,22 @@ class PassageTable:
         """The values of a column and how many rows have them, some rows excluded."""
         included = np.ones(len(self), dtype=bool)
         included[list(without)] = False
-        values = pc.value_counts(self.table[column].filter(pa.array(included))).to_pylist()
+        with self._decoding():
+            values = pc.value_counts(self.table[column].filter(pa.array(included))).to_pylist()
         return {value["values"]: value["counts"] for value in values}
+
+
+def _check_bounds(batch: pa.RecordBatch) -> None:
+    """Raise `ValueError` if a column is read beyond its end, as Arrow trusts what it maps."""
+    batch.validate()
+    for column in batch.columns:
+        if pa.types.is_string(column.type) and len(column):
+            _, starts, *texts = column.buffers()
+            if column.null_count:
+                raise ValueError("a text is missing")
+            ends = np.frombuffer(starts, np.int32, len(column) + 1)
+            if ends[0] < 0 or ends[-1] > (texts[0].size if texts[0] else 0) or (np.diff(ends) < 0).any():
+                raise ValueError("a text ends before it starts, or beyond the file")
 
 
 @contextmanager
@@ -297,6 +331,4 @@ def damaged(path: Path, error: Exception | None = None) -> KnowledgeBaseError:
     """The error for a file that cannot be read, and what the system says about it."""
     if full := too_many_files(error):
         return full
-    return KnowledgeBaseError(
-        f"The file {path} is missing or damaged: build the knowledge base again with --overwrite."
-    )
+    return KnowledgeBaseError(f"The file {path} is missing or damaged. {ADVICE}")

@@ -34,6 +34,7 @@ _EXACT_ROWS, _EXACT_SHARE = 4096, 0.2
 _MOST_NEAR_DELETED = 8192
 _SPARE_ROWS = 64
 _WITHOUT_SELECTOR = (faiss.IndexPQ, faiss.IndexLSH)
+_LINKS_AT_ONCE = 1 << 24
 _MAX_TRAINING = 200_000
 _TRAINING_PER_LIST = 39  # FAISS warns below this
 _RECALL_QUESTIONS = 100
@@ -135,8 +136,49 @@ def read_index(path: Path, parameters: dict[str, int]) -> Any:
         index = faiss.read_index(str(path), flag)
     except (OSError, RuntimeError) as error:
         raise store.damaged(path, error) from error
+    if not _has_sound_links(index):
+        raise store.damaged(path)
     _set_parameters(index, parameters)
     return index
+
+
+def _has_sound_links(index: Any) -> bool:
+    """Whether the graph of an HNSW index, which FAISS follows unchecked, stays within its rows."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
+        return _has_sound_links(
+            index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
+        )
+    if isinstance(index, faiss.IndexIVF):
+        return index.quantizer.ntotal == index.nlist and _has_sound_links(index.quantizer)
+    if not isinstance(index, faiss.IndexHNSW):
+        return True
+    graph = index.hnsw
+    size = graph.neighbors.size()
+    starts = _FAISS.vector_to_array(graph.offsets).astype(np.int64)
+    levels = _FAISS.vector_to_array(graph.levels)
+    per_level = _FAISS.vector_to_array(graph.cum_nneighbor_per_level)
+    if (
+        len(starts) != index.ntotal + 1
+        or len(levels) != index.ntotal
+        or not -1 <= graph.entry_point < index.ntotal
+    ):
+        return False
+    if not index.ntotal:
+        return True
+    if (
+        levels.min() < 1
+        or levels.max() >= len(per_level)
+        or not 0 <= graph.max_level < levels[graph.entry_point]
+    ):
+        return False
+    if starts[0] or starts[-1] != size or (np.diff(starts) != per_level[levels]).any():
+        return False
+    links = _FAISS.rev_swig_ptr(graph.neighbors.data(), size)
+    return all(
+        part.min() >= -1 and part.max() < index.ntotal
+        for part in (links[start : start + _LINKS_AT_ONCE] for start in range(0, size, _LINKS_AT_ONCE))
+    )
 
 
 def search_all(
