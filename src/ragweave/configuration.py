@@ -12,6 +12,7 @@ from huggingface_hub.dataclasses import type_validator
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from ragweave.errors import ConfigurationError
+from ragweave.model_files import check_config
 from ragweave.types import DEFAULT_DENSE_WEIGHT, POOLINGS, Pooling, RetrievalKind
 
 INDEX_NAMES = ("exact", "compressed", "legacy", "custom", "wiki_dpr")
@@ -203,6 +204,7 @@ class RagConfig(_Base):
                 f"question_encoder_pooling is {self.question_encoder_pooling!r}; "
                 f"choose one of {_listed(POOLINGS)}, or None."
             )
+        check_config(self)
         for name in ("n_docs", "max_combined_length", "retrieval_vector_size", "retrieval_batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}; it must be 1 or more.")

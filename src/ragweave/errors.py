@@ -77,6 +77,10 @@ class ModelNotFoundError(RagweaveError):
     """There is no model under this name or path, or it is incomplete."""
 
 
+class ModelOutputError(RagweaveError, ArithmeticError):
+    """A model computes vectors or scores that are NaN or infinite."""
+
+
 class MissingExtraError(RagweaveError, ImportError):
     """An optional dependency is not installed; the message names the pip extra that installs it."""
 

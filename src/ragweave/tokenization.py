@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
+from ragweave.model_files import refuse_code
 
 QUESTION_ENCODER_FOLDER = "question_encoder_tokenizer"
 GENERATOR_FOLDER = "generator_tokenizer"
@@ -44,7 +45,12 @@ class RagTokenizer:
                 ``generator_tokenizer``.
             config: The model's configuration; read from the same place by default.
             **kwargs: Passed to transformers, such as ``revision`` or ``token``.
+
+        Raises:
+            ConfigurationError: An argument asks for code of the model.
         """
+        refuse_code(kwargs)
+        kwargs["trust_remote_code"] = False  # by default, transformers asks on the terminal
         if config is None:
             config = RagConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
         question_encoder = AutoTokenizer.from_pretrained(

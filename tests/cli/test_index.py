@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from openpyxl import Workbook
 from typer.testing import CliRunner
 
@@ -206,10 +207,36 @@ def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, ti
     arguments = ("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     fails(
         run(*arguments),
-        "ZeroDivisionError: by zero. This error is unexpected. Run the command again with RAGWEAVE_",
+        "ZeroDivisionError: by zero. Known causes: a damaged file (check a knowledge base with",
     )
     monkeypatch.setenv("RAGWEAVE_DEBUG", "1")
     assert isinstance(run(*arguments).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError(), "ValueError: no message. Known causes: "),
+        (
+            ValueError("bad."),
+            "run the command again with RAGWEAVE_DEBUG=1 and report the traceback: see 'Report a ",
+        ),
+        (MemoryError("8 GiB"), "The memory is full (8 GiB). Close other programs"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "The memory is full (CUDA out of memory). Close"),
+        (ImportError("no name x"), "has the wrong version (no name x). Run pip install --upgrade ragweave."),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            "Permission denied: /x. Check that the path exists and",
+        ),
+        (OSError(28, "No space left on device", "/x"), "The disk of /x is full. Free some space"),
+    ],
+)
+def test_a_failure_comes_with_its_known_causes(notes, tmp_path, tiny_encoder_path, monkeypatch, error, words):
+    def broken(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("ragweave.knowledge.store.write_vectors", broken)
+    fails(run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path), words)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ on first use. The docstring of the function is its help.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -30,6 +32,7 @@ Examples:
 To see the traceback of an error, set RAGWEAVE_DEBUG=1.
 """
 
+_BUG_REPORTS = "see 'Report a problem' in CONTRIBUTING.md"
 # In the order of ``--help``. Each is a module of this package with a function of the same name, or with an ``app``.
 COMMANDS = (
     *("index", "add", "sync", "delete", "compact", "warm", "reembed", "versions", "rollback", "export"),
@@ -62,7 +65,7 @@ class LazyGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
-        with errors_as_sentences():
+        with errors_as_sentences(), _visible_messages():
             return super().invoke(ctx)
 
 
@@ -99,6 +102,8 @@ def errors_as_sentences() -> Iterator[None]:
             or os.environ.get("RAGWEAVE_DEBUG")
             or isinstance(error, BrokenPipeError)
         ):
+            if isinstance(getattr(error, "message", None), str):  # a usage error, which quotes its arguments
+                error.message = _visible(error.message)  # type: ignore[attr-defined]
             raise
         _fail(" ".join([f"error: {_sentence(error)}", *getattr(error, "__notes__", [])]))
 
@@ -109,17 +114,48 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         disk = f"disk of {error.filename}" if error.filename else "disk"
         return f"The {disk} is full. Free some space and run the command again."
+    name, message = type(error).__name__, (str(error).strip() or "no message").rstrip(".")
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # the latter is torch's, for GPUs
+        return f"The memory is full ({message}). Close other programs, or use smaller batches or a smaller model."
+    if isinstance(error, ImportError):
+        return (
+            f"A package is missing or has the wrong version ({message}). Run pip install --upgrade ragweave."
+        )
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.strerror or name}: {error.filename}. Check that the path exists and that you may use it."
+        )
     return (
-        f"{type(error).__name__}: {str(error).strip() or 'no message'}. This error is unexpected. Run the command "
-        "again with RAGWEAVE_DEBUG=1 to see its traceback."
+        f"{name}: {message}. Known causes: a damaged file (check a knowledge base with 'ragweave info KB --verify', "
+        "download a model again), and packages that do not fit together (check them with 'pip check'). If it is "
+        f"neither, run the command again with RAGWEAVE_DEBUG=1 and report the traceback: {_BUG_REPORTS}."
     )
 
 
 def _fail(message: str) -> None:
+    typer.echo(_visible(message), err=True)
+    raise typer.Exit(1)
+
+
+def _visible(text: str) -> str:
     from ragweave.cli.console import visible  # loads rich, which --help does not need
 
-    typer.echo(visible(message), err=True)
-    raise typer.Exit(1)
+    return visible(text)
+
+
+@contextmanager
+def _visible_messages() -> Iterator[None]:
+    """Show what libraries warn of and what ragweave logs without the control characters of texts."""
+    from ragweave.cli.console import LogHandler, show_warning
+
+    logger, handler = logging.getLogger("ragweave"), LogHandler()
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 app = typer.Typer(cls=LazyGroup, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 import warnings
@@ -32,7 +33,10 @@ def visible(text: str) -> str:
 
 
 class _SafeConsole(Console):
-    """A console whose styles reach the terminal, but no control characters of the texts that it shows."""
+    """A console that shows texts as they are: their control characters, markup and names of emoji do nothing."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Render an object; see `rich.console.Console.render`."""
@@ -42,17 +46,17 @@ class _SafeConsole(Console):
 
 def stdout() -> Console:
     """The console for results."""
-    return _SafeConsole(highlight=False)
+    return _SafeConsole()
 
 
 def stderr() -> Console:
     """The console for everything else."""
-    return _SafeConsole(stderr=True, highlight=False)
+    return _SafeConsole(stderr=True)
 
 
 def print_text(text: str) -> None:
     """Print a result as it is: without markup and without line breaks."""
-    stdout().print(text, markup=False, soft_wrap=True)
+    stdout().print(text, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -64,7 +68,7 @@ def print_json(value: Any) -> None:
 
 def warn(message: str) -> None:
     """Show a warning."""
-    stderr().print(f"warning: {message}", markup=False, style="yellow", soft_wrap=True)
+    stderr().print(f"warning: {message}", style="yellow", soft_wrap=True)
 
 
 @contextmanager
@@ -77,12 +81,28 @@ def source_warnings() -> Iterator[None]:
         if issubclass(warning.category, SourceWarning):
             warn(str(warning.message))
         else:
-            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+            show_warning(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object
+) -> None:
+    """Show a warning of a library; replaces `warnings.showwarning`."""
+    sys.stderr.write(visible(warnings.formatwarning(message, category, filename, lineno)))
+
+
+class LogHandler(logging.StreamHandler[Any]):
+    """Writes log records to standard error; a text in a message cannot look like a line of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, followed by the traceback if there is one."""
+        line, traceback = record.getMessage().replace("\n", "\ufffd"), self.formatter or logging.Formatter()
+        return visible(line + (f"\n{traceback.formatException(record.exc_info)}" if record.exc_info else ""))
 
 
 def note(message: str) -> None:
     """Show a remark beside the result."""
-    stderr().print(message, markup=False, soft_wrap=True)
+    stderr().print(message, soft_wrap=True)
 
 
 def print_change(
@@ -240,14 +260,14 @@ def job_bars() -> Iterator[Callable[[str, int, int, str], None]]:
 def bars_with_notes() -> Progress:
     """Progress bars whose tasks have a field ``note``, shown beside the bar."""
     bars = _bars()
-    bars.columns = (*bars.columns, TextColumn("{task.fields[note]}"))
+    bars.columns = (*bars.columns, TextColumn("{task.fields[note]}", markup=False))
     return bars
 
 
 def _bars(*, hidden: bool = False) -> Progress:
     console = stderr()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),

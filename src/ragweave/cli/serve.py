@@ -118,6 +118,6 @@ def serve(
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listener.getsockname()[1]}"
         # The kernel queues connections until the server accepts them.
-        stderr().print(f"Serving on {url} (Ctrl-C to stop)", markup=False, soft_wrap=True)
+        stderr().print(f"Serving on {url} (Ctrl-C to stop)", soft_wrap=True)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
             create_server(create_app(pipeline, settings), settings).run(sockets=[listener])

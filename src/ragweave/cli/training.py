@@ -149,7 +149,7 @@ class TrainingProgress(TrainerCallback):
             f"{name.removeprefix('eval_')} {f'{value:.4g}' if isinstance(value, float) else value}"
             for name, value in metrics.items()
         )
-        console.print(f"step {state.global_step} of {state.max_steps}: {text}", markup=False, soft_wrap=True)
+        console.print(f"step {state.global_step} of {state.max_steps}: {text}", soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the bars as they are."""

@@ -12,10 +12,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ragweave.encoders.text_encoder import max_tokens
-from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.errors import ConfigurationError, ModelOutputError
+from ragweave.model_files import check_config, check_weights, reading_model
 
 
 class Reranker:
@@ -51,17 +52,19 @@ class Reranker:
         """Load a cross-encoder from a folder or the hub.
 
         Raises:
-            ModelNotFoundError: There is no such model.
-            ConfigurationError: It has more than two labels.
+            ModelNotFoundError: There is no such model, or it is damaged.
+            ConfigurationError: It has more than two labels, or asks for code from the hub.
         """
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
-            model = AutoModelForSequenceClassification.from_pretrained(str(name_or_path))
-        except (OSError, ValueError) as error:
-            raise ModelNotFoundError(
-                f"No cross-encoder could be loaded from '{name_or_path}': give a folder with a sequence classifier "
-                f"and its tokenizer, or a name on the hub ({str(error).splitlines()[0]})."
-            ) from error
+        name = str(name_or_path)
+        advice = "give a folder with a sequence classifier and its tokenizer, or a name on the hub"
+        with reading_model("cross-encoder", name, advice):
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            check_config(config)
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name, config=config, trust_remote_code=False
+            )
+        check_weights(model, name)
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
@@ -73,6 +76,9 @@ class Reranker:
 
         Returns:
             For every question the logits of its candidates, (C,).
+
+        Raises:
+            ModelOutputError: A score is NaN or infinite.
         """
         pairs = [
             (question, f"{title} {text}".strip())
@@ -103,4 +109,8 @@ class Reranker:
         logits = self.model(**encoded.to(self.model.device)).logits.float()  # (M, 1) or (M, 2)
         # The log-odds of the second of two labels are the difference of their logits.
         relevance: torch.Tensor = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
+        if not relevance.isfinite().all():
+            raise ModelOutputError(
+                "The cross-encoder gives scores that are NaN or infinite: choose another reranker."
+            )
         return relevance.cpu().numpy()

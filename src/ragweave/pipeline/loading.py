@@ -17,6 +17,7 @@ from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeB
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
+from ragweave.model_files import check_weights, reading_model
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, default_budget, parse_size
 from ragweave.modeling.passage_store import PassageStore
@@ -161,7 +162,8 @@ def _saved_parts(
     dtype: torch.dtype,
     device: str | None,
 ) -> PipelineParts:
-    try:
+    advice = "give 'embedded', a folder with a RAG model and its tokenizers, or a name on the hub"
+    with reading_model("RAG model", name, advice):
         if RagConfig.get_config_dict(name)[0].get("model_type") != RagConfig.model_type:
             raise ValueError("there is no configuration of a RAG model")
         config = RagConfig.from_pretrained(name)
@@ -174,12 +176,8 @@ def _saved_parts(
         model, loading = model_class(formulation).from_pretrained(
             name, config=config, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(
-            f"No RAG model could be loaded from '{name}': give 'embedded', a folder with a RAG model and its "
-            f"tokenizers, or a name on the hub ({str(error).splitlines()[0]})."
-        ) from error
     _check_complete(name, model, loading)
+    check_weights(model, name)
     model.eval().rag.generator.to(dtype)
     if device is not None:
         model.to(device)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.model_files import check_config
 from ragweave.modeling.parts import RetrieverProtocol, load_parts
 from ragweave.tf import checkpoints
 from ragweave.tf.bart import BartForConditionalGeneration
@@ -228,9 +229,10 @@ def _load_network(part: str, name: str | PathLike[str], kwargs: dict[str, Any]) 
     name, hub, config = str(name), _hub_options(kwargs), kwargs.pop("config", None)
     if config is None:
         try:
-            config = AutoConfig.from_pretrained(name, **hub, **kwargs)
+            config = AutoConfig.from_pretrained(name, **hub, **{**kwargs, "trust_remote_code": False})
         except (OSError, ValueError) as error:
             raise ModelNotFoundError(f"No model could be found under '{name}' ({error}).") from error
+    check_config(config)
     network = build_network(part, config)
     with checkpoints.open_checkpoint(name, **hub) as checkpoint:
         rename = checkpoints.renaming(network, checkpoint, network.base_model_prefix)

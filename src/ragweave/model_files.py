@@ -1,0 +1,110 @@
+"""Files of models that others made: nothing in them is executed, and what is wrong with them becomes a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ragweave.errors import ConfigurationError, ModelNotFoundError, RagweaveError
+
+# Inclusive bounds of a configuration's sizes, by transformers' common names and those that encoder-decoders add.
+# The largest are a hundred times those of the largest models, and small enough to build without weights.
+_LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"), 1_000),
+    **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 10_000),
+    **dict.fromkeys(("hidden_size", "intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim"), 1_000_000),
+    "vocab_size": 10_000_000,
+}
+# transformers downloads and runs a kernel whose name has a slash.
+_ATTENTION = re.compile(r"[\w|]*")
+
+
+def refuse_code(options: dict[str, Any]) -> None:
+    """Check that options for transformers execute no code that belongs to a model.
+
+    Raises:
+        ConfigurationError: They do.
+    """
+    for name, value in options.items():
+        if name.endswith(("trust_remote_code", "use_kernels")) and value:
+            raise ConfigurationError(
+                f"{name} is {value!r}, but ragweave never runs Python code or kernels of a model: leave it out, or "
+                "load the model with transformers and pass it."
+            )
+        if name.endswith("attn_implementation"):
+            _check_attention(value)
+
+
+def check_config(config: Any) -> None:
+    """Check a configuration of transformers, and those of its parts, before a model is built from it.
+
+    Raises:
+        ConfigurationError: It asks for code from the hub, or a size is out of bounds.
+    """
+    _check_attention(getattr(config, "_attn_implementation", None))
+    for field, largest in _LARGEST.items():
+        value = getattr(config, field, None)
+        if isinstance(value, int) and not 1 <= value <= largest:
+            raise ConfigurationError(f"{field} is {value}; it must lie in 1 to {largest:,}.")
+    for part in getattr(config, "sub_configs", {}):
+        if getattr(config, part, None) is not None:
+            check_config(getattr(config, part))
+
+
+def _check_attention(value: Any) -> None:
+    for implementation in value.values() if isinstance(value, dict) else (value,):
+        if isinstance(implementation, str) and not _ATTENTION.fullmatch(implementation):
+            raise ConfigurationError(
+                f"attn_implementation is {implementation!r}, a kernel from the hub, which ragweave never runs; "
+                "choose 'sdpa' or 'eager'."
+            )
+
+
+@contextmanager
+def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
+    """Turn whatever damaged or unsuitable files of a model raise into one sentence.
+
+    Args:
+        kind: What the model is, such as "encoder".
+        name: Its folder or its name on the hub.
+        advice: What to give instead.
+
+    Raises:
+        ModelNotFoundError: The model cannot be loaded.
+    """
+    try:
+        yield
+    # Damaged files raise what their readers happen to: KeyError, SafetensorError, or the tokenizers' bare Exception.
+    except Exception as error:
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RagweaveError) and not isinstance(error, ValueError)
+        ):
+            raise
+        reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0].rstrip(".:")
+        if "trust_remote_code" in str(error):
+            reason, advice = (
+                "it needs Python code of its own, which ragweave never runs",
+                "choose a model whose architecture transformers has",
+            )
+        elif type(error).__name__ in ("SafetensorError", "UnpicklingError"):
+            reason = f"its weights are damaged, download them again: {reason}"
+        elif isinstance(error, (KeyError, AttributeError, TypeError, IndexError)):
+            reason = f"a file is damaged: {type(error).__name__}: {reason}"
+        raise ModelNotFoundError(f"No {kind} could be loaded from '{name}': {advice} ({reason}).") from error
+
+
+def check_weights(model: Any, name: str) -> None:
+    """Check that a model's weights are numbers.
+
+    Raises:
+        ModelNotFoundError: A weight is NaN or infinite.
+    """
+    for weight, values in model.named_parameters():
+        # The sum is fast, and only finite weights have a finite one; the sum of large ones may overflow.
+        if values.is_floating_point() and not values.sum().isfinite() and not values.isfinite().all():
+            raise ModelNotFoundError(
+                f"'{name}' is damaged: its weight '{weight}' holds values that are NaN or infinite. Download or "
+                "train the model again."
+            )
