@@ -159,7 +159,7 @@ def test_kernels_from_the_hub_are_refused_as_arguments(rag_folder: Path, value: 
         RagTokenForGeneration.from_pretrained(rag_folder, attn_implementation=value)
     with pytest.raises(ConfigurationError, match="a kernel from the hub"):
         RagTokenForGeneration.from_pretrained_question_encoder_generator(
-            rag_folder, rag_folder, generator_attn_implementation=value
+            rag_folder, rag_folder, question_encoder_attn_implementation=value
         )
     with pytest.raises(ConfigurationError, match="trust_remote_code"):
         RagTokenizer.from_pretrained(rag_folder, trust_remote_code=True)
@@ -290,7 +290,7 @@ def test_vectors_that_are_no_numbers_build_no_knowledge_base(tiny_encoder_path: 
     with pytest.raises(
         ModelOutputError, match=r"encoder '.*' gives a vector that is NaN or infinite.*'.*Lima"
     ):
-        KnowledgeBase.build(tmp_path / "kb", tmp_path / "documents", encoder=encoder)
+        KnowledgeBase.build([tmp_path / "documents"], tmp_path / "kb", encoder=encoder)
     assert not (tmp_path / "kb" / "CURRENT").exists()
     with pytest.raises(ModelOutputError, match="Where is Lima"):
         encoder.encode(["Where is Lima?"])

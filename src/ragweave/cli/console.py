@@ -36,7 +36,7 @@ class _SafeConsole(Console):
     """A console that shows texts as they are: their control characters, markup and names of emoji do nothing."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, emoji=False)
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Render an object; see `rich.console.Console.render`."""
