@@ -10,10 +10,11 @@ import sys
 
 import pytest
 import torch
+import typer
 from openpyxl import Workbook
 from typer.testing import CliRunner
 
-from ragweave.cli import COMMANDS, app
+from ragweave.cli import COMMANDS, app, errors_as_sentences
 from ragweave.knowledge.base import KnowledgeBase
 
 COMMAND = [sys.executable, "-m", "ragweave"]
@@ -231,12 +232,13 @@ def test_unexpected_failures_hide_the_traceback_unless_asked(notes, tmp_path, ti
         (OSError(28, "No space left on device", "/x"), "The disk of /x is full. Free some space"),
     ],
 )
-def test_a_failure_comes_with_its_known_causes(notes, tmp_path, tiny_encoder_path, monkeypatch, error, words):
-    def broken(*arguments, **options):
+def test_a_failure_comes_with_its_known_causes(capsys, error, words):
+    with pytest.raises(typer.Exit), errors_as_sentences():
         raise error
-
-    monkeypatch.setattr("ragweave.knowledge.store.write_vectors", broken)
-    fails(run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path), words)
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+    assert words in message
 
 
 @pytest.mark.parametrize(
