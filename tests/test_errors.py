@@ -27,6 +27,7 @@ BASES = {
     "SourceError": (errors.RagweaveError,),
     "SourceWarning": (UserWarning,),
     "OmissionWarning": (errors.SourceWarning,),
+    "StoredStatesWarning": (UserWarning,),
     "TrainingError": (errors.RagweaveError,),
 }
 """What each class can be caught as: part of the public interface, since callers write it in `except`."""
