@@ -67,6 +67,7 @@ QUESTIONS = (
             "Hvannadalshnukur (at Vatnajokull Glacier) 2,110 m",
         ),
     ),
+    Question("How high is it?", "Iceland", ("2,110 m",), follows=True),
     Question(
         "At what age can people vote in New Zealand?",
         "New Zealand",
@@ -75,7 +76,6 @@ QUESTIONS = (
     Question("What is the largest religion in Peru?", "Peru", ("Catholic", "Catholic 76%", "Catholicism")),
     Question("Who designed the flag of Iceland?", "Iceland", ()),
     Question("What is the capital of Mongolia?", "Mongolia", ("Ulaanbaatar",)),
-    Question("How many people live there?", "Mongolia", ("1.673 million", "1.673 million (2023)"), True),
 )
 """Eight questions of eight kinds, one that the Factbook does not answer, and a follow-up."""
 
