@@ -153,7 +153,7 @@ def _has_sound_links(index: Any) -> bool:
         return index.quantizer.ntotal == index.nlist and _has_sound_links(index.quantizer)
     if not isinstance(index, faiss.IndexHNSW):
         return True
-    graph = index.hnsw
+    graph: Any = index.hnsw
     size = graph.neighbors.size()
     starts = _FAISS.vector_to_array(graph.offsets).astype(np.int64)
     levels = _FAISS.vector_to_array(graph.levels)

@@ -77,7 +77,8 @@ class RetrievalResult:
     @property
     def is_empty(self) -> NDArray[np.bool_]:
         """Which questions have no passage, (B,)."""
-        return np.isneginf(self.scores).all(1)
+        empty: NDArray[np.bool_] = np.all(np.isneginf(self.scores), axis=1)
+        return empty
 
     @cached_property
     def docs(self) -> list[dict[str, Any]]:

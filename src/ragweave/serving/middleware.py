@@ -158,8 +158,7 @@ class ErrorMiddleware:
             if scope["type"] != "http":
                 raise
             # The server cancels what still runs when its shutdown has taken too long.
-            stopped = isinstance(error, asyncio.CancelledError)
-            response = error_response(StoppingError() if stopped else error)
+            response = error_response(error if isinstance(error, Exception) else StoppingError())
             if not started:
                 await response(scope, receive, send)
 
