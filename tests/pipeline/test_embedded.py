@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragweave import KnowledgeBase, RagPipeline, TextEncoder
+from ragweave.encoders import embedded_encoder
 from ragweave.evaluation.evaluate import evaluate
 from ragweave.evaluation.run_folder import RunSettings
 from ragweave.matching import f1
@@ -62,7 +63,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, quiet_transformers: None)
     folder = tmp_path_factory.mktemp("new")
     for name, text in DOCUMENTS.items():
         (folder / name).write_text(text, encoding="utf-8")
-    encoder = TextEncoder.from_pretrained(embedded.encoder_path(), name=embedded.ENCODER)
+    encoder = TextEncoder.from_pretrained(embedded_encoder.encoder_path(), name=embedded_encoder.ENCODER)
     base = KnowledgeBase.build([folder], folder.parent / "new-kb", encoder=encoder)
     return RagPipeline.from_pretrained("embedded", knowledge_base=base)
 
@@ -116,4 +117,4 @@ def test_adapter_is_packaged():
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    assert Path(embedded.encoder_path()).is_dir()
+    assert Path(embedded_encoder.encoder_path()).is_dir()

@@ -117,7 +117,8 @@ class FolderChange:
                 records[number] = replace(record, passages=passages, documents=len(documents(number)))
                 if self._record is None or number < len(records) - 1:
                     segment, least = segments[number], least_recall(manifest.index.kind)
-                    records[number] = segment.measured_without(deleted[number], records[number], least=least)
+                    own = deleted[number] - starts[number]
+                    records[number] = segment.measured_without(own, records[number], least=least)
         staged, first = staged_segment(layout), first_to_merge(records)
         if self._record is not None and first < len(records) - 1:
             staged, ends = merged_segment(layout), starts[first:]
