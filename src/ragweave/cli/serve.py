@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 from contextlib import suppress
 from typing import Annotated
 
@@ -113,7 +114,8 @@ def serve(
         passage_cache=passage_cache,
     )
     # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
-    faulthandler.enable(all_threads=False)
+    with suppress(io.UnsupportedOperation):  # standard error is no file
+        faulthandler.enable(all_threads=False)
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host
         url = f"http://{name}:{listener.getsockname()[1]}"

@@ -209,7 +209,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             use_cache=True,
         )
         scores.record(token_ids, output.logits)
-        return self._output_logits(output.logits[:, -1:], mixture.doc_scores, True)
+        return self._output_logits(output.logits[:, -1:], output.doc_scores, True)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""

@@ -131,7 +131,7 @@ def unavailable(error: BaseException) -> UnavailableError | None:
 
 def without_folders(error: BaseException) -> str:
     """The message of an error in which each path or address is only a name."""
-    return re.sub(r"[^\s'\"()]*/(?=[^\s/])", "", str(error))
+    return re.sub(r"[^\s'\"()]+", lambda word: word.group().rstrip("/").rpartition("/")[2] or "/", str(error))
 
 
 def error_body(error: Exception) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ragweave.knowledge.ingest.loaders.text import (
     TextBudget,
     damaged_file,
     is_text,
+    no_access,
     printable,
     shortened,
     warn_loss,
@@ -210,6 +211,9 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     budget: TextBudget | None = None
     try:
         modified = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC)
+    except OSError as error:
+        raise no_access(file.path, error) from error
+    try:
         time = {"modified": modified.strftime("%Y-%m-%dT%H:%M:%SZ")}
         kind = ending_of(file.path.name).lstrip(".")
         module, function = LOADERS[ending_of(file.path.name)].split(".")
