@@ -188,6 +188,14 @@ def test_settings_are_the_defaults_of_requests(pipeline: RagPipeline):
         assert description["passages"] == 3
 
 
+def test_the_threshold_of_a_calibration_is_the_default(
+    pipeline: RagPipeline, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pipeline, "min_confidence", 0.25)
+    with served(pipeline) as server, server.client() as client:
+        assert client.get("/v1/knowledge-base").json()["defaults"]["min_confidence"] == 0.25
+
+
 def test_answers_below_the_threshold_are_withheld(client: httpx.Client, pipeline: RagPipeline):
     body = {"question": QUESTIONS[0], "max_new_tokens": 6, "min_confidence": 1.0}
     (withheld,) = client.post("/v1/answers", json=body).json()["answers"]

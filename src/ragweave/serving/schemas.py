@@ -173,7 +173,7 @@ class KnowledgeBaseResponse(ChangeResponse):
     encoder: str
     dimension: int
     formulation: Formulation
-    defaults: dict[str, int]
+    defaults: dict[str, int | float]
     limits: dict[str, int]
 
 
