@@ -24,11 +24,11 @@ import rich.progress
 from examples.world_factbook.documents import country_documents, country_name, load_countries
 from experiments.embedded.factbook_questions import all_questions, split_of
 from experiments.embedded.readings import DATA, HELD_OUT, Record, read_lines
+from experiments.results.run import knowledge_base
 from rich.console import Console
 from transformers.utils import logging
 
 from ragweave import KnowledgeBase, RagPipeline
-from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.metrics import auroc, expected_calibration_error
 from ragweave.matching import exact_match, f1
 from ragweave.pipeline import embedded
@@ -57,18 +57,15 @@ class Asker:
 
     def __init__(self, work: Path) -> None:
         self.work = work
-        self.encoder = TextEncoder.from_pretrained(embedded.NAME)
 
-    def knowledge_base(self, name: str, documents: Sequence[Record]) -> Path:
+    def knowledge_base(self, name: str, documents: Sequence[Record]) -> KnowledgeBase:
         """Build a knowledge base of documents (id, title, text), unless it is there."""
-        folder, lines = self.work / f"{name}-kb", self.work / f"{name}.jsonl"
-        if not folder.exists():
-            self.work.mkdir(parents=True, exist_ok=True)
-            lines.write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
-            KnowledgeBase.build([lines], folder, encoder=self.encoder)
-        return folder
+        lines = self.work / f"{name}.jsonl"
+        self.work.mkdir(parents=True, exist_ok=True)
+        lines.write_text("".join(json.dumps(document) + "\n" for document in documents), encoding="utf-8")
+        return knowledge_base(lines, self.work / f"{name}-kb")
 
-    def ask(self, name: str, base: Path, questions: Sequence[Record]) -> list[Record]:
+    def ask(self, name: str, base: KnowledgeBase, questions: Sequence[Record]) -> list[Record]:
         """Ask questions (question, answers; no answers where there are none), unless the answers are kept."""
         kept = self.work / f"{name}-answers.jsonl"
         if not kept.exists():
@@ -180,7 +177,7 @@ def measure(asker: Asker, args: argparse.Namespace) -> None:
     speed(base, [row["question"] for row in present[: args.timed]])
 
 
-def follow_ups(base: Path, conversations: Iterable[Record]) -> None:
+def follow_ups(base: KnowledgeBase, conversations: Iterable[Record]) -> None:
     """Print how often a follow-up finds its passage first: as rewritten, as it was said, and as a person rewrites."""
     pipeline = RagPipeline.from_pretrained("embedded", knowledge_base=base)
     asked: dict[str, list[str]] = {"rewritten": [], "as said": [], "rewritten by hand": []}
@@ -201,7 +198,7 @@ def follow_ups(base: Path, conversations: Iterable[Record]) -> None:
         console.print(f"follow-ups, {name}: right passage first for {share:.3f} of {len(wanted)}")
 
 
-def speed(base: Path, questions: Sequence[str]) -> None:
+def speed(base: KnowledgeBase, questions: Sequence[str]) -> None:
     """Print what the null answer adds to the time of a question."""
     pipeline = RagPipeline.from_pretrained("embedded", knowledge_base=base, passage_cache=0, min_confidence=0)
     config, null_answer = pipeline.model.config, pipeline.model.config.null_answer
