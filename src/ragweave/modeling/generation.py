@@ -55,11 +55,17 @@ class QuestionLosses(Tensor):
 
 @dataclass(frozen=True)
 class Mixture:
-    """B*K encoded contexts and the passages' scores, (B, K); what a search without beams records."""
+    """B*K encoded contexts and the passages' scores, (B, K)."""
 
     contexts: EncodedContexts
     doc_scores: Tensor
-    token_scores: TokenScores | None = None
+
+
+@dataclass(frozen=True)
+class RecordedMixture(Mixture):
+    """A mixture whose search, which has no beams, is recorded."""
+
+    token_scores: TokenScores
 
 
 class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
@@ -93,7 +99,11 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        encoder_outputs: EncodedContexts | Mixture | tuple[Tensor, ...] | dict[str, Tensor] | None = None,
+        encoder_outputs: EncodedContexts
+        | RecordedMixture
+        | tuple[Tensor, ...]
+        | dict[str, Tensor]
+        | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -134,7 +144,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        if isinstance(encoder_outputs, Mixture):
+        if isinstance(encoder_outputs, RecordedMixture):
             return self._step(encoder_outputs, decoder_input_ids, past_key_values)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         warn_unknown(kwargs)
@@ -190,25 +200,24 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         return result if return_dict is not False else result.to_tuple()
 
     def _step(
-        self, mixture: Mixture, token_ids: Any, past_key_values: Cache | None
+        self, mixture: RecordedMixture, token_ids: Any, past_key_values: Cache | None
     ) -> RetrievAugLMMarginOutput:
         """Logits of the next token of B answers, (B, T), in a search without beams, which `TokenScores` records."""
-        logits = None if mixture.token_scores is None else mixture.token_scores.skipped_logits(token_ids)
+        logits = mixture.token_scores.skipped_logits(token_ids)
         if logits is None:
             logits = self._read(mixture, token_ids, past_key_values)
         return RetrievAugLMMarginOutput(logits=logits, **{CACHE: past_key_values})
 
-    def _read(self, mixture: Mixture, token_ids: Tensor, past_key_values: Cache | None) -> Tensor:
+    def _read(self, mixture: RecordedMixture, token_ids: Tensor, past_key_values: Cache | None) -> Tensor:
         """Pass the unread tokens of B answers, (B, T), through the model and record their scores."""
-        scores: Any = mixture.token_scores
         output = self.rag(
             encoder_outputs=mixture.contexts,
-            decoder_input_ids=scores.unread(token_ids),
+            decoder_input_ids=mixture.token_scores.unread(token_ids),
             past_key_values=past_key_values,
             doc_scores=mixture.doc_scores,
             use_cache=True,
         )
-        scores.record(token_ids, output.logits)
+        mixture.token_scores.record(token_ids, output.logits)
         return self._output_logits(output.logits[:, -1:], output.doc_scores, True)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
@@ -321,10 +330,10 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         flags = ("output_attentions", "output_hidden_states")
         mixture = encoder_outputs["mixture"]
         past = cache if past_key_values is None else past_key_values
-        if mixture.token_scores is not None:
+        if isinstance(mixture, RecordedMixture):
             return {"decoder_input_ids": token_ids, "encoder_outputs": mixture, CACHE: past}
         doc_scores, n_docs = mixture.doc_scores, {}
-        if self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else [])):
+        if self._computes_its_own_logits():
             # A subclass written for transformers expects one row of scores for every row of the decoder.
             doc_scores = doc_scores.repeat_interleave(len(decoder_input_ids) // len(doc_scores), dim=0)
             n_docs = {"n_docs": doc_scores.shape[1]}
@@ -342,6 +351,10 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
     def _overrides(self, *names: str) -> bool:
         """Whether the class is a user's, with methods of its own in the place of ragweave's."""
         return any(getattr(type(self), name).__module__.partition(".")[0] != "ragweave" for name in names)
+
+    def _computes_its_own_logits(self) -> bool:
+        """Whether a user's class computes the logits of a step; RAG-Sequence has no method ``marginalize``."""
+        return self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else []))
 
     def _generate(
         self,
@@ -368,7 +381,11 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """
         kwargs.pop("token_type_ids", None)  # BERT's tokenizers return them; a question is one segment
         # The loop repeats every tensor in this dictionary for its beams. Beams share a mixture, which is no tensor.
-        mixture = Mixture(contexts, doc_scores, token_scores)
+        mixture = (
+            Mixture(contexts, doc_scores)
+            if token_scores is None
+            else RecordedMixture(contexts, doc_scores, token_scores)
+        )
         cache = pop_cache(kwargs.pop("past_key_values", None), kwargs)
         if cache is None and resolve_flag(generation_config.use_cache, self.config.use_cache):
             cache = self.rag.wrapped_generator.new_cache(*doc_scores.shape)
@@ -382,9 +399,9 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             generation_config=generation_config,
             **kwargs,
         )
-        if token_scores is not None:
+        if isinstance(mixture, RecordedMixture):
             read = (result if isinstance(result, Tensor) else result.sequences)[:, :-1]
-            if token_scores.unread(read).shape[1]:  # the last tokens were skipped
+            if mixture.token_scores.unread(read).shape[1]:  # the last tokens were skipped
                 self._read(mixture, read, cache)
         return result
 
@@ -398,7 +415,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             or not resolve_flag(config.use_cache, self.config.use_cache)
             or any(getattr(config, name, None) for name in (*per_step, "prefill_chunk_size"))
             or any(kwargs.get(name) is not None for name in others)
-            or self._overrides("forward", *(["marginalize"] if hasattr(self, "marginalize") else []))
+            or self._computes_its_own_logits()
         ):
             return None
         return TokenScores(kwargs.get("prefix_allowed_tokens_fn"))
