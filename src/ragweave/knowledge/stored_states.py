@@ -24,20 +24,21 @@ def stored_files(layout: Layout) -> list[Path]:
     return [path for path in layout.states.glob("*/*.safetensors") if not path.name.startswith(".")]
 
 
-def drop_stale(snapshot: Snapshot) -> int:
-    """Delete the files of passages that a version no longer has, and what killed processes left.
+def drop_stale(layout: Layout) -> int:
+    """Delete the files of passages that the current version no longer has, and what killed processes left.
 
     Returns:
         How many passages were dropped.
     """
-    stored = stored_files(snapshot.layout)
+    stored = stored_files(layout)
     dropped = 0
     if stored:
+        snapshot = Snapshot.open(layout.root)
         live = np.concatenate([np.zeros(0, np.uint64), *(hashes for hashes, _ in snapshot.live_hashes())])
         stale = ~np.isin(np.array([_passage_of(path) for path in stored], np.uint64), live)
         for number in np.flatnonzero(stale).tolist():
             dropped += _unlink(stored[number])
-    for path in snapshot.layout.states.glob("*/.*"):
+    for path in layout.states.glob("*/.*"):
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 _unlink(path)

@@ -126,10 +126,10 @@ class Warmer:
         Raises:
             KnowledgeBaseError: The disk is full or cannot be written.
         """
-        folder = self.store.folder
+        folder, layout = self.store.folder, self._snapshot.layout
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            dropped = drop_stale(self._snapshot) + drop_others(self._snapshot.layout, folder.name)
+            dropped = drop_stale(layout) + drop_others(layout, folder.name)
             free = shutil.disk_usage(folder).free
             if plan.bytes > free:
                 raise KnowledgeBaseError(

@@ -181,7 +181,7 @@ class FolderWriter:
             change = FolderChange(current, None, rows, copies)
             record = ChangeRecord(kind="delete", **change.counts)
             change.commit(layout, next_manifest(current.manifest, record, ()), remaining)
-            drop_stale(Snapshot.open(self.path))
+            drop_stale(layout)
 
     def compact(self, *, keep: int | None, progress: Progress) -> None:
         """Merge all segments into one, and delete old versions; see `KnowledgeBase.compact`."""
@@ -198,7 +198,7 @@ class FolderWriter:
                 _commit_copied(layout, after, record, current, staged=merged_segment(layout))
             if keep is not None:
                 _remove_old_versions(layout, keep)
-            drop_stale(Snapshot.open(self.path))
+            drop_stale(layout)
 
     def reembed(
         self,
