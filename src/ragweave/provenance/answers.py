@@ -106,6 +106,25 @@ class Answer:
         token_dicts = content.pop("tokens")
         return {**content, "tokens": token_dicts} if tokens else content
 
+    def quote(self, position: int, characters: int = 240) -> str:
+        """The words of a passage around those that the answer repeats, or its beginning.
+
+        Args:
+            position: Of the passage in `passages`.
+            characters: How many to show at most.
+        """
+        supports = [token.support for token in self.tokens if token.support is not None]
+        repeated = [one for one in supports if one.passage == position and one.field == "text"]
+        spans = [(one.end - one.start, one.start) for one in repeated]
+        text = self.passages[position].text
+        first = max(0, max(spans, default=(0, 0))[1] - characters // 3)
+        if first:
+            first += text[first:].find(" ") + 1
+        piece = text[first : first + characters]
+        if first + characters < len(text):
+            piece = f"{piece.rpartition(' ')[0] or piece} …"
+        return ("… " if first else "") + " ".join(piece.split())
+
     @property
     def judgement(self) -> str:
         """The confidence in words, and the answer that was withheld; empty without a confidence."""

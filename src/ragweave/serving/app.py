@@ -25,7 +25,15 @@ from ragweave.serving.middleware import (
     ErrorMiddleware,
     SecurityHeadersMiddleware,
 )
-from ragweave.serving.routes import answers, chat, document_page, health, knowledge_base
+from ragweave.serving.routes import (
+    answers,
+    chat,
+    document_page,
+    embeddings,
+    health,
+    knowledge_base,
+    responses,
+)
 from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
@@ -70,7 +78,7 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
     )
     app.state.service = service
     install_handlers(app)
-    for module in (answers, chat, document_page, knowledge_base, health):
+    for module in (answers, chat, responses, embeddings, document_page, knowledge_base, health):
         app.include_router(module.router)
     _add_pages(app)
     # The middleware that is added last runs first.

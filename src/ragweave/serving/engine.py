@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,9 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 from typing import TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
@@ -22,7 +27,13 @@ from ragweave.knowledge.source_records import SourceFile
 from ragweave.pipeline.conversation import standalone_question
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
-from ragweave.serving.errors import ConflictError, NotFoundError, UnavailableError, UnreadableDocumentError
+from ragweave.serving.errors import (
+    ConflictError,
+    LimitError,
+    NotFoundError,
+    UnavailableError,
+    UnreadableDocumentError,
+)
 from ragweave.serving.schemas import DocumentIn
 from ragweave.types import FORMULATIONS, Passage, ScoredPassage
 
@@ -31,6 +42,7 @@ P = TypeVar("P", bound=ScoredPassage)
 _LOG = logging.getLogger(__name__)
 # The source of a document that was added over HTTP is this prefix and its id.
 _POSTED = "posted:"
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n|(?<=\uff1f)")
 # How many passages of a document are shown before and after the one that was asked for.
 _AROUND = 100
 
@@ -53,7 +65,7 @@ class Excerpt:
 
 
 class Engine:
-    """Answers, retrieves, and changes documents. Each of the three must stay in one thread.
+    """Answers, retrieves, embeds, and changes documents. Each of these must stay in one thread.
 
     Args:
         pipeline: Pipeline over a knowledge base.
@@ -79,6 +91,7 @@ class Engine:
         self._retrieval = type(pipeline)(pipeline.model, pipeline.retriever, _copy_encoder(pipeline.encoder))
         self._retrieval_tokenizer = deepcopy(pipeline.retriever.generator_tokenizer)
         self._document_encoder = _copy_encoder(pipeline.encoder)
+        self._text_encoder = _copy_encoder(pipeline.encoder)
 
     @property
     def base(self) -> KnowledgeBase:
@@ -146,6 +159,43 @@ class Engine:
         """How many tokens of the generator a question has. Call it in the thread for retrieval."""
         tokens = self._retrieval_tokenizer(question, add_special_tokens=False, verbose=False)
         return len(tokens["input_ids"])
+
+    def condense(self, message: str, max_characters: int) -> str:
+        """A message that the encoder reads whole, or the last question of a longer one; without a question, its end.
+
+        Call it in the thread for retrieval.
+        """
+        encoder = self._retrieval.encoder
+        longest = encoder.max_length or sys.maxsize
+
+        def fits(text: str) -> bool:
+            return len(text) <= max_characters and encoder.token_count(text) <= longest
+
+        if fits(message):
+            return message
+        sentences = [one.strip() for one in _END_OF_SENTENCE.split(message)]
+        questions = [one for one in sentences if one.endswith(("?", "\uff1f"))]
+        text = (questions[-1] if questions else message.strip())[-max_characters:]
+        while not fits(text):
+            text = text[len(text) // 8 + 1 :]
+            text = text.partition(" ")[2] or text
+        return text
+
+    def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
+        """The vectors of texts, (L, D), and how many tokens of the encoder they have.
+
+        Raises:
+            LimitError: A text is longer than the encoder reads.
+        """
+        encoder = self._text_encoder
+        counts = [encoder.token_count(text) for text in texts]
+        most = max(range(len(texts)), key=counts.__getitem__)
+        if encoder.max_length is not None and counts[most] > encoder.max_length:
+            raise LimitError(
+                f"Text {most} has {counts[most]} tokens, but the encoder reads {encoder.max_length}. Send shorter "
+                "texts."
+            )
+        return encoder.encode(texts), sum(counts)
 
     def add(self, documents: Sequence[DocumentIn]) -> KnowledgeBase:
         """Add documents. Each replaces the document with the same id that was added over HTTP before.

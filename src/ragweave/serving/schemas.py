@@ -15,6 +15,7 @@ MinConfidence = Annotated[
     float | None,
     Field(ge=0, le=1, description="From which confidence on to give an answer; 0 gives every answer."),
 ]
+Stop = Annotated[str, Field(min_length=1)]
 Where = Annotated[
     str | None, Field(min_length=1, description="A condition on metadata that passages must meet.")
 ]
@@ -22,13 +23,14 @@ NDocs = Annotated[Count | None, Field(description="K, passages per question.")]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", str_max_length=2**31 - 1)
 
 
 class _ChatPart(BaseModel):
     """A part of a chat. OpenAI clients send fields that have no meaning here."""
 
-    model_config = ConfigDict(extra="ignore")
+    # With a maximum, pydantic also rejects halves of characters; the service limits the length of a body itself.
+    model_config = ConfigDict(extra="ignore", str_max_length=2**31 - 1)
 
 
 class RetrieveRequest(_Request):
@@ -199,50 +201,121 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class TextPart(BaseModel):
-    """A text part of a message."""
+class Part(_ChatPart):
+    """A part of a message: a text, or something else, such as an image."""
 
-    type: Literal["text"]
-    text: str
+    type: str
+    text: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a text in a chat or in a response."""
+        return self.type in ("text", "input_text", "output_text")
 
 
 class Message(_ChatPart):
     """A message of a chat."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
 
     @property
-    def text(self) -> str:
-        """The text of all parts."""
+    def words(self) -> str:
+        """The text of all parts that are text."""
         if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
+            return " ".join(part.text.strip() for part in self.content if part.is_text and part.text)
         return self.content or ""
+
+    @property
+    def others(self) -> list[str]:
+        """The types of the parts that are not text."""
+        return (
+            [part.type for part in self.content if not part.is_text] if isinstance(self.content, list) else []
+        )
 
 
 class StreamOptions(_ChatPart):
     """Options of a streamed chat."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class ChatRequest(_ChatPart):
-    """A chat. Its last user message is the question. Unknown fields are ignored."""
+class CompletionRequest(_ChatPart):
+    """What requests of chats and of responses share. Unknown fields are ignored."""
 
     model: str
-    messages: list[Message] = Field(min_length=1)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
-    n: Count | None = None
+    stream: bool | None = None
     tools: list[Any] | None = None
-    logprobs: bool | None = None
-    response_format: dict[str, Any] | None = None
+    tool_choice: Any = None
     n_docs: NDocs = None
     where: Where = None
     num_beams: Count | None = Field(None, description="R, beams.")
     min_confidence: MinConfidence = None
+
+
+class ChatRequest(CompletionRequest):
+    """A chat. Its last user message is the question."""
+
+    messages: list[Message] = Field(min_length=1)
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
+        None, description="The answer ends before the first of these texts."
+    )
+    n: Count | None = None
+    logprobs: bool | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class Item(Message):
+    """An item of a response's input: a message, or something else, such as the call of a tool."""
+
+    role: Literal["system", "developer", "user", "assistant"] | None = None  # type: ignore[assignment]
+
+
+class ResponsesRequest(CompletionRequest):
+    """The input of a response. Its last user message is the question."""
+
+    input: str | Annotated[list[Item], Field(min_length=1)]
+    max_output_tokens: Count | None = None
+    text: dict[str, Any] | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    background: bool | None = None
+
+
+class EmbeddingsRequest(_ChatPart):
+    """Texts to embed."""
+
+    model: str
+    input: str | Annotated[list[str], Field(min_length=1)] | list[int] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+
+
+class Embedding(BaseModel):
+    """The vector of a text: numbers, or little-endian float32 in base64."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsUsage(BaseModel):
+    """Tokens of the texts as the encoder reads them."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(BaseModel):
+    """Vectors in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: EmbeddingsUsage
 
 
 class UrlCitation(BaseModel):
@@ -256,6 +329,7 @@ class UrlCitation(BaseModel):
     )
     passage_id: str
     place: Place | None = Field(description="Where the passage begins in its source.")
+    quote: str = Field(description="The words of the passage around those that the answer repeats.")
     posterior: float = Field(description="Mean of p(z | x, y_<=t) over the tokens of the part.")
 
 
@@ -266,17 +340,22 @@ class Annotation(BaseModel):
     url_citation: UrlCitation
 
 
-class ChatMessage(BaseModel):
+class Judgement(BaseModel):
+    """How sure the answer is, and what was asked: extensions of ragweave."""
+
+    confidence: float | None = Field(description="How likely the answer is right.")
+    answered: bool = Field(description="Whether the confidence sufficed.")
+    best_guess: str | None = Field(description="The answer that was withheld.")
+    searched_for: str = Field(description="The question as it stands alone.")
+
+
+class ChatMessage(Judgement):
     """The answer as a message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
     annotations: list[Annotation]
-    confidence: float | None = Field(description="How likely the answer is right, an extension of ragweave.")
-    answered: bool = Field(description="Whether the confidence sufficed, an extension of ragweave.")
-    best_guess: str | None = Field(description="The answer that was withheld, an extension of ragweave.")
-    searched_for: str = Field(description="The question as it stands alone, an extension of ragweave.")
 
 
 class ChatChoice(BaseModel):
@@ -305,6 +384,66 @@ class ChatResponse(BaseModel):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+
+
+class FlatCitation(UrlCitation):
+    """A citation as responses write it."""
+
+    type: Literal["url_citation"] = "url_citation"
+
+
+class OutputText(BaseModel):
+    """The text of an answer with its citations."""
+
+    type: Literal["output_text"] = "output_text"
+    text: str
+    annotations: list[FlatCitation]
+    logprobs: list[Any] = []
+
+
+class OutputMessage(Judgement):
+    """The answer as an item of a response's output."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    status: Literal["completed", "incomplete"]
+    content: list[OutputText]
+
+
+class ResponseUsage(BaseModel):
+    """Tokens of the question as the generator reads it, and of the answer."""
+
+    input_tokens: int
+    input_tokens_details: dict[str, int] = {"cached_tokens": 0}
+    output_tokens: int
+    output_tokens_details: dict[str, int] = {"reasoning_tokens": 0}
+    total_tokens: int
+
+
+class ResponsesResponse(BaseModel):
+    """An answer in the format of OpenAI's responses."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    model: str
+    status: Literal["in_progress", "completed", "incomplete"]
+    error: None = None
+    incomplete_details: dict[str, str] | None = None
+    instructions: None = None
+    metadata: dict[str, str] = {}
+    output: list[OutputMessage] = []
+    parallel_tool_calls: bool = False
+    previous_response_id: None = None
+    store: bool = False
+    temperature: None = None
+    text: dict[str, Any] = {"format": {"type": "text"}}
+    tool_choice: str = "none"
+    tools: list[Any] = []
+    top_p: None = None
+    truncation: str = "disabled"
+    usage: ResponseUsage | None = None
 
 
 class ModelCard(BaseModel):

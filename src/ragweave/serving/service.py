@@ -22,6 +22,7 @@ from ragweave.types import Formulation
 T = TypeVar("T")
 
 _MAX_QUERIES = 32
+_MAX_EMBEDDINGS = 4
 _MAX_CHANGES, _CHANGE_SECONDS = 4, 600.0
 
 
@@ -75,6 +76,7 @@ class Service:
         started: When the service was created, in seconds since 1970.
         batcher: Answers questions.
         queries: Runs calls of the engine that change nothing.
+        embeddings: Runs calls of the engine that embed texts.
         changes: Runs calls of the engine that change documents.
     """
 
@@ -94,6 +96,9 @@ class Service:
         self.queries = BoundedExecutor(
             "queries", max_pending=_MAX_QUERIES, deadline=settings.batching.deadline
         )
+        self.embeddings = BoundedExecutor(
+            "embeddings", max_pending=_MAX_EMBEDDINGS, deadline=settings.batching.deadline
+        )
         self.changes = BoundedExecutor("changes", max_pending=_MAX_CHANGES, deadline=_CHANGE_SECONDS)
 
     def start(self) -> None:
@@ -104,6 +109,7 @@ class Service:
         """Finish all accepted work, then stop."""
         await self.batcher.stop()
         await self.queries.stop()
+        await self.embeddings.stop()
         await self.changes.stop()
 
     def options(

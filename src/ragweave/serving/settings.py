@@ -70,6 +70,8 @@ class Limits:
         num_beams: R, beams per question.
         max_new_tokens: Tokens per answer.
         messages: Messages per chat.
+        message_characters: Characters per message of a chat.
+        embeddings: Texts to embed per request.
         documents: Documents per request.
         document_characters: Characters per document.
         body_bytes: Bytes per request.
@@ -81,6 +83,8 @@ class Limits:
     num_beams: int = 8
     max_new_tokens: int = 256
     messages: int = 64
+    message_characters: int = 32_768
+    embeddings: int = 2_048
     documents: int = 64
     document_characters: int = 200_000
     body_bytes: int = 4 * 2**20

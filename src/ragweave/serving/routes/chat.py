@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, Literal
 from uuid import uuid4
@@ -24,12 +25,14 @@ from ragweave.serving.schemas import (
     ChatMessage,
     ChatRequest,
     ChatResponse,
+    CompletionRequest,
     Message,
     ModelCard,
     ModelList,
     UrlCitation,
     Usage,
 )
+from ragweave.serving.service import Service
 from ragweave.types import FORMULATIONS, Formulation
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -48,7 +51,7 @@ async def models(service: ServiceDependency) -> ModelList:
 @router.get("/models/{name}", response_model=ModelCard, responses=errors(401, 404, 422))
 async def model(name: str, service: ServiceDependency) -> ModelCard:
     """One of the models."""
-    _formulation(name)
+    formulation_of(name)
     return ModelCard(id=name, created=service.started)
 
 
@@ -63,56 +66,101 @@ async def complete(
     """Answer the last user message.
 
     With a model that has learned to, a follow-up is made into a question that stands alone from the messages before
-    it; `searched_for` holds it. System messages have no effect, since answers are words of the passages. The
-    annotations cite the passage behind each part of the answer. Decoding is deterministic: temperature, top_p and
-    seed are ignored.
+    it; `searched_for` holds it. Of a message that is longer than the encoder reads, its last question is searched
+    for. System messages have no effect, since answers are words of the passages. The annotations cite the passage
+    behind each part of the answer. Decoding is deterministic: temperature, top_p and seed are ignored.
     """
-    _check_supported(body)
-    service.check_limits(messages=len(body.messages))
-    turns, question = _turns(body.messages)
+    check_supported(
+        body,
+        {
+            "n above 1": (body.n or 1) > 1,
+            "logprobs": bool(body.logprobs),
+            "response_format": (body.response_format or {}).get("type", "text") != "text",
+        },
+    )
+    query = await read_query(service, body, body.messages, body.max_completion_tokens or body.max_tokens)
+    completion = _Completion(body, query, str(request.base_url))
+    if body.stream:
+        return await event_stream(
+            request, service.stream(query.question, query.options, query.turns), completion.chunks
+        )
+    (answer,) = await while_connected(request, service.answer([query.question], query.options, query.turns))
+    return completion.response(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a chat asks: the question, the turns before it, and how to answer."""
+
+    question: str
+    turns: list[tuple[str, str]]
+    options: AnswerOptions
+    prompt_tokens: int
+
+    def is_cut(self, answer: Answer) -> bool:
+        """Whether the answer ended at the maximum number of tokens."""
+        # The token that ends an answer has no text.
+        return len(answer.tokens) >= self.options.max_new_tokens and bool(answer.tokens[-1].text)
+
+
+async def read_query(
+    service: Service, body: CompletionRequest, messages: Sequence[Message], max_tokens: int | None
+) -> Query:
+    """Read the question from the last user message.
+
+    Args:
+        service: The service.
+        body: The request.
+        messages: Its messages.
+        max_tokens: An upper bound of the answer's length, in tokens; the service may have a lower one.
+
+    Raises:
+        LimitError: There are too many messages, one is too long, or an option exceeds a limit.
+        QuestionError: There is no question.
+        UnsupportedError: The last user message contains something that is not text.
+    """
+    limits = service.settings.limits
+    service.check_limits(
+        messages=len(messages), message_characters=max(len(message.words) for message in messages)
+    )
+    turns, message = _turns(messages)
     await service.check_where(body.where)
     options = service.options(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
-        max_new_tokens=body.max_completion_tokens or body.max_tokens,
-        formulation=_formulation(body.model),
+        max_new_tokens=max_tokens and min(max_tokens, limits.max_new_tokens),
+        formulation=formulation_of(body.model),
         min_confidence=body.min_confidence,
         where=body.where,
     )
+    question = await service.queries.run(service.engine.condense, message, limits.question_characters)
     service.check_questions([question])
-    prompt_tokens = await service.queries.run(service.engine.token_count, question)
-    usage = body.stream_options is not None and body.stream_options.include_usage
-    completion = _Completion(body.model, options, prompt_tokens, str(request.base_url), stream_usage=usage)
-    if body.stream:
-        return await event_stream(request, service.stream(question, options, turns), completion.chunks)
-    (answer,) = await while_connected(request, service.answer([question], options, turns))
-    return completion.response(answer)
+    return Query(question, turns, options, await service.queries.run(service.engine.token_count, question))
 
 
 class _Completion:
     """The completion of one chat, as a response or as chunks."""
 
-    def __init__(
-        self, model: str, options: AnswerOptions, prompt_tokens: int, base_url: str, *, stream_usage: bool
-    ) -> None:
-        self._model = model
-        self._options = options
-        self._prompt_tokens = prompt_tokens
+    def __init__(self, body: ChatRequest, query: Query, base_url: str) -> None:
+        self._body = body
+        self._query = query
         self._base_url = base_url
-        self._stream_usage = stream_usage
         self._id = f"chatcmpl-{uuid4().hex}"
         self._created = int(time.time())
+        self._stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+        self._text = ""
+        self._sent = 0
 
-    def response(self, answer: Answer) -> ChatResponse:
+    def response(self, whole: Answer) -> ChatResponse:
         """The complete answer as one response."""
-        message = ChatMessage(
-            content=answer.answer, annotations=citations(answer, self._base_url), **_judgement(answer)
-        )
+        answer = _until(whole, self._stops)
+        annotations = [Annotation(url_citation=citation) for citation in citations(answer, self._base_url)]
+        message = ChatMessage(content=answer.answer, annotations=annotations, **judgement(answer))
         return ChatResponse(
             id=self._id,
             created=self._created,
-            model=self._model,
-            choices=[ChatChoice(message=message, finish_reason=self._finish_reason(answer))],
+            model=self._body.model,
+            choices=[ChatChoice(message=message, finish_reason=self._finish_reason(whole))],
             usage=self._usage(answer),
         )
 
@@ -122,16 +170,25 @@ class _Completion:
             case PassagesRetrieved():
                 return [self._delta({"role": "assistant", "content": ""})]
             case TextGenerated(text):
-                return [self._delta({"content": text})]
-            case AnswerReady(answer):
-                annotations = [citation.model_dump() for citation in citations(answer, self._base_url)]
+                self._text += text
+                return self._pieces(_safe_length(self._text, self._stops))
+            case AnswerReady(whole):
+                response = self.response(whole)
+                message = response.choices[0].message.model_dump(exclude={"role", "content", "refusal"})
+                self._text = _until(whole, self._stops).answer
                 chunks = [
-                    self._delta({"annotations": annotations, **_judgement(answer)}),
-                    self._delta({}, finish_reason=self._finish_reason(answer)),
+                    *self._pieces(len(self._text)),
+                    self._delta(message),
+                    self._delta({}, finish_reason=response.choices[0].finish_reason),
                 ]
-                if self._stream_usage:
-                    chunks.append(self._chunk(choices=[], usage=self._usage(answer).model_dump()))
+                if self._body.stream_options is not None and self._body.stream_options.include_usage:
+                    chunks.append(self._chunk(choices=[], usage=response.usage.model_dump()))
                 return [*chunks, sse("[DONE]")]
+
+    def _pieces(self, end: int) -> list[str]:
+        """The chunk of the text that can be sent now, if there is any."""
+        piece, self._sent = self._text[self._sent : end], max(self._sent, end)
+        return [self._delta({"content": piece})] if piece else []
 
     def _delta(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
@@ -139,23 +196,42 @@ class _Completion:
 
     def _chunk(self, **fields: Any) -> str:
         head = {"id": self._id, "object": "chat.completion.chunk", "created": self._created}
-        return sse({**head, "model": self._model, **fields})
+        return sse({**head, "model": self._body.model, "usage": None, **fields})
 
     def _usage(self, answer: Answer) -> Usage:
-        prompt, completion = self._prompt_tokens, len(answer.tokens)
+        prompt, completion = self._query.prompt_tokens, len(answer.tokens)
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
-    def _finish_reason(self, answer: Answer) -> Literal["stop", "length"]:
-        # The token that ends an answer has no text.
-        cut = len(answer.tokens) >= self._options.max_new_tokens and answer.tokens[-1].text
-        return "length" if cut else "stop"
+    def _finish_reason(self, whole: Answer) -> Literal["stop", "length"]:
+        stopped = _until(whole, self._stops) is not whole
+        return "length" if self._query.is_cut(whole) and not stopped else "stop"
 
 
-def citations(answer: Answer, base_url: str) -> list[Annotation]:
+def _until(answer: Answer, stops: Sequence[str]) -> Answer:
+    """The answer up to the first of these texts."""
+    end = min((at for stop in stops if (at := answer.answer.find(stop)) >= 0), default=None)
+    if end is None:
+        return answer
+    tokens, start = [], 0
+    for token in answer.tokens:
+        if start < end:
+            tokens.append(replace(token, text=token.text[: end - start]))
+        start += len(token.text)
+    return replace(answer, answer=answer.answer[:end], tokens=tuple(tokens))
+
+
+def _safe_length(text: str, stops: Sequence[str]) -> int:
+    """How much of a text is before the first of these texts, and before what may become the beginning of one."""
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
+    begun = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+    return min([*ends, len(text) - max(begun, default=0)])
+
+
+def citations(answer: Answer, base_url: str) -> list[UrlCitation]:
     """One citation for each run of tokens that the same passage supports most."""
     ends = accumulate(len(token.text) for token in answer.tokens)
     tokens = [(token, end) for token, end in zip(answer.tokens, ends, strict=True) if token.text]
-    annotations = []
+    found = []
     for i, group in groupby(tokens, key=lambda pair: pair[0].passage):
         if i is None:
             continue
@@ -169,27 +245,31 @@ def citations(answer: Answer, base_url: str) -> list[Annotation]:
             url=passage.source if is_page else base_url + page_url(passage.id),
             passage_id=passage.id,
             place=passage.place,
+            quote=answer.quote(i),
             posterior=sum(token.posteriors[i] for token, _ in run) / len(run),
         )
-        annotations.append(Annotation(url_citation=citation))
-    return annotations
+        found.append(citation)
+    return found
 
 
 def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
-    """The earlier questions with their answers, and the last question."""
+    """The earlier questions with their answers, and the last user message."""
     turns: list[tuple[str, str]] = []
-    question = None
+    last = None
     for message in messages:
         if message.role == "user":
-            question = message.text
-        elif message.role == "assistant" and question is not None:
-            turns.append((question, message.text))
-    if question is None:
+            last = message
+        elif message.role == "assistant" and last is not None:
+            turns.append((last.words, message.words))
+    if last is None:
         raise QuestionError("There is no user message. Ask a question.")
-    return turns, question
+    if last.others:
+        raise UnsupportedError(f"This service reads no {last.others[0]}. Send the question as text.")
+    return turns, last.words
 
 
-def _judgement(answer: Answer) -> dict[str, Any]:
+def judgement(answer: Answer) -> dict[str, Any]:
+    """How sure an answer is, and what was asked."""
     return {
         "confidence": answer.confidence,
         "answered": answer.answered,
@@ -198,19 +278,20 @@ def _judgement(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _formulation(name: str) -> Formulation | None:
+def formulation_of(name: str) -> Formulation | None:
+    """The formulation of a model.
+
+    Raises:
+        NotFoundError: There is no model of this name.
+    """
     if name not in MODELS:
         raise NotFoundError(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
     return MODELS[name]
 
 
-def _check_supported(body: ChatRequest) -> None:
-    unsupported = {
-        "n above 1": (body.n or 1) > 1,
-        "tools": bool(body.tools),
-        "logprobs": bool(body.logprobs),
-        "response_format": (body.response_format or {}).get("type", "text") != "text",
-    }
+def check_supported(body: CompletionRequest, others: dict[str, bool]) -> None:
+    """Raise `UnsupportedError` if a request asks for tools or for one of the others."""
+    unsupported = {"tools": bool(body.tools) and body.tool_choice != "none", **others}
     for name, requested in unsupported.items():
         if requested:
             raise UnsupportedError(f"This service does not support {name}. Leave it out.")
