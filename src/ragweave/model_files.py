@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from transformers.utils import logging
+
 from ragweave.errors import ConfigurationError, ModelNotFoundError, RagweaveError
 
 # Inclusive bounds of a configuration's sizes, by transformers' common names and those that encoder-decoders add.
@@ -64,7 +66,7 @@ def _check_attention(value: Any) -> None:
 
 @contextmanager
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Turn whatever damaged or unsuitable files of a model raise into one sentence.
+    """Turn whatever damaged or unsuitable files of a model raise into one sentence, and show no bars of transformers.
 
     Args:
         kind: What the model is, such as "encoder".
@@ -74,6 +76,8 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     Raises:
         ModelNotFoundError: The model cannot be loaded.
     """
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     # Damaged files raise what their readers happen to: KeyError, SafetensorError, or the tokenizers' bare Exception.
@@ -93,6 +97,9 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
         elif isinstance(error, (KeyError, AttributeError, TypeError, IndexError)):
             reason = f"a file is damaged: {type(error).__name__}: {reason}"
         raise ModelNotFoundError(f"No {kind} could be loaded from '{name}': {advice} ({reason}).") from error
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
 
 
 def check_weights(model: Any, name: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ragweave.cli import app
-from tests.support.pipelines import build_knowledge_base, save_rag_model
+from tests.support.pipelines import DOCUMENTS, build_knowledge_base, save_rag_model
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,16 @@ def test_text_output(knowledge_base: Path, model: Path):
     assert re.fullmatch(r"confidence [01]\.\d\d", lines[2])
     assert "posterior" in lines[3]
     passages = [line for line in lines[4:] if line.strip()]
-    assert len(passages) == 2
-    assert all(re.search(r"  (peru|kenya|chile)\.txt, line 1  ", line) for line in passages)
+    assert len(passages) == 4
+    for place, words in zip(passages[::2], passages[1::2], strict=True):
+        name = re.search(r"  (peru|kenya|chile)\.txt, line 1$", place)[1]
+        assert words.strip(" …") in DOCUMENTS[f"{name}.txt"]
+
+
+def test_a_terminal_shows_what_is_loaded(knowledge_base: Path, model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    result = ask(knowledge_base, model, "Where is Lima?")
+    assert f"Loading the model '{model}'" in "".join(result.stderr.split("\n"))
 
 
 def test_a_withheld_answer(knowledge_base: Path, model: Path):

@@ -14,6 +14,7 @@ import typer
 from openpyxl import Workbook
 from typer.testing import CliRunner
 
+import ragweave
 from ragweave.cli import COMMANDS, app, errors_as_sentences
 from ragweave.knowledge.base import KnowledgeBase
 
@@ -259,6 +260,7 @@ def test_every_command_has_help_with_examples(command):
 
 
 def test_help_lists_every_command():
+    assert run("--version").stdout == f"ragweave {ragweave.__version__}\n"
     rows = run("--help").stdout.split("Commands")[1].splitlines()
     names = [row.split()[1] for row in rows if len(row.split()) > 1]
     assert [name for name in names if name in COMMANDS] == list(COMMANDS)

@@ -59,7 +59,7 @@ def test_every_change_makes_a_version(kb, notes):
         ("000002", "add", False),
         ("000003", "delete", True),
     ]
-    rolled_back = succeed("rollback", kb, "000001")
+    rolled_back = succeed("rollback", kb, "1")
     assert "version 000001 is current, 2 passages" in rolled_back.stdout
     assert json.loads(succeed("rollback", kb, "000003", "--json").stdout)["version"] == "000003"
     compacted = succeed("compact", kb, "--keep", "0")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ragweave import RagPipeline
 from ragweave.cli import app
+from ragweave.cli.training import TrainingProgress
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.training import RefreshInProcess
 
@@ -72,6 +73,26 @@ def test_end_to_end_with_patience_and_tensorboard(folder, tmp_path, monkeypatch)
     assert answered.exit_code == 0, answered.output
     rejected = run(*options(folder, tmp_path / "other", "--patience", 1))
     assert "Give them with --dev" in " ".join(rejected.stderr.split())
+
+
+def test_an_interrupted_run_says_how_to_continue(folder, tmp_path, monkeypatch):
+    (tmp_path / "more.yaml").write_text("max_steps: 3\nsave_strategy: steps\nsave_steps: 1\n")
+    step_end = TrainingProgress.on_step_end
+
+    def run_until(step):
+        def interrupt(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                raise KeyboardInterrupt
+            step_end(self, args, state, control, **kwargs)
+
+        monkeypatch.setattr(TrainingProgress, "on_step_end", interrupt)
+        result = run(*options(folder, tmp_path / "out", "--config", tmp_path / "more.yaml", "--resume"))
+        return result.exit_code, " ".join(result.stderr.split("Interrupted; ")[-1].split())
+
+    assert run_until(1) == (1, "there is no checkpoint yet; the same command with --resume starts over.")
+    checkpoint = tmp_path / "out" / "checkpoint-1"
+    assert run_until(2) == (1, f"run the same command with --resume to continue from {checkpoint}.")
+    assert run_until(None)[0] == 0
 
 
 def test_resume(folder, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -331,7 +332,10 @@ def test_the_command(tmp_path, kb, model, finished):
     assert hybrid.exit_code == 0, hybrid.output
     compared = run("eval", "compare", tmp_path / "run", tmp_path / "hybrid")
     assert compared.exit_code == 0, compared.output
-    assert "model.search.kind" in compared.stdout
+    assert re.search(r"^model.search.kind +dense +hybrid$", compared.stdout, re.MULTILINE)
+    number, interval = r"[+-]?\d\.\d{3}", r"[+-]?\d\.\d{3} to [+-]?\d\.\d{3}"
+    assert re.search(rf"^recall@3 +run +{number} +{interval} *$", compared.stdout, re.MULTILINE)
+    assert re.search(rf"^ +hybrid +{number} +{number} +{interval} +{number}$", compared.stdout, re.MULTILINE)
     shown = run("eval", "compare", tmp_path / "run", tmp_path / "hybrid", "--json")
     assert json.loads(shown.stdout)["settings"]["model.search.kind"] == ["dense", "hybrid"]
 

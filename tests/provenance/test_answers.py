@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ragweave import Answer, RagPipeline
+from ragweave.provenance.answers import AnswerToken, RetrievedPassage, Support
 from tests.support import direct
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -126,3 +127,23 @@ def test_without_a_knowledge_base_nothing_supports_tokens(tmp_path: Path, tiny_e
     answer = RagPipeline.from_pretrained(model, knowledge_base=None)(QUESTIONS[0], max_new_tokens=3)
     assert answer.tokens
     assert {(token.posteriors, token.support) for token in answer.tokens} == {((1.0,), None)}
+
+
+def test_quotes_show_the_words_around_those_that_are_repeated():
+    text = (
+        f"{'Much was said before it. ' * 20}The quay of Vessborg is\n320 metres long.{' More followed.' * 20}"
+    )
+    start = text.index("320 metres")
+    passages = [
+        RetrievedPassage(str(i), "", text, source="a.txt", doc_score=0.0, prior=0.5, posterior=0.5)
+        for i in (0, 1)
+    ]
+    supports = [Support(0, "text", 3, 7), Support(0, "text", start, start + 10), Support(0, "title", 0, 90)]
+    tokens = tuple(AnswerToken("320", (0.5, 0.5), support) for support in supports)
+    answer = Answer("How long?", "320 metres", 0.0, tuple(passages), tokens)
+    quote = answer.quote(0, 60)
+    assert re.fullmatch(r"… [\w .]*\bVessborg is 320 metres long\.[\w .]* …", quote)
+    assert len(quote) <= 64
+    assert answer.quote(1, 60) == f"{'Much was said before it. ' * 2}Much was …"
+    assert answer.quote(0, len(text) * 2).count("Vessborg is 320") == 1
+    assert not any(word in answer.quote(1, 10_000) for word in ("…", "\n"))

@@ -287,7 +287,7 @@ def test_what_means_nothing_here_is_passed_over(client: httpx.Client, pipeline: 
 def test_langchain(chat: openai.OpenAI, pipeline: RagPipeline):
     """ChatOpenAI sends parts and null for what is not set, and wants the usage of a stream.
 
-    OpenAIEmbeddings asks for base64. By default, OpenAIEmbeddings sends the numbers of OpenAI's own tokens, and is told what to set.
+    OpenAIEmbeddings asks for base64. Unless told otherwise, it sends the numbers of OpenAI's own tokens.
     """
     stream = chat.chat.completions.create(
         model="ragweave",

@@ -14,11 +14,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from ragweave import __version__
 from ragweave.errors import RagweaveError
 
 _HELP = """Retrieval-augmented generation over your own documents.
@@ -161,9 +162,19 @@ def _visible_messages() -> Iterator[None]:
 app = typer.Typer(cls=LazyGroup, help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ragweave {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Take no options: the commands have them."""
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take no other options: the commands have them."""
 
 
 def main() -> None:

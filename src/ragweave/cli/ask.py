@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import print_json, progress_bar, quiet_libraries, stdout, warn
+from ragweave.cli.console import count_of, print_json, progress_bar, stdout, warn
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
 from ragweave.types import ScoredPassage, SearchSettings
+
+_INDENT = 19  # the width of a passage's figures
 
 
 def ask(
@@ -65,8 +66,7 @@ def ask(
     if not questions:
         warn("There are no questions on standard input.")
         return
-    quiet_libraries()
-    pipeline = ragweave.RagPipeline.from_pretrained(
+    pipeline = options.load_pipeline(
         model,
         knowledge_base=kb,
         formulation=formulation,
@@ -80,7 +80,9 @@ def ask(
     )
     index = pipeline.retriever.index
     if n_docs is not None and isinstance(index, Sized) and n_docs > len(index):
-        warn(f"The knowledge base has {len(index)} passages; answering from all of them instead of {n_docs}.")
+        warn(
+            f"The knowledge base has {count_of(len(index), 'passage')}, not {n_docs}; answering from all of them."
+        )
     finished: dict[int, Answer] = {}
     printed = 0
     with progress_bar("Answering", total=len(questions), hidden=len(questions) == 1) as advance:
@@ -126,13 +128,14 @@ def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
     console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
     for i, passage in enumerate(answer.passages):
         line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
-        print_passage(line.append(f"[{i + 1}] " if numbered else "", style="bold"), passage, console)
+        line.append(f"[{i + 1}] " if numbered else "", style="bold")
+        print_passage(line, passage, answer.quote(i, console.width - _INDENT), console)
 
 
-def print_passage(line: Text, passage: ScoredPassage, console: Console) -> None:
-    """Print a passage in a line that begins with its figures."""
+def print_passage(line: Text, passage: ScoredPassage, quote: str, console: Console) -> None:
+    """Print a passage in a line that begins with its figures, and words of it in the next."""
     line.append(passage.title or passage.id, style="cyan")
     line.append(f"  {passage.origin}")
-    line.append("  " + " ".join(passage.text.split()), style="dim")
-    line.truncate(console.width, overflow="ellipsis")
-    console.print(line)
+    for shown in (line, Text(" " * _INDENT + quote, style="dim")):
+        shown.truncate(console.width, overflow="ellipsis")
+        console.print(shown)

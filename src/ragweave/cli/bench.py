@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from ragweave.cli.console import note
 from ragweave.cli.options import AsJson
 from ragweave.errors import ConfigurationError
 
@@ -69,7 +70,9 @@ def bench(
         )
     environment = {**os.environ, JSON_VARIABLE: "1" if as_json else "0"}
     failed = []
-    for benchmark in [name] if name else _BY_DEFAULT:
+    benchmarks = [name] if name else _BY_DEFAULT
+    for number, benchmark in enumerate(benchmarks, start=1):
+        note(f"{benchmark} ({number} of {len(benchmarks)})")
         script = folder / f"{benchmark.replace('-', '_')}.py"
         command = [sys.executable, str(script), *(options or [])]
         if subprocess.run(command, env=environment, check=False).returncode:  # noqa: S603

@@ -11,7 +11,7 @@ from rich.text import Text
 import ragweave
 from ragweave.cli import options
 from ragweave.cli.ask import print_passages
-from ragweave.cli.console import quiet_libraries, stdout, warn
+from ragweave.cli.console import stdout, warn
 from ragweave.errors import QuestionError
 from ragweave.types import SearchSettings
 
@@ -48,8 +48,7 @@ def chat(
       ragweave chat --kb kb --n-docs 10 --answer-anyway
       ragweave chat --kb kb < questions.txt
     """
-    quiet_libraries()
-    pipeline = ragweave.RagPipeline.from_pretrained(
+    pipeline = options.load_pipeline(
         model,
         knowledge_base=kb,
         formulation=formulation,

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -193,6 +193,14 @@ def quiet_libraries() -> None:
 
 
 @contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Show what is being done on standard error if that is a terminal."""
+    console = stderr()
+    with console.status(text) if console.is_terminal else nullcontext():
+        yield
+
+
+@contextmanager
 def progress_bar(
     description: str, *, total: int | None, hidden: bool = False
 ) -> Iterator[Callable[[int], None]]:
@@ -253,8 +261,10 @@ def job_bars() -> Iterator[Callable[[str, int, int, str], None]]:
     """
     with bars_with_notes() as bars:
         tasks: dict[str, TaskID] = {}
+        loading = bars.add_task("Loading the model", total=None, note="")
 
         def advance(name: str, total: int, steps: int, note: str) -> None:
+            bars.update(loading, visible=False)
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total, note="")
             bars.update(tasks[name], advance=steps, note=note)

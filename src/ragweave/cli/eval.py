@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from ragweave.cli import options
-from ragweave.cli.console import job_bars, note, print_json, print_text, quiet_libraries, stdout
+from ragweave.cli.console import count_of, job_bars, note, print_json, print_text, quiet_libraries, stdout
 from ragweave.errors import ConfigurationError
 from ragweave.types import SearchSettings
 
@@ -202,25 +202,35 @@ def compare(
     if as_json:
         print_json(asdict(comparison))
         return
-    table = Table(box=None, pad_edge=False, title=f"{comparison.questions} questions", title_justify="left")
-    table.add_column("metric")
-    for name in comparison.names:
-        table.add_column(name, justify="right")
+    settings = Table(box=None, pad_edge=False)
+    for name in ("setting", *comparison.names):
+        settings.add_column(name, overflow="fold")
     for name, row in comparison.settings.items():
-        table.add_row(name, *row, style="dim")
+        settings.add_row(name, *row)
+    metrics = Table(box=None, pad_edge=False)
+    for name in ("metric", "run", "mean", "difference", "95 % interval", "p"):
+        metrics.add_column(name, justify="left" if name in ("metric", "run") else "right")
+    first, *others = comparison.names
     for name, mean in comparison.means.items():
-        table.add_row(name, f"{mean:.3f}", *map(_difference, comparison.others[name]))
-    stdout().print(table)
-    stdout().print(
-        "* differs from the first run with p < 0.05, ** with p < 0.01 (paired permutation test)", style="dim"
+        low, high = comparison.intervals.get(name, (None, None))
+        interval = "" if low is None else f"{low:.3f} to {high:.3f}"
+        metrics.add_row(name, first, f"{mean:.3f}", "", interval, "", style="bold")
+        for run, other in zip(others, comparison.others[name], strict=True):
+            metrics.add_row("", run, *_difference(other))
+    console = stdout()
+    console.print(count_of(comparison.questions, "question"), settings, "", metrics, sep="\n")
+    console.print(
+        f"The interval beside a difference from {first} is that of the difference; p is that of a paired permutation "
+        "test.",
+        style="dim",
     )
 
 
-def _difference(other: Difference | None) -> str:
+def _difference(other: Difference | None) -> tuple[str, ...]:
     if other is None:
-        return ""
-    stars = "**" if other.p_value < 0.01 else "*" if other.p_value < 0.05 else ""
-    return f"{other.mean:.3f} ({other.difference:+.3f}{stars})"
+        return ()
+    interval = f"{other.low:+.3f} to {other.high:+.3f}"
+    return f"{other.mean:.3f}", f"{other.difference:+.3f}", interval, f"{other.p_value:.3f}"
 
 
 def _calibrate(folder: RunFolder, file: Path | None) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import ragweave
-from ragweave.cli.console import quiet_libraries
+from ragweave.cli.console import quiet_libraries, spinner
 from ragweave.types import Formulation, Fusion, RetrievalKind
 
 if TYPE_CHECKING:
@@ -191,8 +191,16 @@ def load_encoder(
     model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32", device: str | None = None
 ) -> ragweave.TextEncoder:
     """Load an encoder without messages of the libraries: "embedded", a folder or a hub name."""
-    quiet_libraries()
-    return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
+    with spinner(f"Loading the encoder '{model}'"):
+        quiet_libraries()
+        return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
+
+
+def load_pipeline(model: str, **arguments: Any) -> ragweave.RagPipeline:
+    """Load a pipeline without messages of the libraries; arguments as in `RagPipeline.from_pretrained`."""
+    with spinner(f"Loading the model '{model}'"):
+        quiet_libraries()
+        return ragweave.RagPipeline.from_pretrained(model, **arguments)
 
 
 def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None) -> Engine:

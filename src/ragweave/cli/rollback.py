@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from ragweave.cli import options
-from ragweave.cli.console import print_json, print_text
+from ragweave.cli.console import count_of, print_json, print_text
 
 
 def rollback(
     kb: options.KnowledgeBaseArgument,
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="A version from 'ragweave versions'.")],
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version from 'ragweave versions', such as 2.")
+    ],
     as_json: options.AsJson = False,
 ) -> None:
     """Make another version of a knowledge base the current one.
@@ -21,14 +23,16 @@ def rollback(
 
     Examples:
       ragweave versions kb
-      ragweave rollback kb 000002
+      ragweave rollback kb 2
     """
     from ragweave.knowledge.base import swap
 
+    version = version.zfill(6) if version.isdecimal() else version
     base = swap(kb, version)
     if as_json:
         print_json(base.info())
         return
     print_text(
-        f"{kb}: version {version} is current, {len(base)} passages from {base.manifest.documents} documents."
+        f"{kb}: version {version} is current, {count_of(len(base), 'passage')} from "
+        f"{count_of(base.manifest.documents, 'document')}."
     )

@@ -78,5 +78,10 @@ def _print(question: str, passages: tuple[ScoredPassage, ...], console: Console)
     console.print(Text(question, style="bold"))
     console.print(Text(f"{'score':>9}  {'p(z|x)':>6}  passage", style="dim"))
     for passage in passages:
-        print_passage(Text(f"{passage.doc_score:9.3f}  {passage.prior:6.3f}  "), passage, console)
+        print_passage(
+            Text(f"{passage.doc_score:9.3f}  {passage.prior:6.3f}  "),
+            passage,
+            " ".join(passage.text.split()),
+            console,
+        )
     console.print()

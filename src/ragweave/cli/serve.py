@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import quiet_libraries, stderr, warn
+from ragweave.cli.console import stderr, warn
 from ragweave.errors import require_extra
 from ragweave.types import SearchSettings
 
@@ -100,8 +99,7 @@ def serve(
     )
     if host not in _LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
-    quiet_libraries()
-    pipeline = ragweave.RagPipeline.from_pretrained(
+    pipeline = options.load_pipeline(
         model,
         knowledge_base=kb,
         formulation=formulation,

@@ -9,7 +9,7 @@ import typer
 
 import ragweave
 from ragweave.cli import options
-from ragweave.cli.console import job_bars, print_text, quiet_libraries, stage_bars
+from ragweave.cli.console import count_of, job_bars, print_text, quiet_libraries, stage_bars
 from ragweave.errors import ConfigurationError, require_extra
 from ragweave.types import SearchSettings
 
@@ -159,7 +159,7 @@ def train(
     check_output(output, resume=resume)
     arguments |= read_config(config, ragweave.RagTrainingArguments)
     training_arguments = ragweave.RagTrainingArguments(output_dir=str(output), **arguments)
-    pipeline = ragweave.RagPipeline.from_pretrained(
+    pipeline = options.load_pipeline(
         model,
         knowledge_base=base,
         formulation=formulation,
@@ -182,7 +182,7 @@ def train(
         merge_adapter(pipeline.model.generator)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        print_text(f"{output}: trained on {len(examples)} questions.")
+        print_text(f"{output}: trained on {count_of(len(examples), 'question')}.")
 
 
 @app.command()
@@ -241,9 +241,7 @@ def retriever(
             n_negatives=negatives,
             progress=lambda done: advance("Finding passages", len(examples), done, ""),
         )
-    pipeline = ragweave.RagPipeline.from_pretrained(
-        model, knowledge_base=base, dtype="float32", device=device
-    )
+    pipeline = options.load_pipeline(model, knowledge_base=base, dtype="float32", device=device)
     train_retriever(pipeline.encoder, pairs, output, resume=resume, around=show_training, **arguments)
     pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER_FOLDER)
     # Loaded again, so that the knowledge base records this folder as its encoder, not the initial model.

@@ -15,6 +15,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from ragweave.cli.console import bars_with_notes, stderr
 from ragweave.errors import ConfigurationError
+from ragweave.training.resumable_trainer import last_checkpoint
 
 _HIDDEN_METRICS = frozenset({"epoch", "total_flos", "train_samples_per_second", "train_steps_per_second"})
 
@@ -101,6 +102,14 @@ def show_training(trainer: Trainer) -> Iterator[None]:
         trainer.add_callback(progress)
     try:
         yield
+    except KeyboardInterrupt as interrupt:
+        last = last_checkpoint(Path(trainer.args.output_dir))
+        interrupt.add_note(
+            "there is no checkpoint yet; the same command with --resume starts over."
+            if last is None
+            else f"run the same command with --resume to continue from {last}."
+        )
+        raise
     finally:
         progress.stop()
 

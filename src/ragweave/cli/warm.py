@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ragweave.cli import options
-from ragweave.cli.console import count_of, note, print_json, print_text, progress_bar, quiet_libraries
+from ragweave.cli.console import count_of, note, print_json, print_text, progress_bar
 from ragweave.errors import ConfigurationError
 
 
@@ -45,15 +45,13 @@ def warm(
       ragweave warm kb --top 200
       ragweave warm kb --all --budget 4GiB --yes
     """
-    import ragweave
     from ragweave.modeling.passage_cache import parse_size
     from ragweave.pipeline.warming import Warmer
 
     if (top is None) == (not every):
         raise ConfigurationError("Choose how many passages to store: --top N or --all.")
     limit = None if budget is None else parse_size(budget)
-    quiet_libraries()
-    pipeline = ragweave.RagPipeline.from_pretrained(
+    pipeline = options.load_pipeline(
         model, knowledge_base=kb, dtype=generator_dtype, device=device, passage_cache=0
     )
     warmer = Warmer(pipeline, dtype)

@@ -116,4 +116,4 @@ def _omission(count: int, nearest: Passage, direction: str) -> str:
     if not count:
         return ""
     link = f'<a href="/{escape(page_url(nearest.id))}">Show them</a>'
-    return f'<p class="quiet">{count} passages {direction} these are not shown. {link}</p>'
+    return f'<p class="quiet">Not shown: {count} passage{"s" * (count > 1)} {direction} these. {link}</p>'
