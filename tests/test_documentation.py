@@ -40,8 +40,8 @@ DATA = {"", "json", "text", "yaml"}
 """Languages of blocks that nothing can run."""
 NOT_RUN = ("make ", "pip install ")
 """Commands that would run these tests, or change the environment that they run in."""
-INDEX_DOCS = "ragweave index docs --output kb"
-"""The command that the pages begin with; it is run once for all of them."""
+FIRST = ("ragweave demo", "ragweave index samples --output kb", "ragweave index docs --output kb")
+"""The commands that the pages begin with; what they make is made once for all of them."""
 INDEXED = ["embedded.md", "indexes.md", "knowledge-base.md", "models.md", "retrieval.md"]
 """The pages that are indexed: those that commands name, and the one that answers their question."""
 
@@ -67,7 +67,7 @@ def commands_of(page: Path, *, with_skipped: bool = True) -> list[str]:
 
 
 def is_run(command: str) -> bool:
-    return command != INDEX_DOCS and not command.startswith(NOT_RUN)
+    return command not in FIRST and not command.startswith(NOT_RUN)
 
 
 def shows_something(page: Path) -> bool:
@@ -92,12 +92,13 @@ def generator_loaded_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with some of the project's docs in it and the knowledge base that README builds from them."""
+    """A folder with the sample documents, some of the project's docs, and the knowledge base that pages ask."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     for name in INDEXED:
         shutil.copy(ROOT / "docs" / name, folder / "docs")
-    run(folder, INDEX_DOCS)
+    run(folder, "ragweave demo")
+    run(folder, "ragweave index docs samples --output kb")
     return folder
 
 
@@ -222,7 +223,7 @@ def test_make_targets_and_extras_exist():
     installed = {
         extra
         for command in commands
-        for names in re.findall(r"ragweave\[([\w,]+)\]", command)
+        for names in re.findall(r"(?:ragweave|\.)\[([\w,]+)\]", command)
         for extra in names.split(",")
     }
     assert made

@@ -261,6 +261,12 @@ def main() -> None:
         f"loading {loaded - prepared:.1f} s, first answer {asked[0].seconds:.1f} s, "
         f"each later answer {sum(item.seconds for item in asked[1:]) / (len(asked) - 1):.1f} s."
     )
+    console.print(
+        f"To go on:\n  . .venv/bin/activate\n  ragweave ask --kb {shlex.quote(str(knowledge_base))} "
+        f'"What is the currency of Kenya?"\n  ragweave serve --kb {shlex.quote(str(knowledge_base))}',
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 if __name__ == "__main__":

@@ -332,3 +332,15 @@ def test_chunking_is_recorded(tmp_path, notes, tiny_encoder_path):
     failed = run("index", notes, "--output", tmp_path / "other", "--words", 3, "--overlap", 2)
     assert failed.exit_code == 1
     assert "at most half of the passage size 3" in failed.stderr
+
+
+def test_sample_documents(tmp_path, tiny_encoder_path):
+    result = run("demo", tmp_path / "island")
+    assert result.exit_code == 0, result.output
+    commands = [line.split() for line in result.stdout.splitlines() if line.startswith("  ragweave ")]
+    assert [command[1] for command in commands] == ["index", "ask", "serve"]
+    assert run(*commands[0][1:4], tmp_path / "kb", "--model", tiny_encoder_path).exit_code == 0
+    assert len(KnowledgeBase.open(tmp_path / "kb").sources()) == 5
+    again = run("demo", tmp_path / "island")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "Name a new folder" in " ".join(again.stderr.split())

@@ -386,11 +386,11 @@ def test_responses(chat: openai.OpenAI, pipeline: RagPipeline):
         assert '<mark id="passage">' in page.text
         with chat.responses.stream(**options) as stream:
             events = list(stream)
-            assert stream.get_final_response().output_text == answer.answer
         assert [event.sequence_number for event in events] == list(range(len(events)))
         deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
         assert "".join(deltas) == answer.answer
         assert events[-1].type == f"response.{response.status}"
+        assert events[-1].response.output_text == answer.answer
 
 
 @pytest.mark.parametrize(

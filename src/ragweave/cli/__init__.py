@@ -36,7 +36,19 @@ To see the traceback of an error, set RAGWEAVE_DEBUG=1.
 _BUG_REPORTS = "see 'Report a problem' in CONTRIBUTING.md"
 # In the order of ``--help``. Each is a module of this package with a function of the same name, or with an ``app``.
 COMMANDS = (
-    *("index", "add", "sync", "delete", "compact", "warm", "reembed", "versions", "rollback", "export"),
+    *(
+        "demo",
+        "index",
+        "add",
+        "sync",
+        "delete",
+        "compact",
+        "warm",
+        "reembed",
+        "versions",
+        "rollback",
+        "export",
+    ),
     *("ask", "chat", "search", "serve", "eval", "train", "info", "bench"),
 )
 

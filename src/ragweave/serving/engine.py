@@ -161,7 +161,7 @@ class Engine:
         return len(tokens["input_ids"])
 
     def condense(self, message: str, max_characters: int) -> str:
-        """A message that the encoder reads whole, or the last question of a longer one; without a question, its end.
+        """A message that the models read whole, or the last question of a longer one; without a question, its end.
 
         Call it in the thread for retrieval.
         """
@@ -169,7 +169,11 @@ class Engine:
         longest = encoder.max_length or sys.maxsize
 
         def fits(text: str) -> bool:
-            return len(text) <= max_characters and encoder.token_count(text) <= longest
+            return (
+                len(text) <= max_characters
+                and encoder.token_count(text) <= longest
+                and self.token_count(text) <= self.pipeline.model.config.max_combined_length // 2
+            )
 
         if fits(message):
             return message

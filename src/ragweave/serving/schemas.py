@@ -289,7 +289,7 @@ class EmbeddingsRequest(_ChatPart):
     """Texts to embed."""
 
     model: str
-    input: str | Annotated[list[str], Field(min_length=1)] | list[int] | list[list[int]]
+    input: str | Annotated[list[str] | list[int] | list[list[int]], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
