@@ -79,20 +79,23 @@ def test_an_interrupted_run_says_how_to_continue(folder, tmp_path, monkeypatch):
     (tmp_path / "more.yaml").write_text("max_steps: 3\nsave_strategy: steps\nsave_steps: 1\n")
     step_end = TrainingProgress.on_step_end
 
-    def run_until(step):
+    def run_until(step, *more):
         def interrupt(self, args, state, control, **kwargs):
             if state.global_step == step:
                 raise KeyboardInterrupt
             step_end(self, args, state, control, **kwargs)
 
         monkeypatch.setattr(TrainingProgress, "on_step_end", interrupt)
-        result = run(*options(folder, tmp_path / "out", "--config", tmp_path / "more.yaml", "--resume"))
+        result = run(*options(folder, tmp_path / "out", "--config", tmp_path / "more.yaml", *more))
         return result.exit_code, " ".join(result.stderr.split("Interrupted; ")[-1].split())
 
     assert run_until(1) == (1, "there is no checkpoint yet; the same command with --resume starts over.")
     checkpoint = tmp_path / "out" / "checkpoint-1"
-    assert run_until(2) == (1, f"run the same command with --resume to continue from {checkpoint}.")
-    assert run_until(None)[0] == 0
+    assert run_until(2, "--resume") == (
+        1,
+        f"run the same command with --resume to continue from {checkpoint}.",
+    )
+    assert run_until(None, "--resume")[0] == 0
 
 
 def test_resume(folder, tmp_path):
