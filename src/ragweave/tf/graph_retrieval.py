@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from ragweave.errors import ConfigurationError
-from ragweave.tf.keras_backend import BACKEND, Tensor, is_traced, numpy_operation
+from ragweave.tf import keras_backend
+from ragweave.tf.keras_backend import BACKEND, Tensor, is_traced
 
 
 class RetrieverOutput(NamedTuple):
@@ -85,4 +86,7 @@ def call_retriever(
         )
     shapes = ((None, None), (None, None), (None, n_docs, vectors.shape[-1]), *((None, n_docs),) * 3)
     inputs = [input_ids, ops.cast(vectors, "float32")]
-    return RetrieverOutput(*numpy_operation(retrieve, inputs, _TYPES, shapes))
+    outputs = keras_backend.tensorflow.numpy_function(retrieve, inputs, _TYPES)
+    for output, shape in zip(outputs, shapes, strict=True):
+        output.set_shape(shape)  # which TensorFlow cannot infer
+    return RetrieverOutput(*outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,19 +42,6 @@ def as_graph(function: Callable[..., Any]) -> Callable[..., Any]:
     if BACKEND != "tensorflow":
         return function
     return tensorflow.function(function, autograph=False, reduce_retracing=True)
-
-
-def numpy_operation(
-    function: Callable[..., Any],
-    inputs: Sequence[Tensor],
-    dtypes: Sequence[str],
-    shapes: Sequence[tuple[int | None, ...]],
-) -> list[Tensor]:
-    """A call of a function of numpy arrays, as an operation of a TensorFlow graph; the caller knows its shapes."""
-    outputs = tensorflow.numpy_function(function, inputs, dtypes)
-    for output, shape in zip(outputs, shapes, strict=True):
-        output.set_shape(shape)
-    return outputs
 
 
 @contextmanager
