@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, pairwise
+from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -201,15 +202,9 @@ def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str
     ends = [0]
     for prefix in decoded:
         # A prefix that ends inside a character decodes to other last characters than the text has.
-        ends.append(max(ends[-1], common_length(prefix.lstrip(), text)))
+        ends.append(max(ends[-1], len(commonprefix([prefix.lstrip(), text]))))  # noqa: RUF071 (characters)
     ends.append(len(text))
     return [text[start:end] for start, end in pairwise(ends)][: len(token_ids)]
-
-
-def common_length(one: str, other: str) -> int:
-    """Length of the common prefix of two texts."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((position for position, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _tokens(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import keras
@@ -259,18 +260,11 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     return _ACTIVATIONS[name]
 
 
-def _exact_gelu(x: Tensor) -> Tensor:
-    return ops.gelu(x, approximate=False)
-
-
-def _tanh_gelu(x: Tensor) -> Tensor:
-    return ops.gelu(x, approximate=True)
-
-
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    **dict.fromkeys(("gelu", "gelu_python"), _exact_gelu),
+    **dict.fromkeys(("gelu", "gelu_python"), partial(ops.gelu, approximate=False)),
     **dict.fromkeys(
-        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), _tanh_gelu
+        ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"),
+        partial(ops.gelu, approximate=True),
     ),
     "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
     "relu": ops.relu,
