@@ -63,17 +63,7 @@ def search(
     """
     if options.num_beams > 1:
         return _beam_search(step, n_searches, options, processors, rng)
-    return _search_rows(step, n_searches, options, processors, rng)
-
-
-def _search_rows(
-    step: Step,
-    n_searches: int,
-    options: GenerationOptions,
-    processors: Sequence[Processor],
-    rng: np.random.Generator,
-) -> list[list[Beam]]:
-    """Greedy search or sampling, in which rows do not depend on each other."""
+    # Greedy search and sampling, in which rows do not depend on each other.
     size = options.num_return_sequences
     rows = [Beam((options.decoder_start_token_id,)) for _ in range(n_searches * size)]
     newest = np.full(len(rows), options.decoder_start_token_id, dtype=np.int64)
