@@ -20,18 +20,7 @@ from transformers import GenerationConfig
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError
-from ragweave.modeling.parts import (
-    IGNORE_INDEX,
-    RagWrapper,
-    RetrieverProtocol,
-    Targets,
-    check_label_rows,
-    check_label_shapes,
-    check_labels,
-    check_n_docs,
-    resolve_flag,
-    warn_unknown,
-)
+from ragweave.modeling import parts
 from ragweave.outputs import pop_cache
 from ragweave.tf.beam_search import Beam, Step, search
 from ragweave.tf.encoder_decoder import DecoderCache
@@ -51,7 +40,7 @@ from ragweave.tf.tf_pretrained import TFRagPreTrainedModel, takes_dictionary
 from ragweave.tf.tf_rag_model import TFRagModel, decoder_rows
 
 
-class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
+class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
     """A model that wraps `TFRagModel` and marginalises its output. Arguments as for `TFRagModel`."""
 
     # Whether each step of decoding marginalises over passages, or each passage decodes alone.
@@ -62,7 +51,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         config: RagConfig | None = None,
         question_encoder: Any = None,
         generator: Any = None,
-        retriever: RetrieverProtocol | None = None,
+        retriever: parts.RetrieverProtocol | None = None,
         *,
         dtype: Any = None,
         **kwargs: Any,
@@ -73,13 +62,13 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         self.supports_jit = retriever is None
         self._step: Any = None
 
-    def set_retriever(self, retriever: RetrieverProtocol) -> None:
+    def set_retriever(self, retriever: parts.RetrieverProtocol) -> None:
         """Let the model call another retriever."""
         super().set_retriever(retriever)
         self.supports_jit = False  # XLA cannot call a retriever, so Keras must not choose XLA by itself
 
     @abstractmethod
-    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
+    def _nll(self, logits: Tensor, doc_scores: Tensor, targets: parts.Targets, epsilon: float) -> Tensor:
         """-log p(y|x) of B questions, (B,), from logits (B, K, T, V)."""
 
     @abstractmethod
@@ -124,13 +113,15 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        warn_unknown(kwargs)
+        parts.warn_unknown(kwargs)
         targets = None
         if labels is not None:
             labels = ops.convert_to_tensor(labels)
-            check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)
+            parts.check_label_rows(labels, doc_scores if doc_scores is not None else input_ids)
             targets = self._targets(
-                labels, decoder_input_ids, resolve_flag(exclude_bos_score, self.config.exclude_bos_score)
+                labels,
+                decoder_input_ids,
+                parts.resolve_flag(exclude_bos_score, self.config.exclude_bos_score),
             )
             decoder_input_ids, use_cache = targets.decoder_input_ids, False
         output = self.rag(
@@ -155,10 +146,10 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         if targets is not None:
             logits = group_by_question(output.logits, output.doc_scores)
             loss = self._nll(logits, output.doc_scores, targets, self.config.label_smoothing)
-            if resolve_flag(reduce_loss, self.config.reduce_loss):
+            if parts.resolve_flag(reduce_loss, self.config.reduce_loss):
                 loss = ops.sum(loss)
         logits = self._output_logits(
-            output.logits, output.doc_scores, resolve_flag(do_marginalize, self.config.do_marginalize)
+            output.logits, output.doc_scores, parts.resolve_flag(do_marginalize, self.config.do_marginalize)
         )
         result = TFRetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
@@ -179,7 +170,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
             ShapeError: ``n_docs`` is not the K of ``doc_scores``.
         """
         seq_logits, doc_scores, target = map(ops.convert_to_tensor, (seq_logits, doc_scores, target))
-        check_n_docs(n_docs, doc_scores, None)
+        parts.check_n_docs(n_docs, doc_scores, None)
         targets = self._targets(target, target, exclude_bos_score)
         loss = self._nll(group_by_question(seq_logits, doc_scores), doc_scores, targets, epsilon)
         return ops.sum(loss) if reduce_loss else loss
@@ -194,14 +185,14 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         shifted = ops.concatenate([start, input_ids[:, :-1]], axis=1)
         return ops.where(shifted < 0, special.pad_or_eos, shifted)
 
-    def _targets(self, labels: Tensor, decoder_input_ids: Tensor, exclude_bos_score: bool) -> Targets:
+    def _targets(self, labels: Tensor, decoder_input_ids: Tensor, exclude_bos_score: bool) -> parts.Targets:
         """Decoder input, targets and which of them count; `ragweave.modeling.parts` explains the two conventions.
 
         Written without branches on values, which are not known while a graph is being built.
         """
-        check_label_shapes(labels, decoder_input_ids)
+        parts.check_label_shapes(labels, decoder_input_ids)
         if not is_traced(labels):
-            check_labels(np.asarray(ops.convert_to_numpy(labels)), self.generator.config.vocab_size)
+            parts.check_labels(np.asarray(ops.convert_to_numpy(labels)), self.generator.config.vocab_size)
         special = self.rag.special_tokens
         readable = ops.where(labels < 0, special.pad_or_eos, labels)
         if decoder_input_ids is None:
@@ -209,7 +200,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
         decoder_input_ids = ops.cast(decoder_input_ids, labels.dtype)
         labels_alone = ops.all(ops.equal(decoder_input_ids, readable))
         one_column = ops.equal(ops.shape(labels)[1], 1)
-        following = ops.concatenate([labels[:, 1:], ops.full_like(labels[:, :1], IGNORE_INDEX)], axis=1)
+        following = ops.concatenate([labels[:, 1:], ops.full_like(labels[:, :1], parts.IGNORE_INDEX)], axis=1)
         target_ids = ops.where(ops.logical_and(labels_alone, ops.logical_not(one_column)), following, labels)
         decoder_input_ids = ops.where(
             ops.logical_and(labels_alone, one_column), self.shift_tokens_right(labels), decoder_input_ids
@@ -219,7 +210,7 @@ class TFRagForGeneration(RagWrapper, TFRagPreTrainedModel):
             all_bos = ops.all(ops.equal(target_ids[:, 0], special.bos))
             first = ops.equal(ops.arange(ops.shape(labels)[1]), 0)[None]
             scored = ops.logical_and(scored, ops.logical_not(ops.logical_and(first, all_bos)))
-        return Targets(decoder_input_ids, target_ids, scored)
+        return parts.Targets(decoder_input_ids, target_ids, scored)
 
     def _generation_config(
         self, config: GenerationConfig | None, *defaults: GenerationConfig, **arguments: Any

@@ -17,20 +17,7 @@ from keras import ops
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, MissingContextError
-from ragweave.modeling.parts import (
-    RagParts,
-    RetrieverProtocol,
-    check_contexts,
-    check_decoder_rows,
-    check_mask,
-    check_n_docs,
-    check_scores,
-    longest_context,
-    missing_contexts,
-    resolve_config,
-    resolve_flag,
-    warn_unknown,
-)
+from ragweave.modeling import parts
 from ragweave.outputs import CACHE, RetrievedContexts, pop_cache
 from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.graph_retrieval import call_retriever
@@ -41,7 +28,7 @@ from ragweave.tf.tf_pretrained import TFRagPreTrainedModel, build_network, takes
 from ragweave.types import Pooling
 
 
-class TFRagModel(RagParts, TFRagPreTrainedModel):
+class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
     """Question encoder, retriever and generator as one network (Lewis et al. 2020, section 2).
 
     It returns the generator's logits under every passage; `TFRagSequenceForGeneration` and
@@ -64,12 +51,12 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         config: RagConfig | None = None,
         question_encoder: Any = None,
         generator: Any = None,
-        retriever: RetrieverProtocol | None = None,
+        retriever: parts.RetrieverProtocol | None = None,
         *,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
-        config = resolve_config(config, question_encoder, generator, **kwargs)
+        config = parts.resolve_config(config, question_encoder, generator, **kwargs)
         super().__init__(config)
         with dtype_policy(dtype):
             if question_encoder is None:
@@ -129,7 +116,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             MissingContextError: There is no retriever, or no question.
         """
         if self.retriever is None or input_ids is None:
-            raise missing_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
+            raise parts.missing_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
         input_ids = ops.convert_to_tensor(input_ids)
         vectors, encoded = self.encode_question(input_ids, attention_mask, **flags)
         retrieved = call_retriever(
@@ -165,7 +152,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         ids, mask, scores = map(ops.convert_to_tensor, (input_ids, attention_mask, doc_scores))
         if len(ids.shape) == len(mask.shape) == 3:  # (B, K, S): Keras' data sets need B rows everywhere
             ids, mask = (ops.reshape(tensor, (-1, ops.shape(tensor)[2])) for tensor in (ids, mask))
-        check_contexts(ids, mask, scores, n_docs)
+        parts.check_contexts(ids, mask, scores, n_docs)
         _check_scores(scores)
         return RetrievedContexts(ids, mask, scores)
 
@@ -180,7 +167,7 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         """
         ids, mask = contexts.context_input_ids, contexts.context_attention_mask
         if not is_traced(ids, mask):
-            longest = longest_context(np.asarray(ops.convert_to_numpy(mask)))
+            longest = parts.longest_context(np.asarray(ops.convert_to_numpy(mask)))
             ids, mask = ids[:, :longest], mask[:, :longest]
         return self.generator.encode(ids, mask, **flags)
 
@@ -225,16 +212,18 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        warn_unknown(kwargs)
+        parts.warn_unknown(kwargs)
         flags = {
-            "output_attentions": resolve_flag(output_attentions, self.config.output_attentions),
-            "output_hidden_states": resolve_flag(output_hidden_states, self.config.output_hidden_states),
+            "output_attentions": parts.resolve_flag(output_attentions, self.config.output_attentions),
+            "output_hidden_states": parts.resolve_flag(
+                output_hidden_states, self.config.output_hidden_states
+            ),
         }
         contexts: RetrievedContexts | None = None
         rows: Tensor = None
         if encoder_outputs is not None:
             if doc_scores is None:
-                raise missing_contexts(doc_scores=doc_scores)
+                raise parts.missing_contexts(doc_scores=doc_scores)
             encoded = self._encoded(encoder_outputs, context_attention_mask, doc_scores, n_docs)
         else:
             contexts = self.prepare_contexts(
@@ -273,10 +262,10 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             rows,
             decoder_attention_mask=decoder_attention_mask,
             past=past_key_values,
-            use_cache=resolve_flag(use_cache, self.config.use_cache),
+            use_cache=parts.resolve_flag(use_cache, self.config.use_cache),
             **flags,
         )
-        retrieved = resolve_flag(output_retrieved, self.config.output_retrieved)
+        retrieved = parts.resolve_flag(output_retrieved, self.config.output_retrieved)
         # Contexts are trimmed before they are encoded; what is returned beside them has their width.
         width = None if contexts is None else ops.shape(contexts.context_input_ids)[1]
         output = TFRetrievAugLMOutput(
@@ -306,11 +295,11 @@ class TFRagModel(RagParts, TFRagPreTrainedModel):
             states, mask = encoder_outputs.last_hidden_state, encoder_outputs.attention_mask
         else:
             states = encoder_outputs[0]
-        check_n_docs(n_docs, doc_scores, states.shape[0])
+        parts.check_n_docs(n_docs, doc_scores, states.shape[0])
         if mask is None:
             mask = ops.ones(ops.shape(states)[:2], "int32")
         mask = mask[:, : ops.shape(states)[1]]  # the states may have been trimmed
-        check_mask(mask, *states.shape[:2])
+        parts.check_mask(mask, *states.shape[:2])
         return Encoded(mask, states)
 
 
@@ -352,7 +341,7 @@ def decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
         ShapeError: There are not R rows for each of B questions.
     """
     tokens = ops.convert_to_tensor(tokens)
-    check_decoder_rows(tokens, doc_scores, name)
+    parts.check_decoder_rows(tokens, doc_scores, name)
     n_questions, n_docs = ops.shape(doc_scores)
     length = ops.shape(tokens)[1]
     rows = ops.reshape(tokens, (n_questions, 1, -1, length))  # (B, 1, R, T)
@@ -380,4 +369,4 @@ def _mask_of_width(mask: Tensor, width: Any) -> Tensor:
 
 def _check_scores(doc_scores: Tensor) -> None:
     if not is_traced(doc_scores):
-        check_scores(np.asarray(ops.convert_to_numpy(doc_scores)))
+        parts.check_scores(np.asarray(ops.convert_to_numpy(doc_scores)))
