@@ -155,8 +155,10 @@ def _parse_pooling(name_or_path: str, config: dict[str, Any]) -> Pooling:
         flags = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
         mode = "+".join(flag.removeprefix("pooling_mode_").removesuffix("_tokens") for flag in flags)
         mode = {"cls_token": "cls"}.get(mode, mode or "mean")
-    if mode in ("mean", "cls"):
-        return mode  # type: ignore[no-any-return]
+    if mode == "mean":
+        return "mean"
+    if mode == "cls":
+        return "cls"
     raise ConfigurationError(
         f"The encoder '{name_or_path}' has the pooling '{mode}', which ragweave does not support: "
         "choose an encoder with one of: mean, cls."

@@ -13,8 +13,10 @@ import numpy as np
 from keras import ops
 
 from ragweave.errors import ConfigurationError
-from ragweave.tf import keras_backend
 from ragweave.tf.keras_backend import BACKEND, Tensor, is_traced
+
+if BACKEND == "tensorflow":
+    import tensorflow
 
 
 class RetrieverOutput(NamedTuple):
@@ -86,7 +88,7 @@ def call_retriever(
         )
     shapes = ((None, None), (None, None), (None, n_docs, vectors.shape[-1]), *((None, n_docs),) * 3)
     inputs = [input_ids, ops.cast(vectors, "float32")]
-    outputs = keras_backend.tensorflow.numpy_function(retrieve, inputs, _TYPES)
+    outputs = tensorflow.numpy_function(retrieve, inputs, _TYPES)
     for output, shape in zip(outputs, shapes, strict=True):
         output.set_shape(shape)  # which TensorFlow cannot infer
     return RetrieverOutput(*outputs)
