@@ -19,28 +19,16 @@ from ragweave.configuration import RagConfig
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import pool
 from ragweave.errors import MissingContextError
+from ragweave.modeling import parts
 from ragweave.modeling.contexts import EncodedContexts, trim_right
 from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
-from ragweave.modeling.parts import (
-    RagParts,
-    RetrieverProtocol,
-    check_contexts,
-    check_decoder_rows,
-    check_mask,
-    check_n_docs,
-    check_scores,
-    missing_contexts,
-    resolve_config,
-    resolve_flag,
-    warn_unknown,
-)
 from ragweave.modeling.passage_cache import PassageReuse
 from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts, pop_cache
 from ragweave.retrieval.retriever import passage_scores
 
 
-class RagModel(RagParts, RagPreTrainedModel):
+class RagModel(parts.RagParts, RagPreTrainedModel):
     """Question encoder, retriever and generator as one network (Lewis et al. 2020, section 2).
 
     It returns the generator's logits under every passage; `RagSequenceForGeneration` and
@@ -60,10 +48,10 @@ class RagModel(RagParts, RagPreTrainedModel):
         config: RagConfig | None = None,
         question_encoder: PreTrainedModel | None = None,
         generator: PreTrainedModel | None = None,
-        retriever: RetrieverProtocol | None = None,
+        retriever: parts.RetrieverProtocol | None = None,
         **kwargs: Any,
     ) -> None:
-        config = resolve_config(config, question_encoder, generator, **kwargs)
+        config = parts.resolve_config(config, question_encoder, generator, **kwargs)
         super().__init__(config)
         if question_encoder is None:
             question_encoder = AutoModel.from_config(config.question_encoder)
@@ -159,7 +147,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             MissingContextError: There is no retriever, or no question.
         """
         if self.retriever is None or input_ids is None:
-            raise missing_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
+            raise parts.missing_contexts(context_input_ids=None, context_attention_mask=None, doc_scores=None)
         n_docs = n_docs if n_docs is not None else self.config.n_docs
         vectors, encoder_output = self.encode_question(
             input_ids,
@@ -185,7 +173,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             weights=retrieved.get("doc_score_weights"),
             offsets=retrieved.get("doc_score_offsets"),
         )
-        check_scores(scores)
+        parts.check_scores(scores)
         return RetrievedContexts(
             context_input_ids=retrieved["context_input_ids"].to(input_ids),
             context_attention_mask=retrieved["context_attention_mask"].to(input_ids),
@@ -218,8 +206,8 @@ class RagModel(RagParts, RagPreTrainedModel):
     def _checked_contexts(
         self, input_ids: Tensor, attention_mask: Tensor, doc_scores: Tensor, n_docs: int | None
     ) -> RetrievedContexts:
-        check_contexts(input_ids, attention_mask, doc_scores, n_docs)
-        check_scores(doc_scores)
+        parts.check_contexts(input_ids, attention_mask, doc_scores, n_docs)
+        parts.check_scores(doc_scores)
         return RetrievedContexts(input_ids, attention_mask, doc_scores)
 
     def encode_contexts(
@@ -285,18 +273,18 @@ class RagModel(RagParts, RagPreTrainedModel):
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
-        warn_unknown(kwargs)
+        parts.warn_unknown(kwargs)
         options = DecodeOptions(
-            use_cache=resolve_flag(use_cache, self.config.use_cache),
-            output_attentions=resolve_flag(output_attentions, self.config.output_attentions),
-            output_hidden_states=resolve_flag(output_hidden_states, self.config.output_hidden_states),
+            use_cache=parts.resolve_flag(use_cache, self.config.use_cache),
+            output_attentions=parts.resolve_flag(output_attentions, self.config.output_attentions),
+            output_hidden_states=parts.resolve_flag(output_hidden_states, self.config.output_hidden_states),
         )
         question_and_passages: dict[str, Any] = {}
         rows: Tensor | None = None
         width: int | None = None  # S of the contexts, which are trimmed before they are encoded
         if encoder_outputs is not None:
             if doc_scores is None:
-                raise missing_contexts(doc_scores=doc_scores)
+                raise parts.missing_contexts(doc_scores=doc_scores)
             encoded = self._encoded(encoder_outputs, context_attention_mask, doc_scores, n_docs)
         else:
             contexts = self.prepare_contexts(
@@ -318,7 +306,7 @@ class RagModel(RagParts, RagPreTrainedModel):
             )
             encoded = self.encode_contexts(contexts, options=options)
             question_and_passages = contexts.for_forward(
-                retrieved=resolve_flag(output_retrieved, self.config.output_retrieved)
+                retrieved=parts.resolve_flag(output_retrieved, self.config.output_retrieved)
             )
             width = contexts.context_input_ids.shape[1]
         repeats = 1
@@ -374,20 +362,20 @@ class RagModel(RagParts, RagPreTrainedModel):
         if isinstance(encoder_outputs, EncodedContexts):
             # Under beam search, transformers repeats the scores of a question for its beams: (B*R, K).
             repeats = max(doc_scores.shape[0] * doc_scores.shape[1] // len(encoder_outputs), 1)
-            check_n_docs(n_docs, doc_scores[::repeats], len(encoder_outputs))
+            parts.check_n_docs(n_docs, doc_scores[::repeats], len(encoder_outputs))
             return encoder_outputs
         states = encoder_outputs[0]  # (B*K, S, H)
-        check_n_docs(n_docs, doc_scores, len(states))
+        parts.check_n_docs(n_docs, doc_scores, len(states))
         if mask is None:
             mask = states.new_ones(states.shape[:2], dtype=torch.long)
         mask = mask[:, : states.shape[1]]  # the states may have been trimmed
-        check_mask(mask, *states.shape[:2])
+        parts.check_mask(mask, *states.shape[:2])
         return EncodedContexts(attention_mask=mask, last_hidden_state=states)
 
 
 def _decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
     """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
-    check_decoder_rows(tokens, doc_scores, name)
+    parts.check_decoder_rows(tokens, doc_scores, name)
     n_questions, n_docs = doc_scores.shape
     rows = tokens.view(n_questions, 1, -1, tokens.shape[-1])  # (B, 1, R, T)
     return rows.expand(-1, n_docs, -1, -1).reshape(-1, tokens.shape[-1])  # (B*K*R, T)
