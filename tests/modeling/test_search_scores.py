@@ -9,9 +9,9 @@ import torch
 import transformers as tf
 from torch import Tensor
 
+from ragweave.modeling.contexts import TokenScores
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.sequence import SearchScores
-from ragweave.modeling.token_scores import TokenScores
 from tests.support import models
 from tests.support.models import GENERATORS, shared_model
 

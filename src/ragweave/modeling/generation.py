@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from transformers.generation import GenerationMode
 
 from ragweave.configuration import RagConfig
 from ragweave.marginalization import group_by_question, scored_positions, target_log_probs
-from ragweave.modeling.contexts import EncodedContexts
+from ragweave.modeling.contexts import EncodedContexts, Mixture, RecordedMixture, TokenScores
 from ragweave.modeling.parts import (
     IGNORE_INDEX,
     RagWrapper,
@@ -34,7 +33,6 @@ from ragweave.modeling.parts import (
 )
 from ragweave.modeling.pretrained import RagPreTrainedModel
 from ragweave.modeling.rag import RagModel
-from ragweave.modeling.token_scores import TokenScores
 from ragweave.outputs import CACHE, RetrievAugLMMarginOutput, pop_cache
 
 
@@ -51,21 +49,6 @@ class QuestionLosses(Tensor):
         """Backward from the sum, or with weights of the caller, (B,); arguments as in torch."""
         weights = torch.ones_like(self) if gradient is None else gradient
         self.as_subclass(Tensor).backward(weights, *args, **kwargs)
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """B*K encoded contexts and the passages' scores, (B, K)."""
-
-    contexts: EncodedContexts
-    doc_scores: Tensor
-
-
-@dataclass(frozen=True)
-class RecordedMixture(Mixture):
-    """A mixture whose search, which has no beams, is recorded."""
-
-    token_scores: TokenScores
 
 
 class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):

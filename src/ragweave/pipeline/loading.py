@@ -19,8 +19,7 @@ from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.model_files import check_weights, reading_model
 from ragweave.modeling.generation import RagForGeneration
-from ragweave.modeling.passage_cache import PassageCache, default_budget, parse_size
-from ragweave.modeling.passage_store import PassageStore
+from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_budget, parse_size
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded

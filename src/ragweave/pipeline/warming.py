@@ -17,8 +17,7 @@ from ragweave.knowledge.storage import needs_folder
 from ragweave.knowledge.store import replacing
 from ragweave.knowledge.stored_states import drop_others, drop_stale
 from ragweave.modeling.generators import CausalGenerator
-from ragweave.modeling.passage_cache import passage_key
-from ragweave.modeling.passage_store import DTYPES, PassageStore, serialize
+from ragweave.modeling.passage_cache import DTYPES, PassageStore, passage_key, serialize
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.context_template import passage_tokens
 
