@@ -1,9 +1,9 @@
-"""Plain data that every room shares: documents, passages, questions, and how a knowledge base is searched."""
+"""Plain data that every room shares: sources, documents, passages, questions and how a knowledge base is searched."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol, get_args
 
 from ragweave.errors import ConfigurationError
@@ -52,6 +52,67 @@ class Place:
 # of a sheet has ``place=Place(sheet="Prices", row=12)``; a row of a text file has ``place=Place(line=12)``, as its
 # text has other lines than the file. ``markdown`` marks text that was converted to Markdown: its headings become the
 # heading paths of its passages, as in a file that ends in .md.
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file to read.
+
+    Attributes:
+        path: Where the file is.
+        name: Its path below the source folder, with forward slashes; the file name for a file named directly.
+        known_as: Its name as a source if that is not the path, such as an address on the hub.
+        ignored: Why it is not read: its ending, which no loader reads, or ``"hidden"``; empty for a file to read.
+    """
+
+    path: Path
+    name: str
+    known_as: str | None = None
+    ignored: str = ""
+
+    @property
+    def source(self) -> str:
+        """The source that its passages carry."""
+        return self.known_as or str(self.path)
+
+    @property
+    def key(self) -> str:
+        """Its key among the sources of a knowledge base, independent of the working directory."""
+        return self.known_as or str(self.path.resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """One file that was read.
+
+    Attributes:
+        source: Its path as the user named it, which its passages carry.
+        sha256: The hash of its content.
+    """
+
+    source: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """How files differ from what a knowledge base was made from.
+
+    Attributes:
+        new: Sources that it does not have.
+        changed: Sources that it has with other content.
+        removed: Sources that no longer exist.
+        skipped: One sentence for each file that cannot be read.
+    """
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+Sources = dict[str, SourceRecord]
+"""Records by `SourceFile.key`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One document as a reader returned it, before it is cut into passages.

@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,10 +18,7 @@ from rich.segment import Segment
 
 import ragweave
 from ragweave.errors import SourceWarning
-
-if TYPE_CHECKING:  # --help does not load the knowledge base
-    from ragweave.knowledge.source_records import SourceFile
-
+from ragweave.types import SourceFile
 
 # What a terminal obeys (escapes can write to the clipboard), what turns text around, and halves of characters.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -14,11 +14,10 @@ import typer
 
 import ragweave
 from ragweave.cli.console import quiet_libraries, spinner
-from ragweave.types import Formulation, Fusion, RetrievalKind
+from ragweave.types import Formulation, Fusion, RetrievalKind, SourceFile
 
 if TYPE_CHECKING:
     from ragweave.knowledge.ingest.builder import Engine
-    from ragweave.knowledge.source_records import SourceFile
 
 # A knowledge base and its sources.
 KnowledgeBaseArgument = Annotated[
@@ -226,8 +225,6 @@ def stdin_as_file(sources: Sequence[Path], suffix: str, name: str) -> Iterator[l
     Yields:
         The sources, with the file in place of ``-``. It is deleted at the end.
     """
-    from ragweave.knowledge.source_records import SourceFile
-
     if Path("-") not in sources:
         yield list(sources)
         return

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,9 +19,7 @@ from ragweave.cli import options
 from ragweave.cli.console import note, print_change, print_json, print_text, source_warnings, stage_bars, warn
 from ragweave.errors import ConfigurationError, RagweaveError, SourceWarning
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
-
-if TYPE_CHECKING:
-    from ragweave.knowledge.source_records import SourceChanges
+from ragweave.types import SourceChanges
 
 
 def sync(

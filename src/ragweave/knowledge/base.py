@@ -17,7 +17,6 @@ from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceChanges, SourceFile
 from ragweave.knowledge.storage import (
     folder_writer,
     needs_folder,
@@ -25,7 +24,7 @@ from ragweave.knowledge.storage import (
     writer_at,
 )
 from ragweave.knowledge.verification import verify_folder
-from ragweave.types import NoProgress, Progress
+from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
     from ragweave.encoders.text_encoder import TextEncoder

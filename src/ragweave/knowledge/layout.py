@@ -1,14 +1,16 @@
-"""The paths of a saved knowledge base, and its pointer to the current version."""
+"""The paths of a saved knowledge base, its pointer to the current version, and its list of sources."""
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
+from ragweave.types import SourceRecord, Sources
 
 _VERSION = re.compile(r"\d{6,}")
 _POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
@@ -186,3 +188,21 @@ class Layout:
         names = store.names_in(self.versions) + store.names_in(self.segments)
         numbers = [int(name) for name in names if _VERSION.fullmatch(name)]
         return f"{max(numbers, default=0) + 1:06d}"
+
+
+def sources_json(sources: Sources) -> str:
+    """Write sources as JSON."""
+    return json.dumps({key: asdict(record) for key, record in sources.items()}, indent=1, ensure_ascii=False)
+
+
+def read_sources(path: Path) -> Sources:
+    """Read what `sources_json` wrote.
+
+    Raises:
+        KnowledgeBaseError: The file is damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        return {str(key): SourceRecord(**record) for key, record in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise store.damaged(path, error) from error

@@ -94,10 +94,9 @@ class RagRetriever:
         if config is None:
             config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
         _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
+        hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         tokenizer = ragweave.RagTokenizer.from_pretrained(
-            retriever_name_or_path,
-            config=config,
-            **{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs},
+            retriever_name_or_path, config=config, **hub_options
         )
         if indexed_dataset is not None:
             config.index_name = "custom"
@@ -167,7 +166,7 @@ class RagRetriever:
         """
         rows, vectors = self._main_retrieve(question_hidden_states, n_docs)
         docs = getattr(self.index, "get_texts", self.index.get_doc_dicts)(rows)
-        return vectors, rows, [{**doc, "embeddings": own} for doc, own in zip(docs, vectors, strict=True)]
+        return vectors, rows, [{**doc, "embeddings": each} for doc, each in zip(docs, vectors, strict=True)]
 
     @staticmethod
     def _build_index(config: RagConfig) -> Index:
@@ -264,7 +263,10 @@ class RagRetriever:
         mask: Any = [[1] * len(row) for row in rows]
         if padding is not False:
             length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
-            ids, mask = padded(rows, length, side=tokenizer.padding_side, pad_token=_pad_token(tokenizer))
+            pad_token = tokenizer.pad_token_id
+            if pad_token is None:  # the mask hides padding from the model, so any token will do
+                pad_token = tokenizer.eos_token_id or 0
+            ids, mask = padded(rows, length, side=tokenizer.padding_side, pad_token=pad_token)
             if return_tensors is not None:  # BatchEncoding is slow with lists
                 ids, mask = np.array(ids), np.array(mask)
         encoded = BatchEncoding({"input_ids": ids, "attention_mask": mask}, tensor_type=return_tensors)
@@ -386,8 +388,8 @@ class RagRetriever:
 
     def _overrides(self, *names: str) -> bool:
         """Whether a subclass, or the instance, has methods of its own in the place of these."""
-        methods = {name: getattr(getattr(self, name), "__func__", None) for name in names}
-        return any(method is not getattr(RagRetriever, name) for name, method in methods.items())
+        methods = ((getattr(self, name), getattr(RagRetriever, name)) for name in names)
+        return any(getattr(method, "__func__", None) is not ours for method, ours in methods)
 
 
 def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> Index:
@@ -422,11 +424,6 @@ def build_index(config: RagConfig, indexed_dataset: Dataset | None = None) -> In
 def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, str]]:
     """(title, text) of B*K passages; a data set may hold null for either."""
     return [(doc["title"][k] or "", doc["text"][k] or "") for doc in docs for k in range(n_docs)]
-
-
-def _pad_token(tokenizer: Any) -> int:
-    """The padding token, or any other: masks hide it from the model."""
-    return next((int(own) for own in (tokenizer.pad_token_id, tokenizer.eos_token_id) if own is not None), 0)
 
 
 def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:

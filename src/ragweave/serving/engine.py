@@ -23,7 +23,6 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionErro
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.knowledge.source_records import SourceFile
 from ragweave.pipeline.conversation import standalone_question
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
@@ -35,7 +34,7 @@ from ragweave.serving.errors import (
     UnreadableDocumentError,
 )
 from ragweave.serving.schemas import DocumentIn
-from ragweave.types import FORMULATIONS, Passage, ScoredPassage
+from ragweave.types import FORMULATIONS, Passage, ScoredPassage, SourceFile
 
 P = TypeVar("P", bound=ScoredPassage)
 

@@ -29,8 +29,7 @@ import json, sys, warnings
 from pathlib import Path
 from ragweave.knowledge.ingest.builder import IngestReport, SeenHashes, read_shards
 from ragweave.knowledge.ingest_settings import Chunking, IngestSettings, ReadSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import NoProgress
+from ragweave.types import NoProgress, SourceFile
 
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -27,9 +27,8 @@ from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord
 from ragweave.knowledge.snapshot import Segment
-from ragweave.knowledge.source_records import SourceFile
 from ragweave.knowledge.vector_index import FLAT, factory_of, least_recall, write_index
-from ragweave.types import Passage, Progress
+from ragweave.types import Passage, Progress, SourceFile
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -22,9 +22,8 @@ from ragweave.knowledge.ingest.transaction import commit, merged_segment, staged
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.manifest import Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import NO_COPIES, Segment, Snapshot
-from ragweave.knowledge.source_records import Sources
 from ragweave.knowledge.vector_index import AUTO_FLAT, FLAT, least_recall
-from ragweave.types import NoProgress, Passage
+from ragweave.types import NoProgress, Passage, Sources
 
 NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 

@@ -52,10 +52,9 @@ from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.source_records import SourceChanges, SourceFile
 from ragweave.knowledge.stored_states import drop_stale
 from ragweave.knowledge.vector_index import check_kind
-from ragweave.types import Progress
+from ragweave.types import Progress, SourceChanges, SourceFile
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -25,8 +25,7 @@ from ragweave.knowledge.manifest import (
     Manifest,
     SegmentRecord,
 )
-from ragweave.knowledge.source_records import SourceChanges, SourceFile, SourceRecord, Sources
-from ragweave.types import NoProgress, Progress
+from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile, SourceRecord, Sources
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError, too_many_files
 from ragweave.knowledge import store
-from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout
+from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout, VersionLayout, sources_json
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import NO_COPIES
-from ragweave.knowledge.source_records import Sources, to_json
-from ragweave.types import Passage
+from ragweave.types import Passage, Sources
 
 
 @contextmanager
@@ -132,7 +131,7 @@ def commit(
     shutil.rmtree(version.folder, ignore_errors=True)
     version.folder.mkdir()
     store.write_array(version.deleted, deleted)
-    store.write_text(version.sources, to_json(sources))
+    store.write_text(version.sources, sources_json(sources))
     store.write_passages(version.copies, copies)
     store.write_array(version.copy_rows, copy_rows)
     manifest = replace(

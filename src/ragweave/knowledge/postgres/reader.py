@@ -31,10 +31,9 @@ from ragweave.knowledge.postgres.tables import (
 )
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
-from ragweave.knowledge.source_records import SourceRecord, Sources
 from ragweave.knowledge.store import SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall
-from ragweave.types import Passage
+from ragweave.types import Passage, SourceRecord, Sources
 
 CACHED = 4096
 """How many passages stay in memory, or as many as one search returned."""

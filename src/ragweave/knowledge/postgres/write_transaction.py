@@ -24,9 +24,8 @@ from ragweave.knowledge.postgres.connection import Client, connect, readable_err
 from ragweave.knowledge.postgres.reader import State, measured, read_sources, read_state, rows_of
 from ragweave.knowledge.postgres.tables import IndexKind, Tables, current_index, storable
 from ragweave.knowledge.postgres.uri import PostgresUri
-from ragweave.knowledge.source_records import Sources
 from ragweave.knowledge.store import COLUMNS, NUMBERS
-from ragweave.types import Passage
+from ragweave.types import Passage, Sources
 
 _TYPES = ["int8" if name in NUMBERS else "text" for name in COLUMNS]
 _LOST: LiteralString = (

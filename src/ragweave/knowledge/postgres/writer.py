@@ -47,8 +47,7 @@ from ragweave.knowledge.postgres.reader import existing, read_sources, read_stat
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, choose_index, current_index
 from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.write_transaction import Losses, Outcome, WriteTransaction, write_transaction
-from ragweave.knowledge.source_records import SourceChanges, SourceFile, Sources
-from ragweave.types import NoProgress, Passage, Progress
+from ragweave.types import NoProgress, Passage, Progress, SourceChanges, SourceFile, Sources
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder

@@ -14,7 +14,7 @@ from ragweave.errors import OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.loaders.archives import read_archive
 from ragweave.knowledge.ingest_settings import Chunking
-from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import SourceFile
 from tests.support.documents import read, write, write_pdf, write_zip
 
 

@@ -22,8 +22,7 @@ from ragweave.knowledge.ingest.loaders.loader import ending_of, ignored_kind, is
 from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES, open_zip
 from ragweave.knowledge.ingest.loaders.text import damaged_file, printable, warn_loss, warn_omission
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _MEMBERS_AT_MOST = 100_000
 _HEADER_AT_MOST = 2**20

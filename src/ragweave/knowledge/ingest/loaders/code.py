@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ragweave.knowledge.ingest.loaders.text import read_text
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _CONTAINERS = "class|interface|struct|enum|trait|impl|module|namespace|object|record|protocol|extension"
 _CONTAINER = re.compile(rf"(?:[\w@]+[ \t]+){{0,4}}(?:{_CONTAINERS})\b[ \t]+([\w.$:]+)")

@@ -10,8 +10,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.html import parse_page
 from ragweave.knowledge.ingest.loaders.package import Package, attribute, local_name, open_zip
 from ragweave.knowledge.ingest.loaders.text import whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _PAGES = (".xhtml", ".html", ".htm")
 

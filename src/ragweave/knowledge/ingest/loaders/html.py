@@ -12,8 +12,7 @@ from lxml import etree
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.text import PROLOG, decode_declared, read_bytes, warn_loss, whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
 _LINES = frozenset("br dd dt li option row summary tbody td tfoot th thead tr".split())  # noqa: SIM905

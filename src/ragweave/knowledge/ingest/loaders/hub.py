@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import SourceFile
 
 # An address that was turned into a path has lost one slash.
 _ADDRESS = re.compile(

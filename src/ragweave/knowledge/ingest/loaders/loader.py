@@ -27,8 +27,7 @@ from ragweave.knowledge.ingest.loaders.text import (
 )
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, ReadSettings
 from ragweave.knowledge.layout import Layout
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Passage
+from ragweave.types import Document, Passage, SourceFile
 
 _CODE = """.bash .bat .c .cc .cfg .clj .cmake .conf .cpp .cs .css .cxx .dart .erl .ex .exs .f90 .go .gradle .graphql
     .groovy .h .hh .hpp .hs .ini .java .jl .js .jsx .kt .lua .m .mjs .mk .ml .mm .pas .php .pl .pm .properties .proto

@@ -25,8 +25,7 @@ from ragweave.knowledge.ingest.loaders.text import (
     warn_loss,
 )
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MAIL_AT_MOST = 128 * 2**20

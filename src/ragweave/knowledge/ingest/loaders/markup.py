@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ragweave.knowledge.ingest.loaders.text import read_text, whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 
 class _Text(NamedTuple):

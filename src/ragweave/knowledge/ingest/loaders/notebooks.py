@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ragweave.knowledge.ingest.loaders.text import damaged_file, first_heading, read_text, whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

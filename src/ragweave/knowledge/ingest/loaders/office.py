@@ -12,8 +12,7 @@ from ragweave.knowledge.ingest.loaders.html import table_row
 from ragweave.knowledge.ingest.loaders.number_formats import shown
 from ragweave.knowledge.ingest.loaders.package import Package, Relation, attribute, local_name, open_zip
 from ragweave.knowledge.ingest.loaders.text import warn_omission, whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Place
+from ragweave.types import Document, Place, SourceFile
 
 # Properties, deleted text, codes of fields, readings of characters, and what programs show that lack a feature.
 _WITHOUT_TEXT = frozenset(

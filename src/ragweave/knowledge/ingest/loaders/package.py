@@ -14,7 +14,7 @@ from lxml import etree
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.text import PROLOG, damaged_file, decode_declared, warn_loss
-from ragweave.knowledge.source_records import SourceFile
+from ragweave.types import SourceFile
 
 # A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
 UNPACKED_AT_MOST = 256 * 2**20

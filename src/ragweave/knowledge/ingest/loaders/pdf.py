@@ -10,8 +10,7 @@ from pypdfium2 import PdfiumError
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.pdf_layout import read_pages
 from ragweave.knowledge.ingest.loaders.text import damaged_file, no_access, warn_loss, whole_file
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Place
+from ragweave.types import Document, Place, SourceFile
 
 _HYPHEN = re.compile(r"(?<![^\W\d_])(?P<head>[^\W\d_]+)[-\u2010\xad]\n(?P<tail>[^\W\d_]+)")
 _WORD = re.compile(r"\w+(?:[-\u2010]\w+)*")

@@ -26,8 +26,7 @@ from typing import Any
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge.ingest_settings import Chunking, ReadSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Passage, Place
+from ragweave.types import Document, Passage, Place, SourceFile
 
 # With -P, no module of the working directory is imported. The folder of ragweave may not be on the path otherwise.
 _CODE = "import sys; sys.path.append(sys.argv[1]); from ragweave.knowledge.ingest.loaders.loader import main; main()"

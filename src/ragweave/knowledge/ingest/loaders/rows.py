@@ -15,8 +15,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.text import warn_loss, warn_omission, whole_text
 from ragweave.knowledge.ingest.metadata import cleaned
 from ragweave.knowledge.ingest_settings import TableSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Place
+from ragweave.types import Document, Place, SourceFile
 
 SAMPLE_ROWS = 100
 """How many rows are looked at before their columns' kinds are decided."""

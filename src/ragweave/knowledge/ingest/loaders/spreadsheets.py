@@ -19,8 +19,7 @@ from ragweave.knowledge.ingest.loaders.workbook import (
     column_letters,
 )
 from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document, Place
+from ragweave.types import Document, Place, SourceFile
 
 # Rows are looked at in bands, which end at blank rows, or when they are this large.
 _BAND_ROWS = 1000

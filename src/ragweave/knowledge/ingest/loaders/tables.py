@@ -17,8 +17,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, is_header
 from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, read_lines
 from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 # One field may hold a whole book; Python's own limit of 128 KiB is one chapter.
 _FIELD_LIMIT = 64 * 1024 * 1024

@@ -12,8 +12,7 @@ from typing import Any
 
 from ragweave.errors import OmissionWarning, RagweaveError, SourceError, SourceWarning, too_many_files
 from ragweave.knowledge.ingest.metadata import front_matter
-from ragweave.knowledge.source_records import SourceFile
-from ragweave.types import Document
+from ragweave.types import Document, SourceFile
 
 MARKDOWN = (".md", ".markdown")
 PIECE = 2**20
