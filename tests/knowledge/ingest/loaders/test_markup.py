@@ -182,11 +182,12 @@ def test_files_without_ending_are_read_if_they_are_text(tmp_path):
 def test_reading_takes_time_in_proportion(tmp_path, name, pattern):
     def seconds(size: int) -> float:
         path = write(tmp_path / f"{size}{name}", pattern * (size // len(pattern)))
-        started = time.perf_counter()
+        started = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SourceWarning)
             read(path)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
-    # Quadratic time would be 64 times as much.
-    assert seconds(160_000) < 30 * seconds(20_000) + 0.5
+    # Quadratic time would be 64 times as much. A busy machine, which slows one run down, does not slow down all.
+    limit = 30 * seconds(20_000) + 0.5
+    assert any(seconds(160_000) < limit for _ in range(5))
