@@ -15,7 +15,7 @@ import pytest
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import snapshot
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.knowledge.verification import verify_folder
+from ragweave.knowledge.layout import verify_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

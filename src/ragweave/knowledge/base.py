@@ -13,7 +13,7 @@ from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
-from ragweave.knowledge.layout import Layout
+from ragweave.knowledge.layout import Layout, verify_folder
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
@@ -23,7 +23,6 @@ from ragweave.knowledge.storage import (
     open_storage,
     writer_at,
 )
-from ragweave.knowledge.verification import verify_folder
 from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking

@@ -22,10 +22,9 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
 from ragweave.knowledge.filters import Columns, parse
-from ragweave.knowledge.layout import Layout, SegmentLayout, read_sources
+from ragweave.knowledge.layout import CHECKED_BYTES, Layout, SegmentLayout, files_of, problem_of, read_sources
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
-from ragweave.knowledge.verification import CHECKED_BYTES, files_of, problem_of
 from ragweave.types import Passage, Sources
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
