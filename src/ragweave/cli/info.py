@@ -36,8 +36,7 @@ def info(
       ragweave info kb --sources
     """
     if verify:
-        from ragweave.knowledge.layout import verify_folder
-        from ragweave.knowledge.postgres.uri import location_of
+        from ragweave.knowledge.layout import location_of, verify_folder
 
         location = location_of(kb)
         # Not opened first, which stops at the first damaged file.

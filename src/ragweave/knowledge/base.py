@@ -13,9 +13,8 @@ from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
-from ragweave.knowledge.layout import Layout, verify_folder
+from ragweave.knowledge.layout import Layout, PostgresUri, location_of, verify_folder
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.storage import (
     folder_writer,

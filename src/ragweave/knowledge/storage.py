@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, IndexDataError, KnowledgeBaseError, ShapeError
+from ragweave.knowledge.layout import PostgresUri, location_of
 from ragweave.knowledge.manifest import Manifest
-from ragweave.knowledge.postgres.uri import PostgresUri, location_of
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.types import Passage
 

@@ -9,7 +9,7 @@ import pytest
 
 from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, MissingExtraError
-from ragweave.knowledge.postgres.uri import PostgresUri, is_uri, location_of, parse_uri
+from ragweave.knowledge.layout import PostgresUri, is_uri, location_of, parse_uri
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
-from ragweave.knowledge.postgres.uri import PostgresUri
+from ragweave.knowledge.layout import PostgresUri
 
 _T = TypeVar("_T")
 

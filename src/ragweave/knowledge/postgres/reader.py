@@ -18,6 +18,7 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
+from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import EXACT, WITH_COPIES, WITH_METADATA, Manifest
 from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
@@ -29,7 +30,6 @@ from ragweave.knowledge.postgres.tables import (
     passage_columns,
     storable,
 )
-from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.store import SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall

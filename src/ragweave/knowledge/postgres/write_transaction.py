@@ -19,11 +19,11 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import hashed
+from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import WITH_COPIES, WITH_METADATA, Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
 from ragweave.knowledge.postgres.reader import State, measured, read_sources, read_state, rows_of
 from ragweave.knowledge.postgres.tables import IndexKind, Tables, current_index, storable
-from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.store import COLUMNS, NUMBERS
 from ragweave.types import Passage, Sources
 

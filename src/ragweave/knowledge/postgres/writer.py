@@ -41,11 +41,11 @@ from ragweave.knowledge.ingest.scan import (
     unknown_id,
 )
 from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
+from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import EXACT, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.reader import existing, read_sources, read_state
 from ragweave.knowledge.postgres.tables import FACTORY, Tables, check_index, choose_index, current_index
-from ragweave.knowledge.postgres.uri import PostgresUri
 from ragweave.knowledge.postgres.write_transaction import Losses, Outcome, WriteTransaction, write_transaction
 from ragweave.types import NoProgress, Passage, Progress, SourceChanges, SourceFile, Sources
 
