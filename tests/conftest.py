@@ -14,6 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
 
+# No test asks the hub: where there is no network, each attempt would be given up after many seconds.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 with suppress(ImportError):  # the tests of ragweave.tf run without hypothesis
     from hypothesis import HealthCheck, settings
 

@@ -148,12 +148,13 @@ def test_damaged_files(tmp_path, ending, content):
         read(write(tmp_path / f"a.{ending}", content))
 
 
-@pytest.mark.parametrize("ending", ["docx", "pptx", "xlsx", "epub"])
-def test_a_zip_bomb_is_refused(tmp_path, ending):
-    path = write_zip(tmp_path / f"bomb.{ending}", {"a": "0" * (257 * 2**20)})
+def test_a_zip_bomb_is_refused(tmp_path):
+    path = write_zip(tmp_path / "bomb", {"a": "0" * (257 * 2**20)})
     assert path.stat().st_size < 2**20
-    with pytest.raises(SourceError, match="unpacks to 257 MiB"):
-        read(path)
+    for ending in ("docx", "pptx", "xlsx", "epub"):
+        path = path.rename(path.with_suffix(f".{ending}"))
+        with pytest.raises(SourceError, match="unpacks to 257 MiB"):
+            read(path)
 
 
 def test_strict_allows_what_is_not_text(tmp_path, tiny_encoder):
