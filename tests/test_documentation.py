@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from ragweave.cli import app
 from ragweave.pipeline import embedded
-from ragweave.serving import app as serving_app
+from ragweave.serving import server as serving_server
 from tests.support.databases import Postgres, free_port
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -130,9 +130,11 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def serving(command: str) -> Iterator[None]:
     """A command that serves in a thread; it has to start, and to end when it is told to."""
-    servers, create = [], serving_app.create_server
+    servers, create = [], serving_server.create_server
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving_app, "create_server", lambda *own: servers.append(create(*own)) or servers[0])
+        patch.setattr(
+            serving_server, "create_server", lambda *own: servers.append(create(*own)) or servers[0]
+        )
         thread = threading.Thread(
             target=app, args=(shlex.split(command)[1:],), kwargs={"standalone_mode": False}
         )

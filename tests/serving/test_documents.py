@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase, RagPipeline
 from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.knowledge.ingest.transaction import transaction
 from tests.support.serving import ADMIN_KEY, Running
 
 QUESTION = "Where is the lighthouse of ulm?"
@@ -119,13 +124,72 @@ def test_arbitrary_documents(own_server: Running, text: str, title: str):
         assert response.status_code in (200, 422), response.text
 
 
-def test_another_writer_makes_the_knowledge_base_unavailable(own_server: Running, tmp_path: Path):
-    from ragweave.knowledge.ingest.transaction import transaction
+def refused(client: httpx.Client, folder: Path, caplog: pytest.LogCaptureFixture) -> str:
+    """The message of a 503 for a change, which the log repeats. Neither names the server's folders."""
+    response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
+    assert response.status_code == 503
+    message: str = response.json()["error"]["message"]
+    assert message in caplog.text
+    assert str(folder) not in message + caplog.text
+    return message
 
+
+def test_a_refused_change_says_who_holds_the_lock(
+    own_server: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     with own_server.client(ADMIN_KEY) as client, transaction(tmp_path / "kb"):
-        response = client.post("/v1/documents", json={"documents": [LIGHTHOUSE]})
-        assert response.status_code == 503
-        assert str(tmp_path) not in response.text
+        message = refused(client, tmp_path, caplog)
+    assert message.startswith(f"Another process is changing kb (process {os.getpid()} on ")
+
+
+def test_a_refused_change_says_what_is_damaged(
+    own_server: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "kb" / "CURRENT").write_text("damaged")
+    with own_server.client(ADMIN_KEY) as client:
+        message = refused(client, tmp_path, caplog)
+    assert message.startswith(
+        "The pointer CURRENT is damaged. Make a version current with 'ragweave rollback kb"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EMFILE, "ulimit -n"), (errno.EROFS, "permissions")],
+)
+def test_a_refused_change_says_what_the_system_lacks(
+    own_server: Running,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    words: str,
+):
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with own_server.client(ADMIN_KEY) as client:
+        monkeypatch.setattr(os, "fsync", fail)
+        assert words in refused(client, tmp_path, caplog)
+        monkeypatch.undo()
+        assert client.post("/v1/documents", json={"documents": [LIGHTHOUSE]}).status_code == 200
+
+
+def test_exhausted_descriptors_are_named(
+    own_server: Running, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with own_server.client(ADMIN_KEY) as client:
+        assert client.get("/healthz").status_code == 200  # opens the connection
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+            message = refused(client, tmp_path, caplog)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert "ulimit -n" in message
+        assert client.post("/v1/documents", json={"documents": [LIGHTHOUSE]}).status_code == 200
 
 
 def test_a_version_of_another_process_is_loaded(own_server: Running, tmp_path: Path, tiny_encoder_path: Path):
@@ -148,7 +212,8 @@ def test_a_damaged_version_is_not_loaded(
         assert best_passage(client) == before
         assert client.post("/v1/answers", json={"question": QUESTION}).status_code == 200
     assert own_server.figure("ragweave_refresh_failures") >= 1
-    assert "cannot be used (KnowledgeBaseError)" in caplog.text
+    assert "cannot be used" in caplog.text
+    assert "The pointer CURRENT is damaged." in caplog.text
     assert str(tmp_path) not in caplog.text
 
 
@@ -164,3 +229,18 @@ def test_no_question_is_lost_while_documents_change(own_server: Running, own_pip
             document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
             assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
         assert {response.result() for response in responses} == {200}
+
+
+def test_a_knowledge_base_that_is_built_again_is_loaded(
+    own_server: Running, own_pipeline: RagPipeline, tiny_encoder: TextEncoder, tmp_path: Path
+):
+    path, source = own_pipeline.knowledge_base.path, tmp_path / "lighthouse.txt"
+    source.write_text(QUESTION)
+    with own_server.client() as client:
+        before = client.get("/v1/knowledge-base").json()
+        assert best_passage(client)["text"] != QUESTION
+        shutil.rmtree(path)
+        rebuilt = KnowledgeBase.build([source], path, encoder=tiny_encoder)
+        assert rebuilt.version == before["version"]
+        assert best_passage(client)["text"] == QUESTION
+        assert client.get("/v1/knowledge-base").json()["documents"] == 1

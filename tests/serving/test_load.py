@@ -106,6 +106,30 @@ def test_deadlines_hold_in_the_queue_and_in_a_batch(pipeline: RagPipeline):
         gated.gate.set()
 
 
+@pytest.mark.parametrize("formulation", ["token", "sequence"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generation_stops_at_the_deadline(pipeline: RagPipeline, formulation: str, beams: int):
+    answered, layers = threading.Event(), pipeline.model.generator.model.layers
+    calls = []
+
+    def wait(*_: object) -> None:
+        calls.append(formulation)
+        assert answered.wait(timeout=PATIENCE)
+
+    hook = layers[0].register_forward_pre_hook(wait)
+    try:
+        with (
+            served(pipeline, ServingSettings(batching=Batching(deadline=1))) as running,
+            running.client() as client,
+        ):
+            body = {**QUESTION, "formulation": formulation, "num_beams": beams}
+            assert client.post("/v1/answers", json=body).status_code == 504
+            answered.set()
+    finally:
+        hook.remove()
+    assert len(calls) <= 1  # none if the deadline passed before
+
+
 def test_a_disconnect_removes_a_question_from_the_queue(pipeline: RagPipeline):
     gated = Gated.over(pipeline)
     with served(gated, ServingSettings(batching=Batching(max_wait=0))) as running, running.client() as client:
@@ -207,7 +231,7 @@ def test_serve_command(model_path: Path, base_path: Path, tmp_path: Path):
         "0",
     ]
     process = subprocess.Popen(
-        [*command, "--max-wait", "1"],  # seconds in which the question is seen to wait
+        [*command, "--max-wait", "1000"],  # the question waits until the server stops
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from unicodedata import normalize
 
 import httpx
 import openai
@@ -85,6 +87,20 @@ def test_openai_client_sends_the_key(locked: Running):
             else:
                 with pytest.raises(openai.AuthenticationError):
                     chat.models.list()
+
+
+def test_a_key_with_umlauts_is_accepted_however_it_is_encoded(pipeline: RagPipeline, tmp_path: Path):
+    key, file = "schlüssel-für-größeres", tmp_path / "keys.txt"
+    file.write_text(f"# für alle\n{normalize('NFD', key)}\n", encoding="utf-8-sig")
+    ring = KeyRing.from_file(file)
+    with served(pipeline, ServingSettings(keys=ring, admin_keys=ring)) as running, running.client() as client:
+        for encoding, status in (("utf-8", 200), ("latin-1", 200), ("utf-16", 400)):
+            headers = {"Authorization": b"Bearer " + key.encode(encoding)}
+            assert client.get("/v1/knowledge-base", headers=headers).status_code == status
+            if status == 200:
+                assert client.delete("/v1/documents/nothing", headers=headers).status_code == 404
+        other = {"Authorization": f"Bearer {key[:-1]}ß".encode()}
+        assert client.get("/v1/knowledge-base", headers=other).status_code == 401
 
 
 def test_without_an_admin_key_documents_cannot_change(client: httpx.Client):

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 
 from ragweave import RagPipeline
-from ragweave.serving.app import create_app, create_server, listen
+from ragweave.serving.app import create_app, listen
+from ragweave.serving.server import create_server
 from ragweave.serving.settings import ServingSettings
 
 KEY = "a-key-for-tests-only"

@@ -76,7 +76,8 @@ def serve(
     """
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(package, "serve")
-    from ragweave.serving.app import create_app, create_server, listen
+    from ragweave.serving.app import create_app, listen
+    from ragweave.serving.server import create_server
     from ragweave.serving.settings import Batching, KeyRing, Limits, ServingSettings
 
     # Wrong arguments fail before the model is loaded.

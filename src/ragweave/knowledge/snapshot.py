@@ -22,7 +22,15 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
 from ragweave.knowledge.filters import Columns, parse
-from ragweave.knowledge.layout import CHECKED_BYTES, Layout, SegmentLayout, files_of, problem_of, read_sources
+from ragweave.knowledge.layout import (
+    CHECKED_BYTES,
+    Layout,
+    Pointer,
+    SegmentLayout,
+    files_of,
+    problem_of,
+    read_sources,
+)
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
 from ragweave.types import Passage, Sources
@@ -123,7 +131,9 @@ class Snapshot:
 
     def latest(self) -> Self:
         """The current version: this one, or another one, opened."""
-        if self.layout.read_current().version != self.version:
+        pointer = self.layout.read_current()
+        # A knowledge base that is built again starts from the same version number, with other content.
+        if pointer != Pointer(self.version, self.manifest.checksum[: len(pointer.checksum)]):
             return type(self).open(self.path)
         self._check_files(0)  # reading a file that was cut off since would end the process
         return self

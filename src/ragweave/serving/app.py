@@ -1,13 +1,11 @@
-"""The ASGI application, and the server that runs it."""
+"""The ASGI application, and the socket that it listens on."""
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from starlette.middleware.cors import CORSMiddleware
@@ -37,8 +35,6 @@ from ragweave.serving.routes import (
 from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
-_GRACE_SECONDS = 5
-
 
 def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -> FastAPI:
     """Create the ASGI application that serves a pipeline.
@@ -56,7 +52,7 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
     Example:
         ```python
         pipeline = RagPipeline.from_pretrained("embedded", knowledge_base="kb")
-        uvicorn.run(create_app(pipeline))
+        uvicorn.run(create_app(pipeline))  # `ragweave.serving.server` has more limits
         ```
     """
     settings = settings or ServingSettings()
@@ -115,20 +111,6 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"Cannot listen on {host}, port {port} ({error.strerror}). Choose another --host or --port."
         ) from error
-
-
-def create_server(app: FastAPI, settings: ServingSettings) -> uvicorn.Server:
-    """Create a uvicorn server whose shutdown waits as long as any request may take."""
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(settings.batching.deadline) + _GRACE_SECONDS,
-        timeout_keep_alive=5,
-        lifespan="on",
-    )
-    return uvicorn.Server(config)
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -8,15 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
@@ -32,6 +33,7 @@ from ragweave.serving.errors import (
     NotFoundError,
     UnavailableError,
     UnreadableDocumentError,
+    unavailable,
 )
 from ragweave.serving.schemas import DocumentIn
 from ragweave.types import FORMULATIONS, Passage, ScoredPassage, SourceFile
@@ -100,7 +102,10 @@ class Engine:
     def answer(self, jobs: Sequence[Job]) -> None:
         """Answer a batch of jobs with equal options, and publish their events."""
         self.refresh()
-        jobs = [job for job in jobs if not job.cancelled and self._is_ready(job)]
+        with _while_awaited(self.pipeline.model.generator, jobs):
+            self._answer([job for job in jobs if not job.cancelled and self._is_ready(job)])
+
+    def _answer(self, jobs: Sequence[Job]) -> None:
         if not jobs:
             return
         options = jobs[0].options
@@ -254,8 +259,8 @@ class Engine:
             except (RagweaveError, OSError) as error:
                 self.refresh_failures += 1
                 _LOG.warning(
-                    "The new version of the knowledge base cannot be used (%s). The previous one stays in use.",
-                    type(error).__name__,
+                    "The new version of the knowledge base cannot be used. The previous one stays in use. Reason: %s",
+                    unavailable(error) or type(error).__name__,
                 )
 
     def _is_ready(self, job: Job) -> bool:
@@ -287,18 +292,45 @@ class _JobCallback:
         return self._jobs[position].cancelled
 
 
+class _AbandonedError(Exception):
+    """Nobody waits for the batch any more."""
+
+
+@contextmanager
+def _while_awaited(generator: nn.Module, jobs: Sequence[Job]) -> Iterator[None]:
+    """Leave the block at the generator's next layer when all jobs are cancelled, or past their deadline.
+
+    `should_stop` is asked at each token. Reading contexts and scoring hypotheses may take longer than all tokens.
+    """
+
+    def check(*_: Any) -> None:
+        if all(job.cancelled for job in jobs):
+            raise _AbandonedError
+
+    lists = [module for module in generator.modules() if isinstance(module, nn.ModuleList)]
+    hooks = [layer.register_forward_pre_hook(check) for layers in lists for layer in layers]
+    try:
+        with suppress(_AbandonedError):
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @contextmanager
 def _change_errors() -> Iterator[None]:
     """Replace the library's errors about a change, whose messages contain paths."""
     try:
         yield
-    except SourceError as error:
-        raise UnreadableDocumentError("A document yields no passages. Change or remove it.") from error
-    except (KnowledgeBaseError, OSError) as error:
-        _LOG.warning("The knowledge base was not changed (%s).", type(error).__name__)
-        raise UnavailableError(
-            "The knowledge base cannot be changed now; another process may be changing it. Try again later."
-        ) from error
+    except (SourceError, KnowledgeBaseError, OSError) as error:
+        reason = unavailable(error)
+        if reason is None and isinstance(error, SourceError):
+            raise UnreadableDocumentError("A document yields no passages. Change or remove it.") from error
+        reason = reason or UnavailableError(
+            f"The knowledge base cannot be changed now ({type(error).__name__})."
+        )
+        _LOG.warning("The knowledge base was not changed: %s", reason)
+        raise reason from error
 
 
 def public_name(source: str) -> str:

@@ -40,7 +40,7 @@ class BoundedExecutor:
 
         Raises:
             OverloadedError: Too many calls are pending.
-            DeadlineError: The call took too long. It still runs to its end.
+            DeadlineError: The call took too long. If it has begun, it still runs to its end.
         """
         if self._pending >= self._max_pending:
             raise OverloadedError(1)
@@ -49,7 +49,7 @@ class BoundedExecutor:
         future.add_done_callback(self._on_done)
         try:
             async with asyncio.timeout(self._deadline):
-                return await asyncio.shield(future)
+                return await future
         except TimeoutError as error:
             raise DeadlineError(
                 f"The request took longer than {self._deadline:g} s. Try again later."

@@ -206,7 +206,8 @@ class PostgresReader:
     def latest(self) -> Self:
         """The knowledge base as it is now: this one, or another if it has changed."""
         latest = type(self).open(self._connection)
-        return self if latest.version == self.version else latest
+        same = (latest.version, latest.manifest.checksum) == (self.version, self.manifest.checksum)
+        return self if same else latest
 
     def passage(self, row: int) -> Passage:
         """One passage; raises `IndexError` if the row does not exist, or no longer."""

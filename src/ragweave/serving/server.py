@@ -1,0 +1,180 @@
+"""The HTTP server: uvicorn with limits on connections, on the time of a request, and on repeated log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ragweave.serving.service import Service
+from ragweave.serving.settings import ServingSettings
+
+_LOG = logging.getLogger(__name__)
+_GRACE_SECONDS = 5
+_LOG_SECONDS, _LOG_LINES = 10.0, 5
+_LOGGERS = (
+    "asyncio",
+    "uvicorn.error",
+    *(f"ragweave.serving.{name}" for name in ("server", "errors", "engine")),
+)
+_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Server(uvicorn.Server):
+    """A server that writes repeated log lines seldom, and answers waiting questions when its shutdown begins."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until the process is told to stop."""
+        repeats, loggers = _RepeatFilter(), [logging.getLogger(name) for name in _LOGGERS]
+        for logger in loggers:
+            logger.addFilter(repeats)
+        try:
+            await super().serve(sockets)
+        finally:
+            for logger in loggers:
+                logger.removeFilter(repeats)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new questions, finish the running requests, then stop."""
+        self._service.batcher.close()
+        await super().shutdown(sockets)
+
+
+def create_server(app: FastAPI, settings: ServingSettings) -> Server:
+    """Create a server whose shutdown waits as long as any question may take."""
+    descriptors = _descriptor_limit()
+    max_connections = min(settings.max_connections, descriptors // 2)
+
+    class Protocol(_BoundedProtocol):
+        limit, seconds = max_connections, settings.request_seconds
+
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        # asyncio accepts this many connections before the first of them can be closed.
+        backlog=min(2048, descriptors // 16),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.batching.deadline) + _GRACE_SECONDS,
+        timeout_keep_alive=5,
+        lifespan="on",
+    )
+    return Server(config, app.state.service)
+
+
+class _BoundedProtocol(H11Protocol):
+    """A connection that is closed when its client takes too long to send a request or to read the response.
+
+    With too many connections, the one that has kept the server waiting longest is closed. A client that sends its
+    request at once is therefore served, however many others are silent.
+    """
+
+    limit: int
+    seconds: float
+    _phase: Any = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+        if len(self.connections) > self.limit:
+            waiting = (one for one in self.connections if isinstance(one, _BoundedProtocol) and one._timer)
+            slowest = min(waiting, key=lambda one: one._timer.when())
+            slowest._stop_watching()
+            self.connections.discard(slowest)
+            slowest.transport.abort()
+            _LOG.warning("More than %d connections are open: the slowest client's was closed.", self.limit)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._watch()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._timer is not None:  # it may finish sending its request, but not take its time
+            self._start_watching(min(self.seconds, _GRACE_SECONDS))
+
+    def _watch(self) -> None:
+        """Start the clock when the client has to act; it runs until the client has sent, or read, everything."""
+        phase = "response" if self.flow.write_paused else self.conn.their_state
+        if phase == self._phase:
+            return
+        self._phase = phase
+        self._stop_watching()
+        if phase in ("response", h11.IDLE, h11.SEND_BODY) and not self.transport.is_closing():
+            self._start_watching(self.seconds)
+
+    def _start_watching(self, seconds: float) -> None:
+        self._stop_watching()
+        self._timer = self.loop.call_later(seconds, self._expire)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        if self._phase is h11.SEND_BODY and not self.cycle.response_started:
+            self.transport.write(_TIMED_OUT)
+        self.transport.abort()
+
+
+class _RepeatFilter(logging.Filter):
+    """Lets few log records from the same line of code pass in each period, so that no client can fill the disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        began, count = self._seen.get(place, (-math.inf, 0))
+        if now - began > _LOG_SECONDS:
+            if count > _LOG_LINES:
+                record.msg = (
+                    f"{record.getMessage()} ({count - _LOG_LINES} more like it were left out before.)"
+                )
+                record.args = ()
+            began, count = now, 0
+        self._seen[place] = began, count + 1
+        return count < _LOG_LINES
+
+
+def _descriptor_limit() -> int:
+    """How many descriptors this process may have open."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 2**15
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2**15 if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,202 @@
+"""Clients that are silent, slow or broken neither stop the service nor fill its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from ragweave import RagPipeline
+from ragweave.serving.settings import ServingSettings
+from tests.support.serving import Gated, Running, served
+from tests.support.waiting import PATIENCE, wait_until
+
+QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
+HEAD = b"POST /v1/answers HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+
+
+def connect(url: str) -> socket.socket:
+    address = urlsplit(url)
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    """What the server sends until it closes the connection."""
+    received = b""
+    try:
+        while part := connection.recv(4096):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@contextmanager
+def serve_command(
+    model_path: Path, base_path: Path, *, descriptors: int
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """``ragweave serve`` in a process that may open so many descriptors; its URL and the process."""
+    serve = [
+        sys.executable,
+        "-m",
+        "ragweave",
+        "serve",
+        "--kb",
+        base_path,
+        "--model",
+        model_path,
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(
+        ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *serve],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"http://[\d.]+:\d+", line)
+        assert url, line + process.stderr.read()
+        yield url[0], process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_silent_connections_do_not_keep_others_out(pipeline: RagPipeline):
+    gated = Gated.over(pipeline)
+    with (
+        served(gated, ServingSettings(max_connections=10)) as running,
+        ExitStack() as stack,
+        ThreadPoolExecutor(1) as pool,
+        running.client() as client,
+    ):
+        running_question = pool.submit(client.post, "/v1/answers", json=QUESTION)
+        assert gated.begun.acquire(timeout=PATIENCE)
+        silent = [stack.enter_context(connect(running.url)) for _ in range(30)]
+        with running.client() as other:
+            assert other.get("/healthz").status_code == 200
+        assert until_closed(silent[0]) == b""
+        assert len(running.server.server_state.connections) <= 10
+        gated.gate.set()
+        assert running_question.result().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        (b"", b""),
+        (b"POST /v1/answers HTTP/1.1\r\nHost: a\r\n", b""),
+        (HEAD + b'{"question', b"HTTP/1.1 408 "),
+    ],
+)
+@pytest.mark.parametrize("again", [b"", b"a"])
+def test_a_request_that_takes_too_long_is_closed(
+    pipeline: RagPipeline, sent: bytes, received: bytes, again: bytes
+):
+    """Sending a little more, again and again, wins no time."""
+    with (
+        served(pipeline, ServingSettings(request_seconds=0.5)) as running,
+        connect(running.url) as connection,
+    ):
+        connection.sendall(sent)
+        closed = threading.Event()
+
+        def trickle() -> None:
+            while again and sent and not closed.wait(0.1):
+                try:
+                    connection.sendall(again)
+                except OSError:
+                    return
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(trickle)
+            assert until_closed(connection).startswith(received)
+            closed.set()
+        with running.client() as client:
+            assert client.post("/v1/answers", json=QUESTION).status_code == 200
+
+
+def test_a_client_that_reads_no_response_is_closed(pipeline: RagPipeline):
+    with (
+        served(pipeline, ServingSettings(request_seconds=0.5)) as running,
+        connect(running.url) as connection,
+    ):
+        connection.setblocking(False)
+        request = b"GET /static/style.css HTTP/1.1\r\nHost: a\r\n\r\n" * 100
+
+        def is_closed() -> bool:
+            try:
+                connection.send(request)
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_closed)
+        wait_until(lambda: not running.server.server_state.connections)
+
+
+def test_broken_requests_do_not_fill_the_log(server: Running):
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    try:
+        for _ in range(50):
+            with connect(server.url) as connection:
+                connection.sendall(b"nonsense\r\n\r\n")
+                assert until_closed(connection).startswith(b"HTTP/1.1 400 ")
+    finally:
+        logger.removeHandler(handler)
+    assert 1 <= len(lines) <= 5
+
+
+def test_more_connections_than_descriptors(model_path: Path, base_path: Path):
+    """The server stays up and answers; SIGTERM does not wait for a request that its client never finishes."""
+    with serve_command(model_path, base_path, descriptors=256) as (url, process), ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(connect(url))
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+            assert client.post("/v1/answers", json=QUESTION).status_code == 200
+        unfinished = stack.enter_context(connect(url))
+        unfinished.sendall(HEAD + b"{")
+        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+            assert client.get("/healthz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert until_closed(unfinished).startswith(b"HTTP/1.1 408 ")
+        process.wait(timeout=30)  # the deadline of a question is 60 s
+        log = process.stderr.read()
+        assert "connections are open" in log
+        assert "Traceback" not in log
+        assert len(log.splitlines()) < 20
+
+
+def test_what_outlasts_the_shutdown_is_told_so(pipeline: RagPipeline, caplog: pytest.LogCaptureFixture):
+    gated = Gated.over(pipeline)
+    with served(gated) as running, ThreadPoolExecutor(1) as pool, running.client() as client:
+        running.server.config.timeout_graceful_shutdown = 0.1
+        question = pool.submit(client.post, "/v1/answers", json=QUESTION)
+        assert gated.begun.acquire(timeout=PATIENCE)
+        running.server.should_exit = True
+        response = question.result()
+        gated.gate.set()
+        assert response.status_code == 503
+        assert "stopping" in response.json()["error"]["message"]
+    assert "Traceback" not in caplog.text
