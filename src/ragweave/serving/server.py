@@ -19,6 +19,7 @@ from ragweave.serving.settings import ServingSettings
 
 _LOG = logging.getLogger(__name__)
 _GRACE_SECONDS = 5
+_KERNEL_QUEUE = 2048
 _LOG_SECONDS, _LOG_LINES = 10.0, 5
 _LOGGERS = (
     "asyncio",
@@ -46,6 +47,12 @@ class Server(uvicorn.Server):
             for logger in loggers:
                 logger.removeFilter(repeats)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, with a longer queue in the kernel than the number of connections that asyncio accepts at once."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_KERNEL_QUEUE)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new questions, finish the running requests, then stop."""
         self._service.batcher.close()
@@ -65,7 +72,7 @@ def create_server(app: FastAPI, settings: ServingSettings) -> Server:
         http=Protocol,
         ws="none",
         # asyncio accepts this many connections before the first of them can be closed.
-        backlog=min(2048, descriptors // 16),
+        backlog=min(_KERNEL_QUEUE, descriptors // 16),
         log_level="warning",
         access_log=False,
         server_header=False,
