@@ -86,6 +86,15 @@ def test_a_full_batch_starts_at_once():
     asyncio.run(ask())
 
 
+def test_waiting_for_others_leaves_time_for_the_answer():
+    async def ask():
+        async with running(Worker(), max_wait=1000, deadline=1) as batcher:
+            batcher.submit(jobs := jobs_of("a"))
+            assert await answer_of(jobs[0]) == "a"
+
+    asyncio.run(ask())
+
+
 def test_other_options_form_the_next_batch():
     worker = Worker()
 

@@ -108,7 +108,8 @@ class Batcher:
     """A bounded queue of jobs, and one thread that answers them in batches.
 
     A batch starts with the job that has waited longest. Jobs with the same options join it, up to ``max_batch``,
-    until ``max_wait`` after the first one arrived. The next batch fills while the current one is answered.
+    until ``max_wait``, or half of the deadline, after the first one arrived. The next batch fills while the current
+    one is answered.
 
     Args:
         answer: Answers a batch in the worker thread and publishes the events of its jobs.
@@ -125,6 +126,7 @@ class Batcher:
     ) -> None:
         self._answer = answer
         self._settings = settings
+        self._longest_wait = min(settings.max_wait, settings.deadline / 2)  # the rest is left for the answer
         self._on_batch = on_batch
         self._queue: deque[Job] = deque()
         self._changed = asyncio.Event()
@@ -223,7 +225,7 @@ class Batcher:
             self._changed.clear()
             pause = None
             if self._queue:
-                pause = self._queue[0].arrived + self._settings.max_wait - time.monotonic()
+                pause = self._queue[0].arrived + self._longest_wait - time.monotonic()
                 if pause <= 0 or self._stopping or len(self._next_batch()) == self._settings.max_batch:
                     return True
             elif self._stopping:

@@ -100,7 +100,7 @@ class Batching:
 
     Attributes:
         max_batch: Questions per batch.
-        max_wait: Seconds that the first question of a batch waits for others.
+        max_wait: Seconds that the first question of a batch waits for others, at most half of the deadline.
         max_queue: Questions that may wait. Further questions are rejected.
         deadline: Seconds after which a request fails.
     """
