@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -124,6 +125,20 @@ def test_a_flipped_bit_in_a_large_file_ends_no_process(files, monkeypatch):
             assert outcomes <= {SAME, NAMED, OTHER}, path
             path.write_bytes(before)
     assert outcomes == {SAME, NAMED, OTHER}
+
+
+@pytest.mark.parametrize("base", ["IVF16,Flat", "IVF16,PQ4,RFlat"], indirect=True)
+@pytest.mark.parametrize("row", [-2, 5000, 1 << 62])
+def test_rows_of_an_index_that_do_not_exist_are_noticed(base, tmp_path, monkeypatch, row):
+    monkeypatch.setattr(snapshot, "CHECKED_BYTES", 0)
+    root = shutil.copytree(base.path, tmp_path / "kb")
+    path = root / "segments" / "000001" / "index.faiss"
+    index = faiss.read_index(str(path))
+    inner = faiss.downcast_index(getattr(index, "base_index", index))
+    faiss.rev_swig_ptr(inner.invlists.get_ids(3), inner.invlists.list_size(3))[:] = row
+    faiss.write_index(index, str(path))
+    with pytest.raises(KnowledgeBaseError, match=r"index\.faiss is missing or damaged.*info KB --verify"):
+        KnowledgeBase.open(root)
 
 
 def test_verify_names_all_damaged_files_and_an_intact_version(base, tmp_path):

@@ -136,21 +136,26 @@ def read_index(path: Path, parameters: dict[str, int]) -> Any:
         index = faiss.read_index(str(path), flag)
     except (OSError, RuntimeError) as error:
         raise store.damaged(path, error) from error
-    if not _has_sound_links(index):
+    if not _has_sound_rows(index):
         raise store.damaged(path)
     _set_parameters(index, parameters)
     return index
 
 
-def _has_sound_links(index: Any) -> bool:
-    """Whether the graph of an HNSW index, which FAISS follows unchecked, stays within its rows."""
+def _has_sound_rows(index: Any) -> bool:
+    """Whether the rows in the graph of an HNSW index and in the lists of an IVF index, used unchecked, exist."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform | faiss.IndexRefine):
-        return _has_sound_links(
+        return _has_sound_rows(
             index.index if isinstance(index, faiss.IndexPreTransform) else index.base_index
         )
     if isinstance(index, faiss.IndexIVF):
-        return index.quantizer.ntotal == index.nlist and _has_sound_links(index.quantizer)
+        lists: Any = index.invlists
+        if not index.quantizer.ntotal == index.nlist == lists.nlist or not _has_sound_rows(index.quantizer):
+            return False
+        sizes = enumerate(map(lists.list_size, range(lists.nlist)))
+        rows = (_FAISS.rev_swig_ptr(lists.get_ids(number), size) for number, size in sizes if size)
+        return all(part.min() >= 0 and part.max() < index.ntotal for part in rows)
     if not isinstance(index, faiss.IndexHNSW):
         return True
     graph: Any = index.hnsw
