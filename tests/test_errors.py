@@ -29,6 +29,7 @@ BASES = {
     "OmissionWarning": (errors.SourceWarning,),
     "StoredStatesWarning": (UserWarning,),
     "TrainingError": (errors.RagweaveError,),
+    "TruncatedFileError": (errors.KnowledgeBaseError,),
 }
 """What each class can be caught as: part of the public interface, since callers write it in `except`."""
 

@@ -69,6 +69,10 @@ class OpenFilesError(KnowledgeBaseError):
     """The process or the system has as many files open as it may."""
 
 
+class TruncatedFileError(KnowledgeBaseError):
+    """A file of an open knowledge base was cut off in place. Reading it would end the process."""
+
+
 class EncoderMismatchError(KnowledgeBaseError):
     """A knowledge base was opened with another encoder than the one that embedded its passages."""
 

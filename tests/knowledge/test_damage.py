@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import pytest
 
-from ragweave.errors import KnowledgeBaseError
+from ragweave.errors import KnowledgeBaseError, TruncatedFileError
 from ragweave.knowledge import snapshot
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.layout import verify_folder
@@ -162,5 +162,5 @@ def test_a_file_that_is_cut_off_in_place_is_noticed_before_it_is_read_again(base
     opened = KnowledgeBase.open(shutil.copytree(base.path, tmp_path / "kb"))
     path = tmp_path / "kb" / "segments" / "000001" / "vectors.npy"
     os.truncate(path, 100)
-    with pytest.raises(KnowledgeBaseError, match=r"vectors\.npy has 100 bytes"):
+    with pytest.raises(TruncatedFileError, match=r"vectors\.npy was cut off"):
         opened.latest()

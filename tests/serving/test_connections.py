@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +16,7 @@ import pytest
 
 from ragweave import RagPipeline
 from ragweave.serving.settings import ServingSettings
-from tests.support.serving import Gated, Running, served
+from tests.support.serving import Gated, Running, serve_command, served
 from tests.support.waiting import PATIENCE, wait_until
 
 QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
@@ -42,39 +37,6 @@ def until_closed(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return received
-
-
-@contextmanager
-def serve_command(
-    model_path: Path, base_path: Path, *, descriptors: int
-) -> Iterator[tuple[str, subprocess.Popen]]:
-    """``ragweave serve`` in a process that may open so many descriptors; its URL and the process."""
-    serve = [
-        sys.executable,
-        "-m",
-        "ragweave",
-        "serve",
-        "--kb",
-        base_path,
-        "--model",
-        model_path,
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(
-        ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *serve],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        line = process.stderr.readline()
-        url = re.search(r"http://[\d.]+:\d+", line)
-        assert url, line + process.stderr.read()
-        yield url[0], process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_silent_connections_do_not_keep_others_out(pipeline: RagPipeline):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ import pytest
 
 from ragweave import RagPipeline
 from ragweave.serving.settings import Batching, Limits, ServingSettings
-from tests.support.serving import Gated, Running, served
+from tests.support.serving import Gated, Running, serve_command, served
 from tests.support.waiting import PATIENCE, wait_until
 
 QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
@@ -216,46 +215,78 @@ def test_an_unexpected_error_is_a_500_without_details(
     assert "Traceback" not in caplog.text
 
 
-def test_serve_command(model_path: Path, base_path: Path, tmp_path: Path):
+def test_serve_command(model_path: Path, base_path: Path):
     """It prints its URL, answers, and finishes running requests when it is interrupted."""
-    command = [
-        sys.executable,
-        "-m",
-        "ragweave",
-        "serve",
-        "--kb",
-        base_path,
-        "--model",
-        model_path,
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(
-        [*command, "--max-wait", "1000"],  # the question waits until the server stops
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        line = process.stderr.readline()
-        url = re.search(r"http://[\d.]+:\d+", line)
-        assert url, line + process.stderr.read()
-        with (
-            httpx.Client(base_url=url[0], trust_env=False, timeout=60) as client,
-            ThreadPoolExecutor(1) as pool,
-        ):
-            assert client.get("/readyz").json() == {"status": "ready"}
-            elsewhere = client.get("/healthz", headers={"Host": "rebound.example"})
-            assert elsewhere.status_code == 403
-            sent = pool.submit(client.post, "/v1/answers", json=QUESTION)
-            wait_until(lambda: sent.done() or "ragweave_waiting_questions 1.0" in client.get("/metrics").text)
-            process.send_signal(signal.SIGINT)
-            assert sent.result().status_code == 200
+    waits = "--max-wait", "1000", "--deadline", "2000"  # the question waits until the server stops
+    with (
+        serve_command(model_path, base_path, *waits) as (url, process),
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.get("/healthz", headers={"Host": "rebound.example"}).status_code == 403
+        sent = pool.submit(client.post, "/v1/answers", json=QUESTION)
+        wait_until(lambda: sent.done() or "ragweave_waiting_questions 1.0" in client.get("/metrics").text)
+        process.send_signal(signal.SIGINT)
+        assert sent.result().status_code == 200
         assert process.wait(timeout=60) == 0
         assert process.stderr.read() == ""
-    finally:
-        process.kill()
-        process.communicate()
+
+
+@pytest.fixture
+def cut_off(base_path: Path, tmp_path: Path) -> Callable[[bool], None]:
+    """Cuts a file of a copy of the knowledge base off in place, or restores it."""
+    vectors = shutil.copytree(base_path, tmp_path / "kb") / "segments" / "000001" / "vectors.npy"
+    content = vectors.read_bytes()
+
+    def set_size(cut: bool) -> None:
+        with vectors.open("r+b") as file:
+            file.truncate(0 if cut else len(content))
+            file.write(b"" if cut else content)
+
+    return set_size
+
+
+def test_no_question_reads_a_file_that_was_cut_off(
+    model_path: Path, tmp_path: Path, cut_off: Callable[[bool], None]
+):
+    with (
+        serve_command(model_path, tmp_path / "kb") as (url, process),
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client,
+    ):
+        assert client.post("/v1/answers", json=QUESTION).status_code == 200
+        cut_off(True)
+        time.sleep(1.1)  # the server looks for a new version once a second
+        for endpoint in ("/v1/answers", "/v1/retrieve"):
+            response = client.post(endpoint, json={"question": "Where is Lima?"})
+            assert response.status_code == 503
+            assert "The file vectors.npy was cut off" in response.json()["error"]["message"]
+        cut_off(False)
+        assert client.post("/v1/answers", json=QUESTION).status_code == 200
+        assert process.poll() is None
+
+
+def test_a_file_that_is_cut_off_before_a_question_reads_it_leaves_a_line(
+    model_path: Path, tmp_path: Path, cut_off: Callable[[bool], None]
+):
+    """This happens within a second of a look for a new version, so it is tried until it does."""
+    with (
+        serve_command(model_path, tmp_path / "kb") as (url, process),
+        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client,
+    ):
+
+        def ends() -> bool:
+            assert client.post("/v1/answers", json=QUESTION).status_code == 200
+            cut_off(True)
+            with suppress(httpx.TransportError):
+                assert client.post("/v1/answers", json=QUESTION).status_code == 503
+                cut_off(False)
+                return False
+            return True
+
+        wait_until(ends)
+        assert process.wait(timeout=PATIENCE) == -signal.SIGBUS
+        assert "Fatal Python error: Bus error" in process.stderr.read()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""A real server on loopback, in a thread of the test's process."""
+"""A real server on loopback, in a thread of the test's process or in a process of its own."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,3 +84,36 @@ class Gated(RagPipeline):
         self.begun.release()
         assert self.gate.wait(timeout=60)
         return super().stream(*arguments, **options)
+
+
+@contextmanager
+def serve_command(
+    model_path: Path, base_path: Path, *options: str, descriptors: int = 1024
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """``ragweave serve`` in a process that may open so many descriptors; its URL and the process."""
+    serve = [
+        sys.executable,
+        "-m",
+        "ragweave",
+        "serve",
+        "--kb",
+        base_path,
+        "--model",
+        model_path,
+        "--port",
+        "0",
+    ]
+    process = subprocess.Popen(
+        ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *serve, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        line = process.stderr.readline()
+        url = re.search(r"http://[\d.]+:\d+", line)
+        assert url, line + process.stderr.read()
+        yield url[0], process
+    finally:
+        process.kill()
+        process.communicate()

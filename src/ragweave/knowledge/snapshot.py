@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ragweave.errors import KnowledgeBaseError
+from ragweave.errors import KnowledgeBaseError, TruncatedFileError
 from ragweave.knowledge import store
 from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
 from ragweave.knowledge.filters import Columns, parse
@@ -130,12 +130,18 @@ class Snapshot:
         return cls(layout, name, manifest)
 
     def latest(self) -> Self:
-        """The current version: this one, or another one, opened."""
+        """The current version: this one, or another one, opened.
+
+        Raises:
+            TruncatedFileError: This version is current, and one of its files was cut off in place.
+        """
         pointer = self.layout.read_current()
         # A knowledge base that is built again starts from the same version number, with other content.
         if pointer != Pointer(self.version, self.manifest.checksum[: len(pointer.checksum)]):
             return type(self).open(self.path)
-        self._check_files(0)  # reading a file that was cut off since would end the process
+        for path, record in self._files():
+            if path.is_file() and path.stat().st_size < record.bytes:  # one that was deleted is still mapped
+                raise TruncatedFileError(f"The file {path} was cut off while it was in use. {store.ADVICE}")
         return self
 
     def __len__(self) -> int:

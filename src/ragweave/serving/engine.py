@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 import threading
@@ -20,7 +21,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ragweave.encoders.text_encoder import TextEncoder
-from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError, SourceError
+from ragweave.errors import (
+    ConfigurationError,
+    KnowledgeBaseError,
+    QuestionError,
+    RagweaveError,
+    SourceError,
+    TruncatedFileError,
+)
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
@@ -249,6 +257,9 @@ class Engine:
 
         Args:
             force: Check now.
+
+        Raises:
+            TruncatedFileError: A file of the current version was cut off. Until it is restored, nobody may read it.
         """
         with self._refresh_lock:
             if not force and time.monotonic() - self._refreshed < self._refresh_seconds:
@@ -256,6 +267,9 @@ class Engine:
             self._refreshed = time.monotonic()
             try:
                 self.pipeline.refresh()
+            except TruncatedFileError:
+                self._refreshed = -math.inf  # the next call checks again
+                raise
             except (RagweaveError, OSError) as error:
                 self.refresh_failures += 1
                 _LOG.warning(
