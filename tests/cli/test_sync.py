@@ -60,6 +60,15 @@ def test_an_empty_folder_removes_everything_and_a_missing_one_nothing(kb, notes)
     assert sources(kb) == {"peru.md", "ulm.txt"}
 
 
+def test_older_versions_are_kept_up_to_a_number(kb, notes):  # noqa: F811
+    for number in range(3):
+        (notes / "new.txt").write_text(f"Text number {number}.")
+        succeed("sync", kb, notes)
+    assert len(KnowledgeBase.open(kb).version_names()) == 4
+    succeed("sync", kb, notes, "--keep", 1)
+    assert KnowledgeBase.open(kb).version_names() == ["000003", "000004"]
+
+
 def test_patterns_and_standard_input(kb, notes):  # noqa: F811
     (notes / "other.txt").write_text("Another text.")
     for name in ("peru.md", "ulm.txt"):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from ragweave.errors import KnowledgeBaseError, SourceError
+from ragweave.errors import ConfigurationError, KnowledgeBaseError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.base import KnowledgeBase, swap
 from tests.knowledge.test_life import assert_like_a_new_build, texts
@@ -48,6 +48,26 @@ def test_compaction_changes_no_answer(kb, notes, tiny_encoder, tmp_path, monkeyp
     assert one.version_names() == [many.version, one.version]
     assert one.compact().version == one.version
     assert one.add([notes], encoder=tiny_encoder).version == one.version
+
+
+def test_old_versions_are_deleted_with_the_segments_that_only_they_use(kb, tiny_encoder, notes):
+    for number in range(4):
+        (notes / "new.txt").write_text(f"Text number {number}.")
+        base = kb.add([notes], encoder=tiny_encoder)
+    before = texts(base)
+    base.prune(keep=4)
+    assert len(base.version_names()) == 5
+    base.prune(keep=1)
+    assert base.version_names() == ["000004", "000005"]
+    used = {segment.name for manifest in base.versions() for segment in manifest.segments}
+    assert {path.name for path in (base.path / "segments").iterdir()} == used
+    assert texts(KnowledgeBase.open(base.path)) == before
+    base.verify()
+    back = base.swap("000004")
+    back.prune(keep=0)
+    assert back.version_names() == ["000004"]
+    with pytest.raises(ConfigurationError, match="keep is -1"):
+        back.prune(keep=-1)
 
 
 def test_compacting_nothing(kb, notes):

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from ragweave import KnowledgeBase, RagPipeline
 from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.knowledge.ingest import folder_writer
 from ragweave.knowledge.ingest.transaction import transaction
-from tests.support.serving import ADMIN_KEY, Running
+from ragweave.serving.settings import KeyRing, ServingSettings
+from tests.support.serving import ADMIN_KEY, Running, served
 
 QUESTION = "Where is the lighthouse of ulm?"
 LIGHTHOUSE = {"id": "towers/lighthouse", "title": "Ulm", "text": QUESTION}
@@ -231,6 +233,34 @@ def test_no_question_is_lost_while_documents_change(own_server: Running, own_pip
             document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
             assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
         assert {response.result() for response in responses} == {200}
+
+
+def test_changes_leave_a_bounded_number_of_versions(
+    own_pipeline: RagPipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    settings_ = ServingSettings(admin_keys=KeyRing([ADMIN_KEY]), refresh_seconds=0, keep_versions=2)
+    base = own_pipeline.knowledge_base
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with served(own_pipeline, settings_) as running, running.client(ADMIN_KEY) as client:
+
+        def post(number: int) -> int:
+            document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
+            assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
+            assert document["text"] in texts(client).values()
+            return len(base.version_names())
+
+        assert [post(number) for number in range(5)] == [2, 3, 3, 3, 3]
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_writer, "remove_versions", fail)
+            assert post(5) == 4
+        assert (
+            "Old versions of the knowledge base were not deleted: The service lacks a permission"
+            in caplog.text
+        )
+        assert post(6) == 3
 
 
 def test_a_knowledge_base_that_is_built_again_is_loaded(

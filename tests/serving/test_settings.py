@@ -19,6 +19,7 @@ from tests.support.serving import ADMIN_KEY, KEY
         (lambda: Batching(max_wait=-1), "max_wait is -1"),
         (lambda: Batching(deadline=0), "deadline is 0"),
         (lambda: ServingSettings(n_docs=0), "n_docs is 0"),
+        (lambda: ServingSettings(keep_versions=-1), "keep_versions is -1"),
         (lambda: ServingSettings(num_beams=9), "num_beams is 9, but the limit for requests is 8"),
         (lambda: ServingSettings(batching=Batching(max_queue=2)), "Raise max_queue"),
     ],

@@ -61,6 +61,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Origin whose pages may call the service; may be repeated."),
     ] = None,
+    keep_versions: Annotated[
+        int, typer.Option(min=0, help="Older versions that a change of documents leaves, the newest.")
+    ] = 10,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
 ) -> None:
@@ -97,6 +100,7 @@ def serve(
         admin_keys=None if admin_key_file is None else KeyRing.from_file(admin_key_file),
         allowed_hosts=(*(_LOOPBACK if host in _LOOPBACK else ()), *(allowed_host or ())),
         cors_origins=tuple(cors_origin or ()),
+        keep_versions=keep_versions,
     )
     if host not in _LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")

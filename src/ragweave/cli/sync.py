@@ -31,6 +31,9 @@ def sync(
     watch: Annotated[
         bool, typer.Option("--watch", help="Synchronize after every change of the sources, until Ctrl+C.")
     ] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="Number of older versions to keep (default: all).")
+    ] = None,
     model: options.SameEncoder = None,
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
@@ -47,12 +50,12 @@ def sync(
 
     Adds new files, replaces changed ones, and removes what was read from files below the sources that no longer
     exist, all in one new version. What was read from elsewhere stays. Where many rows are deleted then, it also
-    compacts the knowledge base, and keeps its older versions.
+    compacts the knowledge base. Older versions stay unless --keep is given.
 
     Examples:
       ragweave sync kb notes/
       ragweave sync kb notes/ --dry-run
-      ragweave sync kb notes/ minutes/ --watch
+      ragweave sync kb notes/ minutes/ --watch --keep 10
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
     from ragweave.knowledge.ingest.metadata import parse_options
@@ -89,26 +92,28 @@ def sync(
     if not watch:
         previous, base = base.version, synchronize()
         print_change(base, as_json=as_json, previous=previous, files=files, verbose=verbose)
-        _compacted(base)
+        _compacted(base, keep)
         return
     with _stop_on_interrupt() as stop:
         for _ in _changes(sources, kb, stop):
             previous = base.version
             try:
                 base = synchronize()
+                if base.version != previous:
+                    print_change(base, as_json=as_json, previous=previous)
+                    base = _compacted(base, keep)
             except RagweaveError as error:  # a file that is still being written, or another writer
                 warn(str(error))
-            if base.version != previous:
-                print_change(base, as_json=as_json, previous=previous)
-                base = _compacted(base)
     note(f"Stopped at version {base.version}.")
 
 
-def _compacted(base: ragweave.KnowledgeBase) -> ragweave.KnowledgeBase:
-    """The knowledge base, compacted if many of its rows are deleted; older versions stay."""
+def _compacted(base: ragweave.KnowledgeBase, keep: int | None) -> ragweave.KnowledgeBase:
+    """The knowledge base, compacted if many of its rows are deleted, and with so many older versions."""
     if base.manifest.needs_compaction:
         base = base.compact(keep=None)
         note(f"Compacted: version {base.version} has no deleted rows.")
+    if keep is not None:
+        base.prune(keep=keep)
     return base
 
 

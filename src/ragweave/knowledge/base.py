@@ -233,10 +233,21 @@ class KnowledgeBase(KnowledgeBaseReader):
         Raises:
             KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
         """
-        if keep is not None and keep < 0:
-            raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
+        _check_keep(keep)
         writer_at(self.storage.location).compact(keep=keep, progress=progress or NoProgress())
         return self.latest()
+
+    def prune(self, *, keep: int) -> None:
+        """Delete all versions in a folder but the current one and the ``keep`` newest others.
+
+        A reader that has one open keeps it. PostgreSQL has only one version.
+
+        Raises:
+            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+            ConfigurationError: ``keep`` is below 0.
+        """
+        _check_keep(keep)
+        writer_at(self.storage.location).prune(keep)
 
     def reembed(
         self,
@@ -271,8 +282,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         location = location_of(output)
         if not isinstance(location, Path):
             raise ConfigurationError(f"{location} is a database. Give a folder.")
-        if keep is not None and keep < 0:
-            raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
+        _check_keep(keep)
         folder_writer(location).reembed(
             self._snapshot("embed its passages again"),
             encoder=encoder,
@@ -322,6 +332,11 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
         layout.read_current()  # raises the right error
     folder_writer(location).swap(version)
     return KnowledgeBase.open(location)
+
+
+def _check_keep(keep: int | None) -> None:
+    if keep is not None and keep < 0:
+        raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
 
 
 def _paths(sources: Sequence[Path | str | SourceFile]) -> list[Path | SourceFile]:

@@ -79,6 +79,7 @@ class Engine:
     Args:
         pipeline: Pipeline over a knowledge base.
         refresh_seconds: Seconds between checks for a new version of the knowledge base.
+        keep_versions: How many older versions a change leaves.
 
     Attributes:
         refresh_failures: How many versions could not be loaded.
@@ -87,12 +88,13 @@ class Engine:
         ConfigurationError: The pipeline has no knowledge base.
     """
 
-    def __init__(self, pipeline: RagPipeline, *, refresh_seconds: float) -> None:
+    def __init__(self, pipeline: RagPipeline, *, refresh_seconds: float, keep_versions: int) -> None:
         if not isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
             raise ConfigurationError("The pipeline has no knowledge base. Load it with knowledge_base.")
         self.pipeline = pipeline
         self._pipelines = {name: pipeline.with_formulation(name) for name in FORMULATIONS}
         self._refresh_seconds = refresh_seconds
+        self._keep_versions = keep_versions
         self._refresh_lock = threading.Lock()
         self._refreshed = time.monotonic()
         self.refresh_failures = 0
@@ -232,8 +234,7 @@ class Engine:
                     )
             sources = [_write_source(document, Path(folder), i) for i, document in enumerate(documents)]
             base = latest.add(sources, encoder=self._document_encoder, strict=True)
-        self.refresh(force=True)
-        return base
+        return self._changed(base)
 
     def delete(self, document_id: str) -> KnowledgeBase:
         """Delete a document, or one passage.
@@ -247,7 +248,17 @@ class Engine:
             if not latest.row_of(document_id):
                 raise NotFoundError(f"There is no document {document_id!r}. Check the id.")
             base = latest.delete(ids=[document_id])
+        return self._changed(base)
+
+    def _changed(self, base: KnowledgeBase) -> KnowledgeBase:
+        """Answer from the new version, and delete old ones."""
         self.refresh(force=True)
+        try:
+            base.prune(keep=self._keep_versions)
+        except (
+            KnowledgeBaseError
+        ) as error:  # the documents were changed; the next change deletes the versions
+            _LOG.warning("Old versions of the knowledge base were not deleted: %s", unavailable(error))
         return base
 
     def refresh(self, *, force: bool = False) -> None:

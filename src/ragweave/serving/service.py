@@ -83,7 +83,9 @@ class Service:
     def __init__(self, pipeline: RagPipeline, settings: ServingSettings) -> None:
         self.settings = settings
         self.started = int(time.time())
-        self.engine = Engine(pipeline, refresh_seconds=settings.refresh_seconds)
+        self.engine = Engine(
+            pipeline, refresh_seconds=settings.refresh_seconds, keep_versions=settings.keep_versions
+        )
         self.metrics = Metrics(
             waiting=lambda: self.batcher.waiting,
             passages=lambda: len(self.engine.base),

@@ -134,6 +134,7 @@ class ServingSettings:
         allowed_hosts: Host names that requests may address, which protects against DNS rebinding; all if empty.
         cors_origins: Other origins whose pages may call the service; none if empty.
         refresh_seconds: Seconds between checks for a new version of the knowledge base.
+        keep_versions: How many older versions a change of documents leaves, the newest.
         max_connections: Open connections, at most half of the descriptors that the process may open.
         request_seconds: Seconds that a client has to send the headers of a request, then its body, and to read on.
 
@@ -151,11 +152,14 @@ class ServingSettings:
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     refresh_seconds: float = 1.0
+    keep_versions: int = 10
     max_connections: int = 512
     request_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         _check_positive("max_connections", self.max_connections)
+        if self.keep_versions < 0:
+            raise ConfigurationError(f"keep_versions is {self.keep_versions}. Use 0 or more.")
         if self.request_seconds <= 0:
             raise ConfigurationError(f"request_seconds is {self.request_seconds}. Use more than 0 seconds.")
         for name in ("n_docs", "num_beams", "max_new_tokens"):

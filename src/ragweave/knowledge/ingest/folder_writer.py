@@ -199,6 +199,12 @@ class FolderWriter:
                 _remove_old_versions(layout, keep)
             drop_stale(layout)
 
+    def prune(self, keep: int) -> None:
+        """Delete old versions; see `KnowledgeBase.prune`."""
+        if len(Layout(self.path).version_names()) > keep + 1:
+            with transaction(self.path) as layout:
+                _remove_old_versions(layout, keep)
+
     def reembed(
         self,
         snapshot: Snapshot,

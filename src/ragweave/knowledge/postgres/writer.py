@@ -166,6 +166,9 @@ class PostgresWriter:
         connection.run(lambda client: client.execute(statement))
         connection.close()
 
+    def prune(self, keep: int) -> None:
+        """Do nothing: there is only one version."""
+
     def _refuse_to_resume(self, *, resume: bool) -> None:
         if resume:
             raise ConfigurationError(
