@@ -20,7 +20,10 @@ from tests.support.serving import Gated, Running, serve_command, served
 from tests.support.waiting import PATIENCE, wait_until
 
 QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
-HEAD = b"POST /v1/answers HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+HEAD = (
+    b"POST /v1/answers HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 50\r\n\r\n"
+)
 
 
 def connect(url: str) -> socket.socket:
