@@ -32,6 +32,7 @@ from ragweave.serving.routes import (
     knowledge_base,
     responses,
 )
+from ragweave.serving.routes.dependencies import errors
 from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
@@ -71,6 +72,7 @@ def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -
         docs_url=None,  # FastAPI's own page loads scripts from a CDN; /docs is ours
         redoc_url=None,
         lifespan=lifespan,
+        responses=errors(403, 500),  # another host, and what nobody expects
     )
     app.state.service = service
     install_handlers(app)

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Discriminator, Tag
 
+from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import UnsupportedError
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
-from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
+from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
 from ragweave.serving.schemas import (
     AgentDocument,
     AgentHit,
@@ -21,6 +22,7 @@ from ragweave.serving.schemas import (
     AgentRetrieveResponse,
     AnswersRequest,
     AnswersResponse,
+    ErrorResponse,
     Retrieval,
     RetrieveRequest,
     RetrieveResponse,
@@ -29,9 +31,19 @@ from ragweave.types import ScoredPassage
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 _ERRORS = errors(400, 401, 413, 422, 429, 503, 504)
+_EVENTS = {
+    "passages": {
+        "type": "object",
+        "required": ["passages"],
+        "properties": {"passages": {"type": "array", "items": reference(ScoredPassage)}},
+    },
+    "token": {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}},
+    "answer": reference(Answer),
+    "error": reference(ErrorResponse),
+}
 
 
-@router.post("/answers", response_model=AnswersResponse, responses={200: STREAM_SCHEMA, **_ERRORS})
+@router.post("/answers", response_model=AnswersResponse, responses={200: stream_schema(_EVENTS), **_ERRORS})
 async def answers(
     request: Request, body: AnswersRequest, service: ServiceDependency
 ) -> AnswersResponse | StreamingResponse:

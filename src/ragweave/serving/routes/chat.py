@@ -18,7 +18,7 @@ from ragweave.serving.batching import AnswerOptions, AnswerReady, Event, Passage
 from ragweave.serving.errors import NotFoundError, UnsupportedError
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
 from ragweave.serving.routes.document_page import page_url
-from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
+from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
 from ragweave.serving.schemas import (
     Annotation,
     ChatChoice,
@@ -26,6 +26,7 @@ from ragweave.serving.schemas import (
     ChatRequest,
     ChatResponse,
     CompletionRequest,
+    ErrorResponse,
     Message,
     ModelCard,
     ModelList,
@@ -40,6 +41,34 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 MODEL = "ragweave"
 MODELS: dict[str, Formulation | None] = {MODEL: None, **{f"{MODEL}-{name}": name for name in FORMULATIONS}}
 """The model names that a chat may use, and their formulations; ``None`` is the pipeline's."""
+# The fields of a message, none of which a chunk needs to have.
+_DELTA = ChatMessage.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
+_CHUNK = {
+    "type": "object",
+    "description": "A part of an answer. After the last one, the data is [DONE].",
+    "required": ["id", "object", "created", "model", "choices"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"const": "chat.completion.chunk"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["index", "delta", "finish_reason", "logprobs"],
+                "properties": {
+                    "index": {"type": "integer"},
+                    "delta": {"type": "object", "properties": _DELTA},
+                    "finish_reason": {"enum": ["stop", "length", None]},
+                    "logprobs": {"type": "null"},
+                },
+            },
+        },
+        "usage": {"anyOf": [reference(Usage), {"type": "null"}]},
+    },
+}
+_EVENTS = {"message": {"anyOf": [_CHUNK, reference(ErrorResponse)]}}
 
 
 @router.get("/models", response_model=ModelList, responses=errors(401))
@@ -58,7 +87,10 @@ async def model(name: str, service: ServiceDependency) -> ModelCard:
 @router.post(
     "/chat/completions",
     response_model=ChatResponse,
-    responses={200: STREAM_SCHEMA, **errors(400, 401, 404, 413, 422, 429, 503, 504)},
+    responses={
+        200: stream_schema(_EVENTS),
+        **errors(400, 401, 404, 413, 422, 429, 503, 504),
+    },
 )
 async def complete(
     request: Request, body: ChatRequest, service: ServiceDependency

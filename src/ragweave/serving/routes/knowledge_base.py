@@ -13,7 +13,7 @@ from ragweave.serving.routes.dependencies import AdminServiceDependency, Service
 from ragweave.serving.schemas import ChangeResponse, DocumentsRequest, KnowledgeBaseResponse
 
 router = APIRouter(prefix="/v1")
-_ERRORS = errors(400, 401, 403, 404, 409, 413, 422, 429, 503, 504)
+_ERRORS = errors(400, 401, 404, 409, 413, 422, 429, 503, 504)
 
 
 @router.get(

@@ -14,8 +14,9 @@ from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.routes.chat import Query, check_supported, citations, judgement, read_query
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
-from ragweave.serving.routes.streaming import STREAM_SCHEMA, event_stream, sse, while_connected
+from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
 from ragweave.serving.schemas import (
+    ErrorResponse,
     FlatCitation,
     Message,
     OutputMessage,
@@ -28,10 +29,40 @@ from ragweave.serving.schemas import (
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
+def _event_schema(**fields: Any) -> dict[str, Any]:
+    fields = {"type": {"type": "string"}, "sequence_number": {"type": "integer"}, **fields}
+    return {"type": "object", "required": list(fields), "properties": fields}
+
+
+_WHOLE = _event_schema(response=reference(ResponsesResponse))
+_ITEM = _event_schema(output_index={"type": "integer"}, item={"type": "object"})
+_PLACE: dict[str, Any] = {
+    "item_id": {"type": "string"},
+    "output_index": {"type": "integer"},
+    "content_index": {"type": "integer"},
+}
+_PART = _event_schema(**_PLACE, part=reference(OutputText))
+_CITED = {"annotation_index": {"type": "integer"}, "annotation": reference(FlatCitation)}
+_EVENTS = {
+    "response.created": _WHOLE,
+    "response.in_progress": _WHOLE,
+    "response.output_item.added": _ITEM,
+    "response.content_part.added": _PART,
+    "response.output_text.delta": _event_schema(**_PLACE, delta={"type": "string"}),
+    "response.output_text.annotation.added": _event_schema(**_PLACE, **_CITED),
+    "response.output_text.done": _event_schema(**_PLACE, text={"type": "string"}),
+    "response.content_part.done": _PART,
+    "response.output_item.done": _ITEM,
+    "response.completed": _WHOLE,
+    "response.incomplete": _WHOLE,
+    "error": reference(ErrorResponse),
+}
+
+
 @router.post(
     "/responses",
     response_model=ResponsesResponse,
-    responses={200: STREAM_SCHEMA, **errors(400, 401, 404, 413, 422, 429, 503, 504)},
+    responses={200: stream_schema(_EVENTS), **errors(400, 401, 404, 413, 422, 429, 503, 504)},
 )
 async def respond(
     request: Request, body: ResponsesRequest, service: ServiceDependency

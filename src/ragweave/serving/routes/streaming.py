@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -16,8 +16,30 @@ from ragweave.serving.errors import ClientDisconnectedError, error_body
 
 T = TypeVar("T")
 
-STREAM_SCHEMA: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-"""The OpenAPI description of a stream."""
+
+def stream_schema(events: Mapping[str, Any]) -> dict[str, Any]:
+    """The OpenAPI description of a stream, from the JSON schemas of its events' data by the events' names.
+
+    Server-sent events without a name are called ``message``.
+    """
+    items = [
+        {
+            "type": "object",
+            "required": ["data"] if name == "message" else ["event", "data"],
+            "properties": {
+                "event": {"const": name},
+                "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": schema},
+            },
+        }
+        for name, schema in events.items()
+    ]
+    # OpenAPI 3.1, in which a stream is a string, has no itemSchema. Version 3.2 has.
+    return {"content": {"text/event-stream": {"schema": {"type": "string"}, "itemSchema": {"oneOf": items}}}}
+
+
+def reference(model: type) -> dict[str, str]:
+    """The JSON schema of a model that another response of the service has."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
