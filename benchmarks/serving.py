@@ -5,7 +5,8 @@
 
 KB is a knowledge base; the one of the World Factbook that `make demo` leaves, where left out. The peer is one caller
 who asks the same questions one at a time. `--size tiny` takes a generator so small that the work between its steps is
-what counts, and a knowledge base of its own. `--soak` asks on for so many minutes, and watches errors and memory.
+what counts, and a knowledge base of its own. `--soak` asks on for so many minutes while documents are added to a copy
+of the knowledge base and deleted from it, and watches lost requests, memory, descriptors and versions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -21,7 +23,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -31,6 +35,9 @@ from ragweave import KnowledgeBase
 
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 2**20
+KEY = "a-key-for-changes"
+KEPT = 20
+"""How many of the documents that a soak adds are there at a time."""
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Asked:
     Attributes:
         seconds: How long each answer took.
         refused: How often a caller was told to come again (429), and did.
-        failed: Questions that were not answered.
+        failed: Requests with any other status, or without a response.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -61,13 +68,19 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         kb, model = (args.kb, "embedded") if args.size == "embedded" else small(Path(folder))
+        if args.soak is not None:
+            kb = str(shutil.copytree(kb, Path(folder) / "changed"))
         questions = questions_of(KnowledgeBase.open(kb), args.questions)
-        with serving(kb, model, args.max_batch) as (url, process):
+        keys = Path(folder) / "keys.txt"
+        keys.write_text(KEY)
+        options = ["--max-batch", str(args.max_batch), "--deadline", "300", "--admin-key-file", str(keys)]
+        with serving(kb, model, options) as (url, process):
             say(f"{machine()}; {args.size}; {len(questions)} questions, batches up to {args.max_batch}")
             asyncio.run(ask(url, questions[:4], clients=1))  # warm up
             compare(url, questions, args.clients)
             if args.soak is not None:
-                soak(url, questions, process, clients=max(args.clients), minutes=args.soak)
+                clients = max(args.clients)
+                asyncio.run(soak(url, Path(kb), questions, process, clients=clients, minutes=args.soak))
 
 
 def compare(url: str, questions: list[str], clients: list[int]) -> None:
@@ -97,25 +110,74 @@ def compare(url: str, questions: list[str], clients: list[int]) -> None:
         emit({"benchmark": "serving", "what": f"{name}, lost", "median": asked.failed, "unit": "questions"})
 
 
-def soak(url: str, questions: list[str], process: psutil.Process, *, clients: int, minutes: float) -> None:
-    """Ask for some minutes; the memory of the server is looked at after each tenth of them."""
-    memory, total, end = [], Asked(), time.monotonic() + minutes * 60
-    while time.monotonic() < end:
-        tenth = min(end, time.monotonic() + minutes * 6)
-        asked = asyncio.run(ask(url, questions, clients=clients, until=tenth))
-        total.seconds += asked.seconds
-        total.refused += asked.refused
-        total.failed += asked.failed
-        memory.append(process.memory_info().rss / MIB)
-        say(f"{len(total.seconds)} answered, {total.failed} failed, {memory[-1]:.0f} MiB")
+async def soak(
+    url: str, kb: Path, questions: list[str], process: psutil.Process, *, clients: int, minutes: float
+) -> None:
+    """Ask and change documents for some minutes, and look at the server after each fiftieth of them."""
+    end = time.monotonic() + minutes * 60
+    watched: list[tuple[float, int, int]] = []
+
+    def look() -> None:
+        versions = sum(1 for _ in (kb / "versions").iterdir())
+        watched.append((process.memory_info().rss / MIB, process.num_fds(), versions))
+        say("{:.0f} MiB, {} descriptors, {} versions".format(*watched[-1]))
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(minutes * 60 / 50)
+            look()
+
+    asked, changed, _ = await asyncio.gather(
+        ask(url, questions, clients=clients, until=end), change(url, questions, until=end), watch()
+    )
+    look()
+    memory, descriptors, versions = zip(*watched, strict=True)
     for what, value, unit in (
-        ("answered", len(total.seconds), "questions"),
-        ("failed", total.failed, "questions"),
-        ("memory after the first tenth", memory[0], "MiB"),
+        ("answered", len(asked.seconds), "questions"),
+        ("refused", asked.refused + changed.refused, "requests"),
+        ("failed", asked.failed + changed.failed, "requests"),
+        ("changed", len(changed.seconds), "documents"),
+        ("memory after the first tenth", memory[len(memory) // 10], "MiB"),
+        ("memory in the middle", memory[len(memory) // 2], "MiB"),
         ("memory at the end", memory[-1], "MiB"),
         ("largest memory", max(memory), "MiB"),
+        ("most descriptors", max(descriptors), "files"),
+        ("most versions on disk", max(versions), "versions"),
+        ("longest wait for an answer", max(asked.seconds), "s"),
     ):
         emit({"benchmark": f"soak, {minutes:g} min", "what": what, "median": value, "unit": unit})
+
+
+async def send(client: httpx.AsyncClient, asked: Asked, method: str, path: str, **content: Any) -> None:
+    """Send a request until it is not refused for now, and note what became of it."""
+    began = time.perf_counter()
+    try:
+        while (response := await client.request(method, path, **content)).status_code == 429:
+            asked.refused += 1
+            await asyncio.sleep(float(response.headers["Retry-After"]))
+    except httpx.HTTPError:
+        asked.failed += 1
+        return
+    if response.status_code == 200:
+        asked.seconds.append(time.perf_counter() - began)
+    else:
+        asked.failed += 1
+
+
+async def change(url: str, texts: list[str], *, until: float) -> Asked:
+    """Add a document a second, and delete the oldest where there are enough."""
+    changed = Asked()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300, trust_env=False) as client:
+        for number in count():
+            if time.monotonic() >= until:
+                return changed
+            document = {"id": f"soak-{number}", "text": f"{texts[number % len(texts)]} {number}"}
+            await send(client, changed, "POST", "/v1/documents", json={"documents": [document]})
+            if number >= KEPT:
+                await send(client, changed, "DELETE", f"/v1/documents/soak-{number - KEPT}")
+            await asyncio.sleep(1)
+    return changed
 
 
 async def ask(url: str, questions: list[str], *, clients: int, until: float | None = None) -> Asked:
@@ -128,14 +190,7 @@ async def ask(url: str, questions: list[str], *, clients: int, until: float | No
         while (number < len(questions)) if until is None else (time.monotonic() < until):
             body = {"question": questions[number % len(questions)]}
             number += 1
-            began = time.perf_counter()
-            while (response := await client.post("/v1/answers", json=body)).status_code == 429:
-                asked.refused += 1
-                await asyncio.sleep(float(response.headers["Retry-After"]))
-            if response.status_code == 200:
-                asked.seconds.append(time.perf_counter() - began)
-            else:
-                asked.failed += 1
+            await send(client, asked, "POST", "/v1/answers", json=body)
 
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300, trust_env=False) as client:
         await asyncio.gather(*(caller(client) for _ in range(clients)))
@@ -176,10 +231,9 @@ def small(folder: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def serving(kb: str, model: str, max_batch: int) -> Iterator[tuple[str, psutil.Process]]:
+def serving(kb: str, model: str, options: list[str]) -> Iterator[tuple[str, psutil.Process]]:
     """The command, in a process of its own; its address."""
     command = [sys.executable, "-m", "ragweave", "serve", "--kb", kb, "--model", model, "--port", "0"]
-    options = ["--max-batch", str(max_batch), "--deadline", "300"]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
             lines = []
