@@ -155,13 +155,12 @@ async def send(client: httpx.AsyncClient, asked: Asked, method: str, path: str, 
         while (response := await client.request(method, path, **content)).status_code == 429:
             asked.refused += 1
             await asyncio.sleep(float(response.headers["Retry-After"]))
-    except httpx.HTTPError:
+        response.raise_for_status()
+    except httpx.HTTPError as error:
         asked.failed += 1
-        return
-    if response.status_code == 200:
-        asked.seconds.append(time.perf_counter() - began)
+        say(f"lost: {method} {path}: {error!r}")
     else:
-        asked.failed += 1
+        asked.seconds.append(time.perf_counter() - began)
 
 
 async def change(url: str, texts: list[str], *, until: float) -> Asked:
