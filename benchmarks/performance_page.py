@@ -49,75 +49,26 @@ ABOUT_SPEED = """## Where the time goes
 - Beams share the keys and values of their context. These are never computed, stored or moved per beam.
 - RAG-Sequence scores a hypothesis only with passages whose beam search did not propose it. Fast decoding skips
   this step.
-
-## Precision
-
-The embedded model on the 130 development questions of XQuAD, K 5, extractive, one question at a time (`python
--m experiments.embedded.evaluate --dtype ...`), on the same machine, with the first adapter and dense retrieval:
-
-| `dtype` | Exact match | F1 | Seconds in total |
-|-|-|-|-|
-| `float32` | 0.438 | 0.545 | 205 |
-| `bfloat16` (`"auto"` here) | 0.446 | 0.550 | 127 |
-| `int8` | 0.454 | 0.554 | 132 |
-| `int8` in every layer (not available) | 0.215 | 0.322 | 119 |
-
-The differences between the first three rows are within the noise of 130 questions (one question is 0.008).
-`int8` is useful on CPUs without bfloat16 instructions. It keeps the head and the second layers of the
-feed-forward blocks in float32, because their inputs have outliers; the last row shows the effect of quantising
-them.
 """
 
-SERVING = """## Serving
-
-`ragweave bench serving -- KB --questions 64` on two threads of an Intel Xeon (avx512_bf16, amx_bf16), with the
-knowledge base of these pages, K 5, batches up to 8, dense retrieval and the first adapter. Other jobs ran on
-the machine at times. Each client sends one question after the other. The second table uses `--size tiny
---questions 192`: a random generator with two layers.
-
-| The embedded model | Questions/s | Ratio | p50 | p99 | Lost |
-|-|-|-|-|-|-|
-| 1 client | 0.636 | 1 | 1.28 s | 3.96 s | 0 |
-| 8 clients | 0.901 | 1.42 | 8.34 s | 12.4 s | 0 |
-| 32 clients | 0.873 | 1.37 | 32.3 s | 39.7 s | 0 |
-
-| A tiny generator | Questions/s | Ratio | p50 | p99 | Lost |
-|-|-|-|-|-|-|
-| 1 client | 2.85 | 1 | 0.352 s | 0.436 s | 0 |
-| 8 clients | 8.80 | 3.09 | 0.897 s | 0.971 s | 0 |
-| 32 clients | 9.27 | 3.25 | 3.46 s | 3.56 s | 0 |
-
-Batching saves the overhead between matrix multiplications. The tiny generator spends most of its time there, so
-batching triples its throughput. The embedded model on a CPU spends its time on encoding contexts and on
-multiplications, which eight questions need eight times. It misses the target of three times the throughput at
-32 clients.
-
-In ten minutes with 32 clients and the tiny generator (`--size tiny --clients 32 --soak 10`), the server
-answered 5,040 questions without a failure. Its memory was 916 MiB after the first minute, 919 MiB at the end
-and 931 MiB at most.
-"""
-
-ELSEWHERE = """## On another machine
-
-On two threads of an Intel Xeon (avx512_bf16, amx_bf16), a training step takes 3.7 s with transformers, 2.2 s
-with ragweave and 1.1 s with ragweave and bfloat16 autocast. The ratios are 1.65 to 1.69 and 3.27 to 3.39,
-medians of two runs of `python benchmarks/training_step.py --rounds 5`. (The version measured above, run in turn
-with this one, reaches 1.64 to 1.85 and 3.44 to 3.66.) transformers multiplies faster there than on the machine
-of the tables above. ragweave misses the target of 1.8 in float32 by a tenth.
-
-## TensorFlow
-
-`python benchmarks/tensorflow_classes.py` on that Intel machine compares the classes of `ragweave.tf` with
-ragweave's torch classes: the same weights of BART-base's size, B 2, K 5, contexts of 150 tokens, answers of 20
-tokens, float32, medians of five rounds. Losses differ by 1.5e-05; tokens are equal.
-
-| | torch | TensorFlow | Ratio |
-|-|-|-|-|
-| Forward, with loss | 0.666 s | 0.748 s | 0.89 (0.86 to 0.93) |
-| Training step | 2.399 s | 2.42 s | 0.99 (0.95 to 1.15) |
-| 20 tokens, greedy | 1.64 s | 2.02 s | 0.81 (0.80 to 0.82) |
-| 20 tokens, 4 beams | 1.84 s | 2.38 s | 0.78 (0.75 to 0.86) |
-"""
+# What stands below the heading of a table.
+NOTES = {
+    "precision": """Questions of XQuAD's development articles, K 5, extractive, one at a time, without a passage
+cache. `int8` is for CPUs without bfloat16 instructions. It keeps the head and the second layers of the feed-forward
+blocks in float32, because their inputs have outliers.""",
+    "serving": """Each client sends one question after the other; batches of up to 8. Batching saves what lies
+between matrix multiplications. On a CPU the embedded model spends its time in them, and eight questions need them
+eight times.""",
+    "serving by Zipf's law": """32 clients draw from 200 questions by Zipf's law. The cache has room for a third of
+their passages. "A question" is the time per question at this load.""",
+    "reading": """Contexts of 5 passages for each question, read whole and from the
+[passage cache](passage-cache.md).""",
+    "questions": """From question to answer, every passage in the cache. "One prompt" is transformers' `generate`
+with the K passages in one prompt.""",
+    "hits": "Passages found in the cache, as multiples of those found in an LRU cache of the same size.",
+    "tensorflow classes": """The classes of `ragweave.tf` beside ragweave's torch classes: the same weights of
+BART-base's size, B 2, K 5, contexts of 150 tokens, float32.""",
+}
 
 
 def main() -> None:
@@ -136,8 +87,6 @@ def main() -> None:
         HEAD.format(machine=args.machine, introduction=INTRODUCTION),
         *tables(rows),
         ABOUT_SPEED,
-        SERVING,
-        ELSEWHERE,
     ]
     if growth:
         draw(growth, args.output / "performance.svg")
@@ -153,11 +102,12 @@ def tables(rows: list[Row]) -> list[str]:
     """A table for each benchmark, those of one kind together."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        if not row["benchmark"].startswith(("growth", "serving", "soak")):
+        if not row["benchmark"].startswith("growth"):
             found[row["benchmark"].partition(",")[0]].append(row)
     pages = []
     for name, own in found.items():
-        lines = [f"## {name[0].upper()}{name[1:]}\n", "| | | Median | Ratio |", "|-|-|-|-|"]
+        note = [NOTES[name] + "\n"] if name in NOTES else []
+        lines = [f"## {name[0].upper()}{name[1:]}\n", *note, "| | | Median | Ratio |", "|-|-|-|-|"]
         for row in own:
             ratio = ""
             if row.get("ratio", 1.0) != 1.0 or row.get("lowest", 1.0) != 1.0:

@@ -2,17 +2,21 @@
 
     python benchmarks/serving.py [KB] [--size embedded] [--clients 1 8 32] [--questions 96] [--max-batch 8]
     python benchmarks/serving.py [KB] --clients 32 --soak 10
+    python benchmarks/serving.py [KB] --clients 32 --zipf QUESTIONS.jsonl [--rounds 1]
 
 KB is a knowledge base; the one of the World Factbook that `make demo` leaves, where left out. The peer is one caller
 who asks the same questions one at a time. `--size tiny` takes a generator so small that the work between its steps is
 what counts, and a knowledge base of its own. `--soak` asks on for so many minutes while documents are added to a copy
 of the knowledge base and deleted from it, and watches lost requests, memory, descriptors and versions.
+`--zipf` draws questions ("question" in every line) by Zipf's law, and compares a server whose passage cache has room
+for a third of their passages with one that has none, by throughput and by the wait for the first token.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import re
 import shutil
 import statistics
@@ -27,11 +31,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import harness
 import httpx
+import numpy as np
 import psutil
 from harness import emit, machine, say
 
-from ragweave import KnowledgeBase
+from ragweave import KnowledgeBase, RagPipeline
 
 DOCS = Path(__file__).parents[1] / "docs"
 MIB = 2**20
@@ -48,11 +54,13 @@ class Asked:
         seconds: How long each answer took.
         refused: How often a caller was told to come again (429), and did.
         failed: Requests with any other status, or without a response.
+        first: How long the first token of each stream took, or the whole answer where it was not streamed.
     """
 
     seconds: list[float] = field(default_factory=list)
     refused: int = 0
     failed: int = 0
+    first: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -65,7 +73,15 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=96)
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--soak", type=float, metavar="MINUTES")
+    parser.add_argument("--zipf", type=Path, metavar="QUESTIONS")
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
+    if args.zipf is not None:
+        lines = args.zipf.read_text(encoding="utf-8").splitlines()
+        compare_caches(
+            args.kb, [json.loads(line)["question"] for line in lines][:200], max(args.clients), args.rounds
+        )
+        return
     with tempfile.TemporaryDirectory() as folder:
         kb, model = (args.kb, "embedded") if args.size == "embedded" else small(Path(folder))
         if args.soak is not None:
@@ -110,6 +126,49 @@ def compare(url: str, questions: list[str], clients: list[int]) -> None:
         emit({"benchmark": "serving", "what": f"{name}, lost", "median": asked.failed, "unit": "questions"})
 
 
+def compare_caches(kb: str, questions: list[str], clients: int, rounds: int) -> None:
+    """Ask a server with a passage cache and one without in turn, after a round that fills the cache."""
+    source = np.random.default_rng(0)
+    popularity = 1 / np.arange(1, len(questions) + 1)  # Zipf's law with exponent 1
+    drawn = source.choice(len(questions), len(questions), p=popularity / popularity.sum())
+    asked = [questions[number] for number in drawn.tolist()]
+    budget = bytes_of_passages(kb, questions) // 3
+    say(f"{machine()}; {len(questions)} questions, {clients} clients, cache of {budget / MIB:.0f} MiB")
+    rates: dict[str, list[float]] = {"no cache": [], "passage cache": []}
+    first: dict[str, list[float]] = {name: [] for name in rates}
+    options = ["--max-batch", "8", "--deadline", "300", "--passage-cache"]
+    with (
+        serving(kb, "embedded", [*options, "0"]) as (without, _),
+        serving(kb, "embedded", [*options, str(budget)]) as (with_cache, _),
+    ):
+        addresses = {"no cache": without, "passage cache": with_cache}
+        for name, url in addresses.items():
+            asyncio.run(ask(url, asked[: len(asked) if name == "passage cache" else 8], clients=clients))
+        for _ in range(rounds):
+            for name, url in addresses.items():
+                began = time.perf_counter()
+                got = asyncio.run(ask(url, asked, clients=clients, stream=True))
+                rates[name].append((time.perf_counter() - began) / len(got.first))
+                first[name].append(statistics.median(got.first))
+                say(
+                    f"{name}: {len(got.first) / (time.perf_counter() - began):.2f} questions/s, {got.failed} lost"
+                )
+    harness.compare("serving by Zipf's law, a question", rates, "no cache")
+    harness.compare("serving by Zipf's law, p50 of the first token", first, "no cache")
+
+
+def bytes_of_passages(kb: str, questions: list[str]) -> int:
+    """How much the keys and values of all passages that the questions retrieve take in bfloat16."""
+    pipeline = RagPipeline.from_pretrained("embedded", knowledge_base=kb, dtype="bfloat16", passage_cache=0)
+    shape, retriever = pipeline.model.generator.config, pipeline.retriever
+    found = pipeline.retrieve(questions, n_docs=5)
+    rows = np.unique(found.rows)
+    texts = [f"{passage.title} {passage.text}" for passage in pipeline.knowledge_base.passages(rows)]
+    tokens = sum(len(ids) for ids in retriever.generator_tokenizer(texts)["input_ids"])
+    head = shape.hidden_size // shape.num_attention_heads
+    return tokens * 2 * shape.num_hidden_layers * shape.num_key_value_heads * head * 2
+
+
 async def soak(
     url: str, kb: Path, questions: list[str], process: psutil.Process, *, clients: int, minutes: float
 ) -> None:
@@ -151,8 +210,17 @@ async def soak(
 async def send(client: httpx.AsyncClient, asked: Asked, method: str, path: str, **content: Any) -> None:
     """Send a request until it is not refused for now, and note what became of it."""
     began = time.perf_counter()
+    first = None
     try:
-        while (response := await client.request(method, path, **content)).status_code == 429:
+        while True:
+            async with client.stream(method, path, **content) as response:
+                async for line in response.aiter_lines():
+                    if line.startswith("event: error"):
+                        raise httpx.HTTPError("the stream ended in an error")
+                    if first is None and line.startswith("event: token"):
+                        first = time.perf_counter() - began
+            if response.status_code != 429:
+                break
             asked.refused += 1
             await asyncio.sleep(float(response.headers["Retry-After"]))
         response.raise_for_status()
@@ -161,6 +229,7 @@ async def send(client: httpx.AsyncClient, asked: Asked, method: str, path: str, 
         say(f"lost: {method} {path}: {error!r}")
     else:
         asked.seconds.append(time.perf_counter() - began)
+        asked.first.append(asked.seconds[-1] if first is None else first)
 
 
 async def change(url: str, texts: list[str], *, until: float) -> Asked:
@@ -179,7 +248,9 @@ async def change(url: str, texts: list[str], *, until: float) -> Asked:
     return changed
 
 
-async def ask(url: str, questions: list[str], *, clients: int, until: float | None = None) -> Asked:
+async def ask(
+    url: str, questions: list[str], *, clients: int, until: float | None = None, stream: bool = False
+) -> Asked:
     """Ask each question once; with ``until``, all of them again and again until then."""
     asked, number = Asked(), 0
     limits = httpx.Limits(max_connections=clients)
@@ -187,7 +258,7 @@ async def ask(url: str, questions: list[str], *, clients: int, until: float | No
     async def caller(client: httpx.AsyncClient) -> None:
         nonlocal number
         while (number < len(questions)) if until is None else (time.monotonic() < until):
-            body = {"question": questions[number % len(questions)]}
+            body = {"question": questions[number % len(questions)], "stream": stream}
             number += 1
             await send(client, asked, "POST", "/v1/answers", json=body)
 
