@@ -6,7 +6,7 @@ attends for all of them.
 
 The cross attention of a seq2seq generator shares all of its keys. A causal generator has keys of the prompt, which
 beams share (`PromptLayer` stores them), and keys of the answers, one row per beam; `prompt_attention` attends to both
-at once.
+at once. In the same way, the query heads that share a head of keys are folded into the query length.
 
 The function is registered with transformers' attention interface under its own name; without shared keys it is sdpa.
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -74,17 +75,18 @@ def shared_sdpa_attention(
     """
     prompt = getattr(key, PROMPT, None)
     if prompt is not None:
-        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
         prompt_key, prompt_value = prompt
-        output = prompt_attention(
-            query, key, value, prompt_key, prompt_value, attention_mask, scaling=scaling
-        )
-        return output, None
+        if len(query) > len(prompt_key):
+            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+            output = prompt_attention(
+                query, key, value, prompt_key, prompt_value, attention_mask, scaling=scaling
+            )
+            return output, None
+        # Nothing is shared: one call for both parts takes a third of the time, copies included.
+        key, value = torch.cat([prompt_key, key], dim=2), torch.cat([prompt_value, value], dim=2)
     times = query.shape[0] // key.shape[0]  # R
     if times == 1:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, position_bias=position_bias, **kwargs
-        )
+        return _attend(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
     n, (_, heads, length, size) = key.shape[0], query.shape
     folded = query.view(n, times, heads, length, size).transpose(1, 2)  # (N, h, R, T, d)
     folded = folded.reshape(n, heads, times * length, size)  # (N, h, R*T, d)
@@ -98,6 +100,25 @@ def shared_sdpa_attention(
         **kwargs,
     )  # (N, R*T, h, d)
     return output.view(n * times, length, heads, size), None  # (N*R, T, h, d)
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attend from (N, h, T, d) queries to (N, h/g, S, d) keys without copying keys for each of the g heads."""
+    n, heads, length, size = query.shape
+    groups = heads // key.shape[1]  # g
+    if groups == 1 or attention_mask is None or kwargs["position_bias"] is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    output = scaled_dot_product_attention(
+        query.reshape(n, -1, groups * length, size),
+        key,
+        value,
+        attn_mask=_repeat_queries(attention_mask, groups),
+        dropout_p=kwargs.get("dropout", 0.0),
+        scale=kwargs.get("scaling"),
+    )  # (N, h/g, g*T, d)
+    return output.view(n, heads, length, size).transpose(1, 2).contiguous(), None
 
 
 def prompt_attention(
@@ -190,7 +211,7 @@ def _masked(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _repeat_queries(mask: Tensor | None, times: int) -> Tensor | None:
-    """A mask over T queries, repeated for R rows: (.., T, S) to (.., R*T, S)."""
+    """A mask over T queries, repeated for R rows or g heads: (.., T, S) to (.., R*T, S)."""
     return mask if mask is None or mask.shape[-2] == 1 else mask.repeat(1, 1, times, 1)
 
 

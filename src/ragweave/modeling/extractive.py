@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -45,14 +46,26 @@ _CLASSES = {
 }
 _CATEGORIES = {"L": "a", "M": "a", "N": "1", "Z": " ", "Ps": "(", "Pe": ")", "Sc": "$"}
 _DEPTH_CHANGES = {"(": 1, ")": -1}
-_END = -1  # a node of the tree with this child may end an answer
-_JOINED = -2  # behind a node of the joins with this child, the next run begins
 
-Tree = dict[int, Any]
+
+class Run(NamedTuple):
+    """A run of words, or what may stand between two runs.
+
+    Attributes:
+        ids: Its tokens.
+        ends: After how many of them an answer may end.
+    """
+
+    ids: array[int]
+    ends: array[int]
+
+
+Runs = dict[int, list[Run]]
+"""Runs by their first tokens."""
 
 
 class PassageSpans:
-    """All runs of whole words in some passages, as a tree of token ids.
+    """All runs of whole words in some passages.
 
     Args:
         texts: The passages.
@@ -60,6 +73,8 @@ class PassageSpans:
         eos_token_id: The token that ends an answer.
         max_words: The longest run, in words.
         joins: What may stand between two runs, such as "," and " and" in lists; none if empty.
+        runs: Finds the runs of a text, in place of `runs_of`; a cached one saves most of the time where passages are
+            read again.
     """
 
     def __init__(
@@ -70,23 +85,18 @@ class PassageSpans:
         eos_token_id: int,
         max_words: int = 16,
         joins: Sequence[str] = (),
+        runs: Callable[[str], Runs] | None = None,
     ) -> None:
         self._eos = eos_token_id
         self._special = frozenset(tokenizer.all_special_ids) - {eos_token_id}
         self._begin = [token for token in tokenizer("")["input_ids"][:1] if token in self._special]
-        self._tree: Tree = {}
-        self._joins: Tree = {}
-        for join in joins:
-            ids = tokenizer(join, add_special_tokens=False)["input_ids"] if join else []
-            _add(self._joins, ids, _JOINED)
-        runs = word_runs("\n".join(texts), max_words)
-        separate = self._add_runs(runs, tokenizer) if getattr(tokenizer, "is_fast", False) else _answers(runs)
-        if separate:
-            for ids in tokenizer([f" {answer}" for answer in separate], add_special_tokens=False)[
-                "input_ids"
-            ]:
-                if ids:
-                    _add(self._tree, ids, _END)
+        find = runs or partial(runs_of, tokenizer=tokenizer, max_words=max_words)
+        self._runs = [found for text in texts if (found := find(text))]
+        self._joins: Runs = {}
+        self._adjoins = "" in joins
+        for join in filter(None, joins):
+            ids = array("I", tokenizer(join, add_special_tokens=False)["input_ids"])
+            self._joins.setdefault(ids[0], []).append(Run(ids, array("I")))
 
     def allowed(self, answer: Sequence[int]) -> list[int]:
         """Token ids that may follow the beginning of an answer.
@@ -95,56 +105,81 @@ class PassageSpans:
             answer: Token ids after the start token. The first may be a special token with which the generator begins
                 all its answers, as BART does.
         """
+        fresh = self._runs  # of which the next token may be the first
         if not len(answer):
-            return [*self._tree, *self._begin] if self._tree else [self._eos]
-        nodes = [self._tree]
+            firsts = dict.fromkeys(token for runs in fresh for token in runs)
+            return [*firsts, *self._begin] if firsts else [self._eos]
+        inside: list[
+            tuple[Run, int]
+        ] = []  # runs that the answer has come to, and how many of their tokens it has
         for position, token in enumerate(answer):
-            if position == 0 and token in self._special and token not in self._tree:
+            begun = [(run, 1) for runs in fresh for run in runs.get(token, ())]
+            if position == 0 and token in self._special and not begun:
                 continue
-            nodes = self._with_joins([node[token] for node in nodes if token in node])
-        following = dict.fromkeys(token for node in nodes for token in node if token != _JOINED)
-        return [self._eos if token == _END else token for token in following] or [self._eos]
+            inside = [
+                (run, count + 1) for run, count in inside if count < len(run.ids) and run.ids[count] == token
+            ] + begun
+            fresh = self._fresh(inside)
+        following = dict.fromkeys(run.ids[count] for run, count in inside if count < len(run.ids))
+        following |= dict.fromkeys(token for runs in fresh for token in runs)
+        if _ended(inside):
+            following[self._eos] = None
+        return [*following] or [self._eos]
 
-    def _with_joins(self, nodes: list[Tree]) -> list[Tree]:
-        """The nodes, with those that a join and the next run begin with where a run or a join ends."""
-        if self._joins:
-            if any(_END in node for node in nodes):
-                nodes = [*nodes, self._joins]
-            if any(_JOINED in node for node in nodes):
-                nodes = [*nodes, self._tree]
-        return nodes
-
-    def _add_runs(self, runs: dict[str, set[int]], tokenizer: Any) -> list[str]:
-        """Add runs to the tree; return the answers that end inside a token, which have to be tokenized separately."""
-        if not runs:
-            return []
-        encoded = tokenizer(
-            [f" {run}" for run in runs],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        separate = []
-        for (run, ends), ids, offsets in zip(
-            runs.items(), encoded["input_ids"], encoded["offset_mapping"], strict=True
-        ):
-            node, open_ends = self._tree, {end + 1 for end in ends}
-            # Several tokens may make up one character, which ends where the next token starts behind it.
-            starts = [start for start, _ in offsets[1:]] + [len(run) + 1]
-            for token, (_, end), next_start in zip(ids, offsets, starts, strict=True):
-                node = node.setdefault(token, {})
-                if end in open_ends and next_start >= end:
-                    node[_END] = {}
-                    open_ends.remove(end)
-            separate += [run[: end - 1] for end in open_ends]
-        return separate
+    def _fresh(self, inside: list[tuple[Run, int]]) -> list[Runs]:
+        """What may begin here: a join behind a run, a run behind a join."""
+        fresh = []
+        has_ended = _ended(inside)
+        if has_ended and self._joins:
+            fresh.append(self._joins)
+        is_joined = any(not run.ends and count == len(run.ids) for run, count in inside)
+        if is_joined or (has_ended and self._adjoins):
+            fresh += self._runs
+        return fresh
 
 
-def _add(tree: Tree, ids: Sequence[int], end: int) -> None:
-    for token in ids:
-        tree = tree.setdefault(token, {})
-    tree[end] = {}
+def _ended(inside: list[tuple[Run, int]]) -> bool:
+    return any(count in run.ends for run, count in inside)
+
+
+def runs_of(text: str, tokenizer: Any, max_words: int = 16) -> Runs:
+    """The runs of whole words in a text, as tokens."""
+    runs = word_runs(f"{text}\n", max_words)
+    found: Runs = {}
+    separate = _add_runs(runs, tokenizer, found) if getattr(tokenizer, "is_fast", False) else _answers(runs)
+    if separate:
+        encoded = tokenizer([f" {answer}" for answer in separate], add_special_tokens=False)["input_ids"]
+        for ids in filter(None, encoded):
+            found.setdefault(ids[0], []).append(Run(array("I", ids), array("I", [len(ids)])))
+    return found
+
+
+def _add_runs(runs: dict[str, set[int]], tokenizer: Any, found: Runs) -> list[str]:
+    """Add runs as tokens; return the answers that end inside a token, which have to be tokenized separately."""
+    if not runs:
+        return []
+    encoded = tokenizer(
+        [f" {run}" for run in runs],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    separate = []
+    for (run, ends), ids, offsets in zip(
+        runs.items(), encoded["input_ids"], encoded["offset_mapping"], strict=True
+    ):
+        open_ends, after = {end + 1 for end in ends}, array("I")
+        # Several tokens may make up one character, which ends where the next token starts behind it.
+        starts = [start for start, _ in offsets[1:]] + [len(run) + 1]
+        for number, ((_, end), next_start) in enumerate(zip(offsets, starts, strict=True), start=1):
+            if end in open_ends and next_start >= end:
+                after.append(number)
+                open_ends.remove(end)
+        if after:
+            found.setdefault(ids[0], []).append(Run(array("I", ids[: after[-1]]), after))
+        separate += [run[: end - 1] for end in open_ends]
+    return separate
 
 
 def word_runs(text: str, max_words: int) -> dict[str, set[int]]:

@@ -311,6 +311,7 @@ class CausalGenerator(GeneratorWrapper):
 
     def _fill(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Cache:
         """Run the model without its head over the last columns of prompts, which fills a cache."""
+        share_keys(self.generator)
         with fast_linear(self.generator):
             self.generator.base_model(
                 input_ids=input_ids,

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,7 +21,7 @@ from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, ShapeError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.modeling.extractive import PassageSpans, spans_only
+from ragweave.modeling.extractive import PassageSpans, runs_of, spans_only
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.modeling.token import RagTokenForGeneration
@@ -91,6 +92,8 @@ class RagPipeline:
         self.min_confidence = confidence.threshold if min_confidence is None else min_confidence
         self.retriever = retriever
         self.encoder = encoder
+        # Passages are read again and again; 1,024 texts take about 40 MB.
+        self._runs_of = lru_cache(1024)(partial(runs_of, tokenizer=retriever.generator_tokenizer))
 
     @classmethod
     def from_pretrained(
@@ -420,7 +423,8 @@ class RagPipeline:
             raise ConfigurationError("Extractive answers need an end token; this generator has none.")
         fixed, joins = self.model.config.fixed_answers or (), self.model.config.answer_joins or ()
         texts = [[*doc["text"], *doc["title"], *fixed] for doc in docs]
-        return spans_only([PassageSpans(text, tokenizer, eos_token_id=eos, joins=joins) for text in texts])
+        spans = partial(PassageSpans, tokenizer=tokenizer, eos_token_id=eos, joins=joins, runs=self._runs_of)
+        return spans_only([spans(text) for text in texts])
 
 
 def _check_positive(**counts: int | None) -> None:
