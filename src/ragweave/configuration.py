@@ -74,6 +74,10 @@ class RagConfig(_Base):
         question_encoder_pooling: "pooler" (the encoder's pooler output), "cls" or "mean"; ``None`` means "pooler" for
             DPR and "cls" for other encoders. (ragweave only)
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
+        question_encoder_dim: How many dimensions of question vectors to keep; ``None`` keeps all, or as many as the
+            encoder of the knowledge base that `RagPipeline.from_pretrained` opens. (ragweave only)
+        question_encoder_prompt: What `RagPipeline` and training put in front of questions for the question encoder;
+            ``None`` for the prompt of the knowledge base's encoder. (ragweave only)
         retrieval: How `RagPipeline.from_pretrained` searches a knowledge base by default: "dense" (by vectors, as in
             the paper), "bm25" (by words) or "hybrid". (ragweave only)
         dense_weight: Weight of vectors against words in "hybrid", from 0 to 1. (ragweave only)
@@ -132,6 +136,8 @@ class RagConfig(_Base):
     doc_score_scale: float = 1.0
     question_encoder_pooling: Pooling | None = None
     question_encoder_normalize: bool = False
+    question_encoder_dim: int | None = None
+    question_encoder_prompt: str | None = None
     retrieval: str = "dense"
     dense_weight: float = DEFAULT_DENSE_WEIGHT
     extractive: bool = False

@@ -115,3 +115,17 @@ def check_weights(model: Any, name: str) -> None:
                 f"'{name}' is damaged: its weight '{weight}' holds values that are NaN or infinite. Download or "
                 "train the model again."
             )
+
+
+def check_dim(dim: int, pooling: str, size: int) -> None:
+    """Raise `ConfigurationError` unless vectors of this size can be truncated to ``dim``."""
+    if pooling == "pooler":
+        raise ConfigurationError(
+            f"The vectors cannot be truncated to {dim} dimensions, because a dense layer (the pooling 'pooler') "
+            "makes them: leave the dimension out, or choose an encoder with the pooling 'cls' or 'mean'."
+        )
+    if not 1 <= dim <= size:
+        raise ConfigurationError(
+            f"The vectors cannot be truncated to {dim} dimensions: choose a number from 1 to {size}, the size of the "
+            "encoder's vectors."
+        )

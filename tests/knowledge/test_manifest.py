@@ -32,7 +32,7 @@ def test_damaged_json(tmp_path, text):
 
 def test_format_of_another_ragweave(tmp_path, content):
     with pytest.raises(
-        KnowledgeBaseError, match="has format 9, this ragweave reads formats 2, 3, 4, 5, 6, 7"
+        KnowledgeBaseError, match="has format 9, this ragweave reads formats 2, 3, 4, 5, 6, 7, 8"
     ):
         read(tmp_path, content | {"format_version": 9})
 
@@ -58,6 +58,13 @@ def test_format_before_ignored_files_were_counted(base, tmp_path):
     old = before_format_4(base.manifest, format_version=3)
     content = json.loads(old.to_json())
     assert "analyzer" not in content and "read" not in content["change"]
+    assert read(tmp_path, content) == old
+
+
+def test_format_before_prompts(base, tmp_path):
+    old = replace(base.manifest, format_version=7)
+    content = json.loads(old.to_json())
+    assert not {"question_prompt", "passage_prompt", "dim"} & content["encoder"].keys()
     assert read(tmp_path, content) == old
 
 

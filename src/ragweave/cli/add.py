@@ -60,7 +60,7 @@ def add(
         source_warnings(),
     ):
         files = find_sources(paths, follow_links=follow_links)
-        encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
+        encoder = options.load_encoder(model, device=device, base=base)
         updated = base.add(
             files,
             encoder=encoder,

@@ -76,6 +76,9 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the content of an existing knowledge base.")
     ] = False,
+    dim: options.Dim = None,
+    question_prompt: options.QuestionPrompt = None,
+    passage_prompt: options.PassagePrompt = None,
     dtype: options.EncoderDtype = "float32",
     device: options.Device = None,
     verbose: options.Verbose = False,
@@ -120,7 +123,14 @@ def index(
         base = ragweave.KnowledgeBase.build(
             files,
             output,
-            encoder=options.load_encoder(model, dtype, device),
+            encoder=options.load_encoder(
+                model,
+                dtype=dtype,
+                device=device,
+                dim=dim,
+                question_prompt=question_prompt,
+                passage_prompt=passage_prompt,
+            ),
             chunking=ragweave.Chunking(chunking, words, tokens, overlap),
             index=kind,
             parameters=parameters,

@@ -91,6 +91,20 @@ EncoderDtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     typer.Option(help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
 ]
+Dim = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Keep only the first dimensions of vectors, for an encoder trained for it (Matryoshka)."
+    ),
+]
+QuestionPrompt = Annotated[
+    str | None,
+    typer.Option(help="Text in front of questions, such as 'query: ' (default: the encoder's own)."),
+]
+PassagePrompt = Annotated[
+    str | None,
+    typer.Option(help="Text in front of passages, such as 'passage: ' (default: the encoder's own)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only, one object per line.")]
 
 # A model and its answers.
@@ -167,7 +181,7 @@ Rerank = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Folder or hub name of a cross-encoder that reranks the candidates.",
+        help="Folder or hub name of a cross-encoder or a late-interaction model that reranks the candidates.",
     ),
 ]
 
@@ -187,12 +201,19 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last che
 
 
 def load_encoder(
-    model: str, dtype: Literal["auto", "float32", "bfloat16"] = "float32", device: str | None = None
+    model: str | None,
+    *,
+    device: str | None = None,
+    base: ragweave.KnowledgeBase | None = None,
+    **settings: Any,
 ) -> ragweave.TextEncoder:
-    """Load an encoder without messages of the libraries: "embedded", a folder or a hub name."""
-    with spinner(f"Loading the encoder '{model}'"):
+    """Load an encoder without messages of the libraries: a new one, or that of a knowledge base."""
+    name = model or ("embedded" if base is None else base.manifest.encoder.name)
+    with spinner(f"Loading the encoder '{name}'"):
         quiet_libraries()
-        return ragweave.TextEncoder.from_pretrained(model, dtype=dtype, device=device)
+        if base is not None:
+            return base.manifest.encoder.load(name, device=device)
+        return ragweave.TextEncoder.from_pretrained(name, device=device, **settings)
 
 
 def load_pipeline(model: str, **arguments: Any) -> ragweave.RagPipeline:

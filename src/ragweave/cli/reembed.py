@@ -35,6 +35,9 @@ def reembed(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted run with the same encoder.")
     ] = False,
+    dim: options.Dim = None,
+    question_prompt: options.QuestionPrompt = None,
+    passage_prompt: options.PassagePrompt = None,
     dtype: options.EncoderDtype = "float32",
     device: options.Device = None,
     as_json: options.AsJson = False,
@@ -52,7 +55,14 @@ def reembed(
     if keep_version and keep is None:
         raise ConfigurationError("--keep-version needs --keep. Without --keep, all versions are kept.")
     base = ragweave.KnowledgeBase.open(kb, version=version)
-    encoder = options.load_encoder(model, dtype, device)
+    encoder = options.load_encoder(
+        model,
+        dtype=dtype,
+        device=device,
+        dim=dim,
+        question_prompt=question_prompt,
+        passage_prompt=passage_prompt,
+    )
     if name is not None:
         encoder.name = name
     with stage_bars() as progress:

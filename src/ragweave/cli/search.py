@@ -56,12 +56,12 @@ def search(
     quiet_libraries()
     encoder = None
     if model or device:
-        encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
+        encoder = options.load_encoder(model, device=device, base=base)
     reranker = None
     if rerank is not None:
-        from ragweave.encoders.cross_encoder import Reranker
+        from ragweave.encoders.late_interaction import load_reranker
 
-        reranker = Reranker.from_pretrained(rerank, device=device)
+        reranker = load_reranker(rerank, device=device)
     with progress_bar("Searching", total=len(questions), hidden=len(questions) == 1) as advance:
         for start in range(0, len(questions), _TOGETHER):
             part = questions[start : start + _TOGETHER]

@@ -76,7 +76,7 @@ def sync(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
         files = find_sources(sources, follow_links=follow_links, allow_empty=True)
-    encoder = options.load_encoder(model or base.manifest.encoder.name, device=device)
+    encoder = options.load_encoder(model, device=device, base=base)
 
     def synchronize() -> ragweave.KnowledgeBase:
         with stage_bars(hidden=watch) as progress, source_warnings():

@@ -1,1 +1,1 @@
-"""Text to vectors or scores: bi-encoders, cross-encoders and their pooling."""
+"""Text to vectors or scores: bi-encoders, cross-encoders, late interaction and pooling."""

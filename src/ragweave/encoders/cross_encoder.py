@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ragweave.encoders.text_encoder import max_tokens
-from ragweave.errors import ConfigurationError, ModelOutputError
+from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError
 from ragweave.model_files import check_config, check_weights, reading_model
 
 
@@ -61,8 +61,13 @@ class Reranker:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             check_config(config)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                name, config=config, trust_remote_code=False
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name, config=config, trust_remote_code=False, output_loading_info=True
+            )
+        if missing := sorted(loading["missing_keys"]):
+            raise ModelNotFoundError(
+                f"The files of '{name}' lack {len(missing)} weights of a cross-encoder, such as '{missing[0]}': "
+                f"{advice}."
             )
         check_weights(model, name)
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)

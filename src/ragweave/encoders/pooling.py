@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from torch import Tensor
 from transformers.utils import cached_file
 
 from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.model_files import check_dim
 from ragweave.types import POOLINGS, Pooling
 
 
-def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool) -> Tensor:
+def pool(
+    outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool, dim: int | None = None
+) -> Tensor:
     """Reduce an encoder's output to one vector per text.
 
     Vectors are at least float32, also those of a model in half precision: scores are differences of dot products
@@ -31,12 +35,15 @@ def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool
         attention_mask: 1 for tokens, 0 for padding, (B, S).
         pooling: The reduction.
         normalize: Whether to scale every vector to length 1, so that dot products are cosines.
+        dim: D, to keep only the first dimensions of every vector (Kusupati et al. 2022, "Matryoshka Representation
+            Learning"); ``None`` keeps all.
 
     Returns:
         The vectors, (B, D).
 
     Raises:
-        ConfigurationError: The encoder does not return what this pooling needs, or the pooling is unknown.
+        ConfigurationError: The encoder does not return what this pooling needs, the pooling is unknown, or the
+            vectors cannot be truncated to ``dim``.
     """
     if pooling not in POOLINGS:
         raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
@@ -49,6 +56,9 @@ def pool(outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool
         mask = attention_mask.unsqueeze(-1).to(vectors.dtype)  # (B, S, 1)
         # A text without tokens gets zeros, not NaN.
         vectors = (vectors * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1.0)
+    if dim is not None:
+        check_dim(dim, pooling, vectors.shape[-1])
+        vectors = vectors[:, :dim]
     return torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors  # (B, D)
 
 
@@ -77,11 +87,14 @@ def _token_states(outputs: Any, pooling: Pooling) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """How token states become vectors, as in `TextEncoder`; ``None`` if the model's files do not define it."""
+    """How texts become vectors, as in `TextEncoder`; ``None`` if the model's files do not define it."""
 
     pooling: Pooling | None = None
     normalize: bool | None = None
     max_length: int | None = None
+    question_prompt: str | None = None
+    passage_prompt: str | None = None
+    dim: int | None = None
 
 
 def read_settings(name_or_path: str) -> EncoderSettings:
@@ -93,7 +106,7 @@ def read_settings(name_or_path: str) -> EncoderSettings:
         ConfigurationError: The model needs a module that ragweave does not support, such as a dense layer.
         ModelNotFoundError: The hub is out of reach, and its cache does not have the files.
     """
-    modules = _read_json(name_or_path, "modules.json")
+    modules = read_json(name_or_path, "modules.json")
     if modules is None:
         return EncoderSettings()
     try:
@@ -109,18 +122,31 @@ def read_settings(name_or_path: str) -> EncoderSettings:
             f"The encoder '{name_or_path}' has modules that ragweave does not support ({', '.join(unsupported)}): "
             "choose an encoder made of a transformer, a pooling and, optionally, a normalisation."
         )
-    settings = EncoderSettings(normalize="Normalize" in folders)
+    model_config = read_json(name_or_path, "config_sentence_transformers.json") or {}
+    # Inner products of vectors of length one are cosines.
+    settings = EncoderSettings(
+        normalize="Normalize" in folders or model_config.get("similarity_fn_name") == "cosine"
+    )
+    prompts = read_prompts(name_or_path, model_config)
     if "Pooling" in folders:
-        pooling_config = _read_json(name_or_path, f"{folders['Pooling']}/config.json") or {}
+        pooling_config = read_json(name_or_path, f"{folders['Pooling']}/config.json") or {}
         settings = replace(settings, pooling=_parse_pooling(name_or_path, pooling_config))
-    transformer_config = _read_json(name_or_path, "sentence_bert_config.json") or {}
-    max_length = transformer_config.get("max_seq_length")
-    if max_length is not None and not (isinstance(max_length, int) and max_length > 0):
-        raise ModelNotFoundError(
-            f"sentence_bert_config.json of '{name_or_path}' is damaged: max_seq_length is {max_length!r}. Download "
-            "the model again."
-        )
-    return replace(settings, max_length=max_length)
+        if any(prompts) and pooling_config.get("include_prompt") is False:
+            raise ConfigurationError(
+                f"The encoder '{name_or_path}' leaves its prompts out of the pooling (include_prompt), which "
+                "ragweave does not support: choose another encoder."
+            )
+    transformer_config = read_json(name_or_path, "sentence_bert_config.json") or {}
+    max_length, dim = transformer_config.get("max_seq_length"), model_config.get("truncate_dim")
+    for name, value in (("max_seq_length", max_length), ("truncate_dim", dim)):
+        if value is not None and not (isinstance(value, int) and value > 0):
+            file = "sentence_bert_config.json" if value is max_length else "config_sentence_transformers.json"
+            raise ModelNotFoundError(
+                f"{file} of '{name_or_path}' is damaged: {name} is {value!r}. Download the model again."
+            )
+    return replace(
+        settings, max_length=max_length, question_prompt=prompts[0], passage_prompt=prompts[1], dim=dim
+    )
 
 
 def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> None:
@@ -141,11 +167,38 @@ def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> N
             "pooling_mode_mean_tokens": settings.pooling == "mean",
         },
         "sentence_bert_config.json": {"max_seq_length": settings.max_length, "do_lower_case": False},
+        "config_sentence_transformers.json": {
+            "prompts": {"query": settings.question_prompt, "document": settings.passage_prompt},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine" if settings.normalize else "dot",
+            "truncate_dim": settings.dim,
+        },
     }
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def read_prompts(name_or_path: str, config: dict[str, Any]) -> tuple[str, str]:
+    """The prompts of questions and passages in the content of ``config_sentence_transformers.json``.
+
+    Raises:
+        ModelNotFoundError: The prompts are damaged.
+    """
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    roles = ("query",), ("document", "passage", "corpus")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise ModelNotFoundError(
+            f"config_sentence_transformers.json of '{name_or_path}' is damaged: prompts are no texts with names. "
+            "Download the model again."
+        )
+    # A prompt that is named after one role is never the other's, even if it is the default.
+    shared = None if default in chain(*roles) else prompts.get(default)
+    question, passage = (
+        next((prompts[name] for name in names if name in prompts), shared) or "" for names in roles
+    )
+    return question, passage
 
 
 def _parse_pooling(name_or_path: str, config: dict[str, Any]) -> Pooling:
@@ -165,7 +218,7 @@ def _parse_pooling(name_or_path: str, config: dict[str, Any]) -> Pooling:
     )
 
 
-def _read_json(name_or_path: str, file_name: str) -> Any:
+def read_json(name_or_path: str, file_name: str) -> Any:
     """Parse one small file of a model; ``None`` if the model has no such file."""
     path = _locate(name_or_path, file_name)
     if path is None:
@@ -195,6 +248,6 @@ def _locate(name_or_path: str, file_name: str) -> Path | None:
             return None
         raise ModelNotFoundError(
             f"The file {file_name} of the encoder '{name_or_path}' could not be fetched: check the name and "
-            "the connection, or pass pooling, normalize and max_length."
+            "the connection, or pass pooling, normalize, max_length, question_prompt and passage_prompt."
         ) from error
     return None if cached is None else Path(cached)

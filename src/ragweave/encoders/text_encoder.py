@@ -22,7 +22,7 @@ from ragweave.encoders.embedded_encoder import ENCODER, NAME, encoder_path
 from ragweave.encoders.linear import cpu_capabilities, fast_linear
 from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
 from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError, QuestionError
-from ragweave.model_files import check_config, check_weights, reading_model
+from ragweave.model_files import check_config, check_dim, check_weights, reading_model
 from ragweave.types import POOLINGS, Pooling
 
 EncoderDtype = Literal["auto", "float32", "bfloat16"]
@@ -46,6 +46,9 @@ class TextEncoder:
         pooling: How the states of a text's tokens become one vector.
         normalize: Whether vectors are scaled to length 1, so that dot products are cosines.
         max_length: The maximum number of tokens of a text, special ones included; ``None`` for the model's own.
+        question_prompt: What the model expects in front of a question, such as ``"query: "``.
+        passage_prompt: What it expects in front of a passage.
+        dim: How many dimensions of each vector to keep, from the first on; ``None`` for all.
 
     Example:
         >>> encoder = TextEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
@@ -62,6 +65,9 @@ class TextEncoder:
         pooling: Pooling = "mean",
         normalize: bool = False,
         max_length: int | None = None,
+        question_prompt: str = "",
+        passage_prompt: str = "",
+        dim: int | None = None,
     ) -> None:
         if pooling not in POOLINGS:
             raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
@@ -73,6 +79,9 @@ class TextEncoder:
         self.pooling: Pooling = pooling
         self.normalize = normalize
         self.max_length = max_tokens(model, tokenizer, max_length)
+        self.question_prompt, self.passage_prompt, self.dim = question_prompt, passage_prompt, dim
+        if dim is not None:
+            check_dim(dim, pooling, int(getattr(model.config, "hidden_size", dim)))
 
     @classmethod
     def from_pretrained(
@@ -82,6 +91,9 @@ class TextEncoder:
         pooling: Pooling | None = None,
         normalize: bool | None = None,
         max_length: int | None = None,
+        question_prompt: str | None = None,
+        passage_prompt: str | None = None,
+        dim: int | None = None,
         device: str | None = None,
         dtype: EncoderDtype | None = None,
         name: str | None = None,
@@ -89,13 +101,16 @@ class TextEncoder:
         """Load an encoder from a folder or from the hub.
 
         Defaults come from the model's sentence-transformers files. Without these files, the pooling is "pooler" for
-        DPR models and "mean" for others, and vectors are not normalised.
+        DPR models and "mean" for others, vectors are not normalised, and there are no prompts.
 
         Args:
             name_or_path: A folder, a model's name on the hub, or "embedded".
             pooling: How the states of a text's tokens become one vector.
             normalize: Whether vectors are scaled to length 1.
             max_length: The maximum number of tokens of a text, special ones included.
+            question_prompt: What the model expects in front of a question.
+            passage_prompt: What it expects in front of a passage.
+            dim: How many dimensions of each vector to keep, for a model that was trained for it (Matryoshka).
             device: Where to compute, such as ``"cuda"``; the CPU by default.
             dtype: Type to compute in; float32 by default. Vectors are always float32.
             name: The encoder's name in messages and manifests; ``name_or_path`` by default.
@@ -110,8 +125,8 @@ class TextEncoder:
             location, name = str(encoder_path()), name or ENCODER
         torch_dtype = compute_dtype(dtype, device)
         config, model, tokenizer, missing = _load(location)
-        # With all three arguments the files, perhaps on a hub out of reach, are not needed.
-        complete = None not in (pooling, normalize, max_length)
+        # With all these arguments the files, perhaps on a hub out of reach, are not needed.
+        complete = None not in (pooling, normalize, max_length, question_prompt, passage_prompt)
         settings = EncoderSettings() if complete else read_settings(location)
         default_pooling: Pooling = "pooler" if config.model_type == "dpr" else "mean"
         pooling = pooling or settings.pooling or default_pooling
@@ -130,6 +145,9 @@ class TextEncoder:
             pooling=pooling,
             normalize=bool(settings.normalize if normalize is None else normalize),
             max_length=max_length or settings.max_length,
+            question_prompt=(settings.question_prompt if question_prompt is None else question_prompt) or "",
+            passage_prompt=(settings.passage_prompt if passage_prompt is None else passage_prompt) or "",
+            dim=dim or settings.dim,
         )
         if torch_dtype != model.dtype:
             _ = encoder.fingerprint  # cached now, because it identifies the checkpoint before rounding
@@ -149,7 +167,10 @@ class TextEncoder:
             raise ConfigurationError(f"{folder} is a file; give a folder to save the encoder in.")
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        write_settings(folder, EncoderSettings(self.pooling, self.normalize, self.max_length), self.dimension)
+        settings = EncoderSettings(
+            self.pooling, self.normalize, self.max_length, self.question_prompt, self.passage_prompt, self.dim
+        )
+        write_settings(folder, settings, self.dimension)
 
     @cached_property
     def dimension(self) -> int:
@@ -158,9 +179,11 @@ class TextEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that determines a vector: the weights, the pooling and the normalisation."""
+        """A hash of what determines a passage's vector: weights, pooling, normalisation, prompt and size."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(f"{self.pooling} {'normalized' if self.normalize else 'raw'}".encode())
+        if self.passage_prompt or self.dim:
+            digest.update(f" {self.passage_prompt!r} {self.dim}".encode())
         weights = self.model.state_dict()
         if self.pooling != "pooler":  # unused, and random if the checkpoint lacks it
             weights = {name: weight for name, weight in weights.items() if not _is_pooler(name)}
@@ -175,7 +198,7 @@ class TextEncoder:
         """
         if not question.strip():
             raise QuestionError("The question is empty; ask something.")
-        length = self.token_count(question)
+        length = self.token_count(self.question_prompt + question)
         if self.max_length is not None and length > self.max_length:
             raise QuestionError(
                 f"The question has {length} tokens, but the encoder reads {self.max_length}: ask a shorter "
@@ -188,8 +211,8 @@ class TextEncoder:
         return len(self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
 
     def passage_token_count(self, title: str, text: str) -> int:
-        """Count the tokens of a passage with its title, special ones included."""
-        return self.token_count(with_title(title, text))
+        """Count the tokens of a passage with its prompt and title, special ones included."""
+        return self.token_count(self.passage_prompt + with_title(title, text))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
         """Start and end of the tokens of a text, in characters, without special ones.
@@ -206,21 +229,27 @@ class TextEncoder:
         )
         return [(start, end) for start, end in encoded["offset_mapping"]]
 
+    def encode_questions(self, questions: Sequence[str]) -> NDArray[np.float32]:
+        """Embed B questions with the prompt for questions, (B, D); errors as in `encode`."""
+        return self.encode(questions, prompt=self.question_prompt)
+
     def encode(
         self,
         texts: Sequence[str],
         *,
         titles: Sequence[str] | None = None,
+        prompt: str | None = None,
         batch_tokens: int = _BATCH_TOKENS,
         progress: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Embed texts.
+        """Embed texts, by default as passages.
 
         Texts are sorted by length and batched to a budget of tokens, so that batches have little padding.
 
         Args:
             texts: L texts; each is truncated to ``max_length`` tokens.
             titles: L titles (may be empty), put in front of the texts.
+            prompt: Put in front of all; by default ``passage_prompt``.
             batch_tokens: The maximum number of tokens in one batch, padding included.
             progress: Called after every batch with its number of texts.
 
@@ -237,11 +266,13 @@ class TextEncoder:
             raise ConfigurationError(f"batch_tokens is {batch_tokens}: it must be at least 1.")
         if not len(texts):
             return np.zeros((0, self.dimension), dtype=np.float32)
+        prompt = self.passage_prompt if prompt is None else prompt
         vectors = np.empty((0, 0), dtype=np.float32)  # D is known after the first batch
         for start in range(0, len(texts), _TOKENIZE_CHUNK):
             chunk = texts[start : start + _TOKENIZE_CHUNK]
             if titles is not None:
                 chunk = list(map(with_title, titles[start : start + _TOKENIZE_CHUNK], chunk))
+            chunk = [prompt + text for text in chunk] if prompt else chunk
             for rows, batch in self._embed(chunk, batch_tokens):
                 if not np.isfinite(batch).all():
                     bad = chunk[rows[int(np.argmin(np.isfinite(batch).all(axis=1)))]]
@@ -280,7 +311,7 @@ class TextEncoder:
         with torch.inference_mode(), fast_linear(self.model):
             attention_mask = attention_mask.to(self.model.device)
             outputs = self.model(input_ids=input_ids.to(self.model.device), attention_mask=attention_mask)
-            vectors = pool(outputs, attention_mask, self.pooling, self.normalize)
+            vectors = pool(outputs, attention_mask, self.pooling, self.normalize, self.dim)
         return vectors.float().cpu()
 
 

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ragweave.encoders.cross_encoder import Reranker
 from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, NAME, SEARCH
-from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.encoders.late_interaction import load_reranker
 from ragweave.errors import ConfigurationError, DataError, require_extra
 from ragweave.evaluation.data import Example, check_gold
 from ragweave.evaluation.metric_values import ANSWER_METRICS, CORPUS_METRICS
@@ -21,6 +20,7 @@ from ragweave.evaluation.run_folder import RunFolder, RunSettings
 from ragweave.evaluation.runner import run_evaluation
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.pipeline.loading import load_embedded_encoder
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import Formulation, GeneratorDtype, SearchSettings
@@ -156,11 +156,8 @@ def _load(
     """The retriever and the pipeline that the run needs."""
     if settings.mode == "retrieval" and model.model == NAME and base is not None:
         # Retrieval alone does not need the generator.
-        encoder = TextEncoder.from_pretrained(NAME, device=model.device)
-        base.check_encoder(encoder)
-        reranker = (
-            None if model.rerank is None else Reranker.from_pretrained(model.rerank, device=model.device)
-        )
+        encoder = load_embedded_encoder(base, model.device)
+        reranker = None if model.rerank is None else load_reranker(model.rerank, device=model.device)
         index = base.as_index(model.search, defaults=SEARCH, reranker=reranker)
         return Retriever(index, encoder, DOC_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(

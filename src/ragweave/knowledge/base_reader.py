@@ -21,7 +21,7 @@ from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
 from ragweave.knowledge.stored_states import stored_files
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.retriever import Retriever
-from ragweave.types import NoProgress, Passage, Pooling, Progress, ScoredPassage, SearchSettings
+from ragweave.types import NoProgress, Passage, Progress, ScoredPassage, SearchSettings
 
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
@@ -151,15 +151,7 @@ class KnowledgeBaseReader:
             EncoderMismatchError: Its weights are others now.
         """
         if self._encoder is None:
-            from ragweave.encoders.text_encoder import TextEncoder
-
-            record = self.manifest.encoder
-            encoder = TextEncoder.from_pretrained(
-                record.name,
-                pooling=cast(Pooling, record.pooling),
-                normalize=record.normalize,
-                max_length=record.max_length,
-            )
+            encoder = self.manifest.encoder.load()
             self.check_encoder(encoder)
             self._encoder = encoder
         return self._encoder

@@ -17,10 +17,10 @@ from ragweave.knowledge.ingest_settings import Chunking
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 """Raised when an older ragweave could not read what a newer one writes."""
 
-READABLE = (2, 3, 4, 5, 6, 7)
+READABLE = (2, 3, 4, 5, 6, 7, 8)
 """The formats that can be read; older ones lack what came later."""
 
 WITH_COPIES = 6
@@ -44,10 +44,13 @@ class EncoderRecord:
 
     Attributes:
         name: The name or path it was loaded from.
-        fingerprint: Hash of its weights, pooling and normalisation.
+        fingerprint: Hash of its weights, pooling, normalisation, prompt of passages and size of vectors.
         pooling: How token states become a vector.
         normalize: Whether vectors have length 1.
         max_length: The most tokens it reads; ``None`` for no limit.
+        question_prompt: What stands in front of questions.
+        passage_prompt: What stands in front of passages.
+        dim: How many dimensions of its vectors are kept; ``None`` for all.
     """
 
     name: str
@@ -55,6 +58,16 @@ class EncoderRecord:
     pooling: str
     normalize: bool
     max_length: int | None
+    question_prompt: str = ""
+    passage_prompt: str = ""
+    dim: int | None = None
+
+    def load(self, name: str | Path | None = None, *, device: str | None = None) -> TextEncoder:
+        """Load the encoder by its name, or by the one that it has here; see `TextEncoder.from_pretrained`."""
+        from ragweave.encoders.text_encoder import TextEncoder
+
+        settings = {key: value for key, value in asdict(self).items() if key not in ("name", "fingerprint")}
+        return TextEncoder.from_pretrained(name or self.name, device=device, **settings)
 
     def check(self, encoder: TextEncoder, path: Path | str) -> None:
         """Raise `EncoderMismatchError` unless an encoder is this one; the message names the knowledge base."""
@@ -242,6 +255,9 @@ class Manifest:
             "pooling": self.encoder.pooling,
             "normalize": self.encoder.normalize,
             "max_length": self.encoder.max_length,
+            "question_prompt": self.encoder.question_prompt,
+            "passage_prompt": self.encoder.passage_prompt,
+            "dim": self.encoder.dim,
             "dimension": self.dimension,
             "index": self.index.kind,
             "factory": ", ".join(dict.fromkeys(segment.factory for segment in self.segments)),
@@ -270,6 +286,8 @@ class Manifest:
             **asdict(self),
             "chunking": self.chunking.to_record(),
         }
+        for name in ("question_prompt", "passage_prompt", "dim") if self.format_version < 8 else ():
+            del content["encoder"][name]
         for segment in content["segments"] if self.format_version < 7 else ():
             segment["recall"] = segment["recall"].get("10")
             del segment["breadth"], segment["measured"]

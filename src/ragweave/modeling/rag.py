@@ -89,7 +89,12 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
                 input_ids, attention_mask=attention_mask, return_dict=True, **flags
             )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return pool(output, mask, self.question_pooling, self.config.question_encoder_normalize), output
+        return self._pooled(output, mask), output
+
+    def _pooled(self, output: Any, mask: Tensor) -> Tensor:
+        config = self.config
+        normalize, dim = config.question_encoder_normalize, config.question_encoder_dim
+        return pool(output, mask, self.question_pooling, normalize, dim)
 
     def score_passages(
         self,
@@ -200,7 +205,7 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
         )
         with fast_linear(self.ctx_encoder):
             output = self.ctx_encoder(input_ids, attention_mask=mask, return_dict=True)
-        vectors = pool(output, mask, self.question_pooling, self.config.question_encoder_normalize)
+        vectors = self._pooled(output, mask)
         return vectors.view(-1, n_docs, vectors.shape[-1])  # (B, K, D)
 
     def _checked_contexts(

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
-from ragweave.encoders.embedded_encoder import NAME, SEARCH
+from ragweave.encoders.embedded_encoder import ENCODER, NAME, SEARCH
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
@@ -77,9 +77,9 @@ def load_parts(
     if isinstance(knowledge_base, (str, Path)):
         knowledge_base = KnowledgeBase.open(knowledge_base)
     if isinstance(reranker, (str, Path)) and knowledge_base is not None:
-        from ragweave.encoders.cross_encoder import Reranker  # most questions need none
+        from ragweave.encoders.late_interaction import load_reranker  # most questions need none
 
-        reranker = Reranker.from_pretrained(reranker, device=device)
+        reranker = load_reranker(reranker, device=device)
     source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
     if str(name_or_path) == NAME:
@@ -131,6 +131,21 @@ def model_class(formulation: Formulation) -> type[RagForGeneration]:
     return RagTokenForGeneration if formulation == "token" else ragweave.RagSequenceForGeneration
 
 
+def load_embedded_encoder(base: KnowledgeBase | None, device: str | None) -> TextEncoder:
+    """The embedded encoder, with the prompts and the size of vectors of a knowledge base that it embedded.
+
+    Raises:
+        EncoderMismatchError: Another encoder embedded the knowledge base.
+    """
+    if base is not None and base.manifest.encoder.name == ENCODER:
+        encoder = base.manifest.encoder.load(device=device)
+    else:
+        encoder = TextEncoder.from_pretrained(NAME, device=device)
+    if base is not None:
+        base.check_encoder(encoder)
+    return encoder
+
+
 def _embedded_parts(
     source: _IndexSource,
     formulation: Formulation | None,
@@ -140,12 +155,14 @@ def _embedded_parts(
     adapter: bool,
 ) -> PipelineParts:
     index = source.index(SEARCH)
-    encoder = TextEncoder.from_pretrained(NAME, device=device)
-    if isinstance(index, KnowledgeBaseIndex):
-        index.base.check_encoder(encoder)
+    encoder = load_embedded_encoder(index.base if isinstance(index, KnowledgeBaseIndex) else None, device)
     generator = embedded.load_generator(dtype=dtype, adapter=adapter)
     config = RagConfig.from_question_encoder_generator_configs(
-        encoder.model.config, generator.config, **embedded.CONTEXT_FIELDS
+        encoder.model.config,
+        generator.config,
+        question_encoder_dim=encoder.dim,
+        question_encoder_prompt=encoder.question_prompt,
+        **embedded.CONTEXT_FIELDS,
     )
     model = model_class(formulation or "token")(config, encoder.model, generator).eval()
     if device is not None:
@@ -168,6 +185,7 @@ def _saved_parts(
         config = RagConfig.from_pretrained(name)
         index = source.index(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         _check_passage_encoder(name, config, index)
+        passage_prompt = _complete(config, index)
         tokenizer = ragweave.RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
             architectures = config.architectures or []
@@ -186,6 +204,9 @@ def _saved_parts(
         name=name,
         pooling=model.rag.question_pooling,
         normalize=config.question_encoder_normalize,
+        question_prompt=config.question_encoder_prompt or "",
+        passage_prompt=passage_prompt,
+        dim=config.question_encoder_dim,
     )
     # Training may change the question encoder and keep the passages' encoder: only the sizes must agree.
     if isinstance(index, KnowledgeBaseIndex) and encoder.dimension != index.base.manifest.dimension:
@@ -214,6 +235,21 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
             f"{actual.fingerprint[:12]}): embed it again with this model's passage encoder ('ragweave reembed'). If "
             "that encoder was trained too, it is the model's folder document-encoder."
         )
+
+
+def _complete(config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> str:
+    """Encode questions as the encoder of the knowledge base does, where a model leaves it open.
+
+    Returns:
+        The prompt of passages.
+    """
+    if not isinstance(index, KnowledgeBaseIndex):
+        return ""
+    record = index.base.manifest.encoder
+    config.question_encoder_dim = config.question_encoder_dim or record.dim
+    if config.question_encoder_prompt is None:
+        config.question_encoder_prompt = record.question_prompt
+    return record.passage_prompt
 
 
 def _check_complete(name: str, model: Any, loading: dict[str, Any]) -> None:

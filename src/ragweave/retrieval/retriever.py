@@ -218,7 +218,7 @@ class Retriever:
             raise ConfigurationError("Give question vectors, or questions and a retriever with an encoder.")
         for question in texts:
             self.encoder.question_length(question)
-        return texts, self.encoder.encode(texts)
+        return texts, self.encoder.encode_questions(texts)
 
     def _search(self, questions: Sequence[str] | None, vectors: NDArray[np.float32], n_docs: int) -> Hits:
         if isinstance(self.index, TextIndex):

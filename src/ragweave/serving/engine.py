@@ -213,7 +213,7 @@ class Engine:
                 f"Text {most} has {counts[most]} tokens, but the encoder reads {encoder.max_length}. Send shorter "
                 "texts."
             )
-        return encoder.encode(texts), sum(counts)
+        return encoder.encode(texts, prompt=""), sum(counts)  # clients of OpenAI write prompts into texts
 
     def add(self, documents: Sequence[DocumentIn]) -> KnowledgeBase:
         """Add documents. Each replaces the document with the same id that was added over HTTP before.

@@ -17,6 +17,7 @@ from keras import ops
 
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, MissingContextError
+from ragweave.model_files import check_dim
 from ragweave.modeling import parts
 from ragweave.outputs import CACHE, RetrievedContexts, pop_cache
 from ragweave.tf.encoder_decoder import DecoderCache
@@ -78,7 +79,9 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
         if attention_mask is None:
             attention_mask = ops.ones_like(input_ids)
         encoded = self.question_encoder(input_ids, attention_mask, **flags)
-        return pool(encoded, self.question_pooling, self.config.question_encoder_normalize), encoded
+        config = self.config
+        normalize, dim = config.question_encoder_normalize, config.question_encoder_dim
+        return pool(encoded, self.question_pooling, normalize, dim), encoded
 
     def score_passages(
         self,
@@ -303,7 +306,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
         return Encoded(mask, states)
 
 
-def pool(encoded: Encoded, pooling: Pooling, normalize: bool) -> Tensor:
+def pool(encoded: Encoded, pooling: Pooling, normalize: bool, dim: int | None = None) -> Tensor:
     """A question encoder's output as one vector per text, (B, D), in float32 at least.
 
     Arguments as for `ragweave.encoders.pooling.pool`.
@@ -328,6 +331,9 @@ def pool(encoded: Encoded, pooling: Pooling, normalize: bool) -> Tensor:
         states = at_least_float32(encoded.last_hidden_state)
         mask = ops.cast(encoded.attention_mask, states.dtype)[..., None]  # (B, S, 1)
         vectors = ops.sum(states * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1.0)
+    if dim is not None:
+        check_dim(dim, pooling, vectors.shape[-1])
+        vectors = vectors[:, :dim]
     if normalize:
         square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
         vectors = vectors * ops.rsqrt(ops.maximum(square, 1e-24))

@@ -109,8 +109,9 @@ class RagCollator:
         questions = [example.question.strip() for example in plain]
         if retrieved:
             return {**self._contexts(retrieved, questions), "labels": labels}
+        prompt = self.retriever.config.question_encoder_prompt or ""
         encoded = self.retriever.question_encoder_tokenizer(
-            questions,
+            [prompt + question for question in questions],
             padding=True,
             truncation=self.max_question_length is not None,
             max_length=self.max_question_length,

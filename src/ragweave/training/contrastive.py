@@ -151,7 +151,7 @@ def train_retriever(
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
     from sentence_transformers.util import cos_sim, dot_score
 
     class ContrastiveTrainer(ResumableTrainer, SentenceTransformerTrainer):
@@ -168,11 +168,15 @@ def train_retriever(
         scale=_COSINE_SCALE if encoder.normalize else 1.0,
         similarity_fct=cos_sim if encoder.normalize else dot_score,
     )
-    settings = {"batch_sampler": "no_duplicates", "output_dir": str(output), **arguments}
+    if encoder.dim is not None:
+        loss = MatryoshkaLoss(model, loss, [encoder.dim])
+    columns = _columns(pairs)
+    prompts = dict.fromkeys(columns, encoder.passage_prompt) | {"question": encoder.question_prompt}
+    settings = {"batch_sampler": "no_duplicates", "output_dir": str(output), "prompts": prompts, **arguments}
     trainer = ContrastiveTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(**settings),
-        train_dataset=Dataset.from_dict(_columns(pairs)),
+        train_dataset=Dataset.from_dict(columns),
         loss=loss,
     )
     with nullcontext() if around is None else around(trainer):

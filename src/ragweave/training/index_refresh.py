@@ -75,9 +75,12 @@ def load_document_encoder(
             pooling=question_encoder.pooling,
             normalize=question_encoder.normalize,
             max_length=record.max_length,  # questions may have another limit than passages
+            question_prompt=record.question_prompt,
+            passage_prompt=record.passage_prompt,
+            dim=record.dim,
         )
     try:
-        encoder = TextEncoder.from_pretrained(name or record.name, max_length=record.max_length)
+        encoder = record.load(name)
         base.check_encoder(encoder)
     except (ModelNotFoundError, EncoderMismatchError) as error:
         hint = "Name the encoder of the passages with --document-encoder (document_encoder=...)."
@@ -111,7 +114,9 @@ def train_document_encoder(pipeline: RagPipeline, name: str | None = None) -> Te
 
 def _tokenize_passages(encoder: TextEncoder, titles: list[str], texts: list[str], **options: Any) -> Any:
     """Tokenize passages as the knowledge base did when it embedded them."""
-    passages = [with_title(title, text) for title, text in zip(titles, texts, strict=True)]
+    passages = [
+        encoder.passage_prompt + with_title(title, text) for title, text in zip(titles, texts, strict=True)
+    ]
     return encoder.tokenizer(passages, max_length=encoder.max_length, **options)
 
 

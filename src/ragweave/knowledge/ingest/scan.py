@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -285,12 +285,13 @@ def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: Chang
         ragweave_version=__version__,
         created=_now(),
         change=change,
+        # An encoder that is no `TextEncoder` may lack what has a default.
         encoder=EncoderRecord(
-            name=encoder.name,
-            fingerprint=encoder.fingerprint,
-            pooling=encoder.pooling,
-            normalize=encoder.normalize,
-            max_length=encoder.max_length,
+            **{
+                field.name: getattr(encoder, field.name)
+                for field in fields(EncoderRecord)
+                if hasattr(encoder, field.name)
+            }
         ),
         dimension=encoder.dimension,
         index=IndexRecord(kind=settings.index_kind, metric=METRIC, parameters=settings.index_parameters),
