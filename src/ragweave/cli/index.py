@@ -60,6 +60,13 @@ def index(
     vectors_only: Annotated[
         bool, typer.Option("--vectors-only", help="Do not write the word index of bm25 and hybrid.")
     ] = False,
+    sparse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Folder or hub name of a sparse encoder (SPLADE), whose words replace those of bm25 and hybrid.",
+        ),
+    ] = None,
     strict: options.Strict = False,
     read_memory: options.ReadMemory = DEFAULT_READING.memory,
     read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
@@ -97,18 +104,24 @@ def index(
       ragweave index notes/ --output kb --model sentence-transformers/multi-qa-MiniLM-L6-cos-v1 --words 60
       ragweave index dump.jsonl --output kb --index hnsw --set efSearch=64
       ragweave index notizen/ --output kb --language german
+      ragweave index notes/ --output kb --sparse naver/splade-v3
       ragweave index handbook/ --output kb --chunking markdown --overlap 20
       zcat dump.jsonl.gz | ragweave index - --stdin-format jsonl --stdin-name dump --output kb
       ragweave index dump.jsonl --output kb --resume
       ragweave index dump.jsonl --output kb --engine ray --workers 8 --ray-address 10.0.0.1:6379
       ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
     """
+    from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.knowledge.ingest.loaders.loader import find_sources
     from ragweave.knowledge.ingest.metadata import parse_options
     from ragweave.knowledge.storage import check_output
 
     # Wrong arguments fail before the model is loaded.
     check_output(output, overwrite=overwrite)
+    if sparse is not None and vectors_only:
+        raise ConfigurationError(
+            "--sparse writes a word index, and --vectors-only none: leave out one of them."
+        )
     parameters = _parameters(settings or [])
     tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
     reading = ReadSettings(
@@ -135,6 +148,7 @@ def index(
             index=kind,
             parameters=parameters,
             language=None if vectors_only else language,
+            sparse=None if sparse is None else SparseEncoder.from_pretrained(sparse, device=device),
             overwrite=overwrite,
             strict=strict,
             reading=reading,

@@ -6,6 +6,7 @@ Notation used for tensor shapes: B texts, S tokens, D vector size.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -97,30 +98,35 @@ class EncoderSettings:
     dim: int | None = None
 
 
-def read_settings(name_or_path: str) -> EncoderSettings:
+def read_settings(
+    name_or_path: str, modules: Collection[str] = ("Transformer", "Pooling", "Normalize")
+) -> EncoderSettings:
     """Read the sentence-transformers files of a model: ``modules.json`` and the folders that it names.
 
     All settings are ``None`` for a model without these files.
 
+    Args:
+        name_or_path: A folder, or a model's name on the hub.
+        modules: The modules that the model may have.
+
     Raises:
-        ConfigurationError: The model needs a module that ragweave does not support, such as a dense layer.
+        ConfigurationError: The model needs a module or a pooling that ragweave does not support.
         ModelNotFoundError: The hub is out of reach, and its cache does not have the files.
     """
-    modules = read_json(name_or_path, "modules.json")
-    if modules is None:
+    listed = read_json(name_or_path, "modules.json")
+    if listed is None:
         return EncoderSettings()
     try:
-        folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in modules}
+        folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in listed}
     except (TypeError, KeyError) as error:
         raise ModelNotFoundError(
             f"modules.json of '{name_or_path}' is damaged: it is no list of modules with a type and a path. Download "
             "the model again."
         ) from error
-    unsupported = sorted(set(folders) - {"Transformer", "Pooling", "Normalize"})
-    if unsupported:
+    if unsupported := sorted(set(folders) - set(modules)):
         raise ConfigurationError(
             f"The encoder '{name_or_path}' has modules that ragweave does not support ({', '.join(unsupported)}): "
-            "choose an encoder made of a transformer, a pooling and, optionally, a normalisation."
+            f"choose an encoder made of {', '.join(sorted(modules))}."
         )
     model_config = read_json(name_or_path, "config_sentence_transformers.json") or {}
     # Inner products of vectors of length one are cosines.
@@ -136,6 +142,8 @@ def read_settings(name_or_path: str) -> EncoderSettings:
                 f"The encoder '{name_or_path}' leaves its prompts out of the pooling (include_prompt), which "
                 "ragweave does not support: choose another encoder."
             )
+    if "SpladePooling" in folders:
+        _check_splade(name_or_path, read_json(name_or_path, f"{folders['SpladePooling']}/config.json") or {})
     transformer_config = read_json(name_or_path, "sentence_bert_config.json") or {}
     max_length, dim = transformer_config.get("max_seq_length"), model_config.get("truncate_dim")
     for name, value in (("max_seq_length", max_length), ("truncate_dim", dim)):
@@ -216,6 +224,15 @@ def _parse_pooling(name_or_path: str, config: dict[str, Any]) -> Pooling:
         f"The encoder '{name_or_path}' has the pooling '{mode}', which ragweave does not support: "
         "choose an encoder with one of: mean, cls."
     )
+
+
+def _check_splade(name_or_path: str, config: dict[str, Any]) -> None:
+    pooling, activation = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    if (pooling, activation) != ("max", "relu"):
+        raise ConfigurationError(
+            f"The sparse encoder '{name_or_path}' has the pooling '{pooling}' with the activation '{activation}', "
+            "which ragweave does not support: choose one with 'max' and 'relu'."
+        )
 
 
 def read_json(name_or_path: str, file_name: str) -> Any:

@@ -291,20 +291,8 @@ class TextEncoder:
         self, texts: Sequence[str], batch_tokens: int
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Yield the positions of each batch's texts, and their vectors, (B, D)."""
-        tokens = self.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        for rows in _batches([len(ids) for ids in tokens], batch_tokens):
-            ids = [torch.tensor(tokens[row], dtype=torch.long) for row in rows]
-            padding = self.tokenizer.pad_token_id or 0
-            input_ids = pad_sequence(ids, batch_first=True, padding_value=padding)  # (B, S)
-            attention_mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)  # (B, S)
-            yield rows, self._forward(input_ids, attention_mask).numpy()
+        for rows, input_ids, mask in token_batches(self.tokenizer, texts, self.max_length, batch_tokens):
+            yield rows, self._forward(input_ids, mask).numpy()
 
     def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Vectors of one batch, (B, D)."""
@@ -318,6 +306,24 @@ class TextEncoder:
 def with_title(title: str, text: str) -> str:
     """The text of a passage as encoders read it: with its title in front."""
     return f"{title}. {text}" if title else text
+
+
+def token_batches(
+    tokenizer: Any, texts: Sequence[str], max_length: int | None, batch_tokens: int
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Yield the positions of each batch's texts, their tokens and their mask, both (B, S)."""
+    tokens = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    for rows in _batches([len(ids) for ids in tokens], batch_tokens):
+        ids = [torch.tensor(tokens[row], dtype=torch.long) for row in rows]
+        input_ids = pad_sequence(ids, batch_first=True, padding_value=tokenizer.pad_token_id or 0)
+        yield rows, input_ids, pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
-from ragweave.knowledge.bm25 import Analyzer
+from ragweave.knowledge.bm25 import NO_LANGUAGE, Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, PostgresUri, location_of, verify_folder
 from ragweave.knowledge.manifest import Manifest
@@ -25,6 +25,7 @@ from ragweave.knowledge.storage import (
 from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
+    from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.ingest.builder import Engine
 
@@ -61,6 +62,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         index: str = "auto",
         parameters: dict[str, int] | None = None,
         language: str | None = "english",
+        sparse: SparseEncoder | None = None,
         overwrite: bool = False,
         strict: bool = False,
         engine: Engine | None = None,
@@ -85,6 +87,7 @@ class KnowledgeBase(KnowledgeBaseReader):
             parameters: Settings of the index, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
             language: The language whose stemmer BM25 uses; ``"none"`` to compare words as they are, ``None`` for
                 search by vectors alone.
+            sparse: Weighs words in place of BM25, whose ``language`` then does not matter; only in folders.
             overwrite: Replace the content of an existing knowledge base by a new version; older versions remain.
             strict: Fail if a source, or a part of one, cannot be read. By default, a source is skipped, and
                 ``manifest.change`` says why; a part is left out with a `SourceWarning`.
@@ -101,13 +104,22 @@ class KnowledgeBase(KnowledgeBaseReader):
             SourceError: A source is missing, or none can be read.
             ConfigurationError: There is no such index, setting or stemmer.
         """
+        if sparse is not None:
+            language = NO_LANGUAGE
         if language is not None:
             Analyzer(language)  # fails before any work
         writer_at(location_of(output)).build(
             _paths(sources),
             encoder=encoder,
             settings=IngestSettings(
-                chunking or Chunking(), index, parameters or {}, language, strict, engine, reading=reading
+                chunking or Chunking(),
+                index,
+                parameters or {},
+                language,
+                strict,
+                engine,
+                reading=reading,
+                sparse=sparse,
             ),
             overwrite=overwrite,
             resume=resume,

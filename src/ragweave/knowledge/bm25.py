@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import regex
@@ -34,6 +34,9 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.ingest_settings import ANALYZER_VERSION
 from ragweave.knowledge.layout import PostingFiles
+
+if TYPE_CHECKING:
+    from ragweave.knowledge.learned_words import LearnedWords
 
 NO_LANGUAGE = "none"
 """The language of words that are neither stemmed nor filtered."""
@@ -100,6 +103,27 @@ class Analyzer:
             words = [word for word in words if word not in self._stop_words]
         return words if self._stem is None else self._stem(words)
 
+    def postings(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """How many words each text has, and the postings, sorted by word and row."""
+        numbers: dict[str, int] = {}
+        occurrences: list[int] = []
+        lengths = np.zeros(len(texts), np.int32)
+        for row, text in enumerate(texts):
+            text_words = self.words(text)
+            lengths[row] = len(text_words)
+            occurrences += [numbers.setdefault(word, len(numbers)) for word in text_words]
+        words = hashed(numbers)[np.array(occurrences, dtype=np.int64)]
+        rows = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
+        order = np.argsort(words, kind="stable")  # rows rise already
+        words, rows = words[order], rows[order]
+        new = np.ones(len(words), dtype=bool)
+        new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
+        first = np.flatnonzero(new)
+        run = np.empty(len(first), POSTING)
+        run["word"], run["row"] = words[first], rows[first]
+        run["count"] = np.minimum(np.diff(np.append(first, len(words))), MAX_COUNT)
+        return lengths, run
+
 
 def _words(text: str) -> Iterator[str]:
     for match in _WORD.finditer(_LEFT_OUT.sub("", text)):
@@ -127,8 +151,8 @@ def hashed(words: Iterable[str]) -> NDArray[np.uint64]:
 MERGED_AT_ONCE = 1 << 22
 """About how many postings are in memory during a merge."""
 
-_POSTING = np.dtype([("word", "<u8"), ("row", "<i4"), ("count", "<u2")])
-_MAX_COUNT = 0xFFFF
+POSTING = np.dtype([("word", "<u8"), ("row", "<i4"), ("count", "<u2")])
+MAX_COUNT = 0xFFFF
 
 
 class Postings:
@@ -170,14 +194,14 @@ class Postings:
 
 
 def write_postings(
-    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer, scratch: Path
+    files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer | LearnedWords, scratch: Path
 ) -> None:
     """Write the postings of texts.
 
     Args:
         files: The files to create.
         shards: The texts of all rows, as many at a time as fit into memory.
-        analyzer: Splits them into words.
+        analyzer: Finds their words.
         scratch: A folder for temporary files; created, and deleted.
 
     Raises:
@@ -190,11 +214,12 @@ def write_postings(
     lengths: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
     runs: list[NDArray[Any]] = []
     for number, texts in enumerate(shards):
-        shard_lengths, run = _run(texts, analyzer, first_row=sum(map(len, lengths)))
+        shard_lengths, run = analyzer.postings(texts)
+        run["row"] += sum(map(len, lengths))
         lengths.append(shard_lengths)
         path = scratch / f"{number}.npy"
         store.write_array(path, run)
-        runs.append(store.read_array(path, _POSTING))
+        runs.append(store.read_array(path, POSTING))
     _merge(files, [partial(_between, run) for run in runs], sum(map(len, runs)))
     store.write_array(files.lengths, np.concatenate(lengths))
     shutil.rmtree(scratch)
@@ -223,30 +248,6 @@ def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[
     store.write_array(files.lengths, np.concatenate([postings.lengths[rows] for postings, rows in parts]))
 
 
-def _run(
-    texts: Sequence[str], analyzer: Analyzer, *, first_row: int
-) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Count the words of texts: the length of each text, and the postings, sorted by word and row."""
-    numbers: dict[str, int] = {}
-    occurrences: list[int] = []
-    lengths = np.zeros(len(texts), np.int32)
-    for row, text in enumerate(texts):
-        text_words = analyzer.words(text)
-        lengths[row] = len(text_words)
-        occurrences += [numbers.setdefault(word, len(numbers)) for word in text_words]
-    words = hashed(numbers)[np.array(occurrences, dtype=np.int64)]
-    rows = np.repeat(np.arange(first_row, first_row + len(texts), dtype=np.int32), lengths)
-    order = np.argsort(words, kind="stable")  # rows rise already
-    words, rows = words[order], rows[order]
-    new = np.ones(len(words), dtype=bool)
-    new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
-    first = np.flatnonzero(new)
-    run = np.empty(len(first), _POSTING)
-    run["word"], run["row"] = words[first], rows[first]
-    run["count"] = np.minimum(np.diff(np.append(first, len(words))), _MAX_COUNT)
-    return lengths, run
-
-
 _Run = Callable[[int, int], NDArray[Any]]
 """Gives the postings of the words in a range of hashes, sorted by word and row."""
 
@@ -260,7 +261,7 @@ def _renumbered(postings: Postings, numbers: NDArray[np.int32], first: int, last
     words = slice(bisect_left(postings.words, first), bisect_right(postings.words, last))
     starts = postings.starts[words.start : words.stop + 1]
     part = slice(starts[0], starts[-1])
-    run = np.empty(part.stop - part.start, _POSTING)
+    run = np.empty(part.stop - part.start, POSTING)
     run["word"] = np.repeat(postings.words[words], np.diff(starts))
     run["row"], run["count"] = numbers[postings.rows[part]], postings.counts[part]
     return run[run["row"] >= 0]
@@ -329,18 +330,40 @@ class BM25:
         slices = [segment.slices(distinct) for segment in self.segments]
         frequencies = [sum(part.stop - part.start for part in parts) for parts in zip(*slices, strict=True)]
         weights = counts * np.array([idf(self._count, frequency) for frequency in frequencies])
-        scores = []
-        for segment, norms, parts in zip(self.segments, self._length_norms, slices, strict=True):
-            total = np.zeros(len(segment), dtype=np.float32)
-            for part, weight in zip(parts, weights, strict=True):
-                rows = segment.rows[part]
-                tf = segment.counts[part].astype(np.float32)
-                try:
-                    total[rows] += np.float32(weight) * (tf / (tf + norms[rows]))
-                except IndexError as error:
-                    raise store.damaged(segment.path) from error
-            scores.append(total)
-        return np.concatenate(scores) if scores else np.zeros(0, np.float32)
+        norms = self._length_norms
+        return weighted_sums(self.segments, slices, weights, lambda n, rows, tf: tf / (tf + norms[n][rows]))
+
+
+def weighted_sums(
+    segments: Sequence[Postings],
+    slices: Sequence[Sequence[slice]],
+    weights: NDArray[Any],
+    value: Callable[[int, NDArray[np.uint32], NDArray[np.float32]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Score all rows by the sum of the weights of M words, each times its value for the row.
+
+    Args:
+        segments: Postings, whose rows follow one another.
+        slices: The slices of the words in each segment.
+        weights: (M,).
+        value: Gives the values of postings for the number of their segment, their rows and their counts.
+
+    Returns:
+        (N,).
+    """
+    scores = [np.zeros(0, np.float32)]
+    for number, (segment, parts) in enumerate(zip(segments, slices, strict=True)):
+        total = np.zeros(len(segment), dtype=np.float32)
+        for part, weight in zip(parts, weights, strict=True):
+            rows = segment.rows[part]
+            try:
+                total[rows] += np.float32(weight) * value(
+                    number, rows, segment.counts[part].astype(np.float32)
+                )
+            except IndexError as error:
+                raise store.damaged(segment.path) from error
+        scores.append(total)
+    return np.concatenate(scores)
 
 
 @dataclass(frozen=True, slots=True)

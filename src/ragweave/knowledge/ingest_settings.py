@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ragweave.errors import ConfigurationError
 
 if TYPE_CHECKING:  # the write side, which readers do not load
+    from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.knowledge.ingest.builder import Engine
+    from ragweave.knowledge.manifest import SparseRecord
 
 ANALYZER_VERSION = 2
 """The rules by which a new knowledge base splits text into words; 1 separated combining marks from their letters."""
@@ -155,6 +157,7 @@ class IngestSettings:
         flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
         analyzer: The version of the rules that split text into words.
         reading: How files are read, and how much memory and time one may take.
+        sparse: The encoder that weighs words, or where to load it from; ``None`` for BM25.
     """
 
     chunking: Chunking
@@ -166,3 +169,4 @@ class IngestSettings:
     flat_up_to: int = 0
     analyzer: int = ANALYZER_VERSION
     reading: ReadSettings = DEFAULT_READING
+    sparse: SparseEncoder | SparseRecord | None = None

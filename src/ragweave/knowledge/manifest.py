@@ -15,6 +15,7 @@ from ragweave.errors import EncoderMismatchError, KnowledgeBaseError, too_many_f
 from ragweave.knowledge.ingest_settings import Chunking
 
 if TYPE_CHECKING:  # brings torch
+    from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.encoders.text_encoder import TextEncoder
 
 FORMAT_VERSION = 8
@@ -77,6 +78,32 @@ class EncoderRecord:
                 f"{self.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, fingerprint "
                 f"{encoder.fingerprint[:12]}). Use the first, or build the knowledge base again with the second."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class SparseRecord:
+    """The encoder that weighs words, in place of BM25.
+
+    Attributes:
+        name: The name or path it was loaded from.
+        fingerprint: Hash of what determines its weights.
+    """
+
+    name: str
+    fingerprint: str
+
+    def load(self) -> SparseEncoder:
+        """Load the encoder; raises `EncoderMismatchError` if it is another one now."""
+        from ragweave.encoders.sparse_encoder import SparseEncoder
+
+        encoder = SparseEncoder.from_pretrained(self.name)
+        if encoder.fingerprint != self.fingerprint:
+            raise EncoderMismatchError(
+                f"The words of the knowledge base were weighed by the sparse encoder {self.name} (fingerprint "
+                f"{self.fingerprint[:12]}), but this is another ({encoder.fingerprint[:12]}). Restore the first, or "
+                "build the knowledge base again with the second."
+            )
+        return encoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +218,7 @@ class Manifest:
         files: The version's own files by their names.
         language: The language of BM25; ``None`` without words.
         analyzer: The version of the rules that split text into words.
+        sparse: The encoder of words; ``None`` for BM25.
         format_version: The format of all this.
     """
 
@@ -205,6 +233,7 @@ class Manifest:
     files: dict[str, FileRecord]
     language: str | None = None
     analyzer: int = 1
+    sparse: SparseRecord | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -263,6 +292,7 @@ class Manifest:
             "factory": ", ".join(dict.fromkeys(segment.factory for segment in self.segments)),
             "parameters": self.index.parameters,
             "language": self.language,
+            "sparse": None if self.sparse is None else self.sparse.name,
             "segments": len(self.segments),
             "deleted": round(self.deleted_share, 4),
             "recall": self.recall,
@@ -295,6 +325,8 @@ class Manifest:
             del content["change"]["removed"], content["change"]["kept"]
         if self.format_version < 4:
             del content["analyzer"], content["change"]["read"], content["change"]["ignored"]
+        if content["sparse"] is None:
+            del content["sparse"]
         language = content.pop("language")
         return content if language is None else {**content, "lexical": {"language": language}}
 

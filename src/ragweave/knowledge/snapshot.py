@@ -31,6 +31,7 @@ from ragweave.knowledge.layout import (
     problem_of,
     read_sources,
 )
+from ragweave.knowledge.learned_words import LearnedWords
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
 from ragweave.types import Passage, Sources
@@ -236,17 +237,27 @@ class Snapshot:
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
             raise no_words(self.path)
+        learned = self._learned_words
         bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language, self.manifest.analyzer)
         excluded = self.deleted
         if where is not None and segments:
             excluded = np.flatnonzero(~np.concatenate([index.is_live for index in self._indexes(where)]))
 
         def score(question: str) -> RowScores:
-            scores = bm25.scores(analyzer.words(question))
+            scores = (
+                bm25.scores(analyzer.words(question))
+                if learned is None
+                else learned.scores(segments, question)
+            )
             scores[excluded] = -np.inf
             return RowScores(scores)
 
         return score
+
+    @cached_property
+    def _learned_words(self) -> LearnedWords | None:
+        sparse = self.manifest.sparse
+        return None if sparse is None else LearnedWords(sparse.load())
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; if both have the same id, the passage's."""

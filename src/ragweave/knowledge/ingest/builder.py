@@ -25,7 +25,8 @@ from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import merged_segment, staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, SegmentLayout
-from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord
+from ragweave.knowledge.learned_words import LearnedWords
+from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord, SparseRecord
 from ragweave.knowledge.snapshot import Segment
 from ragweave.knowledge.vector_index import FLAT, factory_of, least_recall, write_index
 from ragweave.types import Passage, Progress, SourceFile
@@ -295,7 +296,10 @@ def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) 
     if settings.language is not None:
         progress.start("Indexing words", len(table))
         texts = _texts(table, progress)
-        analyzer = Analyzer(settings.language, settings.analyzer)
+        analyzer: Analyzer | LearnedWords = Analyzer(settings.language, settings.analyzer)
+        if settings.sparse is not None:
+            sparse = settings.sparse
+            analyzer = LearnedWords(sparse.load() if isinstance(sparse, SparseRecord) else sparse)
         write_postings(segment.postings, texts, analyzer, layout.work / "postings")
     return _index_vectors(segment, table, settings, progress)
 

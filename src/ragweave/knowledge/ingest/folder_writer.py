@@ -309,6 +309,7 @@ def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceSca
         "chunking": settings.chunking.to_record(),
         "index": settings.index_kind,
         "language": settings.language,
+        "sparse": None if settings.sparse is None else settings.sparse.fingerprint,
         "metadata": settings.reading.metadata,
         "sources": {key: record.sha256 for key, record in scan.read(()).items()},
     }

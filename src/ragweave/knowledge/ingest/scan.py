@@ -24,6 +24,7 @@ from ragweave.knowledge.manifest import (
     IndexRecord,
     Manifest,
     SegmentRecord,
+    SparseRecord,
 )
 from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile, SourceRecord, Sources
 
@@ -276,6 +277,7 @@ def settings_of(
         flat_up_to,
         manifest.analyzer,
         reading,
+        manifest.sparse,
     )
 
 
@@ -300,6 +302,9 @@ def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: Chang
         files={},
         language=settings.language,
         analyzer=settings.analyzer,
+        sparse=None
+        if settings.sparse is None
+        else SparseRecord(settings.sparse.name, settings.sparse.fingerprint),
     )
 
 
