@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -80,8 +81,12 @@ def test_weights_are_those_of_sentence_transformers(folder, peer):
 
 def test_other_sparse_encoders_are_refused(tmp_path, tiny_encoder_path):
     folder = save_tiny_splade(tmp_path, tiny_encoder_path)
-    with pytest.raises(ModelNotFoundError, match="weights of a masked language model"):
+    with pytest.raises(ConfigurationError, match=r"\(Normalize, Pooling\)"):
         SparseEncoder.from_pretrained(tiny_encoder_path)
+    shutil.copytree(tiny_encoder_path, tmp_path / "encoder")
+    (tmp_path / "encoder" / "modules.json").unlink()
+    with pytest.raises(ModelNotFoundError, match="weights of a masked language model"):
+        SparseEncoder.from_pretrained(tmp_path / "encoder")
     pooling = next(folder.glob("*SpladePooling")) / "config.json"
     write_json(pooling, {"pooling_strategy": "sum", "activation_function": "relu"})
     with pytest.raises(ConfigurationError, match="pooling 'sum'"):
@@ -135,8 +140,8 @@ def test_hybrid_weighs_both_scores(folder, notes, tmp_path, tiny_encoder):
     for hit in hits:
         expected = 0.25 * 30 * by_vectors[hit.id] + 0.75 * by_words[hit.id]
         assert hit.doc_score == pytest.approx(expected, abs=1e-3)
-    words = base.search(question, 3, settings=SearchSettings("bm25", where="title == 'ulm'"))
-    assert [hit.title for hit in words] == ["ulm"]
+    words = base.search(question, 3, settings=SearchSettings("bm25", where="document_id == 'ulm.txt'"))
+    assert [hit.text for hit in words] == ["Ulm is on the danube."]
 
 
 def test_another_encoder_under_the_name_is_refused(notes, tmp_path, tiny_encoder, tiny_encoder_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ragweave.knowledge.vector_index import (
     LiveIndex,
     factory_of,
+    least_recall,
     measure,
     read_index,
     search_all,
@@ -89,6 +90,25 @@ def test_live_rows_are_compared_in_blocks(seed, share, k):
     expected = np.sort(products, axis=1)[:, ::-1][:, :k]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     assert ((rows >= 0) == np.isfinite(expected)).all() and is_live[rows[rows >= 0]].all()
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("sq8", 65), ("binary", 18)])
+def test_compressed_vectors_are_compared_again_by_whole_ones(tmp_path, kind, largest):
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(COUNT, 64)).astype(np.float32)  # without structure: the hardest case
+    path, least = tmp_path / "index.faiss", least_recall(kind)
+    recall, breadth = write_index(path, vectors, factory_of(kind, COUNT, 64), {}, least=least)
+    assert min(recall.values()) >= 0.95
+    assert (breadth > 1) == (kind == "binary")
+    assert path.stat().st_size <= COUNT * largest + 64 * 64 * 4
+    is_live = generator.random(COUNT) < 0.7
+    questions, live = vectors[::500], np.flatnonzero(is_live)
+    scores, rows = LiveIndex(read_index(path, {}), vectors, is_live, {}, breadth).search(questions, 50)
+    exact, nearest = search_all(questions, np.ascontiguousarray(vectors[live]), 50)
+    assert is_live[rows].all()
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, live[nearest], strict=True)]) >= 0.94 * 50
+    np.testing.assert_allclose(scores, np.einsum("bd,bkd->bk", questions, vectors[rows]), rtol=1e-5)
+    assert (scores <= exact + 1e-3).all()
 
 
 def test_ivfpq_compares_all_where_there_is_too_little_to_train_on():

@@ -43,8 +43,8 @@ def index(
         typer.Option(
             "--index",
             metavar="KIND",
-            help="flat, hnsw, ivfpq, sq8, a FAISS factory string, or auto: flat up to 100,000 passages, hnsw above, "
-            "with recall@100 of 0.95. In a database: flat, hnsw, or auto: flat up to 20,000.",
+            help="flat, hnsw, ivfpq, sq8, binary, a FAISS factory string, or auto: flat up to 100,000 passages, hnsw "
+            "above, with recall@100 of 0.95. In a database: flat, hnsw, or auto: flat up to 20,000.",
         ),
     ] = "auto",
     settings: Annotated[

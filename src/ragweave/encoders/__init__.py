@@ -1,1 +1,1 @@
-"""Text to vectors or scores: bi-encoders, cross-encoders, late interaction and pooling."""
+"""Text to vectors or scores: bi-encoders, sparse encoders, rerankers and pooling."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,7 @@ def read_prompts(name_or_path: str, config: dict[str, Any]) -> tuple[str, str]:
             "Download the model again."
         )
     # A prompt that is named after one role is never the other's, even if it is the default.
-    shared = None if default in chain(*roles) else prompts.get(default)
+    shared = None if default in (*roles[0], *roles[1]) else prompts.get(default)
     question, passage = (
         next((prompts[name] for name in names if name in prompts), shared) or "" for names in roles
     )

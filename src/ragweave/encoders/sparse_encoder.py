@@ -72,10 +72,10 @@ class SparseEncoder:
         """
         location = str(name_or_path)
         advice = "give a folder with a masked language model and its tokenizer, or a name on the hub"
+        settings = read_settings(location, modules={"Transformer", "MLMTransformer", "SpladePooling"})
         with reading_model("sparse encoder", location, advice):
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             check_config(config)
-            settings = read_settings(location, modules={"Transformer", "MLMTransformer", "SpladePooling"})
             model, loading = AutoModelForMaskedLM.from_pretrained(
                 location,
                 config=config,
@@ -125,7 +125,8 @@ class SparseEncoder:
         prompt = self.passage_prompt if prompt is None else prompt
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
         prompted = [prompt + text for text in texts]
-        for rows, input_ids, mask in token_batches(self.tokenizer, prompted, self.max_length, _BATCH_TOKENS):
+        batches = token_batches(self.tokenizer, prompted, self.max_length, _BATCH_TOKENS) if prompted else ()
+        for rows, input_ids, mask in batches:
             weights = self._weights(input_ids, mask)  # (B, V)
             if not np.isfinite(weights).all():
                 raise ModelOutputError(

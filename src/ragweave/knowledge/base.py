@@ -81,9 +81,9 @@ class KnowledgeBase(KnowledgeBaseReader):
             output: The folder to create, or the URI of a database, ``postgresql://user@host/db?table=kb``.
             encoder: Embeds the passages, and later the questions.
             chunking: How to split documents into passages; by default about 100 words, at sentence ends.
-            index: The index of the vectors: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, a FAISS factory string,
-                or ``"auto"``, which is flat up to 100,000 passages (20,000 in PostgreSQL) and HNSW above, if that
-                finds 95 % of the 100 nearest passages.
+            index: The index of the vectors: ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, ``"binary"``, a FAISS
+                factory string, or ``"auto"``, which is flat up to 100,000 passages (20,000 in PostgreSQL) and HNSW
+                above, if that finds 95 % of the 100 nearest passages.
             parameters: Settings of the index, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
             language: The language whose stemmer BM25 uses; ``"none"`` to compare words as they are, ``None`` for
                 search by vectors alone.

@@ -291,6 +291,11 @@ class Manifest:
             "index": self.index.kind,
             "factory": ", ".join(dict.fromkeys(segment.factory for segment in self.segments)),
             "parameters": self.index.parameters,
+            "index_bytes": sum(
+                segment.files["index.faiss"].bytes
+                for segment in self.segments
+                if "index.faiss" in segment.files
+            ),
             "language": self.language,
             "sparse": None if self.sparse is None else self.sparse.name,
             "segments": len(self.segments),

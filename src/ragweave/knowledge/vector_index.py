@@ -48,8 +48,8 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
     """The string for FAISS' index factory.
 
     Args:
-        kind: ``"auto"`` (flat up to 100,000 passages, HNSW above), ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``, or
-            a factory string such as ``"IVF1024,SQ8"``.
+        kind: ``"auto"`` (flat up to 100,000 passages, HNSW above), ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"``,
+            ``"binary"``, or a factory string such as ``"IVF1024,SQ8"``.
         count: N.
         dimension: D.
 
@@ -64,13 +64,18 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
     ):
         return FLAT
     parts = next((parts for parts in (64, 48, 32, 24, 16, 12, 8, 4, 2) if dimension % parts == 0), 1)
-    names = {"hnsw": "HNSW32", "sq8": "SQ8", "ivfpq": f"OPQ{parts},IVF{lists},PQ{parts}"}
+    names = {
+        "hnsw": "HNSW32",
+        "sq8": "SQ8",
+        "binary": f"RR{dimension},RaBitQ",  # bits tell most after a random rotation
+        "ivfpq": f"OPQ{parts},IVF{lists},PQ{parts}",
+    }
     return names.get(kind, kind)
 
 
 def least_recall(kind: str) -> float:
-    """The recall at 5, 50 and 100 that an index of a kind must have: ``"auto"`` chooses index and breadth for it."""
-    return _LEAST_RECALL if kind == "auto" else 0.0
+    """The recall at 5, 50 and 100 for which the breadth of an index of a kind is chosen; 0 for no choice."""
+    return _LEAST_RECALL if kind in ("auto", "binary") else 0.0
 
 
 def check_kind(kind: str, parameters: dict[str, int], dimension: int) -> None:
@@ -83,8 +88,8 @@ def check_kind(kind: str, parameters: dict[str, int], dimension: int) -> None:
         faiss.index_factory(dimension, factory_of(kind, 10**6, dimension), faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"FAISS has no index {kind!r} for vectors of dimension {dimension}. Choose auto, flat, hnsw, ivfpq or "
-            "sq8, or a string of its index factory such as IVF1024,SQ8."
+            f"FAISS has no index {kind!r} for vectors of dimension {dimension}. Choose auto, flat, hnsw, ivfpq, "
+            "sq8 or binary, or a string of its index factory such as IVF1024,SQ8."
         ) from error
 
 

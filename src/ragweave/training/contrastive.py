@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from datasets import Dataset
+from torch.nn import Module
 from transformers import Trainer
 
 from ragweave.encoders.text_encoder import TextEncoder, with_title
@@ -163,7 +164,7 @@ def train_retriever(
     with TemporaryDirectory(prefix="ragweave-") as folder:
         encoder.save_pretrained(Path(folder))
         model = SentenceTransformer(folder, device=str(encoder.model.device))
-    loss = MultipleNegativesRankingLoss(
+    loss: Module = MultipleNegativesRankingLoss(
         model,
         scale=_COSINE_SCALE if encoder.normalize else 1.0,
         similarity_fct=cos_sim if encoder.normalize else dot_score,

@@ -354,9 +354,8 @@ def _index_vectors(
     factory = factory_of(kind, len(table), vectors.shape[1])
     least = least_recall(settings.index_kind)
     recall, breadth = write_index(segment.index, vectors, factory, settings.index_parameters, least=least)
-    if (
-        factory != FLAT and min(recall.values()) < least
-    ):  # a graph loses too much of these vectors, however far it looks
+    if settings.index_kind == "auto" and factory != FLAT and min(recall.values()) < least:
+        # A graph loses too much of these vectors, however far it looks.
         segment.index.unlink()
         factory, recall, breadth = FLAT, EXACT, 1
     return SegmentRecord(
