@@ -91,6 +91,11 @@ def test_other_sparse_encoders_are_refused(tmp_path, tiny_encoder_path):
     write_json(pooling, {"pooling_strategy": "sum", "activation_function": "relu"})
     with pytest.raises(ConfigurationError, match="pooling 'sum'"):
         SparseEncoder.from_pretrained(folder)
+    shutil.copytree(folder.parent / "bare", tmp_path / "cosine")
+    write_json(tmp_path / "cosine" / "modules.json", [])
+    write_json(tmp_path / "cosine" / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    with pytest.raises(ConfigurationError, match="cosines"):
+        SparseEncoder.from_pretrained(tmp_path / "cosine")
     write_json(folder / "modules.json", [{"type": "sentence_transformers.base.modules.Router", "path": ""}])
     with pytest.raises(ConfigurationError, match=r"\(Router\)"):
         SparseEncoder.from_pretrained(folder)

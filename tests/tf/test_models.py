@@ -90,9 +90,12 @@ def test_the_model_calls_its_retriever(formulation: str, kind: str, tmp_path: Pa
     assert retriever.calls[-1]["question_strings"] == ["a", "b"]
 
 
-@pytest.mark.parametrize(("pooling", "normalize"), [(None, False), ("mean", True), ("pooler", False)])
-def test_a_bert_question_encoder(pooling: str | None, normalize: bool, tmp_path: Path):
-    fields = {"question_encoder_pooling": pooling, "question_encoder_normalize": normalize}
+@pytest.mark.parametrize(
+    ("pooling", "normalize", "dim"), [(None, False, None), ("mean", True, 5), ("pooler", False, None)]
+)
+def test_a_bert_question_encoder(pooling: str | None, normalize: bool, dim: int | None, tmp_path: Path):
+    names = ("pooling", "normalize", "dim")
+    fields = {f"question_encoder_{n}": v for n, v in zip(names, (pooling, normalize, dim), strict=True)}
     theirs, ours = pair("token", "bart", 3, tmp_path, encoder="bert", **fields)
     ids, mask = tokens(3, 6, seed=1, vocabulary=30), torch.ones(3, 6, dtype=torch.long)
     mask[1, 4:] = 0

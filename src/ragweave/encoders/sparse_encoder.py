@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import read_settings
 from ragweave.encoders.text_encoder import hash_weights, max_tokens, token_batches
-from ragweave.errors import ModelNotFoundError, ModelOutputError
+from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError
 from ragweave.model_files import check_config, check_weights, reading_model
 
 # The logits of a batch have V numbers per token: 125 MB for BERT's vocabulary.
@@ -73,6 +73,11 @@ class SparseEncoder:
         location = str(name_or_path)
         advice = "give a folder with a masked language model and its tokenizer, or a name on the hub"
         settings = read_settings(location, modules={"Transformer", "MLMTransformer", "SpladePooling"})
+        if settings.normalize:
+            raise ConfigurationError(
+                f"The sparse encoder '{location}' compares texts by cosines, which ragweave does not support: choose "
+                "one with inner products (similarity_fn_name 'dot')."
+            )
         with reading_model("sparse encoder", location, advice):
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             check_config(config)
