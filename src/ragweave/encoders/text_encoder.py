@@ -198,7 +198,7 @@ class TextEncoder:
         """
         if not question.strip():
             raise QuestionError("The question is empty; ask something.")
-        length = self.token_count(self.question_prompt + question)
+        length = self.question_token_count(question)
         if self.max_length is not None and length > self.max_length:
             raise QuestionError(
                 f"The question has {length} tokens, but the encoder reads {self.max_length}: ask a shorter "
@@ -209,6 +209,10 @@ class TextEncoder:
     def token_count(self, text: str) -> int:
         """Count the tokens of a text, special ones included, without truncation."""
         return len(self.tokenizer(text, truncation=False, padding=False, verbose=False)["input_ids"])
+
+    def question_token_count(self, question: str) -> int:
+        """Count the tokens of a question with its prompt, special ones included."""
+        return self.token_count(self.question_prompt + question)
 
     def passage_token_count(self, title: str, text: str) -> int:
         """Count the tokens of a passage with its prompt and title, special ones included."""

@@ -99,7 +99,7 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
     rewritten = f"{text[:1].upper()}{text[1:]}?"
     longest = pipeline.encoder.max_length
     is_whole = int(sequences[0, -1]) in model.end_token_ids
-    fits = longest is None or pipeline.encoder.token_count(rewritten) <= longest
+    fits = longest is None or pipeline.encoder.question_token_count(rewritten) <= longest
     return rewritten if is_whole and fits else question
 
 

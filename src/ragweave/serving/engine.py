@@ -185,7 +185,7 @@ class Engine:
         def fits(text: str) -> bool:
             return (
                 len(text) <= max_characters
-                and encoder.token_count(text) <= longest
+                and encoder.question_token_count(text) <= longest
                 and self.token_count(text) <= self.pipeline.model.config.max_combined_length // 2
             )
 
