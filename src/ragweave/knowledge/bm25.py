@@ -1,4 +1,4 @@
-"""Search by words: the analyzer, the postings of a segment, and BM25 over those of any number of segments.
+"""Search by words: the analyzer, a segment's postings, BM25 over any number of segments, and learned weights.
 
 BM25 is that of Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond", in the form
 that Lucene computes. Weights are computed per question: a new segment changes how rare a word is in all others.
@@ -35,8 +35,8 @@ from ragweave.knowledge import store
 from ragweave.knowledge.ingest_settings import ANALYZER_VERSION
 from ragweave.knowledge.layout import PostingFiles
 
-if TYPE_CHECKING:
-    from ragweave.knowledge.learned_words import LearnedWords
+if TYPE_CHECKING:  # brings torch
+    from ragweave.encoders.sparse_encoder import SparseEncoder
 
 NO_LANGUAGE = "none"
 """The language of words that are neither stemmed nor filtered."""
@@ -59,6 +59,7 @@ _LEFT_OUT = regex.compile(
 )
 _LETTERS_ALONE = 10
 """A run of a dictionary's script up to this length is one word, as it is in a question."""
+_WEIGHT_STEPS = 1024  # of a learned weight of 1; weights of more than 64 are cut
 
 # The rules of version 1, by which combining marks separate words; for ASCII they are those of version 2.
 _WORD_OF_VERSION_1 = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
@@ -416,3 +417,34 @@ def best(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
     above = np.flatnonzero(scores > least)
     top = np.concatenate([above, np.flatnonzero(scores == least)[: n - len(above)]])
     return top[np.lexsort((top, -scores[top]))]
+
+
+class LearnedWords:
+    """What an `Analyzer` and `BM25` are for the words of texts, for those that a sparse encoder weighs.
+
+    Their postings hold weights in place of counts, as whole numbers. The score of a row is the inner product of its
+    weights with those of the question.
+
+    Args:
+        encoder: Weighs words.
+    """
+
+    def __init__(self, encoder: SparseEncoder) -> None:
+        self._encoder = encoder
+        self._hashes = hashed(map(str, range(int(encoder.model.config.vocab_size))))
+
+    def postings(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """How many words each text has, and the postings, sorted by word and row."""
+        rows, words, weights = self._encoder.encode(texts)
+        counts = np.minimum(np.rint(weights * _WEIGHT_STEPS), MAX_COUNT)
+        kept = counts > 0
+        run = np.empty(int(kept.sum()), POSTING)
+        run["word"], run["row"], run["count"] = self._hashes[words[kept]], rows[kept], counts[kept]
+        lengths = np.bincount(rows[kept], minlength=len(texts)).astype(np.int32)
+        return lengths, run[np.argsort(run["word"], kind="stable")]
+
+    def scores(self, segments: Sequence[Postings], question: str) -> NDArray[np.float32]:
+        """Score all rows, (N,)."""
+        _, words, weights = self._encoder.encode([question], prompt=self._encoder.question_prompt)
+        slices = [segment.slices(self._hashes[words]) for segment in segments]
+        return weighted_sums(segments, slices, weights / _WEIGHT_STEPS, lambda _segment, _rows, count: count)

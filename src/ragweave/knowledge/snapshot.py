@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ragweave.errors import KnowledgeBaseError, TruncatedFileError
 from ragweave.knowledge import store
-from ragweave.knowledge.bm25 import BM25, Analyzer, Postings, RowScores, no_words
+from ragweave.knowledge.bm25 import BM25, Analyzer, LearnedWords, Postings, RowScores, no_words
 from ragweave.knowledge.filters import Columns, parse
 from ragweave.knowledge.layout import (
     CHECKED_BYTES,
@@ -31,7 +31,6 @@ from ragweave.knowledge.layout import (
     problem_of,
     read_sources,
 )
-from ragweave.knowledge.learned_words import LearnedWords
 from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
 from ragweave.types import Passage, Sources

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge import store
-from ragweave.knowledge.bm25 import Analyzer, hashed, merge_postings, write_postings
+from ragweave.knowledge.bm25 import Analyzer, LearnedWords, hashed, merge_postings, write_postings
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import merged_segment, staged_segment
 from ragweave.knowledge.ingest_settings import IngestSettings
 from ragweave.knowledge.layout import Layout, SegmentLayout
-from ragweave.knowledge.learned_words import LearnedWords
 from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord, SparseRecord
 from ragweave.knowledge.snapshot import Segment
 from ragweave.knowledge.vector_index import FLAT, factory_of, least_recall, write_index
