@@ -59,6 +59,7 @@ LAYERS = (
     ("encoders",),
     ("marginalization", "matching"),
     ("configuration", "tokenization", "outputs"),
+    ("model_files",),
     ("types",),
     ("errors",),
 )

@@ -28,10 +28,12 @@ _BY_DEFAULT = (
     "ask",
     "growth",
 )
-# Only run by name: they need a knowledge base or TensorFlow, generate gigabytes, or take minutes.
+# Only run by name: they need a knowledge base, TensorFlow or CTranslate2, generate gigabytes, or take minutes.
 _ON_REQUEST = (
     "databases",
+    "engines",
     "passage-cache",
+    "precision",
     "scale",
     "retrieval",
     "serving",
