@@ -61,9 +61,9 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     if arguments.model is None:
-        from ragweave.encoders.embedded_encoder import encoder_path
+        from ragweave.model_files import embedded_encoder_path
 
-        arguments.model = encoder_path()
+        arguments.model = embedded_encoder_path()
     torch.set_num_threads(arguments.threads)
     texts = [passage.text for passage in factbook_passages(arguments.texts)]
     queries = [" ".join(text.split()[:12]) for text in texts]

@@ -137,7 +137,7 @@ def build_missing(work: Workplace) -> None:
 
     if not work.missing():
         return
-    encoder = TextEncoder.from_pretrained(embedded.NAME, dtype="auto")
+    encoder = TextEncoder.from_pretrained(embedded.EMBEDDED, dtype="auto")
     for version in work.missing():
         _say(f"Indexing the {version} documents")
         with stage_bars() as progress:

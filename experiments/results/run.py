@@ -36,7 +36,7 @@ def knowledge_base(documents: Path, folder: Path) -> KnowledgeBase:
     """Build a knowledge base of documents, unless it is there."""
     if folder.exists():
         return KnowledgeBase.open(folder)
-    encoder = TextEncoder.from_pretrained(embedded.NAME)
+    encoder = TextEncoder.from_pretrained(embedded.EMBEDDED)
     return KnowledgeBase.build([documents], folder, encoder=encoder)
 
 

@@ -134,7 +134,7 @@ def train(
 def _built(documents: Path, folder: Path) -> KnowledgeBase:
     if folder.exists():
         return KnowledgeBase.open(folder)
-    encoder = TextEncoder.from_pretrained(embedded.NAME)
+    encoder = TextEncoder.from_pretrained(embedded.EMBEDDED)
     return KnowledgeBase.build([documents], folder, encoder=encoder, chunking=Chunking(words=PASSAGE_WORDS))
 
 

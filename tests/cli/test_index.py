@@ -132,7 +132,7 @@ def passages_of(path):
 
 
 def test_embedded_is_the_default_encoder(notes, tmp_path, tiny_encoder_path, monkeypatch):
-    monkeypatch.setattr("ragweave.encoders.text_encoder.encoder_path", lambda: tiny_encoder_path)
+    monkeypatch.setattr("ragweave.encoders.text_encoder.embedded_encoder_path", lambda: tiny_encoder_path)
     built = run("index", notes, "--output", tmp_path / "kb", "--json")
     assert json.loads(built.stdout)["encoder"] == "sentence-transformers/all-MiniLM-L6-v2"
 

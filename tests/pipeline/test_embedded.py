@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ragweave import KnowledgeBase, RagPipeline, TextEncoder
-from ragweave.encoders import embedded_encoder
+from ragweave import KnowledgeBase, RagPipeline, TextEncoder, model_files
 from ragweave.evaluation.evaluate import evaluate
 from ragweave.evaluation.run_folder import RunSettings
 from ragweave.matching import f1
@@ -63,7 +62,9 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, quiet_transformers: None)
     folder = tmp_path_factory.mktemp("new")
     for name, text in DOCUMENTS.items():
         (folder / name).write_text(text, encoding="utf-8")
-    encoder = TextEncoder.from_pretrained(embedded_encoder.encoder_path(), name=embedded_encoder.ENCODER)
+    encoder = TextEncoder.from_pretrained(
+        model_files.embedded_encoder_path(), name=model_files.EMBEDDED_ENCODER
+    )
     base = KnowledgeBase.build([folder], folder.parent / "new-kb", encoder=encoder)
     return RagPipeline.from_pretrained("embedded", knowledge_base=base)
 
@@ -117,4 +118,4 @@ def test_adapter_is_packaged():
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    assert Path(embedded_encoder.encoder_path()).is_dir()
+    assert Path(model_files.embedded_encoder_path()).is_dir()

