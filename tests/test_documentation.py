@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -83,20 +84,29 @@ SHOWN = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def generator_loaded_once() -> Iterator[None]:
-    """Load the embedded generator for the first command and not for each."""
+def small_generator() -> Iterator[None]:
+    """Load the embedded generator once, and three of its 30 layers: no page depends on how well it answers."""
+    load_generator = embedded.load_generator
+
+    @functools.cache
+    def load_part(**options: Any) -> Any:
+        generator = load_generator(**options)
+        del generator.model.layers[3:]
+        generator.config.num_hidden_layers = 3
+        return generator
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "load_generator", functools.cache(embedded.load_generator))
+        patch.setattr(embedded, "load_generator", load_part)
         yield
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sample documents, some of the project's docs, and the knowledge base that pages ask."""
+    """A folder with sample documents, the beginnings of some docs, and the knowledge base that pages ask."""
     folder = tmp_path_factory.mktemp("reader")
     shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     for name in INDEXED:
-        shutil.copy(ROOT / "docs" / name, folder / "docs")
+        (folder / "docs" / name).write_text((ROOT / "docs" / name).read_text("utf-8")[:3000], "utf-8")
     run(folder, "ragweave demo")
     run(folder, "ragweave index docs samples --output kb")
     return folder

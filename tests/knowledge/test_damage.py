@@ -33,7 +33,7 @@ class Vectors:
             yield source.normal(size=(len(shard), encoder.dimension)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=["flat", "HNSW8", "IVF16,Flat", "IVF16,PQ4", "SQ8"])
+@pytest.fixture(scope="module", params=["flat", "HNSW8", "IVF16,Flat", "IVF16,PQ4x4", "SQ8"])
 def base(request, tmp_path_factory, tiny_encoder):
     """A knowledge base with an index, copies of passages and deleted ones."""
     folder = tmp_path_factory.mktemp("damage")
@@ -106,7 +106,7 @@ def test_a_flipped_bit_changes_no_answer(files):
     assert {path.name for path in paths} >= {"manifest.json", "passages.arrow", "word_rows.npy", "copies.npy"}
     source = np.random.default_rng(0)
     for path in paths:
-        for _ in range(FLIPS):
+        for _ in range(FLIPS if path.suffix == ".faiss" else 2):  # only the index differs between kinds
             before = flip(path, source)
             assert outcome(root, expected, path.name) in (SAME, NAMED), path
             path.write_bytes(before)
@@ -119,7 +119,7 @@ def test_a_flipped_bit_in_a_large_file_ends_no_process(files, monkeypatch):
     source = np.random.default_rng(1)
     outcomes = set()
     for path in paths:
-        for _ in range(FLIPS):
+        for _ in range(FLIPS if path.suffix == ".faiss" else 2):  # only the index differs between kinds
             before = flip(path, source)
             outcomes.add(outcome(root, expected, path.name))
             assert outcomes <= {SAME, NAMED, OTHER}, path
@@ -127,7 +127,7 @@ def test_a_flipped_bit_in_a_large_file_ends_no_process(files, monkeypatch):
     assert outcomes == {SAME, NAMED, OTHER}
 
 
-@pytest.mark.parametrize("base", ["IVF16,Flat", "IVF16,PQ4,RFlat"], indirect=True)
+@pytest.mark.parametrize("base", ["IVF16,Flat", "IVF16,PQ4x4,RFlat"], indirect=True)
 @pytest.mark.parametrize("row", [-2, 5000, 1 << 62])
 def test_rows_of_an_index_that_do_not_exist_are_noticed(base, tmp_path, monkeypatch, row):
     monkeypatch.setattr(snapshot, "CHECKED_BYTES", 0)

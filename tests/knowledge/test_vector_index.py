@@ -115,7 +115,13 @@ def test_ivfpq_compares_all_where_there_is_too_little_to_train_on():
     assert factory_of("ivfpq", 5_000, DIMENSION) == "Flat"
 
 
-@pytest.fixture(scope="module", params=["hnsw", "sq8", "IVF64,Flat", "IVF32,PQ16x4,RFlat", "OPQ8,PQ8"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("hnsw", "sq8", "IVF64,Flat", "IVF32,PQ16x4,RFlat", "PCAR16,SQ8"),
+        pytest.param("OPQ8,PQ8", marks=pytest.mark.slow),  # OPQ trains long
+    ],
+)
 def index(request, tmp_path_factory, vectors):
     path = tmp_path_factory.mktemp("kind") / "index.faiss"
     write_index(path, vectors, factory_of(request.param, COUNT, DIMENSION), {})

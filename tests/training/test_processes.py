@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess as Process
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import yaml
@@ -18,9 +20,11 @@ from typer.testing import CliRunner
 from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.training.trainer import RagTrainer
+from tests.support.databases import free_port
 from tests.support.pipelines import save_rag_model
 from tests.support.training import EXAMPLES, RefreshInProcess, pipeline_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 QUESTIONS = [*EXAMPLES, *EXAMPLES[::-1]]
 
@@ -49,27 +53,24 @@ def data(tmp_path_factory):
     return path
 
 
-STUCK = """
-import signal, sys
-from pathlib import Path
-from ragweave.training.trainer import RagTrainer
+def train_as(rank, port, arguments, output, reached):
+    """Train as one of two processes, as torchrun would start them; its third step may wait to be killed."""
+    sizes = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ.update({name: str(size) for name, size in sizes.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    training_step = RagTrainer.training_step
 
-reached, training_step = Path(sys.argv.pop(1)), RagTrainer.training_step
+    def step(self, *args, **kwargs):
+        if reached is not None and self.state.global_step == 2:
+            (reached / str(rank)).touch()
+            signal.pause()
+        return training_step(self, *args, **kwargs)
 
-
-def step(self, *args, **kwargs):
-    if self.state.global_step == 2:
-        (reached / str(self.args.process_index)).touch()
-        signal.pause()
-    return training_step(self, *args, **kwargs)
-
-
-RagTrainer.training_step = step
-from ragweave.cli import main
-
-main()
-"""
-"""``ragweave train`` that announces its third step and waits there to be killed."""
+    RagTrainer.training_step, subprocess.Popen = step, RefreshInProcess
+    result = CliRunner().invoke(app, arguments)
+    output.write_text(f"{result.output}{result.exception or ''}", encoding="utf-8")
+    sys.exit(result.exit_code)
 
 
 class Runs:
@@ -93,21 +94,43 @@ class Runs:
         result = CliRunner().invoke(app, self.arguments(*args, **kwargs))
         assert result.exit_code == 0, result.output
 
-    def start_two(self, *args, program=("-m", "ragweave"), **kwargs):
+    def run_with_torchrun(self, *args, **kwargs):
+        """Train in two processes that torch starts."""
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        return subprocess.Popen(
-            [sys.executable, "-m", *launcher, *program, *self.arguments(*args, **kwargs)],
+        result = subprocess.run(
+            [sys.executable, "-m", *launcher, "-m", "ragweave", *self.arguments(*args, **kwargs)],
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            timeout=280,
         )
+        assert result.returncode == 0, result.stdout
 
-    def run_two(self, *args, **kwargs):
-        process = self.start_two(*args, **kwargs)
-        output, _ = process.communicate(timeout=280)
-        assert process.returncode == 0, output
+    def start_two(self, name, *options, reached=None, **kwargs):
+        """Start two processes that need not import torch: they are copies of one that has."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, "ragweave.training.index_refresh"])
+        arguments, port = self.arguments(name, *options, **kwargs), free_port()
+        processes = [
+            context.Process(target=train_as, args=(rank, port, arguments, self.output(name, rank), reached))
+            for rank in range(2)
+        ]
+        for process in processes:
+            process.start()
+        return processes
+
+    def run_two(self, name, *options, **kwargs):
+        """Train in two processes, and return what they print."""
+        processes = self.start_two(name, *options, **kwargs)
+        for process in processes:
+            process.join(PATIENCE)
+        output = "".join(self.output(name, rank).read_text("utf-8") for rank in range(2))
+        assert [process.exitcode for process in processes] == [0, 0], output
         return output
+
+    def output(self, name, rank):
+        return self.folder / f"{name}-{rank}.txt"
 
     def weights(self, name):
         return load_file(self.folder / name / "model.safetensors")
@@ -146,18 +169,21 @@ def test_two_processes_learn_what_one_does_with_twice_the_batch(runs, two):
     assert_alike(runs.weights("one"), runs.weights("two"), 1e-4)
 
 
+@pytest.mark.slow  # three processes import torch
+def test_processes_that_torch_starts_learn_the_same(runs, two):
+    runs.run_with_torchrun("torchrun", questions=2, yaml_options=SAVING)
+    assert_alike(runs.weights("two"), runs.weights("torchrun"), 1e-5)
+
+
 def test_two_killed_processes_resume_and_end_like_an_uninterrupted_run(runs, two, tmp_path):
-    (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
-    program = (str(tmp_path / "stuck.py"), str(tmp_path))
-    killed = runs.start_two("killed", program=program, questions=2, yaml_options=SAVING)
+    killed = runs.start_two("killed", reached=tmp_path, questions=2, yaml_options=SAVING)
     try:
-        wait_until(lambda: killed.poll() is not None or all((tmp_path / rank).exists() for rank in "01"))
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2 or not all(map(Process.is_alive, killed)))
     finally:
-        for process in [*psutil.Process(killed.pid).children(recursive=True), killed]:
+        for process in killed:
             process.kill()
-        output, _ = killed.communicate()
-    assert (tmp_path / "0").exists(), output
-    assert "trained on" not in output
+            process.join()
+    assert not list(runs.folder.glob("killed-*.txt"))  # neither came to an end
     runs.run_two("killed", "--resume", questions=2, yaml_options=SAVING)
     assert_alike(runs.weights("two"), runs.weights("killed"), 1e-5)
 

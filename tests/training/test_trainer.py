@@ -23,6 +23,12 @@ def model_path(request, tmp_path_factory, tiny_encoder_path):
     return save_rag_model(tmp_path_factory.mktemp("model"), tiny_encoder_path, *request.param)
 
 
+@pytest.fixture(scope="module")
+def one_model_path(tmp_path_factory, tiny_encoder_path):
+    """A model for what does not depend on the kind of model."""
+    return save_rag_model(tmp_path_factory.mktemp("one-model"), tiny_encoder_path, "token", "bart")
+
+
 def changed(before, after):
     return any(not torch.equal(before[name], after[name]) for name in before)
 
@@ -226,15 +232,15 @@ def test_cached_retrieval_changes_nothing(tmp_path, model_path, kb):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_contexts_are_prepared_in_other_processes(tmp_path, model_path, kb):
-    pipeline = pipeline_of(model_path, kb)
+def test_contexts_are_prepared_in_other_processes(tmp_path, one_model_path, kb):
+    pipeline = pipeline_of(one_model_path, kb)
     args = arguments(tmp_path, freeze="question-encoder", dataloader_num_workers=2)
     batches = list(RagTrainer(pipeline, args, EXAMPLES).get_train_dataloader())
     assert [len(batch["doc_scores"]) for batch in batches] == [2, 2]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, model_path, kb):
-    pipeline = pipeline_of(model_path, kb)
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, one_model_path, kb):
+    pipeline = pipeline_of(one_model_path, kb)
     trainer = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)
     with torch.no_grad():
         next(iter(pipeline.model.generator.parameters())).fill_(float("nan"))
@@ -242,7 +248,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, model_path, kb):
         trainer.train()
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, model_path, kb):
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, one_model_path, kb):
     class FullDisk(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 1:
@@ -251,7 +257,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, model_path
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     saving = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
     trainer = RagTrainer(
-        pipeline_of(model_path, kb), arguments(tmp_path, **saving), EXAMPLES, callbacks=[FullDisk()]
+        pipeline_of(one_model_path, kb), arguments(tmp_path, **saving), EXAMPLES, callbacks=[FullDisk()]
     )
     try:
         with pytest.raises(TrainingError, match="The checkpoint of step 2 could not be written"):
@@ -259,17 +265,17 @@ def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tmp_path, model_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-1"]
-    again = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path, **saving), EXAMPLES)
+    again = RagTrainer(pipeline_of(one_model_path, kb), arguments(tmp_path, **saving), EXAMPLES)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 4
 
 
-def test_a_run_does_not_resume_with_other_data(tmp_path, model_path, kb):
-    RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES).train()
-    other = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES[:3])
+def test_a_run_does_not_resume_with_other_data(tmp_path, one_model_path, kb):
+    RagTrainer(pipeline_of(one_model_path, kb), arguments(tmp_path), EXAMPLES).train()
+    other = RagTrainer(pipeline_of(one_model_path, kb), arguments(tmp_path), EXAMPLES[:3])
     with pytest.raises(TrainingError, match=r"4 questions then, 3 now"):
         other.train(resume_from_checkpoint=True)
-    empty = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path / "empty"), EXAMPLES)
+    empty = RagTrainer(pipeline_of(one_model_path, kb), arguments(tmp_path / "empty"), EXAMPLES)
     with pytest.raises(TrainingError, match="no run in"):
         empty.train(resume_from_checkpoint=True)
 
@@ -293,18 +299,18 @@ def test_unusable_answers_are_reported_before_training(tmp_path, model_path, kb,
     ],
 )
 def test_unusable_questions_are_reported_before_training(
-    tmp_path, model_path, kb, question, length, message, evaluated
+    tmp_path, one_model_path, kb, question, length, message, evaluated
 ):
     wrong = Example("5", question, ("Peru",), ("b",), where="data.jsonl, line 5")
-    pipeline = pipeline_of(model_path, kb)
+    pipeline = pipeline_of(one_model_path, kb)
     pipeline.retriever.config.max_combined_length = length
     data = (EXAMPLES[:0], [wrong]) if evaluated else ([wrong], None)
     with pytest.raises(DataError, match=f"data.jsonl, line 5.*{message}"):
         RagTrainer(pipeline, arguments(tmp_path), *data)
 
 
-def test_a_bar_shows_how_many_questions_are_answered(tmp_path, model_path, kb, capsys):
-    trainer = RagTrainer(pipeline_of(model_path, kb), arguments(tmp_path), EXAMPLES, EXAMPLES)
+def test_a_bar_shows_how_many_questions_are_answered(tmp_path, one_model_path, kb, capsys):
+    trainer = RagTrainer(pipeline_of(one_model_path, kb), arguments(tmp_path), EXAMPLES, EXAMPLES)
     trainer.evaluate()
     assert "Answering" not in capsys.readouterr().err
     trainer.args.disable_tqdm = False
@@ -321,8 +327,8 @@ def test_a_bar_shows_how_many_questions_are_answered(tmp_path, model_path, kb, c
         (SearchSettings("hybrid", dense_weight=0.1), None),
     ],
 )
-def test_scores_without_gradient_are_rejected(tmp_path, model_path, kb, search, message):
-    pipeline = pipeline_of(model_path, kb)
+def test_scores_without_gradient_are_rejected(tmp_path, one_model_path, kb, search, message):
+    pipeline = pipeline_of(one_model_path, kb)
     pipeline.retriever.index = pipeline.knowledge_base.as_index(search)
     RagTrainer(pipeline, arguments(tmp_path, freeze="question-encoder"), EXAMPLES)
     pipeline.model.requires_grad_(True)

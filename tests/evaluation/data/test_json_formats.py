@@ -112,7 +112,7 @@ def test_lines_that_cannot_be_read(tmp_path, line, message):
         read_examples(path, contexts=True)
 
 
-def test_text_that_is_none(tmp_path):
+def test_text_that_is_none(tmp_path, monkeypatch):
     path = tmp_path / "dev.jsonl"
     path.write_bytes(b'{"question": "\xe9", "answers": ["a"]}\n')
     with pytest.raises(DataError, match=r"is not UTF-8 text: byte 0xe9 at offset 14"):
@@ -120,8 +120,9 @@ def test_text_that_is_none(tmp_path):
     path.write_bytes(b'{"question": "a?", "answers": ["a"]}\n\0\n')
     with pytest.raises(DataError, match="zero byte at offset 37"):
         read_examples(path)
-    path.write_bytes(b'{"question": "a?", "answers": ["a"]}\n' + b" " * (64 * 2**20 + 1))
-    with pytest.raises(DataError, match=r"Line 2 of .* has more than 64 MiB"):
+    monkeypatch.setattr("ragweave.knowledge.ingest.loaders.text._LINE_AT_MOST", 2**20)
+    path.write_bytes(b'{"question": "a?", "answers": ["a"]}\n' + b" " * (2**20 + 1))
+    with pytest.raises(DataError, match=r"Line 2 of .* has more than 1 MiB"):
         read_examples(path)
 
 

@@ -35,7 +35,7 @@ def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
-reading = ReadSettings(memory=768, seconds=5)
+reading = ReadSettings(memory=768, seconds=2)
 settings = IngestSettings(Chunking(sys.argv[2]), "flat", {}, None, strict=False, reading=reading)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
@@ -128,7 +128,7 @@ def table_files(folder: Path) -> None:
     for name, text in {"text": LONG, "wide": "x" * 10**6}.items():
         column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([text]))
         pq.write_table(pa.table({"text": column}), folder / f"dictionary_{name}.parquet", store_schema=False)
-    pq.write_table(pa.table({"a": pa.nulls(10**6, pa.string())}), folder / "nulls.parquet")
+    pq.write_table(pa.table({"a": pa.nulls(2 * 10**5, pa.string())}), folder / "nulls.parquet")
     write(folder / "long_name.csv", f"a,{'x' * 100_000}\n" + "1,2\n" * 20_000)
     write(folder / "deep.jsonl", "[" * 200_000)
     write(folder / "deep.ipynb", '{"cells": ' + "[" * 200_000)
@@ -137,10 +137,10 @@ def table_files(folder: Path) -> None:
 def page_files(folder: Path) -> None:
     write(folder / "comments.html", "<html><body>lima" + "<!--" * 200_000)
     write(folder / "sections.xhtml", "<?xml version='1.0'?><html><body>lima" + "<![CDATA[" * 200_000)
-    write(folder / "deep.html", "<div>" * 10**6 + "lima")
+    write(folder / "deep.html", "<div>" * 3 * 10**5 + "lima")
     write(folder / "deep_tables.html", "<table><tr><td>" * 30_000 + "lima")
-    write(folder / "one_row.html", "<table><tr>" + "<td>x</td>" * 500_000)
-    write(folder / "items.html", "<li>a" * 10**6)
+    write(folder / "one_row.html", "<table><tr>" + "<td>x</td>" * 200_000)
+    write(folder / "items.html", "<li>a" * 3 * 10**5)
     entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 20))
     write(folder / "entities.html", f"<!DOCTYPE html [{entities}]><p>&a19; lima")
 

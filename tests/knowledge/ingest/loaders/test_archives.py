@@ -20,7 +20,8 @@ from tests.support.documents import read, write, write_pdf, write_zip
 
 def write_tar(path: Path, files: dict[str, bytes], links: tuple[tarfile.TarInfo, ...] = ()) -> Path:
     mode = {".tar": "w", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w:gz")
-    with tarfile.open(path, mode) as archive:
+    speed = {"compresslevel": 1} if mode == "w:gz" else {}
+    with tarfile.open(path, mode, **speed) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)

@@ -226,8 +226,8 @@ def test_the_last_cell_of_a_sheet_costs_no_memory(tmp_path):
 
 def test_a_text_that_many_cells_share(tmp_path):
     text = "The crane lifts forty tons and stands in Ulm."
-    rows = [f'<c t="s"><v>0</v></c><c><v>{number}</v></c>' for number in range(100_000)]
+    rows = [f'<c t="s"><v>0</v></c><c><v>{number}</v></c>' for number in range(30_000)]
     names = '<c t="inlineStr"><is><t>note</t></is></c><c t="inlineStr"><is><t>number</t></is></c>'
     documents = read(shared(tmp_path / "a.xlsx", [names, *rows], text))
-    assert len(documents) == 100_000
-    assert documents[-1].text == f"note: {text}\nnumber: 99999"
+    assert len(documents) == 30_000
+    assert documents[-1].text == f"note: {text}\nnumber: 29999"
