@@ -25,12 +25,12 @@ class Configuration:
     name: str
     label: str
     group: str
-    model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="float32"))
+    model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="bfloat16"))
     settings: RunSettings = field(default_factory=RunSettings)
     slow: bool = False
 
 
-_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive, float32", "The embedded model")
+_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive, bfloat16", "The embedded model")
 
 
 def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
@@ -73,6 +73,14 @@ CONFIGURATIONS = (
         decoding="thorough",
     ),
     _with("fast", "RAG-Sequence, fast", "Formulation", model={"formulation": "sequence"}, decoding="fast"),
+    _with("concat", "one prompt of all passages", "Formulation", model={"formulation": "concat"}),
+    _with(
+        "concat10",
+        "one prompt of all passages, K = 10",
+        "Formulation",
+        model={"formulation": "concat"},
+        n_docs=10,
+    ),
     _with("beams", "RAG-Token, 4 beams", "Formulation", num_beams=4),
     _with("free", "RAG-Token, any words", "Formulation", extractive=False),
     _with("k1", "K = 1", "Number of passages", n_docs=1),
@@ -81,7 +89,7 @@ CONFIGURATIONS = (
     _with("k20", "K = 20", "Number of passages", n_docs=20, slow=True),
     _with("k50", "K = 50", "Number of passages", n_docs=50, slow=True),
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
-    _with("bfloat16", "bfloat16", "Generator", model={"dtype": "bfloat16"}),
+    _with("float32", "float32", "Generator", model={"dtype": "float32"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),
 )
 """All rows, the first being what the others are compared with."""

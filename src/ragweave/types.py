@@ -229,6 +229,11 @@ Formulation = Literal["token", "sequence"]
 
 FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
 
+AnswerFormulation = Literal["token", "sequence", "concat"]
+"""How a pipeline reads passages: a mixture over them, or all of them in one prompt, the baseline."""
+
+ANSWER_FORMULATIONS: tuple[AnswerFormulation, ...] = (*FORMULATIONS, "concat")
+
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
 RetrievalKind = Literal["dense", "bm25", "hybrid"]

@@ -26,7 +26,7 @@ def chat(
     model: options.RagModel = "embedded",
     n_docs: options.NDocs = None,
     max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.ModelFormulation = None,
+    formulation: options.Reading = None,
     retrieval: options.Retrieval = None,
     where: options.Where = None,
     rerank: options.Rerank = None,

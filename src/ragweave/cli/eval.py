@@ -56,7 +56,7 @@ def evaluate(
     gold: Annotated[
         bool, typer.Option("--gold-passages", help="Answer from the gold passages instead of retrieving.")
     ] = False,
-    formulation: options.ModelFormulation = None,
+    formulation: options.Reading = None,
     decoding: Annotated[
         Literal["thorough", "fast"] | None, typer.Option(help="Decoding of RAG-Sequence.")
     ] = None,

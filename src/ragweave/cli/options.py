@@ -14,7 +14,7 @@ import typer
 
 import ragweave
 from ragweave.cli.console import quiet_libraries, spinner
-from ragweave.types import Formulation, Fusion, RetrievalKind, SourceFile
+from ragweave.types import AnswerFormulation, Formulation, Fusion, RetrievalKind, SourceFile
 
 if TYPE_CHECKING:
     from ragweave.knowledge.ingest.builder import Engine
@@ -114,7 +114,14 @@ MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an ans
 NDocs = Annotated[int | None, typer.Option(min=1, help="Passages per question (default: the model's).")]
 ModelFormulation = Annotated[
     Formulation | None,
-    typer.Option(help="RAG-Token or RAG-Sequence (default: the model's)."),
+    typer.Option("--formulation", help="RAG-Token or RAG-Sequence (default: the model's)."),
+]
+Reading = Annotated[
+    AnswerFormulation | None,
+    typer.Option(
+        "--formulation",
+        help="RAG-Token, RAG-Sequence, or all passages in one prompt, the baseline (default: the model's).",
+    ),
 ]
 Extractive = Annotated[
     bool | None,

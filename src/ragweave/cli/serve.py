@@ -31,7 +31,7 @@ def serve(
     n_docs: options.NDocs = None,
     beams: options.Beams = 1,
     max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.ModelFormulation = None,
+    formulation: options.Reading = None,
     retrieval: options.Retrieval = None,
     fusion: options.FusedBy = "weighted",
     dense_weight: options.DenseWeight = None,

@@ -23,7 +23,7 @@ from ragweave.model_files import EMBEDDED, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 from ragweave.pipeline.loading import load_embedded_encoder
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.retriever import Retriever
-from ragweave.types import Formulation, GeneratorDtype, SearchSettings
+from ragweave.types import AnswerFormulation, GeneratorDtype, SearchSettings
 
 RunProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with the name of a run, its questions, the number of further finished ones, and the means so far."""
@@ -35,7 +35,7 @@ class ModelSettings:
 
     Attributes:
         model: ``"embedded"``, or the folder or hub name of a RAG model.
-        formulation: ``"token"`` or ``"sequence"``; the model's default if ``None``.
+        formulation: ``"token"``, ``"sequence"`` or ``"concat"``; the model's default if ``None``.
         search: How to search the knowledge base; the model's defaults fill what is left open.
         rerank: Folder or hub name of a cross-encoder.
         adapter: Whether the embedded generator uses its adapter.
@@ -45,7 +45,7 @@ class ModelSettings:
     """
 
     model: str = "embedded"
-    formulation: Formulation | None = None
+    formulation: AnswerFormulation | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
     rerank: str | None = None
     adapter: bool = True

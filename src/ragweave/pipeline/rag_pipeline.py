@@ -6,16 +6,14 @@ The command line, the service, evaluation and training all use this one object.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, ShapeError
@@ -26,6 +24,7 @@ from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
+from ragweave.pipeline.batches import Batch, concatenated, in_order, longest_prompt, over_passages
 from ragweave.pipeline.conversation import Conversation
 from ragweave.pipeline.loading import load_parts, make_passage_cache, model_class, passage_cache_sizes
 from ragweave.provenance.answers import Answer
@@ -35,22 +34,10 @@ from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
-from ragweave.types import Formulation, GeneratorDtype, SearchSettings
+from ragweave.types import AnswerFormulation, GeneratorDtype, SearchSettings
 
 if TYPE_CHECKING:
     from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """B questions and their contexts, ready for the generator."""
-
-    questions: list[str]
-    retrieved: RetrievalResult
-    input_ids: Tensor  # (B*K, S)
-    attention_mask: Tensor  # (B*K, S)
-    allowed: Callable[..., list[int]] | None  # the tokens that may follow, for extractive answers
-    passages: PassageReuse | None = None  # where passages end, for a causal generator
 
 
 class RagPipeline:
@@ -92,6 +79,7 @@ class RagPipeline:
         self.min_confidence = confidence.threshold if min_confidence is None else min_confidence
         self.retriever = retriever
         self.encoder = encoder
+        self._concatenates = False
         # Passages are read again and again; 1,024 texts take about 40 MB.
         self._runs_of = lru_cache(1024)(partial(runs_of, tokenizer=retriever.generator_tokenizer))
 
@@ -101,7 +89,7 @@ class RagPipeline:
         name_or_path: str | Path = "embedded",
         *,
         knowledge_base: str | Path | KnowledgeBase | None,
-        formulation: Formulation | None = None,
+        formulation: AnswerFormulation | None = None,
         search: SearchSettings | None = None,
         reranker: str | Path | PassageScorer | None = None,
         adapter: bool = True,
@@ -117,7 +105,8 @@ class RagPipeline:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers.
             knowledge_base: Folder of a knowledge base, URI of one in a database, or an open one; ``None`` to answer
                 without passages (closed book).
-            formulation: "token" or "sequence"; by default the model's own, "token" for "embedded".
+            formulation: "token", "sequence", or "concat" for one prompt of all passages; by default the model's own,
+                "token" for "embedded".
             search: How to search the knowledge base. The model's defaults (`RagConfig.retrieval`) fill what is left
                 open: vectors and words for "embedded", vectors alone for models that do not say.
             reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder,
@@ -143,7 +132,7 @@ class RagPipeline:
         parts = load_parts(
             name_or_path,
             knowledge_base,
-            formulation=formulation,
+            formulation="token" if formulation == "concat" else formulation,
             search=search,
             reranker=reranker,
             adapter=adapter,
@@ -153,7 +142,7 @@ class RagPipeline:
         )
         # Closed book, there are no passages to take words from.
         extractive = parts.model.config.extractive and knowledge_base is not None
-        return cls(
+        pipeline = cls(
             parts.model,
             parts.retriever,
             parts.encoder,
@@ -162,6 +151,7 @@ class RagPipeline:
             min_confidence=min_confidence,
             passage_cache=make_passage_cache(parts, sizes),
         )
+        return pipeline.with_formulation(formulation or pipeline.formulation)
 
     @overload
     def __call__(self, questions: str, **options: Any) -> Answer: ...
@@ -250,16 +240,16 @@ class RagPipeline:
         if callback is not None:
             from ragweave.pipeline.streaming import BatchCallback  # most calls wait for the whole answer
 
-        def prepare(positions: list[int]) -> _Batch:
+        def prepare(positions: list[int]) -> Batch:
             texts = [questions[position].strip() for position in positions]
             if retrieved is None:
-                return self._prepare(
-                    texts, self.retrieve(texts, n_docs=n_docs, where=where), extractive=extractive
-                )
-            k = min(n_docs or self.model.config.n_docs, retrieved.rows.shape[1])
-            return self._prepare(texts, retrieved.select(positions, k), extractive=extractive)
+                found = self.retrieve(texts, n_docs=n_docs, where=where)
+            else:
+                k = min(n_docs or self.model.config.n_docs, retrieved.rows.shape[1])
+                found = retrieved.select(positions, k)
+            return self._prepare(texts, found, extractive=extractive, max_new_tokens=max_new_tokens)
 
-        for positions, batch in zip(batches, _in_order(prepare, batches, prefetch=prefetch), strict=True):
+        for positions, batch in zip(batches, in_order(prepare, batches, prefetch=prefetch), strict=True):
             whole = threshold > 0 or bool(batch.retrieved.is_empty.any())
             answers = self._answer(
                 batch,
@@ -343,40 +333,59 @@ class RagPipeline:
         return True
 
     @property
-    def formulation(self) -> Formulation:
+    def formulation(self) -> AnswerFormulation:
         """The formulation that this pipeline answers under."""
+        if self._concatenates:
+            return "concat"
         return "token" if isinstance(self.model, RagTokenForGeneration) else "sequence"
 
-    def with_formulation(self, formulation: Formulation) -> RagPipeline:
+    def with_formulation(self, formulation: AnswerFormulation) -> RagPipeline:
         """A pipeline of the same networks under another formulation; this one if it is the same.
 
-        Both share retriever and encoder, so `refresh` of either affects both.
+        Under "concat", the generator reads all passages of a question in one prompt, as in most systems. Nothing is
+        marginalised, so the posteriors of the passages are the retriever's p(z|x).
+
+        Both pipelines share retriever and encoder, so `refresh` of either affects both.
 
         Raises:
-            ConfigurationError: ``formulation`` is neither "token" nor "sequence".
+            ConfigurationError: ``formulation`` is none of "token", "sequence" and "concat".
         """
-        cls = model_class(formulation)
+        cls = model_class("token" if formulation == "concat" else formulation)
         if formulation == self.formulation:
             return self
         other = copy.copy(self)
+        other._concatenates = formulation == "concat"
         other.model = cls(self.model.config, self.model.question_encoder, self.model.generator).eval()
         other.model.generation_config = self.model.generation_config
         return other
 
-    def _prepare(self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool) -> _Batch:
+    def _prepare(
+        self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool, max_new_tokens: int
+    ) -> Batch:
         """Make the generator's contexts."""
+        docs, n_docs, passages = retrieved.docs, retrieved.rows.shape[1], None
+        allowed = self._spans_only(docs) if extractive else None
+        config, longest = self.model.config, None
+        if self._concatenates:
+            docs = concatenated(docs, config.title_sep)
+            longest = longest_prompt(self.model, n_docs * config.max_combined_length, max_new_tokens)
+            n_docs = 1
         input_ids, mask = self.retriever.postprocess_docs(
-            retrieved.docs, questions, None, retrieved.rows.shape[1], return_tensors="pt", padding="longest"
+            docs, questions, None, n_docs, return_tensors="pt", padding="longest", max_length=longest
         )
-        allowed = self._spans_only(retrieved.docs) if extractive else None
-        passages = None
-        if self.model.config.generator_is_causal:
+        if longest is not None and mask.shape[1] > longest - 32:  # texts are cut between words
+            warnings.warn(
+                f"A prompt of all passages fills the {longest} tokens that the generator and max_combined_length "
+                "leave room for, so that its end may be cut off. Lower n_docs.",
+                stacklevel=2,
+            )
+        if config.generator_is_causal and not self._concatenates:
             lengths = self.retriever.passage_lengths(input_ids, mask, questions)
             passages = PassageReuse(lengths, self.passage_cache)
-        return _Batch(questions, retrieved, input_ids, mask, allowed, passages)
+        return Batch(questions, retrieved, input_ids, mask, allowed, passages)
 
     def _answer(
-        self, batch: _Batch, threshold: float, callback: BatchCallback | None, **options: Any
+        self, batch: Batch, threshold: float, callback: BatchCallback | None, **options: Any
     ) -> list[Answer]:
         """Read the contexts once, generate from them, and compute where the answers came from."""
         device, tokenizer = self.model.device, self.retriever.generator_tokenizer
@@ -386,11 +395,14 @@ class RagPipeline:
         if callback is not None:
             callback.begin(self.model, tokenizer, passages, options)
         with torch.inference_mode():
+            # Where there is no passage, an empty context is read, and the answer not given.
+            scores = torch.from_numpy(np.where(empty[:, None], np.float32(0), batch.retrieved.scores)).to(
+                device
+            )
             contexts = RetrievedContexts(
                 batch.input_ids.to(device),
                 batch.attention_mask.to(device),
-                # Where there is no passage, an empty context is read, and the answer not given.
-                torch.from_numpy(np.where(empty[:, None], np.float32(0), batch.retrieved.scores)).to(device),
+                torch.zeros_like(scores[:, :1]) if self._concatenates else scores,
             )
             encoded = self.model.rag.encode_contexts(contexts, reuse=True, passages=batch.passages)
             output = self.model.generate(
@@ -407,6 +419,8 @@ class RagPipeline:
             null_ids = None if null_answer is None else answer_ids(tokenizer, null_answer, causal=causal)
             log_probs = output.get("passage_log_probs")
             provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids, log_probs)
+            if self._concatenates:
+                provenance = over_passages(provenance, scores)
         answers = assemble(batch.questions, passages, sequences, provenance, tokenizer)
         answers = [
             nothing_found(answer) if is_empty else judged(answer, self.confidence, threshold)
@@ -431,20 +445,3 @@ def _check_positive(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
-
-
-def _in_order(
-    prepare: Callable[[list[int]], _Batch], batches: list[list[int]], *, prefetch: bool
-) -> Iterator[_Batch]:
-    """Prepare batches one after another; with ``prefetch``, each while the one before is in use."""
-    if not prefetch:
-        yield from map(prepare, batches)
-        return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ragweave-prefetch") as pool:
-        pending = pool.submit(prepare, batches[0]) if batches else None
-        for upcoming in [*batches[1:], None]:
-            if pending is None:
-                return
-            batch = pending.result()
-            pending = None if upcoming is None else pool.submit(prepare, upcoming)
-            yield batch

@@ -225,6 +225,7 @@ class RagRetriever:
         return_tensors: str | None = None,
         *,
         padding: bool | Literal["longest", "max_length"] = "max_length",
+        max_length: int | None = None,
     ) -> tuple[Any, Any]:
         """Make the generator's contexts.
 
@@ -234,35 +235,34 @@ class RagRetriever:
             prefix: Text before every context; by default the configuration's, or its generator's.
             n_docs: K.
             return_tensors: "pt", "np" or none for lists.
-            padding: "max_length" pads to ``max_combined_length``, "longest" or true pads to the longest context, and
-                false does not pad.
+            padding: "max_length" pads to ``max_length``, "longest" or true to the longest context, false not.
+            max_length: Most tokens of a context; by default ``max_combined_length``.
 
         Returns:
             Token ids and attention mask, (B*K, S).
 
         Raises:
             ConfigurationError: ``padding`` is unknown.
-            QuestionError: A question alone is longer than ``max_combined_length``.
+            QuestionError: A question alone is longer than ``max_length``.
         """
         if padding not in (True, False, "longest", "max_length"):
             raise ConfigurationError(
                 f"padding is {padding!r}; choose 'max_length', 'longest', True or False."
             )
         config, tokenizer = self.config, self.generator_tokenizer
-        template = self.context_template(prefix)
-        questions = [question for question in input_strings for _ in range(n_docs)]
+        max_length = max_length or config.max_combined_length
         rows = context_tokens(
-            template,
+            self.context_template(prefix),
             _passages(docs, n_docs),
-            questions,
+            [question for question in input_strings for _ in range(n_docs)],
             tokenizer,
-            config.max_combined_length,
+            max_length,
             causal=getattr(config, "generator_is_causal", False),
         )
         ids: Any = rows
         mask: Any = [[1] * len(row) for row in rows]
         if padding is not False:
-            length = config.max_combined_length if padding == "max_length" else max(map(len, rows))
+            length = max_length if padding == "max_length" else max(map(len, rows))
             pad_token = tokenizer.pad_token_id
             if pad_token is None:  # the mask hides padding from the model, so any token will do
                 pad_token = tokenizer.eos_token_id or 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ragweave.provenance.answers import Answer
 from ragweave.serving.errors import DeadlineError, OverloadedError, StoppingError
 from ragweave.serving.settings import Batching
-from ragweave.types import Formulation, ScoredPassage
+from ragweave.types import AnswerFormulation, ScoredPassage
 
 _MAX_RETRY_AFTER = 60
 _SMOOTHING = 0.3  # weight of the latest batch in the running mean of seconds per question
@@ -26,7 +26,7 @@ class AnswerOptions:
     n_docs: int
     num_beams: int
     max_new_tokens: int
-    formulation: Formulation
+    formulation: AnswerFormulation
     min_confidence: float = 0.0
     where: str | None = None
 

@@ -44,7 +44,7 @@ from ragweave.serving.errors import (
     unavailable,
 )
 from ragweave.serving.schemas import DocumentIn
-from ragweave.types import FORMULATIONS, Passage, ScoredPassage, SourceFile
+from ragweave.types import ANSWER_FORMULATIONS, Passage, ScoredPassage, SourceFile
 
 P = TypeVar("P", bound=ScoredPassage)
 
@@ -92,7 +92,7 @@ class Engine:
         if not isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
             raise ConfigurationError("The pipeline has no knowledge base. Load it with knowledge_base.")
         self.pipeline = pipeline
-        self._pipelines = {name: pipeline.with_formulation(name) for name in FORMULATIONS}
+        self._pipelines = {name: pipeline.with_formulation(name) for name in ANSWER_FORMULATIONS}
         self._refresh_seconds = refresh_seconds
         self._keep_versions = keep_versions
         self._refresh_lock = threading.Lock()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ragweave.provenance.answers import Answer
-from ragweave.types import Formulation, Place, ScoredPassage
+from ragweave.types import AnswerFormulation, Place, ScoredPassage
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Question = Annotated[str, Field(min_length=1, description="A question. It must not be blank.")]
@@ -80,7 +80,9 @@ class AnswersRequest(RetrieveRequest):
         None, description="R, beams per question (RAG-Token) or per passage (RAG-Sequence)."
     )
     max_new_tokens: Count | None = Field(None, description="Maximum length of the answer, in tokens.")
-    formulation: Formulation | None = Field(None, description="RAG-Token or RAG-Sequence.")
+    formulation: AnswerFormulation | None = Field(
+        None, description="RAG-Token, RAG-Sequence, or all passages in one prompt."
+    )
     min_confidence: MinConfidence = None
     stream: bool = Field(
         False,
@@ -174,7 +176,7 @@ class KnowledgeBaseResponse(ChangeResponse):
     created: str
     encoder: str
     dimension: int
-    formulation: Formulation
+    formulation: AnswerFormulation
     defaults: dict[str, int | float]
     limits: dict[str, int]
 

@@ -17,7 +17,7 @@ from ragweave.serving.engine import Engine
 from ragweave.serving.errors import DeadlineError, LimitError, OverloadedError
 from ragweave.serving.metrics import Metrics
 from ragweave.serving.settings import ServingSettings
-from ragweave.types import Formulation
+from ragweave.types import AnswerFormulation
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class Service:
         n_docs: int | None = None,
         num_beams: int | None = None,
         max_new_tokens: int | None = None,
-        formulation: Formulation | None = None,
+        formulation: AnswerFormulation | None = None,
         min_confidence: float | None = None,
         where: str | None = None,
     ) -> AnswerOptions:

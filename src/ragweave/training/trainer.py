@@ -30,7 +30,7 @@ from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, IndexRefres
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.resumable_trainer import ResumableTrainer, gather
 from ragweave.training.training_metrics import mean_metrics, question_metrics
-from ragweave.types import Example
+from ragweave.types import Example, Formulation
 
 
 class RagTrainer(ResumableTrainer):
@@ -53,7 +53,7 @@ class RagTrainer(ResumableTrainer):
         answering: Numbers of answered and of all questions of a running evaluation, for ``on_prediction_step``.
 
     Raises:
-        ConfigurationError: Nothing is left to train, or arguments contradict each other.
+        ConfigurationError: Nothing is left to train, arguments contradict each other, or the pipeline concatenates.
         DataError: A question is empty or too long, or its answer is missing or too long.
         TrainingError: The knowledge base of end-to-end training is not in a folder.
     """
@@ -68,6 +68,12 @@ class RagTrainer(ResumableTrainer):
         eval_dataset: Sequence[Example] | None = None,
         **kwargs: Any,
     ) -> None:
+        if pipeline.formulation == "concat":
+            raise ConfigurationError(
+                "Training sums over passages, and one prompt of all of them leaves nothing to sum over. Choose the "
+                "formulation 'token' or 'sequence'."
+            )
+        self.formulation: Formulation = pipeline.formulation
         model = pipeline.model
         model.set_retriever(pipeline.retriever)
         if args.n_docs is not None:
@@ -179,7 +185,7 @@ class RagTrainer(ResumableTrainer):
             attention = record.by_passage(k, mask)
         # (B, K, T) and (B, T)
         log_probs, scored = model.per_passage_log_probs(inputs["labels"], output.logits, k)
-        return LossInputs(output.doc_scores, log_probs, scored, self.pipeline.formulation, attention)
+        return LossInputs(output.doc_scores, log_probs, scored, self.formulation, attention)
 
     def evaluate(
         self,

@@ -34,12 +34,15 @@ from ragweave.serving.schemas import (
     Usage,
 )
 from ragweave.serving.service import Service
-from ragweave.types import FORMULATIONS, Formulation
+from ragweave.types import ANSWER_FORMULATIONS, AnswerFormulation
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 MODEL = "ragweave"
-MODELS: dict[str, Formulation | None] = {MODEL: None, **{f"{MODEL}-{name}": name for name in FORMULATIONS}}
+MODELS: dict[str, AnswerFormulation | None] = {
+    MODEL: None,
+    **{f"{MODEL}-{name}": name for name in ANSWER_FORMULATIONS},
+}
 """The model names that a chat may use, and their formulations; ``None`` is the pipeline's."""
 # The fields of a message, none of which a chunk needs to have.
 _DELTA = ChatMessage.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
@@ -310,7 +313,7 @@ def judgement(answer: Answer) -> dict[str, Any]:
     }
 
 
-def formulation_of(name: str) -> Formulation | None:
+def formulation_of(name: str) -> AnswerFormulation | None:
     """The formulation of a model.
 
     Raises:
