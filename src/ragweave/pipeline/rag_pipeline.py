@@ -109,8 +109,8 @@ class RagPipeline:
                 "token" for "embedded".
             search: How to search the knowledge base. The model's defaults (`RagConfig.retrieval`) fill what is left
                 open: vectors and words for "embedded", vectors alone for models that do not say.
-            reranker: A cross-encoder that chooses and scores passages among the candidates of the search: a folder,
-                a name on the hub, or a loaded one.
+            reranker: A cross-encoder or late-interaction model that chooses and scores passages among the candidates
+                of the search: a folder, a name on the hub, or a loaded one.
             adapter: Whether the generator of "embedded" has its question-answering adapter.
             dtype: Type that the generator computes in; "auto" is bfloat16 on processors that support it. "int8" is
                 for processors; see `ragweave.modeling.quantization`.
