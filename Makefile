@@ -8,13 +8,14 @@ TORCH := --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 TF_VENV := .venv-tf
 TF_BIN := $(TF_VENV)/bin
 
-.PHONY: help demo test test-slow test-tf test-versions lint fix bench docs lock audit clean
+.PHONY: help demo test test-slow test-tf test-engines test-versions lint fix bench docs lock audit clean
 
 help:
 	@echo "make demo       answer ten questions from the World Factbook (creates the environment first)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
+	@echo "make test-engines  run the tests with llama.cpp's server, LangChain and LlamaIndex, in an environment of their own"
 	@echo "make test-versions  run the tests of models and training with the lowest and the newest versions of torch and transformers"
 	@echo "make lint       check style, the direction of imports, and types"
 	@echo "make fix        fix what the style checks can fix"
@@ -38,6 +39,17 @@ test-slow: $(VENV)/.dev
 test-tf: $(TF_VENV)/.dev
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 TF_CPP_MIN_LOG_LEVEL=2 \
 		$(TF_BIN)/python -m pytest -o addopts="-ra --strict-markers" -n 2 tests/tf
+
+# Builds llama.cpp from source, which takes minutes.
+ENGINES := .venv-engines
+test-engines: $(VENV)/.dev $(ENGINES)/.done
+	RAGWEAVE_ENGINES_PYTHON=$(ENGINES)/bin/python $(BIN)/python -m pytest -m slow --timeout=1800 tests/engines
+
+$(ENGINES)/.done:
+	$(PYTHON) -m venv $(ENGINES)
+	CMAKE_BUILD_PARALLEL_LEVEL=2 $(ENGINES)/bin/pip install --quiet "llama-cpp-python[server]==0.3.36" \
+		langchain-core==1.8.3 llama-index-core==0.14.25
+	@touch $@
 
 # Downloads several gigabytes: only the current torch is there as a CPU build.
 test-versions: .venv-lowest/.dev .venv-newest/.dev
@@ -74,7 +86,7 @@ docs: $(VENV)/.dev
 # torch is in no lock file, because its builds have other hashes and other dependencies on each kind of machine.
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11.5 --no-header --no-annotate \
 	--override requirements/no-torch.txt --no-emit-package torch
-EXTRAS := --extra embedded --extra eval --extra train --extra ray --extra pgvector --extra serve
+EXTRAS := --extra embedded --extra eval --extra train --extra ray --extra pgvector --extra mcp
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet uv
@@ -95,7 +107,7 @@ audit:
 		--output .venv-audit/report.json
 
 clean:
-	rm -rf $(VENV) $(TF_VENV) .venv-lock .venv-audit .venv-lowest .venv-newest .cache site
+	rm -rf $(VENV) $(TF_VENV) .venv-lock .venv-audit .venv-lowest .venv-newest $(ENGINES) .cache site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

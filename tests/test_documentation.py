@@ -258,8 +258,9 @@ def test_what_a_page_shows_runs(
         # The commands first: a page's Python may open what they made.
         for shown in filter(is_run, commands_of(page, with_skipped=False)):
             command = at_port(shown, port)
-            if command.startswith("ragweave serve "):
-                running.enter_context(serving(f"{command} --port {port}"))
+            if command.startswith(("ragweave serve ", "ragweave mcp ")):
+                option = f" --port {port}" if command.startswith("ragweave serve ") else ""
+                running.enter_context(serving(command + option))
                 continue
             output = run(workplace, command)
             if command.startswith("curl -s "):

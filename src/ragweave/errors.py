@@ -61,6 +61,10 @@ class TrainingError(RagweaveError):
     """A training run cannot continue: its loss is NaN, a checkpoint cannot be written, or its data changed."""
 
 
+class GeneratorError(RagweaveError):
+    """A generator behind a server cannot be reached, refuses, or answers in another format than expected."""
+
+
 class KnowledgeBaseError(RagweaveError):
     """A folder is not a knowledge base, is damaged, or cannot be written."""
 

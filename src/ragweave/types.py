@@ -227,12 +227,20 @@ class ScoredPassage:
 Formulation = Literal["token", "sequence"]
 """RAG-Token or RAG-Sequence (Lewis et al. 2020, section 2.1)."""
 
+AnswerFormulation = Literal["token", "sequence", "concat"]
+"""How a pipeline answers: under a formulation, or from all passages in one context."""
+
 FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
 
-AnswerFormulation = Literal["token", "sequence", "concat"]
-"""How a pipeline reads passages: a mixture over them, or all of them in one prompt, the baseline."""
-
 ANSWER_FORMULATIONS: tuple[AnswerFormulation, ...] = (*FORMULATIONS, "concat")
+
+AnswerStyle = Literal["short", "sentence", "long"]
+"""How long the answers of instruct models are to be."""
+
+ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
+
+GeneratorApi = Literal["chat", "completions"]
+"""How a generator behind a server is asked."""
 
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 

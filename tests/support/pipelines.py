@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import ragweave
+from ragweave.encoders.text_encoder import TextEncoder
 from tests.support.encoders import load_tiny_encoder
 from tests.support.models import generator_config, randomise
 from tests.support.retrieval import generator_tokenizer
@@ -40,11 +41,11 @@ def save_rag_model(folder: Path, encoder_path: Path, formulation: str = "token",
     return folder
 
 
-def build_knowledge_base(folder: Path, encoder_path: Path) -> Path:
-    """A knowledge base of `DOCUMENTS` below a folder."""
+def build_knowledge_base(folder: Path, encoder_path: Path, *, named: bool = True) -> Path:
+    """A knowledge base of `DOCUMENTS` below a folder; if not ``named``, it can load its encoder itself."""
     sources = folder / "documents"
     sources.mkdir()
     for name, text in DOCUMENTS.items():
         (sources / name).write_text(text, encoding="utf-8")
-    encoder = load_tiny_encoder(encoder_path)
+    encoder = load_tiny_encoder(encoder_path) if named else TextEncoder.from_pretrained(encoder_path)
     return ragweave.KnowledgeBase.build([sources], folder / "kb", encoder=encoder).path

@@ -49,7 +49,7 @@ COMMANDS = (
         "rollback",
         "export",
     ),
-    *("ask", "chat", "search", "serve", "eval", "train", "info", "bench"),
+    *("ask", "chat", "search", "serve", "mcp", "eval", "train", "info", "bench"),
 )
 
 

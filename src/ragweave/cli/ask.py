@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sized
 from typing import Annotated
 
 import typer
@@ -12,14 +11,16 @@ from rich.text import Text
 
 from ragweave.cli import options
 from ragweave.cli.console import count_of, print_json, progress_bar, stdout, warn
+from ragweave.cli.pipelines import load_pipeline
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
-from ragweave.types import ScoredPassage, SearchSettings
+from ragweave.types import ScoredPassage
 
 _INDENT = 19  # the width of a passage's figures
 
 
 def ask(
+    context: typer.Context,
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")
     ],
@@ -40,6 +41,13 @@ def ask(
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
     passage_cache: options.PassageCache = None,
+    answer_style: options.AnswerLength = None,
+    generator: options.GeneratorUrl = None,
+    generator_model: options.GeneratorModel = None,
+    generator_api: options.GeneratorApiKind = "chat",
+    generator_key_file: options.GeneratorKeyFile = None,
+    generator_timeout: options.GeneratorTimeout = 60.0,
+    generator_requests: options.GeneratorRequests = None,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
     explain: Annotated[
@@ -60,29 +68,17 @@ def ask(
       ragweave ask --kb kb --explain "What is the capital of Mongolia?"
       ragweave ask --kb kb --retrieval hybrid --dense-weight 0.7 "What does error E1234 mean?"
       ragweave ask --kb kb --min-confidence 0.5 "What is the hotel limit in Japan?"
+      ragweave ask --kb kb --generator http://127.0.0.1:8080/v1 --generator-model qwen3-4b "Who wrote it?"
       ragweave ask --kb kb --rerank cross-encoder/ms-marco-MiniLM-L6-v2 "Who wrote it?"
     """
     questions = with_stdin(questions)
     if not questions:
         warn("There are no questions on standard input.")
         return
-    pipeline = options.load_pipeline(
-        model,
-        knowledge_base=kb,
-        formulation=formulation,
-        search=SearchSettings(retrieval, fusion, dense_weight, candidates, where=where),
-        reranker=rerank,
-        dtype=dtype,
-        device=device,
-        calibration=calibration,
-        min_confidence=0.0 if answer_anyway else min_confidence,
-        passage_cache=passage_cache,
-    )
-    index = pipeline.retriever.index
-    if n_docs is not None and isinstance(index, Sized) and n_docs > len(index):
-        warn(
-            f"The knowledge base has {count_of(len(index), 'passage')}, not {n_docs}; answering from all of them."
-        )
+    pipeline = load_pipeline(context.params)
+    size = len(pipeline.knowledge_base)
+    if n_docs is not None and n_docs > size:
+        warn(f"The knowledge base has {count_of(size, 'passage')}, not {n_docs}; answering from all of them.")
     finished: dict[int, Answer] = {}
     printed = 0
     with progress_bar("Answering", total=len(questions), hidden=len(questions) == 1) as advance:
@@ -95,6 +91,8 @@ def ask(
             progress=advance,
         ):
             finished[i] = answer
+            for name, reason in getattr(answer, "failed", {}).items():
+                warn(f"{name} did not count for {answer.question!r}: {reason}")
             # Batches are sorted by length; answers are printed in the order of the questions.
             while printed in finished:
                 if as_json:

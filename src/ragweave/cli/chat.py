@@ -5,23 +5,25 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
-import ragweave
 from ragweave.cli import options
 from ragweave.cli.ask import print_passages
 from ragweave.cli.console import stdout, warn
+from ragweave.cli.pipelines import load_pipeline
 from ragweave.errors import QuestionError
-from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
+    from ragweave.pipeline.answer_pipeline import AnswerPipeline
     from ragweave.provenance.answers import Answer
 
 _HELP = "Ask a question. /sources shows the passages of the last answer, /new begins again, /quit ends."
 
 
 def chat(
+    context: typer.Context,
     kb: options.KnowledgeBaseOption,
     model: options.RagModel = "embedded",
     n_docs: options.NDocs = None,
@@ -35,6 +37,13 @@ def chat(
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
     passage_cache: options.PassageCache = None,
+    answer_style: options.AnswerLength = None,
+    generator: options.GeneratorUrl = None,
+    generator_model: options.GeneratorModel = None,
+    generator_api: options.GeneratorApiKind = "chat",
+    generator_key_file: options.GeneratorKeyFile = None,
+    generator_timeout: options.GeneratorTimeout = 60.0,
+    generator_requests: options.GeneratorRequests = None,
     dtype: options.GeneratorDtype = "auto",
     device: options.Device = None,
 ) -> None:
@@ -48,18 +57,7 @@ def chat(
       ragweave chat --kb kb --n-docs 10 --answer-anyway
       ragweave chat --kb kb < questions.txt
     """
-    pipeline = options.load_pipeline(
-        model,
-        knowledge_base=kb,
-        formulation=formulation,
-        search=SearchSettings(retrieval, where=where),
-        reranker=rerank,
-        dtype=dtype,
-        device=device,
-        calibration=calibration,
-        min_confidence=0.0 if answer_anyway else min_confidence,
-        passage_cache=passage_cache,
-    )
+    pipeline = load_pipeline(context.params)
     talk = _Talk(pipeline, {"n_docs": n_docs, "max_new_tokens": max_new_tokens, "extractive": extractive})
     is_terminal = sys.stdin.isatty()
     if is_terminal:
@@ -71,7 +69,7 @@ def chat(
 class _Talk:
     """A conversation in a terminal."""
 
-    def __init__(self, pipeline: ragweave.RagPipeline, answer_options: dict[str, Any]) -> None:
+    def __init__(self, pipeline: AnswerPipeline, answer_options: dict[str, Any]) -> None:
         self.console = stdout()
         self._conversation = pipeline.chat()
         self._options = answer_options

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ragweave.cli import options
 from ragweave.cli.console import count_of, job_bars, note, print_json, print_text, quiet_libraries, stdout
+from ragweave.cli.pipelines import server_of
 from ragweave.errors import ConfigurationError
 from ragweave.types import SearchSettings
 
@@ -64,6 +65,13 @@ def evaluate(
     min_confidence: options.MinConfidence = None,
     calibration: options.Calibration = None,
     passage_cache: options.PassageCache = None,
+    answer_style: options.AnswerLength = None,
+    generator: options.GeneratorUrl = None,
+    generator_model: options.GeneratorModel = None,
+    generator_api: options.GeneratorApiKind = "chat",
+    generator_key_file: options.GeneratorKeyFile = None,
+    generator_timeout: options.GeneratorTimeout = 60.0,
+    generator_requests: options.GeneratorRequests = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -157,6 +165,8 @@ def evaluate(
                 dtype=dtype,
                 device=device,
                 calibration=None if calibration is None else str(calibration),
+                answer_style=answer_style,
+                server=server_of(context.params),
             ),
             settings=RunSettings(
                 mode=mode,

@@ -14,7 +14,15 @@ import typer
 
 import ragweave
 from ragweave.cli.console import quiet_libraries, spinner
-from ragweave.types import AnswerFormulation, Formulation, Fusion, RetrievalKind, SourceFile
+from ragweave.types import (
+    AnswerFormulation,
+    AnswerStyle,
+    Formulation,
+    Fusion,
+    GeneratorApi,
+    RetrievalKind,
+    SourceFile,
+)
 
 if TYPE_CHECKING:
     from ragweave.knowledge.ingest.builder import Engine
@@ -108,7 +116,17 @@ PassagePrompt = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only, one object per line.")]
 
 # A model and its answers.
-RagModel = Annotated[str, typer.Option(help="'embedded', or a folder or hub name of a RAG model.")]
+RagModel = Annotated[
+    str,
+    typer.Option(help="'embedded', or a folder or hub name of a RAG model or of a causal language model."),
+]
+AnswerLength = Annotated[
+    AnswerStyle | None,
+    typer.Option(
+        "--answer-style",
+        help="How a causal language model or --generator is told to answer (default: short).",
+    ),
+]
 Beams = Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Number of beams.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
 NDocs = Annotated[int | None, typer.Option(min=1, help="Passages per question (default: the model's).")]
@@ -162,6 +180,34 @@ Calibration = Annotated[
 Device = Annotated[str | None, typer.Option(help="Device to compute on, such as cuda.")]
 
 OptionalKnowledgeBase = Annotated[str | None, typer.Option(help="Folder or URI of the knowledge base.")]
+
+# A generator behind a server.
+GeneratorUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Generate with an OpenAI-compatible server, such as http://HOST:8080/v1."
+    ),
+]
+GeneratorApiKind = Annotated[
+    GeneratorApi,
+    typer.Option(
+        help="API of --generator: chats, or plain text, where answers can be scored under all passages."
+    ),
+]
+GeneratorModel = Annotated[str | None, typer.Option(metavar="NAME", help="Model of --generator.")]
+GeneratorKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="API key of --generator (default: $RAGWEAVE_GENERATOR_KEY, if set)."),
+]
+GeneratorTimeout = Annotated[float, typer.Option(min=0.1, help="Seconds for each request to --generator.")]
+GeneratorRequests = Annotated[
+    int | None, typer.Option(min=1, help="Budget of requests to --generator (default: no bound).")
+]
+
+# Serving.
+ApiKeyFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="API keys for all requests, one per line.")
+]
 
 # Retrieval.
 Retrieval = Annotated[

@@ -11,20 +11,17 @@ import typer
 
 from ragweave.cli import options
 from ragweave.cli.console import stderr, warn
+from ragweave.cli.pipelines import load_pipeline
 from ragweave.errors import require_extra
-from ragweave.types import SearchSettings
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
+    context: typer.Context,
     kb: options.KnowledgeBaseOption,
     model: options.RagModel = "embedded",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
-    api_key_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="API keys for all requests, one per line.")
-    ] = None,
+    api_key_file: options.ApiKeyFile = None,
     admin_key_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="API keys for changes of documents, one per line.")
     ] = None,
@@ -41,6 +38,13 @@ def serve(
     answer_anyway: options.AnswerAnyway = False,
     calibration: options.Calibration = None,
     passage_cache: options.PassageCache = None,
+    answer_style: options.AnswerLength = None,
+    generator: options.GeneratorUrl = None,
+    generator_model: options.GeneratorModel = None,
+    generator_api: options.GeneratorApiKind = "chat",
+    generator_key_file: options.GeneratorKeyFile = None,
+    generator_timeout: options.GeneratorTimeout = 60.0,
+    generator_requests: options.GeneratorRequests = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that the first question of a batch waits for others.")
@@ -81,41 +85,24 @@ def serve(
         require_extra(package, "serve")
     from ragweave.serving.app import create_app, listen
     from ragweave.serving.server import create_server
-    from ragweave.serving.settings import Batching, KeyRing, Limits, ServingSettings
+    from ragweave.serving.settings import LOOPBACK, Batching, KeyRing, Limits, ServingSettings
 
     # Wrong arguments fail before the model is loaded.
-    limits = Limits()
     settings = ServingSettings(
         n_docs=n_docs,
         num_beams=beams,
         max_new_tokens=max_new_tokens,
-        limits=Limits(
-            questions=min(limits.questions, max_queue),
-            n_docs=max(limits.n_docs, n_docs or 1),
-            num_beams=max(limits.num_beams, beams),
-            max_new_tokens=max(limits.max_new_tokens, max_new_tokens),
-        ),
+        limits=Limits.with_defaults(max_queue, n_docs=n_docs, num_beams=beams, max_new_tokens=max_new_tokens),
         batching=Batching(max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, deadline=deadline),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
         admin_keys=None if admin_key_file is None else KeyRing.from_file(admin_key_file),
-        allowed_hosts=(*(_LOOPBACK if host in _LOOPBACK else ()), *(allowed_host or ())),
+        allowed_hosts=(*(LOOPBACK if host in LOOPBACK else ()), *(allowed_host or ())),
         cors_origins=tuple(cors_origin or ()),
         keep_versions=keep_versions,
     )
-    if host not in _LOOPBACK and api_key_file is None:
+    if host not in LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
-    pipeline = options.load_pipeline(
-        model,
-        knowledge_base=kb,
-        formulation=formulation,
-        search=SearchSettings(retrieval, fusion, dense_weight, candidates),
-        reranker=rerank,
-        dtype=dtype,
-        device=device,
-        calibration=calibration,
-        min_confidence=0.0 if answer_anyway else min_confidence,
-        passage_cache=passage_cache,
-    )
+    pipeline = load_pipeline(context.params)
     # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
     with suppress(io.UnsupportedOperation):  # standard error is no file
         faulthandler.enable(all_threads=False)

@@ -19,11 +19,13 @@ from ragweave.evaluation.run_folder import RunFolder, RunSettings
 from ragweave.evaluation.runner import run_evaluation
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
-from ragweave.model_files import EMBEDDED, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
+from ragweave.model_files import EMBEDDED
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
+from ragweave.pipeline.chat_client import ChatClient
+from ragweave.pipeline.endpoint_pipeline import load_pipeline
 from ragweave.pipeline.loading import load_embedded_encoder
-from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.retriever import Retriever
-from ragweave.types import AnswerFormulation, GeneratorDtype, SearchSettings
+from ragweave.types import AnswerFormulation, AnswerStyle, GeneratorDtype, SearchSettings
 
 RunProgress = Callable[[str, int, int, dict[str, float]], None]
 """Called with the name of a run, its questions, the number of further finished ones, and the means so far."""
@@ -34,7 +36,7 @@ class ModelSettings:
     """The model to evaluate, and how it searches.
 
     Attributes:
-        model: ``"embedded"``, or the folder or hub name of a RAG model.
+        model: ``"embedded"``, or the folder or hub name of a RAG model or of a causal language model.
         formulation: ``"token"``, ``"sequence"`` or ``"concat"``; the model's default if ``None``.
         search: How to search the knowledge base; the model's defaults fill what is left open.
         rerank: Folder or hub name of a reranker.
@@ -42,6 +44,8 @@ class ModelSettings:
         dtype: The generator's type.
         device: The device.
         calibration: A file of ``ragweave eval --calibrate``; the model's own if ``None``.
+        answer_style: How an instruct model or a server is told to answer.
+        server: A server that generates in the place of ``model``.
     """
 
     model: str = "embedded"
@@ -52,6 +56,13 @@ class ModelSettings:
     dtype: GeneratorDtype = "auto"
     device: str | None = None
     calibration: str | None = None
+    answer_style: AnswerStyle | None = None
+    server: ChatClient | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What of it decides the answers of a run."""
+        server = self.server and {name: getattr(self.server, name) for name in ("url", "model", "api")}
+        return {**asdict(replace(self, server=None)), "server": server}
 
 
 def evaluate(
@@ -100,7 +111,11 @@ def evaluate(
     if retriever is not None and isinstance(retriever.index, KnowledgeBaseIndex):
         # The folder records how the base was searched, even if the model's defaults change later.
         model = replace(model, search=retriever.index.settings)
-    description = {"model": asdict(model), "data": _fingerprint(examples), "knowledge_base": _describe(base)}
+    description = {
+        "model": model.to_dict(),
+        "data": _fingerprint(examples),
+        "knowledge_base": _describe(base),
+    }
     for k in dict.fromkeys([settings.n_docs, *curve]):
         title = "Evaluating" if k == settings.n_docs else f"Evaluating with K={k}"
         run_evaluation(
@@ -124,7 +139,7 @@ def _open(knowledge_base: Path | str | KnowledgeBase | None) -> KnowledgeBase | 
 
 def _validate(examples: Sequence[Example], settings: RunSettings, base: KnowledgeBase | None) -> None:
     """Find mistakes before a model is loaded."""
-    for module in ("jinja2", "matplotlib", "scipy"):
+    for module in ("matplotlib", "scipy"):
         require_extra(module, "eval")
     if not examples:
         raise DataError("There are no questions to evaluate on.")
@@ -152,21 +167,22 @@ def _load(
     base: KnowledgeBase | None,
     settings: RunSettings,
     passage_cache: int | str | None,
-) -> tuple[Retriever | None, RagPipeline | None]:
+) -> tuple[Retriever | None, AnswerPipeline | None]:
     """The retriever and the pipeline that the run needs."""
     if settings.mode == "retrieval" and model.model == EMBEDDED and base is not None:
         # Retrieval alone does not need the generator.
         encoder = load_embedded_encoder(base, model.device)
         reranker = None if model.rerank is None else load_reranker(model.rerank, device=model.device)
-        index = base.as_index(model.search, defaults=EMBEDDED_SEARCH, reranker=reranker)
-        return Retriever(index, encoder, EMBEDDED_SCORE_SCALE), None
-    pipeline = RagPipeline.from_pretrained(
+        return base.retriever(model.search, encoder=encoder, reranker=reranker), None
+    pipeline = load_pipeline(
         model.model,
+        server=model.server,
         knowledge_base=base,
         formulation=model.formulation,
         search=model.search,
         reranker=model.rerank,
         adapter=model.adapter,
+        answer_style=model.answer_style,
         dtype=model.dtype,
         device=model.device,
         calibration=model.calibration,

@@ -23,7 +23,7 @@ from ragweave.evaluation.run_folder import (
 )
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.matching import has_answer
-from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import CalibratedConfidence, fit_confidence, signals
 from ragweave.retrieval.index_protocol import Hits, Index
@@ -41,7 +41,7 @@ def run_evaluation(
     settings: RunSettings,
     description: dict[str, Any],
     retriever: Retriever | None,
-    pipeline: RagPipeline | None,
+    pipeline: AnswerPipeline | None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate, or resume an interrupted run.
@@ -164,7 +164,7 @@ def _predict(
     examples: Sequence[Example],
     settings: RunSettings,
     retriever: Retriever | None,
-    pipeline: RagPipeline | None,
+    pipeline: AnswerPipeline | None,
     gold_hits: Callable[[Sequence[Example]], Hits] | None,
 ) -> Iterator[list[Prediction]]:
     """Retrieve and answer; yield batches of predictions as they finish."""

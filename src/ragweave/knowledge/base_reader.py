@@ -6,6 +6,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -123,24 +124,38 @@ class KnowledgeBaseReader:
         settings: SearchSettings | None = None,
         reranker: PassageScorer | None = None,
     ) -> list[tuple[ScoredPassage, ...]]:
+        retriever = self.retriever(settings, encoder=encoder, reranker=reranker)
+        if blank := next((question for question in questions if not question.strip()), None):
+            raise QuestionError(f"The question {blank!r} is empty; ask something.")
+        vectors = None
+        if cast(KnowledgeBaseIndex, retriever.index).settings.kind == "bm25":
+            vectors = np.zeros((len(questions), self.manifest.dimension), np.float32)  # words need no encoder
+        elif retriever.encoder is None:
+            retriever = replace(retriever, encoder=self.encoder)
+        n_docs = min(n_docs, max(len(self), 1))
+        return retriever.retrieve(questions, n_docs, vectors=vectors).ranked_passages()
+
+    def retriever(
+        self,
+        settings: SearchSettings | None = None,
+        *,
+        encoder: TextEncoder | None = None,
+        reranker: PassageScorer | None = None,
+    ) -> Retriever:
+        """A retriever with the defaults of search and the scale of scores that fit this knowledge base's encoder.
+
+        Raises:
+            EncoderMismatchError: Another encoder than ``encoder`` embedded the passages.
+        """
         # What only questions in words need is imported here: it loads torch.
         from ragweave.model_files import EMBEDDED_ENCODER, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 
         record = self.manifest.encoder
+        if encoder is not None:
+            self.check_encoder(encoder)
         defaults = EMBEDDED_SEARCH if record.name == EMBEDDED_ENCODER else None
         index = self.as_index(settings, defaults=defaults, reranker=reranker)
-        if blank := next((question for question in questions if not question.strip()), None):
-            raise QuestionError(f"The question {blank!r} is empty; ask something.")
-        vectors = None
-        if index.settings.kind == "bm25":
-            vectors = np.zeros((len(questions), self.manifest.dimension), np.float32)  # words need no encoder
-        elif encoder is not None:
-            self.check_encoder(encoder)
-        else:
-            encoder = self.encoder
-        retriever = Retriever(index, encoder, EMBEDDED_SCORE_SCALE if record.normalize else 1.0)
-        n_docs = min(n_docs, max(len(self), 1))
-        return retriever.retrieve(questions, n_docs, vectors=vectors).ranked_passages()
+        return Retriever(index, encoder, EMBEDDED_SCORE_SCALE if record.normalize else 1.0)
 
     @property
     def encoder(self) -> TextEncoder:

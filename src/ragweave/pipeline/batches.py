@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageReuse
 from ragweave.provenance.posteriors import Provenance
 from ragweave.retrieval.retriever import RetrievalResult
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,7 @@ class Batch:
     passages: PassageReuse | None = None  # where passages end, for a causal generator
 
 
-def in_order(
-    prepare: Callable[[list[int]], Batch], batches: list[list[int]], *, prefetch: bool
-) -> Iterator[Batch]:
+def in_order(prepare: Callable[[list[int]], T], batches: list[list[int]], *, prefetch: bool) -> Iterator[T]:
     """Prepare batches one after another; with ``prefetch``, each while the one before is in use."""
     if not prefetch:
         yield from map(prepare, batches)

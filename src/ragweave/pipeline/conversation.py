@@ -18,7 +18,7 @@ from ragweave.provenance.answers import Answer
 from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded
 
 if TYPE_CHECKING:
-    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.pipeline.answer_pipeline import AnswerPipeline
 
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -52,7 +52,7 @@ def history_text(turns: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"User: {question.strip()}\nAnswer: {answer.strip()}" for question, answer in turns)
 
 
-def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
+def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
     """Make a follow-up into a question that stands alone.
 
     Args:
@@ -64,9 +64,10 @@ def standalone_question(pipeline: RagPipeline, turns: Sequence[tuple[str, str]],
     Raises:
         QuestionError: The question alone is longer than the generator reads.
     """
-    model, config = pipeline.model, pipeline.model.config
+    config = pipeline.config
     if config.rewrite_prefix is None or not turns:
         return question
+    model: Any = pipeline.model
     tokenizer = pipeline.retriever.generator_tokenizer
     template, limit = rewrite_template(config.rewrite_prefix), config.max_combined_length
     kept = [(said[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for said, answer in turns[-_MOST_TURNS:]]
@@ -120,7 +121,7 @@ class Conversation:
         ```
     """
 
-    pipeline: RagPipeline
+    pipeline: AnswerPipeline
     turns: list[tuple[str, str]] = field(default_factory=list)
 
     def standalone(self, question: str) -> str:

@@ -22,10 +22,11 @@ from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
+from ragweave.pipeline.instruct import ADVICE, load_causal, prompt_fields
 from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
-from ragweave.retrieval.index_protocol import NoPassages, PassageScorer
+from ragweave.retrieval.index_protocol import Index, NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
-from ragweave.types import FORMULATIONS, Formulation, GeneratorDtype, SearchSettings
+from ragweave.types import FORMULATIONS, AnswerStyle, Formulation, GeneratorDtype, SearchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def load_parts(
     adapter: bool,
     dtype: GeneratorDtype,
     device: str | None,
+    answer_style: AnswerStyle | None = None,
     calibration: Path | None = None,
 ) -> PipelineParts:
     """Load the parts; arguments and errors as in `RagPipeline.from_pretrained`."""
@@ -81,10 +83,15 @@ def load_parts(
         reranker = load_reranker(reranker, device=device)
     source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
-    if str(name_or_path) == EMBEDDED:
+    name = str(name_or_path)
+    if name != EMBEDDED and not _is_rag_model(name):
+        parts = _causal_parts(name, source, formulation, torch_dtype, device, answer_style)
+    elif answer_style is not None:
+        raise ConfigurationError(f"'{name}' answers as it was trained to: leave the answer style out.")
+    elif name == EMBEDDED:
         parts = _embedded_parts(source, formulation, torch_dtype, device, adapter=adapter)
     else:
-        parts = _saved_parts(str(name_or_path), source, formulation, torch_dtype, device)
+        parts = _saved_parts(name, source, formulation, torch_dtype, device)
     if dtype == "int8":
         quantize_int8(parts.model.generator)
     return replace(parts, confidence=confidence)
@@ -163,11 +170,63 @@ def _embedded_parts(
         question_encoder_prompt=encoder.question_prompt,
         **embedded.CONTEXT_FIELDS,
     )
+    tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
+    return _combined(config, encoder, generator, tokenizer, index, formulation, device)
+
+
+def _causal_parts(
+    name: str,
+    source: _IndexSource,
+    formulation: Formulation | None,
+    dtype: torch.dtype,
+    device: str | None,
+    style: AnswerStyle | None,
+) -> PipelineParts:
+    """Any causal language model as the generator, and the knowledge base's encoder."""
+    if source.base is None:
+        raise ConfigurationError(
+            f"'{name}' is a generator alone: name a knowledge base, whose encoder encodes the questions."
+        )
+    generator, tokenizer = load_causal(name, dtype)
+    encoder = source.base.encoder
+    retriever = source.base.retriever(source.search, encoder=encoder, reranker=source.reranker)
+    with reading_model("generator", name, "choose another model"):
+        config = RagConfig.from_question_encoder_generator_configs(
+            encoder.model.config,
+            generator.config,
+            retrieval_vector_size=encoder.dimension,
+            question_encoder_pooling=encoder.pooling,
+            question_encoder_normalize=encoder.normalize,
+            question_encoder_dim=encoder.dim,
+            question_encoder_prompt=encoder.question_prompt,
+            doc_score_scale=retriever.doc_score_scale,
+            **prompt_fields(generator, tokenizer, style),
+        )
+    return _combined(config, encoder, generator, tokenizer, retriever.index, formulation, device)
+
+
+def _combined(
+    config: RagConfig,
+    encoder: TextEncoder,
+    generator: Any,
+    tokenizer: Any,
+    index: Index,
+    formulation: Formulation | None,
+    device: str | None,
+) -> PipelineParts:
+    """A model of two networks that were trained apart; RAG-Token by default."""
     model = model_class(formulation or "token")(config, encoder.model, generator).eval()
     if device is not None:
         model.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(embedded.generator_path())
     return PipelineParts(model, RagRetriever(config, encoder.tokenizer, tokenizer, index=index), encoder)
+
+
+def _is_rag_model(name: str) -> bool:
+    """Whether a folder or a name on the hub is that of a RAG model, and not of another one."""
+    if name.endswith(".gguf"):
+        return False
+    with reading_model("RAG model", name, ADVICE):
+        return bool(RagConfig.get_config_dict(name)[0].get("model_type") == RagConfig.model_type)
 
 
 def _saved_parts(
@@ -177,10 +236,7 @@ def _saved_parts(
     dtype: torch.dtype,
     device: str | None,
 ) -> PipelineParts:
-    advice = "give 'embedded', a folder with a RAG model and its tokenizers, or a name on the hub"
-    with reading_model("RAG model", name, advice):
-        if RagConfig.get_config_dict(name)[0].get("model_type") != RagConfig.model_type:
-            raise ValueError("there is no configuration of a RAG model")
+    with reading_model("RAG model", name, ADVICE):
         config = RagConfig.from_pretrained(name)
         index = source.index(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         _check_passage_encoder(name, config, index)

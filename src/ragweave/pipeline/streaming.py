@@ -23,7 +23,7 @@ from ragweave.retrieval.retriever import by_prior
 from ragweave.types import ScoredPassage
 
 if TYPE_CHECKING:
-    from ragweave.pipeline.rag_pipeline import RagPipeline
+    from ragweave.pipeline.answer_pipeline import AnswerPipeline
 
 _INCOMPLETE = "\ufffd"  # what a tokenizer decodes a part of a character to
 
@@ -59,24 +59,25 @@ class BatchCallback:
         self._whole = whole
         self._streamer: TokenStreamer | None = None
 
-    def begin(
-        self,
-        model: RagForGeneration,
-        tokenizer: Any,
-        passages: Sequence[Sequence[ScoredPassage | None]],
-        options: dict[str, Any],
-    ) -> None:
-        """Report the passages, and add the hooks of ``generate`` to its options."""
+    def passages(self, passages: Sequence[Sequence[ScoredPassage | None]]) -> None:
+        """Report the passages of each question."""
+        for position, candidates in zip(self._positions, passages, strict=True):
+            self._callback.on_passages(position, by_prior(candidates))
+
+    def should_stop(self, b: int) -> bool:
+        """Whether to stop answering question b of the batch."""
+        return self._callback.should_stop(self._positions[b])
+
+    def begin(self, model: RagForGeneration, tokenizer: Any, options: dict[str, Any]) -> None:
+        """Add the hooks of ``generate`` to its options."""
         callback, positions = self._callback, self._positions
-        for position, candidates in zip(positions, passages, strict=True):
-            callback.on_passages(position, by_prior(candidates))
         self._streamer = TokenStreamer(
             len(positions),
             tokenizer,
             model.end_token_ids,
             lambda b, text: callback.on_text(positions[b], text),
         )
-        stop = StopQuestions(len(positions), lambda b: callback.should_stop(positions[b]))
+        stop = StopQuestions(len(positions), self.should_stop)
         options["stopping_criteria"] = StoppingCriteriaList([*options.get("stopping_criteria", ()), stop])
         # Beam search and RAG-Sequence may change the first token of an answer at its last.
         if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1 and not self._whole:
@@ -84,8 +85,12 @@ class BatchCallback:
 
     def finish(self, answers: Sequence[Answer]) -> None:
         """Report what is left of the answers."""
+        texts = [answer.answer for answer in answers]
         if self._streamer is not None:
-            self._streamer.finish([answer.answer for answer in answers])
+            self._streamer.finish(texts)
+            return
+        for position, text in zip(self._positions, texts, strict=True):
+            self._callback.on_text(position, text)
 
 
 class TokenStreamer(BaseStreamer):
@@ -182,7 +187,7 @@ class _QueueCallback:
         return self.closed.is_set()
 
 
-def stream_answer(pipeline: RagPipeline, question: str, **options: Any) -> Iterator[str | Answer]:
+def stream_answer(pipeline: AnswerPipeline, question: str, **options: Any) -> Iterator[str | Answer]:
     """Answer a question piece by piece.
 
     Greedy decoding of RAG-Token decides token by token. Beam search and RAG-Sequence decide at the end, so the answer

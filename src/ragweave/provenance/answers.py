@@ -6,7 +6,7 @@ Notation used for tensor shapes: K passages per question, T answer tokens.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import Any, Literal
 
@@ -30,6 +30,12 @@ class RetrievedPassage(ScoredPassage):
 
     posterior: float
     null: float | None = None
+
+    @classmethod
+    def of(cls, passage: ScoredPassage, posterior: float, null: float | None = None) -> RetrievedPassage:
+        """A passage with its posterior."""
+        values = {field.name: getattr(passage, field.name) for field in fields(ScoredPassage)}
+        return cls(**values, posterior=posterior, null=null)
 
 
 @dataclass(frozen=True, slots=True)

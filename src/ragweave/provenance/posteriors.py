@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from os.path import commonprefix
 from typing import Any
@@ -165,15 +165,11 @@ def assemble(
         order = [k for k, _ in ranked]
         null = None if provenance.null_log_probs is None else provenance.null_log_probs[b].exp().tolist()
         retrieved = tuple(
-            RetrievedPassage(
-                **{field.name: getattr(passage, field.name) for field in fields(passage)},
-                posterior=posterior[k],
-                null=None if null is None else null[k],
-            )
+            RetrievedPassage.of(passage, posterior[k], None if null is None else null[k])
             for k, passage in ranked
         )
         scored = provenance.scored[b]
-        tokens = _tokens(
+        tokens = answer_tokens(
             text.strip(),
             token_texts(sequences[b, 1:][scored].tolist(), text.strip(), tokenizer),
             provenance.token_posteriors[b][order][:, scored].T.tolist(),
@@ -207,7 +203,7 @@ def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str
     return [text[start:end] for start, end in pairwise(ends)][: len(token_ids)]
 
 
-def _tokens(
+def answer_tokens(
     answer: str,
     texts: Sequence[str],
     posteriors: Sequence[Sequence[float]],

@@ -124,10 +124,9 @@ def fit_parts(
     Arguments, result and errors are those of `fit`.
     """
     rows = passage_tokens(template, passages, tokenizer)
-    tails = _tokens_of(tokenizer, [template.question_part(question) for question in questions])
     begin = len(begin_tokens(tokenizer))
-    for number, question in enumerate(questions):
-        tail = tails[template.question_part(question)]
+    tails = question_tokens(template, questions, tokenizer)
+    for number, (question, tail) in enumerate(zip(questions, tails, strict=True)):
         room = max_length - len(tail)
         if room < begin:
             raise _too_long(question, max_length)
@@ -139,9 +138,25 @@ def passage_tokens(
     template: ContextTemplate, passages: Sequence[tuple[str, str]], tokenizer: Any
 ) -> list[list[int]]:
     """What contexts of a causal generator hold before their questions, of M passages (title, text)."""
-    texts = [template.passage_part(title, text) for title, text in passages]
+    plain = _without_marks(tokenizer)
+    texts = [template.passage_part(plain(title), plain(text)) for title, text in passages]
     begin, tokens = begin_tokens(tokenizer), _tokens_of(tokenizer, texts)
     return [[*begin, *tokens[text]] for text in texts]
+
+
+def question_tokens(template: ContextTemplate, questions: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """What follows the passages in contexts of a causal generator, for M questions."""
+    plain = _without_marks(tokenizer)
+    texts = [template.question_part(plain(question)) for question in questions]
+    tokens = _tokens_of(tokenizer, texts)
+    return [tokens[text] for text in texts]
+
+
+def _without_marks(tokenizer: Any) -> Callable[[str], str]:
+    """A function that breaks the names of special tokens in a text, so that it cannot end its turn of a chat."""
+    marks = sorted({mark for mark in tokenizer.all_special_tokens if len(mark) > 1}, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, marks)) or "(?!)")
+    return partial(pattern.sub, lambda mark: f"{mark[0][0]} {mark[0][1:]}")
 
 
 def begin_tokens(tokenizer: Any) -> list[int]:

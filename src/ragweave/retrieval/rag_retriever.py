@@ -19,7 +19,7 @@ from transformers import BatchEncoding
 import ragweave  # for names that are loaded on first use
 from ragweave.configuration import RagConfig
 from ragweave.errors import ConfigurationError, QuestionError
-from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded
+from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded, question_tokens
 from ragweave.retrieval.index_protocol import Index
 from ragweave.retrieval.retriever import RetrievalResult, Retriever
 
@@ -287,10 +287,7 @@ class RagRetriever:
         """
         template, tokenizer = self.context_template(), self.generator_tokenizer
         n_docs = len(context_input_ids) // len(input_strings)
-        tails = [
-            tokenizer(template.question_part(question), add_special_tokens=False)["input_ids"]
-            for question in input_strings
-        ]
+        tails = question_tokens(template, input_strings, tokenizer)
         lengths = []
         for number, (row, mask) in enumerate(zip(context_input_ids, context_attention_mask, strict=True)):
             ids, tail = row[mask != 0].tolist(), tails[number // n_docs]

@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 import ragweave
 from ragweave.errors import ConfigurationError
-from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.serving.errors import install_handlers
 from ragweave.serving.metrics import MetricsMiddleware
 from ragweave.serving.middleware import (
@@ -37,7 +37,7 @@ from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
 
-def create_app(pipeline: RagPipeline, settings: ServingSettings | None = None) -> FastAPI:
+def create_app(pipeline: AnswerPipeline, settings: ServingSettings | None = None) -> FastAPI:
     """Create the ASGI application that serves a pipeline.
 
     Args:

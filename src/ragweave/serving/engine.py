@@ -32,8 +32,8 @@ from ragweave.errors import (
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.pipeline.conversation import standalone_question
-from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.serving.batching import AnswerReady, Job, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import (
     ConflictError,
@@ -44,7 +44,7 @@ from ragweave.serving.errors import (
     unavailable,
 )
 from ragweave.serving.schemas import DocumentIn
-from ragweave.types import ANSWER_FORMULATIONS, Passage, ScoredPassage, SourceFile
+from ragweave.types import Passage, ScoredPassage, SourceFile
 
 P = TypeVar("P", bound=ScoredPassage)
 
@@ -88,18 +88,19 @@ class Engine:
         ConfigurationError: The pipeline has no knowledge base.
     """
 
-    def __init__(self, pipeline: RagPipeline, *, refresh_seconds: float, keep_versions: int) -> None:
+    def __init__(self, pipeline: AnswerPipeline, *, refresh_seconds: float, keep_versions: int) -> None:
         if not isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
             raise ConfigurationError("The pipeline has no knowledge base. Load it with knowledge_base.")
         self.pipeline = pipeline
-        self._pipelines = {name: pipeline.with_formulation(name) for name in ANSWER_FORMULATIONS}
+        self._pipelines = {name: pipeline.with_formulation(name) for name in pipeline.formulations}
         self._refresh_seconds = refresh_seconds
         self._keep_versions = keep_versions
         self._refresh_lock = threading.Lock()
         self._refreshed = time.monotonic()
         self.refresh_failures = 0
         # Fast tokenizers keep truncation state and must not be shared between threads.
-        self._retrieval = type(pipeline)(pipeline.model, pipeline.retriever, _copy_encoder(pipeline.encoder))
+        self._retrieval = copy(pipeline)
+        self._retrieval.encoder = _copy_encoder(pipeline.encoder)
         self._retrieval_tokenizer = deepcopy(pipeline.retriever.generator_tokenizer)
         self._document_encoder = _copy_encoder(pipeline.encoder)
         self._text_encoder = _copy_encoder(pipeline.encoder)
@@ -112,7 +113,7 @@ class Engine:
     def answer(self, jobs: Sequence[Job]) -> None:
         """Answer a batch of jobs with equal options, and publish their events."""
         self.refresh()
-        with _while_awaited(self.pipeline.model.generator, jobs):
+        with _while_awaited(self.pipeline.model and self.pipeline.model.generator, jobs):
             self._answer([job for job in jobs if not job.cancelled and self._is_ready(job)])
 
     def _answer(self, jobs: Sequence[Job]) -> None:
@@ -142,7 +143,7 @@ class Engine:
     def retrieve(
         self, questions: Sequence[str], n_docs: int | None, where: str | None = None
     ) -> list[tuple[ScoredPassage, ...]]:
-        """Retrieve passages. Arguments and errors are those of `RagPipeline.retrieve`."""
+        """Retrieve passages. Arguments and errors are those of `AnswerPipeline.retrieve`."""
         self.refresh()
         result = self._retrieval.retrieve(questions, n_docs=n_docs, where=where)
         return [tuple(map(_without_folders, passages)) for passages in result.ranked_passages()]
@@ -186,7 +187,7 @@ class Engine:
             return (
                 len(text) <= max_characters
                 and encoder.question_token_count(text) <= longest
-                and self.token_count(text) <= self.pipeline.model.config.max_combined_length // 2
+                and self.token_count(text) <= self.pipeline.config.max_combined_length // 2
             )
 
         if fits(message):
@@ -322,17 +323,19 @@ class _AbandonedError(Exception):
 
 
 @contextmanager
-def _while_awaited(generator: nn.Module, jobs: Sequence[Job]) -> Iterator[None]:
+def _while_awaited(generator: nn.Module | None, jobs: Sequence[Job]) -> Iterator[None]:
     """Leave the block at the generator's next layer when all jobs are cancelled, or past their deadline.
 
     `should_stop` is asked at each token. Reading contexts and scoring hypotheses may take longer than all tokens.
     """
+    thread = threading.get_ident()  # other threads may use the same generator
 
     def check(*_: Any) -> None:
-        if all(job.cancelled for job in jobs):
+        if threading.get_ident() == thread and all(job.cancelled for job in jobs):
             raise _AbandonedError
 
-    lists = [module for module in generator.modules() if isinstance(module, nn.ModuleList)]
+    modules = () if generator is None else generator.modules()
+    lists = [module for module in modules if isinstance(module, nn.ModuleList)]
     hooks = [layer.register_forward_pre_hook(check) for layers in lists for layer in layers]
     try:
         with suppress(_AbandonedError):

@@ -17,7 +17,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ragweave.errors import ConfigurationError, KnowledgeBaseError, QuestionError, RagweaveError
+from ragweave.errors import (
+    ConfigurationError,
+    GeneratorError,
+    KnowledgeBaseError,
+    QuestionError,
+    RagweaveError,
+)
 
 _LOG = logging.getLogger(__name__)
 _CALLER_ERRORS = (QuestionError, ConfigurationError)
@@ -126,7 +132,11 @@ def unavailable(error: BaseException) -> UnavailableError | None:
         if isinstance(cause, OSError) and cause.errno in _REASONS:
             return UnavailableError(f"{_REASONS[cause.errno]}.")
         cause = cause.__cause__
-    return UnavailableError(without_folders(error)) if isinstance(error, KnowledgeBaseError) else None
+    return (
+        UnavailableError(without_folders(error))
+        if isinstance(error, (KnowledgeBaseError, GeneratorError))
+        else None
+    )
 
 
 def without_folders(error: BaseException) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ragweave.knowledge.base import KnowledgeBase
 from ragweave.provenance.answers import Answer
 from ragweave.types import AnswerFormulation, Place, ScoredPassage
 
@@ -150,16 +151,19 @@ class DocumentIn(_Request):
         return self
 
 
+def _check_ids(documents: list[DocumentIn]) -> list[DocumentIn]:
+    if len({document.id for document in documents}) < len(documents):
+        raise ValueError("two documents have the same id")
+    return documents
+
+
+DocumentsIn = Annotated[list[DocumentIn], Field(min_length=1), AfterValidator(_check_ids)]
+
+
 class DocumentsRequest(_Request):
     """Documents to add."""
 
-    documents: list[DocumentIn] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check_ids(self) -> Self:
-        if len({document.id for document in self.documents}) < len(self.documents):
-            raise ValueError("two documents have the same id")
-        return self
+    documents: DocumentsIn
 
 
 class ChangeResponse(BaseModel):
@@ -168,6 +172,12 @@ class ChangeResponse(BaseModel):
     version: str = Field(description="The version that answers from now on.")
     documents: int
     passages: int
+
+    @classmethod
+    def of(cls, base: KnowledgeBase) -> ChangeResponse:
+        """The response for a version."""
+        manifest = base.manifest
+        return ChangeResponse(version=base.version, documents=manifest.documents, passages=manifest.passages)
 
 
 class KnowledgeBaseResponse(ChangeResponse):

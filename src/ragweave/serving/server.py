@@ -12,6 +12,7 @@ from typing import Any
 import h11
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ragweave.serving.service import Service
@@ -32,7 +33,7 @@ _TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Leng
 class Server(uvicorn.Server):
     """A server that writes repeated log lines seldom, and answers waiting questions when its shutdown begins."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service | None) -> None:
         super().__init__(config)
         self._service = service
 
@@ -55,11 +56,12 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new questions, finish the running requests, then stop."""
-        self._service.batcher.close()
+        if self._service is not None:
+            self._service.batcher.close()
         await super().shutdown(sockets)
 
 
-def create_server(app: FastAPI, settings: ServingSettings) -> Server:
+def create_server(app: ASGIApp, settings: ServingSettings) -> Server:
     """Create a server whose shutdown waits as long as any question may take."""
     descriptors = _descriptor_limit()
     max_connections = min(settings.max_connections, descriptors // 2)
@@ -80,7 +82,8 @@ def create_server(app: FastAPI, settings: ServingSettings) -> Server:
         timeout_keep_alive=5,
         lifespan="on",
     )
-    return Server(config, app.state.service)
+    # MCP's application finishes its questions when it ends.
+    return Server(config, app.state.service if isinstance(app, FastAPI) else None)
 
 
 class _BoundedProtocol(H11Protocol):

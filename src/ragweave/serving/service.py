@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ragweave.errors import QuestionError
-from ragweave.pipeline.rag_pipeline import RagPipeline
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerOptions, AnswerReady, Batcher, Event, Job
 from ragweave.serving.engine import Engine
-from ragweave.serving.errors import DeadlineError, LimitError, OverloadedError
+from ragweave.serving.errors import DeadlineError, LimitError, OverloadedError, UnsupportedError
 from ragweave.serving.metrics import Metrics
+from ragweave.serving.schemas import ChangeResponse, DocumentIn
 from ragweave.serving.settings import ServingSettings
 from ragweave.types import AnswerFormulation
 
@@ -80,7 +81,7 @@ class Service:
         changes: Runs calls of the engine that change documents.
     """
 
-    def __init__(self, pipeline: RagPipeline, settings: ServingSettings) -> None:
+    def __init__(self, pipeline: AnswerPipeline, settings: ServingSettings) -> None:
         self.settings = settings
         self.started = int(time.time())
         self.engine = Engine(
@@ -128,11 +129,14 @@ class Service:
 
         Raises:
             LimitError: An option exceeds a limit.
+            UnsupportedError: The generator cannot answer under the formulation.
         """
         self.check_limits(n_docs=n_docs, num_beams=num_beams, max_new_tokens=max_new_tokens)
         pipeline = self.engine.pipeline
+        if formulation is not None and formulation not in pipeline.formulations:
+            raise UnsupportedError(f"The generator of this service cannot answer under '{formulation}'.")
         return AnswerOptions(
-            n_docs=n_docs or self.settings.n_docs or pipeline.model.config.n_docs,
+            n_docs=n_docs or self.settings.n_docs or pipeline.config.n_docs,
             num_beams=num_beams or self.settings.num_beams,
             max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
             formulation=formulation or pipeline.formulation,
@@ -209,6 +213,21 @@ class Service:
                 yield event
                 if isinstance(event, AnswerReady):
                     return
+
+    async def add(self, documents: Sequence[DocumentIn]) -> ChangeResponse:
+        """Add documents; see `Engine.add`.
+
+        Raises:
+            LimitError: There are too many documents, or one is too long.
+        """
+        self.check_limits(documents=len(documents))
+        for document in documents:
+            self.check_limits(document_characters=len(document.text))
+        return ChangeResponse.of(await self.changes.run(self.engine.add, documents))
+
+    async def delete(self, document_id: str) -> ChangeResponse:
+        """Delete a document or a passage; see `Engine.delete`."""
+        return ChangeResponse.of(await self.changes.run(self.engine.delete, document_id))
 
     @contextmanager
     def _submit(

@@ -12,6 +12,7 @@ from unicodedata import normalize
 from ragweave.errors import ConfigurationError
 
 MIN_KEY_LENGTH = 16
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class KeyRing:
@@ -92,6 +93,13 @@ class Limits:
     def __post_init__(self) -> None:
         for limit in fields(self):
             _check_positive(limit.name, getattr(self, limit.name))
+
+    @classmethod
+    def with_defaults(cls, max_queue: int = 64, **defaults: int | None) -> Limits:
+        """Limits for a queue, each raised to the default of the same name where that is larger."""
+        limits = cls()
+        raised = {name: max(getattr(limits, name), value or 1) for name, value in defaults.items()}
+        return cls(questions=min(limits.questions, max_queue), **raised)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from ragweave.knowledge.base import KnowledgeBase
 from ragweave.serving.engine import public_name
 from ragweave.serving.routes.dependencies import AdminServiceDependency, ServiceDependency, errors
 from ragweave.serving.schemas import ChangeResponse, DocumentsRequest, KnowledgeBaseResponse
@@ -35,7 +34,7 @@ async def knowledge_base(service: ServiceDependency) -> KnowledgeBaseResponse:
     await service.queries.run(service.engine.refresh)
     base = service.engine.base
     return KnowledgeBaseResponse(
-        **_response(base).model_dump(),
+        **ChangeResponse.of(base).model_dump(),
         created=base.manifest.created,
         encoder=public_name(base.manifest.encoder.name),
         dimension=base.manifest.dimension,
@@ -51,10 +50,7 @@ async def add(body: DocumentsRequest, service: AdminServiceDependency) -> Change
 
     The knowledge base gets a new version, which answers all further questions.
     """
-    service.check_limits(documents=len(body.documents))
-    for document in body.documents:
-        service.check_limits(document_characters=len(document.text))
-    return _response(await service.changes.run(service.engine.add, body.documents))
+    return await service.add(body.documents)
 
 
 @router.delete(
@@ -65,9 +61,4 @@ async def delete(
     service: AdminServiceDependency,
 ) -> ChangeResponse:
     """Delete a document. Running answers still use it."""
-    return _response(await service.changes.run(service.engine.delete, document_id))
-
-
-def _response(base: KnowledgeBase) -> ChangeResponse:
-    manifest = base.manifest
-    return ChangeResponse(version=base.version, documents=manifest.documents, passages=manifest.passages)
+    return await service.delete(document_id)

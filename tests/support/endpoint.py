@@ -1,0 +1,86 @@
+"""An OpenAI-compatible server on loopback whose answers a test chooses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ragweave.serving.app import listen
+
+Reply = list[tuple[str, float]] | Response
+"""The tokens of an answer with their log-probabilities, or any other response."""
+
+
+@dataclass
+class Endpoint:
+    """A running server.
+
+    Attributes:
+        url: Its address.
+        reply: Makes the reply to a user's message, or to a prompt.
+        bodies: The bodies of the requests so far.
+        headers: Their headers.
+    """
+
+    url: str
+    reply: Callable[[str], Reply]
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+
+def completion(tokens: list[tuple[str, float]], text: str | None = None) -> Response:
+    """A chat completion of tokens with their log-probabilities."""
+    scored = [
+        {"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []}
+        for token, value in tokens
+    ]
+    content = "".join(token for token, _ in tokens) if text is None else text
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "logprobs": {"content": scored}, "finish_reason": "stop"}
+    return JSONResponse({"id": "1", "object": "chat.completion", "model": "tiny", "choices": [choice]})
+
+
+def text_completion(tokens: list[tuple[str, float | None]]) -> Response:
+    """A completion, or a prompt that is repeated, of tokens with their log-probabilities."""
+    texts = [token for token, _ in tokens]
+    offsets = [len("".join(texts[:number])) for number in range(len(texts))]
+    logprobs = {"tokens": texts, "token_logprobs": [value for _, value in tokens], "text_offset": offsets}
+    choice = {"index": 0, "text": "".join(texts), "logprobs": logprobs, "finish_reason": "stop"}
+    return JSONResponse({"id": "1", "object": "text_completion", "model": "tiny", "choices": [choice]})
+
+
+@contextmanager
+def endpoint(reply: Callable[[str], Reply]) -> Iterator[Endpoint]:
+    """Run a server within a context."""
+
+    async def chat(request: Request) -> Response:
+        body = await request.json()
+        running.bodies.append(body)
+        running.headers.append(dict(request.headers))
+        if "prompt" in body:
+            answer = await run_in_threadpool(running.reply, body["prompt"])
+            return answer if isinstance(answer, Response) else text_completion(answer)
+        answer = await run_in_threadpool(running.reply, body["messages"][-1]["content"])
+        return answer if isinstance(answer, Response) else completion(answer)
+
+    paths = ("/v1/chat/completions", "/v1/completions")
+    application = Starlette(routes=[Route(path, chat, methods=["POST"]) for path in paths])
+    with listen("127.0.0.1", 0) as listener:
+        running = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", reply)
+        server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield running
+        server.should_exit = True
+        thread.join(timeout=60)
+        assert not thread.is_alive()
