@@ -225,7 +225,7 @@ class EndpointPipeline(AnswerPipeline):
             for b, (question, row) in enumerate(zip(batch.questions, rows, strict=True)):
                 stopped = callback is not None and callback.should_stop(b)
                 hypotheses = _Hypotheses(question, [] if stopped else row)
-                if scores and decoding != "fast":
+                if scores and decoding != "fast" and self._formulation == "sequence":
                     hypotheses.rescore(score)
                 answers.append(hypotheses.answer())
         finally:
