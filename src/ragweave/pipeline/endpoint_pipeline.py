@@ -334,7 +334,7 @@ def load_pipeline(model: str | Path, *, server: ChatClient | None = None, **opti
     """
     if server is None:
         return RagPipeline.from_pretrained(model, **options)
-    formulation = options.pop("formulation", None) or "sequence"
+    formulation: AnswerFormulation = options.pop("formulation", None) or "sequence"
     neutral = {"dtype": "auto", "passage_cache": None, "adapter": True}
     own = [name for name, value in neutral.items() if options.pop(name, value) != value]
     if own or str(model) != "embedded":
