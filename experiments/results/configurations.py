@@ -19,7 +19,7 @@ class Configuration:
         group: The heading that it stands below.
         model: What answers, and how it searches.
         settings: What is done with every question.
-        slow: Whether it is left out of data sets that are asked about less.
+        data: The data sets that it is run on.
     """
 
     name: str
@@ -27,10 +27,14 @@ class Configuration:
     group: str
     model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="bfloat16"))
     settings: RunSettings = field(default_factory=RunSettings)
-    slow: bool = False
+    data: tuple[str, ...] = ("factbook", "xquad")
 
 
-_BASE = Configuration("base", "hybrid, RAG-Token, K = 5, greedy, extractive, bfloat16", "The embedded model")
+EVERYWHERE = ("factbook", "xquad", "comparisons")
+
+_BASE = Configuration(
+    "base", "hybrid, RAG-Token, K = 5, greedy, extractive, bfloat16", "The embedded model", data=EVERYWHERE
+)
 
 
 def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
@@ -45,7 +49,7 @@ def _with(
     group: str,
     *,
     model: dict[str, object] | None = None,
-    slow: bool = False,
+    data: tuple[str, ...] = ("factbook", "xquad"),
     **own: object,
 ) -> Configuration:
     return Configuration(
@@ -54,7 +58,7 @@ def _with(
         group,
         replace(_BASE.model, **(model or {})),  # type: ignore[arg-type]
         replace(_BASE.settings, **own),  # type: ignore[arg-type]
-        slow,
+        data,
     )
 
 
@@ -64,30 +68,38 @@ CONFIGURATIONS = (
     _searching("bm25", "BM25", SearchSettings("bm25")),
     _searching("rrf", "hybrid, reciprocal ranks", SearchSettings("hybrid", "rrf")),
     _with("gold", "gold document given, its first passage", "Retrieval", gold=True, n_docs=1),
-    _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1),
+    _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1, data=EVERYWHERE),
     _with(
         "thorough",
         "RAG-Sequence, thorough",
         "Formulation",
         model={"formulation": "sequence"},
         decoding="thorough",
+        data=EVERYWHERE,
     ),
     _with("fast", "RAG-Sequence, fast", "Formulation", model={"formulation": "sequence"}, decoding="fast"),
-    _with("concat", "one prompt of all passages", "Formulation", model={"formulation": "concat"}),
+    _with(
+        "concat",
+        "one prompt of all passages",
+        "Formulation",
+        model={"formulation": "concat"},
+        data=EVERYWHERE,
+    ),
     _with(
         "concat10",
         "one prompt of all passages, K = 10",
         "Formulation",
         model={"formulation": "concat"},
         n_docs=10,
+        data=EVERYWHERE,
     ),
     _with("beams", "RAG-Token, 4 beams", "Formulation", num_beams=4),
     _with("free", "RAG-Token, any words", "Formulation", extractive=False),
-    _with("k1", "K = 1", "Number of passages", n_docs=1),
+    _with("k1", "K = 1", "Number of passages", n_docs=1, data=EVERYWHERE),
     _with("k2", "K = 2", "Number of passages", n_docs=2),
-    _with("k10", "K = 10", "Number of passages", n_docs=10),
-    _with("k20", "K = 20", "Number of passages", n_docs=20, slow=True),
-    _with("k50", "K = 50", "Number of passages", n_docs=50, slow=True),
+    _with("k10", "K = 10", "Number of passages", n_docs=10, data=EVERYWHERE),
+    _with("k20", "K = 20", "Number of passages", n_docs=20, data=("xquad",)),
+    _with("k50", "K = 50", "Number of passages", n_docs=50, data=("xquad",)),
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
     _with("float32", "float32", "Generator", model={"dtype": "float32"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),

@@ -13,6 +13,7 @@ from ragweave.evaluation.run_folder import RunFolder, read_json
 TITLES = {
     "factbook": "The World Factbook",
     "xquad": "XQuAD (English), development articles",
+    "comparisons": "Comparisons of two countries",
 }
 
 _HEAD = """# Results
@@ -28,6 +29,8 @@ _ABOUT = {
     "was not trained on, against all documents of the Factbook.",
     "xquad": "human-written questions about Wikipedia articles that the adapter was not trained on, against all "
     "passages of the data set.",
+    "comparisons": "generated questions (`experiments/embedded/comparisons.py`) whose answer takes a fact of each of "
+    "two countries that the adapter was not trained on. Guessing one of the two is right in half of them.",
 }
 
 _COLUMNS = "| | exact match | F1 | recall@1 | recall@5 | MRR |"

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from examples.world_factbook.documents import load_countries, write_documents
+from experiments.embedded.comparisons import comparisons
 from experiments.embedded.factbook_questions import all_questions
 from experiments.pages import replace_part
 from experiments.results.configurations import CONFIGURATIONS
@@ -40,17 +41,22 @@ def knowledge_base(documents: Path, folder: Path) -> KnowledgeBase:
     return KnowledgeBase.build([documents], folder, encoder=encoder)
 
 
-def factbook(work: Path, limit: int) -> tuple[list[Example], KnowledgeBase]:
-    """Questions about countries of the test split, and a knowledge base of the whole Factbook."""
+def factbook(work: Path, limit: int) -> dict[str, tuple[list[Example], KnowledgeBase]]:
+    """Questions about countries of the test split and comparisons, and a knowledge base of the whole Factbook."""
     documents = work / "factbook.jsonl"
     if not documents.exists():
         write_documents(documents)
-    questions = all_questions(load_countries(), PER_COUNTRY)["test"][:limit]
+    countries = load_countries()
+    base = knowledge_base(documents, work / "factbook-kb")
     examples = [
-        Example(question["id"], question["question"], tuple(question["answers"]), (question["passage"],))
-        for question in questions
+        Example(one["id"], one["question"], tuple(one["answers"]), (one["passage"],))
+        for one in all_questions(countries, PER_COUNTRY)["test"][:limit]
     ]
-    return examples, knowledge_base(documents, work / "factbook-kb")
+    compared = [
+        Example(one["id"], one["question"], tuple(one["answers"]), tuple(one["passages"]))
+        for one in comparisons(countries)
+    ]
+    return {"factbook": (examples, base), "comparisons": (compared, base)}
 
 
 def main() -> None:
@@ -60,13 +66,13 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder of knowledge bases and runs")
     parser.add_argument("--xquad", type=Path, help="folder with dev.jsonl and passages.jsonl")
-    parser.add_argument("--limit", type=int, default=100, help="questions about the Factbook")
+    parser.add_argument("--limit", type=int, default=100, help="questions about single countries")
     parser.add_argument("--only", help="comma-separated names of configurations")
     parser.add_argument("--page", type=Path, help="page whose part about ablations is replaced")
     args = parser.parse_args()
     quiet_libraries()
     args.work.mkdir(parents=True, exist_ok=True)
-    data = {"factbook": factbook(args.work, args.limit)}
+    data = factbook(args.work, args.limit)
     if args.xquad is not None:
         examples = read_examples(args.xquad / "dev.jsonl")
         data["xquad"] = (examples, knowledge_base(args.xquad / "passages.jsonl", args.work / "xquad-kb"))
@@ -75,7 +81,7 @@ def main() -> None:
         if chosen is not None and configuration.name not in chosen:
             continue
         for name, (examples, base) in data.items():
-            if configuration.slow and name == "factbook":
+            if name not in configuration.data:
                 continue
             Console(stderr=True).print(f"{name}: {configuration.label}")
             with job_bars() as advance:

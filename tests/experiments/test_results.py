@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
+from experiments.embedded.comparisons import comparisons
 from experiments.results.configurations import CONFIGURATIONS
 from experiments.results.page import page
 
@@ -38,3 +40,34 @@ def test_configurations_differ_from_the_first_in_what_they_say():
     for configuration in others:
         assert (configuration.model, configuration.settings) != (base.model, base.settings)
         assert replace(configuration.settings, n_docs=5, mode="e2e").depth == base.settings.depth
+
+
+def country(name: str, area: str, population: str) -> dict[str, Any]:
+    def field(**parts: str) -> dict[str, Any]:
+        return {key.replace("_", " "): {"text": text} for key, text in parts.items()}
+
+    return {
+        "Government": {"Country name": field(conventional_short_form=name)},
+        "Geography": {"Area": field(total=area)},
+        "People and Society": {"Population": field(total=population)},
+    }
+
+
+def test_comparisons_name_the_country_with_the_larger_or_the_smaller_value():
+    countries = {
+        "ke": country("Kenya", "580,367 sq km", "58.2 million (2024 est.)"),
+        "pe": country("Peru", "1,285,216 sq km", "32,600,249 (2024 est.)"),
+        "mg": country("Mongolia", "1,564,116 sq km", "3,281,676 (2024 est.)"),
+        "af": country(
+            "Afghanistan", "652,230 sq km", "40,121,552 (2024 est.)"
+        ),  # the adapter was trained on it
+    }
+    found = comparisons(countries)
+    assert len(found) == 5  # Peru and Mongolia have nearly the same area
+    order = {"people": ["Mongolia", "Peru", "Kenya"], "geography": ["Kenya", "Peru", "Mongolia"]}
+    for one in found:
+        ranked = [name for name in order[one["id"].split("-")[0]] if name in one["question"]]
+        wants_less = any(word in one["question"] for word in ("fewer", "smaller"))
+        assert one["answers"] == [ranked[0] if wants_less else ranked[-1]]
+        assert len(set(one["passages"])) == 2
+    assert comparisons(countries, 2) == found[:2]
