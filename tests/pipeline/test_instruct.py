@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
+from peft import LoraConfig, get_peft_model
 from tokenizers import processors
 from typer.testing import CliRunner
 
@@ -253,6 +254,30 @@ def test_models_that_are_refused(base: KnowledgeBase, tmp_path: Path, tiny_encod
     tf.AutoModelForCausalLM.from_pretrained(incomplete).save_pretrained(incomplete, state_dict=weights)
     with pytest.raises(ModelNotFoundError, match=r"lack 1 weights, such as 'model\.norm\.weight'"):
         load(incomplete, base)
+
+
+def test_an_adapter(base: KnowledgeBase, model: Path, tmp_path: Path):
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
+    adapted = get_peft_model(tf.AutoModelForCausalLM.from_pretrained(model), config)
+    torch.manual_seed(0)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight)
+    adapted.save_pretrained(tmp_path / "adapter")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    chat_tokenizer().save_pretrained(tmp_path / "merged")
+    answers = [load(folder, base)(QUESTION) for folder in (tmp_path / "adapter", tmp_path / "merged", model)]
+    assert (answers[0].answer, answers[0].score) == (
+        answers[1].answer,
+        pytest.approx(answers[1].score, abs=1e-3),
+    )
+    assert answers[0].score != pytest.approx(answers[2].score, abs=1e-3)
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text("utf-8"))
+    settings["base_model_name_or_path"] = str(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelNotFoundError, match="no LoRA adapter"):
+        load(tmp_path / "adapter", base)
 
 
 @pytest.mark.slow

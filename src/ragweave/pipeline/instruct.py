@@ -47,12 +47,14 @@ def instruction(style: AnswerStyle | None) -> str:
 
 
 def load_causal(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
-    """Load a causal language model and its tokenizer from a folder, the hub, or a GGUF file.
+    """Load a causal language model and its tokenizer from a folder, the hub, a GGUF file, or a LoRA adapter's folder.
 
     Raises:
         ModelNotFoundError: There is none, it is damaged, or it is of another kind.
-        MissingExtraError: It is a GGUF file, and the package that reads it is not installed.
+        MissingExtraError: It is a GGUF file or an adapter, and the package that reads it is not installed.
     """
+    if is_adapter(name):
+        return _adapted(name, dtype)
     path, folder, options = Path(name), name, dict[str, Any](trust_remote_code=False)
     if path.suffix == ".gguf":
         require_extra("gguf", "embedded")
@@ -76,6 +78,28 @@ def load_causal(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
             f"'{name}' is incomplete: its files lack {len(missing)} weights, such as '{missing[0]}'. Copy or "
             "download all of its files."
         )
+    check_weights(generator, name)
+    return generator.eval(), tokenizer
+
+
+def is_adapter(name: str) -> bool:
+    """Whether it is the folder of a LoRA adapter, which names the model that it belongs to."""
+    return (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file()
+
+
+def _adapted(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A LoRA adapter, merged into its model."""
+    require_extra("peft", "embedded")
+    from peft import LoraConfig, PeftConfig, PeftModel
+
+    with reading_model("adapter", name, ADVICE):
+        config = PeftConfig.from_pretrained(name)
+        base = str(config.base_model_name_or_path)
+        if not isinstance(config, LoraConfig) or is_adapter(base):
+            raise ValueError("it is no LoRA adapter of a causal language model")
+    generator, tokenizer = load_causal(base, dtype)
+    with reading_model("adapter", name, ADVICE):
+        generator = PeftModel.from_pretrained(generator, name).merge_and_unload()
     check_weights(generator, name)
     return generator.eval(), tokenizer
 

@@ -22,7 +22,7 @@ from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
-from ragweave.pipeline.instruct import ADVICE, load_causal, prompt_fields
+from ragweave.pipeline.instruct import ADVICE, is_adapter, load_causal, prompt_fields
 from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
 from ragweave.retrieval.index_protocol import Index, NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
@@ -223,7 +223,7 @@ def _combined(
 
 def _is_rag_model(name: str) -> bool:
     """Whether a folder or a name on the hub is that of a RAG model, and not of another one."""
-    if name.endswith(".gguf"):
+    if name.endswith(".gguf") or is_adapter(name):
         return False
     with reading_model("RAG model", name, ADVICE):
         return bool(RagConfig.get_config_dict(name)[0].get("model_type") == RagConfig.model_type)
