@@ -120,7 +120,8 @@ class PassageTable:
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
         """The rows that have one of these values in a column, rising."""
         matches = pc.is_in(self.table[column], value_set=pa.array(sorted(values), pa.string()))
-        return pc.indices_nonzero(matches).to_pylist()
+        # pyarrow 23 crashes on a column without rows.
+        return pc.indices_nonzero(matches).to_pylist() if len(matches) else []
 
     def counts(self, column: str, without: Collection[int] = ()) -> dict[str, int]:
         """The values of a column and how many rows have them, some rows excluded."""
