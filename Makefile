@@ -16,7 +16,7 @@ help:
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
 	@echo "make test-engines  run the tests with llama.cpp's server, LangChain and LlamaIndex, in an environment of their own"
-	@echo "make test-versions  run the tests of models and training with the lowest and the newest versions of torch and transformers"
+	@echo "make test-versions  run the tests of models, training and knowledge bases with the lowest and the newest versions of torch and transformers"
 	@echo "make lint       check style, the direction of imports, and types"
 	@echo "make fix        fix what the style checks can fix"
 	@echo "make bench      run the benchmarks"
@@ -55,7 +55,7 @@ $(ENGINES)/.done:
 test-versions: .venv-lowest/.dev .venv-newest/.dev
 	for versions in lowest newest; do \
 		OMP_NUM_THREADS=1 .venv-$$versions/bin/python -m pytest -n 2 tests/parity tests/scripts tests/modeling \
-			tests/test_marginalization.py tests/training || exit 1; \
+			tests/test_marginalization.py tests/training tests/knowledge/test_base.py tests/knowledge/test_versions.py || exit 1; \
 	done
 
 .venv-%/.dev: tests/versions/%.txt pyproject.toml
