@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.cli.bench import BENCHMARKS, JSON_VARIABLE
+from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,6 +134,25 @@ def test_databases_are_measured_beside_folders(run) -> None:
     recall = {row["what"]: row["median"] for row in rows if row["benchmark"] == "databases, recall@10"}
     assert recall["folder, flat"] == 1
     assert min(recall.values()) > 0.9
+
+
+def test_recall_is_measured_before_and_after_deletions(run, tmp_path: Path) -> None:
+    source = tmp_path / "pages.jsonl"
+    texts = [f"The river of page {number} is {number % 7} miles long." for number in range(300)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    encoder = load_tiny_encoder(save_tiny_encoder(tmp_path / "encoder"))
+    KnowledgeBase.build([source], tmp_path / "kb", encoder=encoder)
+    kinds = ("flat", "hnsw", "postgresql flat")
+    result = run(
+        "recall", "--json", "--", "--kb", str(tmp_path / "kb"), "--questions", "9", "--kinds", *kinds
+    )
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    measured = {(row["benchmark"], row["what"]): row["median"] for row in rows}
+    assert {name.partition(",")[0] for _, name in measured} == set(kinds)
+    assert len({name for _, name in measured}) == 2 * len(kinds)
+    assert all(value == 1 for (key, _), value in measured.items() if key.startswith("recall, recall"))
+    assert measured["recall, bytes", "flat, 0 deleted"] == 4 * encoder.dimension
 
 
 def test_processes_share_one_copy_of_an_index(run) -> None:

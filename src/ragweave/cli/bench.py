@@ -34,6 +34,7 @@ _ON_REQUEST = (
     "engines",
     "passage-cache",
     "precision",
+    "recall",
     "scale",
     "retrieval",
     "serving",
