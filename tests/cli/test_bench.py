@@ -120,9 +120,13 @@ def test_memory_of_one_work_of_one_library(work: str, library: str) -> None:
 def test_growth_of_a_knowledge_base_is_measured_step_by_step(run) -> None:
     result = run("scale", "--json", "--", "--passages", "300")
     assert result.exit_code == 0, result.stderr
-    steps = [json.loads(line)["what"] for line in result.stdout.splitlines()]
+    figures = {row["what"]: row["median"] for row in map(json.loads, result.stdout.splitlines())}
+    steps = list(figures)
     assert steps[1:3] == ["build", "open"]
-    assert steps[-2:] == ["compact", "verify"]
+    assert steps.index("add 1 %") < steps.index("compact") < steps.index("verify")
+    recall = {what: value for what, value in figures.items() if what.startswith("recall")}
+    assert len(recall) == 6
+    assert set(recall.values()) == {1.0}
 
 
 def test_databases_are_measured_beside_folders(run) -> None:
