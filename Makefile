@@ -86,7 +86,7 @@ docs: $(VENV)/.dev
 # torch is in no lock file, because its builds have other hashes and other dependencies on each kind of machine.
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11.5 --no-header --no-annotate \
 	--override requirements/no-torch.txt --no-emit-package torch
-EXTRAS := --extra embedded --extra eval --extra train --extra ray --extra pgvector --extra mcp
+EXTRAS := --extra embedded --extra eval --extra train --extra ray --extra milvus --extra pgvector --extra mcp
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet uv

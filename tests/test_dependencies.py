@@ -63,6 +63,7 @@ NOT_REACHED = {
         "pgvector",
         "prometheus-client",
         "psycopg",
+        "pymilvus",
         "pyyaml",
         "rich",
         "rouge-score",
@@ -132,7 +133,7 @@ def test_lock_files_fit_the_declared_versions(file: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     installed = {"requirements/dev.txt": [*extras], "requirements/demo.txt": ["embedded", "demo"]}.get(
-        file, ["embedded", "eval", "train", "ray", "pgvector", "serve", "mcp"]
+        file, ["embedded", "eval", "train", "ray", "milvus", "pgvector", "serve", "mcp"]
     )
     lines = [*project["dependencies"], *(line for name in installed if name != "tf" for line in extras[name])]
     for requirement in map(Requirement, lines):

@@ -48,6 +48,7 @@ COMMANDS = (
         "versions",
         "rollback",
         "export",
+        "publish",
     ),
     *("ask", "chat", "search", "serve", "mcp", "eval", "train", "info", "bench"),
 )

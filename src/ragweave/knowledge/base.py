@@ -13,7 +13,7 @@ from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import NO_LANGUAGE, Analyzer
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
-from ragweave.knowledge.layout import Layout, PostgresUri, location_of, verify_folder
+from ragweave.knowledge.layout import Layout, MilvusUri, location_of, verify_folder
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.knowledge.storage import (
@@ -143,7 +143,7 @@ class KnowledgeBase(KnowledgeBaseReader):
             EncoderMismatchError: Another encoder embedded the passages.
         """
         location = location_of(path)
-        storage = open_storage(location, None if isinstance(location, PostgresUri) else version)
+        storage = open_storage(location, version if isinstance(location, Path) else None)
         if version not in (None, storage.version):
             raise needs_folder(location, "open another version")
         base = cls(storage)
@@ -306,6 +306,30 @@ class KnowledgeBase(KnowledgeBaseReader):
         )
         return type(self).open(output, encoder=encoder)
 
+    def publish(self, uri: str, *, keep: int = 1, progress: Progress | None = None) -> KnowledgeBase:
+        """Publish this version to Milvus, where it can be read, and put it in force.
+
+        A publication that ends early leaves what was in force. The next one of the same version goes on where it
+        ended, and sends nothing if the version is there.
+
+        Args:
+            uri: ``milvus+http://host:19530?collection=kb``, or for Milvus Lite ``milvus:///folder/kb.db?collection=kb``.
+            keep: How many versions to keep that were published before this one.
+            progress: Receives the progress.
+
+        Returns:
+            The published version, open.
+
+        Raises:
+            KnowledgeBaseError: Milvus cannot be used, or a passage is too long for it.
+            ConfigurationError: This is not a URI of Milvus, or ``keep`` is below 0.
+        """
+        location = _milvus(uri)
+        from ragweave.knowledge.milvus.publishing import publish
+
+        publish(self.storage, location, keep=keep, progress=progress or NoProgress())
+        return type(self).open(uri)
+
     def swap(self, version: str) -> KnowledgeBase:
         """Make another version current, an older or a newer one, and open it; see the function `swap`."""
         return swap(self.path, version)
@@ -349,6 +373,30 @@ def swap(path: Path | str, version: str) -> KnowledgeBase:
 def _check_keep(keep: int | None) -> None:
     if keep is not None and keep < 0:
         raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
+
+
+def roll_back(uri: str) -> KnowledgeBase:
+    """Put in force, in Milvus, the version that was published before the one in force, and open it.
+
+    Raises:
+        KnowledgeBaseError: No older version is there, or Milvus cannot be used.
+        ConfigurationError: This is not a URI of Milvus.
+    """
+    location = _milvus(uri)
+    from ragweave.knowledge.milvus.publishing import roll_back
+
+    roll_back(location)
+    return KnowledgeBase.open(uri)
+
+
+def _milvus(uri: str) -> MilvusUri:
+    location = location_of(uri)
+    if not isinstance(location, MilvusUri):
+        raise ConfigurationError(
+            f"{location} is not a URI of Milvus. Give milvus+http://host:19530?collection=NAME, or "
+            "milvus:///folder/file.db?collection=NAME."
+        )
+    return location
 
 
 def _paths(sources: Sequence[Path | str | SourceFile]) -> list[Path | SourceFile]:

@@ -243,7 +243,8 @@ class KnowledgeBaseReader:
         if stored:
             sizes = [path.stat().st_size for path in stored]
             facts |= {"stored_passages": len(sizes), "stored_bytes": sum(sizes)}
-        return {**facts, "bytes": self.storage.bytes()}
+        size = self.storage.bytes()
+        return facts if size is None else {**facts, "bytes": size}
 
     def sources(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""

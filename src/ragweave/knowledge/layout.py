@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, OpenFilesError, require_extra
 from ragweave.knowledge import store
@@ -21,7 +22,7 @@ CHECKED_BYTES = 1 << 24
 DEFAULT_TABLE = "ragweave"
 
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_URI_AS_PATH = re.compile(r"postgres(ql)?:/(?!/)", re.IGNORECASE)
+_URI_AS_PATH = re.compile(r"(postgres(ql)?|milvus(\+https?)?):/(?!/)", re.IGNORECASE)
 # Names get suffixes, and PostgreSQL cuts names off at 63 bytes.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
 
@@ -60,6 +61,32 @@ class PostgresUri:
         return text
 
 
+@dataclass(frozen=True, slots=True)
+class MilvusUri:
+    """Where in Milvus a version of a knowledge base is published.
+
+    Attributes:
+        address: The address of the server, or the file of Milvus Lite.
+        collection: The alias of the collection that is in force.
+        shown: The URI without the password.
+        token: The login.
+        database: The database on the server.
+    """
+
+    address: str
+    collection: str
+    shown: str
+    token: str = field(default="", repr=False)
+    database: str = ""
+
+    def __str__(self) -> str:
+        return self.shown
+
+
+Location = Path | PostgresUri | MilvusUri
+"""Where a knowledge base is."""
+
+
 def is_uri(path: Path | str) -> bool:
     """Whether a path is the URI of a database, and not a folder.
 
@@ -71,31 +98,33 @@ def is_uri(path: Path | str) -> bool:
     return isinstance(path, str) and _URI.match(path) is not None
 
 
-def location_of(path: Path | str) -> Path | PostgresUri:
+def location_of(path: Path | str) -> Location:
     """The folder or database that a path names."""
     return parse_uri(str(path)) if is_uri(path) else Path(path)
 
 
-def parse_uri(uri: str) -> PostgresUri:
-    """Parse the URI of a knowledge base, before anything imports PostgreSQL's client.
+def parse_uri(uri: str) -> PostgresUri | MilvusUri:
+    """Parse the URI of a knowledge base, before anything imports the client of a database.
 
     Args:
-        uri: ``postgresql://user@host/db?table=kb``: what libpq accepts, and the table.
+        uri: ``postgresql://user@host/db?table=kb``: what libpq accepts, and the table; or
+            ``milvus+http://user@host:19530/db?collection=kb``, or ``milvus:///file.db?collection=kb``.
 
     Raises:
         ConfigurationError: It is the URI of something else, or the table's name is not plain.
-        MissingExtraError: PostgreSQL's client is not installed.
+        MissingExtraError: The database's client is not installed.
     """
     parts = urlsplit(uri)
+    if parts.scheme in {"milvus", "milvus+http", "milvus+https"}:
+        return _milvus_uri(parts)
     if parts.scheme not in {"postgresql", "postgres"}:
         raise ConfigurationError(
-            f"There is no database for {parts.scheme}://. Give postgresql://user@host/db?table=NAME, or the path of "
-            "a folder."
+            f"There is no database for {parts.scheme}://. Give postgresql://user@host/db?table=NAME, "
+            "milvus+http://host:19530?collection=NAME, or the path of a folder."
         )
     require_extra("psycopg", "pgvector")
     require_extra("pgvector", "pgvector")
-    pairs = (part.partition("=") for part in parts.query.split("&") if part)
-    parameters = {unquote(name): unquote(value) for name, _, value in pairs}
+    parameters = _parameters(parts.query)
     table = parameters.pop("table", DEFAULT_TABLE).split(".")
     if len(table) > 2 or not all(map(_NAME.fullmatch, table)):
         raise ConfigurationError(
@@ -113,6 +142,37 @@ def parse_uri(uri: str) -> PostgresUri:
         host=hosts or parameters.get("host") or "the local socket",
         secrets=tuple(filter(None, (password, unquote(password), *hidden, *map(quote, hidden)))),
     )
+
+
+def _milvus_uri(parts: SplitResult) -> MilvusUri:
+    require_extra("pymilvus", "milvus")
+    parameters = _parameters(parts.query)
+    collection = parameters.pop("collection", DEFAULT_TABLE)
+    if parameters or not _NAME.fullmatch(collection):
+        raise ConfigurationError(
+            f"A URI of Milvus ends in ?collection=NAME, with a name of letters, digits and underscores, at most 50. "
+            f"This one ends in {parts.query!r}."
+        )
+    login, _, host = parts.netloc.rpartition("@")
+    is_file = parts.scheme == "milvus"
+    if is_file == bool(host) or (is_file and not parts.path.endswith(".db")):
+        raise ConfigurationError(
+            "Give milvus+http://host:19530?collection=NAME for a server of Milvus (milvus+https:// for TLS), or "
+            "milvus:///folder/file.db?collection=NAME for a file of Milvus Lite."
+        )
+    path = unquote(parts.path)
+    return MilvusUri(
+        address=path if is_file else f"{parts.scheme.removeprefix('milvus+')}://{host}",
+        collection=collection,
+        shown=f"{parts.scheme}://{host}{parts.path}?collection={collection}",
+        token=unquote(login) or os.environ.get("MILVUS_TOKEN", ""),
+        database="" if is_file else path.strip("/"),
+    )
+
+
+def _parameters(query: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in query.split("&") if part)
+    return {unquote(name): unquote(value) for name, _, value in pairs}
 
 
 def _joined(netloc: str, path: str, parameters: dict[str, str]) -> str:

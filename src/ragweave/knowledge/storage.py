@@ -1,7 +1,8 @@
-"""What `KnowledgeBase` needs from a storage, and the two storages there are.
+"""What `KnowledgeBase` needs from a storage, and the three storages there are.
 
-A folder and PostgreSQL each have a `Storage`, which reads one version, and a writer, which makes the next one. Only
-folders keep several versions and files: `KnowledgeBase` refuses what needs them in one place.
+A folder and PostgreSQL each have a `Storage`, which reads one version, and a writer, which makes the next one.
+Milvus has a `Storage` of published versions. Only folders keep several versions and files: `KnowledgeBase` refuses
+what needs them in one place.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, IndexDataError, KnowledgeBaseError, ShapeError
-from ragweave.knowledge.layout import PostgresUri, location_of
+from ragweave.knowledge.layout import Location, MilvusUri, location_of
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.snapshot import Snapshot
 from ragweave.types import Passage
@@ -50,7 +51,7 @@ class Storage(Protocol):
     manifest: Manifest
 
     @property
-    def location(self) -> Path | PostgresUri:
+    def location(self) -> Location:
         """Where the knowledge base is."""
         ...
 
@@ -108,8 +109,8 @@ class Storage(Protocol):
         """All passages with their vectors, (M, D), a shard at a time."""
         ...
 
-    def bytes(self) -> int:
-        """The size of the version."""
+    def bytes(self) -> int | None:
+        """The size of the version; ``None`` if the database does not say."""
         ...
 
     def close(self) -> None:
@@ -138,23 +139,32 @@ def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) ->
 
 
 # The package's only imports within functions. Reading loads no loaders, chunking or engines, and a knowledge base in
-# a folder needs no client of PostgreSQL.
+# a folder needs no client of a database.
 
 
-def open_storage(location: Path | PostgresUri, version: str | None = None) -> Storage:
+def open_storage(location: Location, version: str | None = None) -> Storage:
     """Open the current version of a knowledge base, or of a folder another one."""
     if isinstance(location, Path):
         return Snapshot.open(location, version)
+    if isinstance(location, MilvusUri):
+        from ragweave.knowledge.milvus.reader import MilvusReader
+
+        return MilvusReader.open(location)
     from ragweave.knowledge.postgres.connection import Connection
     from ragweave.knowledge.postgres.reader import PostgresReader
 
     return PostgresReader.open(Connection(location))
 
 
-def writer_at(location: Path | PostgresUri) -> FolderWriter | PostgresWriter:
+def writer_at(location: Location) -> FolderWriter | PostgresWriter:
     """What changes a knowledge base, or builds one."""
     if isinstance(location, Path):
         return folder_writer(location)
+    if isinstance(location, MilvusUri):
+        raise KnowledgeBaseError(
+            f"{location} holds published versions, which nothing changes. Change the knowledge base that it was "
+            "published from, and publish it again with 'ragweave publish KB URI'."
+        )
     from ragweave.knowledge.postgres.writer import PostgresWriter
 
     return PostgresWriter(location)
@@ -176,9 +186,9 @@ def check_output(path: Path | str, *, overwrite: bool) -> None:
     writer_at(location_of(path)).check_output(overwrite=overwrite)
 
 
-def needs_folder(location: Path | PostgresUri, action: str) -> KnowledgeBaseError:
+def needs_folder(location: Location, action: str) -> KnowledgeBaseError:
     """The error of everything that only a folder can do."""
     return KnowledgeBaseError(
-        f"{location} is a database, which keeps one version and no files of its own: ragweave cannot {action}. Use "
-        "the database's own tools, or a knowledge base in a folder."
+        f"{location} is a database, which keeps one version in force and no files: ragweave cannot {action}. Use the "
+        "database's own tools, or a knowledge base in a folder."
     )

@@ -5,8 +5,6 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +16,7 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
+from ragweave.knowledge.caching_reader import CachingReader, Records
 from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import EXACT, WITH_COPIES, WITH_METADATA, Manifest
 from ragweave.knowledge.postgres.conditions import Where
@@ -34,9 +33,6 @@ from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.store import SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall
 from ragweave.types import Passage, SourceRecord, Sources
-
-CACHED = 4096
-"""How many passages stay in memory, or as many as one search returned."""
 
 _ROWS: LiteralString = "SELECT {column}, row FROM {passages} WHERE {column} = ANY(%(names)s)"
 _ROWS_OF_COPIES: LiteralString = (
@@ -175,11 +171,8 @@ def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
     return replace(manifest, segments=(measured,))
 
 
-class PostgresReader:
-    """Satisfies `Storage` with tables of PostgreSQL. Threads may share it and take turns.
-
-    It caches the passages that searches return: another process may delete one before it is looked up. A search
-    brings texts and vectors along anyway, which saves two more round trips.
+class PostgresReader(CachingReader):
+    """Satisfies `Storage` with tables of PostgreSQL.
 
     Args:
         connection: The database.
@@ -187,15 +180,12 @@ class PostgresReader:
     """
 
     def __init__(self, connection: Connection, state: State) -> None:
-        self.location = connection.uri
+        super().__init__(connection.uri, state.manifest)
         self.version = f"{state.version:06}"
-        self.manifest = state.manifest
         self._connection = connection
         self._tables = Tables(connection.uri.table)
         self._has_copies = state.manifest.format_version >= WITH_COPIES
-        self._cache: OrderedDict[int, tuple[Passage, NDArray[np.float32]]] = OrderedDict()
         self._counts: dict[str, int] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, connection: Connection) -> Self:
@@ -208,16 +198,6 @@ class PostgresReader:
         latest = type(self).open(self._connection)
         same = (latest.version, latest.manifest.checksum) == (self.version, self.manifest.checksum)
         return self if same else latest
-
-    def passage(self, row: int) -> Passage:
-        """One passage; raises `IndexError` if the row does not exist, or no longer."""
-        return self._records([row])[row][0]
-
-    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of M rows, (M, D); raises `IndexError` if a row does not exist, or no longer."""
-        records = self._records(rows.tolist())
-        vectors = [records[row][1] for row in rows.tolist()]
-        return np.array(vectors, dtype=np.float32).reshape(-1, self.manifest.dimension)
 
     def search(
         self, questions: NDArray[np.float32], n: int, where: str | None = None
@@ -247,7 +227,7 @@ class PostgresReader:
             hits.sort(key=lambda hit: (-hit[0], hit[1]))
             scores[position, : len(hits)] = [hit[0] for hit in hits]
             rows[position, : len(hits)] = [hit[1] for hit in hits]
-        self._remember(hit[1:] for hits in results for hit in hits)
+        self._remember(_by_row(hit[1:] for hits in results for hit in hits))
         return scores, rows
 
     def columns(self) -> list[str]:
@@ -352,28 +332,15 @@ class PostgresReader:
         """Close the connection; the next use opens another."""
         self._connection.close()
 
-    def _records(self, rows: list[int]) -> dict[int, tuple[Passage, NDArray[np.float32]]]:
-        """Passages and vectors of rows, from the cache or the database."""
-        with self._lock:
-            records = {row: self._cache[row] for row in rows if row in self._cache}
-        if missing := sorted(set(rows) - records.keys()):
-            statement = sql.SQL("SELECT row, embedding, {} FROM {} WHERE row = ANY(%s)").format(
-                passage_columns(self.manifest), self._tables.passages
-            )
-            records |= self._remember(self._connection.fetch(statement, [missing], binary=True))
-        if unknown := set(rows) - records.keys():
-            raise IndexError(f"There is no passage {min(unknown)} in {self.location}, or no longer.")
-        return records
+    def _load(self, rows: list[int]) -> Records:
+        statement = sql.SQL("SELECT row, embedding, {} FROM {} WHERE row = ANY(%s)").format(
+            passage_columns(self.manifest), self._tables.passages
+        )
+        return _by_row(self._connection.fetch(statement, [rows], binary=True))
 
-    def _remember(self, rows: Iterable[tuple[Any, ...]]) -> dict[int, tuple[Passage, NDArray[np.float32]]]:
-        records = {row: (Passage(*columns), _array(vector)) for row, vector, *columns in rows}
-        with self._lock:
-            for row, record in records.items():
-                self._cache[row] = record
-                self._cache.move_to_end(row)
-            while len(self._cache) > max(CACHED, len(records)):
-                self._cache.popitem(last=False)
-        return records
+
+def _by_row(rows: Iterable[tuple[Any, ...]]) -> Records:
+    return {row: (Passage(*columns), _array(vector)) for row, vector, *columns in rows}
 
 
 def _array(vector: Any) -> NDArray[np.float32]:

@@ -1,0 +1,1 @@
+"""Versions of a knowledge base in Milvus, for reading."""
