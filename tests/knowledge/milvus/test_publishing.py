@@ -117,12 +117,11 @@ def test_a_killed_publication_leaves_what_was_in_force(
     assert len(collections(empty_uri)) == 2
 
 
-def test_a_passage_too_long_for_milvus_is_named(tmp_path: Path, empty_uri, encoder) -> None:
-    (tmp_path / "long.jsonl").write_text(json.dumps({"id": "long", "title": "ü" * 40_000, "text": "x"}))
+def test_what_is_too_long_for_milvus_is_named(tmp_path: Path, empty_uri, encoder) -> None:
+    row = {"id": "long", "text": "x"} | {f"column{number}": "ü" * 900 for number in range(50)}
+    (tmp_path / "long.jsonl").write_text(json.dumps(row))
     base = KnowledgeBase.build([tmp_path / "long.jsonl"], tmp_path / "kb", encoder=encoder)
-    with pytest.raises(
-        KnowledgeBaseError, match="The title of passage long#0 is longer than the 65,535 bytes"
-    ):
+    with pytest.raises(KnowledgeBaseError, match="The metadata of passage long#0 is longer than the 65,535"):
         base.publish(empty_uri)
 
 

@@ -175,7 +175,7 @@ class _Publication:
                 if isinstance(value, str) and len(value.encode()) > _MOST_BYTES:
                     raise KnowledgeBaseError(
                         f"The {name} of passage {passage.id} is longer than the {_MOST_BYTES:,} bytes that Milvus "
-                        "stores. Build the knowledge base with shorter passages."
+                        "stores. Build the knowledge base without it."
                     )
             if words is not None:
                 values["words"] = words[number]
