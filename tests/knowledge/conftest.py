@@ -9,6 +9,7 @@ import pytest
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest_settings import Chunking
 from tests.support.databases import Postgres
+from tests.support.words_encoder import WordsEncoder
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,12 @@ def base(tmp_path_factory, sources, tiny_encoder) -> KnowledgeBase:
     """A knowledge base that no test changes."""
     output = tmp_path_factory.mktemp("bases") / "kb"
     return KnowledgeBase.build([sources], output, encoder=tiny_encoder, chunking=Chunking(words=20))
+
+
+@pytest.fixture(scope="session")
+def encoder() -> WordsEncoder:
+    """An encoder that needs no torch."""
+    return WordsEncoder()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import NO_LANGUAGE, Analyzer
+from ragweave.knowledge.hub import PATTERNS, push
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, MilvusUri, location_of, verify_folder
 from ragweave.knowledge.manifest import Manifest
@@ -22,6 +23,7 @@ from ragweave.knowledge.storage import (
     open_storage,
     writer_at,
 )
+from ragweave.retrieval.data_files import hub_snapshot
 from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile
 
 if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders and chunking
@@ -329,6 +331,45 @@ class KnowledgeBase(KnowledgeBaseReader):
 
         publish(self.storage, location, keep=keep, progress=progress or NoProgress())
         return type(self).open(uri)
+
+    def push_to_hub(
+        self, repository: str, *, licence: str, description: str = "", private: bool = True
+    ) -> str:
+        """Share this version on the Hugging Face hub, as a data set with a card, in one commit.
+
+        The card names the sources, as they are in the passages.
+
+        Args:
+            repository: ``NAME/REPOSITORY``; it is created if it does not exist.
+            licence: The licence of the texts, such as ``"cc-by-4.0"``.
+            description: What the knowledge base is about, in Markdown.
+            private: Whether a new repository is private.
+
+        Returns:
+            The commit, the ``revision`` of `from_hub`.
+
+        Raises:
+            KnowledgeBaseError: The hub cannot be reached or refuses, or this knowledge base is in a database.
+        """
+        snapshot = self._snapshot("push it to the hub")
+        return push(snapshot, repository, licence=licence, description=description, private=private)
+
+    @classmethod
+    def from_hub(
+        cls, repository: str, *, revision: str | None = None, encoder: TextEncoder | None = None
+    ) -> KnowledgeBase:
+        """Download a version that `push_to_hub` shared, and open it for reading.
+
+        Args:
+            repository: ``NAME/REPOSITORY``.
+            revision: A commit, so that the knowledge base stays the same; by default the latest one.
+            encoder: As in `open`.
+
+        Raises:
+            IndexDataError: It cannot be downloaded.
+            KnowledgeBaseError: It is not a knowledge base, or it is damaged.
+        """
+        return cls.open(hub_snapshot(repository, revision, PATTERNS), encoder=encoder)
 
     def swap(self, version: str) -> KnowledgeBase:
         """Make another version current, an older or a newer one, and open it; see the function `swap`."""

@@ -6,11 +6,9 @@ import json
 import socket
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from itertools import count
 
-import numpy as np
 import pytest
 
 from ragweave import KnowledgeBase
@@ -20,28 +18,6 @@ from tests.support.waiting import wait_until
 _numbers = count()
 WORDS = ("peru", "lima", "ulm", "danube", "river", "capital")
 COUNT = 1200  # more than one batch
-
-
-class WordsEncoder:
-    """Stands in for a `TextEncoder`, and needs no torch: the vector of a text is the mean of those of its words."""
-
-    name, fingerprint, pooling, normalize, max_length = "words", "words", "mean", True, None
-    dimension = 16
-
-    def encode(self, texts, *, titles=None, progress=None) -> np.ndarray:
-        """Vectors of M texts, (M, 16)."""
-        vectors = np.array([np.mean([self.vector(word) for word in text.split()], 0) for text in texts])
-        if progress is not None:
-            progress(len(texts))
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-    def vector(self, word: str) -> np.ndarray:
-        return np.random.default_rng(zlib.crc32(word.encode())).standard_normal(self.dimension)
-
-
-@pytest.fixture(scope="session")
-def encoder() -> WordsEncoder:
-    return WordsEncoder()
 
 
 @pytest.fixture(scope="session")
