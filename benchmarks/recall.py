@@ -29,6 +29,7 @@ KINDS = (
     "flat",
     "hnsw",
     "sq8",
+    "binary",
     "ivfpq",
     "IVF64,Flat",
     "IVF64,PQ96x4",

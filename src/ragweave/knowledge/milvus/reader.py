@@ -111,7 +111,7 @@ class MilvusReader(CachingReader):
 
     def __init__(self, uri: MilvusUri, collection: str, record: dict[str, Any], client: Any) -> None:
         super().__init__(uri, Manifest.parse(record["manifest"], str(uri)))
-        self.location, self.version = uri, collection.removeprefix(f"{uri.collection}_")
+        self._uri, self.version = uri, collection.removeprefix(f"{uri.collection}_")
         self._collection, self._columns = collection, record["columns"]
         self._client = client
         self._narrowed: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]] | None] = {}
@@ -133,13 +133,13 @@ class MilvusReader(CachingReader):
 
     @cached_property
     def _client(self) -> Any:
-        return connect(self.location)
+        return connect(self._uri)
 
     def latest(self) -> Self:
         """The version that is in force now: this one, or another one, opened."""
-        with readable_errors(self.location):
-            name = in_force(self._client, self.location)
-        return self if name == self._collection else type(self).open(self.location)
+        with readable_errors(self._uri):
+            name = in_force(self._client, self._uri)
+        return self if name == self._collection else type(self).open(self._uri)
 
     def search(
         self, questions: NDArray[np.float32], n: int, where: str | None = None
@@ -255,7 +255,7 @@ class MilvusReader(CachingReader):
 
     def _query(self, rule: str, fields: list[str]) -> list[dict[str, Any]]:
         limit = {} if fields == ["count(*)"] else {"limit": _LIMIT}
-        with readable_errors(self.location):
+        with readable_errors(self._uri):
             return list(self._client.query(self._collection, filter=rule, output_fields=fields, **limit))
 
     def _hits(
@@ -271,7 +271,7 @@ class MilvusReader(CachingReader):
         """The hits of each question in no certain order, with some fields; those of vectors bring theirs along."""
         if not len(questions):
             return []
-        with readable_errors(self.location):
+        with readable_errors(self._uri):
             results = self._client.search(
                 self._collection,
                 data=questions,
