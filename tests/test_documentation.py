@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import yaml
 from typer.testing import CliRunner
 
 from ragweave.cli import app
@@ -225,6 +227,18 @@ def test_pages_show_what_is_run():
     assert {"README.md", "databases.md", "evaluation.md", "indexes.md", "knowledge-base.md"} <= shown
     assert {"retrieval.md", "serving.md", "tutorial.md", TRAINS} <= shown
     assert len(commands_of(ROOT / "README.md", with_skipped=False)) >= 6
+
+
+def test_containers_run_commands_that_exist():
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))["services"]
+    for name in ("index", "serve"):
+        command, *arguments = services[name]["command"]
+        group = typer.main.get_command(app)
+        parsed = group.get_command(typer.Context(group), command).make_context(command, arguments)
+        assert "postgresql://postgres@database/rag" in str(parsed.params)
+    copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text("utf-8"), re.M)
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").split()
+    assert all((ROOT / path).exists() and f"!{path}" in ignored for line in copied for path in line.split())
 
 
 def test_make_targets_and_extras_exist():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -85,7 +86,7 @@ def _check_attention(value: Any) -> None:
 
 @contextmanager
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Turn whatever damaged or unsuitable files of a model raise into one sentence, and show no bars of transformers.
+    """Turn whatever damaged or unsuitable files of a model raise into one sentence, and hide bars and FutureWarnings.
 
     Args:
         kind: What the model is, such as "encoder".
@@ -98,7 +99,9 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     shows_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # addressed to developers of transformers
+            yield
     # Damaged files raise what their readers happen to: KeyError, SafetensorError, or the tokenizers' bare Exception.
     except Exception as error:
         if isinstance(error, MemoryError) or (

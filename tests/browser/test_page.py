@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -11,14 +12,16 @@ import pytest
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import alert_is_present
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from ragweave import KnowledgeBase, RagPipeline
+from ragweave.pipeline.loading import with_knowledge_base
 from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.browser.conftest import HOSTILE, Paced
 from tests.support.browsing import show
 from tests.support.encoders import load_tiny_encoder
-from tests.support.pipelines import save_rag_model
+from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.serving import KEY, Running, served
 from tests.support.waiting import PATIENCE
 
@@ -72,6 +75,7 @@ def page(browser, server: Running, pipeline: Paced) -> Page:
     page = Page(browser, server.url)
     page.open()
     browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+    browser.execute_script("localStorage.setItem('ragweave-expert', '1')")
     page.open()
     browser.get_log("browser")
     browser.get_log("performance")
@@ -97,7 +101,7 @@ def test_an_answer_with_its_passages(page: Page, pipeline: Paced):
     for support in {token.support for token in answer.tokens if token.support is not None}:
         text = getattr(answer.passages[support.passage], support.field)
         assert any(text[support.start : support.end] in mark for mark in page.texts("mark"))
-    assert "version 000001, 2 passages from 2 documents" in page.one("#base").text
+    assert page.one("#base").text == "2 documents, 2 passages, version 000001"
     assert "Answered in" in page.one("#status").text
 
 
@@ -187,11 +191,11 @@ def test_formulations_alone_and_side_by_side(page: Page, pipeline: Paced):
         page.until(lambda name=name: page.texts(".name") == [name])
         page.answered()
         assert page.one(".answer").text == pipeline.with_formulation(formulation)(QUESTION).answer
-    Select(page.one("#formulation")).select_by_value("both")
+    Select(page.one("#formulation")).select_by_value("all")
     page.ask()
-    page.answered(2)
-    assert page.texts(".name") == ["RAG-Token", "RAG-Sequence"]
-    first, second = page.all(".result")
+    page.answered(3)
+    assert page.texts(".name") == ["RAG-Token", "RAG-Sequence", "One prompt of all passages"]
+    first, second, _ = page.all(".result")
     assert first.location["y"] == second.location["y"]
     assert first.location["x"] < second.location["x"]
 
@@ -270,14 +274,14 @@ def test_links_and_history(page: Page):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
     show(page.driver, theme=theme, width=width, height=844)
-    Select(page.one("#formulation")).select_by_value("both")
+    Select(page.one("#formulation")).select_by_value("all")
     page.ask()
-    page.answered(2)
+    page.answered(3)
     script = "return [document.documentElement.scrollWidth, innerWidth]"
     wide, room = page.driver.execute_script(script)
     assert wide <= room == width
     assert page.driver.execute_script(CONTRAST.read_text("utf-8")) >= 4.5
-    first, second = page.all(".result")
+    first, second, _ = page.all(".result")
     assert (first.location["y"] < second.location["y"]) == (width == 390)
 
 
@@ -354,3 +358,202 @@ def test_the_source_of_a_passage_opens_at_the_passage(browser, tmp_path: Path, t
         finally:
             browser.close()
             browser.switch_to.window(first)
+
+
+@pytest.fixture
+def island(browser, tmp_path: Path, tiny_encoder_path: Path) -> Iterator[Page]:
+    """A service whose documents everybody may change, with Markdown, and a second knowledge base."""
+    encoder = load_tiny_encoder(tiny_encoder_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "ferry.md").write_text(MARKDOWN)
+    (tmp_path / "notes" / "peru.txt").write_text("Lima is the capital of Peru.")
+    base = KnowledgeBase.build([tmp_path / "notes"], tmp_path / "kb", encoder=encoder)
+    (tmp_path / "ulm.txt").write_text("The llama of ulm is called Berta.")
+    other = KnowledgeBase.build([tmp_path / "ulm.txt"], tmp_path / "other", encoder=encoder)
+    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
+    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    pipelines = {"island": pipeline, "animals": with_knowledge_base(pipeline, other)}
+    show(browser)
+    with served(pipelines, ServingSettings(open_changes=True, refresh_seconds=0)) as running:
+        page = Page(browser, running.url)
+        page.open()
+        browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+        page.open()
+        browser.get_log("browser")
+        yield page
+        errors = [entry for entry in browser.get_log("browser") if "status of 4" not in entry["message"]]
+        assert errors == []
+
+
+MARKDOWN = """# The ferry
+
+The ferry **Terna** sails to [Bergvik](javascript:alert(1)) at *noon*. <b onclick="alert(1)">No</b> 🦙🦙
+
+| Leaves | Arrives |
+|-|-|
+| 7:15 | 7:50 |
+
+- Dogs travel free.
+"""
+
+
+def test_a_user_sees_no_figures_unless_they_ask(island: Page):
+    first = island.one("form").text.split("\n")[0]
+    assert first == "Question"
+    assert not island.one("#formulation").is_displayed()
+    island.ask()
+    island.until(lambda: island.all('.result[aria-busy="false"] .token'))
+    assert island.one(".answer").text
+    assert all(token.tag_name == "span" for token in island.tokens())
+    shown = [element for element in island.all(".expert") if element.is_displayed()]
+    assert shown == []
+    assert "p(z" not in island.one("main").text
+    island.one("#expert").click()
+    assert island.one(".legend").is_displayed()
+    assert all(token.tag_name == "button" for token in island.tokens())
+    island.open()
+    assert island.one("#formulation").is_displayed()
+    island.one("#expert").click()
+    island.open()
+    assert not island.one("#formulation").is_displayed()
+
+
+def test_markdown_is_shown_as_such_and_html_as_text(island: Page):
+    island.ask("When does the ferry sail?")
+    island.answered()
+    passage = next(one for one in island.all(".passage") if "ferry.md" in one.text)
+
+    def texts(selector: str) -> list[str]:
+        return [element.text for element in passage.find_elements(By.CSS_SELECTOR, f".text {selector}")]
+
+    assert texts("strong") == ["Terna"]
+    assert texts("em") == ["noon"]
+    assert texts("th") == ["Leaves", "Arrives"]
+    assert texts("td") == ["7:15", "7:50"]
+    assert texts(".item") == ["- Dogs travel free."]
+    assert texts("a, b, script") == []
+    assert 'sails to Bergvik at noon. <b onclick="alert(1)">No</b> 🦙🦙' in passage.text
+    words = [mark.text for mark in passage.find_elements(By.CSS_SELECTOR, "mark")]
+    assert all(word in MARKDOWN.replace("**", "") for word in words)
+    link = passage.find_element(By.CSS_SELECTOR, ".source").get_attribute("href")
+    island.driver.get(link)
+    island.until(lambda: island.all("table td"))
+    assert island.texts("td mark") == ["7:15", "7:50"]
+    assert "kb=island" in link
+    assert not island.all("main b, main a[href^=javascript]")
+
+
+def documents(page: Page) -> list[str]:
+    script = "return [...document.querySelectorAll('#sources a')].map((link) => link.textContent)"
+    return page.driver.execute_script(script)  # at once, because the list is made anew
+
+
+def press(page: Page, label: str) -> None:
+    # At once, because the list is made anew.
+    script = "setTimeout(() => document.querySelector(`[aria-label='${arguments[0]}']`).click())"
+    page.driver.execute_script(script, label)
+    if label.startswith("Delete"):
+        page.until(lambda: alert_is_present()(page.driver))
+
+
+def test_documents_are_listed_uploaded_and_deleted(island: Page, tmp_path: Path):
+    island.one("#documents summary").click()
+    island.until(lambda: documents(island) == ["ferry.md", "peru.txt"])
+    files = [tmp_path / "new.txt", tmp_path / "picture.png"]
+    files[0].write_text("The quay is long.")
+    files[1].write_bytes(b"\x89PNG")
+    island.one("#files").send_keys("\n".join(map(str, files)))
+    island.until(lambda: documents(island) == ["ferry.md", "new.txt", "peru.txt"])
+    island.until(lambda: "kind .png" in island.one("#uploads").text)
+    assert island.texts("#uploads .name") == ["picture.png"]
+    assert island.one("#base").text.startswith("3 documents")
+    script = (
+        "return [...document.querySelectorAll('#sources button:not([hidden])')].map((one) => one.ariaLabel)"
+    )
+    assert island.driver.execute_script(script) == [
+        "Read ferry.md again", "Delete ferry.md", "Delete new.txt", "Read peru.txt again", "Delete peru.txt",
+    ]  # fmt: skip
+    (tmp_path / "notes" / "peru.txt").write_text("Lima is the capital of Peru, and Callao its port.")
+    press(island, "Read peru.txt again")
+    island.until(lambda: island.one("#status").text == "peru.txt was read again.")
+    island.until(lambda: "version 000003" in island.one("#base").text)
+    island.one("#search").send_keys("new")
+    island.until(lambda: documents(island) == ["new.txt"])
+    press(island, "Delete new.txt")
+    island.driver.switch_to.alert.dismiss()
+    press(island, "Delete new.txt")
+    island.driver.switch_to.alert.accept()
+    island.until(lambda: island.one("#more").text == "None.")
+    assert island.one("#status").text == "new.txt was deleted."
+    island.one("#search").clear()
+    island.one("#search").send_keys("e")
+    island.until(lambda: documents(island) == ["ferry.md", "peru.txt"])
+    island.driver.get(island.all("#sources a")[1].get_attribute("href"))
+    assert "Callao" in island.one("main").text
+
+
+def test_files_are_dropped(island: Page):
+    script = """const transfer = new DataTransfer();
+    transfer.items.add(new File([arguments[0]], "dropped.txt"));
+    for (const [where, name] of [[window, "dragenter"], [arguments[1], "dragover"], [arguments[1], "drop"]])
+      where.dispatchEvent(new DragEvent(name, { dataTransfer: transfer, bubbles: true, cancelable: true }));"""
+    island.driver.execute_script(script, "Dropped words.", island.one("#drop"))
+    island.until(lambda: "dropped.txt" in documents(island))
+    assert island.one("#documents").get_attribute("open")
+    assert not island.all("#uploads li")
+
+
+def test_a_withheld_answer_has_no_sources(island: Page):
+    script = """const real = window.fetch;
+    window.fetch = (url, options) => real(url, options.body
+      ? { ...options, body: JSON.stringify({ ...JSON.parse(options.body), min_confidence: 1 }) } : options);"""
+    island.driver.execute_script(script)
+    island.ask()
+    island.until(lambda: island.all('.result[aria-busy="false"]'))
+    assert island.one(".answer").text == "The documents do not say."
+    assert island.one(".passage-column h3").text == "Nearest passages"
+    assert not island.one(".guess").is_displayed()
+    assert island.one(".guess").get_attribute("textContent").startswith(" Best guess: ")
+
+
+def test_one_of_several_knowledge_bases(island: Page):
+    assert [option.text for option in Select(island.one("#kb")).options] == ["island", "animals"]
+    Select(island.one("#kb")).select_by_visible_text("animals")
+    island.until(lambda: island.one("#base").text.startswith("1 document,"))
+    island.ask("How is the llama called?")
+    island.answered()
+    assert [text.split(",")[0] for text in island.texts(".source")] == ["ulm.txt"]
+    link = island.driver.current_url
+    island.open()
+    assert Select(island.one("#kb")).first_selected_option.text == "island"
+    island.driver.get("about:blank")
+    island.driver.get(link)
+    island.answered()
+    assert Select(island.one("#kb")).first_selected_option.text == "animals"
+    assert [text.split(",")[0] for text in island.texts(".source")] == ["ulm.txt"]
+
+
+def test_changes_need_the_admin_key(browser, tmp_path: Path, tiny_encoder_path: Path):
+    base = build_knowledge_base(tmp_path, tiny_encoder_path)
+    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
+    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    show(browser)
+    with served(pipeline, ServingSettings(admin_keys=KeyRing([KEY]))) as running:
+        page = Page(browser, running.url)
+        page.open()
+        browser.execute_script("sessionStorage.clear()")
+        page.open()
+        page.one("#documents summary").click()
+        (tmp_path / "new.txt").write_text("New words.")
+        page.one("#files").send_keys(str(tmp_path / "new.txt"))
+        page.until(lambda: "requires an admin key" in page.one("#uploads").text)
+        page.one("#key").send_keys(KEY)
+        page.one("#files").send_keys(str(tmp_path / "new.txt"))
+        page.until(lambda: "new.txt" in documents(page))
+
+
+def test_nobody_is_offered_what_they_may_not_do(page: Page):
+    page.one("#documents summary").click()
+    page.until(lambda: documents(page) == ["hostile.jsonl", "peru.txt"])
+    assert not page.one("#drop").is_displayed()
+    assert not [button for button in page.all("#sources button") if button.is_displayed()]

@@ -182,7 +182,7 @@ def test_serving_is_measured_by_callers_and_over_time(run) -> None:
     assert rows["3 callers"]["median"] > 0
     assert rows["3 callers, lost"]["median"] == 0
     assert rows["3 callers, p50"]["median"] <= rows["3 callers, p99"]["median"]
-    assert rows["failed"]["median"] == 0 < rows["answered"]["median"], result.stderr
+    assert rows["failed"]["median"] == 0 < rows["answered"]["median"]
     assert rows["changed"]["median"] > 0 < rows["memory at the end"]["median"]
     assert rows["most descriptors"]["median"] > 0
     assert 1 < rows["most versions on disk"]["median"] <= 12  # one in the making

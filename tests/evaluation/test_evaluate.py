@@ -278,6 +278,16 @@ def test_recalculate_needs_no_model(finished):
     assert summary(finished) == before
 
 
+def test_the_report_begins_with_what_the_run_shows(finished):
+    page = " ".join(finished.report.read_text().split())
+    metrics = summary(finished)
+    assert f"<p>{metrics['questions']} questions. {100 * metrics['exact_match']:.0f} % of the answers" in page
+    main, rest = page.split("All metrics")
+    assert re.findall(r"<tr><td>([\w@]+)", main)[0] == "exact_match"
+    assert "<td>seconds" not in main
+    assert "<td>seconds" in rest
+
+
 def test_the_report_escapes_what_it_shows(finished):
     page = finished.report.read_text()
     assert "<script>" not in page

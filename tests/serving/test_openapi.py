@@ -78,7 +78,7 @@ def test_refusals(schema: dict[str, Any], pipeline: RagPipeline):
             response = client.get(path, headers={"Host": "rebound.example"})
             assert response.status_code == 403
             check(schema, content(schema, response)["schema"], response.json())
-        running.app.state.service.batcher.close()
+        running.service.batcher.close()
         response = client.get("/readyz")
         assert response.status_code == 503
         check(schema, content(schema, response)["schema"], response.json())

@@ -41,11 +41,13 @@ def save_rag_model(folder: Path, encoder_path: Path, formulation: str = "token",
     return folder
 
 
-def build_knowledge_base(folder: Path, encoder_path: Path, *, named: bool = True) -> Path:
-    """A knowledge base of `DOCUMENTS` below a folder; if not ``named``, it can load its encoder itself."""
+def build_knowledge_base(
+    folder: Path, encoder_path: Path, documents: dict[str, str] = DOCUMENTS, *, named: bool = True
+) -> Path:
+    """A knowledge base of documents below a folder; if not ``named``, it can load its encoder itself."""
     sources = folder / "documents"
     sources.mkdir()
-    for name, text in DOCUMENTS.items():
+    for name, text in documents.items():
         (sources / name).write_text(text, encoding="utf-8")
     encoder = load_tiny_encoder(encoder_path) if named else TextEncoder.from_pretrained(encoder_path)
     return ragweave.KnowledgeBase.build([sources], folder / "kb", encoder=encoder).path

@@ -49,13 +49,20 @@ class Running:
         self.thread.join(timeout=60)
         assert not self.thread.is_alive()
 
+    @property
+    def service(self) -> Any:
+        """The service of the first knowledge base."""
+        return next(iter(self.app.state.services.values()))
+
     def figure(self, name: str, **labels: str) -> float:
         """One of the service's metrics."""
-        return self.app.state.service.metrics.registry.get_sample_value(name, labels or None) or 0.0
+        return self.service.metrics.registry.get_sample_value(name, labels or None) or 0.0
 
 
 @contextmanager
-def served(pipeline: RagPipeline, settings: ServingSettings | None = None) -> Iterator[Running]:
+def served(
+    pipeline: RagPipeline | dict[str, RagPipeline], settings: ServingSettings | None = None
+) -> Iterator[Running]:
     """Serve a pipeline within a context."""
     settings = settings or ServingSettings()
     app = create_app(pipeline, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import io
+import re
 from contextlib import suppress
 from typing import Annotated
 
@@ -12,12 +13,20 @@ import typer
 from ragweave.cli import options
 from ragweave.cli.console import stderr, warn
 from ragweave.cli.pipelines import load_pipeline
-from ragweave.errors import require_extra
+from ragweave.errors import ConfigurationError, require_extra
+
+_NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
 def serve(
     context: typer.Context,
-    kb: options.KnowledgeBaseOption,
+    kb: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[NAME=]KB",
+            help="Folder or URI of a knowledge base; may be repeated, with a name for each.",
+        ),
+    ],
     model: options.RagModel = "embedded",
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
@@ -78,16 +87,19 @@ def serve(
 
     Examples:
       ragweave serve --kb kb
+      ragweave serve --kb minutes=kb --kb handbook=kb-2
       ragweave serve --kb kb --host 0.0.0.0 --port 80 --api-key-file keys.txt
       ragweave serve --kb kb --admin-key-file admin-keys.txt --max-batch 16 --deadline 30
     """
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         require_extra(package, "serve")
+    from ragweave.pipeline.loading import with_knowledge_base
     from ragweave.serving.app import create_app, listen
     from ragweave.serving.server import create_server
     from ragweave.serving.settings import LOOPBACK, Batching, KeyRing, Limits, ServingSettings
 
     # Wrong arguments fail before the model is loaded.
+    bases = _named(kb)
     settings = ServingSettings(
         n_docs=n_docs,
         num_beams=beams,
@@ -96,13 +108,16 @@ def serve(
         batching=Batching(max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, deadline=deadline),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
         admin_keys=None if admin_key_file is None else KeyRing.from_file(admin_key_file),
+        open_changes=host in LOOPBACK,
         allowed_hosts=(*(LOOPBACK if host in LOOPBACK else ()), *(allowed_host or ())),
         cors_origins=tuple(cors_origin or ()),
         keep_versions=keep_versions,
     )
     if host not in LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
-    pipeline = load_pipeline(context.params)
+    first, *others = bases
+    pipeline = load_pipeline({**context.params, "kb": bases[first]})
+    pipelines = {first: pipeline} | {name: with_knowledge_base(pipeline, bases[name]) for name in others}
     # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
     with suppress(io.UnsupportedOperation):  # standard error is no file
         faulthandler.enable(all_threads=False)
@@ -112,4 +127,16 @@ def serve(
         # The kernel queues connections until the server accepts them.
         stderr().print(f"Serving on {url} (Ctrl-C to stop)", soft_wrap=True)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
-            create_server(create_app(pipeline, settings), settings).run(sockets=[listener])
+            create_server(create_app(pipelines, settings), settings).run(sockets=[listener])
+
+
+def _named(kbs: list[str]) -> dict[str, str]:
+    """The knowledge bases by their names; a single one needs none.
+
+    Raises:
+        ConfigurationError: One of several has no name, or two have the same.
+    """
+    bases = dict((match[1], match[2]) if (match := _NAMED.fullmatch(kb)) else ("", kb) for kb in kbs)
+    if len(bases) < len(kbs) or (len(kbs) > 1 and "" in bases):
+        raise ConfigurationError("Give each knowledge base a name of its own, such as --kb minutes=kb.")
+    return bases

@@ -16,6 +16,7 @@ from ragweave.evaluation.run_folder import Prediction, RunFolder, RunSettings, r
 from ragweave.knowledge.store import replace_text
 
 _N_SAMPLES = 12
+_MAIN = ("exact_match", "f1", "recall@5", "answer_recall@5", "answer_rate")
 _LENGTHS = {"1-5": (1, 5), "6-8": (6, 8), "9-11": (9, 11), "12-15": (12, 15), "16+": (16, 10**6)}
 _RANKS = {"1": (1, 1), "2": (2, 2), "3-5": (3, 5), "6-10": (6, 10), "11+": (11, 10**6)}
 _EXPLANATIONS = {
@@ -76,6 +77,7 @@ def write_report(folder: RunFolder) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         name=folder.root.resolve().name,
+        figures=metrics,
         metrics=_metric_rows(metrics),
         plots=_plots(folder, settings, predictions, correct),
         samples=_samples(predictions, correct),
@@ -92,6 +94,7 @@ def _metric_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "value": value,
             "interval": metrics["intervals"].get(name),
             "count": metrics["counted"].get(name, metrics["questions"]),
+            "is_main": name in _MAIN,
             "about": _EXPLANATIONS.get(name.partition("@")[0], ""),
         }
         for name, value in metrics.items()

@@ -167,6 +167,11 @@ class Snapshot:
             *(replace(copy, title=p.title, text=p.text) for copy, p in zip(copies, texts, strict=True)),
         ]
 
+    def passage_of(self, source: str) -> Passage | None:
+        """A passage that was read from a source; ``None`` if there is none."""
+        rows = self.rows_with("source", [source])
+        return self.passage(int(rows[0])) if len(rows) else None
+
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
         copies = self.copies.table.take(np.flatnonzero(self.copies.rows == row))

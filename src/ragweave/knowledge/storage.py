@@ -97,6 +97,10 @@ class Storage(Protocol):
         """The passages of a document with the ids, the source and the places that they have in it, in any order."""
         ...
 
+    def passage_of(self, source: str) -> Passage | None:
+        """A passage that was read from a source; ``None`` if there is none."""
+        ...
+
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
         ...

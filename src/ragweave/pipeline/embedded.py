@@ -86,11 +86,11 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
     folder = generator_path()
     with reading_model("generator", str(folder), "delete this folder and run the command again"):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-    if adapter:
-        require_extra("peft", "embedded")
-        from peft import PeftModel
+        if adapter:
+            require_extra("peft", "embedded")
+            from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload()
     return model.to(dtype or torch.float32).eval()
 
 

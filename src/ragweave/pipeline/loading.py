@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from transformers import AutoTokenizer
@@ -22,11 +23,14 @@ from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_
 from ragweave.modeling.quantization import quantize_int8
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.pipeline import embedded
+from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.pipeline.instruct import ADVICE, is_adapter, load_causal, prompt_fields
 from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
 from ragweave.retrieval.index_protocol import Index, NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.types import FORMULATIONS, AnswerStyle, Formulation, GeneratorDtype, SearchSettings
+
+P = TypeVar("P", bound=AnswerPipeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,23 @@ def load_parts(
     if dtype == "int8":
         quantize_int8(parts.model.generator)
     return replace(parts, confidence=confidence)
+
+
+def with_knowledge_base(pipeline: P, knowledge_base: str | Path | KnowledgeBase) -> P:
+    """A pipeline of the same networks over another knowledge base, which is searched in the same way.
+
+    Raises:
+        ConfigurationError: The pipeline has no knowledge base.
+        KnowledgeBaseError: There is no such knowledge base, or it is damaged.
+        EncoderMismatchError: It was embedded with another encoder.
+    """
+    current, other = pipeline.knowledge_base, copy(pipeline)
+    base = knowledge_base if isinstance(knowledge_base, KnowledgeBase) else KnowledgeBase.open(knowledge_base)
+    if base.manifest.encoder != current.manifest.encoder:
+        base.check_encoder(pipeline.encoder)
+    other.retriever = copy(pipeline.retriever)
+    other.retriever.index = cast(KnowledgeBaseIndex, pipeline.retriever.index).over(base)
+    return other
 
 
 def passage_cache_sizes(text: int | str | None) -> tuple[int | None, int | None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -37,11 +39,14 @@ from ragweave.serving.service import Service
 from ragweave.serving.settings import ServingSettings
 
 
-def create_app(pipeline: AnswerPipeline, settings: ServingSettings | None = None) -> FastAPI:
+def create_app(
+    pipeline: AnswerPipeline | Mapping[str, AnswerPipeline], settings: ServingSettings | None = None
+) -> FastAPI:
     """Create the ASGI application that serves a pipeline.
 
     Args:
-        pipeline: Pipeline over a knowledge base.
+        pipeline: Pipeline over a knowledge base, or several that share their model, by the names of the knowledge
+            bases; see `ragweave.pipeline.loading.with_knowledge_base`.
         settings: Settings of the service.
 
     Returns:
@@ -57,13 +62,16 @@ def create_app(pipeline: AnswerPipeline, settings: ServingSettings | None = None
         ```
     """
     settings = settings or ServingSettings()
-    service = Service(pipeline, settings)
+    pipelines = pipeline if isinstance(pipeline, Mapping) else {"": pipeline}
+    lock = threading.Lock()
+    services = {name: Service(one, settings, name=name, model_lock=lock) for name, one in pipelines.items()}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        for service in services.values():
+            service.start()
         yield
-        await service.stop()
+        await asyncio.gather(*(service.stop() for service in services.values()))
 
     app = FastAPI(
         title="ragweave",
@@ -74,13 +82,13 @@ def create_app(pipeline: AnswerPipeline, settings: ServingSettings | None = None
         lifespan=lifespan,
         responses=errors(403, 500),  # another host, and what nobody expects
     )
-    app.state.service = service
+    app.state.services = services
     install_handlers(app)
     for module in (answers, chat, responses, embeddings, document_page, knowledge_base, health):
         app.include_router(module.router)
     _add_pages(app)
     # The middleware that is added last runs first.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.limits.body_bytes)
+    app.add_middleware(BodyLimitMiddleware, limits=settings.limits)
     rings = (settings.keys, settings.admin_keys) if settings.keys is not None else ()
     app.add_middleware(
         AccessMiddleware,
@@ -91,11 +99,11 @@ def create_app(pipeline: AnswerPipeline, settings: ServingSettings | None = None
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
         )
     app.add_middleware(ErrorMiddleware)
-    app.add_middleware(MetricsMiddleware, metrics=service.metrics)
+    app.add_middleware(MetricsMiddleware, metrics=next(iter(services.values())).metrics)
     app.add_middleware(SecurityHeadersMiddleware, cross_origin=bool(settings.cors_origins))
     return app
 

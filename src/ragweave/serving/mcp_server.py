@@ -115,7 +115,7 @@ def _add_reading(server: MCPServer[None], service: Service) -> None:
     async def passage(id: str) -> dict[str, Any]:  # noqa: A002 - the name in the template
         """One passage by its id."""
         with _errors():
-            excerpt = await service.queries.run(service.engine.excerpt, id)
+            excerpt = await service.queries.run(service.documents.excerpt, id)
         if excerpt.marked is None:
             raise ResourceNotFoundError(
                 f"There is no passage {id!r}. Documents are at ragweave://documents/ID."
@@ -126,7 +126,7 @@ def _add_reading(server: MCPServer[None], service: Service) -> None:
     async def document(id: str) -> dict[str, Any]:  # noqa: A002
         """The first 101 passages of a document, or 100 before and after the passage of this id."""
         with _errors():
-            return asdict(await service.queries.run(service.engine.excerpt, id))
+            return asdict(await service.queries.run(service.documents.excerpt, id))
 
 
 def _add_changes(server: MCPServer[None], service: Service) -> None:

@@ -19,7 +19,7 @@ from ragweave.serving.errors import (
     UnauthorizedError,
     error_response,
 )
-from ragweave.serving.settings import KeyRing
+from ragweave.serving.settings import KeyRing, Limits
 
 STATIC = Path(__file__).parent / "static"
 """The pages with their scripts and styles."""
@@ -107,20 +107,20 @@ class AccessMiddleware:
 class BodyLimitMiddleware:
     """Rejects requests whose body exceeds a limit, without reading the rest."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, limits: Limits) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = TooLargeError(
-            f"The request body exceeds {self._max_bytes} bytes (limit body_bytes). Send less."
-        )
+        name = "upload_bytes" if scope["method"] == "PUT" else "body_bytes"
+        most = getattr(self._limits, name)
+        error = TooLargeError(f"The request body exceeds {most} bytes (limit {name}). Send less.")
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
+        if announced.isdecimal() and int(announced) > most:
             await error_response(error)(scope, receive, send)
             return
         received = 0
@@ -129,7 +129,7 @@ class BodyLimitMiddleware:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > most:
                 # FastAPI turns every other exception of a body reader into a 400.
                 raise HTTPException(error.status, str(error))
             return message

@@ -7,6 +7,7 @@ import logging
 import math
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import h11
@@ -33,9 +34,9 @@ _TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Leng
 class Server(uvicorn.Server):
     """A server that writes repeated log lines seldom, and answers waiting questions when its shutdown begins."""
 
-    def __init__(self, config: uvicorn.Config, service: Service | None) -> None:
+    def __init__(self, config: uvicorn.Config, services: Iterable[Service]) -> None:
         super().__init__(config)
-        self._service = service
+        self._services = services
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until the process is told to stop."""
@@ -56,8 +57,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new questions, finish the running requests, then stop."""
-        if self._service is not None:
-            self._service.batcher.close()
+        for service in self._services:
+            service.batcher.close()
         await super().shutdown(sockets)
 
 
@@ -83,7 +84,7 @@ def create_server(app: ASGIApp, settings: ServingSettings) -> Server:
         lifespan="on",
     )
     # MCP's application finishes its questions when it ends.
-    return Server(config, app.state.service if isinstance(app, FastAPI) else None)
+    return Server(config, app.state.services.values() if isinstance(app, FastAPI) else ())
 
 
 class _BoundedProtocol(H11Protocol):
@@ -102,9 +103,8 @@ class _BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > self.limit:
-            others = (one for one in self.connections if isinstance(one, _BoundedProtocol))
-            timers = {one: one._timer for one in others if one._timer is not None}
-            slowest = min(timers, key=lambda one: timers[one].when())
+            waiting = (one for one in self.connections if isinstance(one, _BoundedProtocol) and one._timer)
+            slowest = min(waiting, key=lambda one: one._timer.when())
             slowest._stop_watching()
             self.connections.discard(slowest)
             slowest.transport.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from ragweave.errors import QuestionError
 from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerOptions, AnswerReady, Batcher, Event, Job
+from ragweave.serving.documents import Documents
 from ragweave.serving.engine import Engine
 from ragweave.serving.errors import DeadlineError, LimitError, OverloadedError, UnsupportedError
 from ragweave.serving.metrics import Metrics
@@ -72,21 +74,35 @@ class Service:
     Args:
         pipeline: Pipeline over a knowledge base.
         settings: Settings of the service.
+        name: The name of the knowledge base.
+        model_lock: As of the engine.
 
     Attributes:
         started: When the service was created, in seconds since 1970.
         batcher: Answers questions.
-        queries: Runs calls of the engine that change nothing.
+        documents: The documents of the knowledge base.
+        queries: Runs calls that change nothing.
         embeddings: Runs calls of the engine that embed texts.
-        changes: Runs calls of the engine that change documents.
+        changes: Runs calls that change documents.
     """
 
-    def __init__(self, pipeline: AnswerPipeline, settings: ServingSettings) -> None:
+    def __init__(
+        self,
+        pipeline: AnswerPipeline,
+        settings: ServingSettings,
+        *,
+        name: str = "",
+        model_lock: threading.Lock | None = None,
+    ) -> None:
         self.settings = settings
+        self.name = name
         self.started = int(time.time())
         self.engine = Engine(
-            pipeline, refresh_seconds=settings.refresh_seconds, keep_versions=settings.keep_versions
+            pipeline,
+            refresh_seconds=settings.refresh_seconds,
+            model_lock=model_lock,
         )
+        self.documents = Documents(self.engine, keep_versions=settings.keep_versions)
         self.metrics = Metrics(
             waiting=lambda: self.batcher.waiting,
             passages=lambda: len(self.engine.base),
@@ -223,11 +239,11 @@ class Service:
         self.check_limits(documents=len(documents))
         for document in documents:
             self.check_limits(document_characters=len(document.text))
-        return ChangeResponse.of(await self.changes.run(self.engine.add, documents))
+        return ChangeResponse.of(await self.changes.run(self.documents.add, documents))
 
     async def delete(self, document_id: str) -> ChangeResponse:
         """Delete a document or a passage; see `Engine.delete`."""
-        return ChangeResponse.of(await self.changes.run(self.engine.delete, document_id))
+        return ChangeResponse.of(await self.changes.run(self.documents.delete, document_id))
 
     @contextmanager
     def _submit(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 from unicodedata import normalize
 
 from ragweave.errors import ConfigurationError
@@ -76,6 +77,7 @@ class Limits:
         documents: Documents per request.
         document_characters: Characters per document.
         body_bytes: Bytes per request.
+        upload_bytes: Bytes per uploaded file.
     """
 
     questions: int = 16
@@ -89,6 +91,7 @@ class Limits:
     documents: int = 64
     document_characters: int = 200_000
     body_bytes: int = 4 * 2**20
+    upload_bytes: int = 64 * 2**20
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -139,6 +142,7 @@ class ServingSettings:
         batching: How questions are batched.
         keys: Who may send requests; ``None`` for everybody.
         admin_keys: Who may change documents; ``None`` for nobody.
+        open_changes: Let everybody change documents if there are no keys at all.
         allowed_hosts: Host names that requests may address, which protects against DNS rebinding; all if empty.
         cors_origins: Other origins whose pages may call the service; none if empty.
         refresh_seconds: Seconds between checks for a new version of the knowledge base.
@@ -157,12 +161,20 @@ class ServingSettings:
     batching: Batching = field(default_factory=Batching)
     keys: KeyRing | None = None
     admin_keys: KeyRing | None = None
+    open_changes: bool = False
     allowed_hosts: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
     refresh_seconds: float = 1.0
     keep_versions: int = 10
     max_connections: int = 512
     request_seconds: float = 20.0
+
+    @property
+    def changes(self) -> Literal["nobody", "admin key", "everybody"]:
+        """Who may change documents."""
+        if self.admin_keys is not None:
+            return "admin key"
+        return "everybody" if self.open_changes and self.keys is None else "nobody"
 
     def __post_init__(self) -> None:
         _check_positive("max_connections", self.max_connections)

@@ -280,6 +280,13 @@ class PostgresReader(CachingReader):
             ).format(sql.SQL(", ").join(columns), copies=self._tables.copies, passages=self._tables.passages)
         return [Passage(*row) for row in self._connection.fetch(statement, {"id": storable(document_id)})]
 
+    def passage_of(self, source: str) -> Passage | None:
+        """A passage that was read from a source; ``None`` if there is none."""
+        statement = sql.SQL("SELECT {} FROM {} WHERE source = %s LIMIT 1").format(
+            passage_columns(self.manifest), self._tables.passages
+        )
+        return next((Passage(*row) for row in self._connection.fetch(statement, [storable(source)])), None)
+
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
         sources = [self.passage(row).source]

@@ -30,7 +30,7 @@ from ragweave.serving.schemas import (
 from ragweave.types import ScoredPassage
 
 router = APIRouter(prefix="/v1", tags=["answers"])
-_ERRORS = errors(400, 401, 413, 422, 429, 503, 504)
+_ERRORS = errors(400, 401, 404, 413, 422, 429, 503, 504)
 _EVENTS = {
     "passages": {
         "type": "object",

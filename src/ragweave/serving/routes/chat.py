@@ -16,34 +16,28 @@ from ragweave.errors import QuestionError
 from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerOptions, AnswerReady, Event, PassagesRetrieved, TextGenerated
 from ragweave.serving.errors import NotFoundError, UnsupportedError
-from ragweave.serving.routes.dependencies import ServiceDependency, errors
-from ragweave.serving.routes.document_page import page_url
-from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
-from ragweave.serving.schemas import (
+from ragweave.serving.openai_schemas import (
     Annotation,
     ChatChoice,
     ChatMessage,
     ChatRequest,
     ChatResponse,
     CompletionRequest,
-    ErrorResponse,
-    Message,
     ModelCard,
     ModelList,
     UrlCitation,
     Usage,
 )
+from ragweave.serving.routes.dependencies import ServiceDependency, errors
+from ragweave.serving.routes.document_page import page_url
+from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
+from ragweave.serving.schemas import ErrorResponse, Message
 from ragweave.serving.service import Service
 from ragweave.types import ANSWER_FORMULATIONS, AnswerFormulation
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 MODEL = "ragweave"
-MODELS: dict[str, AnswerFormulation | None] = {
-    MODEL: None,
-    **{f"{MODEL}-{name}": name for name in ANSWER_FORMULATIONS},
-}
-"""The model names that a chat may use, and their formulations; ``None`` is the pipeline's."""
 # The fields of a message, none of which a chunk needs to have.
 _DELTA = ChatMessage.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
 _CHUNK = {
@@ -74,16 +68,16 @@ _CHUNK = {
 _EVENTS = {"message": {"anyOf": [_CHUNK, reference(ErrorResponse)]}}
 
 
-@router.get("/models", response_model=ModelList, responses=errors(401))
-async def models(service: ServiceDependency) -> ModelList:
-    """The model with its default formulation, and with each formulation."""
-    return ModelList(data=[ModelCard(id=name, created=service.started) for name in MODELS])
+@router.get("/models", response_model=ModelList, responses=errors(401, 404, 422))
+async def models(request: Request, service: ServiceDependency) -> ModelList:
+    """The model with its default formulation and with each formulation, for each knowledge base."""
+    return ModelList(data=[ModelCard(id=name, created=service.started) for name in _models(request)])
 
 
-@router.get("/models/{name}", response_model=ModelCard, responses=errors(401, 404, 422))
-async def model(name: str, service: ServiceDependency) -> ModelCard:
+@router.get("/models/{name:path}", response_model=ModelCard, responses=errors(401, 404, 422))
+async def model(name: str, request: Request, service: ServiceDependency) -> ModelCard:
     """One of the models."""
-    formulation_of(name)
+    find_model(request, service, name)
     return ModelCard(id=name, created=service.started)
 
 
@@ -113,7 +107,9 @@ async def complete(
             "response_format": (body.response_format or {}).get("type", "text") != "text",
         },
     )
-    query = await read_query(service, body, body.messages, body.max_completion_tokens or body.max_tokens)
+    max_tokens = body.max_completion_tokens or body.max_tokens
+    query = await read_query(request, service, body, body.messages, max_tokens)
+    service = query.service
     completion = _Completion(body, query, str(request.base_url))
     if body.stream:
         return await event_stream(
@@ -125,8 +121,9 @@ async def complete(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a chat asks: the question, the turns before it, and how to answer."""
+    """What a chat asks: the question, the turns before it, how to answer, and who answers."""
 
+    service: Service
     question: str
     turns: list[tuple[str, str]]
     options: AnswerOptions
@@ -139,12 +136,17 @@ class Query:
 
 
 async def read_query(
-    service: Service, body: CompletionRequest, messages: Sequence[Message], max_tokens: int | None
+    request: Request,
+    service: Service,
+    body: CompletionRequest,
+    messages: Sequence[Message],
+    max_tokens: int | None,
 ) -> Query:
     """Read the question from the last user message.
 
     Args:
-        service: The service.
+        request: The request, whose body may name another knowledge base's model.
+        service: The service of the knowledge base that the address names.
         body: The request.
         messages: Its messages.
         max_tokens: An upper bound of the answer's length, in tokens; the service may have a lower one.
@@ -152,8 +154,10 @@ async def read_query(
     Raises:
         LimitError: There are too many messages, one is too long, or an option exceeds a limit.
         QuestionError: There is no question.
+        NotFoundError: There is no such model.
         UnsupportedError: The last user message contains something that is not text.
     """
+    service, formulation = find_model(request, service, body.model)
     limits = service.settings.limits
     service.check_limits(
         messages=len(messages), message_characters=max(len(message.words) for message in messages)
@@ -164,13 +168,15 @@ async def read_query(
         n_docs=body.n_docs,
         num_beams=body.num_beams,
         max_new_tokens=max_tokens and min(max_tokens, limits.max_new_tokens),
-        formulation=formulation_of(body.model),
+        formulation=formulation,
         min_confidence=body.min_confidence,
         where=body.where,
     )
     question = await service.queries.run(service.engine.condense, message, limits.question_characters)
     service.check_questions([question])
-    return Query(question, turns, options, await service.queries.run(service.engine.token_count, question))
+    return Query(
+        service, question, turns, options, await service.queries.run(service.engine.token_count, question)
+    )
 
 
 class _Completion:
@@ -189,7 +195,10 @@ class _Completion:
     def response(self, whole: Answer) -> ChatResponse:
         """The complete answer as one response."""
         answer = _until(whole, self._stops)
-        annotations = [Annotation(url_citation=citation) for citation in citations(answer, self._base_url)]
+        annotations = [
+            Annotation(url_citation=citation)
+            for citation in citations(answer, self._base_url, self._query.service.name)
+        ]
         message = ChatMessage(content=answer.answer, annotations=annotations, **judgement(answer))
         return ChatResponse(
             id=self._id,
@@ -262,7 +271,7 @@ def _safe_length(text: str, stops: Sequence[str]) -> int:
     return min([*ends, len(text) - max(begun, default=0)])
 
 
-def citations(answer: Answer, base_url: str) -> list[UrlCitation]:
+def citations(answer: Answer, base_url: str, kb: str) -> list[UrlCitation]:
     """One citation for each run of tokens that the same passage supports most."""
     ends = accumulate(len(token.text) for token in answer.tokens)
     tokens = [(token, end) for token, end in zip(answer.tokens, ends, strict=True) if token.text]
@@ -277,7 +286,7 @@ def citations(answer: Answer, base_url: str) -> list[UrlCitation]:
             start_index=run[0][1] - len(run[0][0].text),
             end_index=run[-1][1],
             title=passage.title or passage.id,
-            url=passage.source if is_page else base_url + page_url(passage.id),
+            url=passage.source if is_page else base_url + page_url(passage.id, kb),
             passage_id=passage.id,
             place=passage.place,
             quote=answer.quote(i),
@@ -313,15 +322,28 @@ def judgement(answer: Answer) -> dict[str, Any]:
     }
 
 
-def formulation_of(name: str) -> AnswerFormulation | None:
-    """The formulation of a model.
+def find_model(request: Request, service: Service, name: str) -> tuple[Service, AnswerFormulation | None]:
+    """Who answers for a model, and its formulation; ``None`` is the pipeline's.
 
     Raises:
         NotFoundError: There is no model of this name.
     """
-    if name not in MODELS:
-        raise NotFoundError(f"There is no model {name!r}. Choose one of: {', '.join(MODELS)}.")
-    return MODELS[name]
+    models = _models(request)
+    if name not in models:
+        raise NotFoundError(f"There is no model {name!r}. Choose one of: {', '.join(models)}.")
+    base, formulation = models[name]
+    return request.app.state.services[base] if base else service, formulation
+
+
+def _models(request: Request) -> dict[str, tuple[str, AnswerFormulation | None]]:
+    """The names of the models, with the knowledge base and the formulation that they stand for."""
+    bases = dict.fromkeys(["", *request.app.state.services])
+    formulations: tuple[AnswerFormulation | None, ...] = (None, *ANSWER_FORMULATIONS)
+    return {
+        f"{MODEL}{f'/{base}' if base else ''}{f'-{formulation}' if formulation else ''}": (base, formulation)
+        for base in bases
+        for formulation in formulations
+    }
 
 
 def check_supported(body: CompletionRequest, others: dict[str, bool]) -> None:

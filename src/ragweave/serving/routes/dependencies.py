@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ragweave.serving.errors import ForbiddenError, UnauthorizedError
+from ragweave.serving.errors import ForbiddenError, NotFoundError, UnauthorizedError
 from ragweave.serving.middleware import bearer_token
 from ragweave.serving.schemas import ErrorResponse
 from ragweave.serving.service import Service
@@ -36,11 +36,21 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def get_service(
-    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None
+    request: Request,
+    kb: Annotated[
+        str | None, Query(description="Name of a knowledge base; the first one by default.")
+    ] = None,
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None,
 ) -> Service:
-    """The service of the application."""
-    service: Service = request.app.state.service
-    return service
+    """The service of a knowledge base.
+
+    Raises:
+        NotFoundError: There is no knowledge base of this name.
+    """
+    services: dict[str, Service] = request.app.state.services
+    if kb is not None and kb not in services:
+        raise NotFoundError(f"There is no knowledge base {kb!r}. Choose one of: {', '.join(services)}.")
+    return next(iter(services.values())) if kb is None else services[kb]
 
 
 ServiceDependency = Annotated[Service, Depends(get_service)]
@@ -53,7 +63,10 @@ def get_service_for_changes(request: Request, service: ServiceDependency) -> Ser
         ForbiddenError: Nobody may.
         UnauthorizedError: This caller may not.
     """
-    ring = service.settings.admin_keys
+    settings = service.settings
+    if settings.changes == "everybody":
+        return service
+    ring = settings.admin_keys
     if ring is None:
         raise ForbiddenError(
             "This service does not allow changes of documents. Start it with --admin-key-file."

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse
 
-from ragweave.serving.engine import Excerpt
+from ragweave.errors import ConfigurationError
+from ragweave.serving.documents import Excerpt
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
 from ragweave.types import Passage
 
@@ -27,10 +28,11 @@ _PAGE = """<!doctype html>
     <title>{title} - ragweave</title>
     <link rel="icon" href="/static/icon.svg" type="image/svg+xml">
     <link rel="stylesheet" href="/static/style.css">
+    <script type="module" src="/static/document.js"></script>
   </head>
   <body>
     <header><h1>{title}</h1><p class="quiet">{origin}</p></header>
-    <main class="document passage-0" dir="auto">{text}</main>
+    <main class="document passage-0" dir="auto"{markdown}>{text}</main>
     <footer class="quiet">This is the text that was indexed. The source may have changed since.
       <a href="/">Ask a question</a></footer>
   </body>
@@ -47,35 +49,44 @@ _PAGE = """<!doctype html>
     },
 )
 async def document(
-    name: Annotated[
-        str,
-        Query(alias="id", min_length=1, description="Id of a passage, which is marked, or of a document."),
-    ],
     service: ServiceDependency,
+    name: Annotated[
+        str | None,
+        Query(alias="id", min_length=1, description="Id of a passage, which is marked, or of a document."),
+    ] = None,
+    source: Annotated[
+        str | None, Query(description="Id of a source, whose first document is shown. Give this or id.")
+    ] = None,
 ) -> HTMLResponse:
     """The text of a document around a passage, rebuilt from the passages of the knowledge base."""
-    return HTMLResponse(_render(await service.queries.run(service.engine.excerpt, name)))
+    if (name is None) == (source is None):
+        raise ConfigurationError("Give id or source.")
+    if source is not None:
+        name = await service.queries.run(service.documents.first_document, source)
+    return HTMLResponse(_render(await service.queries.run(service.documents.excerpt, name), service.name))
 
 
-def page_url(passage_id: str) -> str:
+def page_url(passage_id: str, kb: str) -> str:
     """The address of a passage within the service."""
-    return f"documents?id={quote(passage_id, safe='')}#passage"
+    base = f"&kb={quote(kb, safe='')}" if kb else ""
+    return f"documents?id={quote(passage_id, safe='')}{base}#passage"
 
 
-def _render(excerpt: Excerpt) -> str:
+def _render(excerpt: Excerpt, kb: str) -> str:
     passages, marked = excerpt.passages, excerpt.marked
     shown = passages[0] if marked is None else passages[marked]
-    pieces = [_omission(excerpt.before, passages[0], "before"), _heading(passages[0], shown)]
+    pieces = [_omission(excerpt.before, page_url(passages[0].id, kb), "before"), _heading(passages[0], shown)]
     for number, text in enumerate(_texts(passages, marked)):
         pieces.append(f'<mark id="passage">{escape(text)}</mark>' if number == marked else escape(text))
         if number + 1 < len(passages):
             pieces.append(_separator(passages[number], passages[number + 1]))
-    pieces.append(_omission(excerpt.after, passages[-1], "after"))
+    pieces.append(_omission(excerpt.after, page_url(passages[-1].id, kb), "after"))
     place = str(shown.place) if marked is not None else ""
     return _PAGE.format(
         title=escape(shown.title or shown.document_id),
         origin=escape(", ".join(filter(None, (shown.source, place)))),
         text="".join(pieces),
+        markdown=" data-markdown" if shown.source.lower().endswith((".md", ".markdown")) else "",
     )
 
 
@@ -112,8 +123,8 @@ def _heading(passage: Passage, before: Passage) -> str:
     return "" if passage.title == before.title else f"<h2>{escape(passage.title)}</h2>"
 
 
-def _omission(count: int, nearest: Passage, direction: str) -> str:
+def _omission(count: int, url: str, direction: str) -> str:
     if not count:
         return ""
-    link = f'<a href="/{escape(page_url(nearest.id))}">Show them</a>'
+    link = f'<a href="/{escape(url)}">Show them</a>'
     return f'<p class="quiet">Not shown: {count} passage{"s" * (count > 1)} {direction} these. {link}</p>'

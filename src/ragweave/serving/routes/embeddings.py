@@ -7,10 +7,10 @@ from base64 import b64encode
 from fastapi import APIRouter, Request
 
 from ragweave.serving.errors import UnsupportedError
-from ragweave.serving.routes.chat import formulation_of
+from ragweave.serving.openai_schemas import Embedding, EmbeddingsRequest, EmbeddingsResponse, EmbeddingsUsage
+from ragweave.serving.routes.chat import find_model
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
 from ragweave.serving.routes.streaming import while_connected
-from ragweave.serving.schemas import Embedding, EmbeddingsRequest, EmbeddingsResponse, EmbeddingsUsage
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 )
 async def embed(request: Request, body: EmbeddingsRequest, service: ServiceDependency) -> EmbeddingsResponse:
     """Embed texts with the encoder that retrieves; the vectors are those of the knowledge base."""
-    formulation_of(body.model)
+    service, _ = find_model(request, service, body.model)
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not all(isinstance(text, str) for text in texts):
         raise UnsupportedError(

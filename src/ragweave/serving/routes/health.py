@@ -18,7 +18,7 @@ async def healthz() -> Status:
     return Status(status="ok")
 
 
-@router.get("/readyz", response_model=Status, responses=errors(503))
+@router.get("/readyz", response_model=Status, responses=errors(404, 503))
 async def readyz(service: ServiceDependency) -> Status:
     """Whether questions are accepted."""
     if not service.batcher.ready:
@@ -29,7 +29,7 @@ async def readyz(service: ServiceDependency) -> Status:
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401)},
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 404)},
 )
 async def metrics(service: ServiceDependency) -> Response:
     """Prometheus metrics."""

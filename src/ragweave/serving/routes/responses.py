@@ -12,19 +12,18 @@ from fastapi.responses import StreamingResponse
 from ragweave.errors import QuestionError
 from ragweave.provenance.answers import Answer
 from ragweave.serving.batching import AnswerReady, Event, PassagesRetrieved, TextGenerated
-from ragweave.serving.routes.chat import Query, check_supported, citations, judgement, read_query
-from ragweave.serving.routes.dependencies import ServiceDependency, errors
-from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
-from ragweave.serving.schemas import (
-    ErrorResponse,
+from ragweave.serving.openai_schemas import (
     FlatCitation,
-    Message,
     OutputMessage,
     OutputText,
     ResponsesRequest,
     ResponsesResponse,
     ResponseUsage,
 )
+from ragweave.serving.routes.chat import Query, check_supported, citations, judgement, read_query
+from ragweave.serving.routes.dependencies import ServiceDependency, errors
+from ragweave.serving.routes.streaming import event_stream, reference, sse, stream_schema, while_connected
+from ragweave.serving.schemas import ErrorResponse, Message
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -83,7 +82,8 @@ async def respond(
         messages = [item for item in body.input if item.role is not None]
     if not messages:
         raise QuestionError("There is no user message. Ask a question.")
-    query = await read_query(service, body, messages, body.max_output_tokens)
+    query = await read_query(request, service, body, messages, body.max_output_tokens)
+    service = query.service
     response = _Response(body.model, query, str(request.base_url))
     if body.stream:
         return await event_stream(
@@ -110,7 +110,10 @@ class _Response:
 
     def completed(self, answer: Answer) -> ResponsesResponse:
         """The response with the answer."""
-        cited = [FlatCitation(**dict(citation)) for citation in citations(answer, self._base_url)]
+        cited = [
+            FlatCitation(**dict(citation))
+            for citation in citations(answer, self._base_url, self._query.service.name)
+        ]
         cut = self._query.is_cut(answer)
         message = OutputMessage(
             id=self._item,

@@ -1,49 +1,28 @@
 // The page: asks questions and shows streamed answers with the provenance of each token.
 // Texts are inserted as text nodes only, so HTML in a document is never interpreted.
 
+import { at, call, choose, copyOf, numbered, saveKey, showError } from "/static/api.js";
+import { showDocuments } from "/static/documents.js";
 import { eventsOf } from "/static/events.js";
-import { copyOf, ResultView } from "/static/result.js";
+import { ResultView } from "/static/result.js";
 
-const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence" };
+const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence", concat: "One prompt of all passages" };
 const HISTORY = "ragweave-asked";
-const KEY = "ragweave-key";
+const EXPERT = "ragweave-expert";
 const HISTORY_LENGTH = 20;
 const MOST_TURNS = 8; // the service reads no more
 
-const at = (id) => document.getElementById(id);
 const form = at("ask");
 let running = null; // aborts the running requests
+let views = []; // of the answers that are shown
 let turns = []; // earlier questions, as they stand alone, with their answers
-
-function headers() {
-  const key = at("key").value || sessionStorage.getItem(KEY) || "";
-  return { "Content-Type": "application/json", ...(key && { Authorization: `Bearer ${key}` }) };
-}
-
-async function errorMessage(response) {
-  if (response.status === 401) {
-    at("key-line").hidden = false;
-    at("key").focus();
-  }
-  const retry = response.headers.get("Retry-After");
-  try {
-    return (await response.json()).error.message;
-  } catch {
-    return `The service answered ${response.status}.${retry ? ` Try again in ${retry} s.` : ""}`;
-  }
-}
-
-function fail(message) {
-  at("error").textContent = message;
-  at("error").hidden = false;
-}
 
 // Stream the answer to one request under one formulation into a view.
 async function answer(request, formulation, view, signal) {
   const history = turns.slice(-MOST_TURNS);
-  const body = { ...request, formulation, history, stream: true };
-  const response = await fetch("/v1/answers", { method: "POST", headers: headers(), body: JSON.stringify(body), signal });
-  if (!response.ok) throw new Error(await errorMessage(response));
+  const { kb, ...fields } = request;
+  const body = { ...fields, formulation, history, stream: true };
+  const response = await call("/v1/answers", { method: "POST", body: JSON.stringify(body), signal });
   for await (const { name, data } of eventsOf(response)) {
     if (name === "passages") view.showPassages(data.passages);
     else if (name === "token") view.append(data.text);
@@ -62,27 +41,29 @@ async function ask() {
     formulation: at("formulation").value,
     n_docs: at("n_docs").valueAsNumber,
     num_beams: at("num_beams").valueAsNumber,
+    ...(at("kb").value && { kb: at("kb").value }),
   };
   if (!request.question) return;
   running?.abort();
   const controller = (running = new AbortController());
-  if (at("key").value) sessionStorage.setItem(KEY, at("key").value);
-  at("error").hidden = true;
+  saveKey();
+  showError("");
   at("status").textContent = "Searching and answering …";
   at("stop").hidden = false;
   history.replaceState(null, "", `#${new URLSearchParams(request)}`);
-  at("link").disabled = false;
-  const both = request.formulation === "both";
-  const formulations = both ? ["token", "sequence"] : [request.formulation];
-  const views = formulations.map((formulation) => new ResultView(NAMES[formulation]));
+  at("link").hidden = false;
+  const all = request.formulation === "all";
+  const formulations = all ? Object.keys(NAMES) : [request.formulation];
+  views = formulations.map((formulation) => new ResultView(NAMES[formulation]));
   at("results").replaceChildren(...views.map((view) => view.element));
-  at("results").classList.toggle("both", both);
+  at("results").classList.toggle("all", all);
   showTurns();
   const started = performance.now();
-  const work = formulations.map((formulation, i) => answer(request, formulation, views[i], controller.signal));
+  const asked = views;
+  const work = formulations.map((formulation, i) => answer(request, formulation, asked[i], controller.signal));
   const results = await Promise.allSettled(work);
-  views.forEach((view) => view.end());
-  for (const view of views) if (view.isEmpty) view.element.remove();
+  asked.forEach((view) => view.end());
+  for (const view of asked) if (view.isEmpty) view.element.remove();
   if (running !== controller) return; // a newer question has replaced this one
   running = null;
   at("stop").hidden = true;
@@ -97,7 +78,7 @@ async function ask() {
     at("status").textContent = "Stopped.";
   } else {
     at("status").textContent = "";
-    fail(failed.reason instanceof TypeError ? "The service cannot be reached. Is it running?" : failed.reason.message);
+    showError(failed.reason.message);
   }
 }
 
@@ -121,6 +102,7 @@ function forgetTurns() {
 function fill(request) {
   at("question").value = request.question;
   for (const name of ["formulation", "n_docs", "num_beams"]) if (request[name]) at(name).value = request[name];
+  if (request.kb && request.kb !== at("kb").value) switchBase(request.kb);
 }
 
 function savedRequests() {
@@ -160,26 +142,38 @@ function showHistory() {
   at("questions").replaceChildren(...items);
 }
 
+function switchBase(name) {
+  at("kb").value = name;
+  choose(at("kb").value);
+  showBase();
+}
+
 async function showBase(first = false) {
-  let response;
+  let base;
   try {
-    response = await fetch("/v1/knowledge-base", { headers: headers() });
-  } catch {
-    at("base").textContent = "Knowledge base: the service cannot be reached";
+    base = await (await call("/v1/knowledge-base")).json();
+  } catch (error) {
+    at("base").textContent = error.message;
     return;
   }
-  if (!response.ok) {
-    at("base").textContent = `Knowledge base: ${await errorMessage(response)}`;
-    return;
-  }
-  const base = await response.json();
   at("base").textContent =
-    `Knowledge base: version ${base.version}, ${base.passages.toLocaleString("en")} passages from ` +
-    `${base.documents.toLocaleString("en")} documents`;
+    `${numbered(base.documents, "document")}, ${numbered(base.passages, "passage")}, version ${base.version}`;
   at("n_docs").max = base.limits.n_docs;
   at("num_beams").max = base.limits.num_beams;
   at("question").maxLength = base.limits.question_characters;
+  if (first && base.names.length > 1) {
+    at("kb").replaceChildren(...base.names.map((name) => new Option(name)));
+    at("kb-line").hidden = false;
+    choose(at("kb").value);
+  }
+  await showDocuments(base, showBase);
   if (first && !location.hash) fill({ question: at("question").value, formulation: base.formulation, ...base.defaults });
+}
+
+function showExpert(expert) {
+  at("expert").checked = expert;
+  document.body.classList.toggle("expert", expert);
+  for (const view of views) view.redraw?.();
 }
 
 function fromLink() {
@@ -206,6 +200,7 @@ at("link").addEventListener("click", async () => {
 at("new").addEventListener("click", () => {
   forgetTurns();
   at("results").replaceChildren();
+  at("link").hidden = true;
   at("status").textContent = "";
   at("question").value = "";
   at("question").focus();
@@ -216,11 +211,20 @@ at("forget").addEventListener("click", () => {
   at("question").focus();
 });
 at("key").addEventListener("change", () => {
-  sessionStorage.setItem(KEY, at("key").value);
+  saveKey();
   showBase(true);
+});
+at("kb").addEventListener("change", () => {
+  at("new").click();
+  switchBase(at("kb").value);
+});
+at("expert").addEventListener("change", () => {
+  localStorage.setItem(EXPERT, at("expert").checked ? "1" : "");
+  showExpert(at("expert").checked);
 });
 window.addEventListener("hashchange", fromLink);
 
+showExpert(localStorage.getItem(EXPERT) === "1");
 showHistory();
 await showBase(true);
 fromLink();

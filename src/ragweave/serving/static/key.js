@@ -1,5 +1,7 @@
 // Fetches this page with the key, which a link cannot send. The page is parsed without running scripts.
 
+import { showMarkdown } from "/static/document.js";
+
 const KEY = "ragweave-key";
 const at = (id) => document.getElementById(id);
 
@@ -14,7 +16,7 @@ async function open(key) {
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   document.title = page.title;
   document.body.replaceWith(page.body);
-  at("passage")?.scrollIntoView();
+  showMarkdown();
 }
 
 at("open").addEventListener("submit", (event) => {

@@ -1,8 +1,11 @@
 // One answer with its passages, which keep the order and the colours of retrieval.
 
+import { address, copyOf, isMarkdown } from "/static/api.js";
+import { show } from "/static/markdown.js";
+
 const COLOURS = 8;
 const percent = (share) => share.toFixed(3);
-export const copyOf = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
+const isExpert = () => document.body.classList.contains("expert");
 
 export class ResultView {
   constructor(name) {
@@ -28,9 +31,9 @@ export class ResultView {
       item.classList.add(`passage-${position % COLOURS}`);
       item.querySelector(".number").textContent = position + 1;
       item.querySelector(".title").textContent = passage.title || passage.id;
-      item.querySelector(".text").textContent = passage.text;
+      show(item.querySelector(".text"), passage.text, [], isMarkdown(passage.source));
       item.querySelector(".source").textContent = originOf(passage);
-      item.querySelector(".source").href = `/documents?id=${encodeURIComponent(passage.id)}#passage`;
+      item.querySelector(".source").href = `${address("/documents", { id: passage.id })}#passage`;
       measure(item, "prior", passage.prior, "Retrieved");
       return item;
     });
@@ -42,6 +45,7 @@ export class ResultView {
   }
 
   finish(answer, asked) {
+    this.redraw = () => this.finish(answer, asked);
     this.part(".searched").hidden = answer.question === asked;
     this.part(".searched").textContent = `Searched for: ${answer.question}`;
     // The answer lists its passages by posterior; their positions here.
@@ -50,10 +54,11 @@ export class ResultView {
     this.marks = mark(answer, positions.map((position) => this.items[position]));
     const parts = answer.tokens.flatMap((token) => this.token(token, positions));
     this.answer.replaceChildren(...parts);
-    this.part(".token")?.dispatchEvent(new Event("pointerenter"));
+    this.part("button.token")?.dispatchEvent(new Event("pointerenter"));
     if (!parts.length) this.answer.textContent = answer.answer || "(no answer)";
-    const guess = answer.best_guess ? ` Best guess: ${answer.best_guess}` : "";
-    this.part(".judgement").textContent = `Confidence ${answer.confidence.toFixed(2)}.${guess}`;
+    this.part(".confidence").textContent = `Confidence ${answer.confidence.toFixed(2)}.`;
+    this.part(".guess").textContent = answer.best_guess ? ` Best guess: ${answer.best_guess}` : "";
+    this.part("h3").textContent = answer.answered ? "Sources" : "Nearest passages";
     this.end();
   }
 
@@ -61,19 +66,20 @@ export class ResultView {
     this.element.setAttribute("aria-busy", "false");
   }
 
-  // A button that shows the posteriors of a token, with the white space before it.
+  // A token in the colour of its passage, with the white space before it; for experts a button that shows posteriors.
   token(token, positions) {
     const word = token.text.trimStart();
     const space = token.text.slice(0, token.text.length - word.length);
     if (!word) return space ? [space] : [];
-    const button = document.createElement("button");
-    button.type = "button";
+    const button = document.createElement(isExpert() ? "button" : "span");
+    if (isExpert()) button.type = "button";
     button.className = "token";
     button.textContent = word;
     if (token.posteriors.length) {
       const best = token.posteriors.indexOf(Math.max(...token.posteriors));
       button.classList.add(`passage-${positions[best] % COLOURS}`);
       button.style.setProperty("--weight", token.posteriors[best]);
+      if (!isExpert()) return space ? [space, button] : [button];
       button.setAttribute("aria-label", `${word}, passage ${positions[best] + 1}, ${percent(token.posteriors[best])}`);
       const show = () => this.showToken(button, token, word, positions);
       for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, show);
@@ -84,7 +90,7 @@ export class ResultView {
   showToken(button, token, word, positions) {
     for (const shown of this.element.querySelectorAll(".shown")) shown.classList.remove("shown");
     button.classList.add("shown");
-    if (token.support) this.marks.get(keyOf(token.support))?.classList.add("shown");
+    for (const words of this.marks.get(keyOf(token.support))?.marks ?? []) words.classList.add("shown");
     this.part(".detail-title").textContent = `Posterior of each passage for “${word}”, p(z | x, y≤t):`;
     const rows = token.posteriors.map((posterior, i) => ({ posterior, position: positions[i] }));
     rows.sort((a, b) => a.position - b.position);
@@ -95,7 +101,7 @@ export class ResultView {
 // "handbook.pdf, page 3"
 function originOf({ source, place }) {
   const parts = ["page", "slide", "sheet", "row", "line"].map((name) => place?.[name] && `${name} ${place[name]}`);
-  return [source, place?.heading.join(" > "), ...parts].filter(Boolean).join(", ");
+  return [source.replace(/^posted:/, ""), place?.heading.join(" > "), ...parts].filter(Boolean).join(", ");
 }
 
 function bar(posterior, position) {
@@ -120,30 +126,18 @@ function measure(item, name, share, label) {
   figure.setAttribute("aria-label", `${label}: ${percent(share)}`);
 }
 
-const keyOf = (support) => `${support.passage} ${support.field} ${support.start} ${support.end}`;
+const keyOf = (support) => support && `${support.passage} ${support.field} ${support.start} ${support.end}`;
 
-// Mark the words that tokens repeat. Offsets count Unicode characters, but JavaScript strings count UTF-16 units.
+// Mark the words that tokens repeat, and return the runs with their marks.
 function mark(answer, items) {
-  const marks = new Map();
-  const supports = new Map();
-  for (const { support } of answer.tokens) if (support) supports.set(keyOf(support), support);
+  const runs = new Map(answer.tokens.filter(({ support }) => support).map(({ support }) => [keyOf(support), { ...support }]));
   answer.passages.forEach((passage, i) => {
     for (const field of ["title", "text"]) {
-      const runs = [...supports.values()].filter((support) => support.passage === i && support.field === field);
-      runs.sort((a, b) => a.start - b.start || b.end - a.end);
-      const characters = Array.from(passage[field]);
-      const parts = [];
-      let done = 0;
-      for (const run of runs) {
-        if (run.start < done) continue; // inside a longer mark
-        const words = document.createElement("mark");
-        words.textContent = characters.slice(run.start, run.end).join("");
-        marks.set(keyOf(run), words);
-        parts.push(characters.slice(done, run.start).join(""), words);
-        done = run.end;
-      }
-      if (parts.length) items[i].querySelector(`.${field}`).replaceChildren(...parts, characters.slice(done).join(""));
+      const own = [...runs.values()].filter((run) => run.passage === i && run.field === field);
+      own.sort((a, b) => a.start - b.start || b.end - a.end);
+      const element = items[i].querySelector(`.${field}`);
+      if (own.length) show(element, passage[field], own, field === "text" && isMarkdown(passage.source));
     }
   });
-  return marks;
+  return runs;
 }
