@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -238,7 +240,7 @@ def test_changes_leave_a_bounded_number_of_versions(
     own_pipeline: RagPipeline, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     settings_ = ServingSettings(admin_keys=KeyRing([ADMIN_KEY]), refresh_seconds=0, keep_versions=2)
-    base = own_pipeline.knowledge_base
+    base, opened = own_pipeline.knowledge_base, []
 
     def fail(*_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -249,6 +251,7 @@ def test_changes_leave_a_bounded_number_of_versions(
             document = {**LIGHTHOUSE, "text": f"{QUESTION} {number}"}
             assert client.post("/v1/documents", json={"documents": [document]}).status_code == 200
             assert document["text"] in texts(client).values()
+            opened.append(weakref.ref(own_pipeline.knowledge_base.storage))
             return len(base.version_names())
 
         assert [post(number) for number in range(5)] == [2, 3, 3, 3, 3]
@@ -260,6 +263,8 @@ def test_changes_leave_a_bounded_number_of_versions(
             in caplog.text
         )
         assert post(6) == 3
+    gc.collect()
+    assert [version() is not None for version in opened] == [False] * 6 + [True]
 
 
 def test_a_knowledge_base_that_is_built_again_is_loaded(
