@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, overload
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 
@@ -17,7 +18,6 @@ from ragweave.errors import ConfigurationError, ShapeError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.passage_cache import PassageCache
-from ragweave.pipeline.batches import in_order
 from ragweave.pipeline.conversation import Conversation
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import CalibratedConfidence, judged, nothing_found
@@ -27,6 +27,8 @@ from ragweave.types import ANSWER_FORMULATIONS, AnswerFormulation
 
 if TYPE_CHECKING:
     from ragweave.pipeline.streaming import AnswerCallback, BatchCallback
+
+T = TypeVar("T")
 
 
 class AnswerPipeline(ABC):
@@ -281,3 +283,29 @@ def _check_positive(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ConfigurationError(f"{name} is {value}; it must be 1 or more.")
+
+
+def in_order(prepare: Callable[[list[int]], T], batches: list[list[int]], *, prefetch: bool) -> Iterator[T]:
+    """Prepare batches one after another; with ``prefetch``, each while the one before is in use."""
+    if not prefetch:
+        yield from map(prepare, batches)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ragweave-prefetch") as pool:
+        pending = pool.submit(prepare, batches[0]) if batches else None
+        for upcoming in [*batches[1:], None]:
+            if pending is None:
+                return
+            batch = pending.result()
+            pending = None if upcoming is None else pool.submit(prepare, upcoming)
+            yield batch
+
+
+def concatenated(docs: Sequence[dict[str, Any]], title_sep: str) -> list[dict[str, Any]]:
+    """The K passages of each question as one, best first: a title, and all texts with the titles between them."""
+    joined = []
+    for doc in docs:
+        parts = [part for part in zip(doc["title"], doc["text"], strict=True) if any(part)] or [("", "")]
+        first, *others = parts
+        texts = [first[1], *(f"{title}{title_sep}{text}" for title, text in others)]
+        joined.append({"title": [first[0]], "text": ["\n\n".join(texts)]})
+    return joined

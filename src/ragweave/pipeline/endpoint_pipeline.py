@@ -26,8 +26,7 @@ from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError, GeneratorError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.marginalization import prefix_posteriors, sequence_log_likelihood, sequence_posterior
-from ragweave.pipeline.answer_pipeline import AnswerPipeline
-from ragweave.pipeline.batches import concatenated
+from ragweave.pipeline.answer_pipeline import AnswerPipeline, concatenated
 from ragweave.pipeline.chat_client import ChatClient, Completion
 from ragweave.pipeline.instruct import instruction
 from ragweave.pipeline.rag_pipeline import RagPipeline

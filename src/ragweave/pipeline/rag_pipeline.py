@@ -1,16 +1,21 @@
-"""RagPipeline: questions in, answers of a RAG model with their provenance out."""
+"""RagPipeline: questions in, answers of a RAG model with their provenance out.
+
+Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
+"""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError
@@ -20,12 +25,11 @@ from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.modeling.token import RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
-from ragweave.pipeline.answer_pipeline import AnswerPipeline
-from ragweave.pipeline.batches import Batch, concatenated, longest_prompt, over_passages
+from ragweave.pipeline.answer_pipeline import AnswerPipeline, concatenated
 from ragweave.pipeline.loading import load_parts, make_passage_cache, model_class, passage_cache_sizes
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import UNCALIBRATED, CalibratedConfidence
-from ragweave.provenance.posteriors import assemble, explain
+from ragweave.provenance.posteriors import Provenance, assemble, explain
 from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.index_protocol import PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
@@ -34,6 +38,18 @@ from ragweave.types import AnswerFormulation, AnswerStyle, GeneratorDtype, Searc
 
 if TYPE_CHECKING:
     from ragweave.pipeline.streaming import BatchCallback
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B questions and their contexts, ready for the generator."""
+
+    questions: list[str]
+    retrieved: RetrievalResult
+    input_ids: Tensor  # (B*K, S)
+    attention_mask: Tensor  # (B*K, S)
+    allowed: Callable[..., list[int]] | None  # the tokens that may follow, for extractive answers
+    passages: PassageReuse | None = None  # where passages end, for a causal generator
 
 
 class RagPipeline(AnswerPipeline):
@@ -258,3 +274,32 @@ class RagPipeline(AnswerPipeline):
         texts = [[*doc["text"], *doc["title"], *fixed] for doc in docs]
         spans = partial(PassageSpans, tokenizer=tokenizer, eos_token_id=eos, joins=joins, runs=self._runs_of)
         return spans_only([spans(text) for text in texts])
+
+
+def longest_prompt(model: RagForGeneration, wanted: int, max_new_tokens: int) -> int:
+    """Most tokens of a prompt of all passages, which leaves a causal generator room for the answer."""
+    config = model.generator.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:
+        return wanted
+    return min(wanted, positions if config.is_encoder_decoder else positions - max_new_tokens)
+
+
+def over_passages(provenance: Provenance, scores: Tensor) -> Provenance:
+    """What an answer from one prompt says of its K passages.
+
+    The prompt has one likelihood, p(y | x, z) for every passage z. Bayes' rule then leaves the passages what they had
+    before: the posterior is the retriever's p(z|x).
+
+    Args:
+        provenance: Of B answers from one context each.
+        scores: Logits of p(z|x), (B, K).
+    """
+    n_docs, prior = scores.shape[1], scores.softmax(-1)
+    null = provenance.null_log_probs
+    return replace(
+        provenance,
+        posterior=prior,
+        token_posteriors=prior[..., None].expand(-1, -1, provenance.token_posteriors.shape[2]),
+        null_log_probs=None if null is None else null.expand(-1, n_docs),
+    )
