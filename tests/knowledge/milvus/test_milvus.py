@@ -64,6 +64,14 @@ def test_passages_and_vectors_are_those_of_the_folder(folder, published) -> None
         published.passage(99_999)
 
 
+def test_more_rows_than_milvus_returns_at_a_time(published, monkeypatch) -> None:
+    names = [str(number) for number in range(500)]
+    expected = published.rows_of(names)
+    monkeypatch.setattr("ragweave.knowledge.milvus.reader._LIMIT", 100)
+    assert published.rows_of(names) == expected
+    assert all(expected.values())
+
+
 @pytest.mark.parametrize("k", [1, 5, 100])
 def test_search_finds_the_largest_inner_products(folder, published, questions, k: int) -> None:
     exact = np.sort(questions @ folder.vectors_of(np.arange(len(folder))).T)[:, ::-1][:, :k]

@@ -256,7 +256,12 @@ class MilvusReader(CachingReader):
     def _query(self, rule: str, fields: list[str]) -> list[dict[str, Any]]:
         limit = {} if fields == ["count(*)"] else {"limit": _LIMIT}
         with readable_errors(self._uri):
-            return list(self._client.query(self._collection, filter=rule, output_fields=fields, **limit))
+            found = list(self._client.query(self._collection, filter=rule, output_fields=fields, **limit))
+            if len(found) == _LIMIT:  # there may be more
+                part = self._client.query_iterator(self._collection, filter=rule, output_fields=fields)
+                found = [row for rows in iter(part.next, []) for row in rows]
+                part.close()
+        return found
 
     def _hits(
         self,
