@@ -257,7 +257,7 @@ def test_what_needs_a_folder(kb, uri, notes, tmp_path, tiny_encoder):
         lambda: KnowledgeBase.open(uri, version="000009"),
         lambda: kb.reembed(tmp_path / "kb", encoder=tiny_encoder),
     ):
-        with pytest.raises(KnowledgeBaseError, match="keeps one version and no files of its own") as caught:
+        with pytest.raises(KnowledgeBaseError, match="keeps one version in force and no files") as caught:
             refused()
         assert PASSWORD not in str(caught.value)
     with pytest.raises(ConfigurationError, match="without --resume"):
