@@ -103,8 +103,9 @@ class _BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         self._watch()
         if len(self.connections) > self.limit:
-            waiting = (one for one in self.connections if isinstance(one, _BoundedProtocol) and one._timer)
-            slowest = min(waiting, key=lambda one: one._timer.when())
+            others = (one for one in self.connections if isinstance(one, _BoundedProtocol))
+            timers = {one: one._timer for one in others if one._timer is not None}
+            slowest = min(timers, key=lambda one: timers[one].when())
             slowest._stop_watching()
             self.connections.discard(slowest)
             slowest.transport.abort()
