@@ -55,6 +55,9 @@ def test_passages_and_vectors_are_those_of_the_folder(folder, published) -> None
     assert published.passages(rows) == folder.passages(rows)
     assert np.array_equal(published.vectors_of(rows), folder.vectors_of(rows))
     assert published.sources() == folder.sources()
+    for source in folder.sources():
+        assert published.storage.passage_of(source).source == source
+    assert published.storage.passage_of("nowhere") is None
     assert published.document("pages.jsonl:3") == folder.document("pages.jsonl:3")
     assert published.rows_of(["17#0", "17", "nobody"]) == folder.rows_of(["17#0", "17", "nobody"])
     assert [p.id for part, _ in published.storage.shards() for p in part] == [

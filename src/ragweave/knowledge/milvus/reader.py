@@ -222,6 +222,11 @@ class MilvusReader(CachingReader):
         rule = f"document_id == {json.dumps(document_id, ensure_ascii=False)}"
         return [_passage(row) for row in self._query(rule, [*COLUMNS])]
 
+    def passage_of(self, source: str) -> Passage | None:
+        """A passage that was read from a source; ``None`` if there is none."""
+        rule = f"source == {json.dumps(source, ensure_ascii=False)}"
+        return next((_passage(row) for row in self._query(rule, [*COLUMNS])), None)
+
     def sources_of(self, row: int) -> list[str]:
         """The source that a passage was read from."""
         return [self.passage(row).source]
