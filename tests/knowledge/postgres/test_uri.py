@@ -83,7 +83,9 @@ def test_postgresql(uri, conninfo, table, shown, host):
     ("uri", "words"),
     [
         ("redis://host/0", "no database for redis://"),
-        ("milvus://host/?collection=kb", "no database for milvus://"),
+        ("milvus://host/?collection=kb", "Give milvus\\+http://host"),
+        ("milvus:///kb?collection=kb", "milvus:///folder/file.db"),
+        ("milvus+http://host?collection=a-b", "ends in \\?collection=NAME"),
         ("postgresql://ann:secret@host/db?table=a;drop", "not a plain name"),
         ("postgresql://host/db?table=a.b.c", "not a plain name"),
         (f"postgresql://host/db?table={'a' * 51}", "at most 50"),
