@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from ragweave import RagPipeline
 from ragweave.cli import app
+from ragweave.types import SearchSettings
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 FIRST = "What is the capital of Peru?"
@@ -36,7 +37,12 @@ def chat(knowledge_base: Path, model: Path, lines: list[str], *arguments: str) -
 
 
 def test_follow_ups_are_searched_for_as_they_stand_alone(knowledge_base: Path, model: Path):
-    conversation = RagPipeline.from_pretrained(model, knowledge_base=knowledge_base, dtype="float32").chat()
+    conversation = RagPipeline.from_pretrained(
+        model,
+        knowledge_base=knowledge_base,
+        search=SearchSettings("hybrid", "rrf", candidates=2),
+        dtype="float32",
+    ).chat()
     questions = [
         FIRST,
         "and Kenya's coast?",
@@ -48,14 +54,15 @@ def test_follow_ups_are_searched_for_as_they_stand_alone(knowledge_base: Path, m
     expected = []
     for question in questions:
         standalone = conversation.standalone(question)
-        answer = conversation.ask(question, max_new_tokens=4, min_confidence=1.0)
+        answer = conversation.ask(question, num_beams=2, max_new_tokens=4, min_confidence=1.0)
         expected += [f"searched for: {standalone}"] if standalone != question else []
         expected += [answer.answer, answer.judgement]
     assert any(line.startswith("searched for: ") for line in expected)
-    result = chat(knowledge_base, model, questions, "--min-confidence", "1")
+    search = ["--retrieval", "hybrid", "--fusion", "rrf", "--candidates", "2", "--beams", "2"]
+    result = chat(knowledge_base, model, questions, "--min-confidence", "1", *search)
     assert result.exit_code == 0, result.output
     # The terminal wraps lines and shows no control characters.
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", " ".join(expected))
+    shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", " ".join(expected))
     assert result.stdout.split() == shown.split()
 
 

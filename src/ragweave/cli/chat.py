@@ -27,9 +27,13 @@ def chat(
     kb: options.KnowledgeBaseOption,
     model: options.RagModel = "embedded",
     n_docs: options.NDocs = None,
+    beams: options.Beams = 1,
     max_new_tokens: options.MaxNewTokens = 32,
     formulation: options.Reading = None,
     retrieval: options.Retrieval = None,
+    fusion: options.FusedBy = "weighted",
+    dense_weight: options.DenseWeight = None,
+    candidates: options.Candidates = 100,
     where: options.Where = None,
     rerank: options.Rerank = None,
     extractive: options.Extractive = None,
@@ -58,7 +62,8 @@ def chat(
       ragweave chat --kb kb < questions.txt
     """
     pipeline = load_pipeline(context.params)
-    talk = _Talk(pipeline, {"n_docs": n_docs, "max_new_tokens": max_new_tokens, "extractive": extractive})
+    answering = {"n_docs": n_docs, "num_beams": beams, "max_new_tokens": max_new_tokens}
+    talk = _Talk(pipeline, {**answering, "extractive": extractive})
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         talk.show(_HELP)
