@@ -15,6 +15,7 @@ BASES = {
     "DataError": (errors.RagweaveError, ValueError),
     "EncoderMismatchError": (errors.KnowledgeBaseError,),
     "OpenFilesError": (errors.KnowledgeBaseError,),
+    "GeneratorError": (errors.RagweaveError,),
     "IndexDataError": (errors.RagweaveError, ValueError),
     "KnowledgeBaseError": (errors.RagweaveError,),
     "MissingContextError": (errors.RagweaveError, ValueError, AssertionError),

@@ -27,8 +27,14 @@ FASTEST = 0.002  # seconds; shorter times are not compared
 REPEATS = 3
 METHODS = ("match", "fullmatch", "search", "sub", "subn", "split", "findall", "finditer")
 CHARACTERS = " .#a1\n\t<[(\"'`*_-=:\\{/,A"
-# What expressions are made from when they are used: gold answers that are expressions, and a word.
-MADE_FROM = {"pattern": "matching", "word": "retrieval.data_files"}
+# What expressions are made from when they are used: gold answers that are expressions, a word, special tokens of a
+# tokenizer, and the name of a collection.
+MADE_FROM = {
+    "pattern": "matching",
+    "word": "retrieval.data_files",
+    "marks": "retrieval.context_template",
+    "uri": "knowledge.milvus.reader",
+}
 
 
 class Expression(NamedTuple):

@@ -71,7 +71,7 @@ def readable_errors(uri: MilvusUri) -> Iterator[None]:
 
 def collections_of(client: Any, uri: MilvusUri) -> list[str]:
     """The collections of a knowledge base, by their versions; some may be incomplete."""
-    name = re.compile(rf"{uri.collection}_\d{{6,}}_[0-9a-f_]+")
+    name = re.compile(rf"{re.escape(uri.collection)}_\d{{6,}}_[0-9a-f_]+")
     return sorted(filter(name.fullmatch, client.list_collections()))
 
 
