@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,8 @@ def publish(storage: Storage, uri: MilvusUri, *, keep: int, progress: Progress) 
     """Publish a version and put it in force; see `KnowledgeBase.publish`."""
     if keep < 0:
         raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
-    client = connect(uri)
     name = f"{uri.collection}_{storage.version}_{storage.manifest.checksum[:8]}"
-    with readable_errors(uri):
+    with closing(connect(uri)) as client, readable_errors(uri):
         if name not in collections_of(client, uri) or record_of(client, name) is None:
             _Publication(client, uri, storage, name).write(progress)
         _put_in_force(client, uri, name)
@@ -65,13 +65,11 @@ def publish(storage: Storage, uri: MilvusUri, *, keep: int, progress: Progress) 
         incomplete = [one for one in collections_of(client, uri) if one < name and not record_of(client, one)]
         for one in (*older[: max(len(older) - keep, 0)], *incomplete):
             client.drop_collection(one)
-    client.close()
 
 
 def roll_back(uri: MilvusUri) -> None:
     """Put in force what was published before the version in force; see `ragweave.knowledge.base.roll_back`."""
-    client = connect(uri)
-    with readable_errors(uri):
+    with closing(connect(uri)) as client, readable_errors(uri):
         current = in_force(client, uri)
         older = [] if current is None else _complete(client, uri, up_to=current)[:-1]
         if not older:
@@ -79,7 +77,6 @@ def roll_back(uri: MilvusUri) -> None:
                 f"No older version is at {uri}. Publish one with 'ragweave publish KB URI'."
             )
         _put_in_force(client, uri, older[-1])
-    client.close()
 
 
 def _put_in_force(client: Any, uri: MilvusUri, name: str) -> None:
