@@ -142,10 +142,10 @@ def main() -> None:
                 pipeline.model.rag.encode_contexts(own, reuse=True, passages=passages)
 
     calls = {"whole contexts": lambda: read(None, whole=True), "cached passages": lambda: read(cache)}
-    compare("reading", in_turn(calls, args.rounds), "whole contexts")
+    compare(f"reading, {args.dtype}", in_turn(calls, args.rounds), "whole contexts")
     emit(
         {
-            "benchmark": "size of the cache",
+            "benchmark": f"size of the cache, {args.dtype}",
             "what": f"{len(cache)} passages",
             "median": cache.bytes / 2**20,
             "unit": "MiB",
@@ -178,7 +178,7 @@ def main() -> None:
         "whole contexts": lambda: ask(None),
         "cached passages": lambda: ask(cache),
     }
-    compare("questions", in_turn(calls, args.rounds), "whole contexts")
+    compare(f"questions, {args.dtype}", in_turn(calls, args.rounds), "whole contexts")
     same = sum(a == b for (a, _), (b, _) in zip(without, with_cache, strict=True))
     largest = max(abs(a - b) for (_, a), (_, b) in zip(without, with_cache, strict=True))
     say(f"answers equal: {same} of {len(questions)}; largest difference of log p(y|x): {largest:.1e}")

@@ -34,8 +34,8 @@ ABOUT_SPEED = """## Where the time goes
 
 - On x86, torch multiplies float32 matrices with MKL, which reaches half the speed of oneDNN on AMD CPUs.
   ragweave sends the linear layers of its models to oneDNN on these CPUs (`ragweave.encoders.linear`), also in
-  training. On Intel CPUs it changes nothing. This is a factor of about 1.8 in the float32 results above; the
-  rest of the ratios comes from less work. `torch.backends.mkldnn.flags(enabled=False)` disables it.
+  training. On AMD CPUs this is a factor of about 1.8 in float32, on Intel CPUs it changes nothing; the rest of
+  the ratios comes from less work. `torch.backends.mkldnn.flags(enabled=False)` disables it.
 - Contexts are trimmed to the longest one, and contexts of similar length are encoded together, a few at a time.
   Activations that exceed the CPU caches cost up to four times as much (32 questions together took 124 s and now
   take 32 s).
@@ -46,6 +46,9 @@ ABOUT_SPEED = """## Where the time goes
 - `torch.compile` of an encoder brings no speed-up on a CPU (0.51 s instead of 0.52 s for 7 contexts of 150
   tokens in float32, 0.174 s instead of 0.171 s in bfloat16) and takes 7 to 10 s to compile. ragweave does not
   use it.
+- A greedy step of the embedded model attends to the passage and the answer in one call, and heads that share keys
+  attend together, without copies of the keys. The words of a passage are found once. A question whose passages are
+  in the cache took 0.48 s before both and takes 0.37 s (bfloat16, 20 questions, three rounds in turn).
 - Beams share the keys and values of their context. These are never computed, stored or moved per beam.
 - RAG-Sequence scores a hypothesis only with passages whose beam search did not propose it. Fast decoding skips
   this step.
@@ -53,14 +56,17 @@ ABOUT_SPEED = """## Where the time goes
 
 # What stands below the heading of a table.
 NOTES = {
-    "precision": """Questions of XQuAD's development articles, K 5, extractive, one at a time, without a passage
-cache. `int8` is for CPUs without bfloat16 instructions. It keeps the head and the second layers of the feed-forward
-blocks in float32, because their inputs have outliers.""",
+    "precision": """The first 40 questions of XQuAD's development articles, K 5, extractive, one at a time, without
+a passage cache. One question is 0.025. `int8` is for CPUs without bfloat16 instructions. It keeps the head and the
+second layers of the feed-forward blocks in float32, because their inputs have outliers.""",
     "serving": """Each client sends one question after the other; batches of up to 8. Batching saves what lies
 between matrix multiplications. On a CPU the embedded model spends its time in them, and eight questions need them
 eight times.""",
     "serving by Zipf's law": """32 clients draw from 200 questions by Zipf's law. The cache has room for a third of
-their passages. "A question" is the time per question at this load.""",
+their passages. "A question" is the time per question at this load. [Security](security.md#the-service) has ten
+minutes with 32 clients who ask while documents change.""",
+    "engines": """The peer decodes each of the B x K contexts by itself, with 4 beams; ragweave decodes their
+mixture.""",
     "reading": """Contexts of 5 passages for each question, read whole and from the
 [passage cache](passage-cache.md).""",
     "questions": """From question to answer, every passage in the cache. "One prompt" is transformers' `generate`

@@ -1,6 +1,6 @@
 """Exact match, F1 and speed of the embedded model in each of its types, one question at a time.
 
-    python benchmarks/precision.py --kb KB --data QUESTIONS.jsonl [--limit 130]
+    python benchmarks/precision.py --kb KB --data QUESTIONS.jsonl [--limit 40]
 
 KB is a knowledge base of the passages that QUESTIONS ("question" and "answers" in every line) are about. The peer is
 float32. Every passage is read anew: the passage cache is off.
@@ -26,7 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--kb", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=130)
+    parser.add_argument("--limit", type=int, default=40)
     args = parser.parse_args()
 
     logging.set_verbosity_error()
