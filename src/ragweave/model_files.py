@@ -139,6 +139,24 @@ def check_weights(model: Any, name: str) -> None:
             )
 
 
+def check_complete(loading: dict[str, Any], name: str, kind: str, advice: str) -> None:
+    """Check that all weights of a model were in its files.
+
+    Args:
+        loading: What transformers says of the loading (``output_loading_info``).
+        name: The model's name in messages.
+        kind: What it should be, such as "a cross-encoder".
+        advice: What to do.
+
+    Raises:
+        ModelNotFoundError: Weights are missing, which would be random.
+    """
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelNotFoundError(
+            f"The files of '{name}' lack {len(missing)} weights of {kind}, such as '{missing[0]}': {advice}."
+        )
+
+
 def check_dim(dim: int, pooling: str, size: int) -> None:
     """Raise `ConfigurationError` unless vectors of this size can be truncated to ``dim``."""
     if pooling == "pooler":

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ragweave.encoders.text_encoder import max_tokens
-from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError
-from ragweave.model_files import check_config, check_weights, reading_model
+from ragweave.errors import ConfigurationError, ModelOutputError
+from ragweave.model_files import check_complete, check_config, check_weights, reading_model
 
 
 class Reranker:
@@ -64,11 +64,7 @@ class Reranker:
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True
             )
-        if missing := sorted(loading["missing_keys"]):
-            raise ModelNotFoundError(
-                f"The files of '{name}' lack {len(missing)} weights of a cross-encoder, such as '{missing[0]}': "
-                f"{advice}."
-            )
+        check_complete(loading, name, "a cross-encoder", advice)
         check_weights(model, name)
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)
 

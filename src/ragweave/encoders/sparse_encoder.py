@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import read_settings
 from ragweave.encoders.text_encoder import hash_weights, max_tokens, token_batches
-from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError
-from ragweave.model_files import check_config, check_weights, reading_model
+from ragweave.errors import ConfigurationError, ModelOutputError
+from ragweave.model_files import check_complete, check_config, check_weights, reading_model
 
 # The logits of a batch have V numbers per token: 125 MB for BERT's vocabulary.
 _BATCH_TOKENS = 1024
@@ -89,11 +89,7 @@ class SparseEncoder:
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        if missing := sorted(loading["missing_keys"]):
-            raise ModelNotFoundError(
-                f"The files of '{location}' lack {len(missing)} weights of a masked language model, such as "
-                f"'{missing[0]}': {advice}."
-            )
+        check_complete(loading, location, "a masked language model", advice)
         check_weights(model, location)
         return cls(
             model if device is None else model.to(device),
