@@ -1,6 +1,7 @@
 """The equations of Lewis et al. 2020 (arXiv 2005.11401, section 2) as pure functions of tensors.
 
-They are nowhere else in ragweave: training, decoding, provenance and evaluation call these functions.
+They are nowhere else in ragweave: training, decoding, provenance and evaluation call these functions. The last two
+are PCED's (Corallo and Papotti 2026, arXiv 2601.08670), a rule to choose the next token without a mixture.
 
 Notation used for tensor shapes
     B questions, K passages per question, T target tokens, V vocabulary.
@@ -18,6 +19,8 @@ generator's logits are, and no gradient passes through it.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +29,9 @@ from ragweave.errors import ShapeError
 # Sums over the vocabulary without gradient take this many elements at once: what fits into a CPU's cache.
 SLICE = {"cpu": 2**19}
 DEFAULT_SLICE = 2**26
+
+PCED_GAMMA = 2.5
+"""Weight of the passages' relevance in PCED, as in the paper."""
 
 
 def passage_log_probs(doc_scores: Tensor) -> Tensor:
@@ -188,6 +194,39 @@ def sequence_nll(
     )
     smooth = -torch.logsumexp(per_passage, dim=-1)
     return (1.0 - epsilon) * nll + epsilon / vocabulary * smooth
+
+
+def contrast_strength(logits: Tensor) -> Tensor:
+    """PCED's beta_k: how much passage k changes the next token, the divergence JSD(p(.|x,z_k), p(.|x)) in nats.
+
+    Args:
+        logits: Generator logits of one token, (B, K+1, V), the last of a context without passage.
+
+    Returns:
+        Strengths from 0 to log 2, (B, K).
+    """
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=_accumulation_dtype(logits))
+    passage, prior = log_probs[:, :-1], log_probs[:, -1:]
+    middle = torch.logaddexp(passage, prior) - math.log(2)
+    return 0.5 * (passage.exp() * (passage - middle) + prior.exp() * (prior - middle)).sum(-1)
+
+
+def contrastive_scores(logits: Tensor, doc_scores: Tensor, strength: Tensor) -> Tensor:
+    """PCED's score of each next token v: max_k (1 + beta_k) s_k(v) - beta_k s_0(v) + gamma log p(z_k|x).
+
+    s_k are the logits under passage k, s_0 those without passage. The relevance that the paper calls r_k is p(z_k|x).
+
+    Args:
+        logits: Generator logits, (B, K+1, T, V), the last of a context without passage.
+        doc_scores: Scaled passage scores, (B, K+1), the last -inf.
+        strength: beta, (B, K), from `contrast_strength`.
+
+    Returns:
+        Scores, which are no log-probabilities, (B, T, V).
+    """
+    beta = strength[..., None, None]
+    relevance = PCED_GAMMA * passage_log_probs(doc_scores)[:, :-1, None, None]
+    return ((1 + beta) * logits[:, :-1] - beta * logits[:, -1:] + relevance).amax(1)
 
 
 def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id: int | None) -> Tensor:

@@ -227,12 +227,12 @@ class ScoredPassage:
 Formulation = Literal["token", "sequence"]
 """RAG-Token or RAG-Sequence (Lewis et al. 2020, section 2.1)."""
 
-AnswerFormulation = Literal["token", "sequence", "concat"]
-"""How a pipeline answers: under a formulation, or from all passages in one context."""
+AnswerFormulation = Literal["token", "sequence", "concat", "pced"]
+"""How a pipeline answers: under a formulation, from all passages in one context, or by PCED's rule."""
 
 FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
 
-ANSWER_FORMULATIONS: tuple[AnswerFormulation, ...] = (*FORMULATIONS, "concat")
+ANSWER_FORMULATIONS: tuple[AnswerFormulation, ...] = (*FORMULATIONS, "concat", "pced")
 
 AnswerStyle = Literal["short", "sentence", "long"]
 """How long the answers of instruct models are to be."""

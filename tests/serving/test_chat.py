@@ -36,7 +36,7 @@ def chat(server: Running) -> Iterator[openai.OpenAI]:
 
 def test_models(chat: openai.OpenAI):
     names = [model.id for model in chat.models.list()]
-    assert names == ["ragweave", "ragweave-token", "ragweave-sequence", "ragweave-concat"]
+    assert names == ["ragweave", "ragweave-token", "ragweave-sequence", "ragweave-concat", "ragweave-pced"]
     assert chat.models.retrieve("ragweave-token").id == "ragweave-token"
     with pytest.raises(openai.NotFoundError, match="Choose one of: ragweave"):
         chat.models.retrieve("gpt-4")

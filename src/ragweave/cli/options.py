@@ -138,7 +138,7 @@ Reading = Annotated[
     AnswerFormulation | None,
     typer.Option(
         "--formulation",
-        help="RAG-Token, RAG-Sequence, or all passages in one prompt, the baseline (default: the model's).",
+        help="RAG-Token, RAG-Sequence, all passages in one prompt, or PCED's rule (default: the model's).",
     ),
 ]
 Extractive = Annotated[

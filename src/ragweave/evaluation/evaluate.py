@@ -37,7 +37,7 @@ class ModelSettings:
 
     Attributes:
         model: ``"embedded"``, or the folder or hub name of a RAG model or of a causal language model.
-        formulation: ``"token"``, ``"sequence"`` or ``"concat"``; the model's default if ``None``.
+        formulation: ``"token"``, ``"sequence"``, ``"concat"`` or ``"pced"``; the model's default if ``None``.
         search: How to search the knowledge base; the model's defaults fill what is left open.
         rerank: Folder or hub name of a reranker.
         adapter: Whether the embedded generator uses its adapter.

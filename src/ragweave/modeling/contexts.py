@@ -35,6 +35,7 @@ class EncodedContexts:
         attentions: The encoder's attentions layer by layer, with ``output_attentions``.
         input_ids: The contexts of a causal generator, (B*K, S).
         prompt_cache: Keys and values of a causal generator's prompt without its last token.
+        strength: PCED's beta, (B, K), once the first token of the answers is known.
     """
 
     attention_mask: Tensor
@@ -43,6 +44,7 @@ class EncodedContexts:
     attentions: tuple[Tensor, ...] | None = None
     input_ids: Tensor | None = None
     prompt_cache: Cache | None = None
+    strength: Tensor | None = None
     _repeated: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:

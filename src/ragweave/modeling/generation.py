@@ -75,7 +75,13 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         """-log p(y|x) of B questions, (B,), from logits (B, K, T, V)."""
 
     @abstractmethod
-    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+    def _output_logits(
+        self,
+        logits: Tensor,
+        doc_scores: Tensor,
+        do_marginalize: bool,
+        contexts: EncodedContexts | None = None,
+    ) -> Tensor:
         """The logits that `forward` returns, from the generator's (B*K*R, T, V)."""
 
     def forward(  # noqa: D417  # RagModel.forward documents the other arguments
@@ -177,7 +183,10 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             elif loss.dim():
                 loss = loss.as_subclass(QuestionLosses)
         logits = self._output_logits(
-            output.logits, output.doc_scores, resolve_flag(do_marginalize, self.config.do_marginalize)
+            output.logits,
+            output.doc_scores,
+            resolve_flag(do_marginalize, self.config.do_marginalize),
+            encoder_outputs if isinstance(encoder_outputs, EncodedContexts) else None,
         )
         result = RetrievAugLMMarginOutput(loss=loss, **{**output, "logits": logits})
         return result if return_dict is not False else result.to_tuple()
@@ -201,7 +210,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             use_cache=True,
         )
         mixture.token_scores.record(token_ids, output.logits)
-        return self._output_logits(output.logits[:, -1:], output.doc_scores, True)
+        return self._output_logits(output.logits[:, -1:], output.doc_scores, True, mixture.contexts)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""

@@ -52,7 +52,7 @@ class RagSequenceForGeneration(RagForGeneration):
     def _nll(self, logits: Tensor, doc_scores: Tensor, targets: Targets, epsilon: float) -> Tensor:
         return sequence_nll(logits, doc_scores, targets.target_ids, targets.scored, epsilon)
 
-    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+    def _output_logits(self, logits: Tensor, *_: object) -> Tensor:
         return logits
 
     @staticmethod

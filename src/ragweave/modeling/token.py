@@ -1,4 +1,4 @@
-"""RAG-Token: every token of the answer may come from another passage."""
+"""RAG-Token: every token of the answer may come from another passage. PCED: the same by another rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from ragweave.marginalization import group_by_question, token_log_marginals, token_nll
+from ragweave.marginalization import (
+    contrast_strength,
+    contrastive_scores,
+    group_by_question,
+    token_log_marginals,
+    token_nll,
+)
 from ragweave.modeling.contexts import EncodedContexts
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.parts import Targets
@@ -61,14 +67,24 @@ class RagTokenForGeneration(RagForGeneration):
         """
         return token_log_marginals(group_by_question(seq_logits, n_docs or doc_scores.shape[1]), doc_scores)
 
-    def _output_logits(self, logits: Tensor, doc_scores: Tensor, do_marginalize: bool) -> Tensor:
+    def _output_logits(
+        self,
+        logits: Tensor,
+        doc_scores: Tensor,
+        do_marginalize: bool,
+        contexts: EncodedContexts | None = None,
+    ) -> Tensor:
         if not do_marginalize:
             return logits
         if self._overrides("marginalize"):
             return self.marginalize(logits, doc_scores, doc_scores.shape[1])
         # The R rows of a passage count as further positions: all of a question's rows have the same p(z|x).
         grouped = logits.view(*doc_scores.shape, -1, logits.shape[-1])  # (B, K, R*T, V)
-        return token_log_marginals(grouped, doc_scores).view(-1, *logits.shape[1:])  # (B*R, T, V)
+        return self._combined(grouped, doc_scores, contexts).view(-1, *logits.shape[1:])  # (B*R, T, V)
+
+    def _combined(self, logits: Tensor, doc_scores: Tensor, contexts: EncodedContexts | None) -> Tensor:
+        """Scores of the next tokens, (B, R*T, V), from the logits under each passage, (B, K, R*T, V)."""
+        return token_log_marginals(logits, doc_scores)
 
     @torch.no_grad()
     def generate(
@@ -140,3 +156,26 @@ class RagTokenForGeneration(RagForGeneration):
             if scores is not None:
                 answers["passage_log_probs"] = scores.log_probs(answers.sequences)
         return answers
+
+
+class PcedForGeneration(RagTokenForGeneration):
+    """Decodes with PCED's rule (arXiv 2601.08670) in place of RAG-Token's mixture; answers are scored by the mixture.
+
+    The next token is that of the passage which supports it most, against what the generator says without a passage:
+
+        y_t = argmax_v max_k (1 + beta_k) s_k(v) - beta_k s_0(v) + gamma log p(z_k|x)
+
+    with s_k(v) the logits of p(v | x, z_k, y_<t) and s_0(v) those of p(v | x, y_<t). beta_k is the Jensen-Shannon
+    divergence of the two at the first token of the answer, and gamma is 2.5.
+
+    Arguments as for `RagModel`. The last of a question's K+1 contexts has no passage and the score -inf, so that the
+    mixture leaves it out.
+    """
+
+    def _combined(self, logits: Tensor, doc_scores: Tensor, contexts: EncodedContexts | None) -> Tensor:
+        strength = None if contexts is None else contexts.strength
+        if strength is None:
+            strength = contrast_strength(logits[:, :, 0])
+            if contexts is not None:
+                contexts.strength = strength
+        return contrastive_scores(logits, doc_scores, strength)

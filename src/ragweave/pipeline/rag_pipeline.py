@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError
@@ -23,7 +24,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.modeling.extractive import PassageSpans, runs_of, spans_only
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
-from ragweave.modeling.token import RagTokenForGeneration
+from ragweave.modeling.token import PcedForGeneration, RagTokenForGeneration
 from ragweave.outputs import RetrievedContexts
 from ragweave.pipeline.answer_pipeline import AnswerPipeline, concatenated
 from ragweave.pipeline.loading import load_parts, make_passage_cache, model_class, passage_cache_sizes
@@ -122,8 +123,8 @@ class RagPipeline(AnswerPipeline):
                 language model, which becomes the generator beside the knowledge base's encoder; a GGUF file of one.
             knowledge_base: Folder of a knowledge base, URI of one in a database, or an open one; ``None`` to answer
                 without passages (closed book).
-            formulation: "token", "sequence", or "concat" for one prompt of all passages; by default the model's own,
-                "token" for "embedded".
+            formulation: "token", "sequence", "concat" for one prompt of all passages, or "pced"; by default the
+                model's own, "token" for "embedded".
             search: How to search the knowledge base. The model's defaults (`RagConfig.retrieval`) fill what is left
                 open: vectors and words for "embedded", vectors alone for models that do not say.
             reranker: A cross-encoder or late-interaction model that chooses and scores passages among the candidates
@@ -150,7 +151,7 @@ class RagPipeline(AnswerPipeline):
         parts = load_parts(
             name_or_path,
             knowledge_base,
-            formulation="token" if formulation == "concat" else formulation,
+            formulation="token" if formulation in ("concat", "pced") else formulation,
             search=search,
             reranker=reranker,
             adapter=adapter,
@@ -177,20 +178,27 @@ class RagPipeline(AnswerPipeline):
         """How this pipeline answers."""
         if self._concatenates:
             return "concat"
+        if isinstance(self.model, PcedForGeneration):
+            return "pced"
         return "token" if isinstance(self.model, RagTokenForGeneration) else "sequence"
 
     def with_formulation(self, formulation: AnswerFormulation) -> RagPipeline:
         """A pipeline of the same networks under another formulation; this one if it is the same.
 
         Under "concat", the generator reads all passages of a question in one prompt, as in most systems. Nothing is
-        marginalised, so the posteriors of the passages are the retriever's p(z|x).
+        marginalised, so the posteriors of the passages are the retriever's p(z|x). Under "pced", `PcedForGeneration`
+        chooses the tokens; likelihood and posteriors are those of the answer under RAG-Token.
 
         Both pipelines share retriever and encoder, so `refresh` of either affects both.
 
         Raises:
-            ConfigurationError: ``formulation`` is none of "token", "sequence" and "concat".
+            ConfigurationError: ``formulation`` is none of "token", "sequence", "concat" and "pced".
         """
-        cls = model_class("token" if formulation == "concat" else formulation)
+        cls = (
+            PcedForGeneration
+            if formulation == "pced"
+            else model_class("token" if formulation == "concat" else formulation)
+        )
         if formulation == self.formulation:
             return self
         other = copy.copy(self)
@@ -214,6 +222,9 @@ class RagPipeline(AnswerPipeline):
             docs = concatenated(docs, config.title_sep)
             longest = longest_prompt(self.model, n_docs * config.max_combined_length, max_new_tokens)
             n_docs = 1
+        elif self.formulation == "pced":  # reads the question without a passage, too
+            docs = [{"title": [*doc["title"], ""], "text": [*doc["text"], ""]} for doc in docs]
+            n_docs += 1
         input_ids, mask = self.retriever.postprocess_docs(
             docs, questions, None, n_docs, return_tensors="pt", padding="longest", max_length=longest
         )
@@ -242,9 +253,7 @@ class RagPipeline(AnswerPipeline):
                 device
             )
             contexts = RetrievedContexts(
-                batch.input_ids.to(device),
-                batch.attention_mask.to(device),
-                torch.zeros_like(scores[:, :1]) if self._concatenates else scores,
+                batch.input_ids.to(device), batch.attention_mask.to(device), self._context_scores(scores)
             )
             encoded = self.model.rag.encode_contexts(contexts, reuse=True, passages=batch.passages)
             output = self.model.generate(
@@ -263,7 +272,15 @@ class RagPipeline(AnswerPipeline):
             provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids, log_probs)
             if self._concatenates:
                 provenance = over_passages(provenance, scores)
+            elif self.formulation == "pced":
+                provenance = without_last(provenance)
         return assemble(batch.questions, passages, sequences, provenance, tokenizer)
+
+    def _context_scores(self, scores: Tensor) -> Tensor:
+        """Scores of the contexts that the generator reads, from those of the passages, (B, K)."""
+        if self._concatenates:
+            return torch.zeros_like(scores[:, :1])
+        return pad(scores, (0, 1), value=float("-inf")) if self.formulation == "pced" else scores
 
     def _spans_only(self, docs: list[dict[str, Any]]) -> Callable[..., list[int]]:
         """Restrict each question's answer to runs of words of its passages."""
@@ -302,4 +319,15 @@ def over_passages(provenance: Provenance, scores: Tensor) -> Provenance:
         posterior=prior,
         token_posteriors=prior[..., None].expand(-1, -1, provenance.token_posteriors.shape[2]),
         null_log_probs=None if null is None else null.expand(-1, n_docs),
+    )
+
+
+def without_last(provenance: Provenance) -> Provenance:
+    """The provenance of K passages, from that of K+1 contexts, the last of which has the posterior 0."""
+    null = provenance.null_log_probs
+    return replace(
+        provenance,
+        posterior=provenance.posterior[:, :-1],
+        token_posteriors=provenance.token_posteriors[:, :-1],
+        null_log_probs=None if null is None else null[:, :-1],
     )

@@ -30,7 +30,7 @@ from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, IndexRefres
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.resumable_trainer import ResumableTrainer, gather
 from ragweave.training.training_metrics import mean_metrics, question_metrics
-from ragweave.types import Example, Formulation
+from ragweave.types import FORMULATIONS, Example, Formulation
 
 
 class RagTrainer(ResumableTrainer):
@@ -68,10 +68,10 @@ class RagTrainer(ResumableTrainer):
         eval_dataset: Sequence[Example] | None = None,
         **kwargs: Any,
     ) -> None:
-        if pipeline.formulation == "concat":
+        if pipeline.formulation not in FORMULATIONS:
             raise ConfigurationError(
-                "Training sums over passages, and one prompt of all of them leaves nothing to sum over. Choose the "
-                "formulation 'token' or 'sequence'."
+                f"Training sums over passages, and {pipeline.formulation!r} does not. Choose the formulation 'token' "
+                "or 'sequence'."
             )
         self.formulation: Formulation = pipeline.formulation
         model = pipeline.model

@@ -6,7 +6,7 @@ import { showDocuments } from "/static/documents.js";
 import { eventsOf } from "/static/events.js";
 import { ResultView } from "/static/result.js";
 
-const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence", concat: "One prompt of all passages" };
+const NAMES = { token: "RAG-Token", sequence: "RAG-Sequence", concat: "One prompt of all passages", pced: "PCED" };
 const HISTORY = "ragweave-asked";
 const EXPERT = "ragweave-expert";
 const HISTORY_LENGTH = 20;
