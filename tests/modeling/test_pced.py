@@ -172,3 +172,12 @@ def test_extractive_answers_are_words_of_the_passages(mixture: RagPipeline) -> N
 
 def test_without_a_passage_there_is_no_answer(mixture: RagPipeline) -> None:
     assert not mixture.with_formulation("pced")(QUESTIONS[0], where="line > 9").answered
+
+
+def test_a_single_context_has_nothing_to_contrast_with(mixture: RagPipeline) -> None:
+    model, inputs = mixture.with_formulation("pced").model, models.contexts(n_docs=1)
+    inputs = {
+        name: values.clamp(max=model.config.generator.vocab_size - 1) for name, values in inputs.items()
+    }
+    expected = mixture.model.generate(**inputs, max_new_tokens=5)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=5), expected)

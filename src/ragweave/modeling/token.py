@@ -173,6 +173,8 @@ class PcedForGeneration(RagTokenForGeneration):
     """
 
     def _combined(self, logits: Tensor, doc_scores: Tensor, contexts: EncodedContexts | None) -> Tensor:
+        if logits.shape[1] == 1:  # nothing to contrast with, as for a conversation that is rewritten
+            return super()._combined(logits, doc_scores, contexts)
         strength = None if contexts is None else contexts.strength
         if strength is None:
             strength = contrast_strength(logits[:, :, 0])
