@@ -20,6 +20,7 @@ class Configuration:
         model: What answers, and how it searches.
         settings: What is done with every question.
         data: The data sets that it is run on.
+        asked_again: Whether its questions are asked again to see what the answers rest on (`provenance`).
     """
 
     name: str
@@ -28,19 +29,22 @@ class Configuration:
     model: ModelSettings = field(default_factory=lambda: ModelSettings(dtype="bfloat16"))
     settings: RunSettings = field(default_factory=RunSettings)
     data: tuple[str, ...] = ("factbook", "xquad")
+    asked_again: bool = False
 
 
 EVERYWHERE = ("factbook", "xquad", "comparisons")
 
 _BASE = Configuration(
-    "base", "hybrid, RAG-Token, K = 5, greedy, extractive, bfloat16", "The embedded model", data=EVERYWHERE
+    "base",
+    "hybrid, RAG-Token, K = 5, greedy, extractive, bfloat16",
+    "The embedded model",
+    data=EVERYWHERE,
+    asked_again=True,
 )
 
 
 def _searching(name: str, label: str, search: SearchSettings) -> Configuration:
-    return replace(
-        _BASE, name=name, label=label, group="Retrieval", model=replace(_BASE.model, search=search)
-    )
+    return Configuration(name, label, "Retrieval", replace(_BASE.model, search=search))
 
 
 def _with(
@@ -50,6 +54,7 @@ def _with(
     *,
     model: dict[str, object] | None = None,
     data: tuple[str, ...] = ("factbook", "xquad"),
+    asked_again: bool = False,
     **own: object,
 ) -> Configuration:
     return Configuration(
@@ -59,6 +64,7 @@ def _with(
         replace(_BASE.model, **(model or {})),  # type: ignore[arg-type]
         replace(_BASE.settings, **own),  # type: ignore[arg-type]
         data,
+        asked_again,
     )
 
 
@@ -76,6 +82,7 @@ CONFIGURATIONS = (
         model={"formulation": "sequence"},
         decoding="thorough",
         data=EVERYWHERE,
+        asked_again=True,
     ),
     _with("fast", "RAG-Sequence, fast", "Formulation", model={"formulation": "sequence"}, decoding="fast"),
     _with(
@@ -84,6 +91,7 @@ CONFIGURATIONS = (
         "Formulation",
         model={"formulation": "concat"},
         data=EVERYWHERE,
+        asked_again=True,
     ),
     _with(
         "concat10",

@@ -19,6 +19,7 @@ from experiments.embedded.factbook_questions import all_questions
 from experiments.pages import replace_part
 from experiments.results.configurations import CONFIGURATIONS
 from experiments.results.page import page
+from experiments.results.provenance import ask_again
 from rich.console import Console
 
 from ragweave import KnowledgeBase
@@ -85,7 +86,7 @@ def main() -> None:
                 continue
             Console(stderr=True).print(f"{name}: {configuration.label}")
             with job_bars() as advance:
-                evaluate(
+                run = evaluate(
                     examples,
                     args.work / name / configuration.name,
                     knowledge_base=base,
@@ -93,6 +94,10 @@ def main() -> None:
                     settings=configuration.settings,
                     progress=lambda job, total, done, means: advance(job, total, done, ""),
                 )
+                if configuration.asked_again:
+                    ask_again(
+                        configuration, base, run, lambda total, done: advance("Asking again", total, done, "")
+                    )
     text = page({name: RunFolder(args.work / name) for name in data})
     if args.page is None:
         sys.stdout.write(text)

@@ -5,12 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+import pytest
 from experiments.embedded.comparisons import comparisons
-from experiments.results.configurations import CONFIGURATIONS
+from experiments.results.configurations import CONFIGURATIONS, Configuration
 from experiments.results.page import page
+from experiments.results.provenance import ask_again, provenance_figures, read_answers
 
+from ragweave import KnowledgeBase, RagPipeline
+from ragweave.evaluation.evaluate import ModelSettings, evaluate
 from ragweave.evaluation.metric_values import summarize
-from ragweave.evaluation.run_folder import Prediction, RunFolder, write_json, write_predictions
+from ragweave.evaluation.run_folder import (
+    Prediction,
+    ReadPassage,
+    RunFolder,
+    RunSettings,
+    read_predictions,
+    write_json,
+    write_predictions,
+)
+from ragweave.types import Example
+from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 
 def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path):
@@ -71,3 +85,71 @@ def test_comparisons_name_the_country_with_the_larger_or_the_smaller_value():
         assert one["answers"] == [ranked[0] if wants_less else ranked[-1]]
         assert len(set(one["passages"])) == 2
     assert comparisons(countries, 2) == found[:2]
+
+
+@pytest.mark.parametrize("formulation", ["token", "concat"])
+def test_questions_are_asked_again_with_and_without_the_first_passage(
+    tmp_path, tiny_encoder_path, formulation
+):
+    model = save_rag_model(tmp_path / "model", tiny_encoder_path)
+    base = KnowledgeBase.open(build_knowledge_base(tmp_path, tiny_encoder_path))
+    examples = [
+        Example(str(n), f"What is the capital of {name}?", (capital,), (f"{name.lower()}.txt",))
+        for n, (name, capital) in enumerate({"Peru": "Lima", "Kenya": "Nairobi", "Chile": "Santiago"}.items())
+    ]
+    configuration = Configuration(
+        "tiny",
+        "tiny",
+        "tiny",
+        ModelSettings(str(model), formulation, dtype="float32"),
+        RunSettings(n_docs=2, extractive=False),
+    )
+    run = evaluate(
+        examples,
+        tmp_path / "run",
+        knowledge_base=base,
+        model=configuration.model,
+        settings=configuration.settings,
+    )
+    reported = []
+    ask_again(configuration, base, run, lambda *counts: reported.append(counts))
+    assert reported == [(3, 0), (3, 3)]
+    again = read_answers(run)
+    pipeline = RagPipeline.from_pretrained(
+        model, knowledge_base=base, formulation=formulation, dtype="float32"
+    )
+    retriever = pipeline.text_retriever
+    for prediction in read_predictions(run.predictions):
+        (rows,) = retriever.retrieve([prediction.question], 2).rows
+        first = max(prediction.passages, key=lambda passage: passage.posterior)
+        by_id = {base.passage(int(row)).id: int(row) for row in rows}
+        only = by_id.pop(first.id)
+        (other,) = by_id.values()
+        for row, answer in zip((only, other), again[prediction.id], strict=True):
+            alone = retriever.score([prediction.question], retriever.index.hits_for_rows([[row]], 1))
+            assert pipeline([prediction.question], retrieved=alone, extractive=False)[0].answer == answer
+    file = run.root / "provenance.jsonl"
+    whole = file.read_text()
+    file.write_text(whole[:-5])
+    ask_again(configuration, base, run, lambda *counts: None)
+    assert file.read_text() == whole
+
+
+def test_a_first_passage_is_gold_sufficient_or_necessary(tmp_path):
+    def read(name: str, posterior: float) -> ReadPassage:
+        return ReadPassage(f"{name}#1", name, name, "", "", 0.0, posterior)
+
+    folder = RunFolder(tmp_path)
+    passages = (read("a", 0.2), read("b", 0.8))
+    write_predictions(
+        folder.predictions,
+        [
+            Prediction("1", "1?", ("x",), ("b",), "x", 0.0, passages, ()),
+            Prediction("2", "2?", ("x",), ("a",), "the X", 0.0, passages, ()),
+            Prediction("3", "3?", ("x",), ("c",), "x", 0.0, passages, ()),  # no gold passage was read
+        ],
+    )
+    assert provenance_figures(folder) == {}
+    lines = ['["1", "x", "y"]', '["2", "x", "x."]', '["3", "y", "y"]']
+    (tmp_path / "provenance.jsonl").write_text("\n".join(lines) + "\n")
+    assert provenance_figures(folder) == {"first_is_gold": 0.5, "sufficient": 1.0, "necessary": 0.5}
