@@ -101,7 +101,7 @@ CONFIGURATIONS = (
         n_docs=10,
         data=EVERYWHERE,
     ),
-    _with("pced", "PCED", "Formulation", model={"formulation": "pced"}, data=EVERYWHERE),
+    _with("pced", "PCED", "Formulation", model={"formulation": "pced"}, data=EVERYWHERE, asked_again=True),
     _with("beams", "RAG-Token, 4 beams", "Formulation", num_beams=4),
     _with("free", "RAG-Token, any words", "Formulation", extractive=False),
     _with("k1", "K = 1", "Number of passages", n_docs=1, data=EVERYWHERE),
