@@ -18,7 +18,8 @@ from experiments.embedded.comparisons import comparisons
 from experiments.embedded.factbook_questions import all_questions
 from experiments.pages import replace_part
 from experiments.results.configurations import CONFIGURATIONS
-from experiments.results.page import page
+from experiments.results.figure import draw
+from experiments.results.page import TITLES, page
 from experiments.results.provenance import ask_again
 from rich.console import Console
 
@@ -98,11 +99,17 @@ def main() -> None:
                     ask_again(
                         configuration, base, run, lambda total, done: advance("Asking again", total, done, "")
                     )
-    text = page({name: RunFolder(args.work / name) for name in data})
+    folders = {name: RunFolder(args.work / name) for name in data}
+    text = page(folders)
     if args.page is None:
         sys.stdout.write(text)
-    else:
-        replace_part(args.page, "ablations", text)
+        return
+    if pictures := draw(folders, TITLES, args.page.parent / "images"):
+        text += "".join(
+            f"\n![Exact match of all configurations](images/{path.name}#only-{path.stem.partition('-')[2]})"
+            for path in pictures
+        )
+    replace_part(args.page, "ablations", text)
 
 
 if __name__ == "__main__":

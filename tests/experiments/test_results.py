@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from experiments.embedded.comparisons import comparisons
 from experiments.results.configurations import CONFIGURATIONS, Configuration
+from experiments.results.figure import draw
 from experiments.results.page import page
 from experiments.results.provenance import ask_again, provenance_figures, read_answers
 
@@ -46,6 +47,14 @@ def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path
     assert "| 0.780 [" in second
     assert r"| 0.200\*\* [" in third
     assert not any(f"| {configuration.label}" in rows for configuration in CONFIGURATIONS[3:])
+    pictures = draw({"factbook": RunFolder(tmp_path / "factbook")}, {"factbook": "Countries"}, tmp_path)
+    for picture in pictures:
+        drawn = picture.read_text()  # matplotlib names a text in a comment before its outlines
+        for configuration in CONFIGURATIONS:
+            assert (f"<!-- {configuration.label} -->" in drawn) == (configuration in CONFIGURATIONS[:3])
+    assert (
+        draw({"factbook": RunFolder(tmp_path / "xquad")}, {"factbook": "Countries"}, tmp_path / "none") == []
+    )
 
 
 def test_configurations_differ_from_the_first_in_what_they_say():
