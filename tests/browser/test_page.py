@@ -193,9 +193,9 @@ def test_formulations_alone_and_side_by_side(page: Page, pipeline: Paced):
         assert page.one(".answer").text == pipeline.with_formulation(formulation)(QUESTION).answer
     Select(page.one("#formulation")).select_by_value("all")
     page.ask()
-    page.answered(3)
-    assert page.texts(".name") == ["RAG-Token", "RAG-Sequence", "One prompt of all passages"]
-    first, second, _ = page.all(".result")
+    page.answered(4)
+    assert page.texts(".name") == ["RAG-Token", "RAG-Sequence", "One prompt of all passages", "PCED"]
+    first, second, *_ = page.all(".result")
     assert first.location["y"] == second.location["y"]
     assert first.location["x"] < second.location["x"]
 
@@ -276,12 +276,12 @@ def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
     show(page.driver, theme=theme, width=width, height=844)
     Select(page.one("#formulation")).select_by_value("all")
     page.ask()
-    page.answered(3)
+    page.answered(4)
     script = "return [document.documentElement.scrollWidth, innerWidth]"
     wide, room = page.driver.execute_script(script)
     assert wide <= room == width
     assert page.driver.execute_script(CONTRAST.read_text("utf-8")) >= 4.5
-    first, second, _ = page.all(".result")
+    first, second, *_ = page.all(".result")
     assert (first.location["y"] < second.location["y"]) == (width == 390)
 
 
