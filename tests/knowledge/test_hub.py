@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from huggingface_hub import constants
 
 from ragweave import KnowledgeBase
 from ragweave.errors import KnowledgeBaseError
-from tests.support.hub import Hub
+from tests.support.hub import hub_stand_in
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A stand-in of the hub, which huggingface_hub asks."""
-    stand_in = Hub()
-    values = {"ENDPOINT": stand_in.endpoint, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(tmp_path / "cache")}
-    template = stand_in.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    for name, value in {**values, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
-        monkeypatch.setattr(constants, name, value)
-    yield stand_in
-    stand_in.close()
+    with hub_stand_in(tmp_path, monkeypatch) as stand_in:
+        yield stand_in
 
 
 def push(base: KnowledgeBase, description: str = "") -> str:

@@ -1,4 +1,4 @@
-"""A stand-in of the hub's API for data sets, on this machine alone: commits, their files, and downloads."""
+"""A stand-in of the hub's API, on this machine alone: commits of a repository, their files, and downloads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,26 @@ import base64
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+
+
+@contextmanager
+def hub_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stand-in of the hub, which huggingface_hub asks and caches in a folder."""
+    stand_in = Hub()
+    values = {"ENDPOINT": stand_in.endpoint, "HF_HUB_OFFLINE": False, "HF_HUB_CACHE": str(folder / "cache")}
+    template = stand_in.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in {**values, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
+        monkeypatch.setattr(constants, name, value)
+    yield stand_in
+    stand_in.close()
 
 
 class Hub:
@@ -30,7 +48,7 @@ class Hub:
 
             def do_GET(self) -> None:
                 path = unquote(urlsplit(self.path).path)
-                if path.startswith("/datasets/"):
+                if "/resolve/" in path:
                     self.download(path)
                 else:
                     self.answer(hub.get(path))
@@ -101,7 +119,7 @@ class Hub:
                 {"type": "file", "path": name, "size": len(content), "oid": name}
                 for name, content in files.items()
             ]
-        if path.startswith("/api/datasets/"):
+        if path.startswith(("/api/datasets/", "/api/models/")):
             siblings = [{"rfilename": name} for name in files]
             return {"id": "me/notes", "sha": self.commit(revision), "siblings": siblings, "tags": []}
         return None

@@ -28,7 +28,7 @@ from ragweave.knowledge.store import replace_text
 
 _T = TypeVar("_T")
 
-_DATA_FILE = "training-data.json"
+DATA_FILE = "training-data.json"
 # The messages of safetensors and torch for a file that cannot be written; they have no common exception.
 _DISK_ERRORS = re.compile(r"os error|no space left|write failed|unexpected pos|iostream error", re.IGNORECASE)
 
@@ -111,7 +111,7 @@ class ResumableTrainer(Trainer):
         if not resume_from_checkpoint:
             if self.is_world_process_zero():
                 output.mkdir(parents=True, exist_ok=True)
-                replace_text(output / _DATA_FILE, json.dumps(_digest(self.training_texts())) + "\n")
+                replace_text(output / DATA_FILE, json.dumps(_digest(self.training_texts())) + "\n")
             return None
         _check_data(output, self.training_texts())
         if resume_from_checkpoint is True:
@@ -225,7 +225,7 @@ def _check_checkpoints(folder: Path) -> None:
 def _check_data(folder: Path, texts: Iterable[Sequence[str]]) -> None:
     """Check that a resumed run has the data that the interrupted one had."""
     try:
-        before = json.loads((folder / _DATA_FILE).read_text(encoding="utf-8"))
+        before = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"There is no run in {folder} to resume: leave out --resume (resume_from_checkpoint) to start one."

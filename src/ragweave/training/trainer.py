@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import BatchEncoding, TrainerControl
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ragweave.errors import ConfigurationError, DataError, QuestionError
@@ -271,6 +272,8 @@ class RagTrainer(ResumableTrainer):
         folder, retriever = Path(output_dir or str(self.args.output_dir)), self.pipeline.retriever
         tokenizers = (retriever.question_encoder_tokenizer, retriever.generator_tokenizer)
         RagTokenizer(*tokenizers).save_pretrained(folder)
+        if not _internal_call:  # the record of the run, for the card of the model
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         if document_encoder is not None:
             document_encoder.save_pretrained(folder / DOCUMENT_ENCODER_FOLDER)
 
