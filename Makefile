@@ -15,7 +15,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the slow tests too"
 	@echo "make test-tf    run the tests of the TensorFlow classes, in an environment of their own"
-	@echo "make test-engines  run the tests with llama.cpp's server, LangChain and LlamaIndex, in an environment of their own"
+	@echo "make test-engines  run the tests with llama.cpp's server, LangChain, LlamaIndex and TRL, in an environment of their own"
 	@echo "make test-versions  run the tests of models, training and knowledge bases with the lowest and the newest versions of torch and transformers"
 	@echo "make lint       check style, the direction of imports, and types"
 	@echo "make fix        fix what the style checks can fix"
@@ -49,6 +49,7 @@ $(ENGINES)/.done:
 	$(PYTHON) -m venv $(ENGINES)
 	CMAKE_BUILD_PARALLEL_LEVEL=2 $(ENGINES)/bin/pip install --quiet "llama-cpp-python[server]==0.3.36" \
 		langchain-core==1.8.3 llama-index-core==0.14.25
+	$(ENGINES)/bin/pip install --quiet --no-deps trl==1.16.0
 	@touch $@
 
 # Downloads several gigabytes: only the current torch is there as a CPU build.
