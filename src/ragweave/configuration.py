@@ -89,6 +89,8 @@ class RagConfig(_Base):
             by default. (ragweave only)
         rewrite_prefix: Text before a conversation that the generator has learned to make questions that stand alone
             from; ``None`` if it has not. (ragweave only)
+        rewrite_end: Text behind the follow-up there, of a generator that writes the question in its own words;
+            ``None`` for one that copies words. (ragweave only)
         null_answer: The answer with which the generator says that a passage does not answer the question; "" is the
             empty answer, an end token alone. ``None`` if it has not learned one. (ragweave only)
         passage_encoder_fingerprint: Fingerprint of the encoder that embedded the passages in training
@@ -145,6 +147,7 @@ class RagConfig(_Base):
     fixed_answers: list[str] | None = None
     answer_joins: list[str] | None = None
     rewrite_prefix: str | None = None
+    rewrite_end: str | None = None
     passage_encoder_fingerprint: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

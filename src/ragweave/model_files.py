@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,18 +132,23 @@ def check_weights(model: Any, name: str) -> None:
     """
     for weight, values in model.named_parameters():
         # The sum is fast, and only finite weights have a finite one; the sum of large ones may overflow.
-        if values.is_floating_point() and not values.sum().isfinite() and not values.isfinite().all():
+        if (
+            values.is_floating_point()
+            and not values.is_meta
+            and not values.sum().isfinite()
+            and not values.isfinite().all()
+        ):
             raise ModelNotFoundError(
                 f"'{name}' is damaged: its weight '{weight}' holds values that are NaN or infinite. Download or "
                 "train the model again."
             )
 
 
-def check_complete(loading: dict[str, Any], name: str, kind: str, advice: str) -> None:
+def check_complete(missing: Sequence[str], name: str, kind: str, advice: str) -> None:
     """Check that all weights of a model were in its files.
 
     Args:
-        loading: What transformers says of the loading (``output_loading_info``).
+        missing: The weights that were not.
         name: The model's name in messages.
         kind: What it should be, such as "a cross-encoder".
         advice: What to do.
@@ -151,7 +156,7 @@ def check_complete(loading: dict[str, Any], name: str, kind: str, advice: str) -
     Raises:
         ModelNotFoundError: Weights are missing, which would be random.
     """
-    if missing := sorted(loading["missing_keys"]):
+    if missing:
         raise ModelNotFoundError(
             f"The files of '{name}' lack {len(missing)} weights of {kind}, such as '{missing[0]}': {advice}."
         )

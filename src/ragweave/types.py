@@ -239,7 +239,7 @@ AnswerStyle = Literal["short", "sentence", "long"]
 
 ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
 
-GeneratorApi = Literal["chat", "completions"]
+GeneratorApi = Literal["chat", "completions", "vllm"]
 """How a generator behind a server is asked."""
 
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]

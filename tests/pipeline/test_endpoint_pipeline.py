@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from typer.testing import CliRunner
 from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.errors import ConfigurationError, GeneratorError, QuestionError
-from ragweave.pipeline.chat_client import ChatClient, read_key
+from ragweave.pipeline.chat_client import ChatClient, Completion, read_key
+from ragweave.pipeline.conversation import REWRITE
 from ragweave.pipeline.endpoint_pipeline import EndpointPipeline
+from ragweave.serving.settings import Batching, ServingSettings
 from ragweave.types import ScoredPassage
-from tests.support.endpoint import Endpoint, completion, endpoint, text_completion
+from tests.support.endpoint import Endpoint, completion, endpoint, prompt_logprobs, text_completion
 from tests.support.pipelines import build_knowledge_base
 from tests.support.serving import served
 
@@ -371,6 +374,55 @@ def test_answers_are_scored_under_all_passages(server: Endpoint, base: Knowledge
     assert all(prompt.endswith((" Lima", " Nairobi")) for prompt in echoes)
 
 
+def scoring_as_vllm(message: str) -> list[tuple[str, float]] | Response:
+    """Answer a chat, or score the answer that is its open end."""
+    start, scores_it, answer = message.partition("Answer:")
+    scores = SCORES[country(message)]
+    if not scores_it:
+        answer = max(scores, key=lambda text: sum(scores[text]))
+        return [*zip((piece.strip() for piece in PIECES[answer]), scores[answer], strict=True)]
+    answer = answer.strip()
+    scored = zip((piece.strip() for piece in PIECES[answer]), scores[answer], strict=True)
+    return prompt_logprobs([(f"{start}<assistant>", -8.0), ("\n", -9.0), *scored])
+
+
+@pytest.mark.parametrize("decoding", ["thorough", "fast", None])
+def test_vllm_scores_the_end_of_a_chat(server: Endpoint, base: KnowledgeBase, decoding: str | None):
+    server.reply = scoring_as_vllm
+    answer = pipeline_of(server, base, api="vllm")(QUESTION, decoding=decoding)
+    bodies = list(server.bodies)
+    server.reply = scoring
+    expected = pipeline_of(server, base, api="completions")(QUESTION, decoding=decoding)
+    assert (answer.answer, answer.score) == (expected.answer, pytest.approx(expected.score))
+    assert [passage.posterior for passage in answer.passages] == pytest.approx(
+        [passage.posterior for passage in expected.passages]
+    )
+    assert [token.text for token in answer.tokens] == [token.text for token in expected.tokens]
+    scored = [body for body in bodies if "prompt_logprobs" in body]
+    assert len(scored) == (0 if decoding == "fast" else 6)
+    for body in scored:
+        assert [message["role"] for message in body["messages"]] == ["system", "user", "assistant"]
+        assert body["messages"][-1]["content"] in PIECES
+
+
+def of_prompt(tokens: list[tuple[str, float]]) -> Completion:
+    with endpoint(lambda _: prompt_logprobs(tokens)) as server:
+        return ChatClient(server.url, "tiny", api="vllm").score("Answer.", "Where?", "La Paz")
+
+
+def test_the_answer_is_found_at_the_end_of_the_prompt():
+    start = [("Paz", -9.0), ("<assistant>", -9.0), ("\n\n", -9.0)]
+    whole = of_prompt([*start, ("La", -1.0), (" Paz", -0.5)])
+    assert (whole.tokens, whole.log_probs) == (("La", " Paz"), (-1.0, -0.5))
+    spaced = of_prompt([*start, (" La", -1.0), (" P", -0.5), ("az", -0.25)])
+    assert (spaced.tokens, spaced.log_probs) == (("La", " P", "az"), (-1.0, -0.5, -0.25))
+    # SentencePiece decodes single tokens without the spaces before them.
+    assert of_prompt([*start, ("La", -1.0), ("Paz", -0.5)]).log_prob == -1.5
+    for others in ([*start, ("Lima", -1.0)], [*start, (">La", -1.0), (" Paz", -0.5)], []):
+        with pytest.raises(GeneratorError, match="probabilities of a prompt"):
+            of_prompt(others)
+
+
 def test_a_passage_that_cannot_be_scored_is_absent(server: Endpoint, base: KnowledgeBase):
     def reply(prompt: str) -> Response:
         return Response(status_code=400) if "Kenya" in prompt and prompt.endswith("Lima") else scoring(prompt)
@@ -431,10 +483,34 @@ def test_all_passages_in_one_request(server: Endpoint, base: KnowledgeBase):
     assert content["score"] == pytest.approx(sum(value for _, value in first))
 
 
-def test_conversations(server: Endpoint, base: KnowledgeBase):
+def test_a_follow_up_is_rewritten_by_the_server(server: Endpoint, base: KnowledgeBase):
+    def reply(message: str) -> list[tuple[str, float]]:
+        return [(" Where is Lima?", -0.5)] if "Follow-up:" in message else of_passage(message)
+
+    server.reply = reply
     conversation = pipeline_of(server, base).chat()
-    conversation.ask(QUESTION)
-    assert conversation.ask("And of Peru?").question == "And of Peru?"  # servers rewrite nothing
+    first = conversation.ask(QUESTION)
+    assert conversation.ask("And where is that?").question == "Where is Lima?"
+    (body,) = [body for body in server.bodies if "Follow-up:" in body["messages"][-1]["content"]]
+    asked = f"User: {QUESTION}\nAnswer: {first.answer}\nFollow-up: And where is that?"
+    assert [message["content"] for message in body["messages"]] == [REWRITE, asked]
+    server.reply = lambda message: Response(status_code=401)
+    with pytest.raises(GeneratorError, match="401"):
+        conversation.ask("And why?")
+
+
+def test_a_follow_up_that_fails_leaves_the_others_of_its_batch(server: Endpoint, base: KnowledgeBase):
+    server.reply = lambda text: Response(status_code=401) if "Follow-up:" in text else of_passage(text)
+    settings = ServingSettings(batching=Batching(max_batch=2, max_wait=30.0))
+    history = [{"question": QUESTION, "answer": "Lima"}]
+    bodies = [{"question": QUESTION}, {"question": "And why?", "history": history}]
+    with (
+        served(pipeline_of(server, base), settings) as running,
+        running.client() as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        responses = list(pool.map(lambda body: client.post("/v1/answers", json=body), bodies))
+    assert [response.status_code for response in responses] == [200, 503]
 
 
 def test_serve(server: Endpoint, base: KnowledgeBase):
@@ -451,6 +527,51 @@ def test_serve(server: Endpoint, base: KnowledgeBase):
         response = client.post("/v1/answers", json={"questions": [QUESTION]})
         assert response.status_code == 503 and "status 401" in response.text
         assert server.url not in response.text
+
+
+def test_a_question_that_fails_leaves_the_others_of_its_batch(server: Endpoint, base: KnowledgeBase):
+    def reply(message: str) -> list[tuple[str, float]] | Response:
+        return Response(status_code=401) if "Who?" in message else of_passage(message)
+
+    server.reply = reply
+    settings = ServingSettings(batching=Batching(max_batch=3, max_wait=30.0))
+    bodies = [{"question": QUESTION}, {"question": "Who?"}, {"question": "Who?", "stream": True}]
+    with (
+        served(pipeline_of(server, base), settings) as running,
+        running.client() as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        responses = list(pool.map(lambda body: client.post("/v1/answers", json=body), bodies))
+    assert [response.status_code for response in responses] == [200, 503, 200]
+    assert responses[0].json()["answers"][0]["answer"] in ("Lima", "Nairobi")
+    assert "event: error" in responses[2].text and "status 401" in responses[2].text
+
+
+def test_callbacks_may_take_the_errors_of_questions(server: Endpoint, base: KnowledgeBase):
+    class Callback:
+        def __init__(self) -> None:
+            self.texts: dict[int, str] = {}
+            self.errors: dict[int, GeneratorError] = {}
+
+        def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
+            pass
+
+        def on_text(self, position: int, text: str) -> None:
+            self.texts[position] = text
+
+        def on_error(self, position: int, error: GeneratorError) -> None:
+            self.errors[position] = error
+
+        def should_stop(self, position: int) -> bool:
+            return False
+
+    server.reply = lambda text: Response(status_code=401) if "Who?" in text else of_passage(text)
+    callback, pipeline = Callback(), pipeline_of(server, base)
+    answers = dict(pipeline.stream(["Who?", QUESTION], callback=callback))
+    assert list(answers) == list(callback.texts) == [1]
+    assert list(callback.errors) == [0] and "status 401" in str(callback.errors[0])
+    with pytest.raises(GeneratorError, match="status 401"):
+        pipeline(["Who?", QUESTION])
 
 
 def test_eval(server: Endpoint, base: KnowledgeBase, tmp_path: Path):

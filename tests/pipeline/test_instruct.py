@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from ragweave import KnowledgeBase, RagPipeline
 from ragweave.cli import app
-from ragweave.errors import ConfigurationError, ModelNotFoundError
+from ragweave.errors import ConfigurationError, MissingExtraError, ModelNotFoundError
 from ragweave.model_files import package_folder
+from ragweave.pipeline import instruct
+from ragweave.pipeline.conversation import REWRITE, standalone_question
 from ragweave.pipeline.embedded import GGUF_FILE
 from tests.support.models import generator_config, randomise
 from tests.support.pipelines import build_knowledge_base, save_rag_model
@@ -82,6 +84,60 @@ def contexts(pipeline: RagPipeline, title: str, text: str, question: str = QUEST
     docs = [{"title": [title], "text": [text]}]
     ids, _ = pipeline.retriever.postprocess_docs(docs, [question], None, 1, padding=False)
     return ids[0]
+
+
+def test_placement_on_accelerators(base: KnowledgeBase, model: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = load(model, base)(QUESTION, max_new_tokens=4)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match="device_map needs a GPU, and there is none here"):
+        load(model, base, device_map="auto")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    # accelerate places the layers; here, all of them on the processor.
+    placed = load(model, base, device_map={"": "cpu"}, quantization_config=None)
+    assert placed(QUESTION, max_new_tokens=4).answer == expected.answer
+    with pytest.raises(ModelNotFoundError, match="attic"):
+        load(model, base, device_map="attic")
+    monkeypatch.setattr(instruct, "find_spec", lambda package: None if package == "bitsandbytes" else package)
+    with pytest.raises(
+        MissingExtraError, match="'bitsandbytes', which is not installed: pip install bitsandbytes"
+    ):
+        load(model, base, quantization_config=tf.BitsAndBytesConfig(load_in_4bit=True))
+    with pytest.raises(ConfigurationError, match="Choose either device or device_map"):
+        load(model, base, device_map="auto", device="cpu")
+    with pytest.raises(ConfigurationError, match="'embedded' is no causal language model"):
+        RagPipeline.from_pretrained("embedded", knowledge_base=base, device_map="auto")
+    with pytest.raises(TypeError, match="no argument 'trust_remote_code'"):
+        load(model, base, trust_remote_code=True)
+
+
+def test_follow_ups_are_rewritten_in_a_chat(base: KnowledgeBase, model: Path):
+    pipeline = load(model, base)
+    tokenizer, generator = pipeline.retriever.generator_tokenizer, pipeline.model.generator
+    rewritten = 0
+    for follow_up in (
+        "And why?",
+        "Where?",
+        "Since when?",
+        "And Kenya?",
+        "Who says that?",
+        "Chile, too?",
+        "How?",
+    ):
+        asked = f"User: {QUESTION}\nAnswer: Lima\nFollow-up: {follow_up}"
+        chat = [{"role": "system", "content": REWRITE}, {"role": "user", "content": asked}]
+        ids = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, enable_thinking=False, return_tensors="pt", return_dict=False
+        )
+        answer = generator.generate(
+            ids, max_new_tokens=48, do_sample=False, eos_token_id=pipeline.model.end_token_ids
+        )[0, ids.shape[1] :]
+        text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+        is_whole = int(answer[-1]) in pipeline.model.end_token_ids
+        fits = pipeline.encoder.question_token_count(text) <= pipeline.encoder.max_length
+        expected = text if is_whole and text and fits else follow_up
+        assert standalone_question(pipeline, [(QUESTION, "Lima")], follow_up) == expected
+        rewritten += expected != follow_up
+    assert rewritten
 
 
 @pytest.mark.parametrize("style", [None, "short", "sentence", "long"])
@@ -252,7 +308,7 @@ def test_models_that_are_refused(base: KnowledgeBase, tmp_path: Path, tiny_encod
     weights = tf.AutoModelForCausalLM.from_pretrained(incomplete).state_dict()
     del weights["model.norm.weight"]
     tf.AutoModelForCausalLM.from_pretrained(incomplete).save_pretrained(incomplete, state_dict=weights)
-    with pytest.raises(ModelNotFoundError, match=r"lack 1 weights, such as 'model\.norm\.weight'"):
+    with pytest.raises(ModelNotFoundError, match=r"lack 1 weights of a causal .*'model\.norm\.weight'"):
         load(incomplete, base)
 
 

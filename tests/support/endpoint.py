@@ -59,6 +59,18 @@ def text_completion(tokens: list[tuple[str, float | None]]) -> Response:
     return JSONResponse({"id": "1", "object": "text_completion", "model": "tiny", "choices": [choice]})
 
 
+def prompt_logprobs(tokens: list[tuple[str, float]]) -> Response:
+    """vLLM's response to a chat with ``prompt_logprobs``: the tokens of the prompt, behind the first."""
+    scores = [
+        {str(number): {"logprob": value, "rank": 1, "decoded_token": token}}
+        for number, (token, value) in enumerate(tokens)
+    ]
+    choice = {"index": 0, "message": {"role": "assistant", "content": "."}, "finish_reason": "length"}
+    return JSONResponse(
+        {"object": "chat.completion", "choices": [choice], "prompt_logprobs": [None, *scores]}
+    )
+
+
 @contextmanager
 def endpoint(reply: Callable[[str], Reply]) -> Iterator[Endpoint]:
     """Run a server within a context."""
@@ -70,7 +82,12 @@ def endpoint(reply: Callable[[str], Reply]) -> Iterator[Endpoint]:
         if "prompt" in body:
             answer = await run_in_threadpool(running.reply, body["prompt"])
             return answer if isinstance(answer, Response) else text_completion(answer)
-        answer = await run_in_threadpool(running.reply, body["messages"][-1]["content"])
+        *_, asked, last = [{"content": ""}, *body["messages"]]
+        if body.get("continue_final_message"):
+            if body.get("add_generation_prompt", True):  # as in vLLM
+                return JSONResponse({"error": {"message": "not both"}}, status_code=400)
+            return await run_in_threadpool(running.reply, f"{asked['content']}\nAnswer: {last['content']}")
+        answer = await run_in_threadpool(running.reply, last["content"])
         return answer if isinstance(answer, Response) else completion(answer)
 
     paths = ("/v1/chat/completions", "/v1/completions")

@@ -191,7 +191,7 @@ GeneratorUrl = Annotated[
 GeneratorApiKind = Annotated[
     GeneratorApi,
     typer.Option(
-        help="API of --generator: chats, or plain text, where answers can be scored under all passages."
+        help="API of --generator: chats, plain text, or vLLM's chats; the last two score answers under all passages."
     ),
 ]
 GeneratorModel = Annotated[str | None, typer.Option(metavar="NAME", help="Model of --generator.")]

@@ -64,7 +64,7 @@ class Reranker:
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name, config=config, trust_remote_code=False, output_loading_info=True
             )
-        check_complete(loading, name, "a cross-encoder", advice)
+        check_complete(sorted(loading["missing_keys"]), name, "a cross-encoder", advice)
         check_weights(model, name)
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)
 

@@ -89,7 +89,7 @@ class SparseEncoder:
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        check_complete(loading, location, "a masked language model", advice)
+        check_complete(sorted(loading["missing_keys"]), location, "a masked language model", advice)
         check_weights(model, location)
         return cls(
             model if device is None else model.to(device),

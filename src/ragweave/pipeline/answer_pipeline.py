@@ -14,11 +14,11 @@ import torch
 
 from ragweave.configuration import RagConfig
 from ragweave.encoders.text_encoder import TextEncoder
-from ragweave.errors import ConfigurationError, ShapeError
+from ragweave.errors import ConfigurationError, GeneratorError, ShapeError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.modeling.passage_cache import PassageCache
-from ragweave.pipeline.conversation import Conversation
+from ragweave.pipeline.conversation import Conversation, rewritten_by
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.confidence import CalibratedConfidence, judged, nothing_found
 from ragweave.retrieval.rag_retriever import RagRetriever
@@ -115,7 +115,8 @@ class AnswerPipeline(ABC):
             prefetch: Whether a thread encodes and retrieves the next batch while one is answered. By default it does
                 on an accelerator; on a processor both would share the same cores.
             callback: Receives passages and text as they become known, and may stop a question, whose answer is then
-                the text so far. See `ragweave.pipeline.streaming`.
+                the text so far. See `ragweave.pipeline.streaming`. If it has a method ``on_error``, that receives the
+                `GeneratorError` of a question that a server does not answer, and the others go on.
             **generate_options: Arguments of the model's ``generate``.
 
         Yields:
@@ -124,6 +125,7 @@ class AnswerPipeline(ABC):
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
             ConfigurationError: An option has an invalid value.
+            GeneratorError: A server has no answer to a question.
             ShapeError: ``retrieved`` belongs to another number of questions.
         """
         if retrieved is not None and len(retrieved) != len(questions):
@@ -158,22 +160,30 @@ class AnswerPipeline(ABC):
             report = None if callback is None else BatchCallback(callback, positions, whole=whole)
             if report is not None:
                 report.passages(batch.retrieved.passages)
-            answers = self._answer(
+            results = self._answer(
                 batch, report, num_beams=num_beams, max_new_tokens=max_new_tokens, **generate_options
             )
-            answers = [
-                nothing_found(answer) if is_empty else judged(answer, self.confidence, threshold)
-                for answer, is_empty in zip(answers, empty.tolist(), strict=True)
-            ]
+            answers: dict[int, Answer] = {}
+            for b, (result, is_empty) in enumerate(zip(results, empty.tolist(), strict=True)):
+                if not isinstance(result, Answer):
+                    failed(callback, positions[b], result)
+                else:
+                    answers[b] = (
+                        nothing_found(result) if is_empty else judged(result, self.confidence, threshold)
+                    )
             if report is not None:
                 report.finish(answers)
-            yield from zip(positions, answers, strict=True)
+            yield from ((positions[b], answer) for b, answer in answers.items())
             if progress is not None:
                 progress(len(positions))
 
     def chat(self) -> Conversation:
         """A conversation, whose follow-ups may lean on what was said."""
         return Conversation(self)
+
+    def rewrite(self, turns: Sequence[tuple[str, str]], question: str) -> str:
+        """A follow-up as the generator makes it stand alone, or nothing; see `standalone_question`."""
+        return rewritten_by(self, turns, question)
 
     def retrieve(
         self, questions: Sequence[str], *, n_docs: int | None = None, where: str | None = None
@@ -275,8 +285,16 @@ class AnswerPipeline(ABC):
         num_beams: int,
         max_new_tokens: int,
         **options: Any,
-    ) -> Sequence[Answer]:
-        """Answer a batch of `_prepare`."""
+    ) -> Sequence[Answer | GeneratorError]:
+        """Answer a batch of `_prepare`; of a question that fails, why."""
+
+
+def failed(callback: AnswerCallback | None, position: int, error: GeneratorError) -> None:
+    """Report that a question failed, or raise the error if the callback does not take errors."""
+    report = getattr(callback, "on_error", None)
+    if report is None:
+        raise error
+    report(position, error)
 
 
 def _check_positive(**counts: int | None) -> None:

@@ -26,6 +26,9 @@ _MOST_BYTES = 8 * 2**20
 _LONGEST_WAIT = 30.0
 _ROUNDING = 0.3  # of the log-probability of a token
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_NO_PROMPT = (
+    "The generator's server does not return the probabilities of a prompt. Decode fast, or use one that does."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ class ChatClient:
     Args:
         url: The server's address up to ``/v1``.
         model: The name of the model there.
-        api: "chat" sends chats, "completions" plain text, whose first line is the answer; only that scores answers
-            that are given.
+        api: "chat" sends chats, "completions" plain text, whose first line is the answer. "vllm" sends chats, and
+            scores answers that are given with vLLM's ``prompt_logprobs``; "completions" scores them with ``echo``.
         key: The API key; by default that of the environment variable ``RAGWEAVE_GENERATOR_KEY``, if any.
         timeout: Seconds for each try.
         retries: Further tries after a timeout, a lost connection, or the status 408, 429 or 5xx.
@@ -108,12 +111,17 @@ class ChatClient:
         if key and not (key.isascii() and key.isprintable()):
             raise ConfigurationError("The generator's key has characters that no key has. Check it.")
         self.url, self.model, self.api, self.concurrency = url, model, api, concurrency
-        self._url = f"{url.rstrip('/')}/{'chat/' if api == 'chat' else ''}completions"
+        self._url = f"{url.rstrip('/')}/{'' if api == 'completions' else 'chat/'}completions"
         self._key, self._timeout, self._retries, self._backoff = key, timeout, retries, backoff
         self._left, self._lock = max_requests, threading.Lock()
         # Redirects are not followed: they could carry the key elsewhere.
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
+
+    @property
+    def scores(self) -> bool:
+        """Whether it scores answers that are given."""
+        return self.api != "chat"
 
     def complete(self, told: str, asked: str, max_tokens: int) -> Completion:
         """The most likely answer, decoded greedily.
@@ -129,18 +137,22 @@ class ChatClient:
         if self.api == "completions":
             body = {"prompt": _plain(told, asked), "max_tokens": max_tokens, "logprobs": 1, "stop": ["\n"]}
             return self._post(body, _read_completion)
-        roles = (("system", told), ("user", asked))
-        messages = [{"role": role, "content": content} for role, content in roles]
         # llama-cpp-python returns no probabilities without top_logprobs.
-        body = {"messages": messages, "max_tokens": max_tokens, "logprobs": True, "top_logprobs": 1}
-        return self._post(body, _read_chat)
+        body = {"max_tokens": max_tokens, "logprobs": True, "top_logprobs": 1}
+        return self._post({"messages": _chat(told, asked), **body}, _read_chat)
 
     def score(self, told: str, asked: str, answer: str) -> Completion:
-        """An answer that is given, with its probability; only with the API "completions".
+        """An answer that is given, with its probability; see `scores`.
 
         Raises:
             GeneratorError: As for `complete`, or the server does not return the probabilities of a prompt.
         """
+        if self.api == "vllm":
+            messages = [*_chat(told, asked), {"role": "assistant", "content": answer}]
+            # The answer is the open end of the prompt. 0: of each of its tokens, that token alone.
+            ends = {"add_generation_prompt": False, "continue_final_message": True, "prompt_logprobs": 0}
+            body = {"messages": messages, "max_tokens": 1, **ends}
+            return self._post(body, partial(_read_prompt, answer=answer))
         prompt = _plain(told, asked)
         body = {"prompt": f"{prompt} {answer}", "max_tokens": 1, "logprobs": 1, "echo": True}
         return self._post(body, partial(_read_echo, start=len(prompt), answer=answer))
@@ -184,7 +196,7 @@ class ChatClient:
                 raise _TransientError(message, float(asked) if asked.isdecimal() else None)
             raise GeneratorError(message)
         try:
-            completion = read(json.loads(content)["choices"][0])
+            completion = read(json.loads(content))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise GeneratorError("The response of the generator's server is no completion.") from error
         if not completion.text or not completion.log_probs or not math.isfinite(completion.log_prob):
@@ -236,29 +248,49 @@ def _plain(told: str, asked: str) -> str:
     return f"{told}\n\n{asked}\nAnswer:"
 
 
-def _read_chat(choice: Any) -> Completion:
+def _chat(told: str, asked: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": told}, {"role": "user", "content": asked}]
+
+
+def _read_chat(response: Any) -> Completion:
     """The answer of a chat completion."""
+    choice = response["choices"][0]
     scored = (choice.get("logprobs") or {}).get("content")
     return _completion(choice["message"]["content"] or "", scored)
 
 
-def _read_completion(choice: Any) -> Completion:
+def _read_completion(response: Any) -> Completion:
     """The answer of a completion."""
+    choice = response["choices"][0]
     return _completion(choice["text"], _columns(choice))
 
 
-def _read_echo(choice: Any, *, start: int, answer: str) -> Completion:
+def _read_echo(response: Any, *, start: int, answer: str) -> Completion:
     """The end of a prompt, from a character on, of a completion that repeats its prompt."""
+    choice = response["choices"][0]
     scored = _columns(choice)
     offsets = choice["logprobs"]["text_offset"] if scored else []
     end = start + len(answer) + 1
     part = [token for token, offset in zip(scored or (), offsets, strict=True) if start <= offset < end]
     completion = _completion(f" {answer}", part)
     if start not in offsets or not completion.tokens:
-        raise GeneratorError(
-            "The generator's server does not return the probabilities of a prompt. Decode fast, or use one that does."
-        )
+        raise GeneratorError(_NO_PROMPT)
     return completion
+
+
+def _read_prompt(response: Any, *, answer: str) -> Completion:
+    """The end of a prompt, the answer, of a response with vLLM's ``prompt_logprobs``."""
+    part: list[dict[str, Any]] = []
+    text, wanted = "", "".join(answer.split())  # some tokenizers decode single tokens without their spaces
+    for scores in reversed(response.get("prompt_logprobs") or ()):
+        if scores is None or len("".join(text.split())) >= len(wanted):
+            break
+        token = next(iter(scores.values()))  # the prompt's own comes first
+        part.insert(0, {"token": token["decoded_token"], "logprob": token["logprob"]})
+        text = token["decoded_token"] + text
+    if "".join(text.split()) != wanted:
+        raise GeneratorError(_NO_PROMPT)
+    return _completion(text if text.strip() == answer else answer, part)
 
 
 def _columns(choice: Any) -> list[dict[str, Any]] | None:

@@ -1,7 +1,8 @@
 """Conversations: a follow-up becomes a question that stands alone, which is answered like any other.
 
-The generator rewrites it from what was said, if it has learned to (`RagConfig.rewrite_prefix`). Its words come from
-the conversation, the follow-up and a list of function words, so that it can neither invent a name nor answer.
+The generator rewrites it from what was said: an instruct model or a server is told to, another has learned to
+(`RagConfig.rewrite_prefix`). The words of the latter come from the conversation, the follow-up and a list of function
+words, so that it can neither invent a name nor answer.
 """
 
 from __future__ import annotations
@@ -31,16 +32,21 @@ FUNCTION_WORDS = frozenset(
 )
 """Words that a question that stands alone may have beside those of the conversation."""
 
+REWRITE = (
+    "Rewrite the follow-up as one question that can be understood without the conversation. Do not answer it. Write "
+    "nothing but the question."
+)
+"""What a generator is told that has not learned to."""
+
+MOST_TOKENS = 48
 _MOST_TURNS = 8
-_MOST_TOKENS = 48
 _MOST_CHARACTERS = 1000  # of an earlier question or answer
 
 
-def rewrite_template(prefix: str) -> ContextTemplate:
+def rewrite_template(prefix: str, end: str | None = None) -> ContextTemplate:
     """How the conversation so far and a follow-up are joined."""
-    return ContextTemplate(
-        prefix=prefix, title_sep="", doc_sep="\nFollow-up: ", answer_sep="\nQuestion that stands alone:"
-    )
+    end = "\nQuestion that stands alone:" if end is None else end
+    return ContextTemplate(prefix=prefix, title_sep="", doc_sep="\nFollow-up: ", answer_sep=end)
 
 
 def history_text(turns: Sequence[tuple[str, str]]) -> str:
@@ -56,21 +62,31 @@ def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str
     """Make a follow-up into a question that stands alone.
 
     Args:
-        pipeline: Its generator rewrites. Without a ``rewrite_prefix``, the question stays as it is.
+        pipeline: Its generator rewrites. Where it cannot, the question stays as it is.
         turns: Questions, as they stand alone, and answers, the oldest first; the last eight count, and of each the
             first 1,000 characters.
         question: The follow-up.
 
     Raises:
         QuestionError: The question alone is longer than the generator reads.
+        GeneratorError: A server fails.
     """
-    config = pipeline.config
-    if config.rewrite_prefix is None or not turns:
+    if not turns:
         return question
-    model: Any = pipeline.model
-    tokenizer = pipeline.retriever.generator_tokenizer
-    template, limit = rewrite_template(config.rewrite_prefix), config.max_combined_length
     kept = [(said[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for said, answer in turns[-_MOST_TURNS:]]
+    rewritten = pipeline.rewrite(kept, question)
+    longest = pipeline.encoder.max_length
+    fits = longest is None or pipeline.encoder.question_token_count(rewritten) <= longest
+    return rewritten if rewritten and fits else question
+
+
+def rewritten_by(pipeline: AnswerPipeline, kept: Sequence[tuple[str, str]], question: str) -> str:
+    """A follow-up as the model of a pipeline rewrites it; empty if it cannot, or does not come to an end."""
+    config, model = pipeline.config, pipeline.model
+    if config.rewrite_prefix is None:
+        return ""
+    tokenizer, copies = pipeline.retriever.generator_tokenizer, config.rewrite_end is None
+    template, limit = rewrite_template(config.rewrite_prefix, config.rewrite_end), config.max_combined_length
     # Where the conversation is longer than the generator reads, its beginning is left out.
     while (
         len(kept) > 1 and len(tokenizer(template.fill("", history_text(kept), question))["input_ids"]) > limit
@@ -81,27 +97,24 @@ def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str
         template, [("", history)], [question], tokenizer, limit, causal=config.generator_is_causal
     )
     ids, mask = padded(rows, len(rows[0]), side="right", pad_token=model.rag.special_tokens.pad_or_eos)
-    spans = PassageSpans(
-        [question, history, *sorted(FUNCTION_WORDS)],
-        tokenizer,
-        eos_token_id=model.rag.special_tokens.eos,
-        joins=("", ","),
-    )
+    allowed = None
+    if copies:
+        texts = [question, history, *sorted(FUNCTION_WORDS)]
+        eos = model.rag.special_tokens.eos
+        allowed = spans_only([PassageSpans(texts, tokenizer, eos_token_id=eos, joins=("", ","))])
     with torch.inference_mode():
         sequences = model.generate(
             context_input_ids=torch.tensor(ids, device=model.device),
             context_attention_mask=torch.tensor(mask, device=model.device),
             doc_scores=torch.zeros(1, 1, device=model.device),
-            prefix_allowed_tokens_fn=spans_only([spans]),
+            prefix_allowed_tokens_fn=allowed,
             num_beams=1,
-            max_new_tokens=_MOST_TOKENS,
+            max_new_tokens=MOST_TOKENS,
         )
-    text = tokenizer.decode(sequences[0, 1:], skip_special_tokens=True).strip()
-    rewritten = f"{text[:1].upper()}{text[1:]}?"
-    longest = pipeline.encoder.max_length
-    is_whole = int(sequences[0, -1]) in model.end_token_ids
-    fits = longest is None or pipeline.encoder.question_token_count(rewritten) <= longest
-    return rewritten if is_whole and fits else question
+    if int(sequences[0, -1]) not in model.end_token_ids:
+        return ""
+    text = str(tokenizer.decode(sequences[0, 1:], skip_special_tokens=True)).strip()
+    return f"{text[:1].upper()}{text[1:]}?" if copies else text
 
 
 @dataclass

@@ -28,6 +28,7 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.marginalization import prefix_posteriors, sequence_log_likelihood, sequence_posterior
 from ragweave.pipeline.answer_pipeline import AnswerPipeline, concatenated
 from ragweave.pipeline.chat_client import ChatClient, Completion
+from ragweave.pipeline.conversation import MOST_TOKENS, REWRITE, history_text
 from ragweave.pipeline.instruct import instruction
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.provenance.answers import Answer, AnswerToken, RetrievedPassage
@@ -171,6 +172,11 @@ class EndpointPipeline(AnswerPipeline):
         other._formulation = formulation
         return other
 
+    def rewrite(self, turns: Sequence[tuple[str, str]], question: str) -> str:
+        """A follow-up as the server makes it stand alone."""
+        asked = f"{history_text(turns)}\nFollow-up: {question}"
+        return self.client.complete(REWRITE, asked, MOST_TOKENS).text
+
     @property
     def _prefetches(self) -> bool:
         return True  # while the server generates, this machine waits
@@ -198,16 +204,16 @@ class EndpointPipeline(AnswerPipeline):
         max_new_tokens: int,
         decoding: Literal["fast", "thorough"] | None = None,
         **options: Any,
-    ) -> list[EndpointAnswer]:
+    ) -> list[EndpointAnswer | GeneratorError]:
         if options:
             raise ConfigurationError(
                 f"A generator behind a server has no {', '.join(options)}: leave it out."
             )
-        scores = self.client.api == "completions"
+        scores = self.client.scores
         if num_beams != 1 or (decoding == "thorough" and not scores):
             raise ConfigurationError(
-                "A generator behind a server has no beams, and decodes thoroughly only with the API 'completions', "
-                "which scores answers of other passages."
+                "A generator behind a server has no beams, and decodes thoroughly only with the APIs 'completions' "
+                "and 'vllm', which score answers of other passages."
             )
         pool = ThreadPoolExecutor(self.client.concurrency, thread_name_prefix="ragweave-generator")
         complete = partial(self.client.complete, self._instruction, max_tokens=max_new_tokens)
@@ -220,13 +226,16 @@ class EndpointPipeline(AnswerPipeline):
                 [(passage, pool.submit(complete, _text(question, passage))) for passage in passages]
                 for question, passages in zip(batch.questions, batch.passages, strict=True)
             ]
-            answers = []
+            answers: list[EndpointAnswer | GeneratorError] = []
             for b, (question, row) in enumerate(zip(batch.questions, rows, strict=True)):
                 stopped = callback is not None and callback.should_stop(b)
-                hypotheses = _Hypotheses(question, [] if stopped else row)
-                if scores and decoding != "fast" and self._formulation == "sequence":
-                    hypotheses.rescore(score)
-                answers.append(hypotheses.answer())
+                try:
+                    hypotheses = _Hypotheses(question, [] if stopped else row)
+                    if scores and decoding != "fast" and self._formulation == "sequence":
+                        hypotheses.rescore(score)
+                    answers.append(hypotheses.answer())
+                except GeneratorError as error:
+                    answers.append(error)
         finally:
             pool.shutdown(cancel_futures=True)
         if self._formulation == "sequence":
@@ -234,6 +243,8 @@ class EndpointPipeline(AnswerPipeline):
         # Nothing tells which passage an answer comes from.
         return [
             replace(answer, passages=tuple(RetrievedPassage.of(one, one.prior) for one in ranked), tokens=())
+            if isinstance(answer, EndpointAnswer)
+            else answer
             for answer, ranked in zip(answers, batch.retrieved.ranked_passages(), strict=True)
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ragweave.errors import ConfigurationError, ModelNotFoundError, require_extra
-from ragweave.model_files import check_config, check_weights, reading_model
+from ragweave.errors import ConfigurationError, MissingExtraError, require_extra
+from ragweave.model_files import check_complete, check_config, check_weights, reading_model
 from ragweave.modeling.parts import as_list
+from ragweave.pipeline.conversation import REWRITE
 from ragweave.retrieval.context_template import begin_tokens
 from ragweave.types import ANSWER_STYLES, AnswerStyle
 
@@ -30,6 +32,7 @@ _LONGEST_CONTEXT = 1024
 # Words that stand for what is not known yet.
 _PASSAGE, _QUESTION, _ANSWER = "RAGWEAVEPASSAGE", "RAGWEAVEQUESTION", "RAGWEAVEANSWER"
 _USER = f"Passage: {_PASSAGE}\n\nQuestion: {_QUESTION}"
+_TALK = f"{_PASSAGE}\nFollow-up: {_QUESTION}"
 
 
 def instruction(style: AnswerStyle | None) -> str:
@@ -46,15 +49,22 @@ def instruction(style: AnswerStyle | None) -> str:
     )
 
 
-def load_causal(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def load_causal(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer from a folder, the hub, a GGUF file, or a LoRA adapter's folder.
 
+    Args:
+        name: The folder, the name on the hub, or the file.
+        dtype: What it computes in.
+        **placement: ``device_map`` and ``quantization_config`` for transformers.
+
     Raises:
+        ConfigurationError: The placement needs an accelerator, and there is none.
         ModelNotFoundError: There is none, it is damaged, or it is of another kind.
         MissingExtraError: It is a GGUF file or an adapter, and the package that reads it is not installed.
     """
+    _check_placement(placement)
     if is_adapter(name):
-        return _adapted(name, dtype)
+        return _adapted(name, dtype, **placement)
     path, folder, options = Path(name), name, dict[str, Any](trust_remote_code=False)
     if path.suffix == ".gguf":
         require_extra("gguf", "embedded")
@@ -71,13 +81,11 @@ def load_causal(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
             raise ValueError("there is no configuration of a RAG model or of a causal language model")
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         generator, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, **options
+            folder, dtype=dtype, output_loading_info=True, **options, **placement
         )
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelNotFoundError(
-            f"'{name}' is incomplete: its files lack {len(missing)} weights, such as '{missing[0]}'. Copy or "
-            "download all of its files."
-        )
+    check_complete(
+        sorted(loading["missing_keys"]), name, "a causal language model", "copy or download all of its files"
+    )
     check_weights(generator, name)
     return generator.eval(), tokenizer
 
@@ -87,7 +95,21 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file()
 
 
-def _adapted(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _check_placement(placement: dict[str, Any]) -> None:
+    if placement and not torch.accelerator.is_available():
+        raise ConfigurationError(
+            f"{' and '.join(placement)} needs a GPU, and there is none here: leave it out. On a processor, use the "
+            "dtype 'int8' or a GGUF file."
+        )
+    method = getattr(placement.get("quantization_config"), "quant_method", None)
+    for package in ("accelerate", getattr(method, "value", method)) if placement else ():
+        if package in ("accelerate", "bitsandbytes", "torchao") and find_spec(package) is None:
+            raise MissingExtraError(
+                f"This needs the package '{package}', which is not installed: pip install {package}."
+            )
+
+
+def _adapted(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, Any]:
     """A LoRA adapter, merged into its model."""
     require_extra("peft", "embedded")
     from peft import LoraConfig, PeftConfig, PeftModel
@@ -97,7 +119,7 @@ def _adapted(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
         base = str(config.base_model_name_or_path)
         if not isinstance(config, LoraConfig) or is_adapter(base):
             raise ValueError("it is no LoRA adapter of a causal language model")
-    generator, tokenizer = load_causal(base, dtype)
+    generator, tokenizer = load_causal(base, dtype, **placement)
     with reading_model("adapter", name, ADVICE):
         generator = PeftModel.from_pretrained(generator, name).merge_and_unload()
     check_weights(generator, name)
@@ -130,7 +152,6 @@ def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> 
             "This model always thinks before it answers, which has no probability of an answer: choose one without "
             "thinking, or whose chat template can switch it off."
         )
-    begin = "".join(tokenizer.convert_ids_to_tokens(begin_tokens(tokenizer)))
     marks, ids = tokenizer.added_tokens_decoder, tokenizer(after, add_special_tokens=False)["input_ids"]
     # Without a template, the last token of a line break: tokenizers with a dummy prefix put a space before it.
     last = [number for number in ids if number in marks][:1] if tokenizer.chat_template else ids[-1:]
@@ -138,7 +159,8 @@ def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> 
     ends = dict.fromkeys([*last, *(number for value in known for number in as_list(value))])
     longest = getattr(generator.config, "max_position_embeddings", None) or 2 * _LONGEST_CONTEXT
     return {
-        "prefix": prefix.removeprefix(begin),
+        **(_rewriting(tokenizer) if tokenizer.chat_template else {}),
+        "prefix": prefix.removeprefix(_begin(tokenizer)),
         "title_sep": "\n",
         "doc_sep": doc_sep,
         "answer_sep": answer_sep,
@@ -148,11 +170,22 @@ def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> 
     }
 
 
-def _chat(tokenizer: Any, told: str, answer: str | None = None) -> str:
+def _begin(tokenizer: Any) -> str:
+    """The special tokens before a text; contexts get them from the tokenizer."""
+    return "".join(tokenizer.convert_ids_to_tokens(begin_tokens(tokenizer)))
+
+
+def _rewriting(tokenizer: Any) -> dict[str, str]:
+    """The fields with which a conversation is a chat that asks for a question that stands alone."""
+    prefix, _, end = re.split(f"{_PASSAGE}|{_QUESTION}", _chat(tokenizer, REWRITE, user=_TALK))
+    return {"rewrite_prefix": prefix.removeprefix(_begin(tokenizer)), "rewrite_end": end}
+
+
+def _chat(tokenizer: Any, told: str, answer: str | None = None, user: str = _USER) -> str:
     """A chat with the instruction, in the user's message where the template has no place for the system's."""
     for messages in (
-        [{"role": "system", "content": told}, {"role": "user", "content": _USER}],
-        [{"role": "user", "content": f"{told}\n\n{_USER}"}],
+        [{"role": "system", "content": told}, {"role": "user", "content": user}],
+        [{"role": "user", "content": f"{told}\n\n{user}"}],
     ):
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,18 @@ from transformers import AutoTokenizer
 import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
-from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError, ModelNotFoundError
+from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
-from ragweave.model_files import EMBEDDED, EMBEDDED_ENCODER, EMBEDDED_SEARCH, check_weights, reading_model
+from ragweave.model_files import (
+    EMBEDDED,
+    EMBEDDED_ENCODER,
+    EMBEDDED_SEARCH,
+    check_complete,
+    check_weights,
+    reading_model,
+)
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_budget, parse_size
 from ragweave.modeling.quantization import quantize_int8
@@ -67,6 +75,7 @@ def load_parts(
     adapter: bool,
     dtype: GeneratorDtype,
     device: str | None,
+    placement: Mapping[str, Any],
     answer_style: AnswerStyle | None = None,
     calibration: Path | None = None,
 ) -> PipelineParts:
@@ -89,7 +98,13 @@ def load_parts(
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
     name = str(name_or_path)
     if name != EMBEDDED and not _is_rag_model(name):
-        parts = _causal_parts(name, source, formulation, torch_dtype, device, answer_style)
+        if placement and device is not None:
+            raise ConfigurationError(f"Choose either device or {' and '.join(placement)}.")
+        parts = _causal_parts(name, source, formulation, torch_dtype, device, answer_style, placement)
+    elif placement:
+        raise ConfigurationError(
+            f"'{name}' is no causal language model, which {' and '.join(placement)} is for. Use dtype and device."
+        )
     elif answer_style is not None:
         raise ConfigurationError(f"'{name}' answers as it was trained to: leave the answer style out.")
     elif name == EMBEDDED:
@@ -202,14 +217,17 @@ def _causal_parts(
     dtype: torch.dtype,
     device: str | None,
     style: AnswerStyle | None,
+    placement: Mapping[str, Any],
 ) -> PipelineParts:
     """Any causal language model as the generator, and the knowledge base's encoder."""
     if source.base is None:
         raise ConfigurationError(
             f"'{name}' is a generator alone: name a knowledge base, whose encoder encodes the questions."
         )
-    generator, tokenizer = load_causal(name, dtype)
+    generator, tokenizer = load_causal(name, dtype, **placement)
     encoder = source.base.encoder
+    if placement:
+        encoder.model.to(generator.device)
     retriever = source.base.retriever(source.search, encoder=encoder, reranker=source.reranker)
     with reading_model("generator", name, "choose another model"):
         config = RagConfig.from_question_encoder_generator_configs(
@@ -348,8 +366,6 @@ def _check_complete(name: str, model: Any, loading: dict[str, Any]) -> None:
         missing = [
             key for key in missing if not key.startswith("rag.question_encoder.") or ".pooler." not in key
         ]
-    if not missing:
-        return
     if any(".lora_" in key for key in loading["unexpected_keys"]):
         advice = (
             "it is a checkpoint of a run with an adapter. Resume that run (ragweave train --resume), or use the "
@@ -357,6 +373,4 @@ def _check_complete(name: str, model: Any, loading: dict[str, Any]) -> None:
         )
     else:
         advice = "save the model again with save_pretrained, or copy all of its files"
-    raise ModelNotFoundError(
-        f"'{name}' is incomplete: its files lack {len(missing)} weights, such as '{missing[0]}'; {advice}."
-    )
+    check_complete(missing, name, "a RAG model", advice)

@@ -115,6 +115,7 @@ class RagPipeline(AnswerPipeline):
         calibration: str | Path | None = None,
         min_confidence: float | None = None,
         passage_cache: int | str | None = None,
+        **placement: Any,
     ) -> RagPipeline:
         """Load a model and open the knowledge base that it answers from.
 
@@ -139,6 +140,8 @@ class RagPipeline(AnswerPipeline):
             passage_cache: The most memory for keys and values of passages that a causal generator has read, in bytes
                 or as a text such as "1GiB"; 0 for none. By default an eighth of the memory that is free, at most
                 1 GiB. "1GiB+4GiB" also sets the host's memory behind an accelerator's.
+            **placement: ``device_map`` and ``quantization_config``, with which transformers loads a causal language
+                model on accelerators, in place of ``device``.
 
         Raises:
             ModelNotFoundError: There is no such model.
@@ -147,6 +150,8 @@ class RagPipeline(AnswerPipeline):
             EncoderMismatchError: The knowledge base was embedded with another encoder.
             ConfigurationError: ``formulation`` or ``dtype`` is unknown, or ``passage_cache`` is no size.
         """
+        if unknown := placement.keys() - {"device_map", "quantization_config"}:
+            raise TypeError(f"from_pretrained has no argument {min(unknown)!r}.")
         sizes = passage_cache_sizes(passage_cache)
         parts = load_parts(
             name_or_path,
@@ -159,6 +164,7 @@ class RagPipeline(AnswerPipeline):
             dtype=dtype,
             device=device,
             calibration=None if calibration is None else Path(calibration),
+            placement={name: value for name, value in placement.items() if value is not None},
         )
         # Closed book, there are no passages to take words from.
         extractive = parts.model.config.extractive and knowledge_base is not None

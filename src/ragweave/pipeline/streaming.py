@@ -5,7 +5,7 @@ Notation used for tensor shapes: B questions, K passages per question, R rows of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Queue
 from threading import Event, Thread
@@ -83,14 +83,13 @@ class BatchCallback:
         if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1 and not self._whole:
             options["streamer"] = self._streamer
 
-    def finish(self, answers: Sequence[Answer]) -> None:
-        """Report what is left of the answers."""
-        texts = [answer.answer for answer in answers]
+    def finish(self, answers: Mapping[int, Answer]) -> None:
+        """Report what is left of the answers, which come by their numbers in the batch."""
         if self._streamer is not None:
-            self._streamer.finish(texts)
+            self._streamer.finish([answer.answer for answer in answers.values()])
             return
-        for position, text in zip(self._positions, texts, strict=True):
-            self._callback.on_text(position, text)
+        for b, answer in answers.items():
+            self._callback.on_text(self._positions[b], answer.answer)
 
 
 class TokenStreamer(BaseStreamer):

@@ -22,6 +22,7 @@ from torch import nn
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import (
     ConfigurationError,
+    GeneratorError,
     QuestionError,
     RagweaveError,
     TruncatedFileError,
@@ -207,7 +208,7 @@ class Engine:
                 self._pipelines[job.options.formulation], job.turns, job.question
             )
             self.pipeline.encoder.question_length(job.question)
-        except QuestionError as error:
+        except (QuestionError, GeneratorError) as error:
             job.publish(error)
             return False
         return True
@@ -224,6 +225,9 @@ class _JobCallback:
 
     def on_text(self, position: int, text: str) -> None:
         self._jobs[position].publish(TextGenerated(text))
+
+    def on_error(self, position: int, error: GeneratorError) -> None:
+        self._jobs[position].publish(error)
 
     def should_stop(self, position: int) -> bool:
         return self._jobs[position].cancelled
