@@ -23,8 +23,16 @@ def push(snapshot: Snapshot, repository: str, *, licence: str, description: str,
     files: dict[str, Any] = {path.relative_to(root).as_posix(): path for path in paths}
     files["CURRENT"] = f"{name} {snapshot.manifest.checksum[:16]}\n".encode()
     files["README.md"] = "\n".join(_card(snapshot, repository, licence, description)).encode()
-    options = {"private": private, "repo_type": "dataset", "replaced": ("versions/", "segments/")}
-    return upload("knowledge base", repository, files, KnowledgeBaseError, **options)
+    replaced = ("versions/", "segments/")
+    return upload(
+        "knowledge base",
+        repository,
+        files,
+        KnowledgeBaseError,
+        private=private,
+        repo_type="dataset",
+        replaced=replaced,
+    )
 
 
 def upload(

@@ -31,7 +31,7 @@ from ragweave.training.index_refresh import DOCUMENT_ENCODER_FOLDER, IndexRefres
 from ragweave.training.losses import LOSSES, LossInputs
 from ragweave.training.resumable_trainer import ResumableTrainer, gather
 from ragweave.training.training_metrics import mean_metrics, question_metrics
-from ragweave.types import FORMULATIONS, Example, Formulation
+from ragweave.types import Example, Formulation
 
 
 class RagTrainer(ResumableTrainer):
@@ -69,7 +69,7 @@ class RagTrainer(ResumableTrainer):
         eval_dataset: Sequence[Example] | None = None,
         **kwargs: Any,
     ) -> None:
-        if pipeline.formulation not in FORMULATIONS:
+        if pipeline.formulation == "concat" or pipeline.formulation == "pced":
             raise ConfigurationError(
                 f"Training sums over passages, and {pipeline.formulation!r} does not. Choose the formulation 'token' "
                 "or 'sequence'."
