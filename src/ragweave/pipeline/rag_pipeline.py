@@ -156,7 +156,7 @@ class RagPipeline(AnswerPipeline):
         parts = load_parts(
             name_or_path,
             knowledge_base,
-            formulation="token" if formulation in ("concat", "pced") else formulation,
+            formulation="token" if formulation == "concat" or formulation == "pced" else formulation,
             search=search,
             reranker=reranker,
             adapter=adapter,
