@@ -54,6 +54,9 @@ def test_a_model_searches_while_trl_trains_it(tmp_path: Path, tiny_encoder_path:
     tiny = (
         "from tests.engines.tool_caller import save_tool_caller\nsave_tool_caller('tiny', question, search)\n"
     )
+    before = before.replace(
+        "max_completion_length=512", "max_completion_length=512, use_cpu=True, bf16=False"
+    )
     lines = printed_by(f"{before}{tiny}trainer = GRPOTrainer('tiny'{after}", path.parent)
     logs = ast.literal_eval(lines[-1])
     assert (float(logs["tools/call_frequency"]), float(logs["tools/failure_frequency"])) == (1.0, 0.0)
