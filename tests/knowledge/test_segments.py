@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -105,6 +106,23 @@ def test_an_open_knowledge_base_keeps_no_file_open(grown):
     opened = [KnowledgeBase.open(base.path, version=name) for name in base.version_names()]
     assert [len(content(one)) for one in opened]
     assert descriptors() == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_new_version_shares_the_open_segments(tmp_path, tiny_encoder):
+    def mappings() -> int:
+        gc.collect()
+        return Path("/proc/self/maps").read_text().count(f"{tmp_path}/kb/segments/000001/")
+
+    first = write(tmp_path, 0, *TEXTS, *(f"number {number}" for number in range(9)))
+    base = KnowledgeBase.build([first], tmp_path / "kb", encoder=tiny_encoder, index="hnsw")
+    mapped, before = mappings(), content(base)
+    versions = [base.delete(ids=["0-1", "0-5"])]
+    versions.append(versions[0].add([write(tmp_path, 1, TEXTS[1], "number 99")], encoder=tiny_encoder))
+    assert mappings() == mapped > 0
+    assert content(base) == before
+    for version in versions:
+        assert content(version) == content(KnowledgeBase.open(base.path, version=version.version))
 
 
 @contextmanager

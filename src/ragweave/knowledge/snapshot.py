@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -76,15 +77,25 @@ class Snapshot:
         layout: The knowledge base.
         version: The version's name.
         manifest: What the version holds.
+        opened: Segments that are open, of which those that the version holds are not opened again.
 
     Raises:
         KnowledgeBaseError: A file is missing or damaged.
     """
 
-    def __init__(self, layout: Layout, version: str, manifest: Manifest) -> None:
+    def __init__(
+        self, layout: Layout, version: str, manifest: Manifest, opened: Sequence[Segment] = ()
+    ) -> None:
         self.layout, self.version, self.manifest = layout, version, manifest
         self.location = self.path = layout.root
-        self._check_files(CHECKED_BYTES)
+        shared = {
+            layout.segment(record.name).folder: segment
+            for record in manifest.segments
+            for segment in opened
+            # A knowledge base that is built again uses the same names for other files.
+            if (segment.record.name, segment.record.files) == (record.name, record.files)
+        }
+        self._check_files(shared)
         files = layout.version(version)
         self.deleted: NDArray[np.int64] = np.asarray(store.read_array(files.deleted, np.int64))
         self.sources: Sources = read_sources(files.sources)
@@ -100,20 +111,15 @@ class Snapshot:
             self.copies = Copies(table, rows)
         self._narrowed: dict[str, list[LiveIndex]] = {}
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
-        self.segments = [
-            Segment(
-                layout.segment(record.name),
-                record,
-                dimension=manifest.dimension,
-                parameters=manifest.index.parameters,
-                deleted=deleted,
-            )
-            for record, deleted in zip(manifest.segments, self.by_segment(self.deleted), strict=True)
-        ]
+        self.segments = []
+        for record, deleted in zip(manifest.segments, self.by_segment(self.deleted), strict=True):
+            files = layout.segment(record.name)
+            segment = shared.get(files.folder) or Segment(files, record, manifest)
+            self.segments.append(segment.without(deleted, record))
 
     @classmethod
-    def open(cls, path: Path, version: str | None = None) -> Self:
-        """Open the current version of a knowledge base, or another one."""
+    def open(cls, path: Path, version: str | None = None, opened: Sequence[Segment] = ()) -> Self:
+        """Open the current version of a knowledge base, or another one; for ``opened``, see `Snapshot`."""
         layout = Layout(path)
         pointer = layout.read_current()
         if version is not None and version not in layout.version_names():
@@ -127,7 +133,7 @@ class Snapshot:
                 f"The pointer {layout.current} is damaged: it does not belong to version {name}. Make a version "
                 f"current with 'ragweave rollback {path} VERSION'."
             )
-        return cls(layout, name, manifest)
+        return cls(layout, name, manifest, opened)
 
     def latest(self) -> Self:
         """The current version: this one, or another one, opened.
@@ -138,7 +144,7 @@ class Snapshot:
         pointer = self.layout.read_current()
         # A knowledge base that is built again starts from the same version number, with other content.
         if pointer != Pointer(self.version, self.manifest.checksum[: len(pointer.checksum)]):
-            return type(self).open(self.path)
+            return type(self).open(self.path, opened=self.segments)
         for path, record in self._files():
             if path.is_file() and path.stat().st_size < record.bytes:  # one that was deleted is still mapped
                 raise TruncatedFileError(f"The file {path} was cut off while it was in use. {store.ADVICE}")
@@ -204,11 +210,8 @@ class Snapshot:
 
     def columns(self) -> list[str]:
         """The names in the metadata of passages, those of deleted ones included."""
-        return list(dict.fromkeys(name for part in (*self._columns, self._copied) for name in part.names))
-
-    @cached_property
-    def _columns(self) -> list[Columns]:
-        return [Columns(segment.table.table) for segment in self.segments]
+        parts = (*(segment.columns for segment in self.segments), self._copied)
+        return list(dict.fromkeys(name for part in parts for name in part.names))
 
     @cached_property
     def _copied(self) -> Columns:
@@ -223,11 +226,11 @@ class Snapshot:
         indexes = self._narrowed.get(where)
         if indexes is None:
             condition = parse(where)
-            matches = [np.zeros(0, bool), *(part.matches(condition) for part in self._columns)]
+            matches = [np.zeros(0, bool), *(part.columns.matches(condition) for part in self.segments)]
             matched = np.concatenate(matches)
             matched[self.copies.current_rows] = self._copied.matches(condition)
             indexes = [
-                segment.index.narrowed(matched[start : start + len(segment)])
+                segment.index.over(segment.index.is_live & matched[start : start + len(segment)])
                 for start, segment in zip(self._starts, self.segments, strict=False)
             ]
             if len(self._narrowed) >= _CONDITIONS:
@@ -271,10 +274,9 @@ class Snapshot:
             for row in self.rows_with(column, missing).tolist():
                 rows_of[getattr(self.passage(row), column)].append(row)
             positions = np.flatnonzero(self.copies.matches(column, missing) & ~self.copies.current)
-            for copy, row in zip(
-                self.copies.table.take(positions), self.copies.rows[positions].tolist(), strict=True
-            ):
-                rows_of[getattr(copy, column)].append(row)
+            copies = self.copies.table.take(positions)
+            for passage, row in zip(copies, self.copies.rows[positions].tolist(), strict=True):
+                rows_of[getattr(passage, column)].append(row)
         return {name: sorted(set(rows)) for name, rows in rows_of.items()}
 
     def passage_ids(self, names: Collection[str]) -> set[str]:
@@ -346,10 +348,10 @@ class Snapshot:
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
         return files_of(self.layout, self.version, self.manifest)
 
-    def _check_files(self, checked_bytes: int) -> None:
-        """Find damaged files now, and not in the middle of a search; files up to this size by their hashes."""
+    def _check_files(self, opened: Collection[Path]) -> None:
+        """Find damaged files now, and not in the middle of a search; small ones by their hashes if not yet open."""
         for path, record in self._files():
-            if problem := problem_of(path, record, checked_bytes):
+            if problem := problem_of(path, record, 0 if path.parent in opened else CHECKED_BYTES):
                 raise KnowledgeBaseError(
                     f"The knowledge base at {self.path} is damaged: {problem}. {store.ADVICE}"
                 )
@@ -377,31 +379,20 @@ class Segment:
     Args:
         files: Its files.
         record: What it holds.
-        dimension: D.
-        parameters: Settings of the search.
-        deleted: Deleted rows, rising.
+        manifest: The manifest of a version that holds it.
 
     Raises:
         KnowledgeBaseError: A file is damaged.
     """
 
-    def __init__(
-        self,
-        files: SegmentLayout,
-        record: SegmentRecord,
-        *,
-        dimension: int,
-        parameters: dict[str, int],
-        deleted: NDArray[np.int64],
-    ) -> None:
-        self.record = record
-        self.deleted = deleted
+    def __init__(self, files: SegmentLayout, record: SegmentRecord, manifest: Manifest) -> None:
+        self.record, parameters = record, manifest.index.parameters
         self.table = store.PassageTable(files.passages)
         self.vectors = store.read_vectors(files.vectors)
         self.hashes = store.read_array(files.hashes, np.uint64)
         index = None if record.factory == FLAT else read_index(files.index, parameters)
         self.postings = Postings(files.postings) if files.postings.words.name in record.files else None
-        expected = (record.rows, dimension)
+        expected = record.rows, (dimension := manifest.dimension)
         shapes = {
             files.passages: (len(self.table), dimension),
             files.vectors: self.vectors.shape,
@@ -415,12 +406,28 @@ class Segment:
                     f"The file {path} holds data of shape {shape}, its manifest says {expected}. Build the knowledge "
                     "base again with --overwrite."
                 )
-        is_live = np.ones(record.rows, dtype=bool)
-        is_live[deleted] = False
-        self.index = LiveIndex(index, self.vectors, is_live, parameters, record.breadth)
+        self.index = LiveIndex(
+            index, self.vectors, np.ones(record.rows, dtype=bool), parameters, record.breadth
+        )
 
     def __len__(self) -> int:
         return self.record.rows
+
+    @cached_property
+    def columns(self) -> Columns:
+        """What conditions compare."""
+        return Columns(self.table.table)
+
+    def without(self, deleted: NDArray[np.int64], record: SegmentRecord) -> Segment:
+        """The same segment as another version sees it, without some rows; nothing is opened again."""
+        segment = copy(self)
+        segment.record, segment.index = record, self.index.over(self._without(deleted), record.breadth)
+        return segment
+
+    def _without(self, deleted: NDArray[np.int64]) -> NDArray[np.bool_]:
+        is_live = np.ones(self.record.rows, dtype=bool)
+        is_live[deleted] = False
+        return is_live
 
     def live_rows(self) -> NDArray[np.int64]:
         """The rows that are not deleted, rising."""
@@ -432,7 +439,5 @@ class Segment:
         """A record of what this segment is without some rows, with the recall that its index then has."""
         if not record.is_stale:
             return record
-        is_live = np.ones(record.rows, dtype=bool)
-        is_live[deleted] = False
-        recall, breadth = self.index.measure(is_live, least=least)
+        recall, breadth = self.index.measure(self._without(deleted), least=least)
         return replace(record, recall=recall, breadth=breadth, measured=record.passages)

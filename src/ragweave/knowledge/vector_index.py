@@ -344,9 +344,9 @@ class LiveIndex:
         # Whether the scores of the index are inner products of whole vectors.
         self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
 
-    def narrowed(self, matches: NDArray[np.bool_]) -> LiveIndex:
-        """The same vectors, of which only some live rows are found."""
-        return LiveIndex(self._index, self._vectors, self.is_live & matches, self._parameters, self._breadth)
+    def over(self, is_live: NDArray[np.bool_], breadth: int | None = None) -> LiveIndex:
+        """The same vectors with other live rows, and by default the same breadth."""
+        return LiveIndex(self._index, self._vectors, is_live, self._parameters, breadth or self._breadth)
 
     def measure(self, is_live: NDArray[np.bool_], *, least: float) -> tuple[dict[str, float], int]:
         """The recall, and the breadth for it, with other live rows; see the function `measure`."""

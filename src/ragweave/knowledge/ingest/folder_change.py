@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -94,8 +95,17 @@ class FolderChange:
 
     def commit(self, layout: Layout, manifest: Manifest, sources: Sources) -> None:
         """Commit the change with a manifest that lacks the segments."""
-        segments = self._segments(layout, manifest)
-        records, starts = [part.record for part in segments], np.cumsum([0, *map(len, segments)])
+        opened = [] if self._current is None else self._current.segments
+        records = [*(part.record for part in opened), *([] if self._record is None else [self._record])]
+        starts = np.cumsum([0, *(record.rows for record in records)])
+
+        @cache
+        def segment(number: int) -> Segment:
+            """A segment of the current version, or the staged one, which few changes need to open."""
+            if number < len(opened):
+                return opened[number]
+            return Segment(staged_segment(layout), records[number], manifest)
+
         deleted = [
             self._deleted[first:last] for first, last in pairwise(np.searchsorted(self._deleted, starts))
         ]
@@ -108,16 +118,15 @@ class FolderChange:
             first, last = starts[number : number + 2]
             inside = {row: name for row, name in identities.items() if first <= row < last}
             excluded = [*(deleted[number] - first).tolist(), *(row - first for row in inside)]
-            return {*segments[number].table.counts("document_id", without=excluded), *inside.values()}
+            return {*segment(number).table.counts("document_id", without=excluded), *inside.values()}
 
         for number, record in enumerate(records):
             if ((self._lost >= starts[number]) & (self._lost < starts[number + 1])).any():
                 passages = record.rows - len(deleted[number])
                 records[number] = replace(record, passages=passages, documents=len(documents(number)))
                 if self._record is None or number < len(records) - 1:
-                    segment, least = segments[number], least_recall(manifest.index.kind)
-                    own = deleted[number] - starts[number]
-                    records[number] = segment.measured_without(own, records[number], least=least)
+                    own, least = deleted[number] - starts[number], least_recall(manifest.index.kind)
+                    records[number] = segment(number).measured_without(own, records[number], least=least)
         staged, first = staged_segment(layout), first_to_merge(records)
         if self._record is not None and first < len(records) - 1:
             staged, ends = merged_segment(layout), starts[first:]
@@ -125,8 +134,9 @@ class FolderChange:
                 np.setdiff1d(np.arange(start, end), gone, assume_unique=True)
                 for (start, end), gone in zip(pairwise(ends), deleted[first:], strict=True)
             ]
-            merged = self._merge(layout, manifest, segments[first:], rows, ends)
-            names = set().union(*map(documents, range(first, len(records))))
+            numbers = range(first, len(records))
+            merged = self._merge(layout, manifest, [*map(segment, numbers)], rows, ends)
+            names = set().union(*map(documents, numbers))
             records[first:] = [replace(merged, documents=len(names))]
         commit(
             layout,
@@ -138,18 +148,6 @@ class FolderChange:
             copy_rows=self._copy_rows,
             staged=staged,
         )
-
-    def _segments(self, layout: Layout, manifest: Manifest) -> list[Segment]:
-        """The segments of the current version and the staged one."""
-        segments = [] if self._current is None else list(self._current.segments)
-        if self._record is not None:
-            options: dict[str, Any] = {
-                "dimension": manifest.dimension,
-                "parameters": manifest.index.parameters,
-                "deleted": NO_ROWS,
-            }
-            segments.append(Segment(staged_segment(layout), self._record, **options))
-        return segments
 
     def _merge(
         self,

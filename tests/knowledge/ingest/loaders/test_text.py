@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragweave.errors import SourceError
+from ragweave.knowledge.ingest.loaders import text as text_module
 from ragweave.knowledge.ingest.loaders.text import first_heading, read_lines, title_from_name
 from tests.support.documents import read, write
 
@@ -52,6 +53,34 @@ def test_an_enormous_line(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", '{"text": "x"}\n{"text": "' + "x" * 2**20 + '"}\n')
     with pytest.raises(SourceError, match=r"Line 2 of .* has more than 1 MiB"):
         list(read_lines(path))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_lines_across_pieces(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("ragweave.knowledge.ingest.loaders.text.PIECE", size)
+    lines = ["one\r\n", "\n", "\r", "a longer líne\n", "\r\n", "last\r"]
+    path = write(tmp_path / "a.txt", "".join(lines).encode())
+    assert list(read_lines(path)) == list(enumerate(lines, start=1))
+
+
+def test_the_work_for_a_line_grows_with_its_length_alone(tmp_path, monkeypatch):
+    searched = 0
+
+    class Counting:
+        def finditer(self, text):
+            nonlocal searched
+            searched += len(text)
+            return pattern.finditer(text)
+
+    pattern = text_module._LINE_END
+    monkeypatch.setattr(text_module, "_LINE_END", Counting())
+    monkeypatch.setattr(text_module, "PIECE", 1000)
+    work = []
+    for length in (20_000, 80_000):
+        searched, path = 0, write(tmp_path / "a.txt", b"x" * length)
+        assert [len(line) for _, line in read_lines(path)] == [length]
+        work.append(searched)
+    assert work[1] <= 5 * work[0]
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):

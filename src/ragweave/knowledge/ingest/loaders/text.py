@@ -164,22 +164,23 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         SourceError: The file cannot be read, is not text in UTF-8 or UTF-16, or has an enormous line.
     """
-    number, rest = 0, ""
+    number, line, held_back = 1, list[str](), ""
     for piece in read_pieces(path):
-        rest, start = rest + piece, 0
-        for match in _LINE_END.finditer(rest):
-            number, end = number + 1, match.end()
-            _check_length(path, number, end - start)
-            yield number, rest[start:end]
-            start = end
-        rest = rest[start:]
-        _check_length(path, number + 1, len(rest))
-    if rest:
-        yield number + 1, rest
+        piece, start = held_back + piece, 0
+        for match in _LINE_END.finditer(piece):
+            line.append(piece[start : match.end()])
+            _check_length(path, number, line)
+            yield number, "".join(line)
+            number, line, start = number + 1, [], match.end()
+        held_back = "\r" if piece.endswith("\r") else ""
+        line.append(piece[start : len(piece) - len(held_back)])
+        _check_length(path, number, line)
+    if rest := "".join(line) + held_back:
+        yield number, rest
 
 
-def _check_length(path: Path, number: int, length: int) -> None:
-    if length > _LINE_AT_MOST:
+def _check_length(path: Path, number: int, line: list[str]) -> None:
+    if sum(map(len, line)) > _LINE_AT_MOST:
         raise SourceError(
             f"Line {number} of {path} has more than {_LINE_AT_MOST // 2**20} MiB: break it into lines."
         )
