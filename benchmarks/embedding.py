@@ -3,7 +3,10 @@
 The two take turns, so that whatever else the machine does falls on both. Also the speed of bfloat16, and what
 it costs: how many of the five passages that float32 finds for a question bfloat16 finds as well.
 
-    python benchmarks/embedding.py [--texts 200] [--rounds 5] [--threads 1] [--model PATH]
+    python benchmarks/embedding.py [--texts 200] [--rounds 5] [--threads 1] [--model PATH] [--ray-workers 1 2]
+
+With --ray-workers, it measures that alone: the same texts in this process, with as many threads as there would be
+workers, and on a Ray cluster that is started for them. One passage shows what the start takes.
 """
 
 from __future__ import annotations
@@ -11,17 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
+from collections.abc import Sequence
+from functools import partial
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import compare, in_turn, machine, say
+from harness import compare, emit, in_turn, machine, say
 
 from ragweave.encoders.text_encoder import TextEncoder
+from ragweave.knowledge.ingest.builder import Engine, LocalEngine
 from ragweave.knowledge.ingest.chunking import chunk
-from ragweave.types import Document, Passage
+from ragweave.types import Document, NoProgress, Passage
 
 
 def factbook_passages(count: int) -> list[Passage]:
@@ -49,23 +56,54 @@ def overlap(queries: tuple[Any, Any], passages: tuple[Any, Any], k: int = 5) -> 
     return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(first, second, strict=True)]))
 
 
+def on_ray(encoder: TextEncoder, passages: list[Passage], numbers: Sequence[int], rounds: int) -> None:
+    """How long passages take by numbers of workers, and as many threads of this process."""
+    import torch
+
+    from ragweave.knowledge.ingest.ray_engine import RayEngine
+
+    def embed(engine: Engine, count: int, threads: int) -> None:
+        torch.set_num_threads(threads)
+        for _ in engine.embed([passages[:count]], encoder, NoProgress()):
+            pass
+
+    calls = {}
+    for count in (1, len(passages)):
+        for number in numbers:
+            for what, engine in (("threads", LocalEngine()), ("Ray workers", RayEngine(workers=number))):
+                calls[f"{count} passages, {number} {what}"] = partial(embed, engine, count, number)
+    for what, taken in in_turn(calls, rounds).items():
+        emit({"benchmark": "embedding on Ray", "what": what, "median": statistics.median(taken), "unit": "s"})
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--ray-workers", type=int, nargs="+", default=())
     arguments = parser.parse_args()
 
     import torch
-    from sentence_transformers import SentenceTransformer
 
     if arguments.model is None:
         from ragweave.model_files import embedded_encoder_path
 
         arguments.model = embedded_encoder_path()
     torch.set_num_threads(arguments.threads)
-    texts = [passage.text for passage in factbook_passages(arguments.texts)]
+    passages = factbook_passages(arguments.texts)
+    if arguments.ray_workers:
+        say(machine())
+        on_ray(
+            TextEncoder.from_pretrained(arguments.model), passages, arguments.ray_workers, arguments.rounds
+        )
+        return
+    from sentence_transformers import SentenceTransformer
+
+    texts = [passage.text for passage in passages]
     queries = [" ".join(text.split()[:12]) for text in texts]
     ours = TextEncoder.from_pretrained(arguments.model)
     half = TextEncoder.from_pretrained(arguments.model, dtype="bfloat16")

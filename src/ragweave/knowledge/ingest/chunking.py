@@ -172,11 +172,10 @@ def _locate(document: str, texts: Iterable[str]) -> Iterator[_Span]:
     """Find consecutive texts in the document they were taken from, whatever the white space."""
     position = 0
     for text in texts:
-        start = -1
-        for word in text.split():
-            position = document.index(word, position)
-            start = position if start < 0 else start
-            position += len(word)
+        words = text.split()
+        start = position = document.index(words[0], position)
+        for word in [text] if document.startswith(text, start) else words:
+            position = document.index(word, position) + len(word)
         yield _Span(start, position, text)
 
 
@@ -217,17 +216,21 @@ def _pieces(text: str, words: int) -> Iterator[_Piece]:
     for sentences in blocks(text):
         separator = "\n"
         for sentence in sentences:
-            matches = list(_WORD.finditer(sentence))
-            count = len(matches)
+            count = _count_words(sentence)
             if count <= _TOLERANCE * words:
                 yield _Piece(sentence, count, separator)
             else:
-                parts = -(-count // words)
+                matches, parts = list(_WORD.finditer(sentence)), -(-count // words)
                 for first, end in pairwise(count * part // parts for part in range(parts + 1)):
                     part = sentence[matches[first].start() : matches[end - 1].end()]
                     yield _Piece(part, end - first, separator)
                     separator = " "
             separator = " "
+
+
+def _count_words(sentence: str) -> int:
+    words = sentence.split()  # in a tenth of the time, for most sentences
+    return len(words if sentence.isascii() and max(map(len, words)) <= 40 else _WORD.findall(sentence))
 
 
 def _pack(pieces: list[_Piece], words: int) -> Iterator[str]:

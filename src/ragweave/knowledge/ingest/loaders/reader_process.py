@@ -235,7 +235,12 @@ def _encoded(
     items: list[Document | Passage], losses: list[tuple[bool, str]], error: str, state: str
 ) -> bytes:
     answer = {"items": items, "losses": losses, "error": error, "state": state}
-    return json.dumps(answer, ensure_ascii=False, default=asdict).encode(errors="surrogatepass") + b"\n"
+    return json.dumps(answer, ensure_ascii=False, default=_fields).encode(errors="surrogatepass") + b"\n"
+
+
+def _fields(item: Document | Passage | Place) -> dict[str, Any]:
+    """What `asdict` gives, which copies all values, a fifth of the time of reading."""
+    return {name: getattr(item, name) for name in type(item).__slots__}
 
 
 def _limit_memory(size: int) -> None:
