@@ -429,12 +429,12 @@ def _is_heading(line: str, following: str) -> bool:
 
 
 def _sentences(item: str) -> Iterator[str]:
-    text = " ".join(item.split())
-    start = 0
+    text, start = " ".join(item.split()), 0
     for end in _ENDS.finditer(text):
         if end["mark"] == "." and _is_abbreviation(text, start, end.start()):
             continue
-        yield text[start : end.end()].strip()
+        if sentence := text[start : end.end()].strip():
+            yield sentence
         start = end.end()
     if rest := text[start:].strip():
         yield rest
