@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import compare, emit, in_turn, machine, say
+from harness import compare, emit, in_turn, machine, say, seconds
 
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.knowledge.ingest.builder import Engine, LocalEngine
@@ -67,13 +67,12 @@ def on_ray(encoder: TextEncoder, passages: list[Passage], numbers: Sequence[int]
         for _ in engine.embed([passages[:count]], encoder, NoProgress()):
             pass
 
-    calls = {}
-    for count in (1, len(passages)):
+    for count in (1, len(passages)):  # one passage also warms up
         for number in numbers:
             for what, engine in (("threads", LocalEngine()), ("Ray workers", RayEngine(workers=number))):
-                calls[f"{count} passages, {number} {what}"] = partial(embed, engine, count, number)
-    for what, taken in in_turn(calls, rounds).items():
-        emit({"benchmark": "embedding on Ray", "what": what, "median": statistics.median(taken), "unit": "s"})
+                taken = [seconds(partial(embed, engine, count, number)) for _ in range(rounds)]
+                row = {"benchmark": "embedding on Ray", "what": f"{count} passages, {number} {what}"}
+                emit({**row, "median": statistics.median(taken), "unit": "s"})
 
 
 def main() -> None:
