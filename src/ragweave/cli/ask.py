@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ragweave.cli import options
 from ragweave.cli.console import count_of, print_json, progress_bar, stdout, warn
-from ragweave.cli.pipelines import load_pipeline
+from ragweave.cli.pipelines import AnswerOptions, takes_options
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
 from ragweave.types import ScoredPassage
@@ -19,37 +19,15 @@ from ragweave.types import ScoredPassage
 _INDENT = 19  # the width of a passage's figures
 
 
+@takes_options
 def ask(
-    context: typer.Context,
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")
     ],
     kb: options.KnowledgeBaseOption,
-    model: options.RagModel = "embedded",
-    n_docs: options.NDocs = None,
-    beams: options.Beams = 1,
-    max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.Reading = None,
-    retrieval: options.Retrieval = None,
-    fusion: options.FusedBy = "weighted",
-    dense_weight: options.DenseWeight = None,
-    candidates: options.Candidates = 100,
+    given: AnswerOptions,
     where: options.Where = None,
-    rerank: options.Rerank = None,
     extractive: options.Extractive = None,
-    min_confidence: options.MinConfidence = None,
-    answer_anyway: options.AnswerAnyway = False,
-    calibration: options.Calibration = None,
-    passage_cache: options.PassageCache = None,
-    answer_style: options.AnswerLength = None,
-    generator: options.GeneratorUrl = None,
-    generator_model: options.GeneratorModel = None,
-    generator_api: options.GeneratorApiKind = "chat",
-    generator_key_file: options.GeneratorKeyFile = None,
-    generator_timeout: options.GeneratorTimeout = 60.0,
-    generator_requests: options.GeneratorRequests = None,
-    dtype: options.GeneratorDtype = "auto",
-    device: options.Device = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which passage each token of the answer came from.")
     ] = False,
@@ -75,18 +53,18 @@ def ask(
     if not questions:
         warn("There are no questions on standard input.")
         return
-    pipeline = load_pipeline(context.params)
+    pipeline = given.load(kb, where)
     size = len(pipeline.knowledge_base)
-    if n_docs is not None and n_docs > size:
-        warn(f"The knowledge base has {count_of(size, 'passage')}, not {n_docs}; answering from all of them.")
+    if given.n_docs is not None and given.n_docs > size:
+        warn(
+            f"The knowledge base has {count_of(size, 'passage')}, not {given.n_docs}; answering from all of them."
+        )
     finished: dict[int, Answer] = {}
     printed = 0
     with progress_bar("Answering", total=len(questions), hidden=len(questions) == 1) as advance:
         for i, answer in pipeline.stream(
             questions,
-            n_docs=n_docs,
-            num_beams=beams,
-            max_new_tokens=max_new_tokens,
+            **given.answering(),
             extractive=extractive,
             progress=advance,
         ):

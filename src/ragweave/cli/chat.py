@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from ragweave.cli import options
 from ragweave.cli.ask import print_passages
 from ragweave.cli.console import stdout, warn
-from ragweave.cli.pipelines import load_pipeline
+from ragweave.cli.pipelines import AnswerOptions, takes_options
 from ragweave.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -22,34 +21,12 @@ if TYPE_CHECKING:
 _HELP = "Ask a question. /sources shows the passages of the last answer, /new begins again, /quit ends."
 
 
+@takes_options
 def chat(
-    context: typer.Context,
     kb: options.KnowledgeBaseOption,
-    model: options.RagModel = "embedded",
-    n_docs: options.NDocs = None,
-    beams: options.Beams = 1,
-    max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.Reading = None,
-    retrieval: options.Retrieval = None,
-    fusion: options.FusedBy = "weighted",
-    dense_weight: options.DenseWeight = None,
-    candidates: options.Candidates = 100,
+    given: AnswerOptions,
     where: options.Where = None,
-    rerank: options.Rerank = None,
     extractive: options.Extractive = None,
-    min_confidence: options.MinConfidence = None,
-    answer_anyway: options.AnswerAnyway = False,
-    calibration: options.Calibration = None,
-    passage_cache: options.PassageCache = None,
-    answer_style: options.AnswerLength = None,
-    generator: options.GeneratorUrl = None,
-    generator_model: options.GeneratorModel = None,
-    generator_api: options.GeneratorApiKind = "chat",
-    generator_key_file: options.GeneratorKeyFile = None,
-    generator_timeout: options.GeneratorTimeout = 60.0,
-    generator_requests: options.GeneratorRequests = None,
-    dtype: options.GeneratorDtype = "auto",
-    device: options.Device = None,
 ) -> None:
     """Hold a conversation about the documents of a knowledge base.
 
@@ -61,9 +38,8 @@ def chat(
       ragweave chat --kb kb --n-docs 10 --answer-anyway
       ragweave chat --kb kb < questions.txt
     """
-    pipeline = load_pipeline(context.params)
-    answering = {"n_docs": n_docs, "num_beams": beams, "max_new_tokens": max_new_tokens}
-    talk = _Talk(pipeline, {**answering, "extractive": extractive})
+    pipeline = given.load(kb, where)
+    talk = _Talk(pipeline, {**given.answering(), "extractive": extractive})
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         talk.show(_HELP)

@@ -13,9 +13,8 @@ from rich.table import Table
 
 from ragweave.cli import options
 from ragweave.cli.console import count_of, job_bars, note, print_json, print_text, quiet_libraries, stdout
-from ragweave.cli.pipelines import server_of
+from ragweave.cli.pipelines import PipelineOptions, takes_options
 from ragweave.errors import ConfigurationError
-from ragweave.types import SearchSettings
 
 if TYPE_CHECKING:
     from ragweave.evaluation.compare import Difference
@@ -26,14 +25,16 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 
 @app.callback(invoke_without_command=True)
+@takes_options
 def evaluate(
     context: typer.Context,
+    *,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the run.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="FILE", help="Questions with gold answers.")] = None,
     kb: options.OptionalKnowledgeBase = None,
-    model: options.RagModel = "embedded",
+    given: PipelineOptions,
     mode: Annotated[
         Literal["e2e", "retrieval", "closed-book"],
         typer.Option(help="Retrieve and answer, only retrieve, or answer without passages."),
@@ -42,36 +43,18 @@ def evaluate(
     depth: Annotated[
         int, typer.Option(min=1, help="Passages to retrieve for retrieval metrics; at least K.")
     ] = 20,
-    beams: options.Beams = 1,
-    max_new_tokens: options.MaxNewTokens = 32,
     limit: options.Limit = None,
     curve: Annotated[
         str | None, typer.Option(metavar="K,K,...", help="Also evaluate these K, for a plot against K.")
     ] = None,
-    retrieval: options.Retrieval = None,
-    fusion: options.FusedBy = "weighted",
-    dense_weight: options.DenseWeight = None,
-    candidates: options.Candidates = 100,
     where: options.Where = None,
-    rerank: options.Rerank = None,
     gold: Annotated[
         bool, typer.Option("--gold-passages", help="Answer from the gold passages instead of retrieving.")
     ] = False,
-    formulation: options.Reading = None,
     decoding: Annotated[
         Literal["thorough", "fast"] | None, typer.Option(help="Decoding of RAG-Sequence.")
     ] = None,
     extractive: options.Extractive = None,
-    min_confidence: options.MinConfidence = None,
-    calibration: options.Calibration = None,
-    passage_cache: options.PassageCache = None,
-    answer_style: options.AnswerLength = None,
-    generator: options.GeneratorUrl = None,
-    generator_model: options.GeneratorModel = None,
-    generator_api: options.GeneratorApiKind = "chat",
-    generator_key_file: options.GeneratorKeyFile = None,
-    generator_timeout: options.GeneratorTimeout = 60.0,
-    generator_requests: options.GeneratorRequests = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -99,8 +82,6 @@ def evaluate(
         str | None, typer.Option(metavar="NAME,...", help="Answer metrics (default: exact_match,f1).")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
-    dtype: options.GeneratorDtype = "auto",
-    device: options.Device = None,
     recalculate: Annotated[
         bool, typer.Option("--recalculate", help="Compute metrics and report again from the predictions.")
     ] = False,
@@ -157,34 +138,34 @@ def evaluate(
             output,
             knowledge_base=kb,
             model=evaluation.ModelSettings(
-                model=model,
-                formulation=formulation,
-                search=SearchSettings(retrieval, fusion, dense_weight, candidates, where=where),
-                rerank=rerank,
+                model=given.model,
+                formulation=given.formulation,
+                search=given.search(where),
+                rerank=given.rerank,
                 adapter=adapter,
-                dtype=dtype,
-                device=device,
-                calibration=None if calibration is None else str(calibration),
-                answer_style=answer_style,
-                server=server_of(context.params),
+                dtype=given.dtype,
+                device=given.device,
+                calibration=None if given.calibration is None else str(given.calibration),
+                answer_style=given.answer_style,
+                server=given.server(),
             ),
             settings=RunSettings(
                 mode=mode,
                 n_docs=1 if mode == "closed-book" else n_docs,
                 depth=depth,
-                num_beams=beams,
-                max_new_tokens=max_new_tokens,
+                num_beams=given.beams,
+                max_new_tokens=given.max_new_tokens,
                 batch_size=batch_size,
                 extractive=extractive,
                 decoding=decoding,
                 gold=gold,
                 patterns=task is not None and task.patterns,
                 metrics=tuple(metrics.split(",")) if metrics else default_metrics,
-                min_confidence=min_confidence,
+                min_confidence=given.min_confidence,
             ),
             curve=_numbers(curve),
             overwrite=overwrite,
-            passage_cache=passage_cache,
+            passage_cache=given.passage_cache,
             progress=progress,
         )
     _calibrate(folder, calibrate)

@@ -10,13 +10,14 @@ import typer
 
 from ragweave.cli import options
 from ragweave.cli.console import stderr
-from ragweave.cli.pipelines import load_pipeline
+from ragweave.cli.pipelines import AnswerOptions, takes_options
 from ragweave.errors import ConfigurationError, require_extra
 
 
+@takes_options
 def mcp(
-    context: typer.Context,
     kb: options.KnowledgeBaseOption,
+    *,
     http: Annotated[
         str | None,
         typer.Option(
@@ -27,29 +28,7 @@ def mcp(
         bool, typer.Option("--allow-changes", help="Let clients add and delete documents.")
     ] = False,
     api_key_file: options.ApiKeyFile = None,
-    model: options.RagModel = "embedded",
-    n_docs: options.NDocs = None,
-    beams: options.Beams = 1,
-    max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.ModelFormulation = None,
-    retrieval: options.Retrieval = None,
-    fusion: options.FusedBy = "weighted",
-    dense_weight: options.DenseWeight = None,
-    candidates: options.Candidates = 100,
-    rerank: options.Rerank = None,
-    min_confidence: options.MinConfidence = None,
-    answer_anyway: options.AnswerAnyway = False,
-    calibration: options.Calibration = None,
-    passage_cache: options.PassageCache = None,
-    answer_style: options.AnswerLength = None,
-    generator: options.GeneratorUrl = None,
-    generator_model: options.GeneratorModel = None,
-    generator_api: options.GeneratorApiKind = "chat",
-    generator_key_file: options.GeneratorKeyFile = None,
-    generator_timeout: options.GeneratorTimeout = 60.0,
-    generator_requests: options.GeneratorRequests = None,
-    dtype: options.GeneratorDtype = "auto",
-    device: options.Device = None,
+    given: AnswerOptions,
 ) -> None:
     """Serve a knowledge base to agents and desktop clients by the Model Context Protocol (MCP).
 
@@ -76,15 +55,14 @@ def mcp(
             f"Anyone who can reach {host} could use this server. Require a key with --api-key-file, or listen on "
             "127.0.0.1."
         )
+    answering = given.answering()
     settings = ServingSettings(
-        n_docs=n_docs,
-        num_beams=beams,
-        max_new_tokens=max_new_tokens,
-        limits=Limits.with_defaults(n_docs=n_docs, num_beams=beams, max_new_tokens=max_new_tokens),
+        **answering,
+        limits=Limits.with_defaults(**answering),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
     )
     with redirect_stdout(sys.stderr):  # standard output is for the protocol alone
-        pipeline = load_pipeline(context.params)
+        pipeline = given.load(kb)
     server = create_mcp_server(pipeline, settings, allow_changes=allow_changes)
     if http is None:
         server.run()

@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import ragweave
-from ragweave.cli.console import quiet_libraries, spinner
+from ragweave.cli.console import loading
 from ragweave.types import (
-    AnswerFormulation,
-    AnswerStyle,
-    Formulation,
     Fusion,
-    GeneratorApi,
     RetrievalKind,
     SourceFile,
 )
@@ -120,27 +116,6 @@ RagModel = Annotated[
     str,
     typer.Option(help="'embedded', or a folder or hub name of a RAG model or of a causal language model."),
 ]
-AnswerLength = Annotated[
-    AnswerStyle | None,
-    typer.Option(
-        "--answer-style",
-        help="How a causal language model or --generator is told to answer (default: short).",
-    ),
-]
-Beams = Annotated[int, typer.Option("--beams", "--num-beams", min=1, help="Number of beams.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")]
-NDocs = Annotated[int | None, typer.Option(min=1, help="Passages per question (default: the model's).")]
-ModelFormulation = Annotated[
-    Formulation | None,
-    typer.Option("--formulation", help="RAG-Token or RAG-Sequence (default: the model's)."),
-]
-Reading = Annotated[
-    AnswerFormulation | None,
-    typer.Option(
-        "--formulation",
-        help="RAG-Token, RAG-Sequence, all passages in one prompt, or PCED's rule (default: the model's).",
-    ),
-]
 Extractive = Annotated[
     bool | None,
     typer.Option(
@@ -148,61 +123,9 @@ Extractive = Annotated[
         help="Copy answers from the passages, or generate freely (default: the model's).",
     ),
 ]
-GeneratorDtype = Annotated[
-    Literal["auto", "float32", "bfloat16", "int8"],
-    typer.Option(help="Data type of the generator; auto is bfloat16 if the processor supports it."),
-]
-MinConfidence = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        help='Answer "The documents do not say." below this confidence (default: the calibration\'s).',
-    ),
-]
-AnswerAnyway = Annotated[
-    bool, typer.Option("--answer-anyway", help="Answer at any confidence, like --min-confidence 0.")
-]
-PassageCache = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Memory for passages that a causal generator has read, such as 512MiB; 0 for none "
-        "(default: an eighth of the free memory, at most 1 GiB).",
-    ),
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="A file of 'ragweave eval --calibrate' (default: the model's own, if any)."
-    ),
-]
 Device = Annotated[str | None, typer.Option(help="Device to compute on, such as cuda.")]
 
 OptionalKnowledgeBase = Annotated[str | None, typer.Option(help="Folder or URI of the knowledge base.")]
-
-# A generator behind a server.
-GeneratorUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL", help="Generate with an OpenAI-compatible server, such as http://HOST:8080/v1."
-    ),
-]
-GeneratorApiKind = Annotated[
-    GeneratorApi,
-    typer.Option(
-        help="API of --generator: chats, plain text, or vLLM's chats; the last two score answers under all passages."
-    ),
-]
-GeneratorModel = Annotated[str | None, typer.Option(metavar="NAME", help="Model of --generator.")]
-GeneratorKeyFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="API key of --generator (default: $RAGWEAVE_GENERATOR_KEY, if set)."),
-]
-GeneratorTimeout = Annotated[float, typer.Option(min=0.1, help="Seconds for each request to --generator.")]
-GeneratorRequests = Annotated[
-    int | None, typer.Option(min=1, help="Budget of requests to --generator (default: no bound).")
-]
 
 # Serving.
 ApiKeyFile = Annotated[
@@ -262,8 +185,7 @@ def load_encoder(
 ) -> ragweave.TextEncoder:
     """Load an encoder without messages of the libraries: a new one, or that of a knowledge base."""
     name = model or ("embedded" if base is None else base.manifest.encoder.name)
-    with spinner(f"Loading the encoder '{name}'"):
-        quiet_libraries()
+    with loading(f"the encoder '{name}'"):
         if base is not None:
             return base.manifest.encoder.load(name, device=device)
         return ragweave.TextEncoder.from_pretrained(name, device=device, **settings)
@@ -271,8 +193,7 @@ def load_encoder(
 
 def load_pipeline(model: str, **arguments: Any) -> ragweave.RagPipeline:
     """Load a pipeline without messages of the libraries; arguments as in `RagPipeline.from_pretrained`."""
-    with spinner(f"Loading the model '{model}'"):
-        quiet_libraries()
+    with loading(f"the model '{model}'"):
         return ragweave.RagPipeline.from_pretrained(model, **arguments)
 
 

@@ -12,14 +12,14 @@ import typer
 
 from ragweave.cli import options
 from ragweave.cli.console import stderr, warn
-from ragweave.cli.pipelines import load_pipeline
+from ragweave.cli.pipelines import AnswerOptions, takes_options
 from ragweave.errors import ConfigurationError, require_extra
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
+@takes_options
 def serve(
-    context: typer.Context,
     kb: Annotated[
         list[str],
         typer.Option(
@@ -27,33 +27,13 @@ def serve(
             help="Folder or URI of a knowledge base; may be repeated, with a name for each.",
         ),
     ],
-    model: options.RagModel = "embedded",
+    given: AnswerOptions,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free port.")] = 8000,
     api_key_file: options.ApiKeyFile = None,
     admin_key_file: Annotated[
         str | None, typer.Option(metavar="FILE", help="API keys for changes of documents, one per line.")
     ] = None,
-    n_docs: options.NDocs = None,
-    beams: options.Beams = 1,
-    max_new_tokens: options.MaxNewTokens = 32,
-    formulation: options.Reading = None,
-    retrieval: options.Retrieval = None,
-    fusion: options.FusedBy = "weighted",
-    dense_weight: options.DenseWeight = None,
-    candidates: options.Candidates = 100,
-    rerank: options.Rerank = None,
-    min_confidence: options.MinConfidence = None,
-    answer_anyway: options.AnswerAnyway = False,
-    calibration: options.Calibration = None,
-    passage_cache: options.PassageCache = None,
-    answer_style: options.AnswerLength = None,
-    generator: options.GeneratorUrl = None,
-    generator_model: options.GeneratorModel = None,
-    generator_api: options.GeneratorApiKind = "chat",
-    generator_key_file: options.GeneratorKeyFile = None,
-    generator_timeout: options.GeneratorTimeout = 60.0,
-    generator_requests: options.GeneratorRequests = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 8,
     max_wait: Annotated[
         float, typer.Option(min=0, help="Seconds that the first question of a batch waits for others.")
@@ -77,8 +57,6 @@ def serve(
     keep_versions: Annotated[
         int, typer.Option(min=0, help="Older versions that a change of documents leaves, the newest.")
     ] = 10,
-    dtype: options.GeneratorDtype = "auto",
-    device: options.Device = None,
 ) -> None:
     """Serve answers from a knowledge base over HTTP: a web page, a JSON API, and an OpenAI-compatible API.
 
@@ -100,11 +78,10 @@ def serve(
 
     # Wrong arguments fail before the model is loaded.
     bases = _named(kb)
+    answering = given.answering()
     settings = ServingSettings(
-        n_docs=n_docs,
-        num_beams=beams,
-        max_new_tokens=max_new_tokens,
-        limits=Limits.with_defaults(max_queue, n_docs=n_docs, num_beams=beams, max_new_tokens=max_new_tokens),
+        **answering,
+        limits=Limits.with_defaults(max_queue, **answering),
         batching=Batching(max_batch=max_batch, max_wait=max_wait, max_queue=max_queue, deadline=deadline),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
         admin_keys=None if admin_key_file is None else KeyRing.from_file(admin_key_file),
@@ -116,7 +93,7 @@ def serve(
     if host not in LOOPBACK and api_key_file is None:
         warn("Anyone who can reach this address can ask questions. Use --api-key-file to require a key.")
     first, *others = bases
-    pipeline = load_pipeline({**context.params, "kb": bases[first]})
+    pipeline = given.load(bases[first])
     pipelines = {first: pipeline} | {name: with_knowledge_base(pipeline, bases[name]) for name in others}
     # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
     with suppress(io.UnsupportedOperation):  # standard error is no file

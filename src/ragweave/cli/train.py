@@ -11,7 +11,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import count_of, job_bars, print_text, quiet_libraries, stage_bars
 from ragweave.errors import ConfigurationError, require_extra
-from ragweave.types import SearchSettings
+from ragweave.types import Formulation, SearchSettings
 
 _KEEP_BEST = {
     "load_best_model_at_end": True,
@@ -36,7 +36,9 @@ def train(
         str | None, typer.Option(metavar="FILE", help="Questions to evaluate on after each epoch.")
     ] = None,
     model: options.StartingModel = "embedded",
-    formulation: options.ModelFormulation = None,
+    formulation: Annotated[
+        Formulation | None, typer.Option(help="RAG-Token or RAG-Sequence (default: the model's).")
+    ] = None,
     n_docs: Annotated[int, typer.Option(min=1, help="K, passages per question.")] = 5,
     retrieval: options.Retrieval = None,
     dense_weight: options.DenseWeight = None,
