@@ -193,6 +193,12 @@ class Passage:
         )
 
 
+def without_title(passage: Passage | ScoredPassage) -> str:
+    """The text of a passage below its title: without a first line that repeats it, as a heading does."""
+    first, _, rest = passage.text.lstrip().partition("\n")
+    return rest.lstrip() if passage.title and first.lstrip("#").strip() == passage.title else passage.text
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredPassage:
     """A passage that was retrieved for a question.
@@ -219,9 +225,15 @@ class ScoredPassage:
 
     @property
     def origin(self) -> str:
-        """Its source without folders and its place, in words: ``"handbook.pdf, page 3"``."""
+        """Its source without folders and its place, in words: ``"handbook.pdf, page 3"``.
+
+        A highest heading that is the title is left out.
+        """
         name = self.source if "://" in self.source else PurePath(self.source).name
-        return ", ".join(filter(None, (name, str(self.place or ""))))
+        place = self.place or Place()
+        if place.heading[:1] == (self.title,):
+            place = replace(place, heading=place.heading[1:])
+        return ", ".join(filter(None, (name, str(place))))
 
 
 Formulation = Literal["token", "sequence"]

@@ -426,6 +426,8 @@ def test_markdown_is_shown_as_such_and_html_as_text(island: Page):
     def texts(selector: str) -> list[str]:
         return [element.text for element in passage.find_elements(By.CSS_SELECTOR, f".text {selector}")]
 
+    assert texts(".heading") == []  # the title says the same
+    assert passage.text.count("The ferry") == 2
     assert texts("strong") == ["Terna"]
     assert texts("em") == ["noon"]
     assert texts("th") == ["Leaves", "Arrives"]
@@ -439,6 +441,7 @@ def test_markdown_is_shown_as_such_and_html_as_text(island: Page):
     island.driver.get(link)
     island.until(lambda: island.all("table td"))
     assert island.texts("td mark") == ["7:15", "7:50"]
+    assert island.one("body").text.count("The ferry\n") == 1
     assert "kb=island" in link
     assert not island.all("main b, main a[href^=javascript]")
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lxml import html
 from torch import Tensor
 
 from ragweave import Answer, RagPipeline
 from ragweave.provenance.answers import AnswerToken, RetrievedPassage, Support
+from ragweave.types import Place
 from tests.support import direct
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -147,3 +149,26 @@ def test_quotes_show_the_words_around_those_that_are_repeated():
     assert answer.quote(1, 60) == f"{'Much was said before it. ' * 2}Much was …"
     assert answer.quote(0, len(text) * 2).count("Vessborg is 320") == 1
     assert not any(word in answer.quote(1, 10_000) for word in ("…", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("title", "text", "quote"),
+    [
+        ("The quay", "# The quay\n\nIt is long.", "It is long."),
+        ("The quay", "\nThe quay \nIt is long.", "It is long."),
+        ("The quay", "The quay is long.", "The quay is long."),
+        ("The quay", "## The quay at night\n\nIt is dark.", "## The quay at night It is dark."),
+        ("", "\nIt is long.", "It is long."),
+        ("The quay", "# The quay", ""),
+    ],
+)
+def test_a_title_is_shown_once(title: str, text: str, quote: str):
+    place = Place(heading=("The quay", "Boats"), line=3)
+    passage = RetrievedPassage(
+        "1", title, text, source="a/quay.md", doc_score=0.0, prior=1.0, posterior=1.0, place=place
+    )
+    answer = Answer("How long?", "long", 0.0, (passage,))
+    assert answer.quote(0) == quote
+    assert html.fromstring(answer.to_html()).xpath("string(//details/text())").split() == quote.split()
+    path = "Boats" if title else "The quay > Boats"
+    assert passage.origin == f"quay.md, {path}, line 3"

@@ -13,7 +13,7 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.ask import print_passage, with_stdin
 from ragweave.cli.console import print_json, progress_bar, quiet_libraries, stdout, warn
-from ragweave.types import RetrievalKind, ScoredPassage, SearchSettings
+from ragweave.types import RetrievalKind, ScoredPassage, SearchSettings, without_title
 
 _TOGETHER = 64
 
@@ -81,7 +81,7 @@ def _print(question: str, passages: tuple[ScoredPassage, ...], console: Console)
         print_passage(
             Text(f"{passage.doc_score:9.3f}  {passage.prior:6.3f}  "),
             passage,
-            " ".join(passage.text.split()),
+            " ".join(without_title(passage).split()),
             console,
         )
     console.print()

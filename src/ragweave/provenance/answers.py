@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from html import escape
 from typing import Any, Literal
 
-from ragweave.types import ScoredPassage
+from ragweave.types import ScoredPassage, without_title
 
 NO_ANSWER = "The documents do not say."
 """What a pipeline answers where its confidence does not reach the threshold."""
@@ -123,13 +123,14 @@ class Answer:
         repeated = [one for one in supports if one.passage == position and one.field == "text"]
         spans = [(one.end - one.start, one.start) for one in repeated]
         text = self.passages[position].text
-        first = max(0, max(spans, default=(0, 0))[1] - characters // 3)
-        if first:
+        begin = len(text) - len(without_title(self.passages[position]))
+        first = max(begin, max(spans, default=(0, 0))[1] - characters // 3)
+        if first > begin:
             first += text[first:].find(" ") + 1
         piece = text[first : first + characters]
         if first + characters < len(text):
             piece = f"{piece.rpartition(' ')[0] or piece} …"
-        return ("… " if first else "") + " ".join(piece.split())
+        return ("… " if first > begin else "") + " ".join(piece.split())
 
     @property
     def judgement(self) -> str:
@@ -202,7 +203,8 @@ def _passages(passages: Iterable[RetrievedPassage]) -> str:
         f'<tr><td style="{_CELL};border-left:6px solid {colour_of(position)}">{position + 1}</td>'
         f'<td style="{_CELL}">{passage.prior:.3f}</td><td style="{_CELL}">{passage.posterior:.3f}</td>'
         f'<td style="{_CELL}"><details><summary>{escape(passage.title or passage.id)}</summary>'
-        f'<span style="opacity:.7">{escape(passage.origin)}</span> {escape(passage.text)}</details></td></tr>'
+        f'<span style="opacity:.7">{escape(passage.origin)}</span> '
+        f"{escape(without_title(passage))}</details></td></tr>"
         for position, passage in enumerate(passages)
     ]
     heads = _heads(("", "p(z|x)", "p(z|x,y)", "passage"))

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse
 from ragweave.errors import ConfigurationError
 from ragweave.serving.documents import Excerpt
 from ragweave.serving.routes.dependencies import ServiceDependency, errors
-from ragweave.types import Passage
+from ragweave.types import Passage, without_title
 
 router = APIRouter(tags=["documents"])
 
@@ -92,7 +92,7 @@ def _render(excerpt: Excerpt, kb: str) -> str:
 
 def _texts(passages: Sequence[Passage], marked: int | None) -> list[str]:
     """The texts of consecutive passages. What two of them repeat is left to the first, or to the marked one."""
-    texts = [passages[0].text]
+    texts = [without_title(passages[0])]  # the title stands above
     for number, (before, passage) in enumerate(pairwise(passages), start=1):
         # Passages differ from the document in white space alone.
         end, start = (re.sub(r"\s", " ", one.text) for one in (before, passage))

@@ -3,13 +3,23 @@
 const INLINE = /\*\*([^*]+)\*\*|\*([^\s*][^*]*)\*|`([^`]+)`|!?\[([^\]]*)\]\((?:[^()\s]|\([^()\s]*\))*\)/g;
 const TAGS = [, "strong", "em", "code", "span"];
 
+// How many characters of a text belong to a first line that repeats the title above it, as a heading does.
+export function titleLength({ title, text }) {
+  const [first] = text.trimStart().split("\n", 1);
+  if (!title || first.replace(/^#+/, "").trim() !== title) return 0;
+  const rest = text.trimStart().slice(first.length).trimStart();
+  return Array.from(text.slice(0, text.length - rest.length)).length;
+}
+
 // Runs have a start and an end, in Unicode characters; each gets the elements that mark it, as `marks`.
-export function show(element, text, runs = [], markdown = false) {
+// The text is shown from a character on.
+export function show(element, text, runs = [], markdown = false, from = 0) {
   const units = [0]; // where each character begins in UTF-16
   for (const character of text) units.push(units.at(-1) + character.length);
+  from = units[from];
   const marked = runs.map((run) => ({ run, start: units[run.start], end: units[run.end] }));
   for (const { run } of marked) run.marks = [];
-  element.replaceChildren(...(markdown ? blocks(text, marked) : piecesOf(text, 0, text.length, marked)));
+  element.replaceChildren(...(markdown ? blocks(text, marked, from) : piecesOf(text, from, text.length, marked)));
   element.classList.toggle("markdown", markdown);
 }
 
@@ -49,11 +59,11 @@ function inline(text, start, end, marked) {
 }
 
 // Headings, items of lists, rows of tables and paragraphs; each is a line.
-function blocks(text, marked) {
+function blocks(text, marked, from) {
   const nodes = [];
   let rows = null; // of the table that the line before belongs to
-  let start = 0;
-  for (const line of text.split("\n")) {
+  let start = from;
+  for (const line of text.slice(from).split("\n")) {
     const part = (from, to = line.length) => inline(text, start + from, start + to, marked);
     const begin = line.match(/^\s*(#{1,6}\s+)?/)[0].length;
     const isRow = /^\s*\|.*\|\s*$/.test(line);

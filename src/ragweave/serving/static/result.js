@@ -1,7 +1,7 @@
 // One answer with its passages, which keep the order and the colours of retrieval.
 
 import { address, copyOf, isMarkdown } from "/static/api.js";
-import { show } from "/static/markdown.js";
+import { show, titleLength } from "/static/markdown.js";
 
 const COLOURS = 8;
 const percent = (share) => share.toFixed(3);
@@ -31,7 +31,7 @@ export class ResultView {
       item.classList.add(`passage-${position % COLOURS}`);
       item.querySelector(".number").textContent = position + 1;
       item.querySelector(".title").textContent = passage.title || passage.id;
-      show(item.querySelector(".text"), passage.text, [], isMarkdown(passage.source));
+      show(item.querySelector(".text"), passage.text, [], isMarkdown(passage.source), titleLength(passage));
       item.querySelector(".source").textContent = originOf(passage);
       item.querySelector(".source").href = `${address("/documents", { id: passage.id })}#passage`;
       measure(item, "prior", passage.prior, "Retrieved");
@@ -99,9 +99,10 @@ export class ResultView {
 }
 
 // "handbook.pdf, page 3"
-function originOf({ source, place }) {
+function originOf({ source, place, title }) {
+  const heading = place?.heading.slice(place.heading[0] === title ? 1 : 0).join(" > ");
   const parts = ["page", "slide", "sheet", "row", "line"].map((name) => place?.[name] && `${name} ${place[name]}`);
-  return [source.replace(/^posted:/, ""), place?.heading.join(" > "), ...parts].filter(Boolean).join(", ");
+  return [source.replace(/^posted:/, ""), heading, ...parts].filter(Boolean).join(", ");
 }
 
 function bar(posterior, position) {
@@ -128,15 +129,25 @@ function measure(item, name, share, label) {
 
 const keyOf = (support) => support && `${support.passage} ${support.field} ${support.start} ${support.end}`;
 
+// A run of words in the line that repeats the title, which is not shown, is one of the title.
+function shownRun(run, passage) {
+  if (run.field === "title" || run.start >= titleLength(passage)) return { ...run };
+  const before = Array.from(passage.text.slice(0, passage.text.indexOf(passage.title))).length;
+  const end = Math.min(run.end - before, Array.from(passage.title).length);
+  return { ...run, field: "title", start: Math.max(run.start - before, 0), end };
+}
+
 // Mark the words that tokens repeat, and return the runs with their marks.
 function mark(answer, items) {
-  const runs = new Map(answer.tokens.filter(({ support }) => support).map(({ support }) => [keyOf(support), { ...support }]));
+  const supports = answer.tokens.map(({ support }) => support).filter(Boolean);
+  const runs = new Map(supports.map((run) => [keyOf(run), shownRun(run, answer.passages[run.passage])]));
   answer.passages.forEach((passage, i) => {
     for (const field of ["title", "text"]) {
       const own = [...runs.values()].filter((run) => run.passage === i && run.field === field);
       own.sort((a, b) => a.start - b.start || b.end - a.end);
       const element = items[i].querySelector(`.${field}`);
-      if (own.length) show(element, passage[field], own, field === "text" && isMarkdown(passage.source));
+      const isText = field === "text";
+      if (own.length) show(element, passage[field], own, isText && isMarkdown(passage.source), isText ? titleLength(passage) : 0);
     }
   });
   return runs;
