@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers.utils import logging
 
-from ragweave.errors import ConfigurationError, ModelNotFoundError, RagweaveError
+from ragweave.errors import ConfigurationError, ModelNotFoundError, RagweaveError, require_extra
 from ragweave.types import SearchSettings
 
 EMBEDDED = "embedded"
@@ -85,6 +86,30 @@ def _check_attention(value: Any) -> None:
 
 
 @contextmanager
+def hidden_messages() -> Iterator[None]:
+    """Hide the bars and the FutureWarnings of transformers and peft."""
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # addressed to developers of transformers
+            yield
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
+
+
+def require_gguf() -> None:
+    """Check that GGUF files can be read, and give the bar of their conversion the switch of transformers' others.
+
+    Raises:
+        MissingExtraError: gguf is not installed.
+    """
+    require_extra("gguf", EMBEDDED)
+    import_module("transformers.modeling_gguf_pytorch_utils").tqdm = logging.tqdm  # type: ignore[attr-defined]
+
+
+@contextmanager
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     """Turn whatever damaged or unsuitable files of a model raise into one sentence, and hide bars and FutureWarnings.
 
@@ -96,11 +121,8 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     Raises:
         ModelNotFoundError: The model cannot be loaded.
     """
-    shows_bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # addressed to developers of transformers
+        with hidden_messages():
             yield
     # Damaged files raise what their readers happen to: KeyError, SafetensorError, or the tokenizers' bare Exception.
     except Exception as error:
@@ -119,9 +141,6 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
         elif isinstance(error, (KeyError, AttributeError, TypeError, IndexError)):
             reason = f"a file is damaged: {type(error).__name__}: {reason}"
         raise ModelNotFoundError(f"No {kind} could be loaded from '{name}': {advice} ({reason}).") from error
-    finally:
-        if shows_bars:
-            logging.enable_progress_bar()
 
 
 def check_weights(model: Any, name: str) -> None:

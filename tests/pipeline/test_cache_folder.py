@@ -49,6 +49,17 @@ def test_half_of_it_is_never_seen(tmp_path: Path) -> None:
     assert (folder / "file").read_text(encoding="utf-8") == "whole"
 
 
+def test_what_it_replaces_is_deleted(tmp_path: Path) -> None:
+    old, other, new = (tmp_path / name for name in ("thing-1", "other-1", "thing-2"))
+    for folder in (old, other):
+        created_once(folder, write, replaces="thing-*" if folder == old else "other-*")
+    with pytest.raises(OSError, match="No space"):
+        created_once(new, fail, replaces="thing-*")
+    assert sorted(tmp_path.iterdir()) == [other, old]
+    created_once(new, write, replaces="thing-*")
+    assert sorted(tmp_path.iterdir()) == [other, new]
+
+
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(folder: Path) -> None:
         write(folder)

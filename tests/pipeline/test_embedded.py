@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 
+import peft
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from ragweave import KnowledgeBase, RagPipeline, TextEncoder, model_files
 from ragweave.evaluation.evaluate import evaluate
@@ -13,6 +20,8 @@ from ragweave.evaluation.run_folder import RunSettings
 from ragweave.matching import f1
 from ragweave.pipeline import embedded
 from ragweave.types import Example
+from tests.support.models import generator_config, randomise
+from tests.support.terminal import in_terminal
 
 DOCUMENTS = {
     "lighthouse.txt": (
@@ -111,6 +120,55 @@ def test_batched_answers_equal_single_ones(pipeline: RagPipeline):
     together = pipeline(questions, n_docs=2)
     alone = [pipeline(question, n_docs=2) for question in questions]
     assert [a.answer for a in together] == [a.answer for a in alone]
+
+
+def save_adapter(folder: Path, base: Path, seed: int) -> dict[str, torch.Tensor]:
+    """Save an adapter, and return the weights of the merged model."""
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    torch.manual_seed(seed)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight)
+    adapted.save_pretrained(folder)
+    return adapted.merge_and_unload().state_dict()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_merged_generator_is_made_again_when_its_sources_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+):
+    monkeypatch.setenv("RAGWEAVE_CACHE", str(tmp_path / "cache"))
+    for base, adapter, seed in (("one", "a", 0), ("one", "b", 1), ("two", "b", 1)):
+        model = AutoModelForCausalLM.from_config(generator_config("llama"))
+        randomise(model, seed=int(base == "two"))
+        model.save_pretrained(tmp_path / base)
+        expected = save_adapter(tmp_path / adapter, tmp_path / base, seed)
+        monkeypatch.setattr(embedded, "generator_path", lambda base=base: tmp_path / base)
+        monkeypatch.setattr(embedded, "ADAPTER", tmp_path / adapter)
+        for _ in range(2):  # the second one comes from the cache
+            loaded = embedded.load_generator(dtype=dtype).state_dict()
+            assert loaded.keys() == expected.keys()
+            assert all(torch.equal(loaded[name], weight.to(dtype)) for name, weight in expected.items())
+            monkeypatch.setattr(peft.PeftModel, "from_pretrained", None)
+        monkeypatch.undo()
+        monkeypatch.setenv("RAGWEAVE_CACHE", str(tmp_path / "cache"))
+        assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_the_first_question_shows_nothing_of_libraries(tmp_path: Path):
+    (tmp_path / "quay.md").write_text("# The quay\n\nThe quay is 320 metres long.", encoding="utf-8")
+    environment = {**os.environ, "RAGWEAVE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"}
+    for command in (["index", "quay.md", "--output", "kb"], ["ask", "--kb", "kb", "How long is the quay?"]):
+        shown = in_terminal([sys.executable, "-m", "ragweave", *command], tmp_path, environment)
+        assert "warning" not in shown.lower(), shown
+        # Only the spinner and the bars of ragweave itself.
+        stages = r"Loading the \w+ 'embedded'|Reading|Embedding|Indexing|Starting|Writing"
+        lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
+        strange = [line for line in lines if not re.search(stages, line)]
+        assert strange == [], shown
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_adapter_is_packaged():

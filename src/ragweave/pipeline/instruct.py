@@ -13,7 +13,14 @@ from jinja2 import TemplateError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ragweave.errors import ConfigurationError, MissingExtraError, require_extra
-from ragweave.model_files import check_complete, check_config, check_weights, reading_model
+from ragweave.model_files import (
+    check_complete,
+    check_config,
+    check_weights,
+    hidden_messages,
+    reading_model,
+    require_gguf,
+)
 from ragweave.modeling.parts import as_list
 from ragweave.pipeline.conversation import REWRITE
 from ragweave.retrieval.context_template import begin_tokens
@@ -67,7 +74,7 @@ def load_causal(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, A
         return _adapted(name, dtype, **placement)
     path, folder, options = Path(name), name, dict[str, Any](trust_remote_code=False)
     if path.suffix == ".gguf":
-        require_extra("gguf", "embedded")
+        require_gguf()
         folder, options = str(path.parent), {**options, "gguf_file": path.name}
     with reading_model("generator", name, ADVICE):
         config = AutoConfig.from_pretrained(folder, **options)
@@ -112,7 +119,8 @@ def _check_placement(placement: dict[str, Any]) -> None:
 def _adapted(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, Any]:
     """A LoRA adapter, merged into its model."""
     require_extra("peft", "embedded")
-    from peft import LoraConfig, PeftConfig, PeftModel
+    with hidden_messages():
+        from peft import LoraConfig, PeftConfig, PeftModel
 
     with reading_model("adapter", name, ADVICE):
         config = PeftConfig.from_pretrained(name)
