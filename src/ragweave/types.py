@@ -46,6 +46,13 @@ class Place:
                 parts.append(f"{name} {value}")
         return ", ".join(parts)
 
+    def below(self, title: str) -> Place:
+        """The same place without the headings that a title names, such as ``"Guide"`` or ``"Guide > Install"``."""
+        named = tuple(title.split(" > "))
+        return (
+            replace(self, heading=self.heading[len(named) :]) if self.heading[: len(named)] == named else self
+        )
+
 
 # A loader says where a document begins, and chunking counts on from there. Form feeds in the text separate slides if
 # ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise (.pdf: ``place=Place(page=1)``). A row
@@ -225,15 +232,9 @@ class ScoredPassage:
 
     @property
     def origin(self) -> str:
-        """Its source without folders and its place, in words: ``"handbook.pdf, page 3"``.
-
-        A highest heading that is the title is left out.
-        """
+        """Its source without folders and its place below its title, in words: ``"handbook.pdf, page 3"``."""
         name = self.source if "://" in self.source else PurePath(self.source).name
-        place = self.place or Place()
-        if place.heading[:1] == (self.title,):
-            place = replace(place, heading=place.heading[1:])
-        return ", ".join(filter(None, (name, str(place))))
+        return ", ".join(filter(None, (name, str((self.place or Place()).below(self.title)))))
 
 
 Formulation = Literal["token", "sequence"]

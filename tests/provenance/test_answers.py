@@ -172,3 +172,4 @@ def test_a_title_is_shown_once(title: str, text: str, quote: str):
     assert html.fromstring(answer.to_html()).xpath("string(//details/text())").split() == quote.split()
     path = "Boats" if title else "The quay > Boats"
     assert passage.origin == f"quay.md, {path}, line 3"
+    assert str(place.below("The quay > Boats")) == "line 3"

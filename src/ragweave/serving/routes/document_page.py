@@ -81,7 +81,7 @@ def _render(excerpt: Excerpt, kb: str) -> str:
         if number + 1 < len(passages):
             pieces.append(_separator(passages[number], passages[number + 1]))
     pieces.append(_omission(excerpt.after, page_url(passages[-1].id, kb), "after"))
-    place = str(shown.place) if marked is not None else ""
+    place = str(shown.place.below(shown.title)) if marked is not None else ""
     return _PAGE.format(
         title=escape(shown.title or shown.document_id),
         origin=escape(", ".join(filter(None, (shown.source, place)))),

@@ -100,7 +100,8 @@ export class ResultView {
 
 // "handbook.pdf, page 3"
 function originOf({ source, place, title }) {
-  const heading = place?.heading.slice(place.heading[0] === title ? 1 : 0).join(" > ");
+  const named = title.split(" > "); // headings that the title shows
+  const heading = place?.heading.slice(named.every((one, i) => one === place.heading[i]) ? named.length : 0).join(" > ");
   const parts = ["page", "slide", "sheet", "row", "line"].map((name) => place?.[name] && `${name} ${place[name]}`);
   return [source.replace(/^posted:/, ""), heading, ...parts].filter(Boolean).join(", ");
 }
