@@ -203,7 +203,8 @@ class Passage:
 def without_title(passage: Passage | ScoredPassage) -> str:
     """The text of a passage below its title: without a first line that repeats it, as a heading does."""
     first, _, rest = passage.text.lstrip().partition("\n")
-    return rest.lstrip() if passage.title and first.lstrip("#").strip() == passage.title else passage.text
+    is_title = first.lstrip("#").strip() == passage.title != ""
+    return rest.lstrip() if is_title and rest.strip() else passage.text
 
 
 @dataclass(frozen=True, slots=True)

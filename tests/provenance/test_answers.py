@@ -159,7 +159,7 @@ def test_quotes_show_the_words_around_those_that_are_repeated():
         ("The quay", "The quay is long.", "The quay is long."),
         ("The quay", "## The quay at night\n\nIt is dark.", "## The quay at night It is dark."),
         ("", "\nIt is long.", "It is long."),
-        ("The quay", "# The quay", ""),
+        ("The quay", "# The quay", "# The quay"),
     ],
 )
 def test_a_title_is_shown_once(title: str, text: str, quote: str):

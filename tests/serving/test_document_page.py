@@ -118,7 +118,7 @@ def test_headings_of_sections(tmp_path: Path, model_path: Path, tiny_encoder_pat
     ):
         page = opened(client, "guide.md#1")
         assert marked(page) == "Ulm is here."
-        assert page.xpath("//header/p")[0].text == "guide.md, Guide > Install, line 7"
+        assert page.xpath("//header/p")[0].text == "guide.md, line 7"
         assert [one.text for one in page.xpath("//h1 | //h2")] == [
             "Guide > Install",
             "Guide",

@@ -6,8 +6,8 @@ const TAGS = [, "strong", "em", "code", "span"];
 // How many characters of a text belong to a first line that repeats the title above it, as a heading does.
 export function titleLength({ title, text }) {
   const [first] = text.trimStart().split("\n", 1);
-  if (!title || first.replace(/^#+/, "").trim() !== title) return 0;
   const rest = text.trimStart().slice(first.length).trimStart();
+  if (!title || !rest || first.replace(/^#+/, "").trim() !== title) return 0;
   return Array.from(text.slice(0, text.length - rest.length)).length;
 }
 
