@@ -8,6 +8,7 @@ on first use. The docstring of the function is its help.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import warnings
@@ -192,4 +193,7 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="ragweave")
+    try:
+        app(prog_name="ragweave")
+    finally:
+        gc.freeze()  # Python would look for garbage twice as it ends, for seconds with torch's million objects

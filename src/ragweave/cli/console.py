@@ -194,13 +194,13 @@ def quiet_libraries() -> None:
 def loading(what: str) -> Iterator[None]:
     """Show on a terminal what is being loaded, without messages of the libraries."""
     console = stderr()
-    # Imports make a million objects that stay. Going through them again and again takes a tenth of the time.
-    gc.disable()
+    gc.disable()  # imports make a million objects that stay, which each collection would go through
     try:
         with console.status(f"Loading {what}") if console.is_terminal else nullcontext():
             quiet_libraries()
             yield
     finally:
+        gc.freeze()
         gc.enable()
 
 
