@@ -79,7 +79,8 @@ class PipelineOptions:
     generator_api: Annotated[
         GeneratorApi,
         typer.Option(
-            help="API of --generator: chats, plain text, or vLLM's chats; the last two score answers under all passages."
+            help="API of --generator: chats, plain text, or vLLM's chats; the last two score answers under all "
+            "passages."
         ),
     ] = "chat"
     generator_key_file: Annotated[
