@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,17 @@ with suppress(ImportError):  # the tests of ragweave.tf run without hypothesis
     # An example may take any time: the machine may be busy with something else.
     settings.register_profile("ragweave", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("ragweave")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let garbage collections skip what was imported and collected: it stays to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Importing ragweave is quick and loads no framework; names come when they are used."""
+"""Importing ragweave loads nothing else; names come when they are used."""
 
 from __future__ import annotations
 
@@ -9,30 +9,20 @@ import pytest
 
 import ragweave
 
-HEAVY = ("torch", "transformers", "numpy", "faiss", "datasets", "pyarrow", "huggingface_hub", "rich", "typer")
-
 
 def run(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
-def test_importing_loads_no_framework() -> None:
-    loaded = run(f"import sys, ragweave; print([name for name in {HEAVY} if name in sys.modules])")
-    assert loaded.strip() == "[]"
-
-
-def test_importing_takes_less_than_a_third_of_a_second() -> None:
-    """A third of a second of the processor: it may be busy with something else."""
-    program = "import time; start = time.process_time(); import ragweave; print(time.process_time() - start)"
-    assert any(float(run(program)) < 0.3 for _ in range(10))
-
-
-def test_looking_around_loads_nothing_either() -> None:
+def test_importing_and_looking_around_loads_nothing_else() -> None:
+    """Nothing but the package itself and its errors, so it takes no time that a user would notice."""
     loaded = run(
-        "import sys, ragweave; dir(ragweave); ragweave.__all__; ragweave.__version__; import ragweave.errors;"
-        f" print([name for name in {HEAVY} if name in sys.modules])"
+        "import sys; before = {name.split('.')[0] for name in sys.modules}; import ragweave;"
+        "dir(ragweave); ragweave.__all__; ragweave.__version__; import ragweave.errors;"
+        "own = [name for name in sys.modules if name.split('.')[0] not in {*sys.stdlib_module_names, *before}];"
+        "print(*own)"
     )
-    assert loaded.strip() == "[]"
+    assert loaded.split() == ["ragweave", "ragweave.errors"]
 
 
 @pytest.mark.parametrize("name", ragweave.__all__)

@@ -38,7 +38,7 @@ class Paced(RagPipeline):
         return super().stream(questions, logits_processor=[processor], **options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # and no longer: an idle browser keeps a processor busy
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     reason = missing()
     if reason is not None:
@@ -48,16 +48,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Paced:
+def model_path(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
+    return save_rag_model(tmp_path_factory.mktemp("page-model"), tiny_encoder_path, "token", "llama")
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path, model_path: Path) -> Paced:
     folder = tmp_path_factory.mktemp("page")
-    model = save_rag_model(folder / "model", tiny_encoder_path, "token", "llama")
     sources = folder / "documents"
     sources.mkdir()
     (sources / "peru.txt").write_text("Lima is the capital of Peru. The Andes run through it.")
     hostile = {"id": "hostile", "title": "<script>alert(1)</script>", "text": HOSTILE}
     (sources / "hostile.jsonl").write_text(json.dumps(hostile))
     base = KnowledgeBase.build([sources], folder / "kb", encoder=load_tiny_encoder(tiny_encoder_path))
-    plain = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    plain = RagPipeline.from_pretrained(model_path, knowledge_base=base, dtype="float32")
     return Paced(plain.model, plain.retriever, plain.encoder, extractive=True)
 
 

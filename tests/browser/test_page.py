@@ -21,7 +21,7 @@ from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.browser.conftest import HOSTILE, Paced
 from tests.support.browsing import show
 from tests.support.encoders import load_tiny_encoder
-from tests.support.pipelines import build_knowledge_base, save_rag_model
+from tests.support.pipelines import build_knowledge_base
 from tests.support.serving import KEY, Running, served
 from tests.support.waiting import PATIENCE
 
@@ -40,6 +40,12 @@ class Page:
         self.driver.get("about:blank")  # a change of the fragment alone does not reload
         self.driver.get(self.url + (f"/#{urlencode(fragment)}" if fragment else "/"))
         self.until(lambda: "version" in self.one("#base").text or self.one("#key-line").is_displayed())
+
+    def open_afresh(self, script: str = "") -> None:
+        """Open the page as somebody who never saw it, or whose storage a script has filled."""
+        self.driver.get(f"{self.url}/healthz")  # which has the page's storage, and nothing to load
+        self.driver.execute_script(f"localStorage.clear(); sessionStorage.clear(); {script}")
+        self.open()
 
     def all(self, selector: str):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
@@ -73,10 +79,7 @@ def page(browser, server: Running, pipeline: Paced) -> Page:
     pipeline.tokens = None
     show(browser)
     page = Page(browser, server.url)
-    page.open()
-    browser.execute_script("localStorage.clear(); sessionStorage.clear()")
-    browser.execute_script("localStorage.setItem('ragweave-expert', '1')")
-    page.open()
+    page.open_afresh("localStorage.setItem('ragweave-expert', '1')")
     browser.get_log("browser")
     browser.get_log("performance")
     return page
@@ -270,8 +273,7 @@ def test_links_and_history(page: Page):
     assert not page.one("#history").is_displayed()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1280)])
 def test_themes_and_narrow_screens(page: Page, theme: str, width: int):
     show(page.driver, theme=theme, width=width, height=844)
     Select(page.one("#formulation")).select_by_value("all")
@@ -309,18 +311,17 @@ def test_key_prompt(browser, pipeline: Paced):
         assert KEY not in page.driver.current_url
 
 
-def test_the_source_of_a_passage_opens_at_the_passage(browser, tmp_path: Path, tiny_encoder_path: Path):
+def test_the_source_of_a_passage_opens_at_the_passage(
+    browser, tmp_path: Path, tiny_encoder_path: Path, model_path: Path
+):
     path = tmp_path / "handbook.txt"
     path.write_text("\n\n".join(f"Rule {n} says that ulm needs {n} llamas. " * 9 for n in range(40)))
     base = KnowledgeBase.build([path], tmp_path / "kb", encoder=load_tiny_encoder(tiny_encoder_path))
-    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
-    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    pipeline = RagPipeline.from_pretrained(model_path, knowledge_base=base, dtype="float32")
     show(browser)
     with served(pipeline, ServingSettings(keys=KeyRing([KEY]))) as running:
         page = Page(browser, running.url)
-        page.open()
-        browser.execute_script("localStorage.clear(); sessionStorage.clear()")
-        page.open()
+        page.open_afresh()
         page.one("#key").send_keys(KEY + Keys.TAB)
         page.until(lambda: "version" in page.one("#base").text)
         page.ask("Which rule needs 33 llamas?")
@@ -361,7 +362,7 @@ def test_the_source_of_a_passage_opens_at_the_passage(browser, tmp_path: Path, t
 
 
 @pytest.fixture
-def island(browser, tmp_path: Path, tiny_encoder_path: Path) -> Iterator[Page]:
+def island(browser, tmp_path: Path, tiny_encoder_path: Path, model_path: Path) -> Iterator[Page]:
     """A service whose documents everybody may change, with Markdown, and a second knowledge base."""
     encoder = load_tiny_encoder(tiny_encoder_path)
     (tmp_path / "notes").mkdir()
@@ -370,15 +371,12 @@ def island(browser, tmp_path: Path, tiny_encoder_path: Path) -> Iterator[Page]:
     base = KnowledgeBase.build([tmp_path / "notes"], tmp_path / "kb", encoder=encoder)
     (tmp_path / "ulm.txt").write_text("The llama of ulm is called Berta.")
     other = KnowledgeBase.build([tmp_path / "ulm.txt"], tmp_path / "other", encoder=encoder)
-    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
-    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    pipeline = RagPipeline.from_pretrained(model_path, knowledge_base=base, dtype="float32")
     pipelines = {"island": pipeline, "animals": with_knowledge_base(pipeline, other)}
     show(browser)
     with served(pipelines, ServingSettings(open_changes=True, refresh_seconds=0)) as running:
         page = Page(browser, running.url)
-        page.open()
-        browser.execute_script("localStorage.clear(); sessionStorage.clear()")
-        page.open()
+        page.open_afresh()
         browser.get_log("browser")
         yield page
         errors = [entry for entry in browser.get_log("browser") if "status of 4" not in entry["message"]]
@@ -536,16 +534,13 @@ def test_one_of_several_knowledge_bases(island: Page):
     assert [text.split(",")[0] for text in island.texts(".source")] == ["ulm.txt"]
 
 
-def test_changes_need_the_admin_key(browser, tmp_path: Path, tiny_encoder_path: Path):
+def test_changes_need_the_admin_key(browser, tmp_path: Path, tiny_encoder_path: Path, model_path: Path):
     base = build_knowledge_base(tmp_path, tiny_encoder_path)
-    model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
-    pipeline = RagPipeline.from_pretrained(model, knowledge_base=base, dtype="float32")
+    pipeline = RagPipeline.from_pretrained(model_path, knowledge_base=base, dtype="float32")
     show(browser)
     with served(pipeline, ServingSettings(admin_keys=KeyRing([KEY]))) as running:
         page = Page(browser, running.url)
-        page.open()
-        browser.execute_script("sessionStorage.clear()")
-        page.open()
+        page.open_afresh()
         page.one("#documents summary").click()
         (tmp_path / "new.txt").write_text("New words.")
         page.one("#files").send_keys(str(tmp_path / "new.txt"))

@@ -75,17 +75,19 @@ def test_json_output(run, name: str) -> None:
     assert "DIFFER" not in result.stderr
 
 
-def test_text_output() -> None:
-    """As a process, which the other tests are not."""
-    command = [sys.executable, "-m", "ragweave", "bench", "growth", "--"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, "--size", "tiny", "--rounds", "1", "--tokens", "2"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+GROWTH = ("growth", "--", "--size", "tiny", "--rounds", "1", "--tokens", "2")
+
+
+def test_text_output(run) -> None:
+    result = run(*GROWTH)
+    assert result.exit_code == 0, result.stderr
+    assert "growth with K" in result.stdout
+
+
+@pytest.mark.slow  # two processes, of which one imports torch
+def test_text_output_of_a_process() -> None:
+    command = [sys.executable, "-m", "ragweave", "bench", *GROWTH]
+    result = RUN(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "growth with K" in result.stdout
 
@@ -167,16 +169,16 @@ def test_recall_is_measured_before_and_after_deletions(run, tmp_path: Path) -> N
 
 
 def test_processes_share_one_copy_of_an_index(run) -> None:
-    result = run("shared-index", "--json", "--", "--passages", "3000", "--processes", "1", "3")
+    result = run("shared-index", "--json", "--", "--passages", "3000", "--processes", "1", "2")
     assert result.exit_code == 0, result.stderr
     rows = {
         (row["benchmark"][14:], row["what"]): row["median"]
         for row in map(json.loads, result.stdout.splitlines())
     }
-    one, three = rows["1 process", "as it is"], rows["3 processes", "as it is"]
+    one, two = rows["1 process", "as it is"], rows["2 processes", "as it is"]
     assert one > 3000 * 384 * 4 / 1e6  # all vectors are there
-    assert three < 1.1 * one
-    assert rows["3 processes", "counted in each"] > 2.7 * one
+    assert two < 1.1 * one
+    assert rows["2 processes", "counted in each"] > 1.8 * one
 
 
 @pytest.mark.slow

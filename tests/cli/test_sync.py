@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 
 import pytest
 
 from ragweave import KnowledgeBase
 from tests.cli.test_knowledge_base import kb, notes, run, succeed  # noqa: F401 (fixtures)
+from tests.support.processes import command
 from tests.support.waiting import wait_until
 
 
@@ -93,19 +93,15 @@ def test_watch_follows_changes_until_it_is_interrupted(notes, tmp_path, tiny_enc
     kb = notes / "kb"  # noqa: F811
     succeed("index", notes, "--output", kb, "--model", tiny_encoder_path)
     (notes / "ulm.txt").unlink()
-    command = [sys.executable, "-m", "ragweave", "sync", kb, notes, "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_until(lambda: sources(kb) == {"peru.md"})
-            (notes / "new.txt").write_text("A new text.")
-            wait_until(lambda: sources(kb) == {"peru.md", "new.txt"})
-            (notes / "peru.md").rename(tmp_path / "peru.md")
-            wait_until(lambda: sources(kb) == {"new.txt"})
-            process.send_signal(signal.SIGINT)
-            stdout, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 0, stderr
+    with command("sync", kb, notes, "--watch", folder=tmp_path) as process:
+        wait_until(lambda: sources(kb) == {"peru.md"})
+        (notes / "new.txt").write_text("A new text.")
+        wait_until(lambda: sources(kb) == {"peru.md", "new.txt"})
+        (notes / "peru.md").rename(tmp_path / "peru.md")
+        wait_until(lambda: sources(kb) == {"new.txt"})
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0, process.stderr
+        stdout, stderr = process.stdout, process.stderr
     versions = [line.split("version ")[1].split(",")[0] for line in stdout.splitlines()]
     assert versions == sorted(set(versions))
     assert f"Stopped at version {versions[-1]}." in stderr

@@ -12,11 +12,11 @@ from torch import Tensor
 from ragweave.outputs import RetrievedContexts
 from ragweave.provenance.posteriors import explain
 from tests.support import models
-from tests.support.models import FORMULATIONS, GENERATORS, shared_model
+from tests.support.models import DECODERS, FORMULATIONS, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
-everywhere = pytest.mark.parametrize("generator", GENERATORS)
+everywhere = pytest.mark.parametrize("generator", DECODERS)
 both = pytest.mark.parametrize("formulation", FORMULATIONS)
 SAMPLE = {"do_sample": True, "top_k": 0}
 

@@ -220,7 +220,6 @@ bodies = st.binary(max_size=200) | st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 ).map(lambda value: json.dumps(value).encode())
-POSTED = [f"/v1/{name}" for name in ("answers", "retrieve", "chat/completions", "responses", "embeddings")]
 QUESTIONS = st.text(st.characters(), max_size=40)
 
 
@@ -228,12 +227,8 @@ QUESTIONS = st.text(st.characters(), max_size=40)
 @given(
     path=st.sampled_from(
         [
-            "/v1/answers",
-            "/v1/retrieve",
-            "/v1/chat/completions",
-            "/v1/responses",
-            "/v1/embeddings",
-            "/v1/documents",
+            f"/v1/{name}"
+            for name in ("answers", "retrieve", "chat/completions", "responses", "embeddings", "documents")
         ]
     ),
     body=bodies,

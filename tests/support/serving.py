@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +16,8 @@ from ragweave import RagPipeline
 from ragweave.serving.app import create_app, listen
 from ragweave.serving.server import create_server
 from ragweave.serving.settings import ServingSettings
+from tests.support.processes import Command, command
+from tests.support.waiting import wait_until
 
 KEY = "a-key-for-tests-only"
 ADMIN_KEY = "another-key-for-tests"
@@ -95,32 +94,12 @@ class Gated(RagPipeline):
 
 @contextmanager
 def serve_command(
-    model_path: Path, base_path: Path, *options: str, descriptors: int = 1024
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``ragweave serve`` in a process that may open so many descriptors; its URL and the process."""
-    serve = [
-        sys.executable,
-        "-m",
-        "ragweave",
-        "serve",
-        "--kb",
-        base_path,
-        "--model",
-        model_path,
-        "--port",
-        "0",
-    ]
-    process = subprocess.Popen(
-        ["sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *serve, *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        line = process.stderr.readline()
-        url = re.search(r"http://[\d.]+:\d+", line)
-        assert url, line + process.stderr.read()
+    model_path: Path, base_path: Path, folder: Path, *options: str, descriptors: int = 1024
+) -> Iterator[tuple[str, Command]]:
+    """The URL of ``ragweave serve``, and its process, which writes its output to a folder."""
+    arguments = ("serve", "--kb", base_path, "--model", model_path, "--port", 0, *options)
+    with command(*arguments, folder=folder, descriptors=descriptors) as process:
+        wait_until(lambda: not process.is_running or "\n" in process.stderr)
+        url = re.search(r"http://[\d.]+:\d+", process.stderr)
+        assert url, process.stderr
         yield url[0], process
-    finally:
-        process.kill()
-        process.communicate()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import torch
 
 from ragweave import RagPipeline
 from ragweave.errors import RagweaveError
+from ragweave.training import refresh_subprocess
 from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.refresh_subprocess import refresh
 from ragweave.types import Example
+from tests.support.processes import CONTEXT
 
 EXAMPLES = [
     Example("1", "Where is Lima?", ("Peru", "in Peru"), ("peru.txt",)),
@@ -77,3 +81,30 @@ class RefreshInProcess:
         return self.returncode
 
     poll = wait
+
+
+class RefreshInCopy:
+    """Takes the place of `subprocess.Popen` for a refresh: its process is a copy of one that has imported torch."""
+
+    def __init__(self, command, *, stdout, **_):
+        self._process = CONTEXT.Process(target=_refresh, args=(command[-1], stdout.name))
+        self._process.start()
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        return self.returncode
+
+
+def _refresh(job, log):
+    with open(log, "ab") as file:  # noqa: PTH123
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["", str(os.getppid()), job]
+    refresh_subprocess.main()

@@ -22,7 +22,7 @@ from ragweave.training.index_refresh import IndexRefresh, load_document_encoder
 from ragweave.training.trainer import RagTrainer
 from tests.support.encoders import save_tiny_encoder
 from tests.support.pipelines import save_rag_model
-from tests.support.training import EXAMPLES, RefreshInProcess, arguments, pipeline_of
+from tests.support.training import EXAMPLES, RefreshInCopy, RefreshInProcess, arguments, pipeline_of
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,12 @@ def model_path(tmp_path_factory, tiny_encoder_path):
 def refresh_in_process(monkeypatch):
     """Run refreshes in this process, in tests of other things than the process."""
     monkeypatch.setattr(subprocess, "Popen", RefreshInProcess)
+
+
+@pytest.fixture
+def refresh_in_copy(monkeypatch):
+    """Run refreshes in processes that need not import torch."""
+    monkeypatch.setattr(subprocess, "Popen", RefreshInCopy)
 
 
 def end_to_end(folder, **more):
@@ -82,7 +88,7 @@ def test_the_index_is_refreshed_and_the_saved_parts_match(tmp_path, model_path, 
     ]
 
 
-def test_a_killed_refresh_leaves_the_old_index_in_use(tmp_path, model_path, kb):
+def test_a_killed_refresh_leaves_the_old_index_in_use(tmp_path, model_path, kb, refresh_in_copy):
     pipeline = pipeline_of(model_path, kb)
     seen = []
 
@@ -104,7 +110,9 @@ def test_a_killed_refresh_leaves_the_old_index_in_use(tmp_path, model_path, kb):
     assert pipeline.retriever.index.base.path == tmp_path / "knowledge-base"  # the last one catches up
 
 
-def test_a_failed_last_refresh_warns_and_the_model_can_be_saved(tmp_path, model_path, kb, tiny_encoder_path):
+def test_a_failed_last_refresh_warns_and_the_model_can_be_saved(
+    tmp_path, model_path, kb, tiny_encoder_path, refresh_in_copy
+):
     changing, output = tmp_path / "its kb", tmp_path / "run"
     shutil.copytree(kb, changing)
     pipeline = pipeline_of(model_path, changing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.training.trainer import RagTrainer
 from tests.support.databases import free_port
 from tests.support.pipelines import save_rag_model
+from tests.support.processes import CONTEXT
 from tests.support.training import EXAMPLES, RefreshInProcess, pipeline_of
 from tests.support.waiting import PATIENCE, wait_until
 
@@ -109,11 +109,9 @@ class Runs:
 
     def start_two(self, name, *options, reached=None, **kwargs):
         """Start two processes that need not import torch: they are copies of one that has."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, "ragweave.training.index_refresh"])
         arguments, port = self.arguments(name, *options, **kwargs), free_port()
         processes = [
-            context.Process(target=train_as, args=(rank, port, arguments, self.output(name, rank), reached))
+            CONTEXT.Process(target=train_as, args=(rank, port, arguments, self.output(name, rank), reached))
             for rank in range(2)
         ]
         for process in processes:

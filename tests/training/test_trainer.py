@@ -67,8 +67,8 @@ def test_the_loss_is_the_mean_of_the_questions_losses(tmp_path, model_path, kb):
 @pytest.mark.parametrize(
     ("frozen", "moving"), [("question-encoder", "generator"), ("generator", "question_encoder")]
 )
-def test_a_frozen_part_keeps_its_weights(tmp_path, model_path, kb, frozen, moving):
-    pipeline = pipeline_of(model_path, kb)
+def test_a_frozen_part_keeps_its_weights(tmp_path, one_model_path, kb, frozen, moving):
+    pipeline = pipeline_of(one_model_path, kb)
     still = frozen.replace("-", "_")
     before = {part: weights(pipeline.model, part) for part in (still, moving)}
     RagTrainer(pipeline, arguments(tmp_path, freeze=frozen, num_train_epochs=2), EXAMPLES).train()
@@ -77,8 +77,8 @@ def test_a_frozen_part_keeps_its_weights(tmp_path, model_path, kb, frozen, movin
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.01])
-def test_the_encoder_has_its_learning_rate(tmp_path, model_path, kb, rate):
-    pipeline = pipeline_of(model_path, kb)
+def test_the_encoder_has_its_learning_rate(tmp_path, one_model_path, kb, rate):
+    pipeline = pipeline_of(one_model_path, kb)
     before = {part: weights(pipeline.model, part) for part in ("question_encoder", "generator")}
     trainer = RagTrainer(
         pipeline, arguments(tmp_path, num_train_epochs=1, retriever_learning_rate=rate), EXAMPLES
@@ -90,16 +90,16 @@ def test_the_encoder_has_its_learning_rate(tmp_path, model_path, kb, rate):
     assert len(optimized) == sum(weight.requires_grad for weight in pipeline.model.parameters())
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, model_path, kb):
-    uninterrupted = pipeline_of(model_path, kb)
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, one_model_path, kb):
+    uninterrupted = pipeline_of(one_model_path, kb)
     RagTrainer(uninterrupted, arguments(tmp_path / "uninterrupted", num_train_epochs=4), EXAMPLES).train()
     saving = {"save_strategy": "steps", "save_steps": 3}
     first = RagTrainer(
-        pipeline_of(model_path, kb), arguments(tmp_path / "run", num_train_epochs=4, **saving), EXAMPLES
+        pipeline_of(one_model_path, kb), arguments(tmp_path / "run", num_train_epochs=4, **saving), EXAMPLES
     )
     first.args.max_steps = 3  # stands for a power cut
     first.train()
-    second = pipeline_of(model_path, kb)
+    second = pipeline_of(one_model_path, kb)
     again = RagTrainer(second, arguments(tmp_path / "run", num_train_epochs=4, **saving), EXAMPLES)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 8
@@ -171,8 +171,8 @@ def test_log_probs_per_passage_sum_to_the_models_loss(model_path, kb, tmp_path):
     assert torch.allclose(expected, output.loss.as_subclass(torch.Tensor), atol=1e-3)
 
 
-def test_evaluation_measures_distinct_passages(tmp_path, model_path, kb):
-    pipeline = pipeline_of(model_path, kb)
+def test_evaluation_measures_distinct_passages(tmp_path, one_model_path, kb):
+    pipeline = pipeline_of(one_model_path, kb)
     pipeline.model.config.n_docs = 1
     many = [Example(str(n), f"Where is {n}?", ("Peru",)) for n in range(22)]
     for weight in pipeline.model.question_encoder.parameters():
@@ -184,10 +184,10 @@ def test_evaluation_measures_distinct_passages(tmp_path, model_path, kb):
     assert metrics["eval_distinct"] == pytest.approx(1 / 3)
 
 
-def test_accumulated_steps_are_one_step_of_all_their_questions(tmp_path, model_path, kb):
+def test_accumulated_steps_are_one_step_of_all_their_questions(tmp_path, one_model_path, kb):
     ends = []
     for size, steps in ((4, 1), (2, 2)):
-        pipeline = pipeline_of(model_path, kb)
+        pipeline = pipeline_of(one_model_path, kb)
         without_dropout(pipeline.model)
         more = {
             "per_device_train_batch_size": size,

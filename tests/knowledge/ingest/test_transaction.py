@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,8 @@ from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest import builder
 from ragweave.knowledge.manifest import FileRecord, Manifest
 from ragweave.knowledge.vector_index import write_index
-from tests.support.waiting import PATIENCE, wait_until
+from tests.support.processes import command
+from tests.support.waiting import wait_until
 
 # Every step that writes, by the object that it is looked up in.
 STEPS = [
@@ -160,28 +159,20 @@ def test_an_index_that_does_not_fit_is_noticed_however_small(monkeypatch):
 
 def test_interrupt_in_a_process_leaves_nothing(tmp_path, tiny_encoder_path):
     (tmp_path / "long.txt").write_text("".join(f"Lima {n} is the capital of peru. " for n in range(300_000)))
-    command = [sys.executable, "-m", "ragweave", "index", str(tmp_path / "long.txt")]
-    process = subprocess.Popen(
-        [*command, "--output", str(tmp_path / "kb"), "--model", str(tiny_encoder_path), "--words", "10"],
-        stderr=subprocess.PIPE,
-        text=True,
-        # The background jobs of a shell ignore the signal, and their subprocesses inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    work = tmp_path / "work"
+    work.mkdir()
 
     def building():
-        return any(path.is_file() for path in tmp_path.glob(".kb.building/.work/segment/*"))
+        return any(path.is_file() for path in work.glob(".kb.building/.work/segment/*"))
 
-    try:
-        wait_until(lambda: building() or process.poll() is not None)
-        assert process.poll() is None, process.stderr.read()
+    arguments = ("index", tmp_path / "long.txt", "--output", work / "kb", "--model", tiny_encoder_path)
+    with command(*arguments, "--words", 10, folder=tmp_path) as process:
+        wait_until(lambda: building() or not process.is_running)
+        assert process.is_running, process.stderr
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    assert process.returncode == 1
-    assert errors == "Interrupted; nothing half-written was left behind.\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["long.txt"]
+        assert process.wait() == 1
+        assert process.stderr == "Interrupted; nothing half-written was left behind.\n"
+    assert not list(work.iterdir())
 
 
 def test_existing_knowledge_base_is_kept_without_overwrite(tmp_path, sources, tiny_encoder):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 
@@ -13,16 +10,6 @@ from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from tests.support.databases import PASSWORD, Postgres, free_port
 
 QUESTION = np.ones((1, 16), dtype=np.float32)
-
-
-@contextmanager
-def at_once():
-    """Checks that a server that does not answer is given up: minutes would be libpq's and TCP's own limits."""
-    began = time.monotonic()
-    try:
-        yield
-    finally:
-        assert time.monotonic() - began < 60
 
 
 @pytest.fixture
@@ -45,7 +32,7 @@ def test_a_server_that_restarts_in_the_middle(own_server, notes, tiny_encoder):
         lambda: base.add([notes], encoder=tiny_encoder),
         lambda: KnowledgeBase.open(uri),
     ):
-        with pytest.raises(KnowledgeBaseError, match="PostgreSQL at") as caught, at_once():
+        with pytest.raises(KnowledgeBaseError, match="PostgreSQL at") as caught:
             call()
         assert PASSWORD not in str(caught.value)
         assert "kb" in str(caught.value)
@@ -65,7 +52,7 @@ def test_a_server_that_is_not_there(notes, tiny_encoder):
         lambda: KnowledgeBase.open(uri),
         lambda: KnowledgeBase.build([notes], uri, encoder=tiny_encoder),
     ):
-        with pytest.raises(KnowledgeBaseError, match=host) as caught, at_once():
+        with pytest.raises(KnowledgeBaseError, match=host) as caught:
             call()
         assert PASSWORD not in str(caught.value)
 

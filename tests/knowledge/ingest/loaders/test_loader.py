@@ -239,15 +239,13 @@ def test_a_state_of_something_else(tmp_path, state):
 
 
 @pytest.mark.parametrize(
-    ("package", "name"),
-    [("lxml", "a.html"), ("lxml", "a.docx"), ("pypdfium2", "a.pdf")],
-)
-@pytest.mark.parametrize(
     "broken", ["raise ImportError('libc.so.7: cannot open', name=__name__)", "import none_such"]
 )
-def test_a_missing_package_costs_the_files_that_need_it(tmp_path, package, name, broken):
-    write(tmp_path / "packages" / package / "__init__.py", broken)
-    write(tmp_path / "notes" / name, "x" * 2**21)  # too large for this process
+def test_a_missing_package_costs_the_files_that_need_it(tmp_path, broken):
+    packages = {"a.docx": "lxml", "a.html": "lxml", "a.pdf": "pypdfium2"}
+    for name, package in packages.items():
+        write(tmp_path / "packages" / package / "__init__.py", broken)
+        write(tmp_path / "notes" / name, "x" * 2**21)  # too large for this process
     write(tmp_path / "notes" / "b.txt", "Lima")
     code = (
         "import sys; from ragweave.knowledge.ingest.loaders.loader import *; loader = DocumentLoader()\n"
@@ -258,11 +256,12 @@ def test_a_missing_package_costs_the_files_that_need_it(tmp_path, package, name,
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}/packages:{os.environ.get('PYTHONPATH', '')}"}
     command = [sys.executable, "-c", code, tmp_path / "notes"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    error, text = result.stdout.splitlines()
-    missing = "none_such" if "none_such" in broken else package
-    assert (
-        f"{name} cannot be read: its reader needs the package '{missing}', which is missing or damaged"
-        in error
-    )
-    assert error.endswith(f"Run: pip install --force-reinstall {missing}")
+    *errors, text = result.stdout.splitlines()
+    for error, (name, package) in zip(errors, packages.items(), strict=True):
+        missing = "none_such" if "none_such" in broken else package
+        assert (
+            f"{name} cannot be read: its reader needs the package '{missing}', which is missing or damaged"
+            in error
+        )
+        assert error.endswith(f"Run: pip install --force-reinstall {missing}")
     assert text == "['Lima']"
