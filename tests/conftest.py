@@ -14,6 +14,7 @@ import pytest
 
 if TYPE_CHECKING:
     from ragweave.encoders.text_encoder import TextEncoder
+    from tests.support.databases import Postgres
 
 # No test asks the hub: where there is no network, each attempt would be given up after many seconds.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -80,3 +81,13 @@ def tiny_encoder(tiny_encoder_path: Path) -> TextEncoder:
     from tests.support.encoders import load_tiny_encoder
 
     return load_tiny_encoder(tiny_encoder_path)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server that no test stops."""
+    from tests.support.databases import Postgres
+
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    yield server
+    server.close()

@@ -115,20 +115,17 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def named_database(postgres: Postgres) -> Postgres:
     """A server with the database that the pages name."""
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
-    with server.connect() as connection:
-        connection.execute("CREATE DATABASE rag")
-    yield server
-    server.close()
+    postgres.database("rag")
+    return postgres
 
 
 @pytest.fixture
 def servers(page: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a page names databases, what libpq takes for parts that a URI leaves out."""
     if "postgresql:///" in page.read_text("utf-8"):
-        monkeypatch.setenv("PGHOST", str(request.getfixturevalue("postgres").socket))
+        monkeypatch.setenv("PGHOST", str(request.getfixturevalue("named_database").socket))
         monkeypatch.setenv("PGUSER", "postgres")
 
 

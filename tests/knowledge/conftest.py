@@ -1,4 +1,4 @@
-"""Sources and knowledge bases of the tests in this folder, and a PostgreSQL server that starts when one needs it."""
+"""Sources and knowledge bases of the tests in this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest_settings import Chunking
-from tests.support.databases import Postgres
 from tests.support.words_encoder import WordsEncoder
 
 
@@ -35,14 +34,6 @@ def base(tmp_path_factory, sources, tiny_encoder) -> KnowledgeBase:
 def encoder() -> WordsEncoder:
     """An encoder that needs no torch."""
     return WordsEncoder()
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """A server that no test stops."""
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
-    yield server
-    server.close()
 
 
 @pytest.fixture

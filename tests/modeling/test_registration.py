@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
+import ragweave
 from ragweave import RagTokenizer
 from tests.support import models, retrieval
+from tests.support.processes import CONTEXT
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
-SCRIPT = """
-import sys
-import ragweave, ragweave.modeling.registration, transformers
+AUTO = ("AutoConfig", "AutoTokenizer", "AutoModel", "AutoModelForSeq2SeqLM")
 
 
-def show(auto, folder):
-    found = type(getattr(transformers, auto).from_pretrained(folder))
-    print(auto, found.__module__.split(".")[0], found.__name__)
+def classes(folders: list[Path], output: Path) -> None:
+    """Write what the Auto classes make of the first folder before the registration, and of all after it."""
 
+    def opened(auto: str, folder: Path) -> str:
+        cls = type(getattr(transformers, auto).from_pretrained(folder))
+        return f"{auto} {cls.__module__.split('.')[0]} {cls.__name__}\n"
 
-ragweave.RagTokenForGeneration
-show("AutoConfig", sys.argv[1])
-for _ in range(2):
-    ragweave.register_auto_classes()
-for folder in sys.argv[1:]:
-    for auto in ("AutoConfig", "AutoTokenizer", "AutoModel", "AutoModelForSeq2SeqLM"):
-        show(auto, folder)
-"""
+    lines = [opened("AutoConfig", folders[0])]
+    for _ in range(2):
+        ragweave.register_auto_classes()
+    lines += [opened(auto, folder) for folder in folders for auto in AUTO]
+    output.write_text("".join(lines), encoding="utf-8")
 
 
 def test_auto_classes_open_a_folder(tmp_path: Path) -> None:
-    for formulation in models.FORMULATIONS:
-        folder = tmp_path / formulation
+    folders = [tmp_path / formulation for formulation in models.FORMULATIONS]
+    for formulation, folder in zip(models.FORMULATIONS, folders, strict=True):
         models.rag_model(models.CLASSES[formulation]).save_pretrained(folder)
         RagTokenizer(retrieval.question_tokenizer(), retrieval.generator_tokenizer()).save_pretrained(folder)
-    folders = [str(tmp_path / formulation) for formulation in models.FORMULATIONS]
-    command = [sys.executable, "-c", SCRIPT, *folders]
-    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
-    assert result.returncode == 0, result.stderr
-    before, *after = result.stdout.splitlines()
+    process = CONTEXT.Process(target=classes, args=(folders, tmp_path / "classes.txt"))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+    before, *after = (tmp_path / "classes.txt").read_text("utf-8").splitlines()
     assert before == "AutoConfig transformers RagConfig"  # importing registers nothing
     assert after == [
         line

@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from ragweave import RagPipeline
 from ragweave.serving.settings import ServingSettings
-from tests.support.serving import Gated, Running, serve_command, served
+from tests.support.serving import Gated, Running, http_client, serve_command, served
 from tests.support.waiting import PATIENCE, wait_until
 
 QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
@@ -141,7 +140,7 @@ def test_more_connections_than_descriptors(model_path: Path, base_path: Path, tm
     ):
         for _ in range(300):
             stack.enter_context(connect(url))
-        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client:
+        with http_client(url) as client:
             assert client.post("/v1/answers", json=QUESTION).status_code == 200
         process.send_signal(signal.SIGTERM)
         process.wait(30)  # the deadline of a question is 60 s

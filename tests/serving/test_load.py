@@ -19,7 +19,7 @@ import pytest
 
 from ragweave import RagPipeline
 from ragweave.serving.settings import Batching, Limits, ServingSettings
-from tests.support.serving import Gated, Running, serve_command, served
+from tests.support.serving import Gated, Running, http_client, serve_command, served
 from tests.support.waiting import PATIENCE, wait_until
 
 QUESTION = {"question": "Where is Lima?", "max_new_tokens": 4}
@@ -220,7 +220,7 @@ def test_serve_command(model_path: Path, base_path: Path, tmp_path: Path):
     waits = "--max-wait", "1000", "--deadline", "2000"  # the question waits until the server stops
     with (
         serve_command(model_path, base_path, tmp_path, *waits) as (url, process),
-        httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
+        http_client(url) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         assert client.get("/readyz").json() == {"status": "ready"}
@@ -252,7 +252,7 @@ def test_no_question_reads_a_file_that_was_cut_off(
 ):
     with (
         serve_command(model_path, tmp_path / "kb", tmp_path) as (url, process),
-        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client,
+        http_client(url) as client,
     ):
         assert client.post("/v1/answers", json=QUESTION).status_code == 200
         cut_off(True)
@@ -272,7 +272,7 @@ def test_a_file_that_is_cut_off_before_a_question_reads_it_leaves_a_line(
     """This happens within a second of a look for a new version, so it is tried until it does."""
     with (
         serve_command(model_path, tmp_path / "kb", tmp_path) as (url, process),
-        httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as client,
+        http_client(url) as client,
     ):
 
         def ends() -> bool:

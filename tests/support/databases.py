@@ -33,6 +33,12 @@ class Postgres:
 
         return psycopg.connect(f"postgresql://postgres@/postgres?host={self.socket}", autocommit=True)
 
+    def database(self, name: str) -> str:
+        """Make an empty database; its URI."""
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self._server.get_uri(name)
+
     def stop(self) -> None:
         self._server.stop()
 

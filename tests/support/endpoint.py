@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ragweave.serving.app import listen
+from tests.support.serving import in_thread
 
 Reply = list[tuple[str, float]] | Response
 """The tokens of an answer with their log-probabilities, or any other response."""
@@ -92,12 +91,7 @@ def endpoint(reply: Callable[[str], Reply]) -> Iterator[Endpoint]:
 
     paths = ("/v1/chat/completions", "/v1/completions")
     application = Starlette(routes=[Route(path, chat, methods=["POST"]) for path in paths])
-    with listen("127.0.0.1", 0) as listener:
-        running = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", reply)
-        server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
+    server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
+    with in_thread(server) as (url, _):
+        running = Endpoint(f"{url}/v1", reply)
         yield running
-        server.should_exit = True
-        thread.join(timeout=60)
-        assert not thread.is_alive()

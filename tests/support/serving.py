@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import uvicorn
 
 from ragweave import RagPipeline
 from ragweave.serving.app import create_app, listen
 from ragweave.serving.server import create_server
 from ragweave.serving.settings import ServingSettings
 from tests.support.processes import Command, command
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 KEY = "a-key-for-tests-only"
 ADMIN_KEY = "another-key-for-tests"
+
+# uvicorn sleeps for a tenth of a second before it looks whether to stop, and again when it does; tests stop hundreds.
+uvicorn.server.asyncio = SimpleNamespace(
+    **{**vars(asyncio), "sleep": lambda seconds: asyncio.sleep(seconds / 10)}
+)
+
+
+def http_client(url: str, **options: Any) -> httpx.Client:
+    """A client that loads no certificates, which takes longer than most tests."""
+    return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, verify=False, **options)  # noqa: S501
+
+
+@contextmanager
+def in_thread(server: uvicorn.Server) -> Iterator[tuple[str, threading.Thread]]:
+    """Run a server within a context; its URL and its thread."""
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", thread
+        server.should_exit = True
+        thread.join(timeout=60)
+        assert not thread.is_alive()
 
 
 @dataclass(frozen=True)
@@ -41,7 +66,7 @@ class Running:
 
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
+        return http_client(self.url, headers=headers, **options)
 
     def stop(self) -> None:
         self.server.should_exit = True
@@ -65,13 +90,9 @@ def served(
     """Serve a pipeline within a context."""
     settings = settings or ServingSettings()
     app = create_app(pipeline, settings)
-    with listen("127.0.0.1", 0) as listener:
-        server = create_server(app, settings)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}", app, server, thread)
-        yield running
-        running.stop()
+    server = create_server(app, settings)
+    with in_thread(server) as (url, thread):
+        yield Running(url, app, server, thread)
 
 
 class Gated(RagPipeline):
