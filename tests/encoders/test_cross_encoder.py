@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 from ragweave.encoders.cross_encoder import Reranker
 from ragweave.errors import ConfigurationError, ModelNotFoundError
+from tests.support.encoders import tiny_bert
 
 DOCS = [
     {"title": ["Peru", "", "Ulm"], "text": ["Lima is the capital.", "A river", "On the danube " * 40]},
@@ -22,16 +23,7 @@ QUESTIONS = ["capital of peru", "river", "nothing"]
 def saved(folder, tokenizer_folder, labels):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-        num_labels=labels,
-    )
+    config = tiny_bert(len(tokenizer), num_labels=labels)
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

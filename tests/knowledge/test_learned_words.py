@@ -11,14 +11,14 @@ import torch
 from sentence_transformers import SparseEncoder as Peer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import AutoTokenizer, BertForMaskedLM
 from typer.testing import CliRunner
 
 from ragweave import KnowledgeBase, SearchSettings
 from ragweave.cli import app
 from ragweave.encoders.sparse_encoder import SparseEncoder
 from ragweave.errors import ConfigurationError, EncoderMismatchError, ModelNotFoundError
-from tests.support.encoders import write_json
+from tests.support.encoders import tiny_bert, write_json
 
 TEXTS = ["lima is the capital of peru", "", "a river", "peru " * 100, "ulm lies on the danube"]
 QUESTIONS = ["capital of peru", "river"]
@@ -28,15 +28,7 @@ ERROR = 0.02  # weights are rounded to 1/1024, and scores are sums of some ten p
 def save_tiny_splade(folder, tokenizer_folder, seed=0):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.5,
-    )
+    config = tiny_bert(len(tokenizer))
     BertForMaskedLM(config).save_pretrained(folder / "bare")
     tokenizer.save_pretrained(folder / "bare")
     modules = [

@@ -13,6 +13,8 @@ from ragweave.serving.settings import KeyRing, ServingSettings
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 from tests.support.serving import ADMIN_KEY, Running, served
 
+WITH_ADMIN_KEY = ServingSettings(admin_keys=KeyRing([ADMIN_KEY]), refresh_seconds=0)
+
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory, tiny_encoder_path: Path) -> Path:
@@ -52,6 +54,12 @@ def client(server: Running) -> Iterator[httpx.Client]:
 @pytest.fixture
 def own_server(own_pipeline: RagPipeline) -> Iterator[Running]:
     """A server whose documents a test may change with the admin key."""
-    settings = ServingSettings(admin_keys=KeyRing([ADMIN_KEY]), refresh_seconds=0)
-    with served(own_pipeline, settings) as running:
+    with served(own_pipeline, WITH_ADMIN_KEY) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def refused_admin(pipeline: RagPipeline) -> Iterator[httpx.Client]:
+    """A client with the admin key, for changes that the server refuses."""
+    with served(pipeline, WITH_ADMIN_KEY) as running, running.client(ADMIN_KEY) as client:
+        yield client

@@ -112,11 +112,10 @@ def test_a_document_from_another_source_is_not_replaced(own_server: Running):
         ([{"id": "a", "text": "a", "path": "/etc/passwd"}], "path"),
     ],
 )
-def test_invalid_documents_are_rejected(own_server: Running, documents: list, words: str):
-    with own_server.client(ADMIN_KEY) as client:
-        response = client.post("/v1/documents", json={"documents": documents})
-        assert response.status_code == 422
-        assert words in response.json()["error"]["message"]
+def test_invalid_documents_are_rejected(refused_admin: httpx.Client, documents: list, words: str):
+    response = refused_admin.post("/v1/documents", json={"documents": documents})
+    assert response.status_code == 422
+    assert words in response.json()["error"]["message"]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

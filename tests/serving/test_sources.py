@@ -79,19 +79,19 @@ def test_files_are_uploaded_replaced_and_deleted(admin: httpx.Client):
         ("peru.txt", b"Another Peru.", "The document was not added"),
     ],
 )
-def test_files_that_cannot_be_added(admin: httpx.Client, name: str, content: bytes, words: str):
-    response = admin.put(f"/v1/files/{name}", content=content)
+def test_files_that_cannot_be_added(refused_admin: httpx.Client, name: str, content: bytes, words: str):
+    response = refused_admin.put(f"/v1/files/{name}", content=content)
     assert response.status_code == 422, response.text
     message = response.json()["error"]["message"]
     assert words in message
     assert "ragweave-" not in message
-    assert list(listed(admin)) == NAMES
+    assert list(listed(refused_admin)) == NAMES
 
 
 @pytest.mark.parametrize("name", ["..%2F..%2Fevil.txt", "a/b.txt"])
-def test_names_with_folders_are_rejected(admin: httpx.Client, name: str):
-    assert admin.put(f"/v1/files/{name}", content=b"text").status_code in (404, 405, 422)
-    assert list(listed(admin)) == NAMES
+def test_names_with_folders_are_rejected(refused_admin: httpx.Client, name: str):
+    assert refused_admin.put(f"/v1/files/{name}", content=b"text").status_code in (404, 405, 422)
+    assert list(listed(refused_admin)) == NAMES
 
 
 def test_a_changed_file_is_read_again(admin: httpx.Client, own_pipeline: RagPipeline):
