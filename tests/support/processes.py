@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ragweave.cli import main
 from tests.support.waiting import PATIENCE
@@ -33,15 +34,18 @@ class Command:
     Args:
         arguments: Its arguments.
         folder: Where it writes its output.
+        stdin: What it reads as its standard input.
         descriptors: How many files it may open.
     """
 
-    def __init__(self, *arguments: object, folder: Path, descriptors: int = 1024) -> None:
+    def __init__(
+        self, *arguments: object, folder: Path, stdin: Path | None = None, descriptors: int = 1024
+    ) -> None:
         self._outputs = [folder / "stdout.txt", folder / "stderr.txt"]
         for path in self._outputs:
             path.touch()
         self._process = CONTEXT.Process(
-            target=_run, args=(list(map(str, arguments)), self._outputs, descriptors)
+            target=_run, args=(list(map(str, arguments)), stdin, self._outputs, descriptors)
         )
         self._process.start()
 
@@ -68,9 +72,9 @@ class Command:
 
 
 @contextmanager
-def command(*arguments: object, folder: Path, descriptors: int = 1024) -> Iterator[Command]:
-    """Run a command within a context."""
-    running = Command(*arguments, folder=folder, descriptors=descriptors)
+def command(*arguments: object, folder: Path, **options: Any) -> Iterator[Command]:
+    """Run a command within a context; arguments as of `Command`."""
+    running = Command(*arguments, folder=folder, **options)
     try:
         yield running
     finally:
@@ -78,7 +82,10 @@ def command(*arguments: object, folder: Path, descriptors: int = 1024) -> Iterat
         running._process.join()
 
 
-def _run(arguments: list[str], outputs: list[Path], descriptors: int) -> None:
+def _run(arguments: list[str], stdin: Path | None, outputs: list[Path], descriptors: int) -> None:
+    if stdin is not None:
+        os.dup2(os.open(stdin, os.O_RDONLY), 0)
+        sys.stdin = os.fdopen(0, encoding="utf-8")
     for descriptor, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
