@@ -23,7 +23,9 @@ with suppress(ImportError):  # the tests of ragweave.tf run without hypothesis
     from hypothesis import HealthCheck, settings
 
     # An example may take any time: the machine may be busy with something else.
-    settings.register_profile("ragweave", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile(
+        "ragweave", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
     settings.load_profile("ragweave")
 
 

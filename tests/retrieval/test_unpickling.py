@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestPlainData:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(data=PLAIN, protocol=st.sampled_from(PROTOCOLS), optimised=st.booleans())
     def test_is_read(self, folder: Path, data: Any, protocol: int, optimised: bool) -> None:
         content = pickle.dumps(data, protocol)
@@ -384,7 +384,7 @@ INSTRUCTIONS = [
 def test_garbage(folder: Path) -> None:
     outcomes = set()
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(
         content=st.binary(max_size=80)
         | st.lists(st.sampled_from(CODES), max_size=60).map(lambda codes: bytes(codes) + b".")
