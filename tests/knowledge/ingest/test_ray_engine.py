@@ -73,8 +73,10 @@ class Killer(NoProgress):
 
 @pytest.mark.parametrize("kills", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_output_is_that_of_the_local_build_though_a_worker_is_killed(
-    cluster, tmp_path, notes, tiny_encoder, small_shards, kills
+    cluster, tmp_path, notes, tiny_encoder, small_shards, monkeypatch, kills
 ):
+    if not kills:
+        monkeypatch.setattr(store, "SHARD", 1000)  # each shard starts workers, and each worker imports torch
     local = KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder)
     progress, original_print = Killer() if kills else NoProgress(), builtins.print
     far = KnowledgeBase.build(
