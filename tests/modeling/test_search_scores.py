@@ -13,7 +13,7 @@ from ragweave.modeling.contexts import TokenScores
 from ragweave.modeling.generators import DecodeOptions
 from ragweave.modeling.sequence import SearchScores
 from tests.support import models
-from tests.support.models import GENERATORS, shared_model
+from tests.support.models import DECODERS, shared_model
 
 pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
@@ -78,7 +78,7 @@ def test_transformers_still_has_the_private_method_that_orders_processors() -> N
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("generator", DECODERS)
 def test_it_heard_what_the_generator_says(
     generator: str, search: str, recorded: list[tuple[Tensor, Tensor]]
 ) -> None:
