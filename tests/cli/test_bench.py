@@ -141,6 +141,7 @@ def test_growth_of_a_knowledge_base_is_measured_step_by_step(run) -> None:
     assert set(recall.values()) == {1.0}
 
 
+@pytest.mark.slow  # three storages, two of them servers
 def test_databases_are_measured_beside_folders(run, tmp_path: Path) -> None:
     options = ("--passages", "300", "--questions", "5", "--folder", str(tmp_path))
     built = run("databases", "--json", "--", *options, "--build")
@@ -178,6 +179,7 @@ def test_recall_is_measured_before_and_after_deletions(run, one_server: None, tm
     assert measured["recall, bytes", "flat, 0 deleted"] == 4 * encoder.dimension
 
 
+@pytest.mark.slow  # three processes
 def test_processes_share_one_copy_of_an_index(run) -> None:
     result = run("shared-index", "--json", "--", "--passages", "3000", "--processes", "1", "2")
     assert result.exit_code == 0, result.stderr

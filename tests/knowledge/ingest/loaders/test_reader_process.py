@@ -25,7 +25,9 @@ from tests.support.documents import only_document, read, write
 def children() -> set[psutil.Process]:
     """The processes that this process has started to read files."""
     running = (c for c in psutil.Process().children() if c.status() != psutil.STATUS_ZOMBIE)
-    return {child for child in running if "ragweave" in " ".join(child.cmdline())}
+    return {
+        child for child in running if "ragweave.knowledge.ingest.loaders.loader" in " ".join(child.cmdline())
+    }
 
 
 def reader() -> psutil.Process:
