@@ -35,7 +35,7 @@ def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
-reading = ReadSettings(memory=768, seconds=2)
+reading = ReadSettings(memory=768, seconds=1)
 settings = IngestSettings(Chunking(sys.argv[2]), "flat", {}, None, strict=False, reading=reading)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
