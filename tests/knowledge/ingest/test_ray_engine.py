@@ -25,6 +25,8 @@ def cluster():
     import ray
 
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # By default, its workers would wait for all other tests.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray writes it like this
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
