@@ -111,10 +111,10 @@ class PipelineOptions:
         Raises:
             ConfigurationError: The name of the model is missing, or an option is invalid.
         """
-        from ragweave.pipeline.chat_client import ChatClient, read_key
-
         if self.generator is None:
             return None
+        from ragweave.pipeline.chat_client import ChatClient, read_key
+
         if self.generator_model is None:
             raise ConfigurationError("Name the model of --generator with --generator-model.")
         return ChatClient(
@@ -148,23 +148,26 @@ class AnswerOptions(PipelineOptions):
         Raises:
             ConfigurationError: The options contradict each other.
         """
+        settings: dict[str, Any] = {
+            "knowledge_base": kb,
+            "search": self.search(where),
+            "reranker": self.rerank,
+            "min_confidence": 0.0 if self.answer_anyway else self.min_confidence,
+            "formulation": self.formulation,
+            "answer_style": self.answer_style,
+            "dtype": self.dtype,
+            "device": self.device,
+            "calibration": self.calibration,
+            "passage_cache": self.passage_cache,
+        }
         with loading(f"the model '{self.generator_model or self.model}'"):
+            if self.generator is None:
+                from ragweave.pipeline.rag_pipeline import RagPipeline
+
+                return RagPipeline.from_pretrained(self.model, **settings)
             from ragweave.pipeline.endpoint_pipeline import load_pipeline
 
-            return load_pipeline(
-                self.model,
-                server=self.server(),
-                knowledge_base=kb,
-                search=self.search(where),
-                reranker=self.rerank,
-                min_confidence=0.0 if self.answer_anyway else self.min_confidence,
-                formulation=self.formulation,
-                answer_style=self.answer_style,
-                dtype=self.dtype,
-                device=self.device,
-                calibration=self.calibration,
-                passage_cache=self.passage_cache,
-            )
+            return load_pipeline(self.model, server=self.server(), **settings)
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
