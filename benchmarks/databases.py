@@ -62,6 +62,7 @@ def build(output: str, kind: str, folder: Path, ef: int) -> float:
                 parameters={"efSearch": ef, "efConstruction": 100} if kind == "hnsw" else {},
                 language=None,
                 overwrite=True,
+                resume=":" not in output,  # a database begins again
             )
         done.write_text(str(time.perf_counter() - began))
     return float(done.read_text())
