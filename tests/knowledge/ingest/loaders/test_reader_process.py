@@ -20,6 +20,7 @@ from ragweave.knowledge.ingest.loaders.loader import read_documents
 from ragweave.knowledge.ingest_settings import ReadSettings
 from ragweave.types import Document
 from tests.support.documents import only_document, read, write
+from tests.support.waiting import wait_until
 
 
 def children() -> set[psutil.Process]:
@@ -200,8 +201,11 @@ def test_the_process_ends_with_its_parent(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", code, page(tmp_path, "Lima")], capture_output=True, text=True
     )
-    process = int(result.stdout)
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: has_ended(int(result.stdout)))
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
