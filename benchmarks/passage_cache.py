@@ -1,11 +1,20 @@
 """Answering from cached passages: reading and whole questions, against reading every context whole, in one process.
 
     python benchmarks/passage_cache.py --kb KB --data QUESTIONS.jsonl [--limit 30] [--dtype float32] [--rounds 3]
+    python benchmarks/passage_cache.py --check FILE --kb KB --data QUESTIONS.jsonl [--limit 200]
+    python benchmarks/passage_cache.py --start-up --kb KB [--rounds 3]
     python benchmarks/passage_cache.py --replay
 
 KB is a knowledge base for the embedded model, QUESTIONS has "question" in every line. The peer "one prompt" is
 transformers' `generate` of the same generator with the K passages of a question in one prompt, what most people run.
 It also says how far log p(y|x) and the answers are from those of whole contexts.
+
+``--check`` compares answers: from whole contexts, from cached passages, and from passages that were rounded to
+bfloat16, as ``ragweave warm --dtype bfloat16`` stores them. With "answers" in every line, it also counts exact
+matches. FILE takes a line for each question, and another run goes on behind them.
+
+``--start-up`` asks a question with and without the passages that ``ragweave warm KB`` has stored, each time in a new
+process.
 
 ``--replay`` needs no model. It draws questions by Zipf's law and compares the share of passages that are found with
 that of an LRU cache of the same size.
@@ -15,19 +24,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
+import shutil
 import statistics
+import subprocess
+import sys
+import tempfile
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from harness import compare, emit, in_turn, machine, say
 from transformers.utils import logging
 
-from ragweave import RagPipeline
+from ragweave import Answer, RagPipeline
 from ragweave.encoders.linear import fast_linear
+from ragweave.matching import exact_match
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.outputs import RetrievedContexts
+
+
+class RoundedCache(PassageCache):
+    """What a store in bfloat16 gives to a generator in float32."""
+
+    def put(self, key: bytes, states: torch.Tensor) -> None:
+        """Keep a passage."""
+        super().put(key, states.bfloat16().to(states.dtype))
 
 
 class LRUCache:
@@ -96,12 +122,71 @@ def print_replays() -> None:
             emit({**row, "median": middle, "unit": "x LRU's", **spread})
 
 
+def ask(pipeline: RagPipeline, question: str, n_docs: int, kept: PassageCache | None) -> Answer:
+    """Answer a question from cached passages, or without a cache from whole contexts."""
+    pipeline.passage_cache = kept
+    if kept is not None:
+        return pipeline(question, n_docs=n_docs)
+    # Contexts whose passages are unknown are read whole.
+    with patch.object(pipeline.retriever, "passage_lengths", lambda ids, *_: [0] * len(ids)):
+        return pipeline(question, n_docs=n_docs)
+
+
+def check(pipeline: RagPipeline, records: list[dict[str, Any]], n_docs: int, file: Path) -> None:
+    """Compare the answers to questions from whole contexts, cached passages and rounded ones."""
+    rows = (
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    )
+    ways = ("whole contexts", "cached passages", "passages in bfloat16")
+    for record in records[len(rows) :]:
+        row = {}
+        for way, kept in zip(ways, (None, PassageCache(2**33), RoundedCache(2**33)), strict=True):
+            if isinstance(kept, RoundedCache):
+                ask(pipeline, record["question"], n_docs, kept)  # the first reads the passages themselves
+            answer = ask(pipeline, record["question"], n_docs, kept)
+            right = exact_match(answer.answer, record["answers"]) if "answers" in record else None
+            row[way] = ([token.text for token in answer.tokens], answer.score, right)
+        rows.append(json.loads(json.dumps(row)))
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(row) + "\n")
+    for way in ways:
+        tokens, scores, right = zip(*(row[way] for row in rows), strict=True)
+        whole_tokens, whole_scores, _ = zip(*(row[ways[0]] for row in rows), strict=True)
+        equal = sum(map(operator.eq, tokens, whole_tokens))
+        gaps = [
+            abs(a - b)
+            for a, b, c, d in zip(scores, whole_scores, tokens, whole_tokens, strict=True)
+            if c == d
+        ]
+        figures = [(f"equal answers of {len(rows)}", equal), ("largest difference of log p(y|x)", max(gaps))]
+        if None not in right:
+            figures.append(("exact match", statistics.mean(right)))
+        for what, value in figures:
+            emit({"benchmark": f"check, {way}", "what": what, "median": value, "unit": ""})
+
+
+def compare_start_ups(kb: Path, rounds: int) -> None:
+    """Ask a question in a new process, with and without stored passages."""
+    stored = sum(1 for _ in kb.glob("states/*/*.safetensors"))
+    say(f"{machine()}; {stored} stored passages")
+    with tempfile.TemporaryDirectory() as folder:
+        bare = shutil.copytree(kb, Path(folder) / "kb", ignore=shutil.ignore_patterns("states"))
+        command = [sys.executable, "-m", "ragweave", "ask", "What is the capital of Mongolia?", "--kb"]
+        calls = {
+            name: partial(subprocess.run, [*command, str(path)], check=True, capture_output=True)
+            for name, path in {"no stored passages": bare, "stored passages": kb}.items()
+        }
+        compare("start-up and an answer", in_turn(calls, rounds), "no stored passages")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--replay", action="store_true", help="Compare evictions, without a model.")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="Compare answers; go on behind its lines.")
+    parser.add_argument("--start-up", action="store_true", help="Compare start-ups.")
     parser.add_argument("--kb", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, default=30)
@@ -112,18 +197,25 @@ def main() -> None:
     if args.replay:
         print_replays()
         return
-    if args.kb is None or args.data is None:
-        parser.error("give --kb and --data, or --replay")
+    if args.kb is None or (args.data is None and not args.start_up):
+        parser.error("give --kb and --data, --start-up and --kb, or --replay")
+    if args.start_up:
+        compare_start_ups(args.kb, args.rounds)
+        return
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lines = args.data.read_text(encoding="utf-8").splitlines()[: args.limit]
-    questions = [json.loads(line)["question"] for line in lines]
+    records = [json.loads(line) for line in lines]
+    questions = [record["question"] for record in records]
     pipeline = RagPipeline.from_pretrained(
         "embedded", knowledge_base=args.kb, dtype=args.dtype, min_confidence=0.0, passage_cache=0
     )
     cache = PassageCache(2**33)
     say(f"{machine()}; K {args.n_docs}; {args.dtype}; {len(questions)} questions")
+    if args.check is not None:
+        check(pipeline, records, args.n_docs, args.check)
+        return
     found = pipeline.retrieve(questions, n_docs=args.n_docs)
     contexts = []
     for number, question in enumerate(questions):
@@ -152,13 +244,8 @@ def main() -> None:
         }
     )
 
-    find_passages = pipeline.retriever.passage_lengths
-
-    def ask(kept: PassageCache | None) -> list[tuple[str, float]]:
-        pipeline.passage_cache = kept
-        whole = kept is None  # contexts whose passages are unknown are read whole
-        pipeline.retriever.passage_lengths = (lambda ids, *_: [0] * len(ids)) if whole else find_passages
-        return [(a.answer, a.score) for a in (pipeline(q, n_docs=args.n_docs) for q in questions)]
+    def ask_all(kept: PassageCache | None) -> list[tuple[str, float]]:
+        return [(a.answer, a.score) for a in (ask(pipeline, q, args.n_docs, kept) for q in questions)]
 
     def one_prompt() -> None:
         """The K passages in one prompt, as the generator reads one passage."""
@@ -172,11 +259,11 @@ def main() -> None:
             with torch.inference_mode(), fast_linear(pipeline.model.generator):
                 pipeline.model.generator.generate(**encoded, max_new_tokens=32, do_sample=False)
 
-    without, with_cache = ask(None), ask(cache)
+    without, with_cache = ask_all(None), ask_all(cache)
     calls = {
         "one prompt": one_prompt,
-        "whole contexts": lambda: ask(None),
-        "cached passages": lambda: ask(cache),
+        "whole contexts": lambda: ask_all(None),
+        "cached passages": lambda: ask_all(cache),
     }
     compare(f"questions, {args.dtype}", in_turn(calls, args.rounds), "whole contexts")
     same = sum(a == b for (a, _), (b, _) in zip(without, with_cache, strict=True))

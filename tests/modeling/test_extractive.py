@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as tokenizer_models
 
-from ragweave.modeling.extractive import PassageSpans, spans_only
+from ragweave.modeling.extractive import PassageSpans, SpansOnly
+from ragweave.outputs import RetrievedContexts
+from ragweave.provenance.posteriors import explain
 from tests.support import models, retrieval
 
 EOS = 2
@@ -329,7 +331,7 @@ def test_generated_answers_stand_in_the_passages(
         for texts in PASSAGES
     ]
     answers_found = model.generate(
-        **contexts(), prefix_allowed_tokens_fn=spans_only(tree), max_new_tokens=40, **options
+        **contexts(), prefix_allowed_tokens_fn=SpansOnly(tree), max_new_tokens=40, **options
     )
     for row, texts in zip(answers_found.tolist(), PASSAGES, strict=True):
         answer = bpe().decode(row[1:], skip_special_tokens=True).strip()
@@ -338,11 +340,59 @@ def test_generated_answers_stand_in_the_passages(
         assert answer in possible
 
 
+@pytest.mark.parametrize("options", [{}, {"do_sample": True}], ids=["greedy", "samples"])
+@pytest.mark.parametrize("generator", ["llama", "gpt2", "qwen3", "mistral", "bart"])
+def test_drafts_change_neither_answers_nor_their_scores(generator: str, options: dict[str, Any]) -> None:
+    """Answers of several lengths, one of which ends while the others go on, against a pass for each token."""
+    torch.manual_seed(0)
+    model = models.rag_model(models.CLASSES["token"], generator, vocab_size=len(bpe()))
+    texts = [*PASSAGES, ["Rome"], ["1,234.5 or 1,234.6 or 1,999 tons"]]
+    spans = [PassageSpans(text, bpe(), eos_token_id=EOS, max_words=4, joins=(",", "")) for text in texts]
+    inputs = contexts(len(texts))
+    results, passes = [], []
+    for stepwise in (True, False):
+        lengths: list[int] = []
+        hook = model.rag.register_forward_hook(
+            lambda _, __, output, lengths=lengths: lengths.append(output.logits.shape[1])
+        )
+        torch.manual_seed(3)
+        results.append(
+            model.generate(
+                **inputs,
+                **options,
+                prefix_allowed_tokens_fn=SpansOnly(spans),
+                max_new_tokens=20,
+                return_dict_in_generate=True,
+                output_scores=stepwise,
+            )
+        )
+        hook.remove()
+        passes.append(lengths)
+    assert torch.equal(results[0].sequences, results[1].sequences)
+    if generator not in ("bart", "mistral"):  # which read no drafts
+        assert len(passes[1]) < 0.7 * len(passes[0])
+    with torch.no_grad():
+        read = model.rag.encode_contexts(RetrievedContexts(**inputs), reuse=True)
+    sequences = results[1].sequences
+    expected = explain(model, read, inputs["doc_scores"], sequences)
+    found = explain(model, read, inputs["doc_scores"], sequences, log_probs=results[1].passage_log_probs)
+    assert not results[1].passage_log_probs.transpose(1, 2)[expected.scored].isnan().any()
+    for name in ("log_likelihood", "posterior", "token_posteriors"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
+
+
+def test_a_draft_is_what_follows_in_the_first_passage() -> None:
+    spans = PassageSpans(["one two three", "two four"], bpe(), eos_token_id=EOS)
+    begun, two_three = (bpe()(text, add_special_tokens=False)["input_ids"] for text in (" two", " two three"))
+    assert [*begun, *spans.draft(begun)] == two_three
+    assert not spans.draft([]) and not spans.draft([EOS])
+
+
 def test_a_forced_first_token_does_not_end_the_answer() -> None:
     model = models.rag_model(models.CLASSES["token"], "bart", vocab_size=len(bpe()))
     tree = [PassageSpans(texts, bpe(), eos_token_id=EOS, max_words=2) for texts in PASSAGES]
     answers_found = model.generate(
-        **contexts(), prefix_allowed_tokens_fn=spans_only(tree), forced_bos_token_id=0, max_new_tokens=30
+        **contexts(), prefix_allowed_tokens_fn=SpansOnly(tree), forced_bos_token_id=0, max_new_tokens=30
     )
     assert (answers_found[:, 1] == 0).all()
     assert all(bpe().batch_decode(answers_found, skip_special_tokens=True))

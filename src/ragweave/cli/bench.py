@@ -32,6 +32,7 @@ _BY_DEFAULT = (
 _ON_REQUEST = (
     "databases",
     "engines",
+    "llama-cpp",
     "passage-cache",
     "precision",
     "recall",

@@ -17,6 +17,7 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "ragweave_shared_sdpa"
+# Columns behind the keys of a `GrowingLayer` for those that follow: a question's and an answer's.
+ROOM = 64
 # The attribute with which the answers' keys carry the prompts' keys and values to the attention function.
 PROMPT = "ragweave_prompt"
 
@@ -75,15 +78,8 @@ def shared_sdpa_attention(
     """
     prompt = getattr(key, PROMPT, None)
     if prompt is not None:
-        prompt_key, prompt_value = prompt
-        if len(query) > len(prompt_key):
-            scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-            output = prompt_attention(
-                query, key, value, prompt_key, prompt_value, attention_mask, scaling=scaling
-            )
-            return output, None
-        # Nothing is shared: one call for both parts takes a third of the time, copies included.
-        key, value = torch.cat([prompt_key, key], dim=2), torch.cat([prompt_value, value], dim=2)
+        scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        return prompt_attention(query, key, value, *prompt, attention_mask, scaling=scaling), None
     times = query.shape[0] // key.shape[0]  # R
     if times == 1:
         return _attend(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
@@ -247,6 +243,59 @@ class MixtureCache(EncoderDecoderCache):
             layer.reorder_cache(rows.flatten())
 
 
+class GrowingLayer(DynamicLayer):
+    """One layer of keys and values with room behind them: what is appended is written there, and nothing is copied.
+
+    A copy of a layer gets its room. The first then needs a new one to append.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room: tuple[Tensor, Tensor] | None = None
+        self._shared = 0  # columns that another layer has too
+
+    def __copy__(self) -> GrowingLayer:
+        twin = GrowingLayer()
+        twin.__dict__.update(self.__dict__)
+        twin._shared, self._room = self.get_seq_length(), None
+        return twin
+
+    def occupy(self, keys: Tensor, values: Tensor, length: int) -> None:
+        """Take tensors, (N, h, any, d), of which the first columns are keys and values and the others are room."""
+        self.lazy_initialization(keys, values)
+        self._room, self._shared = (keys, values), 0
+        self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values, (N, h, T, d); return all of them."""
+        if torch.is_grad_enabled():  # which needs the keys as they were
+            return super().update(key_states, value_states, *args, **kwargs)
+        length = self.get_seq_length()
+        end = length + key_states.shape[2]
+        if not self._has_room(length, end):
+            rooms = [
+                part.new_empty(*part.shape[:2], end + ROOM, part.shape[3])
+                for part in (key_states, value_states)
+            ]
+            if length:
+                rooms[0][:, :, :length], rooms[1][:, :, :length] = self.keys, self.values
+            self.occupy(rooms[0], rooms[1], length)
+        keys, values = self._room or (key_states, value_states)
+        keys[:, :, length:end], values[:, :, length:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def _has_room(self, length: int, end: int) -> bool:
+        if self._room is None or length < self._shared or end > self._room[0].shape[2]:
+            return False
+        # Rows that were selected or repeated are elsewhere, and inference mode does not allow this outside of it.
+        return self.keys.data_ptr() == self._room[0].data_ptr() and (
+            torch.is_inference_mode_enabled() or not self._room[0].is_inference()
+        )
+
+
 class PromptLayer(DynamicLayer):
     """One layer of a causal generator: keys and values of N prompts, shared by R rows each, and of the answers.
 
@@ -277,3 +326,17 @@ class PromptLayer(DynamicLayer):
         """Reorder the answers; all beams share the prompt."""
         if super().get_seq_length():
             self.batch_select_indices(beam_idx)
+
+
+def is_plain(cache: Cache) -> bool:
+    """Whether all layers keep all keys and values: no sliding window."""
+    return len(cache.layers) > 0 and all(type(layer) is GrowingLayer for layer in cache.layers)
+
+
+def repeated_cache(cache: Cache, times: int) -> Cache:
+    """An independent cache with every row repeated; it shares tensors with the first if nothing is repeated."""
+    repeated = copy.copy(cache)
+    repeated.layers = [copy.copy(layer) for layer in cache.layers]
+    if times > 1:
+        repeated.batch_repeat_interleave(times)
+    return repeated

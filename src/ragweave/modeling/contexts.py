@@ -6,8 +6,9 @@ T tokens of the answers including the start token, V vocabulary, H size of a hid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -34,7 +35,9 @@ class EncodedContexts:
         hidden_states: The encoder's hidden states layer by layer, with ``output_hidden_states``.
         attentions: The encoder's attentions layer by layer, with ``output_attentions``.
         input_ids: The contexts of a causal generator, (B*K, S).
-        prompt_cache: Keys and values of a causal generator's prompt without its last token.
+        prompt_cache: Keys and values of a causal generator's prompt, without its last token if there are no
+            ``first_logits``.
+        first_logits: A causal generator's logits of the answers' first tokens, (B*K, 1, V).
         strength: PCED's beta, (B, K), once the first token of the answers is known.
     """
 
@@ -45,6 +48,7 @@ class EncodedContexts:
     input_ids: Tensor | None = None
     prompt_cache: Cache | None = None
     strength: Tensor | None = None
+    first_logits: Tensor | None = None
     _repeated: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -128,51 +132,153 @@ class Mixture:
     doc_scores: Tensor
 
 
+# How many tokens of all contexts pass through the model with a draft, and of one answer. Up to here, most of the time
+# goes into reading the weights, so that many tokens take little longer than one.
+DRAFTED_TOKENS = {torch.float32: 48}
+DEFAULT_DRAFTED_TOKENS = 256
+LONGEST_DRAFT = 6
+
+
+@dataclass
+class _Answer:
+    """What the model has read of one answer.
+
+    Attributes:
+        tokens: The tokens. The last of them may be a draft that nobody has chosen yet.
+        columns: Their places in the cache.
+        logits: What follows them, (K, any, V), without those of which ``log_probs`` have been taken.
+        log_probs: Log p(y_t | x, z, y_<t) of chosen tokens, (K, any) each.
+        scored: How many these are.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0))
+    log_probs: list[Tensor] = field(default_factory=list)
+    scored: int = 0
+
+
 class TokenScores:
-    """Records log p(y_t | x, z, y_<t) of the tokens that are chosen, and leaves the model out where it has no choice.
+    """Records log p(y_t | x, z, y_<t) of the tokens that are chosen, and calls the model as seldom as it can.
 
     Extractive decoding allows a single token inside most words of several tokens. If that is so in every row, the
-    step needs no model: the next one that does reads all tokens that it has not read, in one call.
+    step needs no model: the next one that does reads all tokens that it has not read, in one call. Behind them it
+    reads a draft, what follows in the passage. While the draft's tokens are chosen, their logits are known. The rest
+    of a draft stays in the cache, where the mask hides it.
 
     Args:
         allowed: The search's ``prefix_allowed_tokens_fn``, if it has one.
+        draft: A guess of what follows the tokens of an answer, given its number. Without one, the model reads the
+            same number of tokens in every row.
+        ends: The tokens that end answers; needed for drafts.
     """
 
-    def __init__(self, allowed: Callable[[int, Tensor], list[int]] | None) -> None:
-        self._allowed = allowed
-        self._read = 0  # tokens that the model has read
-        self._next_logits: Tensor | None = None  # behind the last of them, (B, K, 1, V)
-        self._log_probs: list[Tensor] = []  # (B, K, any)
+    def __init__(
+        self,
+        allowed: Callable[[int, Tensor], list[int]] | None,
+        draft: Callable[[int, Sequence[int]], Sequence[int]] | None = None,
+        ends: Sequence[int] = (),
+    ) -> None:
+        self._allowed, self._draft, self._ends = allowed, draft, frozenset(ends)
+        self._answers: list[_Answer] = []
+        self._fed: list[list[int]] = []  # what the model reads now
+        self._seen = torch.empty(0)  # the mask of all columns
 
-    def skipped_logits(self, token_ids: Tensor) -> Tensor | None:
-        """Any logits, (B, 1, V), if only one token may follow each of B rows, (B, T); else ``None``."""
-        if self._next_logits is None or self._allowed is None:
+    def known_logits(self, token_ids: Tensor) -> Tensor | None:
+        """Logits of the next token of B answers, (B*K, 1, V), if the model has read what they depend on.
+
+        Answers that have ended, or that only one token may follow, have any logits.
+        """
+        if not self._answers:
             return None
-        if any(len(self._allowed(row, ids)) > 1 for row, ids in enumerate(token_ids)):
-            return None
-        return self._next_logits.new_zeros(len(token_ids), 1, self._next_logits.shape[-1])
+        logits = []
+        for number, (answer, ids) in enumerate(zip(self._answers, token_ids, strict=True)):
+            chosen = ids.tolist()
+            self._settle(number, chosen)
+            if len(answer.tokens) >= len(chosen):
+                logits.append(answer.logits[:, :1])
+            elif self._has_choice(number, ids):
+                return None
+            else:
+                logits.append(answer.logits.new_zeros(len(answer.logits), 1, answer.logits.shape[-1]))
+        return torch.cat(logits)
 
-    def unread(self, token_ids: Tensor) -> Tensor:
-        """The tokens that the model has to read, of all tokens so far, (B, T)."""
-        return token_ids[:, self._read :]
+    def _has_choice(self, number: int, ids: Tensor) -> bool:
+        if self._draft is not None and self._length(ids.tolist()) < len(ids):
+            return False
+        return self._allowed is None or len(self._allowed(number, ids)) > 1
 
-    def record(self, token_ids: Tensor, logits: Tensor) -> None:
-        """Take the logits of the unread ones, (B*K, any, V), of all tokens so far, (B, T)."""
-        grouped = group_by_question(logits, logits.shape[0] // len(token_ids))  # (B, K, any, V)
-        if self._next_logits is not None:
-            following = token_ids[:, self._read : self._read + 1]
-            self._log_probs.append(target_log_probs(self._next_logits, following))
-        if grouped.shape[2] > 1:
-            self._log_probs.append(target_log_probs(grouped[:, :, :-1], token_ids[:, self._read + 1 :]))
-        self._read, self._next_logits = token_ids.shape[1], grouped[:, :, -1:]
+    def _length(self, chosen: list[int]) -> int:
+        """How many tokens precede the end."""
+        return 1 + sum(1 for _ in takewhile(lambda token: token not in self._ends, chosen[1:]))
+
+    def _settle(self, number: int, chosen: list[int]) -> None:
+        """Take the log-probabilities of tokens that were chosen since, and forget a draft that was not."""
+        answer = self._answers[number]
+        common = sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, chosen, strict=False))
+        )
+        fresh = min(common, len(chosen) - 1) - answer.scored
+        if fresh > 0:
+            targets = torch.tensor([chosen[answer.scored + 1 :][:fresh]], device=answer.logits.device)
+            answer.log_probs.append(target_log_probs(answer.logits[None, :, :fresh], targets)[0])
+            answer.logits = answer.logits[:, fresh:]
+            answer.scored += fresh
+        if common < min(len(answer.tokens), len(chosen)):
+            self._seen[number, answer.columns[common:]] = 0
+            del answer.tokens[common:], answer.columns[common:]
+            answer.logits = answer.logits[:, :0]
+
+    def unread(
+        self, token_ids: Tensor, n_docs: int, dtype: torch.dtype, *, last: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What the model has to read, (B, any), and the mask of this and all before, (B, any).
+
+        Args:
+            token_ids: The tokens so far, (B, T).
+            n_docs: K.
+            dtype: The type that the model computes in.
+            last: Whether nothing follows, so that a draft is of no use.
+        """
+        rows = token_ids.tolist()
+        if not self._answers:
+            self._answers = [_Answer() for _ in rows]
+            self._seen = token_ids.new_ones(len(rows), 0)
+        room = DRAFTED_TOKENS.get(dtype, DEFAULT_DRAFTED_TOKENS) // (len(rows) * n_docs) - 1
+        self._fed = []
+        for number, (answer, chosen) in enumerate(zip(self._answers, rows, strict=True)):
+            if self._draft is None:
+                self._fed.append(chosen[len(answer.tokens) :])
+                continue
+            self._settle(number, chosen)
+            fed = chosen[len(answer.tokens) : self._length(chosen)]
+            if fed and not last and self._has_choice(number, token_ids[number]):
+                fed += self._draft(number, chosen)[: max(0, min(room, LONGEST_DRAFT))]
+            self._fed.append(fed)
+        longest = max(map(len, self._fed))
+        padded = [[*fed, *[0] * (longest - len(fed))] for fed in self._fed]
+        mask = [[1] * len(fed) + [0] * (longest - len(fed)) for fed in self._fed]
+        self._seen = torch.cat([self._seen, self._seen.new_tensor(mask).view(len(rows), longest)], dim=1)
+        return token_ids.new_tensor(padded).view(len(rows), longest), self._seen
+
+    def record(self, logits: Tensor) -> None:
+        """Take the logits of what `unread` returned, (B*K, any, V)."""
+        grouped = group_by_question(logits, logits.shape[0] // len(self._answers))  # (B, K, any, V)
+        first = self._seen.shape[1] - logits.shape[1]
+        for answer, fed, own in zip(self._answers, self._fed, grouped, strict=True):
+            own = own[:, : len(fed)]
+            answer.logits = torch.cat([answer.logits, own], dim=1) if answer.tokens else own
+            answer.tokens += fed
+            answer.columns += range(first, first + len(fed))
 
     def log_probs(self, sequences: Tensor) -> Tensor:
         """Log-probabilities of all tokens but the first, (B, K, T-1), of answers, (B, T); NaN if unknown."""
-        known = list(self._log_probs)
-        if self._next_logits is not None:
-            known.append(target_log_probs(self._next_logits, sequences[:, self._read : self._read + 1]))
-        result = torch.cat(known, dim=-1)[..., : sequences.shape[1] - 1]
-        return pad(result, (0, sequences.shape[1] - 1 - result.shape[-1]), value=float("nan"))
+        result = []
+        for number, chosen in enumerate(sequences.tolist()):
+            self._settle(number, chosen)
+            known = torch.cat(self._answers[number].log_probs, dim=-1)[:, : len(chosen) - 1]
+            result.append(pad(known, (0, len(chosen) - 1 - known.shape[-1]), value=float("nan")))
+        return torch.stack(result)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -105,13 +106,25 @@ class PassageSpans:
             answer: Token ids after the start token. The first may be a special token with which the generator begins
                 all its answers, as BART does.
         """
-        fresh = self._runs  # of which the next token may be the first
         if not len(answer):
-            firsts = dict.fromkeys(token for runs in fresh for token in runs)
+            firsts = dict.fromkeys(token for runs in self._runs for token in runs)
             return [*firsts, *self._begin] if firsts else [self._eos]
-        inside: list[
-            tuple[Run, int]
-        ] = []  # runs that the answer has come to, and how many of their tokens it has
+        inside, fresh = self._runs_in(answer)
+        following = dict.fromkeys(run.ids[count] for run, count in inside if count < len(run.ids))
+        following |= dict.fromkeys(token for runs in fresh for token in runs)
+        if _ended(inside):
+            following[self._eos] = None
+        return [*following] or [self._eos]
+
+    def draft(self, answer: Sequence[int]) -> array[int]:
+        """What follows the beginning of an answer in the passage where it stands first."""
+        inside, _ = self._runs_in(answer)
+        return next((run.ids[count:] for run, count in inside if count < len(run.ids)), array("I"))
+
+    def _runs_in(self, answer: Sequence[int]) -> tuple[list[tuple[Run, int]], list[Runs]]:
+        """The runs that an answer has come to, with how many of their tokens it has, and those that may begin."""
+        fresh = self._runs
+        inside: list[tuple[Run, int]] = []
         for position, token in enumerate(answer):
             begun = [(run, 1) for runs in fresh for run in runs.get(token, ())]
             if position == 0 and token in self._special and not begun:
@@ -120,11 +133,7 @@ class PassageSpans:
                 (run, count + 1) for run, count in inside if count < len(run.ids) and run.ids[count] == token
             ] + begun
             fresh = self._fresh(inside)
-        following = dict.fromkeys(run.ids[count] for run, count in inside if count < len(run.ids))
-        following |= dict.fromkeys(token for runs in fresh for token in runs)
-        if _ended(inside):
-            following[self._eos] = None
-        return [*following] or [self._eos]
+        return inside, fresh
 
     def _fresh(self, inside: list[tuple[Run, int]]) -> list[Runs]:
         """What may begin here: a join behind a run, a run behind a join."""
@@ -203,9 +212,19 @@ def word_runs(text: str, max_words: int) -> dict[str, set[int]]:
     return runs
 
 
-def spans_only(spans: Sequence[PassageSpans]) -> Callable[[int, Tensor], list[int]]:
+@dataclass(frozen=True)
+class SpansOnly:
     """A ``prefix_allowed_tokens_fn`` for ``generate`` that restricts question b to the runs of ``spans[b]``."""
-    return lambda batch_id, input_ids: spans[batch_id].allowed(input_ids[1:].tolist())
+
+    spans: Sequence[PassageSpans]
+
+    def __call__(self, batch_id: int, input_ids: Tensor) -> list[int]:
+        """The tokens that may follow the start token and those behind it."""
+        return self.spans[batch_id].allowed(input_ids[1:].tolist())
+
+    def draft(self, batch_id: int, token_ids: Sequence[int]) -> array[int]:
+        """What may follow them, as a guess."""
+        return self.spans[batch_id].draft(token_ids[1:])
 
 
 def _ends(start: int, words: Iterable[tuple[int, int]], classes: str, depth: list[int]) -> list[int]:

@@ -195,22 +195,34 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         self, mixture: RecordedMixture, token_ids: Any, past_key_values: Cache | None
     ) -> RetrievAugLMMarginOutput:
         """Logits of the next token of B answers, (B, T), in a search without beams, which `TokenScores` records."""
-        logits = mixture.token_scores.skipped_logits(token_ids)
+        logits = mixture.token_scores.known_logits(token_ids)
         if logits is None:
-            logits = self._read(mixture, token_ids, past_key_values)
-        return RetrievAugLMMarginOutput(logits=logits, **{CACHE: past_key_values})
+            self._read(mixture, token_ids, past_key_values)
+            logits = mixture.token_scores.known_logits(token_ids)
+        marginals = self._output_logits(logits, mixture.doc_scores, True, mixture.contexts)
+        return RetrievAugLMMarginOutput(logits=marginals, **{CACHE: past_key_values})
 
-    def _read(self, mixture: RecordedMixture, token_ids: Tensor, past_key_values: Cache | None) -> Tensor:
+    def _read(
+        self,
+        mixture: RecordedMixture,
+        token_ids: Tensor,
+        past_key_values: Cache | None,
+        *,
+        last: bool = False,
+    ) -> None:
         """Pass the unread tokens of B answers, (B, T), through the model and record their scores."""
-        output = self.rag(
-            encoder_outputs=mixture.contexts,
-            decoder_input_ids=mixture.token_scores.unread(token_ids),
-            past_key_values=past_key_values,
-            doc_scores=mixture.doc_scores,
-            use_cache=True,
-        )
-        mixture.token_scores.record(token_ids, output.logits)
-        return self._output_logits(output.logits[:, -1:], output.doc_scores, True, mixture.contexts)
+        scores = mixture.token_scores
+        unread, mask = scores.unread(token_ids, mixture.doc_scores.shape[1], self.generator.dtype, last=last)
+        if unread.shape[1]:
+            output = self.rag(
+                encoder_outputs=mixture.contexts,
+                decoder_input_ids=unread,
+                decoder_attention_mask=None if mask.all() else mask,
+                past_key_values=past_key_values,
+                doc_scores=mixture.doc_scores,
+                use_cache=True,
+            )
+            scores.record(output.logits)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""
@@ -393,8 +405,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         )
         if isinstance(mixture, RecordedMixture):
             read = (result if isinstance(result, Tensor) else result.sequences)[:, :-1]
-            if mixture.token_scores.unread(read).shape[1]:  # the last tokens were skipped
-                self._read(mixture, read, cache)
+            self._read(mixture, read, cache, last=True)  # the last tokens may have been skipped
         return result
 
     def _token_scores(self, config: GenerationConfig, kwargs: dict[str, Any]) -> TokenScores | None:
@@ -410,4 +421,6 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             or self._computes_its_own_logits()
         ):
             return None
-        return TokenScores(kwargs.get("prefix_allowed_tokens_fn"))
+        allowed = kwargs.get("prefix_allowed_tokens_fn")
+        draft = getattr(allowed, "draft", None) if self.rag.wrapped_generator.reads_drafts else None
+        return TokenScores(allowed, draft, as_list(config.eos_token_id))

@@ -10,7 +10,6 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,15 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ragweave.encoders.linear import fast_linear
 from ragweave.errors import ConfigurationError, MissingContextError
-from ragweave.modeling.attention import MixtureCache, PromptLayer, share_keys
+from ragweave.modeling.attention import (
+    ROOM,
+    GrowingLayer,
+    MixtureCache,
+    PromptLayer,
+    is_plain,
+    repeated_cache,
+    share_keys,
+)
 from ragweave.modeling.contexts import (
     EncodedContexts,
     align_right,
@@ -38,9 +45,6 @@ from ragweave.modeling.contexts import (
 )
 from ragweave.modeling.passage_cache import PassageReuse, passage_states, read_apart
 from ragweave.outputs import CACHE
-
-# Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
-RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 
 @dataclass(frozen=True)
@@ -119,31 +123,15 @@ class GeneratorWrapper(ABC):
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
         """An empty cache for step-by-step decoding of a mixture."""
 
+    @property
+    def reads_drafts(self) -> bool:
+        """Whether tokens read in vain can stay in a cache: a mask hides them, and positions do not count them."""
+        return False
+
 
 def wrap_generator(generator: PreTrainedModel) -> GeneratorWrapper:
     """Wrap a generator: seq2seq if it has an encoder, causal if it has none."""
     return Seq2SeqGenerator(generator) if generator.config.is_encoder_decoder else CausalGenerator(generator)
-
-
-def check_generator(generator: PreTrainedModel) -> None:
-    """Reject generators that no wrapper supports.
-
-    Raises:
-        ConfigurationError: It has recurrent or convolutional layers, or an encoder and a mixture of experts.
-    """
-    config = generator.config
-    recurrent = RECURRENT_LAYERS.intersection(getattr(config, "layer_types", None) or ())
-    # `_is_stateful` is private; it covers models that do not list their layers in the configuration.
-    stateful = bool(recurrent) or getattr(generator, "_is_stateful", False)
-    # Outputs of a mixture of experts contain the router's logits, at other positions.
-    experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
-    if not (stateful or experts):
-        return
-    reason = "mixes experts behind an encoder" if experts else "keeps a recurrent or convolutional state"
-    raise ConfigurationError(
-        f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
-        "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."
-    )
 
 
 @contextmanager
@@ -269,59 +257,75 @@ class CausalGenerator(GeneratorWrapper):
         if reuse and passages is not None and not torch.is_grad_enabled() and self.reads_apart:
             if passages.cache is not None:
                 passages.cache.keep_for(self.generator.parameters())
-            return read_apart(self._fill, self._new_cache, input_ids, attention_mask, passages)
+            return read_apart(self._fill, self._read, self._new_cache, input_ids, attention_mask, passages)
         input_ids, mask = align_right(input_ids, attention_mask)
         contexts = EncodedContexts(attention_mask=mask, input_ids=input_ids)
         if reuse:
-            contexts.prompt_cache = self._prefill(input_ids[:, :-1], mask[:, :-1])
+            contexts.prompt_cache, contexts.first_logits = self._prefill(input_ids, mask)
         return contexts
 
     @property
     def reads_apart(self) -> bool:
         """Whether keys and values of a passage serve all its contexts: no layer has a sliding window."""
-        return _is_plain(self._new_cache())
+        return is_plain(self._new_cache())
 
     @torch.no_grad()
     def passage_states(self, passages: Sequence[Tensor]) -> list[Tensor | None]:
         """Keys and values of passages, given by their tokens, (L, 2, h, P, d) each; see `passage_cache`."""
         return passage_states(self._fill, self._new_cache, passages)
 
-    def _new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.generator.config)
+    @property
+    def reads_drafts(self) -> bool:
+        """Whether every layer attends under the mask, and the caller counts positions."""
+        return self.reads_apart and _takes_position_ids(self.generator.__class__.forward)
 
-    def _prefill(self, input_ids: Tensor, mask: Tensor) -> Cache:
-        """Run the model over prompts, (B*K, S-1), those of similar length together, which saves padding."""
-        cache = self._new_cache()
-        one_group = not _is_plain(cache) or torch.is_grad_enabled()
-        groups = length_groups(mask.ne(0).sum(1), whole=one_group)
-        if len(groups) == 1:
-            return self._fill(cache, input_ids, mask)
-        for rows in groups:
-            group_cache = self._fill(self._new_cache(), *align_right(input_ids[rows], mask[rows]))
-            for layer, group_layer in zip(cache.layers, group_cache.layers, strict=True):
-                keys, values = group_layer.keys, group_layer.values
-                if not layer.is_initialized:
-                    shape = (len(mask), keys.shape[1], mask.shape[1])
-                    layer.lazy_initialization(keys, values)
-                    layer.keys = keys.new_zeros(*shape, keys.shape[3])  # (B*K, heads, S-1, d)
-                    layer.values = values.new_zeros(*shape, values.shape[3])
-                layer.keys[rows, :, -keys.shape[2] :] = keys
-                layer.values[rows, :, -values.shape[2] :] = values
+    def _new_cache(self) -> DynamicCache:
+        cache = DynamicCache(config=self.generator.config)
+        cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
         return cache
+
+    def _prefill(self, input_ids: Tensor, mask: Tensor) -> tuple[Cache, Tensor | None]:
+        """Run the model over prompts, (B*K, S), those of similar length together, which saves padding.
+
+        With sliding windows, over all but the last token, since their caches cannot forget it again.
+        """
+        cache = self._new_cache()
+        if not is_plain(cache):
+            return self._fill(cache, input_ids[:, :-1], mask[:, :-1]), None
+        groups = length_groups(mask.ne(0).sum(1), whole=torch.is_grad_enabled())
+        if len(groups) == 1:
+            return cache, self._read(cache, input_ids, mask)
+        logits = []
+        for rows in groups:
+            group_cache = self._new_cache()
+            logits.append(self._read(group_cache, *align_right(input_ids[rows], mask[rows])))
+            for layer, group_layer in zip(cache.layers, group_cache.layers, strict=True):
+                parts = group_layer.keys, group_layer.values
+                if not layer.is_initialized:
+                    shape = (len(mask), parts[0].shape[1], mask.shape[1] + ROOM)
+                    keys, values = (part.new_zeros(*shape, part.shape[3]) for part in parts)
+                    layer.occupy(keys, values, mask.shape[1])  # (B*K, heads, S, d)
+                for whole, part in zip((layer.keys, layer.values), parts, strict=True):
+                    whole[rows, :, -part.shape[2] :] = part
+        return cache, torch.cat(logits)[torch.cat(groups).argsort()]
 
     def _fill(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Cache:
         """Run the model without its head over the last columns of prompts, which fills a cache."""
-        share_keys(self.generator)
-        with fast_linear(self.generator):
-            self.generator.base_model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                use_cache=True,
-                return_dict=True,
-                **{CACHE: cache},
-                **self._position_ids(token_positions(mask)[:, -input_ids.shape[1] :]),
-            )
+        self._run(self.generator.base_model, cache, input_ids, mask)
         return cache
+
+    def _read(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """The same with its head: the logits behind the prompts, (N, 1, V)."""
+        with _head_input(self.generator.get_output_embeddings(), None):
+            logits: Tensor = self._run(self.generator, cache, input_ids, mask, logits_to_keep=1).logits
+        return logits
+
+    def _run(self, model: nn.Module, cache: Cache, input_ids: Tensor, mask: Tensor, **options: Any) -> Any:
+        share_keys(self.generator)
+        positions = token_positions(mask)[:, -input_ids.shape[1] :]
+        options |= {CACHE: cache, "use_cache": True, "return_dict": True, **self._position_ids(positions)}
+        with fast_linear(self.generator):
+            return model(input_ids=input_ids, attention_mask=mask, **options)
 
     def decode(
         self,
@@ -332,31 +336,54 @@ class CausalGenerator(GeneratorWrapper):
         past_key_values: Cache | None = None,
         options: DecodeOptions,
     ) -> dict[str, Any]:
-        """Continue R rows per prompt."""
+        """Continue R rows per prompt. Reading has computed what follows the first token, the prompt's last."""
         if contexts.input_ids is None:
             raise MissingContextError(
                 "A causal generator needs context_input_ids; encoder_outputs cannot replace them."
             )
         times = decoder_input_ids.shape[0] // len(contexts)  # R
         mask = contexts.attention_mask[:, :-1].repeat_interleave(times, dim=0)  # (B*K*R, S-1)
-        past = self._continued_cache(contexts, past_key_values, times, options)
+        past, first_logits = self._continued_cache(contexts, past_key_values, times, options)
+        output: Any = {}
+        if first_logits is not None:
+            first_logits = first_logits.repeat_interleave(times, dim=0)
+            decoder_input_ids = decoder_input_ids[:, 1:]
+        if decoder_input_ids.shape[1]:
+            prompts = contexts.input_ids.repeat_interleave(times, dim=0)
+            output = self._continue(prompts, mask, past, decoder_input_ids, decoder_attention_mask, options)
+        return {
+            "logits": _joined_logits(first_logits, output.get("logits"), options.logits_at),
+            CACHE: past_key_values if options.use_cache else None,
+            "generator_dec_hidden_states": output.get("hidden_states"),
+            "generator_dec_attentions": output.get("attentions"),
+        }
+
+    def _continue(
+        self,
+        prompts: Tensor,
+        mask: Tensor,
+        past: Cache | None,
+        decoder_input_ids: Tensor,
+        decoder_attention_mask: Tensor | None,
+        options: DecodeOptions,
+    ) -> Any:
+        """Run the model behind a cache, or over prompts, (B*K*R, S), and answers; the mask is (B*K*R, S-1)."""
         # Number of the answer's tokens in the cache.
         done = 0 if past is None else max(past.get_seq_length() - mask.shape[1], 0)
         if done == 0:
-            starts = contexts.input_ids[:, -1].repeat_interleave(times)
-            decoder_input_ids = torch.cat([starts[:, None], decoder_input_ids[:, 1:]], dim=1)
+            decoder_input_ids = torch.cat([prompts[:, -1:], decoder_input_ids[:, 1:]], dim=1)
         length = decoder_input_ids.shape[1]
         if decoder_attention_mask is None or decoder_attention_mask.shape[1] != done + length:
             decoder_attention_mask = mask.new_ones(mask.shape[0], done + length)
         input_ids = decoder_input_ids
-        position_ids = mask.sum(-1, keepdim=True) + torch.arange(done, done + length, device=mask.device)
+        position_ids = mask.sum(-1, keepdim=True) + token_positions(decoder_attention_mask)[:, done:]
         if past is None:
-            prompt = contexts.input_ids[:, :-1].repeat_interleave(times, dim=0)
-            input_ids = torch.cat([prompt, decoder_input_ids], dim=1)  # (B*K*R, S-1+T)
+            input_ids = torch.cat([prompts[:, :-1], decoder_input_ids], dim=1)  # (B*K*R, S-1+T)
             position_ids = torch.cat([token_positions(mask), position_ids], dim=1)
         head = self.generator.get_output_embeddings()
-        with _head_input(head, options.logits_at), fast_linear(self.generator):
-            output = self.generator(
+        logits_at = None if options.logits_at is None else options.logits_at[:, -length:]
+        with _head_input(head, logits_at), fast_linear(self.generator):
+            return self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),
                 use_cache=past is not None,
@@ -367,12 +394,6 @@ class CausalGenerator(GeneratorWrapper):
                 **{CACHE: past},
                 **self._position_ids(position_ids),
             )
-        return {
-            "logits": output.logits,
-            CACHE: past_key_values if options.use_cache else None,
-            "generator_dec_hidden_states": output.hidden_states,
-            "generator_dec_attentions": output.attentions,
-        }
 
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
         """An empty cache; the prompts' keys and values enter it at the first step."""
@@ -381,8 +402,11 @@ class CausalGenerator(GeneratorWrapper):
 
     def _continued_cache(
         self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
-    ) -> Cache | None:
-        """The cache to decode with: the caller's, a new one that continues the prompts, or none."""
+    ) -> tuple[Cache | None, Tensor | None]:
+        """The cache to decode with, and the logits behind the first token if it is in there.
+
+        The cache is the caller's, a new one that continues the prompts, or none.
+        """
         if not isinstance(past_key_values, MixtureCache | None):
             raise ConfigurationError(
                 f"past_key_values is a {type(past_key_values).__name__}; a causal generator continues from the cache "
@@ -390,21 +414,23 @@ class CausalGenerator(GeneratorWrapper):
             )
         mixture = past_key_values
         if mixture is not None and mixture.self_attention_cache.get_seq_length() > 0:
-            return mixture.self_attention_cache
+            return mixture.self_attention_cache, None
         if mixture is not None and contexts.prompt_cache is None and contexts.input_ids is not None:
-            contexts.prompt_cache = self.encode(
-                contexts.input_ids, contexts.attention_mask, reuse=True, options=options
-            ).prompt_cache
-        prompts = contexts.prompt_cache
+            read = self.encode(contexts.input_ids, contexts.attention_mask, reuse=True, options=options)
+            contexts.prompt_cache, contexts.first_logits = read.prompt_cache, read.first_logits
+        prompts, first_logits = contexts.prompt_cache, contexts.first_logits
         if prompts is None:
-            return None
-        if _is_plain(prompts) and share_keys(self.generator):
+            return None, None
+        if first_logits is not None and (options.output_attentions or options.output_hidden_states):
+            prompts, first_logits = repeated_cache(prompts, 1), None  # the first token is read again
+            prompts.crop(-1)
+        if times > 1 and is_plain(prompts) and share_keys(self.generator):
             continued = Cache(layers=[PromptLayer(layer.keys, layer.values) for layer in prompts.layers])
         else:
-            continued = _repeat(prompts, times)
+            continued = repeated_cache(prompts, times)
         if mixture is not None:
             mixture.self_attention_cache = continued
-        return continued
+        return continued, first_logits
 
     def _position_ids(self, position_ids: Tensor) -> dict[str, Any]:
         return {"position_ids": position_ids} if _takes_position_ids(self.generator.__class__.forward) else {}
@@ -416,15 +442,15 @@ def _takes_position_ids(forward: Callable[..., Any]) -> bool:
     return "position_ids" in inspect.signature(forward).parameters
 
 
-def _is_plain(cache: Cache) -> bool:
-    """Whether all layers keep all keys and values: no sliding window."""
-    return len(cache.layers) > 0 and all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _repeat(cache: Cache, times: int) -> Cache:
-    """An independent cache with every row repeated; it shares tensors with the first if nothing is repeated."""
-    repeated = copy.copy(cache)
-    repeated.layers = [copy.copy(layer) for layer in cache.layers]
-    if times > 1:
-        repeated.batch_repeat_interleave(times)
-    return repeated
+def _joined_logits(first: Tensor | None, others: Tensor | None, logits_at: Tensor | None) -> Tensor | None:
+    """Logits of the first position, (N, 1, V), and those of the others, at some positions or at all, (N, T)."""
+    if first is None or (logits_at is None and others is None):
+        return others if first is None else first
+    if logits_at is None:
+        return torch.cat([first, others], dim=1)  # type: ignore[list-item]
+    is_first = logits_at.nonzero()[:, 1] == 0  # (M,)
+    joined = first.new_empty(len(is_first), first.shape[-1])
+    joined[is_first] = first[logits_at[:, 0], 0]
+    if others is not None:
+        joined[~is_first] = others[0]
+    return joined[None]

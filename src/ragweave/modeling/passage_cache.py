@@ -32,6 +32,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from ragweave.encoders.text_encoder import hash_weights
 from ragweave.errors import ConfigurationError, StoredStatesWarning
+from ragweave.modeling.attention import ROOM
 from ragweave.modeling.contexts import EncodedContexts, length_groups
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -45,6 +46,9 @@ _FREE_MEMORY = {
 
 Fill = Callable[[Cache, Tensor, Tensor], Cache]
 """Runs a model over tokens, (N, T), under a mask of all columns, (N, S), which adds keys and values to a cache."""
+
+Read = Callable[[Cache, Tensor, Tensor], Tensor]
+"""Does the same, and returns the logits behind the last token, (N, 1, V)."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,7 @@ def default_budget(device: torch.device | None = None) -> int:
 
 def read_apart(
     fill: Fill,
+    read: Read,
     new_cache: Callable[[], DynamicCache],
     input_ids: Tensor,
     mask: Tensor,
@@ -316,7 +321,8 @@ def read_apart(
     """Read each distinct passage once, unless it is cached, and then the questions behind their passages.
 
     Args:
-        fill: Runs the generator.
+        fill: Runs the generator without its head.
+        read: Runs the generator.
         new_cache: Makes an empty cache.
         input_ids: N contexts, (N, S), padded on any side.
         mask: Their mask, (N, S).
@@ -334,12 +340,11 @@ def read_apart(
     if passage_ids.shape[1]:
         states = passage_states(fill, new_cache, [passage for passage, _ in parts], passages.cache)
         _load(cache, states, passage_ids.shape[1])
-    if question_ids.shape[1] > 1:
-        fill(cache, question_ids[:, :-1], whole_mask[:, :-1])
     return EncodedContexts(
         attention_mask=whole_mask,
         input_ids=torch.cat([passage_ids, question_ids], dim=1),
         prompt_cache=cache,
+        first_logits=read(cache, question_ids, whole_mask),
     )
 
 
@@ -372,12 +377,14 @@ def _load(cache: DynamicCache, states: Sequence[Tensor | None], columns: int) ->
     """Put keys and values of N passages into an empty cache, aligned on the right of so many columns."""
     first = next(passage for passage in states if passage is not None)
     layers, _, heads, _, size = first.shape
-    whole = first.new_zeros(layers, 2, len(states), heads, columns, size)
+    whole = first.new_empty(layers, 2, len(states), heads, columns + ROOM, size)
     for row, passage in enumerate(states):
+        padding = columns if passage is None else columns - passage.shape[3]
+        whole[:, :, row, :, :padding] = 0
         if passage is not None:
-            whole[:, :, row, :, columns - passage.shape[3] :] = passage
-    for number, (keys, values) in enumerate(whole):
-        cache.update(keys, values, number)
+            whole[:, :, row, :, padding:columns] = passage
+    for layer, (keys, values) in zip(cache.layers, whole, strict=True):
+        layer.occupy(keys, values, columns)
 
 
 def _left_padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,12 @@ from transformers import (
 )
 
 from ragweave.configuration import RagConfig
+from ragweave.errors import ConfigurationError
 from ragweave.model_files import check_config, refuse_code
 from ragweave.modeling.parts import RetrieverProtocol, load_parts
+
+# Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
+RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 
 class RagPreTrainedModel(PreTrainedModel):
@@ -159,3 +163,24 @@ def _load(part: str, name: str, kwargs: dict[str, Any]) -> PreTrainedModel:
     check_config(kwargs["config"])
     loader = generator_class(kwargs["config"]) if part == "generator" else AutoModel
     return loader.from_pretrained(name, **kwargs)
+
+
+def check_generator(generator: PreTrainedModel) -> None:
+    """Reject generators that no wrapper supports.
+
+    Raises:
+        ConfigurationError: It has recurrent or convolutional layers, or an encoder and a mixture of experts.
+    """
+    config = generator.config
+    recurrent = RECURRENT_LAYERS.intersection(getattr(config, "layer_types", None) or ())
+    # `_is_stateful` is private; it covers models that do not list their layers in the configuration.
+    stateful = bool(recurrent) or getattr(generator, "_is_stateful", False)
+    # Outputs of a mixture of experts contain the router's logits, at other positions.
+    experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
+    if not (stateful or experts):
+        return
+    reason = "mixes experts behind an encoder" if experts else "keeps a recurrent or convolutional state"
+    raise ConfigurationError(
+        f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
+        "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."
+    )

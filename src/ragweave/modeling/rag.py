@@ -21,9 +21,9 @@ from ragweave.encoders.pooling import pool
 from ragweave.errors import MissingContextError
 from ragweave.modeling import parts
 from ragweave.modeling.contexts import EncodedContexts, trim_right
-from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, check_generator, wrap_generator
+from ragweave.modeling.generators import DecodeOptions, GeneratorWrapper, wrap_generator
 from ragweave.modeling.passage_cache import PassageReuse
-from ragweave.modeling.pretrained import RagPreTrainedModel, generator_class
+from ragweave.modeling.pretrained import RagPreTrainedModel, check_generator, generator_class
 from ragweave.outputs import RetrievAugLMOutput, RetrievedContexts, pop_cache
 from ragweave.retrieval.retriever import passage_scores
 

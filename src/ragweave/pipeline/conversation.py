@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ragweave.modeling.extractive import PassageSpans, spans_only
+from ragweave.modeling.extractive import PassageSpans, SpansOnly
 from ragweave.provenance.answers import Answer
 from ragweave.retrieval.context_template import ContextTemplate, context_tokens, padded
 
@@ -101,7 +101,7 @@ def rewritten_by(pipeline: AnswerPipeline, kept: Sequence[tuple[str, str]], ques
     if copies:
         texts = [question, history, *sorted(FUNCTION_WORDS)]
         eos = model.rag.special_tokens.eos
-        allowed = spans_only([PassageSpans(texts, tokenizer, eos_token_id=eos, joins=("", ","))])
+        allowed = SpansOnly([PassageSpans(texts, tokenizer, eos_token_id=eos, joins=("", ","))])
     with torch.inference_mode():
         sequences = model.generate(
             context_input_ids=torch.tensor(ids, device=model.device),

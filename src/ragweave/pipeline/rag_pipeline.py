@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base import KnowledgeBase
-from ragweave.modeling.extractive import PassageSpans, runs_of, spans_only
+from ragweave.modeling.extractive import PassageSpans, SpansOnly, runs_of
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageReuse
 from ragweave.modeling.token import PcedForGeneration, RagTokenForGeneration
@@ -296,7 +296,7 @@ class RagPipeline(AnswerPipeline):
         fixed, joins = self.config.fixed_answers or (), self.config.answer_joins or ()
         texts = [[*doc["text"], *doc["title"], *fixed] for doc in docs]
         spans = partial(PassageSpans, tokenizer=tokenizer, eos_token_id=eos, joins=joins, runs=self._runs_of)
-        return spans_only([spans(text) for text in texts])
+        return SpansOnly([spans(text) for text in texts])
 
 
 def longest_prompt(model: RagForGeneration, wanted: int, max_new_tokens: int) -> int:
