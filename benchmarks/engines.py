@@ -25,6 +25,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from ragweave.modeling.quantization import quantize_int8
+
 
 class BartConverter(Converter):
     """Converts a BART in memory."""
@@ -87,9 +89,11 @@ def main() -> None:
                 min_decoding_length=args.tokens,
                 max_batch_size=0,
             )
-    for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for kind in ("float32", "bfloat16", "int8"):
         for name, model, how in (("RAG-Token", token, options), ("RAG-Sequence fast", sequence, fast)):
-            own = copy.deepcopy(model).to(dtype)
+            own = copy.deepcopy(model).to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
+            if kind == "int8":
+                quantize_int8(own.generator)
             calls[f"{name} {kind}"] = lambda own=own, how=how: own.generate(**given, **how)
     say(f"{machine()}, CTranslate2 {ctranslate2.__version__}, {len(sources)} contexts")
     compare(f"engines, R {args.beams}", in_turn(calls, args.rounds), "CTranslate2 float32")

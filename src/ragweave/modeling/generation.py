@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -199,7 +199,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         if logits is None:
             self._read(mixture, token_ids, past_key_values)
             logits = mixture.token_scores.known_logits(token_ids)
-        marginals = self._output_logits(logits, mixture.doc_scores, True, mixture.contexts)
+        marginals = self._output_logits(cast(Tensor, logits), mixture.doc_scores, True, mixture.contexts)
         return RetrievAugLMMarginOutput(logits=marginals, **{CACHE: past_key_values})
 
     def _read(
