@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from ragweave.modeling.attention import (
     NAME,
     PROMPT_SHARING_TYPES,
+    GrowingLayer,
     PromptLayer,
     attention_implementation,
     prompt_attention,
@@ -168,6 +170,40 @@ def test_prompts_are_kept_once_and_never_moved(generator: str) -> None:
         assert torch.equal(layer.prompt[0], prompt_layer.keys)  # (B*K, ...): 6 rows, not 24
         assert layer.keys.shape[0] == 24
         assert layer.get_seq_length() == prompt_layer.keys.shape[2] + layer.keys.shape[2]
+
+
+@pytest.mark.parametrize("inference", [True, False])
+def test_layers_that_grow_keep_what_their_copies_need(inference: bool) -> None:
+    """Two continuations of one prompt, one cropped, one repeated, against layers that copy at every token."""
+    source = torch.Generator().manual_seed(0)
+
+    def append(layers: list[tf.DynamicLayer], length: int) -> None:
+        rows = 1 if not layers[0].get_seq_length() else layers[0].keys.shape[0]
+        keys, values = torch.randn(2, rows, 3, length, 4, generator=source)
+        for layer in layers:
+            layer.update(keys.clone(), values.clone())
+
+    def pair() -> list[tf.DynamicLayer]:
+        return [GrowingLayer(), tf.DynamicLayer()]
+
+    prompt = pair()
+    with torch.inference_mode(inference), torch.no_grad():
+        append(prompt, 5)
+        first, second, third = ([copy.copy(layer) for layer in prompt] for _ in range(3))
+        append(first, 2)
+        append(second, 70)
+        for layer in third:
+            layer.crop(-2)
+            layer.batch_repeat_interleave(2)
+    with torch.no_grad():  # what was made in inference mode must not be changed outside of it
+        for layers in (third, first, prompt, second, first):
+            append(layers, 1)
+        for layer in first:
+            layer.crop(-2)
+        append(first, 3)
+    for grown, copied in (prompt, first, second, third):
+        assert torch.equal(grown.keys, copied.keys) and torch.equal(grown.values, copied.values)
+        assert grown.get_seq_length() == copied.get_seq_length()
 
 
 @pytest.mark.parametrize("generator", ["mistral", "gemma3"])

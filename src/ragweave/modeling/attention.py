@@ -288,7 +288,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def _has_room(self, length: int, end: int) -> bool:
-        if self._room is None or length < self._shared or end > self._room[0].shape[2]:
+        if self._room is None or not length or length < self._shared or end > self._room[0].shape[2]:
             return False
         # Rows that were selected or repeated are elsewhere, and inference mode does not allow this outside of it.
         return self.keys.data_ptr() == self._room[0].data_ptr() and (

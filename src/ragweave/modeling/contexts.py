@@ -6,9 +6,12 @@ T tokens of the answers including the start token, V vocabulary, H size of a hid
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,6 +125,12 @@ def align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def token_positions(mask: Tensor) -> Tensor:
     """Positions that count real tokens only, (B*K, S)."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+@cache  # called at every step
+def takes_position_ids(forward: Callable[..., Any]) -> bool:
+    """Whether a generator's ``forward`` has an argument for positions."""
+    return "position_ids" in inspect.signature(forward).parameters
 
 
 @dataclass(frozen=True)

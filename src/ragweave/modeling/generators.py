@@ -10,12 +10,10 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -40,6 +38,7 @@ from ragweave.modeling.contexts import (
     align_right,
     context_ends,
     length_groups,
+    takes_position_ids,
     token_positions,
     trim_right,
 )
@@ -277,7 +276,7 @@ class CausalGenerator(GeneratorWrapper):
     @property
     def reads_drafts(self) -> bool:
         """Whether every layer attends under the mask, and the caller counts positions."""
-        return self.reads_apart and _takes_position_ids(self.generator.__class__.forward)
+        return self.reads_apart and takes_position_ids(self.generator.__class__.forward)
 
     def _new_cache(self) -> DynamicCache:
         cache = DynamicCache(config=self.generator.config)
@@ -433,21 +432,13 @@ class CausalGenerator(GeneratorWrapper):
         return continued, first_logits
 
     def _position_ids(self, position_ids: Tensor) -> dict[str, Any]:
-        return {"position_ids": position_ids} if _takes_position_ids(self.generator.__class__.forward) else {}
+        return {"position_ids": position_ids} if takes_position_ids(self.generator.__class__.forward) else {}
 
 
-@cache  # called at every step
-def _takes_position_ids(forward: Callable[..., Any]) -> bool:
-    """Whether a generator's ``forward`` has an argument for positions."""
-    return "position_ids" in inspect.signature(forward).parameters
-
-
-def _joined_logits(first: Tensor | None, others: Tensor | None, logits_at: Tensor | None) -> Tensor | None:
+def _joined_logits(first: Tensor | None, others: Tensor | None, logits_at: Tensor | None) -> Tensor:
     """Logits of the first position, (N, 1, V), and those of the others, at some positions or at all, (N, T)."""
-    if first is None or (logits_at is None and others is None):
-        return others if first is None else first
-    if logits_at is None:
-        return torch.cat([first, others], dim=1)  # type: ignore[list-item]
+    if first is None or logits_at is None:
+        return torch.cat([part for part in (first, others) if part is not None], dim=1)
     is_first = logits_at.nonzero()[:, 1] == 0  # (M,)
     joined = first.new_empty(len(is_first), first.shape[-1])
     joined[is_first] = first[logits_at[:, 0], 0]
