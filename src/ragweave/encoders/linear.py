@@ -91,12 +91,9 @@ def pack_linear(model: torch.nn.Module) -> None:
     """Make a model's bfloat16 layers on the CPU `PackedLinear`; when they are used, they take twice the memory."""
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         for layer in model.modules():
-            weight = getattr(layer, "weight", None)
-            if (
-                type(layer) is torch.nn.Linear
-                and weight.device.type == "cpu"
-                and weight.dtype == torch.bfloat16
-            ):
+            if type(layer) is not torch.nn.Linear or layer.weight.device.type != "cpu":
+                continue
+            if layer.weight.dtype == torch.bfloat16:
                 layer.__class__ = PackedLinear
 
 

@@ -79,7 +79,8 @@ def shared_sdpa_attention(
     prompt = getattr(key, PROMPT, None)
     if prompt is not None:
         scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-        return prompt_attention(query, key, value, *prompt, attention_mask, scaling=scaling), None
+        first, second = prompt
+        return prompt_attention(query, key, value, first, second, attention_mask, scaling=scaling), None
     times = query.shape[0] // key.shape[0]  # R
     if times == 1:
         return _attend(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)

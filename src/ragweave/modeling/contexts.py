@@ -254,6 +254,7 @@ class TokenScores:
             self._answers = [_Answer() for _ in rows]
             self._seen = token_ids.new_ones(len(rows), 0)
         room = DRAFTED_TOKENS.get(dtype, DEFAULT_DRAFTED_TOKENS) // (len(rows) * n_docs) - 1
+        room = max(0, min(room, LONGEST_DRAFT))
         self._fed = []
         for number, (answer, chosen) in enumerate(zip(self._answers, rows, strict=True)):
             if self._draft is None:
@@ -261,8 +262,9 @@ class TokenScores:
                 continue
             self._settle(number, chosen)
             fed = chosen[len(answer.tokens) : self._length(chosen)]
-            if fed and not last and self._has_choice(number, token_ids[number]):
-                fed += self._draft(number, chosen)[: max(0, min(room, LONGEST_DRAFT))]
+            if not last and self._length(chosen) == len(chosen):  # it goes on
+                tokens = answer.tokens + fed
+                fed += self._draft(number, tokens)[: max(0, room + len(chosen) - len(tokens))]
             self._fed.append(fed)
         longest = max(map(len, self._fed))
         padded = [[*fed, *[0] * (longest - len(fed))] for fed in self._fed]
