@@ -104,7 +104,7 @@ def main() -> None:
 
         say(f"{machine()}; {len(prompts)} contexts, {args.tokens} tokens each")
         calls = {"llama.cpp's server": complete, **calls}
-        compare("engines, cached passages", in_turn(calls, args.rounds), "llama.cpp's server")
+        compare("llama.cpp", in_turn(calls, args.rounds), "llama.cpp's server")
 
 
 if __name__ == "__main__":

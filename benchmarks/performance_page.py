@@ -67,6 +67,9 @@ their passages. "A question" is the time per question at this load. [Security](s
 minutes with 32 clients who ask while documents change.""",
     "engines": """The peer decodes each of the B x K contexts by itself, with 4 beams; ragweave decodes their
 mixture.""",
+    "llama.cpp": """Its server completes the K contexts of each question one after another, without a mixture,
+from 4-bit weights. Passages are in the caches of both, the same number of tokens is decoded, and nothing
+constrains them.""",
     "reading": """Contexts of 5 passages for each question, read whole and from the
 [passage cache](passage-cache.md).""",
     "questions": """From question to answer, every passage in the cache. "One prompt" is transformers' `generate`
