@@ -9,22 +9,17 @@ import typer
 import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import note_compaction, print_change, source_warnings, stage_bars
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
+@options.takes_options
 def add(
     kb: options.KnowledgeBaseArgument,
     sources: options.Sources,
+    *,
     stdin_format: options.StdinFormat = "txt",
     stdin_name: options.StdinName = "stdin",
     model: options.SameEncoder = None,
-    strict: options.Strict = False,
-    read_memory: options.ReadMemory = DEFAULT_READING.memory,
-    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
-    columns: options.Columns = None,
-    hidden_sheets: options.HiddenSheets = False,
-    follow_links: options.FollowLinks = False,
-    meta: options.Meta = None,
+    reading: options.ReadOptions,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -46,26 +41,22 @@ def add(
       git log | ragweave add kb - --stdin-name history
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
-    from ragweave.knowledge.ingest.metadata import parse_options
 
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(
-        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
-    )
+    settings = reading.settings()
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,
         source_warnings(),
     ):
-        files = find_sources(paths, follow_links=follow_links)
+        files = find_sources(paths, follow_links=reading.follow_links)
         encoder = options.load_encoder(model, device=device, base=base)
         updated = base.add(
             files,
             encoder=encoder,
-            strict=strict,
-            reading=reading,
+            strict=reading.strict,
+            reading=settings,
             engine=options.load_engine(engine, workers, ray_address),
             resume=resume,
             progress=progress,

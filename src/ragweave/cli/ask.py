@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ragweave.cli import options
 from ragweave.cli.console import count_of, print_json, progress_bar, stdout, warn
-from ragweave.cli.pipelines import AnswerOptions, takes_options
+from ragweave.cli.pipelines import AnswerOptions
 from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
 from ragweave.types import ScoredPassage
@@ -19,7 +19,7 @@ from ragweave.types import ScoredPassage
 _INDENT = 19  # the width of a passage's figures
 
 
-@takes_options
+@options.takes_options
 def ask(
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")

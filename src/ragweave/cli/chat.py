@@ -11,7 +11,7 @@ from rich.text import Text
 from ragweave.cli import options
 from ragweave.cli.ask import print_passages
 from ragweave.cli.console import stdout, warn
-from ragweave.cli.pipelines import AnswerOptions, takes_options
+from ragweave.cli.pipelines import AnswerOptions
 from ragweave.errors import QuestionError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HELP = "Ask a question. /sources shows the passages of the last answer, /new begins again, /quit ends."
 
 
-@takes_options
+@options.takes_options
 def chat(
     kb: options.KnowledgeBaseOption,
     given: AnswerOptions,

@@ -10,14 +10,15 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import print_change, source_warnings, stage_bars
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 
 
+@options.takes_options
 def index(
     sources: options.Sources,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="KB", help="New folder, or URI of a database.")
     ],
+    *,
     stdin_format: options.StdinFormat = "txt",
     stdin_name: options.StdinName = "stdin",
     model: Annotated[str, typer.Option(help="Encoder: 'embedded', a hub name, or a folder.")] = "embedded",
@@ -67,13 +68,7 @@ def index(
             help="Folder or hub name of a sparse encoder (SPLADE), whose words replace those of bm25 and hybrid.",
         ),
     ] = None,
-    strict: options.Strict = False,
-    read_memory: options.ReadMemory = DEFAULT_READING.memory,
-    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
-    columns: options.Columns = None,
-    hidden_sheets: options.HiddenSheets = False,
-    follow_links: options.FollowLinks = False,
-    meta: options.Meta = None,
+    reading: options.ReadOptions,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -113,7 +108,6 @@ def index(
     """
     from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.knowledge.ingest.loaders.loader import find_sources
-    from ragweave.knowledge.ingest.metadata import parse_options
     from ragweave.knowledge.storage import check_output
 
     # Wrong arguments fail before the model is loaded.
@@ -123,16 +117,13 @@ def index(
             "--sparse writes a word index, and --vectors-only none: leave out one of them."
         )
     parameters = _parameters(settings or [])
-    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(
-        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
-    )
+    read_settings = reading.settings()
     with (
         options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
         stage_bars() as progress,
         source_warnings(),
     ):
-        files = find_sources(paths, follow_links=follow_links)
+        files = find_sources(paths, follow_links=reading.follow_links)
         base = ragweave.KnowledgeBase.build(
             files,
             output,
@@ -150,8 +141,8 @@ def index(
             language=None if vectors_only else language,
             sparse=None if sparse is None else SparseEncoder.from_pretrained(sparse, device=device),
             overwrite=overwrite,
-            strict=strict,
-            reading=reading,
+            strict=reading.strict,
+            reading=read_settings,
             engine=options.load_engine(engine, workers, ray_address),
             resume=resume,
             progress=progress,

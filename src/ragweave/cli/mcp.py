@@ -10,11 +10,11 @@ import typer
 
 from ragweave.cli import options
 from ragweave.cli.console import stderr
-from ragweave.cli.pipelines import AnswerOptions, takes_options
+from ragweave.cli.pipelines import AnswerOptions
 from ragweave.errors import ConfigurationError, require_extra
 
 
-@takes_options
+@options.takes_options
 def mcp(
     kb: options.KnowledgeBaseOption,
     *,

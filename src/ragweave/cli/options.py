@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 import ragweave
 from ragweave.cli.console import loading
+from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 from ragweave.types import (
     Fusion,
     RetrievalKind,
@@ -44,39 +48,6 @@ StdinName = Annotated[
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Name each file that was ignored.")]
-Strict = Annotated[
-    bool,
-    typer.Option(
-        "--strict", help="Fail if a source, or a part of one, cannot be read, instead of skipping it."
-    ),
-]
-ReadMemory = Annotated[
-    int,
-    typer.Option(min=256, metavar="MIB", help="Memory for reading a file; others are skipped."),
-]
-ReadSeconds = Annotated[
-    float,
-    typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="ROLE=COLUMN,...",
-        help="Columns of tables that hold the id, title and text: title=Name,text=Abstract,text=Notes.",
-    ),
-]
-HiddenSheets = Annotated[bool, typer.Option("--hidden-sheets", help="Also read hidden sheets.")]
-FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
-]
-Meta = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--meta",
-        metavar="NAME=VALUE",
-        help="Metadata of all documents that are read, such as year=2020; may be repeated.",
-    ),
-]
 EngineKind = Annotated[
     Literal["local", "ray"], typer.Option(help="Embed in this process or on a Ray cluster.")
 ]
@@ -174,6 +145,86 @@ Config = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first questions.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume from the last checkpoint in --output.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """The options of commands that read sources."""
+
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Fail if a source, or a part of one, cannot be read, instead of skipping it."
+        ),
+    ] = False
+    read_memory: Annotated[
+        int,
+        typer.Option(min=256, metavar="MIB", help="Memory for reading a file; others are skipped."),
+    ] = DEFAULT_READING.memory
+    read_seconds: Annotated[
+        float,
+        typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."),
+    ] = DEFAULT_READING.seconds
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=COLUMN,...",
+            help="Columns of tables that hold the id, title and text: title=Name,text=Abstract,text=Notes.",
+        ),
+    ] = None
+    hidden_sheets: Annotated[bool, typer.Option("--hidden-sheets", help="Also read hidden sheets.")] = False
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
+    ] = False
+    meta: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--meta",
+            metavar="NAME=VALUE",
+            help="Metadata of all documents that are read, such as year=2020; may be repeated.",
+        ),
+    ] = None
+
+    def settings(self) -> ReadSettings:
+        """How files are read.
+
+        Raises:
+            ConfigurationError: An option is invalid.
+        """
+        from ragweave.knowledge.ingest.metadata import parse_options
+
+        tables = TableSettings.parse(self.columns or (), hidden_sheets=self.hidden_sheets)
+        metadata = parse_options(self.meta or ())
+        return ReadSettings(
+            self.read_memory, self.read_seconds, tables, follow_links=self.follow_links, metadata=metadata
+        )
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            types = get_type_hints(group, include_extras=True)
+            for field in fields(group):
+                option = parameter.replace(
+                    name=field.name, default=field.default, kind=parameter.KEYWORD_ONLY
+                )
+                parameters.append(option.replace(annotation=types[field.name]))
+        else:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
 
 
 def load_encoder(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
-    """The options of a pipeline, by their names; see `takes_options`."""
+    """The options of a pipeline, by their names; see `options.takes_options`."""
 
     model: options.RagModel = "embedded"
     formulation: Annotated[
@@ -168,30 +165,3 @@ class AnswerOptions(PipelineOptions):
             from ragweave.pipeline.endpoint_pipeline import load_pipeline
 
             return load_pipeline(self.model, server=self.server(), **settings)
-
-
-def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        group = parameter.annotation
-        if isinstance(group, type) and is_dataclass(group):
-            groups[parameter.name] = group
-            types = get_type_hints(group, include_extras=True)
-            for field in fields(group):
-                option = parameter.replace(
-                    name=field.name, default=field.default, kind=parameter.KEYWORD_ONLY
-                )
-                parameters.append(option.replace(annotation=types[field.name]))
-        else:
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
-
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run

@@ -12,13 +12,13 @@ import typer
 
 from ragweave.cli import options
 from ragweave.cli.console import stderr, warn
-from ragweave.cli.pipelines import AnswerOptions, takes_options
+from ragweave.cli.pipelines import AnswerOptions
 from ragweave.errors import ConfigurationError, require_extra
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
-@takes_options
+@options.takes_options
 def serve(
     kb: Annotated[
         list[str],

@@ -18,13 +18,14 @@ import ragweave
 from ragweave.cli import options
 from ragweave.cli.console import note, print_change, print_json, print_text, source_warnings, stage_bars, warn
 from ragweave.errors import ConfigurationError, RagweaveError, SourceWarning
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
 from ragweave.types import SourceChanges
 
 
+@options.takes_options
 def sync(
     kb: options.KnowledgeBaseArgument,
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, folders and patterns.")],
+    *,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read and removed, and change nothing.")
     ] = False,
@@ -35,13 +36,7 @@ def sync(
         int | None, typer.Option(min=0, help="Number of older versions to keep (default: all).")
     ] = None,
     model: options.SameEncoder = None,
-    strict: options.Strict = False,
-    read_memory: options.ReadMemory = DEFAULT_READING.memory,
-    read_seconds: options.ReadSeconds = DEFAULT_READING.seconds,
-    columns: options.Columns = None,
-    hidden_sheets: options.HiddenSheets = False,
-    follow_links: options.FollowLinks = False,
-    meta: options.Meta = None,
+    reading: options.ReadOptions,
     device: options.Device = None,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
@@ -58,24 +53,20 @@ def sync(
       ragweave sync kb notes/ minutes/ --watch --keep 10
     """
     from ragweave.knowledge.ingest.loaders.loader import find_sources
-    from ragweave.knowledge.ingest.metadata import parse_options
 
     if Path("-") in sources:
         raise ConfigurationError("Standard input cannot be synchronized. Use 'ragweave add'.")
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
-    tables = TableSettings.parse(columns or (), hidden_sheets=hidden_sheets)
-    reading = ReadSettings(
-        read_memory, read_seconds, tables, follow_links=follow_links, metadata=parse_options(meta or ())
-    )
+    settings = reading.settings()
     if dry_run:
         with source_warnings():
-            changes = base.compare(sources, reading=reading)
+            changes = base.compare(sources, reading=settings)
         _print_changes(changes, as_json=as_json)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
-        files = find_sources(sources, follow_links=follow_links, allow_empty=True)
+        files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
     encoder = options.load_encoder(model, device=device, base=base)
 
     def synchronize() -> ragweave.KnowledgeBase:
@@ -83,8 +74,8 @@ def sync(
             return base.add(
                 sources,
                 encoder=encoder,
-                strict=strict,
-                reading=reading,
+                strict=reading.strict,
+                reading=settings,
                 remove_missing=True,
                 progress=progress,
             )
