@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave.errors import ConfigurationError, require_extra
 
-if TYPE_CHECKING:
-    from ragweave.tf.tf_outputs import TFRagGenerateOutput, TFRetrievAugLMMarginOutput, TFRetrievAugLMOutput
-    from ragweave.tf.tf_rag_model import TFRagModel
-    from ragweave.tf.tf_rag_sequence import TFRagSequenceForGeneration
-    from ragweave.tf.tf_rag_token import TFRagTokenForGeneration
-
-__all__ = [
-    "TFRagGenerateOutput",
-    "TFRagModel",
-    "TFRagSequenceForGeneration",
-    "TFRagTokenForGeneration",
-    "TFRetrievAugLMMarginOutput",
-    "TFRetrievAugLMOutput",
-]
+if TYPE_CHECKING:  # the names that `as` repeats are public to type checkers
+    from ragweave.tf.tf_outputs import TFRagGenerateOutput as TFRagGenerateOutput
+    from ragweave.tf.tf_outputs import TFRetrievAugLMMarginOutput as TFRetrievAugLMMarginOutput
+    from ragweave.tf.tf_outputs import TFRetrievAugLMOutput as TFRetrievAugLMOutput
+    from ragweave.tf.tf_rag_model import TFRagModel as TFRagModel
+    from ragweave.tf.tf_rag_sequence import TFRagSequenceForGeneration as TFRagSequenceForGeneration
+    from ragweave.tf.tf_rag_token import TFRagTokenForGeneration as TFRagTokenForGeneration
 
 _HOME_OF = {
     "TFRagGenerateOutput": "tf_outputs",
@@ -35,6 +28,8 @@ _HOME_OF = {
     "TFRetrievAugLMMarginOutput": "tf_outputs",
     "TFRetrievAugLMOutput": "tf_outputs",
 }
+__all__ = sorted(_HOME_OF)
+
 _VARIABLE = "KERAS_BACKEND"
 _BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -42,11 +37,8 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 def require_keras() -> None:
     """Make sure that Keras runs on the right backend: TensorFlow, unless ``KERAS_BACKEND`` names another.
 
-    Keras reads the variable once, when it is first imported.
-
-    Raises:
-        ConfigurationError: Keras runs on another backend already, or the variable names an unknown one.
-        MissingExtraError: Keras or TensorFlow is not installed.
+    Keras reads the variable once, when it is first imported. Raises `ConfigurationError` if Keras runs on another
+    backend already or the variable names an unknown one, and `MissingExtraError` if a package is missing.
     """
     backend = os.environ.get(_VARIABLE, "tensorflow")
     if backend not in _BACKENDS:
@@ -72,4 +64,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

@@ -25,16 +25,11 @@ _NO_SCORE = -1e9
 
 @dataclass(frozen=True, slots=True)
 class Beam:
-    """An answer, or the beginning of one.
+    """An answer, or the beginning of one."""
 
-    Attributes:
-        tokens: Its tokens, start token included.
-        log_probs: Log-probabilities of all tokens but the first, before any processor.
-        score: Sum of the processed log-probabilities; of a finished answer, what it was ranked by.
-    """
-
-    tokens: tuple[int, ...]
-    log_probs: tuple[float, ...] = ()
+    tokens: tuple[int, ...]  # its tokens, start token included
+    log_probs: tuple[float, ...] = ()  # log-probabilities of all tokens but the first, before any processor
+    # Sum of the processed log-probabilities; of a finished answer, what it was ranked by.
     score: float = float("nan")
 
     def extended(self, token: int, log_prob: float, score: float = float("nan")) -> Beam:
@@ -49,14 +44,7 @@ def search(
     processors: Sequence[Processor],
     rng: np.random.Generator,
 ) -> list[list[Beam]]:
-    """Decode answers.
-
-    Args:
-        step: Scores the next token.
-        n_searches: N.
-        options: How to decode.
-        processors: Change the scores.
-        rng: Source of chance for sampling.
+    """Decode N answers, with ``rng`` as the source of chance for sampling.
 
     Returns:
         For each search ``num_return_sequences`` answers, best first.
@@ -89,19 +77,12 @@ def search(
 
 @dataclass
 class _BeamSearch:
-    """One beam search.
-
-    Attributes:
-        options: How to decode.
-        running: The R unfinished beams, best first.
-        finished: At most R answers, best first.
-        improvable: Whether a better answer than the finished ones is expected.
-    """
+    """One beam search."""
 
     options: GenerationOptions
-    running: list[Beam]
-    finished: list[Beam] = field(default_factory=list)
-    improvable: bool = True
+    running: list[Beam]  # the R unfinished beams, best first
+    finished: list[Beam] = field(default_factory=list)  # at most R answers, best first
+    improvable: bool = True  # whether a better answer than the finished ones is expected
 
     @property
     def full(self) -> bool:
@@ -194,5 +175,4 @@ def _highest(values: Scores, count: int) -> NDArray[np.int64]:
     count = min(count, values.shape[1])
     columns = np.argpartition(values, -count, axis=1)[:, -count:]
     order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1, kind="stable")
-    highest: NDArray[np.int64] = np.take_along_axis(columns, order, axis=1)
-    return highest
+    return np.take_along_axis(columns, order, axis=1)

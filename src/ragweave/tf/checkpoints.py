@@ -1,6 +1,6 @@
 """Weights between networks and safetensors files: one loader and one saver for all networks, without torch.
 
-The path of an attribute in a network is the name of its weight in files.
+The path of an attribute in a network is the name of its weight in files, unless its layer has another name for it.
 """
 
 from __future__ import annotations
@@ -41,17 +41,13 @@ Rename = Callable[[str], str]
 
 
 def named_variables(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The weights of a layer and of all layers in it, by their names in checkpoints.
-
-    Args:
-        layer: A network or a part of one.
-        prefix: Beginning of every name.
-    """
+    """The weights of a layer and of all layers in it, by their names in checkpoints, which begin with the prefix."""
     attributes = vars(layer)
+    renamed = attributes.get("_file_names", {})
     # On the torch backend a layer is a torch module, which stores its parts apart from its other attributes.
     for name, value in {**attributes, **attributes.get("_modules", {})}.items():
         if not name.startswith("_"):
-            yield from _named(value, f"{prefix}{name.removesuffix('_')}")
+            yield from _named(value, f"{prefix}{renamed.get(name, name)}")
 
 
 def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -65,12 +61,7 @@ def _named(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 class Checkpoint:
-    """The tensors of one file or of several shards, read one at a time.
-
-    Args:
-        files: Paths of safetensors files.
-        tensors: Tensors that are in memory already.
-    """
+    """The tensors of one file or of several shards, read one at a time, and of those in memory already."""
 
     def __init__(self, files: Iterable[Path], tensors: Mapping[str, np.ndarray] | None = None) -> None:
         self._stack = ExitStack()
@@ -106,13 +97,7 @@ class Checkpoint:
 
 
 def renaming(network: keras.layers.Layer, checkpoint: Checkpoint, base: str) -> Rename:
-    """How a checkpoint writes a network's names: unchanged, or with or without the name of a part before them.
-
-    Args:
-        network: The network.
-        checkpoint: The tensors.
-        base: transformers' ``base_model_prefix``.
-    """
+    """How a checkpoint writes a network's names: unchanged, or with or without the name of a part before them."""
     names = [name for name, _ in named_variables(network)]
     candidates: tuple[Rename, ...] = (
         lambda name: name,
@@ -125,17 +110,9 @@ def renaming(network: keras.layers.Layer, checkpoint: Checkpoint, base: str) -> 
 def load(network: Any, checkpoint: Checkpoint, rename: Rename, source: str) -> set[str]:
     """Set a network's weights to a checkpoint's.
 
-    Args:
-        network: The network; its ``tied`` and ``optional`` name the weights that may be missing.
-        checkpoint: The tensors.
-        rename: From a name in the network to one in the checkpoint.
-        source: Name of the checkpoint for messages.
-
-    Returns:
-        Names of the checkpoint that were used.
-
-    Raises:
-        ModelNotFoundError: Weights are missing or have another shape.
+    The network's ``tied`` and ``optional`` name the weights that may be missing. ``rename`` is from a name in the
+    network to one in the checkpoint, which messages call ``source``. Returns the names of the checkpoint that were
+    used. Raises `ModelNotFoundError` if weights are missing or have another shape.
     """
     # A checkpoint may hold a table under several names: they are one weight, unless their values differ.
     duplicates = {name for name in network.tied if rename(name) in checkpoint}
@@ -187,14 +164,9 @@ def _assign(variable: Any, tensor: np.ndarray, stored: str, source: str) -> None
 
 
 def open_checkpoint(name_or_path: str | PathLike[str], **options: Any) -> Checkpoint:
-    """Open the weights of a folder or of a model on the hub.
+    """Open the weights of a folder or of a model on the hub, with options of the hub such as ``revision``.
 
-    Args:
-        name_or_path: Folder or name.
-        **options: Options of the hub: ``revision``, ``token``, ``cache_dir``, ``subfolder``, ...
-
-    Raises:
-        ModelNotFoundError: There are no weights, or only a torch file and no torch to read it.
+    Raises `ModelNotFoundError` if there are no weights, or only a torch file and no torch to read it.
     """
 
     def find(file: str) -> Path | None:
@@ -240,13 +212,7 @@ def _read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def save(tensors: dict[str, np.ndarray], folder: Path, *, max_shard_size: int | str = "5GB") -> None:
-    """Write weights as transformers does: one file, or shards and their index.
-
-    Args:
-        tensors: Weights by name.
-        folder: Folder to write to.
-        max_shard_size: Largest file, in bytes or as a text such as "5GB".
-    """
+    """Write weights as transformers does: one file, or shards of at most a size such as "5GB", and their index."""
     plan = split_state_dict_into_shards_factory(
         tensors,
         get_storage_size=lambda tensor: tensor.nbytes,

@@ -3,8 +3,7 @@
 The loops of transformers need torch; `ragweave.tf.beam_search` needs only numpy. Unknown options are refused, since
 an answer decoded without an option looks like one decoded with it.
 
-Notation used for array shapes
-    N rows (beams of all questions), t tokens so far, V vocabulary.
+Notation used for array shapes: N rows (beams of all questions), t tokens so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -102,14 +101,7 @@ _WITHOUT_EFFECT = {
 
 
 def generation_options(config: GenerationConfig) -> GenerationOptions:
-    """The options in a GenerationConfig.
-
-    Args:
-        config: The configuration, with the model's special tokens in it.
-
-    Raises:
-        ConfigurationError: An option is unknown or impossible.
-    """
+    """The options in a GenerationConfig with special tokens; `ConfigurationError` if one is unknown or impossible."""
     _refuse_unknown_options(config)
     options = {name: getattr(config, name) for name in _FIELDS if getattr(config, name) is not None}
     if "decoder_start_token_id" not in options:
@@ -151,10 +143,7 @@ def logits_processors(
 ) -> Iterator[Processor]:
     """The processors of transformers that the options ask for, in transformers' order.
 
-    Args:
-        options: The options.
-        allowed: ``prefix_allowed_tokens_fn``.
-        rows: Beams of each question.
+    ``allowed`` is ``prefix_allowed_tokens_fn``, and ``rows`` the number of beams of each question.
     """
     if options.repetition_penalty != 1.0:
         yield lambda ids, scores: _penalise_repetition(ids, scores, options.repetition_penalty)

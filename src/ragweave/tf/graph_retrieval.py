@@ -1,7 +1,6 @@
 """Calls of a retriever by a network: directly, or as one operation of a TensorFlow graph.
 
-Notation used for tensor shapes
-    B questions, K passages per question, S context tokens, D vector size.
+Notation used for tensor shapes: B questions, K passages per question, S context tokens, D vector size.
 """
 
 from __future__ import annotations
@@ -20,23 +19,14 @@ if BACKEND == "tensorflow":
 
 
 class RetrieverOutput(NamedTuple):
-    """What a retriever returns, under the names of `ragweave.RagRetriever.__call__`.
+    """What a retriever returns, under the names of `ragweave.RagRetriever.__call__`."""
 
-    Attributes:
-        context_input_ids: (B*K, S).
-        context_attention_mask: (B*K, S).
-        retrieved_doc_embeds: (B, K, D).
-        doc_ids: (B, K), below 0 where there is no passage.
-        doc_score_weights: (B, K), factors of the inner products; 1 where the retriever returns none.
-        doc_score_offsets: (B, K), added to them; 0 where the retriever returns none.
-    """
-
-    context_input_ids: Tensor
-    context_attention_mask: Tensor
-    retrieved_doc_embeds: Tensor
-    doc_ids: Tensor
-    doc_score_weights: Tensor
-    doc_score_offsets: Tensor
+    context_input_ids: Tensor  # (B*K, S)
+    context_attention_mask: Tensor  # (B*K, S)
+    retrieved_doc_embeds: Tensor  # (B, K, D)
+    doc_ids: Tensor  # (B, K), below 0 where there is no passage
+    doc_score_weights: Tensor  # (B, K), factors of the inner products; 1 where the retriever returns none
+    doc_score_offsets: Tensor  # (B, K), added to them; 0 where the retriever returns none
 
 
 _TYPES = RetrieverOutput("int32", "int32", "float32", "int32", "float32", "float32")

@@ -8,7 +8,7 @@ Notation used for tensor shapes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -27,21 +27,13 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass
 class Encoded:
-    """What an encoder returns.
+    """What an encoder returns."""
 
-    Attributes:
-        attention_mask: Mask of the input, (N, S).
-        last_hidden_state: (N, S, H); None from DPR.
-        pooled: One vector for each row, (N, D), where the network computes one.
-        hidden_states: Layer by layer, with ``output_hidden_states``.
-        attentions: Layer by layer, with ``output_attentions``.
-    """
-
-    attention_mask: Tensor
-    last_hidden_state: Tensor
-    pooled: Tensor = None
-    hidden_states: Tensors | None = None
-    attentions: Tensors | None = None
+    attention_mask: Tensor  # mask of the input, (N, S)
+    last_hidden_state: Tensor  # (N, S, H); None from DPR
+    pooled: Tensor = None  # one vector for each row, (N, D), where the network computes one
+    hidden_states: Tensors | None = None  # layer by layer, with ``output_hidden_states``
+    attentions: Tensors | None = None  # layer by layer, with ``output_attentions``
 
     @property
     def pooler_output(self) -> Tensor:
@@ -73,41 +65,37 @@ class Encoded:
 
 
 class Container(keras.layers.Layer):
-    """A layer of layers. Its inputs keep their types: in mixed precision, biases of scores stay float32."""
+    """A layer of layers. Its inputs keep their types: in mixed precision, biases of scores stay float32.
 
-    def __init__(self) -> None:
+    ``file_names`` says how checkpoints name its attributes, where they differ.
+    """
+
+    def __init__(self, file_names: Mapping[str, str] | None = None) -> None:
         super().__init__(autocast=False)
         self.built = True  # constructors create all weights
+        self._file_names = dict(file_names or {})
 
 
 class Network(Container):
-    """A counterpart of a model of transformers.
-
-    Args:
-        config: The configuration of transformers' class.
-    """
+    """A counterpart of a model of transformers, with its configuration."""
 
     # Comes before some names in checkpoints: see `ragweave.tf.checkpoints.renaming`.
     base_model_prefix: ClassVar[str]
     # Beginnings of names that a checkpoint may lack.
     optional: ClassVar[tuple[str, ...]] = ()
-    # Weights that are another one, unless a checkpoint has others under their names.
-    tied: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, config: Any) -> None:
-        super().__init__()
+    def __init__(self, config: Any, file_names: Mapping[str, str] | None = None) -> None:
+        super().__init__(file_names)
         self.config = config
+
+    @property
+    def tied(self) -> dict[str, str]:
+        """Weights that are another one, unless a checkpoint has others under their names."""
+        return {}
 
 
 class Linear(keras.layers.Layer):
-    """x W' + b, the weights laid out as in torch: (outputs, inputs).
-
-    Args:
-        inputs: Size of the input.
-        outputs: Size of the output.
-        bias: Whether there is a bias.
-        std: Standard deviation of fresh weights.
-    """
+    """x W' + b, the weights laid out as in torch: (outputs, inputs); ``std`` is that of fresh weights."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, std: float = 0.02) -> None:
         super().__init__()
@@ -123,14 +111,9 @@ class Linear(keras.layers.Layer):
 
 
 class Embedding(keras.layers.Layer):
-    """Rows of a table.
+    """Rows of a table, times ``scale``; ``std`` is that of fresh weights.
 
-    Args:
-        rows: Number of rows.
-        size: Size of a row.
-        padding: A row whose use adds nothing to its gradient, as torch's ``padding_idx``.
-        scale: Factor on the rows.
-        std: Standard deviation of fresh weights.
+    The use of the row ``padding`` adds nothing to its gradient, as that of torch's ``padding_idx``.
     """
 
     def __init__(
@@ -151,12 +134,7 @@ class Embedding(keras.layers.Layer):
 
 
 class RMSNorm(keras.layers.Layer):
-    """T5's norm: a root mean square of one, then a factor. Computed in float32.
-
-    Args:
-        size: Size of a state.
-        epsilon: Added to the mean square.
-    """
+    """T5's norm: a root mean square of one, then a factor. Computed in float32."""
 
     def __init__(self, size: int, epsilon: float = 1e-6) -> None:
         super().__init__()
@@ -174,7 +152,7 @@ class RMSNorm(keras.layers.Layer):
 
 
 class LayerNorm(RMSNorm):
-    """Mean zero, variance one, then a factor and an offset. Computed in float32. Arguments as for `RMSNorm`."""
+    """Mean zero, variance one, then a factor and an offset. Computed in float32."""
 
     def __init__(self, size: int, epsilon: float = 1e-5) -> None:
         super().__init__(size, epsilon)
@@ -187,30 +165,13 @@ class LayerNorm(RMSNorm):
         return self._normalized(centred, states.dtype) * self.weight + self.bias
 
 
-def run_layers(layers: Iterable[Any], states: Tensor, bias: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Run an encoder's layers: the states before, between and behind them, (N, S, H), and their attentions."""
-    hidden, attentions = [states], []
-    for layer in layers:
-        states, weights, *_ = layer(states, bias)
-        hidden.append(states)
-        attentions.append(weights)
-    return hidden, attentions
-
-
 def attend(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Multi-head attention; scores and their softmax in float32.
 
-    Args:
-        query: (N, h, T, d), scaled.
-        key: (N, h, S, d).
-        value: (N, h, S, d).
-        bias: Added to the scores, float32, broadcast to (N, h, T, S).
-        dropout: Dropout of attention weights.
-
-    Returns:
-        States, (N, T, h*d), and attention weights, (N, h, T, S).
+    The scaled query is (N, h, T, d), key and value are (N, h, S, d). The bias is added to the scores, float32, and
+    broadcast to (N, h, T, S). Returns states, (N, T, h*d), and attention weights, (N, h, T, S).
     """
     scores = at_least_float32(ops.matmul(query, ops.swapaxes(key, -1, -2))) + bias
     # Keras warns of a softmax over one element, which is 1.
@@ -247,11 +208,7 @@ def within_range(states: Tensor) -> Tensor:
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """An activation by its name in transformers.
-
-    Raises:
-        ConfigurationError: The name is unknown; the message lists the known ones.
-    """
+    """An activation by its name in transformers; for others `ConfigurationError`, which lists the known ones."""
     if name not in _ACTIVATIONS:
         raise ConfigurationError(
             f"The activation '{name}' is not supported by ragweave.tf; supported are "
@@ -266,15 +223,11 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
         ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"),
         partial(ops.gelu, approximate=True),
     ),
-    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
-    "relu": ops.relu,
-    "relu2": lambda x: ops.square(ops.relu(x)),
-    "relu6": ops.relu6,
-    "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=0.01),
-    "silu": ops.silu,
+    **{name: getattr(ops, name) for name in ("relu", "relu6", "sigmoid", "silu", "tanh")},
     "swish": ops.silu,
+    "quick_gelu": lambda x: x * ops.sigmoid(1.702 * x),
+    "relu2": lambda x: ops.square(ops.relu(x)),
+    "leaky_relu": lambda x: ops.leaky_relu(x, negative_slope=0.01),
     "mish": lambda x: x * ops.tanh(ops.softplus(x)),
-    "tanh": ops.tanh,
-    "sigmoid": ops.sigmoid,
     "linear": lambda x: x,
 }

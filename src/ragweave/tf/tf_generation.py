@@ -23,7 +23,6 @@ from ragweave.errors import ConfigurationError
 from ragweave.modeling import parts
 from ragweave.outputs import pop_cache
 from ragweave.tf.beam_search import Beam, Step, search
-from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.generation_options import (
     AllowedTokens,
     GenerationOptions,
@@ -38,6 +37,7 @@ from ragweave.tf.tf_marginalization import scored_positions, token_log_marginals
 from ragweave.tf.tf_outputs import TFRetrievAugLMMarginOutput
 from ragweave.tf.tf_pretrained import TFRagPreTrainedModel, takes_dictionary
 from ragweave.tf.tf_rag_model import TFRagModel, decoder_rows
+from ragweave.tf.transformer_layer import DecoderCache
 
 
 class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
@@ -164,11 +164,7 @@ class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
         exclude_bos_score: bool = False,
         n_docs: int | None = None,
     ) -> Tensor:
-        """-log p(y|x) of labels, (B,) or a scalar. Arguments as for `RagForGeneration.get_nll`.
-
-        Raises:
-            ShapeError: ``n_docs`` is not the K of ``doc_scores``.
-        """
+        """-log p(y|x) of labels, (B,) or a scalar. Arguments as for `RagForGeneration.get_nll`."""
         seq_logits, doc_scores, target = map(ops.convert_to_tensor, (seq_logits, doc_scores, target))
         parts.check_n_docs(n_docs, doc_scores, None)
         targets = self._targets(target, target, exclude_bos_score)
@@ -256,17 +252,10 @@ class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """The loss of ``fit`` and ``evaluate``: the mean of -log p(y|x) over questions.
+        """The loss of ``fit`` and ``evaluate``: the mean of -log p(y|x) over questions, which may have weights.
 
-        Args:
-            x: Arguments of `call`, ``labels`` among them.
-            y: Must be None.
-            y_pred: What `call` returned.
-            sample_weight: Weights of questions, (B,).
-            training: Whether this is training.
-
-        Raises:
-            ConfigurationError: There were no labels in ``x``.
+        ``x`` are the arguments of `call`, ``labels`` among them, ``y`` is None, and ``y_pred`` is what `call`
+        returned. Raises `ConfigurationError` if there were no labels in ``x``.
         """
         loss = getattr(y_pred, "loss", None)
         if loss is None or y is not None:

@@ -2,8 +2,7 @@
 
 `ragweave.marginalization` explains them and their arguments; the functions of the same names are equal.
 
-Notation used for tensor shapes
-    B questions, K passages per question, T target tokens, V vocabulary.
+Notation used for tensor shapes: B questions, K passages per question, T target tokens, V vocabulary.
 """
 
 from __future__ import annotations

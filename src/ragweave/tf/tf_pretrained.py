@@ -32,15 +32,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def build_network(part: str, config: Any) -> Any:
-    """A question encoder or generator with fresh weights.
-
-    Args:
-        part: "question_encoder" or "generator".
-        config: Its configuration.
-
-    Raises:
-        ConfigurationError: `ragweave.tf` has no such network.
-    """
+    """A "question_encoder" or "generator" with fresh weights; `ConfigurationError` if its type is not supported."""
     networks = NETWORKS[part]
     if config.model_type not in networks:
         raise ConfigurationError(
@@ -63,11 +55,7 @@ def takes_dictionary(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class TFRagPreTrainedModel(keras.Model):
-    """Base of the TensorFlow RAG models: configuration, loading and saving.
-
-    Args:
-        config: The configuration.
-    """
+    """Base of the TensorFlow RAG models: configuration, loading and saving."""
 
     rag: Any
 
@@ -80,13 +68,11 @@ class TFRagPreTrainedModel(keras.Model):
 
     def get_input_embeddings(self) -> Embedding:
         """The generator's word embeddings."""
-        embeddings: Embedding = self.rag.generator.get_input_embeddings()
-        return embeddings
+        return self.rag.generator.shared
 
     def get_output_embeddings(self) -> Embedding | Linear:
         """The generator's head, whose ``weight`` is (V, H)."""
-        head: Embedding | Linear = self.rag.generator.get_output_embeddings()
-        return head
+        return self.rag.generator.get_output_embeddings()
 
     @classmethod
     def from_pretrained(

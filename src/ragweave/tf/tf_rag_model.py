@@ -20,12 +20,12 @@ from ragweave.errors import ConfigurationError, MissingContextError
 from ragweave.model_files import check_dim
 from ragweave.modeling import parts
 from ragweave.outputs import CACHE, RetrievedContexts, pop_cache
-from ragweave.tf.encoder_decoder import DecoderCache
 from ragweave.tf.graph_retrieval import call_retriever
 from ragweave.tf.keras_backend import Tensor, dtype_policy, is_traced
 from ragweave.tf.layers import Encoded, Tensors, at_least_float32
 from ragweave.tf.tf_outputs import TFRetrievAugLMOutput
 from ragweave.tf.tf_pretrained import TFRagPreTrainedModel, build_network, takes_dictionary
+from ragweave.tf.transformer_layer import DecoderCache
 from ragweave.types import Pooling
 
 
@@ -160,13 +160,9 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
         return RetrievedContexts(ids, mask, scores)
 
     def encode_contexts(self, contexts: RetrievedContexts, **flags: bool) -> Encoded:
-        """Encode B*K contexts, trimmed to the longest, with the generator.
+        """Encode B*K contexts, trimmed to the longest, with the generator; flags as for `call`.
 
         In a graph they are not trimmed, so that its shapes are known before it runs.
-
-        Args:
-            contexts: The contexts.
-            **flags: ``output_attentions``, ``output_hidden_states``.
         """
         ids, mask = contexts.context_input_ids, contexts.context_attention_mask
         if not is_traced(ids, mask):
@@ -307,13 +303,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
 
 
 def pool(encoded: Encoded, pooling: Pooling, normalize: bool, dim: int | None = None) -> Tensor:
-    """A question encoder's output as one vector per text, (B, D), in float32 at least.
-
-    Arguments as for `ragweave.encoders.pooling.pool`.
-
-    Raises:
-        ConfigurationError: The encoder does not return what this pooling needs.
-    """
+    """A question encoder's output as vectors, (B, D), float32 at least; see `ragweave.encoders.pooling.pool`."""
     if pooling == "pooler":
         if encoded.pooled is None:
             raise ConfigurationError(
@@ -341,11 +331,7 @@ def pool(encoded: Encoded, pooling: Pooling, normalize: bool, dim: int | None = 
 
 
 def decoder_rows(tokens: Tensor, doc_scores: Tensor, name: str) -> Tensor:
-    """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other.
-
-    Raises:
-        ShapeError: There are not R rows for each of B questions.
-    """
+    """Decoder input for every passage: (B*R, T) to (B*K*R, T), rows of one passage next to each other."""
     tokens = ops.convert_to_tensor(tokens)
     parts.check_decoder_rows(tokens, doc_scores, name)
     n_questions, n_docs = ops.shape(doc_scores)

@@ -87,11 +87,7 @@ class TFRagTokenForGeneration(TFRagForGeneration):
         return ops.sum(loss) if reduce_loss else loss
 
     def marginalize(self, seq_logits: Tensor, doc_scores: Tensor, n_docs: int | None = None) -> Tensor:
-        """Log-probabilities of the mixture, (B, T, V). Arguments as for `RagTokenForGeneration.marginalize`.
-
-        Raises:
-            ShapeError: ``n_docs`` is not the K of ``doc_scores``.
-        """
+        """Log-probabilities of the mixture, (B, T, V). Arguments as for `RagTokenForGeneration.marginalize`."""
         if n_docs is not None and n_docs != doc_scores.shape[1]:
             raise ShapeError(f"doc_scores has shape {tuple(doc_scores.shape)}; expected (B, {n_docs}).")
         return self._output_logits(seq_logits, doc_scores, do_marginalize=True)
