@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import is_dataclass
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,22 +18,7 @@ INDEX_NAMES = ("exact", "compressed", "legacy", "custom", "wiki_dpr")
 _INDEX_FIELDS = ("index_name", "passages_path", "index_path")
 
 
-class _FieldsFromKeywords(PreTrainedConfig):
-    """Sets the fields of a subclass like a dataclass, for transformers 5.0, whose configurations are none."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        for name in _field_names():
-            setattr(self, name, kwargs.pop(name, getattr(type(self), name)))
-        self.__post_init__(**kwargs)
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__init__(is_encoder_decoder=self.is_encoder_decoder, **kwargs)
-
-
-_Base: Any = PreTrainedConfig if is_dataclass(PreTrainedConfig) else _FieldsFromKeywords
-
-
-class RagConfig(_Base):
+class RagConfig(PreTrainedConfig):
     r"""Configuration of a RAG model: its two networks, its retriever, and how they are combined.
 
     The names, the defaults and the saved ``config.json`` are those of transformers' RagConfig, so a folder saved by
@@ -237,16 +221,7 @@ class RagConfig(_Base):
     def from_question_encoder_generator_configs(
         cls, question_encoder_config: PreTrainedConfig, generator_config: PreTrainedConfig, **kwargs: Any
     ) -> Self:
-        """Make a configuration from those of the two networks.
-
-        Args:
-            question_encoder_config: Configuration of the question encoder.
-            generator_config: Configuration of the generator.
-            **kwargs: Any other field of RagConfig.
-
-        Returns:
-            The combined configuration.
-        """
+        """Make a configuration from those of the two networks, and any other fields."""
         return cls(
             question_encoder=question_encoder_config.to_dict(), generator=generator_config.to_dict(), **kwargs
         )
@@ -256,19 +231,11 @@ class RagConfig(_Base):
 def _field_types() -> dict[str, Any]:
     """The types of RagConfig's fields without transformers'; an int may stand for a float."""
     checked_elsewhere = ("question_encoder", "generator", "question_encoder_pooling")
-    types = {
-        name: RagConfig.__annotations__[name] for name in _field_names() if name not in checked_elsewhere
+    return {
+        name: int | float if field_type is float else field_type
+        for name, field_type in RagConfig.__annotations__.items()
+        if name not in checked_elsewhere and get_origin(field_type) is not ClassVar
     }
-    return {name: int | float if field_type is float else field_type for name, field_type in types.items()}
-
-
-def _field_names() -> list[str]:
-    """The fields of RagConfig without transformers'."""
-    return [
-        name
-        for name, annotation in RagConfig.__annotations__.items()
-        if get_origin(annotation) is not ClassVar  # type: ignore[comparison-overlap]
-    ]
 
 
 def _sub_config(

@@ -94,15 +94,7 @@ class MissingExtraError(RagweaveError, ImportError):
 
 
 def require_extra(module: str, extra: str) -> None:
-    """Check that an optional dependency can be imported, without importing it.
-
-    Args:
-        module: The module's import name, such as ``"peft"``.
-        extra: The extra of ragweave that installs it, such as ``"embedded"``.
-
-    Raises:
-        MissingExtraError: The module is not installed.
-    """
+    """Raise `MissingExtraError`, which names the extra to install, unless a module such as ``"peft"`` exists."""
     if find_spec(module) is None:
         raise MissingExtraError(
             f"This needs the package '{module}', which is not installed: run pip install 'ragweave[{extra}]'."

@@ -35,14 +35,7 @@ PCED_GAMMA = 2.5
 
 
 def passage_log_probs(doc_scores: Tensor) -> Tensor:
-    """The retriever's log p(z|x).
-
-    Args:
-        doc_scores: Scaled passage scores, (B, K); -inf for no passage.
-
-    Returns:
-        Log-probabilities, (B, K), in float32 or better.
-    """
+    """The retriever's log p(z|x), (B, K), in float32 or better, from scaled scores, (B, K); -inf for no passage."""
     return torch.log_softmax(doc_scores, dim=-1, dtype=_accumulation_dtype(doc_scores))
 
 
@@ -61,15 +54,7 @@ def group_by_question(flat: Tensor, n_docs: int) -> Tensor:
 
 
 def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
-    """RAG-Token's next-token distribution: log sum_z p(z|x) p(v | x, z, y_<t).
-
-    Args:
-        logits: Generator logits, (B, K, T, V).
-        doc_scores: Scaled passage scores, (B, K).
-
-    Returns:
-        Log-probabilities over the vocabulary, (B, T, V).
-    """
+    """RAG-Token's next-token distribution, log sum_z p(z|x) p(v | x, z, y_<t): (B, K, T, V) to (B, T, V)."""
     if logits.shape[1] == 1:
         return torch.log_softmax(logits[:, 0], dim=-1, dtype=_accumulation_dtype(logits))
     # Prior and normaliser are one number per passage and token. Added to the logits, they give the joint
@@ -84,14 +69,9 @@ def token_log_marginals(logits: Tensor, doc_scores: Tensor) -> Tensor:
 
 
 def target_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log p(y_t | x, z, y_<t) of target tokens, without a (B, K, T, V) copy of log-probabilities.
+    """Log p(y_t | x, z, y_<t), (B, K, T), of target tokens, (B, T), from the generator's logits, (B, K, T, V).
 
-    Args:
-        logits: Generator logits, (B, K, T, V).
-        targets: Token ids, (B, T); those that are not scored may be negative.
-
-    Returns:
-        Log-probabilities, (B, K, T).
+    No (B, K, T, V) copy of log-probabilities is made. The ids of tokens that are not scored may be negative.
     """
     index = targets.clamp(min=0)[:, None, :, None].expand(-1, logits.shape[1], -1, 1)  # (B, K, T, 1)
     chosen = logits.gather(-1, index).squeeze(-1).to(_accumulation_dtype(logits))  # (B, K, T)
@@ -144,11 +124,10 @@ def prefix_posteriors(token_log_probs: Tensor, scored: Tensor, doc_scores: Tenso
 
 
 def answer_posterior(posteriors: Tensor, scored: Tensor) -> Tensor:
-    """Share of an answer that each passage accounts for under RAG-Token: its mean posterior, (B, K).
+    """Share of an answer that each passage accounts for under RAG-Token, (B, K): its mean posterior.
 
-    Args:
-        posteriors: Per-token posteriors, (B, K, T).
-        scored: Which tokens belong to the answer, bool, (B, T).
+    ``posteriors`` are those of tokens, (B, K, T), and ``scored`` says which of these belong to the answer, bool, (B,
+    T).
     """
     weight = scored.to(posteriors.dtype)
     return (posteriors * weight[:, None]).sum(-1) / weight.sum(-1, keepdim=True).clamp(min=1.0)

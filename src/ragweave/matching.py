@@ -1,4 +1,7 @@
-"""Whether answers and passages match gold answers: exact match, F1, regular expressions and DPR's ``has_answer``."""
+"""Whether answers and passages match gold answers: exact match, F1, regular expressions and DPR's ``has_answer``.
+
+Without a gold answer, and with an invalid pattern, the functions raise a `ConfigurationError`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,7 @@ _TOKENS = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
 def require_golds(golds: Collection[Any], name: str = "golds") -> None:
-    """Check that there are gold items to compare with.
-
-    Raises:
-        ConfigurationError: There is no gold item, or ``golds`` is a string, whose letters would be taken for items.
-    """
+    """Raise `ConfigurationError` unless there are gold items; the letters of a string are none."""
     if isinstance(golds, str | bytes):
         raise ConfigurationError(f"{name} is a string: give a list, such as [{golds!r}].")
     if len(golds) == 0:
@@ -48,9 +47,6 @@ def exact_match(prediction: str, golds: Sequence[str]) -> float:
 
     Source: the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016).
 
-    Raises:
-        ConfigurationError: There is no gold answer.
-
     Example:
         >>> exact_match("the Eiffel Tower.", ["Eiffel Tower", "La tour Eiffel"])
         1.0
@@ -65,9 +61,6 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
 
     Source: the evaluation script of SQuAD 1.1 (Rajpurkar et al. 2016). As in that script, F1 is 0 if both texts are
     empty after normalisation. SQuAD 2, which has questions without an answer, counts this case as 1.
-
-    Raises:
-        ConfigurationError: There is no gold answer.
 
     Example:
         >>> f1("Tower of Paris", ["the Eiffel Tower"])
@@ -92,9 +85,6 @@ def regex_match(prediction: str, golds: Sequence[str]) -> float:
     This is exact match for CuratedTREC, whose gold answers are regular expressions. Source: the evaluation of DrQA
     (Chen et al. 2017). One case differs: an invalid pattern is an error here and matches nothing there.
 
-    Raises:
-        ConfigurationError: There is no gold pattern, or one is invalid.
-
     Example:
         >>> regex_match("July 20, 1969", [r"(July )?(20,? )?1969"])
         1.0
@@ -105,11 +95,7 @@ def regex_match(prediction: str, golds: Sequence[str]) -> float:
 
 @lru_cache(maxsize=4096)
 def compile_pattern(pattern: str) -> Any:
-    """Compile a gold pattern with the flags of DrQA and DPR.
-
-    Raises:
-        ConfigurationError: It is not a regular expression.
-    """
+    """Compile a gold pattern, which must be a regular expression, with the flags of DrQA and DPR."""
     try:
         return regex.compile(pattern, flags=regex.IGNORECASE | regex.UNICODE | regex.MULTILINE)
     except regex.error as error:
@@ -142,9 +128,6 @@ def has_answer(text: str, golds: Sequence[str], *, patterns: bool = False) -> bo
         text: The passage.
         golds: The gold answers.
         patterns: Treat the gold answers as regular expressions, like CuratedTREC's, and search for them anywhere.
-
-    Raises:
-        ConfigurationError: There is no gold answer, or a pattern is invalid.
 
     Example:
         >>> has_answer("It was built by Gustave Eiffel, of Paris.", ["gustave eiffel"])

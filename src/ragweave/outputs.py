@@ -121,27 +121,17 @@ class RagSequenceGenerateOutput(ModelOutput):
 
 @dataclass(frozen=True)
 class RetrievedContexts:
-    """Contexts of B questions for the generator: the interface between retrieval and generation.
+    """Contexts of B questions for the generator: the interface between retrieval and generation."""
 
-    Attributes:
-        context_input_ids: Contexts, (B*K, S).
-        context_attention_mask: Their mask, (B*K, S).
-        doc_scores: Scaled passage scores, (B, K); -inf for no passage.
-        retrieved_doc_embeds: Passage vectors, (B, K, D); this and all that follows only for retrieved contexts.
-        retrieved_doc_ids: Rows in the index, (B, K), -1 for none.
-        question_encoder_last_hidden_state: Question vectors, (B, D).
-        question_enc_hidden_states: Hidden states of the question encoder.
-        question_enc_attentions: Attentions of the question encoder.
-    """
-
-    context_input_ids: Tensor
-    context_attention_mask: Tensor
-    doc_scores: Tensor
+    context_input_ids: Tensor  # contexts, (B*K, S)
+    context_attention_mask: Tensor  # their mask, (B*K, S)
+    doc_scores: Tensor  # scaled passage scores, (B, K); -inf for no passage
+    # Passage vectors, (B, K, D); this and all that follows only for retrieved contexts.
     retrieved_doc_embeds: Tensor | None = None
-    retrieved_doc_ids: Tensor | None = None
-    question_encoder_last_hidden_state: Tensor | None = None
-    question_enc_hidden_states: tuple[Tensor, ...] | None = None
-    question_enc_attentions: tuple[Tensor, ...] | None = None
+    retrieved_doc_ids: Tensor | None = None  # rows in the index, (B, K), -1 for none
+    question_encoder_last_hidden_state: Tensor | None = None  # question vectors, (B, D)
+    question_enc_hidden_states: tuple[Tensor, ...] | None = None  # hidden states of the question encoder
+    question_enc_attentions: tuple[Tensor, ...] | None = None  # attentions of the question encoder
 
     def for_generate(self) -> dict[str, Tensor]:
         """Fields for the output of ``generate``, without those that are ``None``."""

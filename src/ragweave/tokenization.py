@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,7 @@ GENERATOR_FOLDER = "generator_tokenizer"
 
 
 class RagTokenizer:
-    """Tokenizes questions for the question encoder and answers for the generator.
-
-    Args:
-        question_encoder: Tokenizer of the question encoder.
-        generator: Tokenizer of the generator.
-    """
+    """Tokenizes questions with the question encoder's tokenizer, and answers with the generator's."""
 
     def __init__(self, question_encoder: Any, generator: Any) -> None:
         self.question_encoder = question_encoder
@@ -65,11 +61,7 @@ class RagTokenizer:
         return cls(question_encoder=question_encoder, generator=generator)
 
     def save_pretrained(self, save_directory: str | PathLike[str]) -> None:
-        """Save both tokenizers in subfolders of a folder.
-
-        Raises:
-            ConfigurationError: The path is a file.
-        """
+        """Save both tokenizers in subfolders of a folder; `ConfigurationError` if the path is a file."""
         folder = Path(save_directory)
         if folder.is_file():
             raise ConfigurationError(f"{folder} is a file; give a folder to save the tokenizers in.")
@@ -133,20 +125,9 @@ class RagTokenizer:
         """Format a conversation with the generator's template."""
         return self.generator.apply_chat_template(*args, **kwargs)
 
-    @property
-    def pad_token_id(self) -> int | None:
-        """The generator's padding token."""
-        return self.generator.pad_token_id
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The generator's end token."""
-        return self.generator.eos_token_id
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """The generator's begin token."""
-        return self.generator.bos_token_id
+    pad_token_id = property(attrgetter("generator.pad_token_id"), doc="The generator's padding token.")
+    eos_token_id = property(attrgetter("generator.eos_token_id"), doc="The generator's end token.")
+    bos_token_id = property(attrgetter("generator.bos_token_id"), doc="The generator's begin token.")
 
     def _switch_to_input_mode(self) -> None:
         """Make calls tokenize questions; transformers' name."""

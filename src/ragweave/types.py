@@ -61,18 +61,13 @@ class Place:
 # heading paths of its passages, as in a file that ends in .md.
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file to read.
+    """One file to read."""
 
-    Attributes:
-        path: Where the file is.
-        name: Its path below the source folder, with forward slashes; the file name for a file named directly.
-        known_as: Its name as a source if that is not the path, such as an address on the hub.
-        ignored: Why it is not read: its ending, which no loader reads, or ``"hidden"``; empty for a file to read.
-    """
-
-    path: Path
+    path: Path  # where the file is
+    # Its path below the source folder, with forward slashes; the file name for a file named directly.
     name: str
-    known_as: str | None = None
+    known_as: str | None = None  # its name as a source if that is not the path, such as an address on the hub
+    # Why it is not read: its ending, which no loader reads, or ``"hidden"``; empty for a file to read.
     ignored: str = ""
 
     @property
@@ -88,32 +83,20 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:
-    """One file that was read.
+    """One file that was read."""
 
-    Attributes:
-        source: Its path as the user named it, which its passages carry.
-        sha256: The hash of its content.
-    """
-
-    source: str
-    sha256: str
+    source: str  # its path as the user named it, which its passages carry
+    sha256: str  # the hash of its content
 
 
 @dataclass(frozen=True, slots=True)
 class SourceChanges:
-    """How files differ from what a knowledge base was made from.
+    """How files differ from what a knowledge base was made from."""
 
-    Attributes:
-        new: Sources that it does not have.
-        changed: Sources that it has with other content.
-        removed: Sources that no longer exist.
-        skipped: One sentence for each file that cannot be read.
-    """
-
-    new: tuple[str, ...]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-    skipped: tuple[str, ...]
+    new: tuple[str, ...]  # sources that it does not have
+    changed: tuple[str, ...]  # sources that it has with other content
+    removed: tuple[str, ...]  # sources that no longer exist
+    skipped: tuple[str, ...]  # one sentence for each file that cannot be read
 
 
 Sources = dict[str, SourceRecord]
@@ -294,11 +277,6 @@ class SearchSettings:
     where: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigurationError: A value is invalid.
-        """
         for name, value, known in (
             ("kind", self.kind, get_args(RetrievalKind)),
             ("fusion", self.fusion, get_args(Fusion)),
@@ -311,12 +289,7 @@ class SearchSettings:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
 
     def resolved(self, defaults: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
-        """The same settings with nothing left open.
-
-        Args:
-            defaults: Values for what these settings leave open.
-            words: Whether the knowledge base has an index of words; without one, the default is "dense".
-        """
+        """The same settings with nothing left open; without an index of ``words`` the default is "dense"."""
         defaults = defaults or SearchSettings()
         weights = (self.dense_weight, defaults.dense_weight, DEFAULT_DENSE_WEIGHT)
         return replace(
@@ -373,12 +346,7 @@ class Progress(Protocol):
     """Receives the progress of a job, stage by stage."""
 
     def start(self, stage: str, total: int | None) -> None:
-        """Start a stage.
-
-        Args:
-            stage: Its name, such as ``"Reading"``.
-            total: Its number of steps; ``None`` if unknown.
-        """
+        """Start a stage, such as ``"Reading"``, of a number of steps; ``None`` if unknown."""
         ...
 
     def advance(self, steps: int) -> None:

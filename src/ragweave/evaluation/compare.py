@@ -16,50 +16,30 @@ from ragweave.evaluation.run_folder import RunFolder, flatten, read_json, read_p
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The difference between a run and the first run in one metric.
+    """The difference between a run and the first run in one metric."""
 
-    Attributes:
-        mean: The mean of the run, over the questions that the metric covers in both runs.
-        difference: This mean minus that of the first run.
-        low: The lower bound of the 95 % interval of the difference.
-        high: The upper bound.
-        p_value: The p-value of a two-sided permutation test over questions.
-    """
-
-    mean: float
-    difference: float
-    low: float
+    mean: float  # over the questions that the metric covers in both runs
+    difference: float  # this mean minus that of the first run
+    low: float  # of the 95 % interval of the difference
     high: float
-    p_value: float
+    p_value: float  # of a two-sided permutation test over questions
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs on the same questions.
+    """Runs on the same questions."""
 
-    Attributes:
-        names: The names of the runs; the others are compared with the first.
-        questions: The number of questions.
-        settings: The settings that differ: by name, the value in each run.
-        means: The means of the first run by metric.
-        intervals: The intervals of the first run by metric.
-        others: By metric, the difference of each of the other runs; ``None`` if the run lacks the metric.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the names of the runs; the others are compared with the first
     questions: int
-    settings: dict[str, list[str]]
-    means: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    settings: dict[str, list[str]]  # the settings that differ: by name, the value in each run
+    means: dict[str, float]  # the means of the first run by metric
+    intervals: dict[str, tuple[float, float]]  # the intervals of the first run by metric
+    # By metric, the difference of each of the other runs; ``None`` if the run lacks the metric.
     others: dict[str, list[Difference | None]]
 
 
 def compare(folders: Sequence[Path]) -> Comparison:
-    """Compare finished runs on the same questions.
-
-    Raises:
-        DataError: There are fewer than two folders, a run is not finished, or the questions differ.
-    """
+    """Compare two or more finished runs on the same questions; anything else raises a `DataError`."""
     if len(folders) < 2:
         raise DataError("Name at least two folders of runs to compare.")
     runs = [RunFolder(folder) for folder in folders]

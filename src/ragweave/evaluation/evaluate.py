@@ -33,31 +33,21 @@ RunProgress = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """The model to evaluate, and how it searches.
+    """The model to evaluate, and how it searches."""
 
-    Attributes:
-        model: ``"embedded"``, or the folder or hub name of a RAG model or of a causal language model.
-        formulation: ``"token"``, ``"sequence"``, ``"concat"`` or ``"pced"``; the model's default if ``None``.
-        search: How to search the knowledge base; the model's defaults fill what is left open.
-        rerank: Folder or hub name of a reranker.
-        adapter: Whether the embedded generator uses its adapter.
-        dtype: The generator's type.
-        device: The device.
-        calibration: A file of ``ragweave eval --calibrate``; the model's own if ``None``.
-        answer_style: How an instruct model or a server is told to answer.
-        server: A server that generates in the place of ``model``.
-    """
-
+    # ``"embedded"``, or the folder or hub name of a RAG model or of a causal language model.
     model: str = "embedded"
+    # ``"token"``, ``"sequence"``, ``"concat"`` or ``"pced"``; the model's default if ``None``.
     formulation: AnswerFormulation | None = None
+    # How to search the knowledge base; the model's defaults fill what is left open.
     search: SearchSettings = field(default_factory=SearchSettings)
-    rerank: str | None = None
-    adapter: bool = True
+    rerank: str | None = None  # folder or hub name of a reranker
+    adapter: bool = True  # whether the embedded generator uses its adapter
     dtype: GeneratorDtype = "auto"
     device: str | None = None
-    calibration: str | None = None
-    answer_style: AnswerStyle | None = None
-    server: ChatClient | None = None
+    calibration: str | None = None  # a file of ``ragweave eval --calibrate``; the model's own if ``None``
+    answer_style: AnswerStyle | None = None  # how an instruct model or a server is told to answer
+    server: ChatClient | None = None  # a server that generates in the place of ``model``
 
     def to_dict(self) -> dict[str, Any]:
         """What of it decides the answers of a run."""

@@ -51,13 +51,7 @@ _FAINT = "#9aa7b5"
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write the page of a finished run, including runs with other K in subfolders.
-
-    Args:
-        folder: The run.
-
-    Returns:
-        The page.
+    """Write the page of a finished run, including runs with other K in subfolders, and return its path.
 
     Raises:
         DataError: A run is not finished.
@@ -77,7 +71,7 @@ def write_report(folder: RunFolder) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         name=folder.root.resolve().name,
-        figures=metrics,
+        summary=metrics,
         metrics=_metric_rows(metrics),
         plots=_plots(folder, settings, predictions, correct),
         samples=_samples(predictions, correct),

@@ -17,35 +17,23 @@ Mode = Literal["e2e", "retrieval", "closed-book"]
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How every question is evaluated.
+    """How every question is evaluated."""
 
-    Attributes:
-        mode: ``"e2e"``: retrieve and answer. ``"retrieval"``: only retrieve. ``"closed-book"``: answer without
-            passages.
-        n_docs: K, passages per answer.
-        depth: How many passages to retrieve for retrieval metrics; at least K.
-        num_beams: R.
-        max_new_tokens: The most tokens of an answer.
-        batch_size: Questions answered together.
-        extractive: Whether answers are spans of the passages; the pipeline's default if ``None``.
-        decoding: RAG-Sequence's, ``"thorough"`` or ``"fast"``; the model's default if ``None``.
-        gold: Answer from the gold passages instead of the retrieved ones.
-        patterns: Whether gold answers are regular expressions.
-        metrics: The answer metrics to compute.
-        min_confidence: From which confidence on an answer counts as given; the pipeline's default if ``None``.
-    """
-
+    # ``"e2e"``: retrieve and answer. ``"retrieval"``: only retrieve. ``"closed-book"``: answer without passages.
     mode: Mode = "e2e"
-    n_docs: int = 5
-    depth: int = 20
-    num_beams: int = 1
-    max_new_tokens: int = 32
-    batch_size: int = 8
+    n_docs: int = 5  # K, passages per answer
+    depth: int = 20  # how many passages to retrieve for retrieval metrics; at least K
+    num_beams: int = 1  # R
+    max_new_tokens: int = 32  # the most tokens of an answer
+    batch_size: int = 8  # questions answered together
+    # Whether answers are spans of the passages; the pipeline's default if ``None``.
     extractive: bool | None = None
+    # RAG-Sequence's, ``"thorough"`` or ``"fast"``; the model's default if ``None``.
     decoding: Literal["thorough", "fast"] | None = None
-    gold: bool = False
-    patterns: bool = False
-    metrics: tuple[str, ...] = ("exact_match", "f1")
+    gold: bool = False  # answer from the gold passages instead of the retrieved ones
+    patterns: bool = False  # whether gold answers are regular expressions
+    metrics: tuple[str, ...] = ("exact_match", "f1")  # the answer metrics to compute
+    # From which confidence on an answer counts as given; the pipeline's default if ``None``.
     min_confidence: float | None = None
 
     @property
@@ -56,72 +44,43 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class RankedPassage:
-    """A retrieved passage.
-
-    Attributes:
-        id: The passage's id.
-        document_id: The id of its document; gold ids can be of either kind.
-        has_answer: Whether its text contains a gold answer, by DPR's definition.
-    """
+    """A retrieved passage."""
 
     id: str
-    document_id: str
-    has_answer: bool
+    document_id: str  # the id of its document; gold ids can be of either kind
+    has_answer: bool  # whether its text contains a gold answer, by DPR's definition
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPassage:
-    """A passage in the context of an answer.
-
-    Attributes:
-        id: The passage's id.
-        document_id: The id of its document.
-        title: Its title.
-        text: Its text.
-        source: The file it came from.
-        doc_score: The logit of p(z|x).
-        posterior: p(z | x, y).
-    """
+    """A passage in the context of an answer."""
 
     id: str
-    document_id: str
+    document_id: str  # the id of its document
     title: str
     text: str
-    source: str
-    doc_score: float
-    posterior: float
+    source: str  # the file it came from
+    doc_score: float  # the logit of p(z|x)
+    posterior: float  # p(z | x, y)
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One question, its gold answers and passages, and the result.
-
-    Attributes:
-        id: The question's id.
-        question: The question.
-        golds: The gold answers.
-        gold_passages: Ids of gold passages or gold documents; empty if unknown.
-        answer: The answer; ``None`` if the run only retrieves.
-        score: log p(y|x), natural logarithm.
-        passages: The passages in the context, by descending posterior.
-        retrieved: The retrieved passages, best first.
-        confidence: How likely the answer is right, in [0, 1].
-        answered: Whether the confidence reached the threshold; ``answer`` holds the best guess if it did not.
-        unanswerable: Whether the data says that the documents do not answer.
-        signals: What the confidence is made of; see `ragweave.provenance.confidence.signals`.
-    """
+    """One question, its gold answers and passages, and the result."""
 
     id: str
     question: str
     golds: tuple[str, ...]
-    gold_passages: tuple[str, ...]
-    answer: str | None
-    score: float | None
-    passages: tuple[ReadPassage, ...]
-    retrieved: tuple[RankedPassage, ...]
-    confidence: float | None = None
+    gold_passages: tuple[str, ...]  # ids of gold passages or gold documents; empty if unknown
+    answer: str | None  # the answer; ``None`` if the run only retrieves
+    score: float | None  # log p(y|x), natural logarithm
+    passages: tuple[ReadPassage, ...]  # the passages in the context, by descending posterior
+    retrieved: tuple[RankedPassage, ...]  # the retrieved passages, best first
+    confidence: float | None = None  # how likely the answer is right, in [0, 1]
+    # Whether the confidence reached the threshold; ``answer`` holds the best guess if it did not.
     answered: bool = True
-    unanswerable: bool = False
+    unanswerable: bool = False  # whether the data says that the documents do not answer
+    # What the confidence is made of; see `ragweave.provenance.confidence.signals`.
     signals: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -130,39 +89,22 @@ class Prediction:
 
 
 class RunFolder:
-    """The folder of an evaluation.
-
-    Args:
-        root: The folder.
-
-    Attributes:
-        description: Model, knowledge base, data and settings.
-        predictions: One prediction per question.
-        metrics: Means and intervals of all metrics.
-        report: The page.
-        elapsed: The seconds that an unfinished run has taken.
-    """
+    """The files in the folder of an evaluation."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.description = root / "run.json"
-        self.predictions = root / "predictions.jsonl"
-        self.metrics = root / "metrics.json"
+        self.description = root / "run.json"  # model, knowledge base, data and settings
+        self.predictions = root / "predictions.jsonl"  # one prediction per question
+        self.metrics = root / "metrics.json"  # means and intervals of all metrics
         self.report = root / "report.html"
-        self.elapsed = root / "seconds.json"
+        self.elapsed = root / "seconds.json"  # the seconds that an unfinished run has taken
 
     def begin(self, description: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Prediction]:
         """Create the folder, or resume the same run in it.
 
-        Args:
-            description: Everything that defines the run: settings, model, knowledge base, data.
-            questions: The questions by id.
-
-        Returns:
-            The predictions of an interrupted run by question id.
-
-        Raises:
-            DataError: The folder contains other files, a different run, or predictions for other questions.
+        The description is everything that defines the run: settings, model, knowledge base, data. Both the questions
+        and the result, the predictions of an interrupted run, are by question id. Raises `DataError` if the folder
+        contains other files, a different run, or predictions for other questions.
         """
         if not self.description.exists():
             if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
@@ -184,11 +126,7 @@ class RunFolder:
         return {prediction.id: prediction for prediction in predictions}
 
     def settings(self) -> RunSettings:
-        """The settings of a run.
-
-        Raises:
-            DataError: The folder does not contain a run.
-        """
+        """The settings of a run. Raises `DataError` if the folder does not contain a run."""
         content = read_json(self.description)
         try:
             settings = dict(content["settings"])
@@ -200,14 +138,9 @@ class RunFolder:
 
 
 def read_predictions(path: Path, *, repair: bool = False) -> list[Prediction]:
-    """Read a file of predictions.
+    """Read a file of predictions; ``repair`` cuts off an incomplete last line, which a killed process leaves behind.
 
-    Args:
-        path: The file.
-        repair: Cut off an incomplete last line, which a killed process leaves behind.
-
-    Raises:
-        DataError: The file is missing, a line is not a prediction, or an id occurs twice.
+    Raises `DataError` if the file is missing, a line is not a prediction, or an id occurs twice.
     """
     try:
         content = path.read_bytes()
@@ -249,11 +182,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a run.
-
-    Raises:
-        DataError: The file is missing or damaged.
-    """
+    """Read a JSON object of a run. Raises `DataError` if the file is missing or damaged."""
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -44,17 +44,10 @@ def run_evaluation(
     pipeline: AnswerPipeline | None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate, or resume an interrupted run.
+    """Evaluate, or resume an interrupted run; see `ragweave.evaluation.evaluate.evaluate`.
 
-    Args:
-        examples: The questions and gold answers.
-        folder: The folder of the run.
-        settings: How every question is evaluated.
-        description: Everything else that defines the run: model, knowledge base, data. Only a run with the same
-            description is resumed.
-        retriever: Retrieves passages; ``None`` for closed book.
-        pipeline: Answers; ``None`` to measure only retrieval.
-        progress: Called with the number of further finished questions and the means so far.
+    Only a run with the same description and settings is resumed. Without a pipeline only retrieval is measured.
+    ``progress`` is called with the number of further finished questions and the means so far.
 
     Returns:
         The contents of ``metrics.json``.
@@ -107,11 +100,7 @@ def run_evaluation(
 
 
 def recalculate(folder: RunFolder) -> dict[str, Any]:
-    """Compute the metrics of a finished run again, without the model.
-
-    Raises:
-        DataError: The folder does not contain a finished run.
-    """
+    """Compute the metrics of a run again, without the model. Raises `DataError` if the run is not finished."""
     before = read_json(folder.metrics)
     kept: dict[str, Any] = {
         name: before[name] for name in ("seconds", "passage_cache_hits") if name in before

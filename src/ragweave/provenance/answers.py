@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from html import escape
+from functools import cache, partial
 from typing import Any, Literal
 
 from ragweave.types import ScoredPassage, without_title
@@ -103,22 +103,13 @@ class Answer:
     best_guess: str | None = None
 
     def to_dict(self, *, tokens: bool = True) -> dict[str, Any]:
-        """The answer as plain dictionaries and lists, ready for JSON.
-
-        Args:
-            tokens: Whether to include its tokens with their posteriors.
-        """
+        """The answer as plain dictionaries and lists, ready for JSON, with or without its tokens."""
         content = as_json(self)
         token_dicts = content.pop("tokens")
         return {**content, "tokens": token_dicts} if tokens else content
 
     def quote(self, position: int, characters: int = 240) -> str:
-        """The words of a passage around those that the answer repeats, or its beginning.
-
-        Args:
-            position: Of the passage in `passages`.
-            characters: How many to show at most.
-        """
+        """At most so many characters of a passage around words that the answer repeats, or its beginning."""
         supports = [token.support for token in self.tokens if token.support is not None]
         repeated = [one for one in supports if one.passage == position and one.field == "text"]
         spans = [(one.end - one.start, one.start) for one in repeated]
@@ -140,7 +131,8 @@ class Answer:
 
     def to_html(self) -> str:
         """The answer with its heat map and its passages as self-contained HTML; every text is escaped."""
-        return to_html(self)
+        tokens = [token for token in self.tokens if token.text]
+        return _template().render(answer=self, tokens=tokens, cell=_CELL, hint=partial(_hint, self.passages))
 
     def _repr_html_(self) -> str:
         """What Jupyter renders."""
@@ -168,73 +160,31 @@ def colour_of(position: int) -> str:
     return _COLOURS[position % len(_COLOURS)]
 
 
-def to_html(answer: Answer) -> str:
-    """Show an answer with its heat map and its passages."""
-    shown = [token for token in answer.tokens if token.text]
-    parts = [
-        f'<p style="opacity:.7;margin:0">{escape(answer.question)}</p>',
-        f'<p style="font-size:1.2em;margin:.3em 0">{_coloured(answer, shown)}</p>',
-        f'<p style="opacity:.7;margin:0">{escape(answer.judgement)}</p>',
-        _passages(answer.passages),
-        _heat_map(answer.passages, shown),
-    ]
-    return f'<div class="ragweave-answer" style="font-family:sans-serif">{"".join(parts)}</div>'
+@cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # not needed to answer
 
-
-def _coloured(answer: Answer, tokens: Iterable[AnswerToken]) -> str:
-    """The answer's text, each token on the colour of its passage and with its posteriors as a hint."""
-    if not answer.answer:
-        return "<em>(no answer)</em>"
-    spans = [
-        f'<span style="{_shade(token.passage, max(token.posteriors, default=0.0))}" '
-        f'title="{escape(_hint(answer.passages, token))}">{escape(token.text)}</span>'
-        for token in tokens
-    ]
-    return "".join(spans) or escape(answer.answer)
+    environment = Environment(
+        loader=PackageLoader("ragweave.provenance"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"colour_of": colour_of, "shade": _shade, "without_title": without_title}
+    return environment.get_template("answer.html.j2")
 
 
 def _hint(passages: Iterable[RetrievedPassage], token: AnswerToken) -> str:
+    """The posteriors of a token, the largest first."""
     pairs = sorted(zip(token.posteriors, passages, strict=True), key=lambda pair: -pair[0])
     return "\n".join(f"{posterior:.3f}  {passage.title or passage.id}" for posterior, passage in pairs)
 
 
-def _passages(passages: Iterable[RetrievedPassage]) -> str:
-    rows = [
-        f'<tr><td style="{_CELL};border-left:6px solid {colour_of(position)}">{position + 1}</td>'
-        f'<td style="{_CELL}">{passage.prior:.3f}</td><td style="{_CELL}">{passage.posterior:.3f}</td>'
-        f'<td style="{_CELL}"><details><summary>{escape(passage.title or passage.id)}</summary>'
-        f'<span style="opacity:.7">{escape(passage.origin)}</span> '
-        f"{escape(without_title(passage))}</details></td></tr>"
-        for position, passage in enumerate(passages)
-    ]
-    heads = _heads(("", "p(z|x)", "p(z|x,y)", "passage"))
-    return f'<table style="border-collapse:collapse">{heads}{"".join(rows)}</table>' if rows else ""
-
-
-def _heat_map(passages: tuple[RetrievedPassage, ...], tokens: list[AnswerToken]) -> str:
-    """p(z | x, y_<=t) with a row for each passage and a column for each token."""
-    if not passages or not tokens:
-        return ""
-    rows = []
-    for position, passage in enumerate(passages):
-        cells = [
-            f'<td style="{_CELL};{_shade(position, weight)}">{weight:.2f}</td>'
-            for weight in (token.posteriors[position] for token in tokens)
-        ]
-        rows.append(
-            f'<tr><td style="{_CELL}">{position + 1} {escape(passage.title or passage.id)}</td>{"".join(cells)}</tr>'
-        )
-    heads = _heads(("p(z|x, y≤t)", *(token.text.strip() for token in tokens)))
-    return f'<table style="border-collapse:collapse;margin-top:.5em">{heads}{"".join(rows)}</table>'
-
-
-def _heads(names: Iterable[str]) -> str:
-    cells = [f'<th style="{_CELL}">{escape(name)}</th>' for name in names]
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _shade(position: int | None, weight: float) -> str:
+def _shade(position: int | None, posteriors: Iterable[float]) -> str:
+    """The colour of a passage as a background, the stronger the larger its posterior."""
     if position is None:
         return ""
     red, green, blue = (int(colour_of(position)[start : start + 2], 16) for start in (1, 3, 5))
-    return f"background:rgba({red},{green},{blue},{_FAINTEST + (_STRONGEST - _FAINTEST) * weight:.2f})"
+    opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * max(posteriors)
+    return f"background:rgba({red},{green},{blue},{opacity:.2f})"

@@ -64,15 +64,15 @@ class CalibratedConfidence:
     questions: int = 0
 
     def __call__(self, answer: Answer) -> float:
-        """The probability that an answer is right, in [0, 1].
-
-        Raises:
-            ConfigurationError: The answer lacks a signal that the model weighs.
-        """
+        """The probability that an answer is right, in [0, 1]; see `probability`."""
         return self.probability(signals(answer))
 
     def probability(self, values: Mapping[str, float]) -> float:
-        """The probability that the answer with these `signals` is right."""
+        """The probability that the answer with these `signals` is right, in [0, 1].
+
+        Raises:
+            ConfigurationError: A signal that the model weighs is missing.
+        """
         if missing := [name for name in self.weights if name not in values]:
             raise ConfigurationError(
                 f"The calibration weighs {', '.join(missing)}, which this model's answers do not have: fit another "
@@ -89,11 +89,7 @@ class CalibratedConfidence:
 
     @classmethod
     def load(cls, path: Path) -> CalibratedConfidence:
-        """Read it.
-
-        Raises:
-            DataError: The file is missing, or is no calibration.
-        """
+        """Read it; `DataError` if the file is missing, or is no calibration."""
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("it is too large")

@@ -36,24 +36,17 @@ from ragweave.types import ScoredPassage
 
 @dataclass(frozen=True)
 class Provenance:
-    """How much each passage counted for B answers.
+    """How much each passage counted for B answers."""
 
-    Attributes:
-        log_likelihood: log p(y|x) under the model's formulation, (B,).
-        posterior: p(z | x, y), (B, K). RAG-Sequence: the passage that explains the whole answer. RAG-Token,
-            which draws a passage for every token: the mean of the tokens' posteriors. Rows sum to one.
-        token_posteriors: p(z | x, y_<=t), (B, K, T).
-        scored: Which tokens belong to the answer, bool, (B, T).
-        null_log_likelihood: log p(null|x), that the passages do not answer, (B,); ``None`` without a null answer.
-        null_log_probs: log p(null | x, z), (B, K), likewise.
-    """
-
-    log_likelihood: Tensor
+    log_likelihood: Tensor  # log p(y|x) under the model's formulation, (B,)
+    # P(z | x, y), (B, K). RAG-Sequence: the passage that explains the whole answer. RAG-Token, which draws a passage
+    # for every token: the mean of the tokens' posteriors. Rows sum to one.
     posterior: Tensor
-    token_posteriors: Tensor
-    scored: Tensor
+    token_posteriors: Tensor  # p(z | x, y_<=t), (B, K, T)
+    scored: Tensor  # which tokens belong to the answer, bool, (B, T)
+    # Log p(null|x), that the passages do not answer, (B,); ``None`` without a null answer.
     null_log_likelihood: Tensor | None = None
-    null_log_probs: Tensor | None = None
+    null_log_probs: Tensor | None = None  # log p(null | x, z), (B, K), likewise
 
 
 @torch.no_grad()
@@ -68,7 +61,6 @@ def explain(
     """Compute where B answers came from.
 
     Needs one pass of the decoder over the contexts they were generated from, unless decoding has computed the same.
-
     The null answer is a hypothesis like any other: p(null|x) sums over the passages as p(y|x) does.
 
     Args:
@@ -78,9 +70,6 @@ def explain(
         sequences: The answers as `generate` returned them, (B, 1+T), start token first.
         null_ids: Tokens of the answer that says that a passage does not answer; see `RagConfig.null_answer`.
         log_probs: What decoding computed, ``passage_log_probs`` of `generate`, (B, K, T).
-
-    Returns:
-        The provenance.
     """
     n_docs = doc_scores.shape[1]
     scored = _scored(model, sequences[:, 1:])
@@ -145,14 +134,9 @@ def assemble(
     provenance: Provenance,
     tokenizer: Any,
 ) -> list[Answer]:
-    """Make B answers.
+    """Make B answers of what ``generate`` returned, (B, 1+T), start token first.
 
-    Args:
-        questions: The questions.
-        passages: The K passages of each; ``None`` where there is none.
-        sequences: The answers as ``generate`` returned them, (B, 1+T), start token first.
-        provenance: Their likelihoods and posteriors.
-        tokenizer: The generator's tokenizer.
+    Each has K passages, ``None`` where there is none. The tokenizer is the generator's.
     """
     texts = tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
     answers = []
@@ -183,12 +167,7 @@ def assemble(
 
 
 def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str]:
-    """Cut a decoded text where its tokens end.
-
-    Args:
-        token_ids: T token ids.
-        text: The decoded tokens, without special tokens and surrounding white space.
-        tokenizer: The tokenizer that decoded them.
+    """Cut a decoded text, without special tokens and surrounding white space, where its T tokens end.
 
     Returns:
         T texts that make up ``text``. A character that several tokens spell belongs to the last of them.
@@ -239,17 +218,11 @@ def _support(passage: int, runs: dict[Field, list[Run | None]], start: int, end:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Consecutive words of a text.
+    """Consecutive words of a text."""
 
-    Attributes:
-        words: How many.
-        start: Where they begin, in characters.
-        end: Where they end.
-    """
-
-    words: int
-    start: int
-    end: int
+    words: int  # how many
+    start: int  # where they begin, in characters
+    end: int  # where they end
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +233,7 @@ class _Word:
 
 
 def supporting_runs(answer: str, text: str) -> list[Run | None]:
-    """Find what an answer repeats of a text. Case and what is between words do not matter.
-
-    Args:
-        answer: The answer.
-        text: A passage's text, or its title.
+    """Find what an answer repeats of a passage's text or title. Case and what is between words do not matter.
 
     Returns:
         For every character of the answer, the longest run of the answer's words that includes this character's word

@@ -21,12 +21,7 @@ def coloured_answer(answer: Answer) -> Text:
 
 
 def heat_map(answer: Answer, width: int) -> Table:
-    """p(z | x, y_<=t): a row for each token, a column for each passage.
-
-    Args:
-        answer: The answer.
-        width: Columns of the terminal. Passages that do not fit are left out.
-    """
+    """p(z | x, y_<=t): a row for each token, a column for each passage that fits into the width of the terminal."""
     tokens = [token for token in answer.tokens if token.text]
     longest = max((len(token.text) for token in tokens), default=0)
     columns = max(1, (width - max(longest, len("token")) - 2) // 7)  # a column is 5 digits and its padding

@@ -79,11 +79,7 @@ class CanonicalHFIndex(FaissIndex):
         return with_index(self.passages.dataset, self._faiss)
 
     def init_index(self) -> None:
-        """Map the FAISS file, or build an exact index for a small data set without one.
-
-        Raises:
-            IndexDataError: The file is damaged or does not belong to the passages.
-        """
+        """Map the FAISS file, or build an exact index for a small data set; `IndexDataError` if it is damaged."""
         if self._faiss is not None:
             return
         index = self._built() if self.index_path is None else read_faiss(self.index_path)

@@ -19,19 +19,12 @@ _GUESSES = 4
 
 @dataclass(frozen=True)
 class ContextTemplate:
-    """How passage and question are joined: ``prefix title title_sep text doc_sep question answer_sep``.
+    """How passage and question are joined: ``prefix title title_sep text doc_sep question answer_sep``."""
 
-    Attributes:
-        prefix: Text at the beginning.
-        title_sep: Text between title and passage.
-        doc_sep: Text between passage and question.
-        answer_sep: Text after the question.
-    """
-
-    prefix: str = ""
-    title_sep: str = " / "
-    doc_sep: str = " // "
-    answer_sep: str = ""
+    prefix: str = ""  # text at the beginning
+    title_sep: str = " / "  # text between title and passage
+    doc_sep: str = " // "  # text between passage and question
+    answer_sep: str = ""  # text after the question
 
     def fill(self, title: str, text: str, question: str) -> str:
         """One context. Like transformers, it collapses double spaces and drops quotes around a title."""
@@ -75,20 +68,10 @@ def fit(
     tokenize: Callable[[list[str]], list[list[int]]],
     max_length: int,
 ) -> list[list[int]]:
-    """Fill the template for each passage, truncating passages whose context would be too long.
+    """Fill the template for each of M passages (title, text) and its question, truncating passages that are too long.
 
-    Args:
-        template: The template.
-        passages: (title, text) of M passages.
-        questions: The question that goes with each, M of them.
-        tokenize: Returns the token ids of texts, special tokens included.
-        max_length: Most tokens of a context.
-
-    Returns:
-        Token ids of M contexts, at most ``max_length`` each.
-
-    Raises:
-        QuestionError: A question alone, with its separators, is longer than that.
+    ``tokenize`` returns the token ids of texts, special tokens included. Returns token ids of M contexts, at most
+    ``max_length`` each. Raises `QuestionError` if a question alone, with its separators, is longer than that.
     """
     contexts = [template.fill(title, text, q) for (title, text), q in zip(passages, questions, strict=True)]
     rows = tokenize(contexts)
@@ -119,9 +102,7 @@ def fit_parts(
     """Contexts of a causal generator: the tokens of the passage, then those of the question.
 
     Both are tokenized apart, so that what a generator reads before the question depends on the passage alone, for
-    every tokenizer. The end of a passage whose context would be too long is cut off.
-
-    Arguments, result and errors are those of `fit`.
+    every tokenizer. The end of a passage whose context would be too long is cut off. Errors as for `fit`.
     """
     rows = passage_tokens(template, passages, tokenizer)
     begin = len(begin_tokens(tokenizer))
@@ -201,28 +182,14 @@ def _longest(
 
 def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
     """A function from texts to their token ids, without truncation and its warning."""
-
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(
-            texts,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return ids
-
-    return tokenize
+    options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
+    return lambda texts: tokenizer(texts, padding=False, truncation=False, **options)["input_ids"]
 
 
 def answer_ids(tokenizer: Any, answer: str, *, causal: bool) -> list[int]:
-    """Token ids of an answer as a generator learns it.
+    """Token ids of an answer, "" for the empty one, as a generator learns it.
 
-    Args:
-        tokenizer: The generator's tokenizer.
-        answer: The answer; "" is the empty one.
-        causal: Whether the generator is causal: its answers start with a space and end with the end token.
+    The answers of a causal generator start with a space and end with the end token.
     """
     text = f" {answer}" if causal and answer else answer
     ids: list[int] = tokenizer(text, add_special_tokens=not causal, truncation=False)["input_ids"]
@@ -232,13 +199,7 @@ def answer_ids(tokenizer: Any, answer: str, *, causal: bool) -> list[int]:
 def padded(
     rows: Sequence[Sequence[int]], length: int, *, side: str, pad_token: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Pad rows of token ids to one length.
-
-    Args:
-        rows: M rows of at most ``length`` ids.
-        length: S.
-        side: Where to pad, "left" or "right".
-        pad_token: The padding token.
+    """Pad M rows of at most ``length`` token ids on a side, "left" or "right".
 
     Returns:
         Token ids and their mask, (M, S).

@@ -42,11 +42,7 @@ class Source:
         return (self.folder / PASSAGES).is_dir()
 
     def shards(self, split: str) -> list[Path]:
-        """The Parquet files of a split, in their order.
-
-        Raises:
-            IndexDataError: There are none, or some of them are missing.
-        """
+        """The Parquet files of a split, in their order. Raises `IndexDataError` if there are none, or some lack."""
         if self.is_like_wiki_dpr:
             folder = self.folder / PASSAGES / self.variant
             files = sorted(folder.glob("*.parquet"))
@@ -72,8 +68,7 @@ class Source:
     def faiss_file(self) -> Path | None:
         """The requested FAISS file, or the data set's own, or ``None``.
 
-        Raises:
-            IndexDataError: The requested file is missing, or several files match.
+        Raises `IndexDataError` if the requested file is missing, or several files match.
         """
         if self.index_path is not None:
             for path in (Path(self.index_path), self.folder / self.index_path):
@@ -100,18 +95,8 @@ def find(
 ) -> Source:
     """Locate a data set: a folder, or a snapshot of the required files from the hub.
 
-    Args:
-        dataset: Path of a folder, or a name on the hub.
-        index_name: "exact" or "compressed".
-        index_path: FAISS file to use instead of the data set's own.
-        use_dummy_dataset: Whether to use wiki_dpr's small stand-in.
-        revision: Revision on the hub.
-
-    Returns:
-        The folder.
-
-    Raises:
-        IndexDataError: It does not exist, or has no small stand-in.
+    ``index_name`` is "exact" or "compressed", and ``index_path`` names a FAISS file to use instead of the data set's
+    own. Raises `IndexDataError` if it does not exist, or has no small stand-in.
     """
     variant = (
         "dummy.nq" if use_dummy_dataset else "nq"
@@ -136,11 +121,7 @@ def find(
 
 
 def hub_snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """Download the files of a data set that match a pattern, and return their folder.
-
-    Raises:
-        IndexDataError: They cannot be downloaded.
-    """
+    """Download the files of a data set that match a pattern, or raise `IndexDataError`, and return their folder."""
     from huggingface_hub import snapshot_download
 
     return _download(
@@ -153,11 +134,7 @@ def hub_snapshot(repository: str, revision: str | None, patterns: Sequence[str])
 
 
 def hub_file(repository: str, name: str) -> Path:
-    """Download a file of a repository on the hub, of a data set or else of a model.
-
-    Raises:
-        IndexDataError: It cannot be downloaded.
-    """
+    """Download a file of a repository on the hub, of a data set or else of a model, or raise `IndexDataError`."""
     from huggingface_hub import hf_hub_download
 
     message = (

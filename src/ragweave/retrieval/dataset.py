@@ -85,9 +85,7 @@ class DatasetIndex(FaissIndex):
     def save_index_files(self, folder: Path, *, copy: bool) -> dict[str, str]:
         """Save passages and FAISS index into a folder; returns the fields of RagConfig that open them again.
 
-        Args:
-            folder: The folder.
-            copy: Whether to copy files that the index was opened from; otherwise the fields name these files.
+        Without ``copy``, the fields name the files that the index was opened from, if there are any.
         """
         if not copy and self.saved_at is not None and self.index_path is not None:
             paths = {"passages_path": self.saved_at, "index_path": self.index_path}
@@ -98,11 +96,7 @@ class DatasetIndex(FaissIndex):
         return {"index_name": "custom", "passages_path": DATASET_FOLDER, "index_path": INDEX_FILE}
 
     def init_index(self) -> None:
-        """Load the FAISS file, memory-mapped if possible.
-
-        Raises:
-            IndexDataError: The file is damaged, of another dimension, or of another number of passages.
-        """
+        """Load the FAISS file, memory-mapped if possible; `IndexDataError` if it is damaged or of other passages."""
         if self._faiss is None and self.index_path is not None:
             index = read_faiss(self.index_path)
             check_faiss(index, vector_size=self.vector_size, n_passages=len(self))

@@ -19,12 +19,7 @@ from ragweave.retrieval.passage_rows import PassageRows
 
 
 class FaissIndex:
-    """Passages by row number, searched with FAISS; a subclass loads the FAISS index in `init_index`.
-
-    Args:
-        vector_size: D.
-        rows: The passages.
-    """
+    """Passages by row number, searched with FAISS; a subclass loads the FAISS index in `init_index`."""
 
     def __init__(self, vector_size: int, rows: PassageRows) -> None:
         self.vector_size = vector_size
@@ -54,11 +49,7 @@ class FaissIndex:
         return rows, vectors_of_rows(rows, self._rows.vectors, self.vector_size)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up with all their columns, the vectors included; see `Index.get_doc_dicts`.
-
-        Args:
-            doc_ids: Row numbers, (B, K); or (K,), for K dictionaries of single values.
-        """
+        """Look passages, (B, K), or single ones, (K,), up with all their columns; see `Index.get_doc_dicts`."""
         if doc_ids.ndim == 1:
             return [
                 {name: values[0] for name, values in doc.items()}
@@ -66,7 +57,7 @@ class FaissIndex:
             ]
         docs = self.get_texts(doc_ids)
         vectors = vectors_of_rows(doc_ids, self._rows.vectors, self.vector_size)
-        return [{**doc, INDEX_COLUMN: own} for doc, own in zip(docs, vectors, strict=True)]
+        return [{**doc, INDEX_COLUMN: each} for doc, each in zip(docs, vectors, strict=True)]
 
     def get_texts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up without their vectors, which a search has already returned."""
@@ -74,16 +65,11 @@ class FaissIndex:
 
 
 def read_faiss(path: str | Path) -> Any:
-    """Read a FAISS index, memory-mapped if the installed FAISS can map its kind.
-
-    Raises:
-        IndexDataError: The file is missing, damaged, or not a FAISS index.
-    """
+    """Read a FAISS index, memory-mapped if its kind allows it; `IndexDataError` if it is missing or damaged."""
     if not Path(path).is_file():
         raise IndexDataError(f"There is no FAISS file at {path}.")
     try:
-        # The older flag maps inverted lists only, and reads HNSW and flat indexes into memory.
-        return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP))
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
         raise IndexDataError(
             f"{path} is not a complete FAISS index: write it again, or copy it again from its source."
@@ -91,16 +77,7 @@ def read_faiss(path: str | Path) -> Any:
 
 
 def check_faiss(index: Any, *, vector_size: int, n_passages: int) -> None:
-    """Check that a FAISS index belongs to the passages; warn if it uses another metric than RAG.
-
-    Args:
-        index: The FAISS index.
-        vector_size: D.
-        n_passages: N.
-
-    Raises:
-        IndexDataError: The dimension or the number of passages differs.
-    """
+    """Raise `IndexDataError` unless an index has the size of the passages; warn of another metric than RAG's."""
     if index.d != vector_size:
         raise IndexDataError(
             f"The FAISS index holds vectors of dimension {index.d}; expected {vector_size}, the configuration's "

@@ -51,10 +51,7 @@ class Index(Protocol):
         ...
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up.
-
-        Args:
-            doc_ids: Row numbers, (B, K).
+        """Look passages up by their row numbers, (B, K).
 
         Returns:
             B dictionaries of lists of length K: "title" and "text" at least, empty for row -1.
@@ -95,13 +92,9 @@ class TextIndex(Protocol):
         questions: Sequence[str] | None,
         doc_score_scale: float,
     ) -> Hits:
-        """Search for passages.
+        """Search for K passages by vectors, (B, D), and the questions, if they are known.
 
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-            questions: The questions, if they are known.
-            doc_score_scale: The model's factor of inner products.
+        ``doc_score_scale`` is the model's factor of inner products.
         """
         ...
 
@@ -110,15 +103,7 @@ class PassageScorer(Protocol):
     """Scores passages by reading them together with the question; `Reranker` is one."""
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """Score the passages of B questions.
-
-        Args:
-            questions: B questions.
-            docs: B dictionaries of lists with their titles and texts.
-
-        Returns:
-            For every question the logits of its passages.
-        """
+        """For every question the logits of its passages: B dictionaries of lists with their titles and texts."""
         ...
 
 
@@ -177,15 +162,9 @@ def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -
 def vectors_of_rows(
     rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], NDArray[np.float32]], dimension: int
 ) -> NDArray[np.float32]:
-    """Gather passage vectors, each row once, with zeros for missing passages.
+    """Gather passage vectors, (B, K, D), each row once, with zeros for missing passages, whose row is -1.
 
-    Args:
-        rows: Row numbers, (B, K), -1 for none.
-        look_up: Returns the vectors, (M, D), of M distinct row numbers in rising order.
-        dimension: D.
-
-    Returns:
-        Vectors, (B, K, D).
+    ``look_up`` returns the vectors, (M, D), of M distinct row numbers in rising order.
 
     Raises:
         IndexDataError: The vectors are of another dimension.
@@ -207,14 +186,10 @@ def vectors_of_rows(
 def texts_of_rows(
     rows: NDArray[np.int64], look_up: Callable[[NDArray[np.int64]], dict[str, list[Any]]]
 ) -> list[dict[str, list[Any]]]:
-    """Gather passages, each row once, with empty strings for missing passages.
+    """Gather passages, each row once, with empty strings for missing passages, whose row is -1.
 
-    Args:
-        rows: Row numbers, (B, K), -1 for none.
-        look_up: Returns, for each column, its values in distinct row numbers in rising order.
-
-    Returns:
-        One dictionary per question: for each column, K values.
+    ``look_up`` returns, for each column, its values in distinct row numbers in rising order. The result has one
+    dictionary per question, which holds K values for each column.
     """
     distinct, inverse = np.unique(rows, return_inverse=True)  # a missing passage sorts first
     missing = len(distinct) > 0 and distinct[0] == MISSING

@@ -60,11 +60,7 @@ class LegacyIndex:
         return self._faiss
 
     def init_index(self) -> None:
-        """Map the index and read the ids of its rows.
-
-        Raises:
-            IndexDataError: They are missing or damaged, or do not belong together.
-        """
+        """Map the index and read the ids of its rows; `IndexDataError` if they do not belong together."""
         if self._faiss is not None:
             return
         index = read_faiss(_file(self.location, INDEX_FILE))

@@ -40,8 +40,7 @@ class PassageRows(Protocol):
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows (0 to N-1, at least one), (M, D).
 
-        Raises:
-            IndexDataError: The column holds something else, or vectors of several lengths.
+        Raises `IndexDataError` if the column holds something else, or vectors of several lengths.
         """
         ...
 
@@ -52,9 +51,6 @@ class DatasetRows:
     The library's own look-up gathers rows into a new table and decodes that, which takes about as long as the search
     (`benchmarks/retrieval.py`). Plain columns are read from the Arrow table instead, a row at a time; only
     columns that need decoding (images, say) go through the library.
-
-    Args:
-        dataset: The passages.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -136,14 +132,10 @@ def with_index(dataset: Dataset, index: Any) -> Dataset:
 
 
 class SavedRows(DatasetRows):
-    """A folder that ``save_to_disk`` of the datasets library wrote, memory-mapped.
+    """A split in a folder that ``save_to_disk`` of the datasets library wrote, memory-mapped.
 
-    Args:
-        folder: The folder, of a data set or of a dictionary of splits.
-        split: Which split.
-
-    Raises:
-        IndexDataError: The split is missing, or the folder is damaged or lacks columns.
+    The folder is that of a data set or of a dictionary of splits. Raises `IndexDataError` if the split is missing,
+    or the folder is damaged or lacks columns.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -167,11 +159,7 @@ class SavedRows(DatasetRows):
 
 
 def load_saved(folder: Path) -> Dataset:
-    """Load a data set that ``save_to_disk`` wrote.
-
-    Raises:
-        IndexDataError: The folder holds something else, or is damaged.
-    """
+    """Load a data set that ``save_to_disk`` wrote; `IndexDataError` if the folder is another one or damaged."""
     try:
         return load_from_disk(str(folder))
     except (OSError, ValueError) as error:
@@ -280,11 +268,7 @@ def _open_parquet(path: Path) -> Any:
 
 
 def matrix(lists: Any) -> NDArray[np.float32]:
-    """A column of M vectors, an Arrow array of lists, as (M, D).
-
-    Raises:
-        IndexDataError: It holds something else, or vectors of several lengths.
-    """
+    """A column of M vectors, an Arrow array of lists, as (M, D); `IndexDataError` if it holds anything else."""
     try:
         lengths = pc.list_value_length(lists).unique().to_pylist()
         values = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
@@ -296,11 +280,7 @@ def matrix(lists: Any) -> NDArray[np.float32]:
 
 
 def check_columns(names: Sequence[str], source: Path | str) -> None:
-    """Check that passages have the required columns.
-
-    Raises:
-        IndexDataError: Some are missing.
-    """
+    """Check that passages have the required columns. Raises `IndexDataError` if some are missing."""
     missing = [name for name in REQUIRED_COLUMNS if name not in names]
     if missing:
         raise IndexDataError(

@@ -93,7 +93,7 @@ class RagRetriever:
         """
         if config is None:
             config = RagConfig.from_pretrained(retriever_name_or_path, **kwargs)
-        _resolve_paths(config, Path(retriever_name_or_path), given=kwargs)
+        _resolve_paths(config, Path(retriever_name_or_path), except_for=kwargs)
         hub_options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         tokenizer = ragweave.RagTokenizer.from_pretrained(
             retriever_name_or_path, config=config, **hub_options
@@ -149,11 +149,7 @@ class RagRetriever:
     def retrieve(
         self, question_hidden_states: NDArray[np.float32], n_docs: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64], list[dict[str, Any]]]:
-        """Retrieve K passages for each of B questions, ``retrieval_batch_size`` questions at a time.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
+        """Retrieve K passages for each of B questions, (B, D), ``retrieval_batch_size`` questions at a time.
 
         Returns:
             Passage vectors, (B, K, D); their row numbers, (B, K), -1 for missing passages; and B dictionaries of
@@ -195,12 +191,7 @@ class RagRetriever:
         *,
         question_strings: Sequence[str] | None = None,
     ) -> RetrievalResult:
-        """Retrieve K passages for each of B questions, with the parts of their scores.
-
-        Args:
-            question_hidden_states: Question vectors, (B, D).
-            n_docs: K.
-            question_strings: The questions, for an index that uses their words.
+        """Retrieve as `retrieve` does, with the parts of the scores and, for an index of words, with the questions.
 
         Raises:
             ConfigurationError: ``n_docs`` is below 1, or the index needs the questions and they are missing.
@@ -275,15 +266,10 @@ class RagRetriever:
     def passage_lengths(
         self, context_input_ids: Any, context_attention_mask: Any, input_strings: Sequence[str]
     ) -> list[int]:
-        """How many tokens of each context come before its question, B*K numbers.
+        """How many tokens of each context of a causal generator come before its question, B*K numbers.
 
-        Args:
-            context_input_ids: Contexts of a causal generator from `postprocess_docs`, (B*K, S).
-            context_attention_mask: Their mask, (B*K, S).
-            input_strings: B questions.
-
-        Returns:
-            The numbers; 0 where a context does not end as `postprocess_docs` ends it.
+        Contexts and their mask, (B*K, S), are those of `postprocess_docs`. The number is 0 where a context does not
+        end as `postprocess_docs` ends it.
         """
         template, tokenizer = self.context_template(), self.generator_tokenizer
         n_docs = len(context_input_ids) // len(input_strings)
@@ -423,7 +409,7 @@ def _passages(docs: Sequence[dict[str, Any]], n_docs: int) -> list[tuple[str, st
     return [(doc["title"][k] or "", doc["text"][k] or "") for doc in docs for k in range(n_docs)]
 
 
-def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> None:
+def _resolve_paths(config: RagConfig, folder: Path, except_for: Collection[str]) -> None:
     """Resolve the paths of a saved configuration, except those that the caller gave.
 
     ragweave saves paths relative to the folder. transformers saves them absolute, or relative to its working
@@ -431,7 +417,7 @@ def _resolve_paths(config: RagConfig, folder: Path, given: Collection[str]) -> N
     """
     for name in ("passages_path", "index_path"):
         value = getattr(config, name)
-        if value is not None and name not in given:
+        if value is not None and name not in except_for:
             candidates = (folder / value, Path(value), folder / Path(value).name)
             setattr(config, name, next((str(path) for path in candidates if path.exists()), value))
 

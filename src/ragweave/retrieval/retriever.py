@@ -28,20 +28,10 @@ if TYPE_CHECKING:  # ragweave.tf retrieves where torch is not installed
 def passage_scores(
     question_vectors: Any, passage_vectors: Any, scale: float, weights: Any = None, offsets: Any = None
 ) -> Any:
-    """Logits of p(z|x): scaled inner products, weighted and shifted as the index asks (`Hits`).
+    """Logits of p(z|x), (B, K): scaled inner products, weighted and shifted as the index asks (`Hits`).
 
     It works on numpy arrays and on torch tensors. It is a sum and not a matrix product because autocast would
-    compute a matrix product in half precision.
-
-    Args:
-        question_vectors: (B, D).
-        passage_vectors: (B, K, D).
-        scale: The model's ``doc_score_scale``.
-        weights: (B, K), or ``None`` for 1.
-        offsets: (B, K), or ``None`` for 0.
-
-    Returns:
-        Scores, (B, K).
+    compute a matrix product in half precision. ``None`` stands for weights of 1 and offsets of 0.
     """
     scores = scale * (question_vectors[:, None] * passage_vectors).sum(-1)
     if weights is not None:
@@ -51,25 +41,17 @@ def passage_scores(
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """The passages of B questions.
+    """The passages of B questions."""
 
-    Attributes:
-        question_vectors: (B, D).
-        rows: Row numbers in the index, (B, K), best first; -1 where the index has fewer passages.
-        passage_vectors: (B, K, D), zero where there is no passage.
-        scores: Logits of p(z|x), (B, K); minus infinity where there is no passage.
-        weights: How much the inner products count in the scores, (B, K); ``None`` for 1.
-        offsets: What is added to them, (B, K); ``None`` for nothing.
-        index: The index that the rows belong to.
-    """
-
-    question_vectors: NDArray[np.float32]
+    question_vectors: NDArray[np.float32]  # (B, D)
+    # Row numbers in the index, (B, K), best first; -1 where the index has fewer passages.
     rows: NDArray[np.int64]
-    passage_vectors: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    passage_vectors: NDArray[np.float32]  # (B, K, D), zero where there is no passage
+    scores: NDArray[np.float32]  # logits of p(z|x), (B, K); minus infinity where there is no passage
+    # How much the inner products count in the scores, (B, K); ``None`` for 1.
     weights: NDArray[np.float32] | None
-    offsets: NDArray[np.float32] | None
-    index: Index = field(repr=False)
+    offsets: NDArray[np.float32] | None  # what is added to them, (B, K); ``None`` for nothing
+    index: Index = field(repr=False)  # the index that the rows belong to
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,8 +59,7 @@ class RetrievalResult:
     @property
     def is_empty(self) -> NDArray[np.bool_]:
         """Which questions have no passage, (B,)."""
-        empty: NDArray[np.bool_] = np.all(np.isneginf(self.scores), axis=1)
-        return empty
+        return np.all(np.isneginf(self.scores), axis=1)
 
     @cached_property
     def docs(self) -> list[dict[str, Any]]:
@@ -185,8 +166,7 @@ class Retriever:
     def narrowed(self, where: str) -> Retriever:
         """The same retriever, which finds only passages that meet a condition; see `SearchSettings`.
 
-        Raises:
-            ConfigurationError: The condition is invalid, or the index has no metadata.
+        Raises `ConfigurationError` if the condition is invalid, or the index has no metadata.
         """
         narrowed = getattr(self.index, "narrowed", None)
         if narrowed is None:
@@ -196,14 +176,9 @@ class Retriever:
         return replace(self, index=narrowed(where))
 
     def score(self, questions: Sequence[str], hits: Hits) -> RetrievalResult:
-        """Score passages that were not searched for, such as gold passages, by their vectors.
+        """Score passages that were not searched for, such as gold passages of B questions, by their vectors.
 
-        Args:
-            questions: B questions.
-            hits: Their passages.
-
-        Raises:
-            QuestionError: A question is empty, or longer than the encoder reads.
+        Raises `QuestionError` if a question is empty, or longer than the encoder reads.
         """
         _, vectors = self._encoded(questions, None)
         return self._scored(vectors, hits)

@@ -40,16 +40,9 @@ _WITHOUT_EFFECT = ("PROTO", "FRAME", "STOP")
 def load_plain_data(path: Path) -> Any:
     """Read a pickle of plain data, of any protocol.
 
-    Args:
-        path: The file.
-
-    Returns:
-        The data.
-
-    Raises:
-        IndexDataError: The file is missing or damaged, or holds anything but lists, tuples, dictionaries, sets,
-            strings, bytes and numbers. Nothing in it is executed. Sets before protocol 4 and bytes before protocol 3
-            are pickled as function calls and refused.
+    Raises `IndexDataError` if the file is missing or damaged, or holds anything but lists, tuples, dictionaries,
+    sets, strings, bytes and numbers. Nothing in it is executed. Sets before protocol 4 and bytes before protocol 3
+    are pickled as function calls and refused.
     """
     try:
         # A read of a mapped file ends with the file, whatever length a damaged instruction claims.

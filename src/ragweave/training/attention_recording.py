@@ -42,12 +42,9 @@ class AttentionRecord:
     answer_length: int = 0  # T
 
     def by_passage(self, n_docs: int, context_attention_mask: Tensor) -> CrossAttention:
-        """The recorded attention with the layers concatenated, (B, K, ...).
+        """The recorded attention with the layers concatenated, (B, K, ...); the mask is (B*K, S) or wider.
 
-        The mask of the contexts is (B*K, S) or wider.
-
-        Raises:
-            ConfigurationError: Nothing was recorded, because the generator computes its attention itself.
+        Raises `ConfigurationError` if nothing was recorded, because the generator computes its attention itself.
         """
         if not self.scores:
             raise ConfigurationError(
@@ -62,13 +59,9 @@ class AttentionRecord:
 
 @contextmanager
 def record_attention(generator: PreTrainedModel) -> Iterator[AttentionRecord]:
-    """Record the attention that a generator pays to its contexts, within a context.
+    """Record a generator's attention to its contexts; a causal one reads prompt and answer in one pass.
 
-    Args:
-        generator: A seq2seq model, or a causal one that reads prompt and answer in one pass.
-
-    Raises:
-        ConfigurationError: Its attention is of an unsupported kind.
+    Raises `ConfigurationError` if its attention is of an unsupported kind.
     """
     record = AttentionRecord()
     seq2seq = generator.config.is_encoder_decoder

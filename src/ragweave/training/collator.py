@@ -1,7 +1,6 @@
 """Batches for training a RAG model: questions, answers and, if retrieval was cached, contexts.
 
-Notation used for tensor shapes
-    B questions, K passages per question, S question or context tokens, T answer tokens.
+Notation used for tensor shapes: B questions, K passages per question, S question or context tokens, T answer tokens.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ def cache_retrieval(
 ) -> list[RetrievedExample]:
     """Retrieve K passages for every question, once; they stay valid while the question encoder is frozen.
 
-    Args:
-        pipeline: The model with its retriever and question encoder.
-        examples: The questions.
-        n_docs: K.
-        progress: Called with the number of further questions that are done.
+    ``progress`` is called with the number of further questions that are done.
     """
     retrieved: list[RetrievedExample] = []
     for start in range(0, len(examples), _RETRIEVAL_BATCH):
@@ -59,18 +54,11 @@ def cache_retrieval(
 
 
 class RagCollator:
-    """Makes batches of questions and answers.
+    """Makes batches of questions and answers, of at most so many tokens each.
 
-    The first answer of a question is the one to learn: the wording of the data, while others are aliases.
-
-    Args:
-        retriever: The model's retriever, for its tokenizers and for the passages of cached retrieval.
-        causal: Whether the generator is causal. Its answers start with a space and end with the end token.
-        max_question_length: The most tokens of a question.
-        max_answer_length: The most tokens of an answer.
-
-    Raises:
-        ConfigurationError: A causal generator's tokenizer has no end token.
+    The first answer of a question is the one to learn: the wording of the data, while others are aliases. The
+    answers of a causal generator start with a space and end with the end token. Raises `ConfigurationError` if a
+    causal generator's tokenizer has no end token.
     """
 
     def __init__(
@@ -125,11 +113,7 @@ class RagCollator:
         }
 
     def answer_ids(self, example: Example) -> list[int]:
-        """The tokens of the answer to learn.
-
-        Raises:
-            DataError: There is none, or it is too long.
-        """
+        """The tokens of the answer to learn. Raises `DataError` if there is none, or it is too long."""
         location = example.where or f"question {example.id}"
         null_answer = self.retriever.config.null_answer
         if example.unanswerable and null_answer is not None:

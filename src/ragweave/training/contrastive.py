@@ -50,18 +50,13 @@ def training_pairs(
     n_negatives: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[TrainingPair]:
-    """Find a positive passage for each question, and hard negatives among the BM25 results.
+    """Find a positive passage for each question, and ``n_negatives`` hard negatives among the BM25 results.
 
-    The positive is the best gold passage (or passage of a gold document) in the BM25 ranking that contains an answer,
-    or else the best one. Without gold passages, it is the first BM25 result that contains an answer (Karpukhin et al.
-    2020, section 4.1). Negatives are the best BM25 results that are neither gold nor a copy of the positive, and that
-    contain no answer, if answers are known.
-
-    Args:
-        base: The knowledge base, with BM25 postings.
-        examples: The questions.
-        n_negatives: Number of hard negatives per question.
-        progress: Called with the number of further questions that are done.
+    The positive is the best gold passage (or passage of a gold document) in the BM25 ranking that contains an
+    answer, or else the best one. Without gold passages, it is the first BM25 result that contains an answer
+    (Karpukhin et al. 2020, section 4.1). Negatives are the best BM25 results that are neither gold nor a copy of the
+    positive, and that contain no answer, if answers are known. ``progress`` is called with the number of further
+    questions that are done.
 
     Returns:
         A pair for every question with a positive passage.
@@ -120,20 +115,16 @@ def train_retriever(
     around: Callable[[Trainer], AbstractContextManager[None]] | None = None,
     **arguments: Any,
 ) -> None:
-    """Train an encoder of questions and passages, in place.
+    """Train an encoder of questions and passages, in place, with checkpoints in the folder ``output``.
 
-    The loss of a question is -log softmax of the positive's score among all passages of the batch: its negatives, and
-    the positives and negatives of the other questions (Karpukhin et al. 2020, equation 2). A question with fewer
+    The loss of a question is -log softmax of the positive's score among all passages of the batch: its negatives,
+    and the positives and negatives of the other questions (Karpukhin et al. 2020, equation 2). A question with fewer
     negatives than others repeats its own or, if it has none, borrows one. Questions with the same positive are in
     different batches, because each would count the other's as wrong.
 
-    Args:
-        encoder: The encoder.
-        pairs: The training data.
-        output: Folder of the checkpoints.
-        resume: Resume from the last complete checkpoint in the folder, or start over if there is none.
-        around: Called with the trainer; training runs within the context manager that it returns.
-        **arguments: Arguments of sentence-transformers' trainer, which are those of transformers'.
+    ``resume`` continues from the last complete checkpoint, if there is one. ``around`` is called with the trainer;
+    training runs within the context manager that it returns. The arguments are those of sentence-transformers'
+    trainer, and so of transformers'.
 
     Raises:
         ConfigurationError: sentence-transformers lacks the encoder's pooling, or the run has several processes.

@@ -57,10 +57,7 @@ def load_document_encoder(
 ) -> TextEncoder:
     """Load the encoder that embedded the passages; a copy of the question encoder if that one did.
 
-    Args:
-        base: The knowledge base.
-        question_encoder: The encoder of the questions.
-        name: Folder or hub name of the document encoder; by default the one that the knowledge base names.
+    ``name`` is its folder or hub name; by default the one that the knowledge base names.
 
     Raises:
         ModelNotFoundError: It cannot be loaded.
@@ -129,19 +126,7 @@ class _Result(NamedTuple):
 
 
 class IndexRefresh(TrainerCallback, ExportableState):
-    """Refreshes the index with the current document encoder during training.
-
-    Args:
-        retriever: The retriever; it searches a knowledge base in a folder.
-        encoder: The document encoder, which is being trained.
-        args: Arguments of the run.
-
-    Attributes:
-        failures: Number of failed refreshes.
-
-    Raises:
-        TrainingError: The retriever does not search a knowledge base in a folder.
-    """
+    """Refreshes the index of a knowledge base in a folder with the document encoder that is being trained."""
 
     def __init__(self, retriever: RagRetriever, encoder: TextEncoder, args: RagTrainingArguments) -> None:
         index = retriever.index

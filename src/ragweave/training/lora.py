@@ -11,15 +11,9 @@ from ragweave.errors import ConfigurationError, require_extra
 
 
 def add_adapter(generator: nn.Module, *, rank: int = 16) -> None:
-    """Add an adapter to every linear layer of a generator, and freeze all other weights.
+    """Add an adapter of scale ``2 * rank`` to every linear layer of a generator, and freeze all other weights.
 
-    Args:
-        generator: The generator, changed in place.
-        rank: The adapter's rank; its scale is twice the rank.
-
-    Raises:
-        MissingExtraError: The extra ``train`` is not installed.
-        ConfigurationError: The generator has no linear layers besides its head.
+    Raises `ConfigurationError` if the generator has no linear layers besides its head.
     """
     require_extra("peft", "train")
     from peft import LoraConfig, inject_adapter_in_model

@@ -32,18 +32,10 @@ def refresh(
     ray_workers: int | None,
     ray_address: str | None,
 ) -> None:
-    """Embed the passages of a knowledge base with an encoder, into a new version of another one.
+    """Embed the passages of a knowledge base with an encoder, into a new version of another one, ``output``.
 
-    Args:
-        knowledge_base: Folder of the passages.
-        version: Their version.
-        output: Folder of the knowledge base that gets the new version.
-        keep_versions: Older versions to keep there.
-        encoder: Folder of the encoder.
-        encoder_name: The encoder's name in the new version.
-        device: Where to embed without Ray.
-        ray_workers: Number of Ray workers; ``None`` to embed in this process.
-        ray_address: Address of a running Ray cluster.
+    The encoder is a folder, and is named ``encoder_name`` in the new version. ``ray_workers`` is None to embed in
+    this process.
     """
     # Imported here, so that the process ends with the trainer also while it imports torch.
     from ragweave.encoders.text_encoder import TextEncoder
@@ -62,11 +54,8 @@ def refresh(
 def interrupt_with_parent(parent: int) -> None:
     """Raise KeyboardInterrupt in the main thread, once, when this process is asked to end or its parent has ended.
 
-    SIGINT and SIGTERM ask it to end, even if they were ignored before. Later signals are ignored, so that they do not
-    interrupt the cleanup. Call this in the main thread.
-
-    Args:
-        parent: Id of the process that started this one.
+    SIGINT and SIGTERM ask it to end, even if they were ignored before. Later signals are ignored, so that they do
+    not interrupt the cleanup. Call this in the main thread.
     """
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)

@@ -76,11 +76,7 @@ class ResumableTrainer(Trainer):
             ) from error
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Do one step as transformers' Trainer does.
-
-        Raises:
-            TrainingError: The loss is not finite; the weights are those before the step.
-        """
+        """Do one step; a loss that is not finite raises `TrainingError` and leaves the weights as they were."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
             raise _not_finite(f"loss of step {self.state.global_step + 1} is {loss.item()}", self.args)

@@ -1,7 +1,6 @@
 """RagTrainer: transformers' Trainer on the marginal likelihood of RAG models.
 
-Notation used for tensor shapes
-    B questions, K passages per question, T answer tokens.
+Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
 """
 
 from __future__ import annotations

@@ -44,11 +44,7 @@ def question_metrics(example: Example, answer: Answer) -> QuestionMetrics:
 
 
 def mean_metrics(rows: Sequence[QuestionMetrics], n_passages: int) -> dict[str, float]:
-    """Average over questions, and measure how much of the knowledge base was retrieved.
-
-    Args:
-        rows: The metrics of each question.
-        n_passages: Number of passages in the knowledge base.
+    """Average over questions, and measure how much of a knowledge base of ``n_passages`` was retrieved.
 
     Returns:
         ``exact_match``, ``f1``, ``top_mass``; ``recall`` if gold passages are known; ``distinct``, the number of

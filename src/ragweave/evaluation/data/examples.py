@@ -184,14 +184,9 @@ def _first_line(path: Path) -> str:
 
 
 def write_examples(path: Path | str, examples: Iterable[Example]) -> None:
-    """Write examples as JSON lines for `read_examples`, atomically.
+    """Write examples as JSON lines for `read_examples`, atomically; an existing file is replaced.
 
-    Args:
-        path: The file; an existing one is replaced.
-        examples: The examples.
-
-    Raises:
-        DataError: Two examples have the same id, a text cannot be encoded, or the file cannot be written.
+    Raises `DataError` if two examples have the same id, a text cannot be encoded, or the file cannot be written.
     """
     seen: set[str] = set()
     lines = []
@@ -231,25 +226,16 @@ def _json_fields(example: Example) -> dict[str, Any]:
 
 
 def lacking_gold(examples: Sequence[Example], base: KnowledgeBase) -> list[tuple[Example, str]]:
-    """Find the gold passages that are missing in a knowledge base, by passage id or document id.
+    """Find the gold passages that a knowledge base lacks, by passage id or document id, each with its question.
 
-    Args:
-        examples: The questions; all ids are looked up together.
-        base: The knowledge base.
-
-    Returns:
-        Questions with the missing id, in the order of the data.
+    All ids are looked up together.
     """
     rows = base.rows_of({name for example in examples for name in example.gold_passages})
     return [(example, name) for example in examples for name in example.gold_passages if not rows[name]]
 
 
 def check_gold(examples: Sequence[Example], base: KnowledgeBase) -> None:
-    """Check that a knowledge base contains every gold passage or gold document.
-
-    Raises:
-        DataError: Some are missing; the message contains their number and the first ones.
-    """
+    """Raise `DataError`, with the number and the first of them, if a knowledge base lacks gold passages."""
     missing = lacking_gold(examples, base)
     if not missing:
         return

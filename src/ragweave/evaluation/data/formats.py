@@ -216,11 +216,10 @@ def read_parquet(path: Path) -> Iterator[Record]:
 
 
 def read_dataset(name: str) -> Iterator[Record]:
-    """Read a split of a data set, and replace class numbers by class names.
+    """Read a split of a data set, ``NAME[,CONFIGURATION][:SPLIT]``, and replace class numbers by class names.
 
-    Args:
-        name: ``NAME[,CONFIGURATION][:SPLIT]``, where ``NAME`` is a folder written by ``save_to_disk``, a folder of
-            data files, or a name on the hub. The default split is the only one that was saved, or ``validation``.
+    ``NAME`` is a folder written by ``save_to_disk``, a folder of data files, or a name on the hub. The default split
+    is the only one that was saved, or ``validation``.
     """
     try:
         rows = _load(name)

@@ -16,12 +16,7 @@ _MARCO_TEXT, _MARCO_SELECTED = "passage_text", "is_selected"
 def convert_layout(record: Record, *, kilt: bool = True) -> Record:
     """Convert a record of KILT, DPR, MS-MARCO or SQuAD to ragweave's fields, and return any other unchanged.
 
-    Args:
-        record: The record.
-        kilt: Whether the record may be KILT's.
-
-    Raises:
-        DataError: Its fields do not have the published form.
+    Raises `DataError` if its fields do not have the published form.
     """
     fields = record.fields
     if kilt and "input" in fields and "output" in fields and "question" not in fields:
@@ -39,11 +34,7 @@ def convert_layout(record: Record, *, kilt: bool = True) -> Record:
 
 
 def squad_questions(fields: Mapping[str, Any], where: str) -> Iterator[Record]:
-    """The questions of a whole SQuAD file, version 1.1 or 2.0, which is one object.
-
-    Raises:
-        DataError: It does not have the published form.
-    """
+    """The questions of a whole SQuAD file, 1.1 or 2.0, which is one object; `DataError` if it has another form."""
     try:
         for article in fields["data"]:
             for paragraph in article["paragraphs"]:

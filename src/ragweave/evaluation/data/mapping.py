@@ -33,12 +33,9 @@ _ALIASES = {"passage": "passages", "provenance": "passages"}
 class Columns:
     """Maps the fields of a question to the columns or keys of the data.
 
-    Args:
-        names: Column names by field. A dot selects a nested key (``answer.aliases``), a plus sign concatenates
-            (``answer.value+answer.aliases``), and ``-`` ignores the field.
-
-    Raises:
-        DataError: A field is unknown, or mapped twice.
+    In the names of columns a dot selects a nested key (``answer.aliases``), a plus sign concatenates
+    (``answer.value+answer.aliases``), and ``-`` ignores the field. Raises `DataError` if a field is unknown, or
+    mapped twice.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -58,11 +55,7 @@ class Columns:
         return field in self._names
 
     def value(self, record: Record, field: str) -> Any:
-        """The value of a field in a record, under its mapped name or else a default name; ``None`` if missing.
-
-        Raises:
-            DataError: The record lacks the mapped column.
-        """
+        """The value of a field under its mapped name, which must exist, or a default name; ``None`` if missing."""
         name = self._names.get(field)
         if name == NOT_READ:
             return None
@@ -97,32 +90,19 @@ def _missing_column(record: Record, name: str) -> DataError:
 
 @dataclass(frozen=True, slots=True)
 class ExampleMapper:
-    """Makes examples of records.
-
-    Attributes:
-        columns: The names of the columns.
-        recipe: The recipe of the task, if any.
-        published: Whether the data has the published columns of the recipe, and its texts need the recipe's cleaning.
-        contexts: Whether to keep the passages that the data contains.
-    """
+    """Makes examples of records."""
 
     columns: Columns
-    recipe: Recipe | None = None
+    recipe: Recipe | None = None  # the recipe of the task, if any
+    # Whether the data has the published columns of the recipe, and its texts need the recipe's cleaning.
     published: bool = False
-    contexts: bool = False
+    contexts: bool = False  # whether to keep the passages that the data contains
 
     def example(self, record: Record, number: int) -> Example | None:
-        """Make an example.
+        """Make an example of a record with ragweave's fields; ``None`` if the recipe leaves it out.
 
-        Args:
-            record: A record with ragweave's fields.
-            number: The number of the record, which becomes the id of a record without one.
-
-        Returns:
-            The example; ``None`` if the recipe leaves it out.
-
-        Raises:
-            DataError: The record lacks a field, or a field has the wrong form.
+        The number of the record becomes the id of a record without one. Raises `DataError` if the record lacks a
+        field, or a field has the wrong form.
         """
         columns, where = self.columns, record.where
         question = self._question(record)
@@ -212,9 +192,9 @@ class ExampleMapper:
         return self._clean(answer, where)
 
     def _clean(self, text: str, where: str) -> str:
-        if not self.published or self.recipe is None or self.recipe.tidy is None:
+        if not self.published or self.recipe is None or self.recipe.clean is None:
             return text
-        clean = self.recipe.tidy(text)
+        clean = self.recipe.clean(text)
         if not clean:
             raise data_error(where, f"has no text in {text[:60]!r}: correct it, or leave the question out.")
         return clean

@@ -12,33 +12,26 @@ from ragweave.errors import DataError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How the data of a task is read and scored.
-
-    Attributes:
-        name: The name of the recipe.
-        about: The task and its paper.
-        task: ``"answer"`` for short answers, ``"generation"`` for free text, or ``"classification"``.
-        metrics: The answer metrics to report, the main one first.
-        hub: The data on the hub, in the form that `read_examples` accepts; empty if it is not there.
-        columns: The names of the columns by field; for data without ``question`` and ``answers``.
-        labels: The text that the model should generate, by class.
-        left_out: Texts that are not answers; questions without other answers are left out.
-        patterns: Whether the answers are regular expressions.
-        repeats: Whether a question may occur again with the same answers, once per piece of evidence.
-        tidy: Cleans questions and answers of data with the recipe's columns.
-    """
+    """How the data of a task is read and scored."""
 
     name: str
-    about: str
-    task: Literal["answer", "generation", "classification"]
-    metrics: tuple[str, ...]
-    hub: str = ""
+    about: str  # the task and its paper
+    # ``"answer"`` for short answers, ``"generation"`` for free text, or ``"classification"``.
+    task: Literal["answer", "generation", "classification"] = "answer"
+    metrics: tuple[str, ...] = ("exact_match", "f1")  # the answer metrics to report, the main one first
+    hub: str = ""  # the data on the hub, in the form that `read_examples` accepts; empty if it is not there
+    # The names of the columns by field; for data without ``question`` and ``answers``.
     columns: Mapping[str, str] = field(default_factory=dict)
+    # The text that the model should generate, by class.
     labels: Mapping[str, str] = field(default_factory=dict)
+    # Texts that are not answers; questions without other answers are left out.
     left_out: frozenset[str] = frozenset()
-    patterns: bool = False
+    patterns: bool = False  # whether the answers are regular expressions
+    # Whether a question may occur again with the same answers, once per piece of evidence.
     repeats: bool = False
-    tidy: Callable[[str], str] | None = None
+    clean: Callable[[str], str] | None = (
+        None  # cleans questions and answers of data with the recipe's columns
+    )
 
 
 _TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
@@ -50,7 +43,6 @@ def _clean_clue(text: str) -> str:
     return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] == "'" else text
 
 
-_ANSWERS = ("exact_match", "f1")
 _CLAIM = {"id": "id", "question": "claim", "answer": "label"}
 _UNDECIDED = "NOT ENOUGH INFO"
 # A letter is one token in every vocabulary, with or without a space before it; 'refutes' is two in most.
@@ -60,16 +52,12 @@ _ALL = (
     Recipe(
         name="nq-open",
         about="Natural Questions with short answers, without passages (Kwiatkowski et al. 2019; Lee et al. 2019)",
-        task="answer",
-        metrics=_ANSWERS,
         hub="google-research-datasets/nq_open:validation",
         columns={"question": "question", "answers": "answer"},
     ),
     Recipe(
         name="triviaqa",
         about="TriviaQA, unfiltered, with all aliases of the answers (Joshi et al. 2017)",
-        task="answer",
-        metrics=_ANSWERS,
         hub="mandarjoshi/trivia_qa,unfiltered.nocontext:validation",
         # The answer comes before its aliases because training learns the first.
         columns={"id": "question_id", "question": "question", "answers": "answer.value+answer.aliases"},
@@ -78,15 +66,12 @@ _ALL = (
     Recipe(
         name="web-questions",
         about="WebQuestions (Berant et al. 2013)",
-        task="answer",
-        metrics=_ANSWERS,
         hub="stanfordnlp/web_questions:test",
         columns={"question": "question", "answers": "answers"},
     ),
     Recipe(
         name="curated-trec",
         about="CuratedTREC, whose answers are regular expressions (Baudis and Sedivy 2015)",
-        task="answer",
         metrics=("regex_match",),
         columns={"question": "question", "answers": "answer"},
         patterns=True,
@@ -106,7 +91,7 @@ _ALL = (
         task="generation",
         metrics=("q_bleu_1", "bleu_1", "rouge_l", "distinct_3"),
         columns={"question": "answer", "answer": "question"},
-        tidy=_clean_clue,
+        clean=_clean_clue,
     ),
     Recipe(
         name="fever-3",
@@ -135,11 +120,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 
 def find_recipe(name: str | None) -> Recipe | None:
-    """The recipe of a name; ``None`` for ``None``.
-
-    Raises:
-        DataError: The name is unknown.
-    """
+    """The recipe of a name; ``None`` for ``None``. Raises `DataError` if the name is unknown."""
     if name is None:
         return None
     if name not in RECIPES:

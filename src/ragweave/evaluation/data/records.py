@@ -16,17 +16,11 @@ from ragweave.knowledge.ingest.loaders.text import read_lines
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question as a file contains it.
+    """One question as a file contains it."""
 
-    Attributes:
-        where: The file and the line, for messages.
-        fields: The values by name.
-        is_text: Whether all values are text, as in a table, and lists have to be parsed.
-    """
-
-    where: str
+    where: str  # the file and the line, for messages
     fields: Mapping[str, Any]
-    is_text: bool = False
+    is_text: bool = False  # whether all values are text, as in a table, and lists have to be parsed
 
 
 def data_error(where: str, problem: str) -> DataError:
@@ -49,11 +43,7 @@ def data_errors() -> Iterator[None]:
 
 
 def numbered_lines(path: Path, *, keep_blank: bool = False) -> Iterator[tuple[str, str]]:
-    """The lines of a file with their positions, for messages, and without line ends.
-
-    Raises:
-        DataError: The file cannot be read, or is not UTF-8 text.
-    """
+    """The lines of a file with their positions and without line ends; `DataError` if it is not UTF-8 text."""
     with data_errors():
         for number, line in read_lines(path):
             if keep_blank or line.strip():
@@ -61,11 +51,7 @@ def numbered_lines(path: Path, *, keep_blank: bool = False) -> Iterator[tuple[st
 
 
 def parse_list(text: str, where: str, name: str = "answers") -> list[Any]:
-    """Parse a JSON or Python list without executing anything.
-
-    Raises:
-        DataError: It is not a list.
-    """
+    """Parse a JSON or Python list without executing anything. Raises `DataError` if it is not a list."""
     value: Any = None
     try:
         value = json.loads(text)

@@ -1,7 +1,6 @@
 """How well the score of an answer predicts whether it is correct, and the probability of the gold passages.
 
-Notation used for array shapes
-    N answers.
+Notation used for array shapes: N answers.
 
 ``scores`` are probabilities, (N,): take the exponential of log p(y|x). ``correct`` is 0 or 1 for each answer, (N,).
 Other numbers, other shapes and empty lists raise a `ConfigurationError`.
@@ -30,20 +29,12 @@ _MASS_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Answers with similar scores: a point of a reliability diagram.
+    """Answers with similar scores: a point of a reliability diagram."""
 
-    Attributes:
-        low: The lower edge of the scores, exclusive (inclusive for the first bin).
-        high: The upper edge, inclusive.
-        confidence: The mean score of the answers.
-        accuracy: The share of correct answers.
-        count: The number of answers.
-    """
-
-    low: float
-    high: float
-    confidence: float
-    accuracy: float
+    low: float  # the lower edge of the scores, exclusive (inclusive for the first bin)
+    high: float  # the upper edge, inclusive
+    confidence: float  # the mean score of the answers
+    accuracy: float  # the share of correct answers
     count: int
 
 
@@ -130,10 +121,7 @@ def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
     """Return the probability that a correct answer scores higher than a wrong one, in [0, 1]; a tie counts half.
 
     This is the area under the ROC curve of the score as a classifier. Source: Hanley and McNeil 1982. The scores can
-    be any numbers that rise with confidence, such as log p(y|x).
-
-    Raises:
-        ConfigurationError: All answers are correct, or all are wrong.
+    be any numbers that rise with confidence, such as log p(y|x). There must be correct and wrong answers.
 
     Example:
         >>> auroc([-3.0, -2.0, -1.0], [0, 1, 0])
@@ -211,15 +199,7 @@ def gold_mass(posteriors: Sequence[float], ids: Sequence[Hashable], gold: Collec
     """Return the total probability of the gold passages among K passages, in [0, 1].
 
     With p(z|x) it measures the retriever. With the posterior p(z | x, y) it measures which passages an answer came
-    from. The probabilities of passages with the same id, such as those of one page, are added.
-
-    Args:
-        posteriors: The probabilities of the K passages of one question; they sum to 1.
-        ids: The ids of the passages, K of them.
-        gold: The gold ids.
-
-    Raises:
-        ConfigurationError: The numbers are not probabilities, there are not as many as ids, or there is no gold id.
+    from. The probabilities, which sum to 1, of passages with the same id, such as those of one page, are added.
 
     Example:
         >>> gold_mass([0.5, 0.25, 0.25], ["a", "b", "a"], {"a"})

@@ -1,7 +1,6 @@
 """Bootstrap intervals of a mean over questions, and a paired test of two systems.
 
-Notation used for array shapes
-    N questions, M resamples.
+Notation used for array shapes: N questions, M resamples.
 """
 
 from __future__ import annotations
@@ -20,12 +19,7 @@ _DRAWS = 2**22
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval.
-
-    Attributes:
-        low: The lower bound.
-        high: The upper bound.
-    """
+    """A confidence interval."""
 
     low: float
     high: float
@@ -33,16 +27,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """The difference between two systems on the same questions.
+    """The difference between two systems on the same questions."""
 
-    Attributes:
-        difference: The mean of the first minus the mean of the second.
-        interval: The confidence interval of the difference.
-        p_value: The probability of a difference at least this large, in either direction, between equal systems.
-    """
-
-    difference: float
-    interval: Interval
+    difference: float  # the mean of the first minus the mean of the second
+    interval: Interval  # the confidence interval of the difference
+    # The probability of a difference at least this large, in either direction, between equal systems.
     p_value: float
 
 

@@ -23,10 +23,7 @@ def adist(
     The weights w_k are those of `passage_attention`. They are not logarithms: none exceeds the largest value norm,
     and they are often close together. A lower ``target_temperature`` enlarges their differences.
 
-    The arguments are those of `RetrieverLoss`.
-
-    Raises:
-        ConfigurationError: The attention is missing.
+    The arguments are those of `RetrieverLoss`. Raises `ConfigurationError` if the attention is missing.
     """
     if inputs.attention is None:
         raise ConfigurationError(
@@ -39,12 +36,12 @@ def adist(
 
 @torch.no_grad()
 def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor) -> Tensor:
-    """Attention that each passage got, w_k, (B, K).
+    """Attention that each passage got, w_k, (B, K), without gradient; 0 for missing passages.
 
         w_k = mean_{h,t} sum_s a_kts ||v_ks||,   a_kts = exp(e_kts) / sum_{j,r} exp(e_jtr)
 
     Here e are the scores before the softmax and v the value vectors of a head h. The mean is over the heads of all
-    layers and the target tokens that count.
+    layers and the target tokens that count. ``present`` and ``scored`` are those of `LossInputs`.
 
     In Atlas the decoder attends to all passages at once, and a is its attention. A mixture's generator reads each
     passage in a context of its own, where the attention sums to one: all passages would get the same weight, apart
@@ -57,14 +54,6 @@ def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor
 
     If a generator provides attention weights only, pass their logarithms as ``scores``. Then Z_k = 1: every passage
     gets 1/K of the attention, and they differ by their value norms only.
-
-    Args:
-        attention: Scores, value norms and mask.
-        present: Which passages are present, bool, (B, K).
-        scored: Which target tokens count, bool, (B, T).
-
-    Returns:
-        Weights without gradient, (B, K); 0 for missing passages.
     """
     hidden = ~(attention.mask & present[..., None])  # (B, K, S)
     scores = attention.scores.masked_fill(hidden[:, :, None, None], float("-inf"))

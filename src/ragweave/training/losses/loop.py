@@ -40,24 +40,16 @@ def loop(
 def leave_one_out_log_likelihood(
     token_log_probs: Tensor, scored: Tensor, doc_scores: Tensor, formulation: Formulation
 ) -> Tensor:
-    """Log p(y | x, D_K without z_k) for every k, (B, K): the mixture without passage k.
+    """Log p(y | x, D_K without z_k) for every k, (B, K): the mixture without passage k; 0 if no passage remains.
 
         Sequence:  sum_{j≠k} p_j prod_t p(y_t | x, z_j, y_<t)
         Token:     prod_t sum_{j≠k} p_j p(y_t | x, z_j, y_<t)
 
-    With p_j = p(z_j|x) / (1 - p(z_k|x)), the prior of the remaining passages.
+    With p_j = p(z_j|x) / (1 - p(z_k|x)), the prior of the remaining passages. The arguments are fields of
+    `LossInputs`.
 
     Atlas reads all passages at once (fusion in decoder) and needs K runs of the generator, one without each passage.
     A mixture reads every passage alone, so the log-probabilities of a single run are enough, summed K times.
-
-    Args:
-        token_log_probs: log p(y_t | x, z, y_<t), (B, K, T).
-        scored: Which target tokens count, bool, (B, T).
-        doc_scores: Scaled passage scores, (B, K); -inf for missing passages.
-        formulation: "sequence" or "token".
-
-    Returns:
-        Log-likelihoods, (B, K); 0, that of a certain answer, if no other passage remains.
     """
     b, k = doc_scores.shape
     if formulation == "sequence":  # one term for the answer is enough; (B, K, K, T) is not needed

@@ -29,24 +29,16 @@ class CrossAttention:
     For seq2seq generators it is the cross-attention. For causal ones it is the attention from the answer's positions
     to the prompt's, without the last one, which is the answer's first position. The heads of all layers are
     concatenated.
-
-    Attributes:
-        scores: Attention scores before the softmax, or else the logarithms of the attention weights (see
-            `ragweave.training.losses.adist`), (B, K, H, T, S).
-        value_norms: Euclidean norms of the value vectors, (B, K, H, S).
-        mask: Which context tokens are present, bool, (B, K, S).
     """
 
+    # Attention scores before the softmax, or else the logarithms of the attention weights (see
+    # `ragweave.training.losses.adist`), (B, K, H, T, S).
     scores: Tensor
-    value_norms: Tensor
-    mask: Tensor
+    value_norms: Tensor  # euclidean norms of the value vectors, (B, K, H, S)
+    mask: Tensor  # which context tokens are present, bool, (B, K, S)
 
     def check(self, present: Tensor, scored: Tensor) -> None:
-        """Check the shapes, and that every passage has a token, for ``present`` and ``scored`` of `LossInputs`.
-
-        Raises:
-            ShapeError: Shapes disagree, or the mask excludes all tokens of a passage.
-        """
+        """Raise `ShapeError` unless shapes fit those of `LossInputs`, and every present passage has a token."""
         if self.scores.dim() != 5:
             raise _shape_error("attention.scores", self.scores, "(B, K, H, T, S)")
         heads, tokens = self.scores.shape[2], self.scores.shape[4]
@@ -66,23 +58,18 @@ class CrossAttention:
 class LossInputs:
     """The passage scores of one batch, and what the generator computed with the passages.
 
-    Attributes:
-        doc_scores: Scaled passage scores, the logits of p(z|x), (B, K); -inf for missing passages.
-        token_log_probs: log p(y_t | x, z, y_<t), see `ragweave.marginalization.target_log_probs`, (B, K, T);
-            ignored for missing passages and for tokens that do not count.
-        scored: Which target tokens count, bool, (B, T).
-        formulation: How the model sums over passages.
-        attention: The generator's attention to its contexts; only attention distillation needs it.
-
     Raises:
         ConfigurationError: The formulation is unknown.
         ShapeError: Shapes disagree, or a question has no passage or no target token that counts.
     """
 
-    doc_scores: Tensor
+    doc_scores: Tensor  # scaled passage scores, the logits of p(z|x), (B, K); -inf for missing passages
+    # Log p(y_t | x, z, y_<t), see `ragweave.marginalization.target_log_probs`, (B, K, T); ignored for missing
+    # passages and for tokens that do not count.
     token_log_probs: Tensor
-    scored: Tensor
-    formulation: Formulation = "sequence"
+    scored: Tensor  # which target tokens count, bool, (B, T)
+    formulation: Formulation = "sequence"  # how the model sums over passages
+    # The generator's attention to its contexts; only attention distillation needs it.
     attention: CrossAttention | None = None
 
     def __post_init__(self) -> None:
@@ -138,22 +125,14 @@ class RetrieverLoss(Protocol):
 
 
 def tempered(scores: Tensor, temperature: float, name: str = "temperature") -> Tensor:
-    """Divide scores by a temperature, in float32 or better; above 1 it makes their softmax flatter.
-
-    Raises:
-        ConfigurationError: The temperature is not a positive number.
-    """
+    """Scores over a temperature, a positive number, in float32 or better; above 1 it makes their softmax flatter."""
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ConfigurationError(f"{name} is {temperature!r}; give a number above 0.")
     return _float32_or_better(scores) / temperature
 
 
 def reduced(losses: Tensor, reduction: Reduction) -> Tensor:
-    """The losses of B questions, (B,), or their mean, ().
-
-    Raises:
-        ConfigurationError: The reduction is unknown.
-    """
+    """The losses of B questions, (B,), or their mean, (). Raises `ConfigurationError` if the reduction is unknown."""
     if reduction not in get_args(Reduction):
         raise ConfigurationError(f"reduction is {reduction!r}; choose 'mean' or 'none'.")
     return losses.mean() if reduction == "mean" else losses
