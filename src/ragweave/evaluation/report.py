@@ -53,9 +53,7 @@ _FAINT = "#9aa7b5"
 def write_report(folder: RunFolder) -> Path:
     """Write the page of a finished run, including runs with other K in subfolders, and return its path.
 
-    Raises:
-        DataError: A run is not finished.
-        MissingExtraError: The extra ``eval`` is not installed.
+    Raises `DataError` if a run is not finished, and `MissingExtraError` if the extra ``eval`` is not installed.
     """
     require_extra("jinja2", "eval")
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -113,9 +113,8 @@ def recalculate(folder: RunFolder) -> dict[str, Any]:
 def calibrate(folder: RunFolder) -> CalibratedConfidence:
     """Fit a calibration on the predictions of a finished run.
 
-    Raises:
-        DataError: The folder does not contain a finished run, or one without signals.
-        ConfigurationError: No metric says which answers are right, or all are right, or all are wrong.
+    Raises `DataError` if the folder contains none, or one without signals, and `ConfigurationError` if no metric
+    says which answers are right, or all are right, or all are wrong.
     """
     read_json(folder.metrics)
     predictions = read_predictions(folder.predictions)

@@ -132,7 +132,7 @@ class Answer:
     def to_html(self) -> str:
         """The answer with its heat map and its passages as self-contained HTML; every text is escaped."""
         tokens = [token for token in self.tokens if token.text]
-        return _template().render(answer=self, tokens=tokens, cell=_CELL, hint=partial(_hint, self.passages))
+        return _template().render(answer=self, tokens=tokens, hint=partial(_hint, self.passages))
 
     def _repr_html_(self) -> str:
         """What Jupyter renders."""
@@ -151,7 +151,6 @@ def as_json(record: Any) -> dict[str, Any]:
 
 # People with any kind of colour vision can tell these apart (Okabe and Ito 2008).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
-_CELL = "padding:2px 6px;text-align:left;vertical-align:top"
 _FAINTEST, _STRONGEST = 0.06, 0.5  # opacities that keep text readable on light and dark pages
 
 

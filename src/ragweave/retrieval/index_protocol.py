@@ -140,9 +140,8 @@ class NoPassages(ReadyIndex):
 def check_queries(question_hidden_states: NDArray[np.float32], dimension: int) -> None:
     """Check that question vectors fit the index.
 
-    Raises:
-        ShapeError: They are not a matrix.
-        IndexDataError: Their dimension differs from the index's, or they are not finite.
+    Raises `ShapeError` if they are not a matrix, and `IndexDataError` if they have another dimension or are not
+    finite.
     """
     shape = question_hidden_states.shape
     if len(shape) != 2:
@@ -164,10 +163,8 @@ def vectors_of_rows(
 ) -> NDArray[np.float32]:
     """Gather passage vectors, (B, K, D), each row once, with zeros for missing passages, whose row is -1.
 
-    ``look_up`` returns the vectors, (M, D), of M distinct row numbers in rising order.
-
-    Raises:
-        IndexDataError: The vectors are of another dimension.
+    ``look_up`` returns the vectors, (M, D), of M distinct row numbers in rising order. Raises `IndexDataError` if
+    they are of another dimension.
     """
     vectors = np.zeros((*rows.shape, dimension), dtype=np.float32)
     present = rows >= 0

@@ -169,13 +169,9 @@ def load_saved(folder: Path) -> Dataset:
 
 
 class ParquetRows:
-    """Satisfies `PassageRows` with Parquet files; reads only the row groups and columns that are asked for.
+    """Satisfies `PassageRows` with mapped Parquet files; reads only the row groups and columns that are asked for.
 
-    Args:
-        paths: The files in their order, memory-mapped; opening reads only their footers.
-
-    Raises:
-        IndexDataError: There is no file, or one of them is damaged or has other columns.
+    Raises `IndexDataError` if there is no file, or one of them is damaged or has other columns.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:

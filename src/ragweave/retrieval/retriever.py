@@ -79,19 +79,10 @@ class RetrievalResult:
     def select(self, questions: Sequence[int], n_docs: int) -> RetrievalResult:
         """The best K passages of some of the questions, given by their positions."""
         index = list(questions)
-
-        def part(values: NDArray[Any] | None) -> Any:
-            return None if values is None else values[index, :n_docs]
-
-        return replace(
-            self,
-            question_vectors=self.question_vectors[index],
-            rows=part(self.rows),
-            passage_vectors=part(self.passage_vectors),
-            scores=part(self.scores),
-            weights=part(self.weights),
-            offsets=part(self.offsets),
-        )
+        columns = ("rows", "passage_vectors", "scores", "weights", "offsets")
+        parts = {name: getattr(self, name) for name in columns if getattr(self, name) is not None}
+        selected = {name: values[index, :n_docs] for name, values in parts.items()}
+        return replace(self, question_vectors=self.question_vectors[index], **selected)
 
 
 def by_prior(passages: Sequence[ScoredPassage | None]) -> tuple[ScoredPassage, ...]:

@@ -111,15 +111,8 @@ class EncoderDecoder(Network):
     ) -> Decoded:
         """Decode R rows of T tokens, (N*R, T), under every context, those of a context next to each other.
 
-        Args:
-            cross: Keys and values of the contexts.
-            attention_mask: Mask of the contexts, (N, S).
-            decoder_input_ids: (N*R, T).
-            decoder_attention_mask: Mask of decoder tokens from the first on, (N*R, any).
-            past: Cache of earlier decoder tokens, with room for these.
-            use_cache: Return a cache.
-            output_attentions: Return attentions.
-            output_hidden_states: Return hidden states.
+        The contexts have keys and values, ``cross``, and a mask, (N, S). The mask of decoder tokens, (N*R, any),
+        begins at the first one. The cache of earlier tokens, ``past``, has room for these.
         """
         rows, tokens = ops.shape(decoder_input_ids)
         offset, room = (0, tokens) if past is None else (past.length, ops.shape(past.keys[0])[2])

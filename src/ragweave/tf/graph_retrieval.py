@@ -41,18 +41,11 @@ def call_retriever(
     prefix: str | None,
     question_strings: Sequence[str] | None = None,
 ) -> RetrieverOutput:
-    """Retrieve K passages for each of B questions.
+    """Retrieve K passages for each of B questions, whose tokens are (B, S) and whose vectors are (B, D).
 
-    Args:
-        retriever: Returns the retriever: a graph calls it when it runs, so that it uses the present one.
-        input_ids: Question tokens, (B, S).
-        vectors: Question vectors, (B, D); no gradient passes through them.
-        n_docs: K.
-        prefix: Text before every context.
-        question_strings: The questions as the user wrote them; not in graphs.
-
-    Raises:
-        ConfigurationError: A graph is being built that cannot call a retriever.
+    ``retriever`` returns the retriever: a graph calls it when it runs, so that it uses the present one. No gradient
+    passes through the vectors. ``question_strings`` are the questions as the user wrote them; graphs take none.
+    Raises `ConfigurationError` if a graph is being built that cannot call a retriever.
     """
 
     def retrieve(ids: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -55,7 +55,7 @@ class Encoded:
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Self:
-        """The output with what a caller asked for, from what `run_layers` returned."""
+        """The output with what a caller asked for, from what the layers returned."""
         return cls(
             attention_mask,
             hidden[-1],

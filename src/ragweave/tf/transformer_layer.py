@@ -116,7 +116,7 @@ class TransformerLayer(Container):
         size, wide_size, bias = settings.size, settings.wide_size, settings.bias
         self.attention = Attention(settings)
         self.attention_norm = settings.norm()
-        self.cross_attention = Attention(settings) if decoder else None
+        self.cross_attention: Any = Attention(settings) if decoder else None
         self.cross_norm = settings.norm() if decoder else None
         self.wide = Linear(size, wide_size, bias=bias, std=settings.std)
         self.gate = Linear(size, wide_size, bias=bias, std=settings.std) if settings.gated else None

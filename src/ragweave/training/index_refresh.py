@@ -57,11 +57,8 @@ def load_document_encoder(
 ) -> TextEncoder:
     """Load the encoder that embedded the passages; a copy of the question encoder if that one did.
 
-    ``name`` is its folder or hub name; by default the one that the knowledge base names.
-
-    Raises:
-        ModelNotFoundError: It cannot be loaded.
-        EncoderMismatchError: Another encoder embedded the passages.
+    ``name`` is its folder or hub name; by default the one that the knowledge base names. Raises `ModelNotFoundError`
+    if it cannot be loaded, and `EncoderMismatchError` if another encoder embedded the passages.
     """
     record = base.manifest.encoder
     if name is None and question_encoder.fingerprint == record.fingerprint:
@@ -88,11 +85,8 @@ def load_document_encoder(
 def train_document_encoder(pipeline: RagPipeline, name: str | None = None) -> TextEncoder:
     """Let a model embed the retrieved passages again when it scores them, so that their encoder gets a gradient.
 
-    Returns:
-        The encoder of `load_document_encoder`. Its weights are part of the model now.
-
-    Raises:
-        ConfigurationError: The two encoders differ in pooling or normalisation.
+    Returns the encoder of `load_document_encoder`, whose weights are part of the model now. Raises
+    `ConfigurationError` if the two encoders differ in pooling or normalisation.
     """
     model = pipeline.model
     encoder = load_document_encoder(pipeline.knowledge_base, pipeline.encoder, name)

@@ -49,14 +49,9 @@ class ResumableTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Train as transformers' Trainer does.
 
-        Args:
-            resume_from_checkpoint: The checkpoint to resume from. ``True`` removes incomplete checkpoints and resumes
-                from the last complete one, or starts over if there is none.
-            **kwargs: Passed to transformers' Trainer.
-
-        Raises:
-            TrainingError: The loss or the gradient is not finite, a checkpoint cannot be written or is incomplete, or
-                the data differs from that of the interrupted run.
+        ``resume_from_checkpoint=True`` removes incomplete checkpoints and resumes from the last complete one, or
+        starts over if there is none. Raises `TrainingError` if the loss or the gradient is not finite, a checkpoint
+        cannot be written or is incomplete, or the data differs from that of the interrupted run.
         """
         checkpoint = self._prepare_run(resume_from_checkpoint)
         try:

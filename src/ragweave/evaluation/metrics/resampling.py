@@ -40,13 +40,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the confidence interval of a mean by the percentile bootstrap; deterministic for a given seed.
 
-    Source: Efron and Tibshirani 1993, chapter 13, computed by ``scipy.stats.bootstrap``.
-
-    Args:
-        values: A metric of every question, (N,).
-        confidence: The confidence level.
-        samples: The number of resamples.
-        seed: The seed of the resamples.
+    The values are a metric of every question, (N,), and ``samples`` is the number of resamples. Source: Efron and
+    Tibshirani 1993, chapter 13, computed by ``scipy.stats.bootstrap``.
 
     Raises:
         ConfigurationError: ``values`` is empty or not finite, or ``confidence`` or ``samples`` is out of range.

@@ -23,7 +23,7 @@ def adist(
     The weights w_k are those of `passage_attention`. They are not logarithms: none exceeds the largest value norm,
     and they are often close together. A lower ``target_temperature`` enlarges their differences.
 
-    The arguments are those of `RetrieverLoss`. Raises `ConfigurationError` if the attention is missing.
+    Raises `ConfigurationError` if the attention is missing.
     """
     if inputs.attention is None:
         raise ConfigurationError(

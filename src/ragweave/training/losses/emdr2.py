@@ -18,8 +18,6 @@ def emdr2(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction 
     E step, the step towards it the M step. The marginal likelihood of RAG-Sequence has the same gradient in the
     scores. EMDR2 leaves the generator to another loss (in the paper, that of a reader of all passages at once). It
     scores the whole answer under each passage, for both formulations.
-
-    The arguments are those of `RetrieverLoss`.
     """
     joint = passage_log_probs(tempered(inputs.doc_scores, temperature)) + inputs.answer_log_probs.detach()
     return reduced(-torch.logsumexp(joint, dim=-1), reduction)

@@ -24,8 +24,6 @@ def loop(
 
     The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). A question with one passage teaches
     nothing: p and p(z|x) are both 1.
-
-    The arguments are those of `RetrieverLoss`.
     """
     # Detached before the K sums, so that nothing of them is stored for the backward pass.
     evidence = -leave_one_out_log_likelihood(

@@ -15,8 +15,6 @@ def marginal(inputs: LossInputs, *, temperature: float = 1.0, reduction: Reducti
         Token:     p(y|x) = prod_t sum_z p(z|x) p(y_t | x, z, y_<t)
 
     With p(z|x) = softmax_K(doc_scores / temperature).
-
-    The arguments are those of `RetrieverLoss`.
     """
     likelihood = sequence_log_likelihood if inputs.formulation == "sequence" else token_log_likelihood
     doc_scores = tempered(inputs.doc_scores, temperature)

@@ -20,7 +20,5 @@ def pdist(
 
     Unlike in EMDR2, the target does not depend on the retriever's scores. The log-likelihoods of long answers are far
     apart, so that p has nearly all its mass on one passage; a higher ``target_temperature`` spreads it.
-
-    The arguments are those of `RetrieverLoss`.
     """
     return distil(inputs, inputs.answer_log_probs, temperature, target_temperature, reduction)

@@ -58,9 +58,8 @@ class CrossAttention:
 class LossInputs:
     """The passage scores of one batch, and what the generator computed with the passages.
 
-    Raises:
-        ConfigurationError: The formulation is unknown.
-        ShapeError: Shapes disagree, or a question has no passage or no target token that counts.
+    Raises `ConfigurationError` if the formulation is unknown, and `ShapeError` if shapes disagree, or a question has
+    no passage or no target token that counts.
     """
 
     doc_scores: Tensor  # scaled passage scores, the logits of p(z|x), (B, K); -inf for missing passages
@@ -112,14 +111,9 @@ class RetrieverLoss(Protocol):
     def __call__(
         self, inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Compute the loss of a batch, () or (B,).
+        """Compute the loss of a batch, (B,), or its mean, (), with a temperature of p(z|x).
 
         The distillation losses also take ``target_temperature``, that of the target distribution p.
-
-        Args:
-            inputs: The batch.
-            temperature: Temperature of p(z|x).
-            reduction: "mean" over questions, or "none".
         """
         ...
 
