@@ -9,13 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragweave.errors import IndexDataError
-from ragweave.retrieval.index_protocol import (
-    MISSING,
-    ReadyIndex,
-    check_queries,
-    texts_of_rows,
-    vectors_of_rows,
-)
+from ragweave.retrieval.index_protocol import MISSING, ReadyIndex, check_queries, vectors_of_rows
 
 
 class MemoryIndex(ReadyIndex):
@@ -69,7 +63,10 @@ class MemoryIndex(ReadyIndex):
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
         """Look passages up; see `Index.get_doc_dicts`."""
-        columns = {"title": self.titles, "text": self.texts}
-        return texts_of_rows(
-            doc_ids, lambda rows: {name: [column[row] for row in rows] for name, column in columns.items()}
-        )
+        return [
+            {
+                "title": [self.titles[row] if row >= 0 else "" for row in rows],
+                "text": [self.texts[row] if row >= 0 else "" for row in rows],
+            }
+            for rows in doc_ids
+        ]
