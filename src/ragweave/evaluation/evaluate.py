@@ -67,7 +67,7 @@ def evaluate(
     passage_cache: int | str | None = None,
     progress: RunProgress | None = None,
 ) -> RunFolder:
-    """Evaluate a model on questions, and write predictions, metrics and a report.
+    """Evaluate a model on questions, write predictions, metrics and a report, and return their folder.
 
     The same call resumes an interrupted evaluation.
 
@@ -81,9 +81,6 @@ def evaluate(
         overwrite: Replace a run in the folder.
         passage_cache: As in `RagPipeline.from_pretrained`.
         progress: Called after every batch.
-
-    Returns:
-        The folder.
 
     Raises:
         DataError: The folder contains a different run, or the knowledge base lacks gold passages.

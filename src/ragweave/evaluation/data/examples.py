@@ -48,7 +48,7 @@ def read_examples(
     limit: int | None = None,
     contexts: bool = False,
 ) -> list[Example]:
-    """Read questions and gold answers.
+    """Read questions and gold answers, in the order of the data.
 
     Args:
         source: A file; the folder or, with the format ``"dataset"``, the hub name of a data set
@@ -61,9 +61,6 @@ def read_examples(
         recipe: A recipe or its name. It provides the other columns and the labels.
         limit: Read only the first questions, and no more of the file.
         contexts: Keep the passages that the data contains. They are most of the size of DPR's files.
-
-    Returns:
-        The examples, in the order of the data.
 
     Raises:
         DataError: The data is missing, damaged or has the wrong form; the message names the line.

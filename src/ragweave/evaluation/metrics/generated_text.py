@@ -159,19 +159,14 @@ _FUNCTION_WORDS = frozenset(
 class QBleuWeights:
     """The weights of Q-BLEU-1. The defaults are those of the SQuAD example in the released script.
 
-    Attributes:
-        named_entities: The weight of named entities in answerability.
-        question_type: The weight of the question type.
-        relevant_words: The weight of relevant words. Function words have the rest up to 1.
-        answerability: The weight of answerability in the metric (delta). BLEU-1 has the rest up to 1.
-
     Raises:
         ConfigurationError: A weight is not in [0, 1], or the weights of answerability sum to more than 1.
     """
 
-    named_entities: float = 0.6
-    question_type: float = 0.2
-    relevant_words: float = 0.1
+    named_entities: float = 0.6  # the weight of named entities in answerability
+    question_type: float = 0.2  # the weight of the question type
+    relevant_words: float = 0.1  # the weight of relevant words. Function words have the rest up to 1.
+    # The weight of answerability in the metric (delta). BLEU-1 has the rest up to 1.
     answerability: float = 0.7
 
     def __post_init__(self) -> None:
