@@ -234,7 +234,7 @@ def _field_types() -> dict[str, Any]:
     return {
         name: int | float if field_type is float else field_type
         for name, field_type in RagConfig.__annotations__.items()
-        if name not in checked_elsewhere and get_origin(field_type) is not ClassVar
+        if name not in checked_elsewhere and get_origin(field_type) is not ClassVar  # type: ignore[comparison-overlap]
     }
 
 
