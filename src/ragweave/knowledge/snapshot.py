@@ -113,8 +113,8 @@ class Snapshot:
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
         self.segments = []
         for record, deleted in zip(manifest.segments, self.by_segment(self.deleted), strict=True):
-            files = layout.segment(record.name)
-            segment = shared.get(files.folder) or Segment(files, record, manifest)
+            paths = layout.segment(record.name)
+            segment = shared.get(paths.folder) or Segment(paths, record, manifest)
             self.segments.append(segment.without(deleted, record))
 
     @classmethod
