@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from ragweave.cli.bench import JSON_VARIABLE
-from ragweave.encoders.linear import cpu_capabilities, fast_linear
+from ragweave.encoders.linear import fast_linear
 
 
 def machine() -> str:
     """This machine, in a line."""
-    capabilities = cpu_capabilities()
+    capabilities = torch.cpu.get_capabilities()
     kinds = [name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)]
     return (
         f"{capabilities.get('cpu_name') or platform.processor() or platform.machine()} ({', '.join(kinds)}), "

@@ -147,10 +147,7 @@ def check_weights(model: Any, name: str) -> None:
 
 
 def check_complete(missing: Sequence[str], name: str, kind: str, advice: str) -> None:
-    """Check that a model of a kind, such as "a cross-encoder", has all its weights.
-
-    Raises `ModelNotFoundError` if some are missing, which would be random.
-    """
+    """Raise `ModelNotFoundError` if the files of a model lack weights, which would be random."""
     if missing:
         raise ModelNotFoundError(
             f"The files of '{name}' lack {len(missing)} weights of {kind}, such as '{missing[0]}': {advice}."

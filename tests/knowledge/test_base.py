@@ -85,8 +85,9 @@ def test_search_in_words(base, tiny_encoder, tmp_path):
     assert len(kb.search("ulm", 100)) == len(kb)
     words = SearchSettings("bm25")
     assert base.search("Danube", 1, settings=words)[0].id == "ulm.txt#0"  # needs no encoder
-    with pytest.raises(QuestionError, match="empty"):
-        base.search(["ulm", " "], settings=words)
+    for blank in ("", " "):
+        with pytest.raises(QuestionError, match="empty"):
+            base.search(["ulm", blank], settings=words)
     with pytest.raises(EncoderMismatchError):
         base.search("ulm", encoder=load_tiny_encoder(save_tiny_encoder(tmp_path, seed=3)))
     with pytest.raises(ModelNotFoundError, match=base.manifest.encoder.name):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ragweave.errors import KnowledgeBaseError
-from ragweave.knowledge.manifest import EXACT, Manifest
+from ragweave.knowledge.manifest import ANALYZER_VERSION, EXACT, FORMAT_VERSION, Manifest
 
 
 @pytest.fixture
@@ -24,55 +24,32 @@ def test_round_trip(base, content, tmp_path):
     assert read(tmp_path, content) == base.manifest
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 2}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 8}', "[" * 100_000])
 def test_damaged_json(tmp_path, text):
     with pytest.raises(KnowledgeBaseError, match="is damaged"):
         read(tmp_path, text)
 
 
-def test_format_of_another_ragweave(tmp_path, content):
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1])
+def test_format_of_another_ragweave(tmp_path, content, version):
     with pytest.raises(
-        KnowledgeBaseError, match="has format 9, this ragweave reads formats 2, 3, 4, 5, 6, 7, 8"
+        KnowledgeBaseError, match=f"has format {version}, this ragweave reads format {FORMAT_VERSION}"
     ):
-        read(tmp_path, content | {"format_version": 9})
+        read(tmp_path, content | {"format_version": version})
 
 
-def before_format_4(manifest: Manifest, **fields) -> Manifest:
-    change = replace(manifest.change, read=0, ignored={})
-    segments = tuple(replace(one, recall={"10": 0.9}, measured=0) for one in manifest.segments)
-    return replace(manifest, analyzer=1, change=change, segments=segments, **fields)
+def test_recall_of_segments(base, tmp_path):
+    assert base.manifest.recall == EXACT  # all vectors are compared
+    (segment,) = base.manifest.segments
+    unmeasured = replace(base.manifest, segments=(replace(segment, factory="HNSW32", recall={}),))
+    assert unmeasured.recall == {}
+    assert read(tmp_path, unmeasured.to_json()) == unmeasured
 
 
-def test_recall_before_it_was_measured_at_several_depths(base, tmp_path):
-    old = before_format_4(base.manifest, format_version=3)
-    assert json.loads(old.to_json())["segments"][0]["recall"] == 0.9
-    assert read(tmp_path, old.to_json()).recall == EXACT  # all vectors are compared
-    (segment,) = old.segments
-    graph = replace(old, segments=(replace(segment, factory="HNSW32"),))
-    assert read(tmp_path, graph.to_json()).recall == {}
-    unknown = replace(old, segments=(replace(segment, factory="HNSW32", recall={}),))
-    assert read(tmp_path, unknown.to_json()) == unknown
-
-
-def test_format_before_ignored_files_were_counted(base, tmp_path):
-    old = before_format_4(base.manifest, format_version=3)
-    content = json.loads(old.to_json())
-    assert "analyzer" not in content and "read" not in content["change"]
-    assert read(tmp_path, content) == old
-
-
-def test_format_before_prompts(base, tmp_path):
-    old = replace(base.manifest, format_version=7)
-    content = json.loads(old.to_json())
-    assert not {"question_prompt", "passage_prompt", "dim"} & content["encoder"].keys()
-    assert read(tmp_path, content) == old
-
-
-def test_format_before_search_by_words(base, tmp_path):
-    old = before_format_4(base.manifest, format_version=2, language=None)
-    content = json.loads(old.to_json())
-    assert "lexical" not in content
-    assert read(tmp_path, content) == old
+def test_words_by_other_rules(base, tmp_path):
+    old = replace(base.manifest, analyzer=ANALYZER_VERSION - 1)
+    with pytest.raises(KnowledgeBaseError, match="other rules"):
+        read(tmp_path, old.to_json())
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import faiss
-import pyarrow as pa
 import pytest
 from datasets import Dataset
 from openpyxl import Workbook
@@ -14,7 +11,7 @@ from pptx import Presentation
 
 from ragweave import KnowledgeBase, Place
 from ragweave.knowledge.ingest_settings import Chunking
-from ragweave.knowledge.manifest import FORMAT_VERSION, FileRecord, Manifest
+from ragweave.knowledge.manifest import FORMAT_VERSION
 from ragweave.retrieval.dataset import DatasetIndex
 from ragweave.retrieval.memory import MemoryIndex
 from ragweave.retrieval.retriever import Retriever
@@ -137,48 +134,6 @@ def test_headings_do_not_depend_on_how_a_document_is_cut(tmp_path, folder, tiny_
         assert place.heading == ("Guide", *second)
         assert place.line == GUIDE[: place.start].count("\n") + 1
         assert GUIDE[place.start :].startswith(text.split()[0])
-
-
-def test_an_older_knowledge_base_in_a_folder(tmp_path, folder, tiny_encoder):
-    sources = [folder / "handbook.pdf", folder / "shop.xlsx"]
-    base = KnowledgeBase.build(sources, tmp_path / "kb", encoder=tiny_encoder)
-    # As format 4 has it: without the columns of places.
-    table = next((tmp_path / "kb").glob("segments/*/passages.arrow"))
-    content = pa.ipc.open_file(table.read_bytes()).read_all()
-    with table.open("wb") as file, pa.ipc.new_file(file, content.select(range(9)).schema) as writer:
-        writer.write_table(content.select(range(9)))
-    path = tmp_path / "kb" / "versions" / base.version / "manifest.json"
-    manifest = Manifest.read(path)
-    (segment,) = manifest.segments
-    segment = replace(segment, files={**segment.files, table.name: FileRecord.of(table)})
-    manifest = replace(manifest, segments=(segment,), format_version=4)
-    path.write_text(manifest.to_json(), encoding="utf-8")
-    (tmp_path / "kb" / "CURRENT").write_text(f"{base.version} {manifest.checksum[:16]}\n")
-
-    old = KnowledgeBase.open(tmp_path / "kb")
-    assert {str(place) for place in places(old, tiny_encoder).values()} == {"", "page 1"}
-    added = old.add([folder / "talk.pptx"], encoder=tiny_encoder)
-    assert added.manifest.format_version == FORMAT_VERSION
-    assert "Peru is far away, slide 1" in {str(place) for place in places(added, tiny_encoder).values()}
-    compacted = added.add([folder / "guide.md"], encoder=tiny_encoder).compact()
-    assert "Guide, line 1" in {str(place) for place in places(compacted, tiny_encoder).values()}
-
-
-def test_an_older_knowledge_base_in_postgresql(postgres, folder, tiny_encoder):
-    uri = postgres.uri()
-    base = KnowledgeBase.build([folder / "shop.xlsx"], uri, encoder=tiny_encoder)
-    name = base.storage.location.table[-1]
-    with postgres.connect() as client:
-        for column in ("slide", "sheet", "table_row", "heading"):
-            client.execute(f"ALTER TABLE {name} DROP COLUMN {column}")
-        client.execute(f"DROP TABLE {name}_copies")
-        manifest = replace(base.manifest, format_version=4).to_json()
-        client.execute(f"UPDATE {name}_base SET manifest = %s", [manifest])  # noqa: S608
-    old = KnowledgeBase.open(uri)
-    assert {place.sheet for place in places(old, tiny_encoder).values()} == {None}
-    added = old.add([folder / "talk.pptx"], encoder=tiny_encoder)
-    assert added.manifest.format_version == FORMAT_VERSION
-    assert {place.slide for place in places(added, tiny_encoder).values()} == {None, 1}
 
 
 def test_other_indexes_have_no_places(tiny_encoder):

@@ -12,26 +12,18 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
-from ragweave.encoders.text_encoder import max_tokens
+from ragweave.encoders.text_encoder import load_model, max_tokens
 from ragweave.errors import ConfigurationError, ModelOutputError
-from ragweave.model_files import check_complete, check_config, check_weights, reading_model
+from ragweave.model_files import check_complete, check_weights
 
 
 class Reranker:
-    """A cross-encoder with one logit, such as those trained on MS MARCO.
+    """A cross-encoder with one logit, such as those trained on MS MARCO, or with two labels, the second "relevant".
 
     The logit is that of the probability that the passage answers the question, if the model was trained this way.
     A softmax over the candidates of a question turns it into p(z|x).
-
-    Args:
-        model: A sequence classifier with one label, or with two of which the second is "relevant".
-        tokenizer: Its tokenizer.
-        batch_size: Pairs per batch.
-
-    Raises:
-        ConfigurationError: The model has more than two labels.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, batch_size: int = 32) -> None:
@@ -49,38 +41,18 @@ class Reranker:
     def from_pretrained(
         cls, name_or_path: str | Path, *, device: str | None = None, batch_size: int = 32
     ) -> Self:
-        """Load a cross-encoder from a folder or the hub.
-
-        Raises:
-            ModelNotFoundError: There is no such model, or it is damaged.
-            ConfigurationError: It has more than two labels, or asks for code from the hub.
-        """
+        """Load a cross-encoder from a folder or the hub."""
         name = str(name_or_path)
         advice = "give a folder with a sequence classifier and its tokenizer, or a name on the hub"
-        with reading_model("cross-encoder", name, advice):
-            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-            check_config(config)
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, config=config, trust_remote_code=False, output_loading_info=True
-            )
-        check_complete(sorted(loading["missing_keys"]), name, "a cross-encoder", advice)
+        model, tokenizer, missing = load_model(
+            "cross-encoder", name, advice, lambda config: AutoModelForSequenceClassification
+        )
+        check_complete(missing, name, "a cross-encoder", advice)
         check_weights(model, name)
         return cls(model if device is None else model.to(device), tokenizer, batch_size=batch_size)
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """Score the candidates of B questions. Pairs that are too long lose the end of the passage.
-
-        Args:
-            questions: B questions.
-            docs: B dictionaries of lists of C titles and texts.
-
-        Returns:
-            For every question the logits of its candidates, (C,).
-
-        Raises:
-            ModelOutputError: A score is NaN or infinite.
-        """
+        """Score passages; see `PassageScorer`. Pairs that are too long lose the end of the passage."""
         pairs = [
             (question, f"{title} {text}".strip())
             for question, doc in zip(questions, docs, strict=True)

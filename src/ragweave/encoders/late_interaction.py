@@ -26,15 +26,11 @@ _ADVICE = (
 
 
 class LateInteractionReranker:
-    """A late-interaction model, such as ColBERT: one vector per token, scored with MaxSim.
+    """A late-interaction model of sentence-transformers, such as ColBERT: one vector per token, scored with MaxSim.
 
     The score of a passage is a sum over the question's tokens: of each, the largest inner product with a token of the
     passage (Khattab and Zaharia 2020, "ColBERT"). The models are trained with a softmax over the scores of passages,
     so that a score is a logit of p(z|x).
-
-    Args:
-        model: A ``MultiVectorEncoder`` of sentence-transformers.
-        batch_size: Passages per batch.
     """
 
     def __init__(self, model: Any, *, batch_size: int = 32) -> None:
@@ -45,13 +41,7 @@ class LateInteractionReranker:
     def from_pretrained(
         cls, name_or_path: str | Path, *, device: str | None = None, batch_size: int = 32
     ) -> Self:
-        """Load a model of sentence-transformers, PyLate or ColBERT's authors, from a folder or the hub.
-
-        Raises:
-            ModelNotFoundError: There is no such model, or it is damaged.
-            ConfigurationError: It has modules of other kinds, or asks for code from the hub.
-            MissingExtraError: The extra ``train``, which has sentence-transformers, is not installed.
-        """
+        """Load a model of sentence-transformers, PyLate or ColBERT's authors, from a folder or the hub."""
         require_extra("sentence_transformers", "train")
         from sentence_transformers import MultiVectorEncoder
 
@@ -72,18 +62,7 @@ class LateInteractionReranker:
         return cls(model, batch_size=batch_size)
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """Score the candidates of B questions. Texts that are too long lose their ends.
-
-        Args:
-            questions: B questions.
-            docs: B dictionaries of lists of C titles and texts.
-
-        Returns:
-            For every question the logits of its candidates, (C,).
-
-        Raises:
-            ModelOutputError: A score is NaN or infinite.
-        """
+        """Score passages; see `PassageScorer`. Texts that are too long lose their ends."""
         scores = []
         # Question by question, because the vectors of all passages' tokens would take gigabytes.
         for question, doc in zip(questions, docs, strict=True):
@@ -105,13 +84,7 @@ class LateInteractionReranker:
 def load_reranker(
     name_or_path: str | Path, *, device: str | None = None
 ) -> Reranker | LateInteractionReranker:
-    """Load a cross-encoder or a late-interaction model, whichever it is, from a folder or the hub.
-
-    Raises:
-        ModelNotFoundError: There is no such model, or it is damaged.
-        ConfigurationError: It is neither, or asks for code from the hub.
-        MissingExtraError: It is a late-interaction model, and the extra ``train`` is not installed.
-    """
+    """Load a cross-encoder or a late-interaction model, whichever it is, from a folder or the hub."""
     name = str(name_or_path)
     with reading_model("reranker", name, _ADVICE):
         architectures = AutoConfig.from_pretrained(name, trust_remote_code=False).architectures or []

@@ -23,12 +23,6 @@ MIN_WEIGHTS = 2**14
 _PACKED_ROWS = 32
 
 
-def cpu_capabilities() -> dict[str, Any]:
-    """The CPU's name and instruction sets; empty before torch 2.7 or so, which cannot tell."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return capabilities
-
-
 def fast_linear(model: torch.nn.Module) -> AbstractContextManager[Any]:
     """Compute a model's linear layers with oneDNN in a ``with`` block, on CPUs where oneDNN is faster.
 
@@ -54,7 +48,7 @@ def pays() -> bool:
     """Whether this PyTorch has MKL and oneDNN and the CPU is not Intel's."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
-    if "Intel" in cpu_capabilities().get("cpu_name", "Intel"):
+    if "Intel" in torch.cpu.get_capabilities().get("cpu_name", "Intel"):
         return False
     x, weight = torch.ones(2, 3), torch.ones(4, 3)
     try:

@@ -24,26 +24,14 @@ from ragweave.types import POOLINGS, Pooling
 def pool(
     outputs: Any, attention_mask: Tensor, pooling: Pooling, normalize: bool, dim: int | None = None
 ) -> Tensor:
-    """Reduce an encoder's output to one vector per text.
+    """Reduce an encoder's output to one vector per text, (B, D); the mask is 1 for tokens, 0 for padding, (B, S).
 
     Vectors are at least float32, also those of a model in half precision: scores are differences of dot products
     over hundreds of dimensions, and bfloat16 has only three digits. Autocast changes nothing here because
     nothing is a matrix product.
 
-    Args:
-        outputs: The encoder's output, a transformers output or its tuple.
-        attention_mask: 1 for tokens, 0 for padding, (B, S).
-        pooling: The reduction.
-        normalize: Whether to scale every vector to length 1, so that dot products are cosines.
-        dim: D, to keep only the first dimensions of every vector (Kusupati et al. 2022, "Matryoshka Representation
-            Learning"); ``None`` keeps all.
-
-    Returns:
-        The vectors, (B, D).
-
-    Raises:
-        ConfigurationError: The encoder does not return what this pooling needs, the pooling is unknown, or the
-            vectors cannot be truncated to ``dim``.
+    With ``normalize``, every vector has length 1, so that dot products are cosines. With ``dim``, only the first
+    dimensions are kept (Kusupati et al. 2022, "Matryoshka Representation Learning").
     """
     if pooling not in POOLINGS:
         raise ConfigurationError(f"Unknown pooling {pooling!r}. Choose one of: {', '.join(POOLINGS)}.")
@@ -102,15 +90,7 @@ def read_settings(
 ) -> EncoderSettings:
     """Read the sentence-transformers files of a model: ``modules.json`` and the folders that it names.
 
-    All settings are ``None`` for a model without these files.
-
-    Args:
-        name_or_path: A folder, or a model's name on the hub.
-        modules: The modules that the model may have.
-
-    Raises:
-        ConfigurationError: The model needs a module or a pooling that ragweave does not support.
-        ModelNotFoundError: The hub is out of reach, and its cache does not have the files.
+    All settings are ``None`` for a model without these files. ``modules`` are those that the model may have.
     """
     listed = read_json(name_or_path, "modules.json")
     if listed is None:
@@ -188,11 +168,7 @@ def write_settings(folder: Path, settings: EncoderSettings, dimension: int) -> N
 
 
 def read_prompts(name_or_path: str, config: dict[str, Any]) -> tuple[str, str]:
-    """The prompts of questions and passages in the content of ``config_sentence_transformers.json``.
-
-    Raises:
-        ModelNotFoundError: The prompts are damaged.
-    """
+    """The prompts of questions and passages in the content of ``config_sentence_transformers.json``."""
     prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
     roles = ("query",), ("document", "passage", "corpus")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):

@@ -14,13 +14,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForMaskedLM
 
 from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import read_settings
-from ragweave.encoders.text_encoder import hash_weights, max_tokens, token_batches
+from ragweave.encoders.text_encoder import hash_weights, load_model, max_tokens, token_batches
 from ragweave.errors import ConfigurationError, ModelOutputError
-from ragweave.model_files import check_complete, check_config, check_weights, reading_model
+from ragweave.model_files import check_complete, check_weights
 
 # The logits of a batch have V numbers per token: 125 MB for BERT's vocabulary.
 _BATCH_TOKENS = 1024
@@ -30,15 +30,8 @@ class SparseEncoder:
     """Weighs the words of a vocabulary for a text, those that it does not contain included.
 
     The weight of a word is log(1 + the largest of its logits over the tokens of the text), or 0 below that (Formal et
-    al. 2021, "SPLADE v2"). The score of a passage is the inner product with the weights of a question.
-
-    Args:
-        model: A masked language model.
-        tokenizer: Its tokenizer.
-        name: The encoder's name in messages and manifests.
-        max_length: The maximum number of tokens of a text; ``None`` for the model's own.
-        question_prompt: What the model expects in front of a question.
-        passage_prompt: What it expects in front of a passage.
+    al. 2021, "SPLADE v2"). The score of a passage is the inner product with the weights of a question. The model is a
+    masked language model; the other arguments are as in `TextEncoder`.
     """
 
     def __init__(
@@ -61,11 +54,6 @@ class SparseEncoder:
     ) -> Self:
         """Load a ``SparseEncoder`` of sentence-transformers, or a bare masked language model trained as SPLADE.
 
-        Args:
-            name_or_path: A folder, or a model's name on the hub.
-            device: Where to compute, such as ``"cuda"``; the CPU by default.
-            name: The encoder's name in messages and manifests; ``name_or_path`` by default.
-
         Raises:
             ConfigurationError: It is another kind of sparse encoder.
             ModelNotFoundError: There is no such model, or it cannot be read.
@@ -78,18 +66,10 @@ class SparseEncoder:
                 f"The sparse encoder '{location}' compares texts by cosines, which ragweave does not support: choose "
                 "one with inner products (similarity_fn_name 'dot')."
             )
-        with reading_model("sparse encoder", location, advice):
-            config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-            check_config(config)
-            model, loading = AutoModelForMaskedLM.from_pretrained(
-                location,
-                config=config,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        check_complete(sorted(loading["missing_keys"]), location, "a masked language model", advice)
+        model, tokenizer, missing = load_model(
+            "sparse encoder", location, advice, lambda config: AutoModelForMaskedLM, dtype=torch.float32
+        )
+        check_complete(missing, location, "a masked language model", advice)
         check_weights(model, location)
         return cls(
             model if device is None else model.to(device),
@@ -111,17 +91,9 @@ class SparseEncoder:
     def encode(
         self, texts: Sequence[str], *, prompt: str | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Weigh words for L texts.
+        """Weigh words for L texts, truncated to ``max_length`` tokens, after a prompt, by default ``passage_prompt``.
 
-        Args:
-            texts: The texts; each is truncated to ``max_length`` tokens.
-            prompt: Put in front of all; by default ``passage_prompt``.
-
-        Returns:
-            The number of a text, rising, the number of a word in the vocabulary, and its weight, each (P,).
-
-        Raises:
-            ModelOutputError: A weight is NaN or infinite.
+        Returns the number of a text, rising, the number of a word in the vocabulary, and its weight, each (P,).
         """
         prompt = self.passage_prompt if prompt is None else prompt
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]

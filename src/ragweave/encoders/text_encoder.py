@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
 
-from ragweave.encoders.linear import cpu_capabilities, fast_linear
+from ragweave.encoders.linear import fast_linear
 from ragweave.encoders.pooling import EncoderSettings, pool, read_settings, write_settings
-from ragweave.errors import ConfigurationError, ModelNotFoundError, ModelOutputError, QuestionError
+from ragweave.errors import ConfigurationError, ModelOutputError, QuestionError
 from ragweave.model_files import (
     EMBEDDED,
     EMBEDDED_ENCODER,
+    check_complete,
     check_config,
     check_dim,
     check_weights,
@@ -131,19 +132,18 @@ class TextEncoder:
             # Its name is the hub's, which is valid on every machine, and not the folder of this one.
             location, name = str(embedded_encoder_path()), name or EMBEDDED_ENCODER
         torch_dtype = compute_dtype(dtype, device)
-        config, model, tokenizer, missing = _load(location)
+        advice = "give a folder with a transformers model and its tokenizer, or a name on the hub"
+        model, tokenizer, missing = load_model("encoder", location, advice, _class_of, dtype=torch.float32)
         # With all these arguments the files, perhaps on a hub out of reach, are not needed.
         complete = None not in (pooling, normalize, max_length, question_prompt, passage_prompt)
         settings = EncoderSettings() if complete else read_settings(location)
-        default_pooling: Pooling = "pooler" if config.model_type == "dpr" else "mean"
+        default_pooling: Pooling = "pooler" if model.config.model_type == "dpr" else "mean"
         pooling = pooling or settings.pooling or default_pooling
         # Only this pooling uses the pooler's weights; many checkpoints lack them.
         missing = [weight for weight in missing if pooling == "pooler" or not _is_pooler(weight)]
-        if missing:
-            raise ModelNotFoundError(
-                f"The files of '{location}' lack {len(missing)} weights of the encoder, such as "
-                f"'{missing[0]}': give the folder of a trained encoder, or another pooling."
-            )
+        check_complete(
+            missing, location, "the encoder", "give the folder of a trained encoder, or another pooling"
+        )
         check_weights(model, location)
         encoder = cls(
             model=model,
@@ -164,11 +164,7 @@ class TextEncoder:
         return encoder
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save model, tokenizer and settings in sentence-transformers' layout; the folder is created if needed.
-
-        Raises:
-            ConfigurationError: The path is a file.
-        """
+        """Save model, tokenizer and settings in sentence-transformers' layout; the folder is created if needed."""
         folder = Path(folder)
         if folder.is_file():
             raise ConfigurationError(f"{folder} is a file; give a folder to save the encoder in.")
@@ -198,11 +194,7 @@ class TextEncoder:
         return digest.hexdigest()
 
     def question_length(self, question: str) -> int:
-        """Number of tokens of a question.
-
-        Raises:
-            QuestionError: The question is empty, or longer than the encoder reads.
-        """
+        """Count the tokens of a question; raises `QuestionError` if it is empty, or longer than the encoder reads."""
         if not question.strip():
             raise QuestionError("The question is empty; ask something.")
         length = self.question_token_count(question)
@@ -226,11 +218,7 @@ class TextEncoder:
         return self.token_count(self.passage_prompt + with_title(title, text))
 
     def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Start and end of the tokens of a text, in characters, without special ones.
-
-        Raises:
-            ConfigurationError: The tokenizer has no offsets.
-        """
+        """Start and end of the tokens of a text, in characters, without special ones."""
         if not self.tokenizer.is_fast:
             raise ConfigurationError(
                 f"The tokenizer of {self.name} has no character offsets: choose another chunking."
@@ -253,7 +241,7 @@ class TextEncoder:
         batch_tokens: int = _BATCH_TOKENS,
         progress: Callable[[int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Embed texts, by default as passages.
+        """Embed texts, by default as passages: the vectors in the order of the texts, (L, D).
 
         Texts are sorted by length and batched to a budget of tokens, so that batches have little padding.
 
@@ -263,9 +251,6 @@ class TextEncoder:
             prompt: Put in front of all; by default ``passage_prompt``.
             batch_tokens: The maximum number of tokens in one batch, padding included.
             progress: Called after every batch with its number of texts.
-
-        Returns:
-            The vectors in the order of the texts, (L, D).
 
         Raises:
             ConfigurationError: The numbers of titles and texts differ, or ``batch_tokens`` is below 1.
@@ -284,7 +269,8 @@ class TextEncoder:
             if titles is not None:
                 chunk = list(map(with_title, titles[start : start + _TOKENIZE_CHUNK], chunk))
             chunk = [prompt + text for text in chunk] if prompt else chunk
-            for rows, batch in self._embed(chunk, batch_tokens):
+            for rows, input_ids, mask in token_batches(self.tokenizer, chunk, self.max_length, batch_tokens):
+                batch = self._forward(input_ids, mask).numpy()
                 if not np.isfinite(batch).all():
                     bad = chunk[rows[int(np.argmin(np.isfinite(batch).all(axis=1)))]]
                     raise ModelOutputError(
@@ -297,13 +283,6 @@ class TextEncoder:
                 if progress is not None:
                     progress(len(rows))
         return vectors
-
-    def _embed(
-        self, texts: Sequence[str], batch_tokens: int
-    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        """Yield the positions of each batch's texts, and their vectors, (B, D)."""
-        for rows, input_ids, mask in token_batches(self.tokenizer, texts, self.max_length, batch_tokens):
-            yield rows, self._forward(input_ids, mask).numpy()
 
     def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Vectors of one batch, (B, D)."""
@@ -350,24 +329,25 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield rows
 
 
-def _load(location: str) -> tuple[Any, Any, Any, list[str]]:
-    """Load configuration, float32 model and tokenizer; also return the names of missing weights."""
-    advice = "give a folder with a transformers model and its tokenizer, or a name on the hub"
-    with reading_model("encoder", location, advice):
+def load_model(
+    kind: str, location: str, advice: str, class_of: Callable[[Any], Any], **options: Any
+) -> tuple[Any, Any, list[str]]:
+    """Load a model of the class for its configuration, and its tokenizer; names weights that its files lack."""
+    with reading_model(kind, location, advice):
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         check_config(config)
-        model_class: Any = AutoModel
-        if config.model_type == "dpr":
-            # AutoModel would load a DPR context encoder as a question encoder, with random weights.
-            architectures = config.architectures or ["DPRQuestionEncoder"]
-            model_class = getattr(transformers, architectures[0])
-        elif config.is_encoder_decoder:
-            model_class = AutoModelForTextEncoding
-        model, loading = model_class.from_pretrained(
-            location, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
-        )
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-    return config, model, tokenizer, sorted(loading["missing_keys"])
+        model, loading = class_of(config).from_pretrained(
+            location, config=config, trust_remote_code=False, output_loading_info=True, **options
+        )
+    return model, tokenizer, sorted(loading["missing_keys"])
+
+
+def _class_of(config: Any) -> Any:
+    if config.model_type == "dpr":
+        # AutoModel would load a DPR context encoder as a question encoder, with random weights.
+        return getattr(transformers, (config.architectures or ["DPRQuestionEncoder"])[0])
+    return AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
 
 
 def max_tokens(model: Any, tokenizer: Any, requested: int | None = None) -> int | None:
@@ -383,11 +363,7 @@ def max_tokens(model: Any, tokenizer: Any, requested: int | None = None) -> int 
 
 
 def compute_dtype(dtype: EncoderDtype | None, device: str | None) -> torch.dtype:
-    """The torch type for one of `EncoderDtype` on a device.
-
-    Raises:
-        ConfigurationError: The type is unknown.
-    """
+    """The torch type for one of `EncoderDtype` on a device."""
     if dtype not in (None, "auto", "float32", "bfloat16"):
         raise ConfigurationError(
             f"Unknown dtype {dtype!r}: choose 'auto', 'float32' or 'bfloat16' (for a generator, also 'int8')."
@@ -400,7 +376,7 @@ def _has_bfloat16(device: str | None) -> bool:
     """Whether the hardware has bfloat16 instructions. Emulated, bfloat16 would be slower than float32."""
     if device is not None and device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = cpu_capabilities() if device in (None, "cpu") else {}
+    capabilities = torch.cpu.get_capabilities() if device in (None, "cpu") else {}
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -413,5 +389,4 @@ def hash_weights(digest: Any, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _is_pooler(name: str) -> bool:
-    """Whether a weight belongs to the dense layer of ``pooler_output``."""
     return "pooler" in name.split(".")

@@ -13,16 +13,17 @@ from ragweave.errors import ConfigurationError
 from ragweave.knowledge.base_reader import KnowledgeBaseReader
 from ragweave.knowledge.bm25 import NO_LANGUAGE, Analyzer
 from ragweave.knowledge.hub import PATTERNS, push
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, IngestSettings, ReadSettings
+from ragweave.knowledge.ingest_settings import (
+    DEFAULT_READING,
+    ChangeOptions,
+    Chunking,
+    IngestSettings,
+    ReadSettings,
+)
 from ragweave.knowledge.layout import Layout, MilvusUri, location_of, verify_folder
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.knowledge.storage import (
-    folder_writer,
-    needs_folder,
-    open_storage,
-    writer_at,
-)
+from ragweave.knowledge.storage import folder_writer, needs_folder, open_storage, writer_at
 from ragweave.retrieval.data_files import hub_snapshot
 from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile
 
@@ -37,10 +38,8 @@ class KnowledgeBase(KnowledgeBaseReader):
 
     A version in a folder never changes: a reader keeps the version it opened, whatever is built, added or deleted
     later. In PostgreSQL, a search sees the latest commit; ``version`` and ``manifest`` are those of the time of
-    opening. Methods that change a knowledge base return its new version.
-
-    Args:
-        storage: Where the passages are.
+    opening. Methods that change a knowledge base return its new version; they raise `KnowledgeBaseError` if another
+    process is changing it, or it cannot be written.
 
     Attributes:
         path: The folder, or the URI without a password.
@@ -72,7 +71,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
-        """Build a knowledge base from files and folders.
+        """Build a knowledge base from files and folders, and open it.
 
         The output appears, or gets its new version, when everything is written. Passages with the same title and text
         are stored once, and live as long as one source holds them.
@@ -98,9 +97,6 @@ class KnowledgeBase(KnowledgeBaseReader):
             resume: Continue an interrupted build of the same sources and settings.
             progress: Receives the progress.
 
-        Returns:
-            The knowledge base, open.
-
         Raises:
             KnowledgeBaseError: The output exists, is in use, or cannot be written.
             SourceError: A source is missing, or none can be read.
@@ -113,19 +109,9 @@ class KnowledgeBase(KnowledgeBaseReader):
         writer_at(location_of(output)).build(
             _paths(sources),
             encoder=encoder,
-            settings=IngestSettings(
-                chunking or Chunking(),
-                index,
-                parameters or {},
-                language,
-                strict,
-                engine,
-                reading=reading,
-                sparse=sparse,
-            ),
+            settings=IngestSettings(chunking or Chunking(), index, parameters or {}, language, sparse),
+            options=ChangeOptions(strict, engine, reading, resume, progress or NoProgress()),
             overwrite=overwrite,
-            resume=resume,
-            progress=progress or NoProgress(),
         )
         return cls.open(output, encoder=encoder)
 
@@ -133,16 +119,11 @@ class KnowledgeBase(KnowledgeBaseReader):
     def open(
         cls, path: Path | str, *, encoder: TextEncoder | None = None, version: str | None = None
     ) -> KnowledgeBase:
-        """Open the current version, or another one.
-
-        Args:
-            path: The folder, or the URI of a database.
-            encoder: The encoder of the questions, which must be the one that embedded the passages.
-            version: The version's name; by default the current one.
+        """Open the current version, or another one by its name, from a folder or the URI of a database.
 
         Raises:
             KnowledgeBaseError: This is not a knowledge base, or it is damaged, or its format is unknown.
-            EncoderMismatchError: Another encoder embedded the passages.
+            EncoderMismatchError: Another encoder than ``encoder``, which embeds questions, embedded the passages.
         """
         location = location_of(path)
         storage = open_storage(location, version if isinstance(location, Path) else None)
@@ -173,24 +154,13 @@ class KnowledgeBase(KnowledgeBaseReader):
     ) -> KnowledgeBase:
         """Add sources. Changed sources replace their old passages; unchanged ones are not read again.
 
-        What was deleted from an unchanged source stays deleted.
+        What was deleted from an unchanged source stays deleted. If nothing changes, there is no new version.
 
-        Args:
-            sources: Files and folders of documents.
-            encoder: The encoder that embedded the passages.
-            strict: Fail if a source cannot be read. By default it is skipped, and keeps its old passages.
-            engine: Embeds the passages, such as `RayEngine`; by default in this process.
-            reading: How files are read, and how much memory and time one may take; what takes more is skipped.
-            resume: Continue an interrupted addition of the same sources.
-            remove_missing: Also remove what was read from files below these folders that no longer exist; a folder
-                may then be empty.
-            progress: Receives the progress.
-
-        Returns:
-            The new version; the current one if nothing has changed.
+        The options are those of `build`. By default, a source that cannot be read is skipped, and keeps its old
+        passages. ``resume`` continues an interrupted addition of the same sources. ``remove_missing`` also
+        removes what was read from files below these folders that no longer exist; a folder may then be empty.
 
         Raises:
-            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
             EncoderMismatchError: Another encoder embedded the passages.
             SourceError: A source is missing, or none can be read, or a document's id is taken.
         """
@@ -198,12 +168,8 @@ class KnowledgeBase(KnowledgeBaseReader):
         writer_at(self.storage.location).add(
             _paths(sources),
             encoder=encoder,
-            strict=strict,
-            engine=engine,
-            reading=reading,
-            resume=resume,
+            options=ChangeOptions(strict, engine, reading, resume, progress or NoProgress()),
             remove_missing=remove_missing,
-            progress=progress or NoProgress(),
         )
         return self.latest()
 
@@ -217,15 +183,8 @@ class KnowledgeBase(KnowledgeBaseReader):
         """Delete passages. One that another source or document holds stays, as a passage of that.
 
         Args:
-            ids: Ids of passages or documents.
-            sources: Paths of sources, of folders above them, or glob patterns.
-
-        Returns:
-            The new version.
-
-        Raises:
-            KnowledgeBaseError: An id or source is unknown, or the knowledge base cannot be changed.
-            ConfigurationError: There are neither ids nor sources.
+            ids: Ids of passages or documents; an unknown one is an error.
+            sources: Paths of sources, of folders above them, or glob patterns; one that names nothing is an error.
         """
         if not ids and not sources:
             raise ConfigurationError("There is nothing to delete: give ids or sources.")
@@ -235,17 +194,8 @@ class KnowledgeBase(KnowledgeBaseReader):
     def compact(self, *, keep: int | None = 1, progress: Progress | None = None) -> KnowledgeBase:
         """Return the space of deleted passages: one segment in a folder, ``VACUUM`` in PostgreSQL.
 
-        In a folder, this deletes old versions. A reader that has one open keeps it.
-
-        Args:
-            keep: How many versions to keep beside the new one, the newest; ``None`` for all.
-            progress: Receives the progress.
-
-        Returns:
-            The new version; the current one if a folder has nothing to compact.
-
-        Raises:
-            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+        In a folder, this deletes old versions but for the ``keep`` newest beside the new one; ``None`` keeps all.
+        A reader that has one open keeps it.
         """
         _check_keep(keep)
         writer_at(self.storage.location).compact(keep=keep, progress=progress or NoProgress())
@@ -255,10 +205,6 @@ class KnowledgeBase(KnowledgeBaseReader):
         """Delete all versions in a folder but the current one and the ``keep`` newest others.
 
         A reader that has one open keeps it. PostgreSQL has only one version.
-
-        Raises:
-            KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
-            ConfigurationError: ``keep`` is below 0.
         """
         _check_keep(keep)
         writer_at(self.storage.location).prune(keep)
@@ -274,7 +220,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         resume: bool = False,
         progress: Progress | None = None,
     ) -> KnowledgeBase:
-        """Embed the same passages with another encoder, without reading the sources again.
+        """Embed the same passages with another encoder, without reading the sources again, and open the result.
 
         Args:
             output: The folder to create; an existing knowledge base, such as this one, gets a new version.
@@ -284,14 +230,6 @@ class KnowledgeBase(KnowledgeBaseReader):
             keep_named: Versions to keep besides; they may be deleted already.
             resume: Continue an interrupted run with the same encoder.
             progress: Receives the progress.
-
-        Returns:
-            The knowledge base at ``output``, open.
-
-        Raises:
-            KnowledgeBaseError: The output is in use or cannot be written, or there is no passage, or this knowledge
-                base is in a database.
-            ConfigurationError: The output is a database, or ``keep`` is below 0.
         """
         location = location_of(output)
         if not isinstance(location, Path):
@@ -300,27 +238,20 @@ class KnowledgeBase(KnowledgeBaseReader):
         folder_writer(location).reembed(
             self._snapshot("embed its passages again"),
             encoder=encoder,
-            engine=engine,
+            options=ChangeOptions(engine=engine, resume=resume, progress=progress or NoProgress()),
             keep=keep,
             keep_named=keep_named,
-            resume=resume,
-            progress=progress or NoProgress(),
         )
         return type(self).open(output, encoder=encoder)
 
     def publish(self, uri: str, *, keep: int = 1, progress: Progress | None = None) -> KnowledgeBase:
-        """Publish this version to Milvus, where it can be read, and put it in force.
+        """Publish this version to Milvus, put it in force, and open it there.
 
         A publication that ends early leaves what was in force. The next one of the same version goes on where it
-        ended, and sends nothing if the version is there.
+        ended, and sends nothing if the version is there. Of older versions, the ``keep`` newest stay.
 
-        Args:
-            uri: ``milvus+http://host:19530?collection=kb``, or for Milvus Lite ``milvus:///folder/kb.db?collection=kb``.
-            keep: How many versions to keep that were published before this one.
-            progress: Receives the progress.
-
-        Returns:
-            The published version, open.
+        The URI is ``milvus+http://host:19530?collection=kb``, or for Milvus Lite
+        ``milvus:///folder/kb.db?collection=kb``.
 
         Raises:
             KnowledgeBaseError: Milvus cannot be used, or a passage is too long for it.
@@ -337,19 +268,13 @@ class KnowledgeBase(KnowledgeBaseReader):
     ) -> str:
         """Share this version on the Hugging Face hub, as a data set with a card, in one commit.
 
-        The card names the sources, as they are in the passages.
+        The card names the sources, as they are in the passages. The commit is the ``revision`` of `from_hub`.
 
         Args:
             repository: ``NAME/REPOSITORY``; it is created if it does not exist.
             licence: The licence of the texts, such as ``"cc-by-4.0"``.
             description: What the knowledge base is about, in Markdown.
             private: Whether a new repository is private.
-
-        Returns:
-            The commit, the ``revision`` of `from_hub`.
-
-        Raises:
-            KnowledgeBaseError: The hub cannot be reached or refuses, or this knowledge base is in a database.
         """
         snapshot = self._snapshot("push it to the hub")
         return push(snapshot, repository, licence=licence, description=description, private=private)
@@ -358,16 +283,9 @@ class KnowledgeBase(KnowledgeBaseReader):
     def from_hub(
         cls, repository: str, *, revision: str | None = None, encoder: TextEncoder | None = None
     ) -> KnowledgeBase:
-        """Download a version that `push_to_hub` shared, and open it for reading.
+        """Download a version that `push_to_hub` shared in ``NAME/REPOSITORY``, and open it for reading.
 
-        Args:
-            repository: ``NAME/REPOSITORY``.
-            revision: A commit, so that the knowledge base stays the same; by default the latest one.
-            encoder: As in `open`.
-
-        Raises:
-            IndexDataError: It cannot be downloaded.
-            KnowledgeBaseError: It is not a knowledge base, or it is damaged.
+        With a commit as its revision, a knowledge base stays the same; by default it is the latest.
         """
         return cls.open(hub_snapshot(repository, revision, PATTERNS), encoder=encoder)
 
@@ -396,11 +314,7 @@ class KnowledgeBase(KnowledgeBaseReader):
 
 
 def swap(path: Path | str, version: str) -> KnowledgeBase:
-    """Make a version of a knowledge base current, even if its pointer is damaged, and open it.
-
-    Raises:
-        KnowledgeBaseError: There is no such version, or it is damaged, or another process is the writer.
-    """
+    """Make a version of a knowledge base current, even if its pointer is damaged, and open it."""
     location = location_of(path)
     if not isinstance(location, Path):
         raise needs_folder(location, "make another version current")
@@ -417,12 +331,7 @@ def _check_keep(keep: int | None) -> None:
 
 
 def roll_back(uri: str) -> KnowledgeBase:
-    """Put in force, in Milvus, the version that was published before the one in force, and open it.
-
-    Raises:
-        KnowledgeBaseError: No older version is there, or Milvus cannot be used.
-        ConfigurationError: This is not a URI of Milvus.
-    """
+    """Put in force, in Milvus, the version that was published before the one in force, and open it."""
     location = _milvus(uri)
     from ragweave.knowledge.milvus.publishing import roll_back
 

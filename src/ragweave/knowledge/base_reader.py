@@ -5,22 +5,26 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, QuestionError
-from ragweave.knowledge.export import export_passages
 from ragweave.knowledge.filters import check_names
 from ragweave.knowledge.knowledge_base_index import KnowledgeBaseIndex
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.storage import Storage, WordScores, checked_vectors
+from ragweave.knowledge.store import passage_batch, replacing
 from ragweave.knowledge.stored_states import stored_files
-from ragweave.retrieval.index_protocol import PassageScorer
+from ragweave.retrieval.index_protocol import INDEX_COLUMN, PassageScorer
 from ragweave.retrieval.retriever import Retriever
 from ragweave.types import NoProgress, Passage, Progress, ScoredPassage, SearchSettings
 
@@ -29,12 +33,11 @@ if TYPE_CHECKING:  # brings torch
     from ragweave.knowledge.base import KnowledgeBase
 
 
-class KnowledgeBaseReader:
-    """One version of a knowledge base, open for reading; see `KnowledgeBase`.
+_ROW_GROUP = 1000  # as in wiki_dpr: a search in such files reads whole groups
 
-    Args:
-        storage: Where the passages are.
-    """
+
+class KnowledgeBaseReader:
+    """One version of a knowledge base, open for reading; see `KnowledgeBase`."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -125,8 +128,8 @@ class KnowledgeBaseReader:
         reranker: PassageScorer | None = None,
     ) -> list[tuple[ScoredPassage, ...]]:
         retriever = self.retriever(settings, encoder=encoder, reranker=reranker)
-        if blank := next((question for question in questions if not question.strip()), None):
-            raise QuestionError(f"The question {blank!r} is empty; ask something.")
+        if blank := [question for question in questions if not question.strip()]:
+            raise QuestionError(f"The question {blank[0]!r} is empty; ask something.")
         vectors = None
         if cast(KnowledgeBaseIndex, retriever.index).settings.kind == "bm25":
             vectors = np.zeros((len(questions), self.manifest.dimension), np.float32)  # words need no encoder
@@ -142,11 +145,7 @@ class KnowledgeBaseReader:
         encoder: TextEncoder | None = None,
         reranker: PassageScorer | None = None,
     ) -> Retriever:
-        """A retriever with the defaults of search and the scale of scores that fit this knowledge base's encoder.
-
-        Raises:
-            EncoderMismatchError: Another encoder than ``encoder`` embedded the passages.
-        """
+        """A retriever with the defaults of search and the scale of scores that fit this knowledge base's encoder."""
         # What only questions in words need is imported here: it loads torch.
         from ragweave.model_files import EMBEDDED_ENCODER, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 
@@ -159,12 +158,7 @@ class KnowledgeBaseReader:
 
     @property
     def encoder(self) -> TextEncoder:
-        """The encoder that embedded the passages, loaded by the name in the manifest unless `open` was given it.
-
-        Raises:
-            ModelNotFoundError: It cannot be loaded here.
-            EncoderMismatchError: Its weights are others now.
-        """
+        """The encoder that embedded the passages, loaded by the name in the manifest unless `open` was given it."""
         if self._encoder is None:
             encoder = self.manifest.encoder.load()
             self.check_encoder(encoder)
@@ -172,32 +166,46 @@ class KnowledgeBaseReader:
         return self._encoder
 
     def export(self, path: Path | str, *, overwrite: bool = False, progress: Progress | None = None) -> None:
-        """Write all passages with their ids, places and vectors to a file, which appears when it is complete.
+        """Write all passages with their ids, places and vectors to a .parquet or .jsonl file.
 
-        Args:
-            path: A file that ends in .parquet or .jsonl.
-            overwrite: Replace the file if it exists.
-            progress: Receives the progress.
-
-        Raises:
-            ConfigurationError: The file exists, has another ending, or is in no folder.
+        The file appears when it is complete. One that exists is replaced with ``overwrite`` only.
         """
-        export_passages(self.storage, Path(path), overwrite=overwrite, progress=progress or NoProgress())
+        path = Path(path)
+        if path.suffix not in (".parquet", ".jsonl"):
+            raise ConfigurationError(f"{path} ends in neither .parquet nor .jsonl: choose one of them.")
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConfigurationError(
+                f"{path} is a folder, or there is no folder for it: name a file in a folder."
+            )
+        if path.exists() and not overwrite:
+            raise ConfigurationError(
+                f"{path} exists: add --overwrite (overwrite=True), or choose another file."
+            )
+        progress = progress or NoProgress()
+        progress.start("Exporting", self.manifest.passages)
+        with replacing(path) as file, ExitStack() as stack:
+            parquet = None
+            if path.suffix == ".parquet":
+                vectors_type = pa.list_(pa.float32(), self.manifest.dimension)
+                schema = passage_batch([]).schema.append(pa.field(INDEX_COLUMN, vectors_type))
+                parquet = stack.enter_context(pq.ParquetWriter(file, schema))
+            for passages, vectors in self.storage.shards():
+                lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+                batch = passage_batch(passages).append_column(INDEX_COLUMN, lists)
+                if parquet is not None:
+                    parquet.write_batch(batch, row_group_size=_ROW_GROUP)
+                else:
+                    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+                    file.writelines(line.encode() for line in lines)
+                progress.advance(len(passages))
 
     def search_text(
         self, questions: Sequence[str], n: int, *, k1: float = 0.9, b: float = 0.4
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The passages with the largest BM25 scores.
+        """The ``n`` passages with the largest BM25 scores for each of B questions: scores and rows, (B, K).
 
-        Args:
-            questions: B questions.
-            n: Passages per question, K.
-            k1: How soon further occurrences of a word cease to count.
-            b: How much the length of a passage counts, from 0 to 1.
-
-        Returns:
-            Scores and rows, (B, K), as of `search` for vectors; 0 for passages that share no word, which PostgreSQL
-            leaves out.
+        The more ``k1``, the later further occurrences of a word cease to count; the more ``b``, from 0 to 1, the more
+        the length of a passage counts. Passages that share no word score 0; PostgreSQL leaves them out.
 
         Raises:
             KnowledgeBaseError: The knowledge base was built without words.

@@ -32,14 +32,12 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge import store
-from ragweave.knowledge.ingest_settings import ANALYZER_VERSION
 from ragweave.knowledge.layout import PostingFiles
 
 if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.sparse_encoder import SparseEncoder
 
-NO_LANGUAGE = "none"
-"""The language of words that are neither stemmed nor filtered."""
+NO_LANGUAGE = "none"  # the language of words that are neither stemmed nor filtered
 
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 """Chinese and Japanese, in a set of a regular expression: without spaces between words, every character is a word."""
@@ -57,15 +55,13 @@ _WORD = regex.compile(
 _LEFT_OUT = regex.compile(
     r"(?<=\p{Hebrew})[\p{M}]+|(?<=\p{Arabic})[\p{M}\u0640]+|[\u00ad\u200c\u200d]|(?<=i)\u0307", regex.V1
 )
-_LETTERS_ALONE = 10
-"""A run of a dictionary's script up to this length is one word, as it is in a question."""
+_LETTERS_ALONE = 10  # a run of a dictionary's script up to this length is one word, as it is in a question
 _WEIGHT_STEPS = 1024  # of a learned weight of 1; weights of more than 64 are cut
 
-# The rules of version 1, by which combining marks separate words; for ASCII they are those of version 2.
-_WORD_OF_VERSION_1 = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+_ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)  # what `_WORD` finds in ASCII, faster
 
 _ENGLISH_STOP_WORDS = frozenset(
-    _WORD_OF_VERSION_1.findall(
+    _ASCII_WORD.findall(
         "a an and are as at be but by did do does for from had has have he her his how i if in into is it its no not "
         "of on or our she so such that the their then there these they this to us was we were what when where which "
         "who whom whose why will with you your"
@@ -74,32 +70,22 @@ _ENGLISH_STOP_WORDS = frozenset(
 
 
 class Analyzer:
-    """Splits texts into words: lower case, stemmed, without stop words.
+    """Splits texts into words: lower case, without stop words, stemmed unless the language is ``"none"``."""
 
-    Args:
-        language: A language of the Snowball stemmers, such as ``"english"``, or ``"none"``.
-        version: The version of the rules, which a knowledge base keeps until it is built again.
-
-    Raises:
-        ConfigurationError: There is no stemmer for the language.
-    """
-
-    def __init__(self, language: str = "english", version: int = ANALYZER_VERSION) -> None:
+    def __init__(self, language: str = "english") -> None:
         if language != NO_LANGUAGE and language not in Stemmer.algorithms():
             raise ConfigurationError(
                 f"There is no stemmer for the language {language!r}. Choose {NO_LANGUAGE} or one of "
                 f"{', '.join(sorted(Stemmer.algorithms()))}."
             )
         self.language = language
-        self._version = version
         self._stem = None if language == NO_LANGUAGE else Stemmer.Stemmer(language).stemWords
         self._stop_words = _ENGLISH_STOP_WORDS if language == "english" else frozenset()
 
     def words(self, text: str) -> list[str]:
         """The words of a text in their order."""
         text = unicodedata.normalize("NFKC", text).casefold()
-        simple = self._version == 1 or text.isascii()
-        words = _WORD_OF_VERSION_1.findall(text) if simple else list(_words(text))
+        words = _ASCII_WORD.findall(text) if text.isascii() else list(_words(text))
         if self._stop_words:
             words = [word for word in words if word not in self._stop_words]
         return words if self._stem is None else self._stem(words)
@@ -139,32 +125,21 @@ def _words(text: str) -> Iterator[str]:
 
 
 def hashed(words: Iterable[str]) -> NDArray[np.uint64]:
-    """Hash M words, (M,); postings store hashes in place of words.
-
-    Two of ten million words share a hash with a probability of three in a million.
-    """
+    """Hash M words, (M,). Two of ten million words share a hash with a probability of three in a million."""
     digests = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words)
     return np.frombuffer(digests, dtype="<u8")
 
 
 # --- Postings ---
 
-MERGED_AT_ONCE = 1 << 22
-"""About how many postings are in memory during a merge."""
+MERGED_AT_ONCE = 1 << 22  # about how many postings are in memory during a merge
 
 POSTING = np.dtype([("word", "<u8"), ("row", "<i4"), ("count", "<u2")])
 MAX_COUNT = 0xFFFF
 
 
 class Postings:
-    """The postings of a segment, memory-mapped.
-
-    Args:
-        files: The files.
-
-    Raises:
-        KnowledgeBaseError: A file is missing or damaged.
-    """
+    """The postings of a segment, memory-mapped; raises `KnowledgeBaseError` if a file is missing or damaged."""
 
     def __init__(self, files: PostingFiles) -> None:
         self.words = store.read_array(files.words, np.uint64)
@@ -197,17 +172,7 @@ class Postings:
 def write_postings(
     files: PostingFiles, shards: Iterable[Sequence[str]], analyzer: Analyzer | LearnedWords, scratch: Path
 ) -> None:
-    """Write the postings of texts.
-
-    Args:
-        files: The files to create.
-        shards: The texts of all rows, as many at a time as fit into memory.
-        analyzer: Finds their words.
-        scratch: A folder for temporary files; created, and deleted.
-
-    Raises:
-        OSError: The disk is full or cannot be written.
-    """
+    """Write the postings of all rows, whose texts come in shards; ``scratch`` is a folder for temporary files."""
     for path in files:
         path.unlink(missing_ok=True)  # left by an interrupted build
     shutil.rmtree(scratch, ignore_errors=True)
@@ -227,12 +192,7 @@ def write_postings(
 
 
 def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[np.int64]]]) -> None:
-    """Write the postings of some rows of several segments, which get the numbers from 0 on.
-
-    Args:
-        files: The files to create.
-        parts: Postings, and which of their rows to take, rising.
-    """
+    """Write the postings of rows of several segments, rising in each, which get the numbers from 0 on."""
     runs: list[_Run] = []
     start = count = 0
     for postings, rows in parts:
@@ -300,16 +260,10 @@ def _ranges(count: int) -> Iterator[tuple[int, int]]:
 
 
 class BM25:
-    """Scores rows by the words they share with a question.
+    """Scores rows by the words they share with a question, in segments whose rows follow one another.
 
-    Args:
-        segments: Postings, whose rows follow one another.
-        k1: How soon further occurrences of a word cease to count.
-        b: How much the length of a passage counts, from 0 to 1. Both defaults are usual for short passages (Yang,
-            Fang and Lin 2017, "Anserini").
-
-    Raises:
-        ConfigurationError: ``k1`` or ``b`` is out of range.
+    The more ``k1``, the later further occurrences of a word cease to count; the more ``b``, from 0 to 1, the more the
+    length of a passage counts. Both defaults are usual for short passages (Yang, Fang and Lin 2017, "Anserini").
     """
 
     def __init__(self, segments: Sequence[Postings], *, k1: float = 0.9, b: float = 0.4) -> None:
@@ -322,11 +276,7 @@ class BM25:
         ]
 
     def scores(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """Score all rows, (N,): 0 for rows without any of the words.
-
-        Args:
-            words: The question's words; a word that occurs twice counts twice.
-        """
+        """Score all rows, (N,): 0 for rows without any of the words, of which one that occurs twice counts twice."""
         distinct, counts = np.unique(hashed(words), return_counts=True)
         slices = [segment.slices(distinct) for segment in self.segments]
         frequencies = [sum(part.stop - part.start for part in parts) for parts in zip(*slices, strict=True)]
@@ -341,16 +291,10 @@ def weighted_sums(
     weights: NDArray[Any],
     value: Callable[[int, NDArray[np.uint32], NDArray[np.float32]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """Score all rows by the sum of the weights of M words, each times its value for the row.
+    """Score all rows, (N,), by the sum of the weights of M words, (M,), each times its value for the row.
 
-    Args:
-        segments: Postings, whose rows follow one another.
-        slices: The slices of the words in each segment.
-        weights: (M,).
-        value: Gives the values of postings for the number of their segment, their rows and their counts.
-
-    Returns:
-        (N,).
+    ``slices`` are those of the words in each segment. ``value`` gives the values of postings for the number of their
+    segment, their rows and their counts.
     """
     scores = [np.zeros(0, np.float32)]
     for number, (segment, parts) in enumerate(zip(segments, slices, strict=True)):
@@ -369,13 +313,9 @@ def weighted_sums(
 
 @dataclass(frozen=True, slots=True)
 class RowScores:
-    """The scores of all rows; satisfies `WordScores`.
+    """The scores of all rows; satisfies `WordScores`."""
 
-    Attributes:
-        values: (N,), minus infinity for deleted rows.
-    """
-
-    values: NDArray[np.float32]
+    values: NDArray[np.float32]  # (N,), minus infinity for deleted rows
 
     def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """At most K rows, best first, and their scores."""
@@ -422,11 +362,8 @@ def best(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
 class LearnedWords:
     """What an `Analyzer` and `BM25` are for the words of texts, for those that a sparse encoder weighs.
 
-    Their postings hold weights in place of counts, as whole numbers. The score of a row is the inner product of its
-    weights with those of the question.
-
-    Args:
-        encoder: Weighs words.
+    Postings hold weights in place of counts, as whole numbers. The score of a row is the inner product of its weights
+    with those of the question.
     """
 
     def __init__(self, encoder: SparseEncoder) -> None:

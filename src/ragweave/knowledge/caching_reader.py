@@ -15,8 +15,7 @@ from ragweave.knowledge.layout import Location
 from ragweave.knowledge.manifest import Manifest
 from ragweave.types import Passage
 
-Records = dict[int, tuple[Passage, NDArray[np.float32]]]
-"""Passages and vectors by their rows."""
+Records = dict[int, tuple[Passage, NDArray[np.float32]]]  # passages and vectors by their rows
 
 _CACHED = 4096
 
@@ -27,10 +26,6 @@ class CachingReader:
     It caches the passages that searches return, a few thousand or as many as one search returned: a search brings
     texts and vectors along anyway, which saves two round trips, and another process may delete a passage before it is
     looked up.
-
-    Args:
-        location: The knowledge base.
-        manifest: What it holds.
     """
 
     def __init__(self, location: Location, manifest: Manifest) -> None:

@@ -27,13 +27,7 @@ FIELDS = ("id", "document_id", "title", "source", "heading", "sheet", "page", "s
 """The attributes of a passage that conditions may name, beside its metadata."""
 
 _LONGEST = 2000
-_COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==",
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-}
+_COMPARISONS = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _MIRRORED = {"==": "==", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _ARROW = {"==": pc.equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}
 _EXAMPLE = "Write comparisons of names and values, such as \"year >= 2020 and lang in ('en', 'de')\"."
@@ -41,18 +35,13 @@ _EXAMPLE = "Write comparisons of names and values, such as \"year >= 2020 and la
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Compares a name with a value.
-
-    Attributes:
-        name: The name.
-        operator: ``"=="``, ``"<"``, ``"<="``, ``">"``, ``">="``, ``"in"`` (the value is one of several),
-            ``"contains"`` (a list of the passage holds the value) or ``"known"`` (the passage has the name).
-        value: The value, or the values of ``"in"``.
-    """
+    """Compares a name with a value."""
 
     name: str
+    # "==", "<", "<=", ">", ">=", "in" (the value is one of several), "contains" (a list of the passage holds
+    # the value) or "known" (the passage has the name)
     operator: str
-    value: Any = None
+    value: Any = None  # the value, or the values of ``"in"``
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +57,7 @@ Condition = Comparison | Combination
 
 @cache
 def parse(text: str) -> Condition:
-    """Parse a condition.
-
-    Raises:
-        ConfigurationError: It is no condition; the message says what is wrong with it.
-    """
+    """Parse a condition; raises `ConfigurationError`, which says what is wrong with it."""
     try:
         if len(text) > _LONGEST:
             raise ValueError(f"it is longer than {_LONGEST} characters")
@@ -163,21 +148,15 @@ def check_names(text: str, known: Collection[str]) -> None:
 
 
 class Columns:
-    """The metadata and the attributes of the passages of an Arrow table, for conditions.
-
-    Args:
-        table: The table, with the columns of passages.
-    """
+    """The metadata and the attributes of the passages of an Arrow table, for conditions."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
-        self._values: dict[str, _Values] = {}
-        if "metadata" in table.schema.names:
-            # Passages of a document share its metadata, which is parsed once.
-            texts, rows = _distinct(table["metadata"])
-            records = [json.loads(text) for text in texts]
-            names = dict.fromkeys(name for record in records for name in record if name not in FIELDS)
-            self._values = {name: _Values([record.get(name) for record in records], rows) for name in names}
+        # Passages of a document share its metadata, which is parsed once.
+        texts, rows = _distinct(table["metadata"])
+        records = [json.loads(text) for text in texts]
+        names = dict.fromkeys(name for record in records for name in record if name not in FIELDS)
+        self._values = {name: _Values([record.get(name) for record in records], rows) for name in names}
         self.names = tuple(self._values)
 
     def matches(self, condition: Condition) -> NDArray[np.bool_]:
@@ -188,17 +167,12 @@ class Columns:
                 return ~parts[0]
             return (np.logical_and if condition.operator == "and" else np.logical_or).reduce(parts)
         if condition.name in FIELDS and condition.name not in self._values:
-            self._values[condition.name] = _Values(*self._field(condition.name))
+            # 0 or an empty text says that an attribute does not apply.
+            values, rows = _distinct(self._table[condition.name])
+            self._values[condition.name] = _Values([value or None for value in values], rows)
         if condition.name not in self._values:
             return np.zeros(len(self._table), dtype=bool)
         return self._values[condition.name].matches(condition)
-
-    def _field(self, name: str) -> tuple[list[Any], NDArray[np.int64]]:
-        """An attribute of the passages, whose 0 or empty text says that it does not apply."""
-        if name not in self._table.schema.names:  # a format before places
-            return [None], np.zeros(len(self._table), np.int64)
-        values, rows = _distinct(self._table[name])
-        return [value or None for value in values], rows
 
 
 def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], NDArray[np.int64]]:
@@ -209,12 +183,7 @@ def _distinct(column: pa.ChunkedArray) -> tuple[list[Any], NDArray[np.int64]]:
 
 
 class _Values:
-    """The values of one name: an Arrow array for each type.
-
-    Args:
-        values: The distinct values, ``None`` where there is none.
-        rows: Which of them each of N rows has, (N,).
-    """
+    """The values of one name, an Arrow array for each type, and which of them each of N rows has, (N,)."""
 
     def __init__(self, values: list[Any], rows: NDArray[np.int64]) -> None:
         self._rows, self._values = rows, values

@@ -13,6 +13,8 @@ PATTERNS = ("CURRENT", "versions/*", "segments/*")
 """The files of a knowledge base in a repository. It holds data only: nothing in it is executed."""
 
 _LISTED_SOURCES = 50
+_FACTS = """version created passages documents encoder fingerprint pooling normalize dimension chunking words tokens
+    overlap language index factory recall ragweave""".split()  # noqa: SIM905
 
 
 def push(snapshot: Snapshot, repository: str, *, licence: str, description: str, private: bool) -> str:
@@ -24,15 +26,8 @@ def push(snapshot: Snapshot, repository: str, *, licence: str, description: str,
     files["CURRENT"] = f"{name} {snapshot.manifest.checksum[:16]}\n".encode()
     files["README.md"] = "\n".join(_card(snapshot, repository, licence, description)).encode()
     replaced = ("versions/", "segments/")
-    return upload(
-        "knowledge base",
-        repository,
-        files,
-        KnowledgeBaseError,
-        private=private,
-        repo_type="dataset",
-        replaced=replaced,
-    )
+    kind, error = "knowledge base", KnowledgeBaseError
+    return upload(kind, repository, files, error, private=private, repo_type="dataset", replaced=replaced)
 
 
 def upload(
@@ -45,19 +40,9 @@ def upload(
     repo_type: str,
     replaced: tuple[str, ...] = (),
 ) -> str:
-    """Upload files in one commit.
+    """Upload files, paths or contents by their paths in the repository, in one commit, whose name is returned.
 
-    Args:
-        what: What they are, in words.
-        repository: Where to; it is created if it does not exist.
-        files: Paths or contents, by their paths in the repository.
-        error_class: What to raise if the hub cannot be reached or refuses.
-        private: Whether a new repository is private.
-        repo_type: "dataset" or "model".
-        replaced: What paths begin with that are deleted there if they are not among the files.
-
-    Returns:
-        The commit.
+    Paths there that begin with what is ``replaced`` are deleted if they are not among the files.
     """
     # Only sharing needs them, and they take a second.
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -67,19 +52,11 @@ def upload(
     try:
         api.create_repo(repository, repo_type=repo_type, private=private, exist_ok=True)
         present = api.list_repo_files(repository, repo_type=repo_type) if replaced else []
-        commit = api.create_commit(
-            repository,
-            repo_type=repo_type,
-            commit_message=f"Upload a {what} of ragweave",
-            operations=[
-                *(CommitOperationAdd(path, content) for path, content in files.items()),
-                *(
-                    CommitOperationDelete(one)
-                    for one in present
-                    if one.startswith(replaced) and one not in files
-                ),
-            ],
-        )
+        changes: list[Any] = [CommitOperationAdd(path, content) for path, content in files.items()]
+        stale = [path for path in present if path.startswith(replaced) and path not in files]
+        changes += map(CommitOperationDelete, stale)
+        message = f"Upload a {what} of ragweave"
+        commit = api.create_commit(repository, changes, commit_message=message, repo_type=repo_type)
     except (OSError, HFValidationError) as error:  # the hub's other errors are OSErrors
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise error_class(
@@ -99,31 +76,13 @@ def head(repository: str, licence: str, description: str) -> tuple[str, ...]:
 
 
 def _card(snapshot: Snapshot, repository: str, licence: str, description: str) -> Iterator[str]:
-    """The lines of the card."""
-    facts = snapshot.manifest.summary()
     yield from head(repository, licence, description)
-    yield from ("A knowledge base for ragweave: passages, their vectors, and an index.", "", "```python")
-    yield from (
-        "from ragweave import KnowledgeBase",
-        "",
-        f'base = KnowledgeBase.from_hub("{repository}")',
-        "```",
-        "",
-    )
-    yield from ("| | |", "|-|-|", f"| version | {snapshot.version} |")
-    shown = (
-        "created",
-        "passages",
-        "documents",
-        "encoder",
-        "fingerprint",
-        "pooling",
-        "normalize",
-        "dimension",
-    )
-    for key in (*shown, "chunking", "words", "tokens", "overlap", "language", "index", "factory", "recall"):
-        yield f"| {key} | {facts[key]} |"
-    yield f"| ragweave | {snapshot.manifest.ragweave_version} |"
+    yield from ("A knowledge base for ragweave: passages, their vectors, and an index.", "")
+    yield from ("```python", "from ragweave import KnowledgeBase", "")
+    yield from (f'base = KnowledgeBase.from_hub("{repository}")', "```", "", "| | |", "|-|-|")
+    manifest = snapshot.manifest
+    facts = {**manifest.summary(), "version": snapshot.version, "ragweave": manifest.ragweave_version}
+    yield from (f"| {name} | {facts[name]} |" for name in _FACTS)
     counts = sorted(snapshot.source_counts().items())
     yield from ("", "## Sources", "", "| source | passages |", "|-|-|")
     for source, count in counts[:_LISTED_SOURCES]:

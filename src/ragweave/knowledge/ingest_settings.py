@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ragweave.errors import ConfigurationError
+from ragweave.types import NoProgress, Progress
 
 if TYPE_CHECKING:  # the write side, which readers do not load
     from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.knowledge.ingest.builder import Engine
     from ragweave.knowledge.manifest import SparseRecord
-
-ANALYZER_VERSION = 2
-"""The rules by which a new knowledge base splits text into words; 1 separated combining marks from their letters."""
 
 ChunkingKind = Literal["sentences", "words", "tokens", "markdown"]
 
@@ -43,7 +41,6 @@ class Chunking:
     overlap: int = 0
 
     def __post_init__(self) -> None:
-        """Check the values."""
         if self.kind not in get_args(ChunkingKind):
             raise ConfigurationError(
                 f"Unknown chunking {self.kind!r}. Choose one of: {', '.join(get_args(ChunkingKind))}."
@@ -126,7 +123,6 @@ class ReadSettings:
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Check the limits."""
         if self.memory < 256 or self.seconds <= 0:
             raise ConfigurationError(
                 f"No file can be read within {self.memory} MiB of memory and {self.seconds} seconds: set at least "
@@ -145,28 +141,23 @@ DEFAULT_READING = ReadSettings()
 
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
-    """How documents become a segment of a knowledge base.
+    """How documents become a segment of a knowledge base."""
 
-    Attributes:
-        chunking: How documents are cut into passages.
-        index_kind: How vectors are searched; see `IndexRecord`.
-        index_parameters: Settings of that search.
-        language: Language of the search by words; ``None`` for vectors alone.
-        strict: Whether a source that cannot be read is an error.
-        engine: Embeds the passages; ``None`` for this process.
-        flat_up_to: Up to how many passages all vectors are compared, whatever ``index_kind`` is.
-        analyzer: The version of the rules that split text into words.
-        reading: How files are read, and how much memory and time one may take.
-        sparse: The encoder that weighs words, or where to load it from; ``None`` for BM25.
-    """
-
-    chunking: Chunking
-    index_kind: str
-    index_parameters: dict[str, int]
-    language: str | None
-    strict: bool = True
-    engine: Engine | None = None
-    flat_up_to: int = 0
-    analyzer: int = ANALYZER_VERSION
-    reading: ReadSettings = DEFAULT_READING
+    chunking: Chunking  # how documents are cut into passages
+    index_kind: str  # how vectors are searched; see `IndexRecord`
+    index_parameters: dict[str, int]  # settings of that search
+    language: str | None  # language of the search by words; ``None`` for vectors alone
+    # the encoder that weighs words, or where to load it from; ``None`` for BM25
     sparse: SparseEncoder | SparseRecord | None = None
+    flat_up_to: int = 0  # up to how many passages all vectors are compared, whatever ``index_kind`` is
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeOptions:
+    """How a change of a knowledge base is carried out; it keeps none of this."""
+
+    strict: bool = False  # whether a source that cannot be read is an error
+    engine: Engine | None = None  # embeds the passages; ``None`` for this process
+    reading: ReadSettings = DEFAULT_READING  # how files are read, and how much memory and time one may take
+    resume: bool = False  # whether to continue where an interrupted run stopped
+    progress: Progress = field(default_factory=NoProgress)  # receives the progress

@@ -29,22 +29,14 @@ _Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 _NO_PASSAGE = Passage(id="", document_id="", title="", text="", source="")
 
-RANK_CONSTANT = 60
-"""The constant of reciprocal rank fusion; its authors' value."""
+RANK_CONSTANT = 60  # the constant of reciprocal rank fusion; its authors' value
 
 
 class KnowledgeBaseIndex(ReadyIndex):
     """Satisfies the `Index` and `TextIndex` protocols of ``ragweave.retrieval`` with a knowledge base.
 
-    Args:
-        base: The knowledge base.
-        settings: How to search it.
-        defaults: The model's settings, for everything that ``settings`` leave open. Without them, or without words in
-            the knowledge base, search is dense.
-        reranker: Scores the candidates by reading them together with the question; its logits replace their scores.
-
-    Raises:
-        KnowledgeBaseError: The settings search by words, and the knowledge base was built without words.
+    ``defaults`` are the model's settings, for everything that ``settings`` leave open. Without them, or without
+    words in the knowledge base, search is dense. The logits of a reranker replace the scores of candidates.
     """
 
     def __init__(
@@ -74,11 +66,7 @@ class KnowledgeBaseIndex(ReadyIndex):
         return type(self)(base, settings=self._requested, defaults=self._defaults, reranker=self.reranker)
 
     def narrowed(self, where: str) -> KnowledgeBaseIndex:
-        """The same index, which finds only passages that also meet a condition.
-
-        Raises:
-            ConfigurationError: The condition is invalid, or names what no passage has.
-        """
+        """The same index, which finds only passages that also meet a condition."""
         check_names(where, self._storage.columns())
         both = where if self._requested.where is None else f"({self._requested.where}) and ({where})"
         settings = replace(self._requested, where=both)
@@ -99,22 +87,16 @@ class KnowledgeBaseIndex(ReadyIndex):
         questions: Sequence[str] | None,
         doc_score_scale: float,
     ) -> Hits:
-        """Find passages as the settings say; see `TextIndex`.
-
-        Raises:
-            ConfigurationError: There are no questions, and search is not dense or there is a reranker.
-        """
+        """Find passages as the settings say; see `TextIndex`. All but dense search needs the questions."""
         if self.settings.kind == "dense" and self.reranker is None:
             return Hits(*self.get_top_docs(question_hidden_states, n_docs))
         if questions is None:
             raise ConfigurationError(
                 "This index reads the words of questions. Pass them as question_strings, beside their vectors."
             )
-        if self.reranker is None:
-            rankings = self._ranked(questions, question_hidden_states, n_docs, doc_score_scale)
-        else:
-            n = max(n_docs, self.settings.candidates)
-            rankings = self._ranked(questions, question_hidden_states, n, doc_score_scale)
+        n = n_docs if self.reranker is None else max(n_docs, self.settings.candidates)
+        rankings = self._ranked(questions, question_hidden_states, n, doc_score_scale)
+        if self.reranker is not None:
             rankings = self._reranked(self.reranker, questions, [rows[:n] for rows, _ in rankings])
         rows = np.full((len(rankings), n_docs), MISSING, dtype=np.int64)
         offsets = np.zeros((len(rankings), n_docs), dtype=np.float32)
@@ -129,12 +111,7 @@ class KnowledgeBaseIndex(ReadyIndex):
         return Hits(rows, self._vectors(rows), np.full_like(offsets, weight), offsets)
 
     def hits_for_rows(self, rows: Sequence[Sequence[int]], n_docs: int) -> Hits:
-        """Hits for passages that are known, such as gold passages, as dense search would return them.
-
-        Args:
-            rows: The rows of each of B questions; of more than K, the first.
-            n_docs: K.
-        """
+        """Hits for the first K rows of each of B questions, as dense search would return them."""
         chosen = np.full((len(rows), n_docs), MISSING, dtype=np.int64)
         for number, known in enumerate(rows):
             chosen[number, : min(len(known), n_docs)] = known[:n_docs]
@@ -181,7 +158,6 @@ class KnowledgeBaseIndex(ReadyIndex):
     def _reranked(
         self, reranker: PassageScorer, questions: Sequence[str], candidates: list[NDArray[np.int64]]
     ) -> list[_Ranking]:
-        """The candidates by the logits of a reranker."""
         rankings = []
         docs = [self._columns(rows) for rows in candidates]
         for rows, logits in zip(candidates, reranker.score(questions, docs), strict=True):
@@ -200,17 +176,11 @@ class KnowledgeBaseIndex(ReadyIndex):
 def reciprocal_rank_fusion(
     rankings: Sequence[NDArray[np.int64]], *, constant: int = RANK_CONSTANT
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Fuse rankings by their ranks alone (Cormack, Clarke and Buettcher 2009).
+    """Fuse rankings, rows that come best first, by their ranks alone (Cormack, Clarke and Buettcher 2009).
 
     A row's fused value is the sum of ``1 / (constant + rank)`` over the rankings that contain it. Its score is the
-    logarithm of that, so that a softmax makes p(z|x) proportional to the fused value.
-
-    Args:
-        rankings: Rows, best first, each once.
-        constant: Larger values weigh ranks more evenly.
-
-    Returns:
-        All rows, best first, and their scores.
+    logarithm of that, so that a softmax makes p(z|x) proportional to the fused value. Larger constants weigh ranks
+    more evenly. Returns all rows, best first, and their scores.
     """
     if not rankings:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, OpenFilesError, require_extra
 from ragweave.knowledge import store
-from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest
+from ragweave.knowledge.manifest import FileRecord, Manifest
 from ragweave.types import SourceRecord, Sources
 
 CHECKED_BYTES = 1 << 24
@@ -32,27 +32,16 @@ _POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
 
 @dataclass(frozen=True, slots=True)
 class PostgresUri:
-    """Where in PostgreSQL a knowledge base is. Passwords stay out of everything that is shown.
+    """Where in PostgreSQL a knowledge base is. Passwords stay out of everything that is shown."""
 
-    Attributes:
-        conninfo: The connection string for libpq; may contain a password.
-        table: The table, after its schema if one was named.
-        shown: The URI without the password.
-        host: The server's name in messages.
-        secrets: What messages must not contain.
-    """
-
-    conninfo: str
-    table: tuple[str, ...]
-    shown: str
-    host: str
-    secrets: tuple[str, ...] = ()
+    conninfo: str = field(repr=False)  # the connection string for libpq; may contain a password
+    table: tuple[str, ...]  # the table, after its schema if one was named
+    shown: str  # the URI without the password
+    host: str  # the server in messages
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # what messages must not contain
 
     def __str__(self) -> str:
         return self.shown
-
-    def __repr__(self) -> str:
-        return f"PostgresUri({self.shown!r})"
 
     def without_secrets(self, text: str) -> str:
         """Hide passwords in a message of libpq, which quotes a URI that it cannot read."""
@@ -63,36 +52,23 @@ class PostgresUri:
 
 @dataclass(frozen=True, slots=True)
 class MilvusUri:
-    """Where in Milvus a version of a knowledge base is published.
+    """Where in Milvus a version of a knowledge base is published."""
 
-    Attributes:
-        address: The address of the server, or the file of Milvus Lite.
-        collection: The alias of the collection that is in force.
-        shown: The URI without the password.
-        token: The login.
-        database: The database on the server.
-    """
-
-    address: str
-    collection: str
-    shown: str
+    address: str  # the address of the server, or the file of Milvus Lite
+    collection: str  # the alias of the collection that is in force
+    shown: str  # the URI without the password
     token: str = field(default="", repr=False)
-    database: str = ""
+    database: str = ""  # the database on the server
 
     def __str__(self) -> str:
         return self.shown
 
 
-Location = Path | PostgresUri | MilvusUri
-"""Where a knowledge base is."""
+Location = Path | PostgresUri | MilvusUri  # where a knowledge base is
 
 
 def is_uri(path: Path | str) -> bool:
-    """Whether a path is the URI of a database, and not a folder.
-
-    Raises:
-        ConfigurationError: It is a URI that was turned into a `Path`, which drops a slash.
-    """
+    """Whether a path is the URI of a database, and not a folder. In a `Path`, a URI has lost a slash: an error."""
     if isinstance(path, Path) and _URI_AS_PATH.match(str(path)):
         raise ConfigurationError(f"'{path}' was a URI, and Path dropped a slash. Pass the URI as a string.")
     return isinstance(path, str) and _URI.match(path) is not None
@@ -104,16 +80,7 @@ def location_of(path: Path | str) -> Location:
 
 
 def parse_uri(uri: str) -> PostgresUri | MilvusUri:
-    """Parse the URI of a knowledge base, before anything imports the client of a database.
-
-    Args:
-        uri: ``postgresql://user@host/db?table=kb``: what libpq accepts, and the table; or
-            ``milvus+http://user@host:19530/db?collection=kb``, or ``milvus:///file.db?collection=kb``.
-
-    Raises:
-        ConfigurationError: It is the URI of something else, or the table's name is not plain.
-        MissingExtraError: The database's client is not installed.
-    """
+    """Parse the URI of a knowledge base, before anything imports the client of a database."""
     parts = urlsplit(uri)
     if parts.scheme in {"milvus", "milvus+http", "milvus+https"}:
         return _milvus_uri(parts)
@@ -181,21 +148,13 @@ def _joined(netloc: str, path: str, parameters: dict[str, str]) -> str:
 
 
 class PostingFiles(NamedTuple):
-    """The files of a segment's postings.
+    """The files of a segment's postings."""
 
-    Attributes:
-        words: The hashes of the words, rising: (W,).
-        starts: Where the postings of each word start, and where the last ones end: (W+1,).
-        rows: The rows in which words occur, rising for each word: (P,).
-        counts: How often they occur there: (P,).
-        lengths: How many words each row has: (N,).
-    """
-
-    words: Path
-    starts: Path
-    rows: Path
-    counts: Path
-    lengths: Path
+    words: Path  # the hashes of the words, rising: (W,)
+    starts: Path  # where the postings of each word start, and where the last ones end: (W+1,)
+    rows: Path  # the rows in which words occur, rising for each word: (P,)
+    counts: Path  # how often they occur there: (P,)
+    lengths: Path  # how many words each row has: (N,)
 
     @classmethod
     def in_folder(cls, folder: Path) -> PostingFiles:
@@ -205,25 +164,16 @@ class PostingFiles(NamedTuple):
 
 
 class SegmentLayout:
-    """The files of one segment: passages that were written together and never change.
-
-    Args:
-        folder: The segment's folder.
-
-    Attributes:
-        passages: The passages, an Arrow IPC file.
-        vectors: Their vectors, a numpy array, (N, D).
-        hashes: Their hashes, which find duplicates: a numpy array, (N,).
-        index: The FAISS index of the vectors; missing if all vectors are compared.
-        postings: The postings of the words; missing if passages are searched by vectors alone.
-    """
+    """The files of one segment: passages that were written together and never change."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.passages = folder / "passages.arrow"
-        self.vectors = folder / "vectors.npy"
-        self.hashes = folder / "hashes.npy"
+        self.passages = folder / "passages.arrow"  # the passages, an Arrow IPC file
+        self.vectors = folder / "vectors.npy"  # their vectors, a numpy array, (N, D)
+        self.hashes = folder / "hashes.npy"  # their hashes, which find duplicates: a numpy array, (N,)
+        # the FAISS index of the vectors; missing if all vectors are compared
         self.index = folder / "index.faiss"
+        # the postings of the words; missing if passages are searched by vectors alone
         self.postings = PostingFiles.in_folder(folder)
 
     @property
@@ -234,69 +184,45 @@ class SegmentLayout:
 
 
 class VersionLayout:
-    """The files of one version.
-
-    Args:
-        folder: The version's folder.
-
-    Attributes:
-        manifest: What the version holds, and how it was made.
-        deleted: Rows of its segments that it has deleted, rising: a numpy array.
-        sources: The files that were read, with the hashes of their content.
-        copies: The passages whose title and text another row has, without these: an Arrow IPC file.
-        copy_rows: The row that each copy belongs to, and whether its ids and source are now those of the row, as
-            the row has lost the source that it was read from: (M, 2).
-        data: All files except the manifest, which lists them.
-    """
+    """The files of one version."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest = folder / "manifest.json"
+        self.manifest = folder / "manifest.json"  # what the version holds, and how it was made
+        # rows of its segments that it has deleted, rising: a numpy array
         self.deleted = folder / "deleted.npy"
-        self.sources = folder / "sources.json"
+        self.sources = folder / "sources.json"  # the files that were read, with the hashes of their content
+        # the passages whose title and text another row has, without these: an Arrow IPC file
         self.copies = folder / "copies.arrow"
+        # the row that each copy belongs to, and whether its ids and source are now those of the row, as the
+        # row has lost the source that it was read from: (M, 2)
         self.copy_rows = folder / "copies.npy"
+        # all files except the manifest, which lists them
         self.data = (self.deleted, self.sources, self.copies, self.copy_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """Which version is current.
-
-    Attributes:
-        version: The version's name.
-        checksum: The start of its manifest's checksum, so that a damaged pointer cannot name another version.
-    """
+    """Which version is current."""
 
     version: str
+    # the start of its manifest's checksum, so that a damaged pointer cannot name another version
     checksum: str
 
 
 class Layout:
-    """The paths of a saved knowledge base.
-
-    Args:
-        root: Its folder.
-
-    Attributes:
-        current: The pointer: a file with the name of the current version.
-        versions: The folder of all versions.
-        segments: The folder of all segments, which versions share.
-        states: The folder of what generators computed of passages; see `ragweave.knowledge.stored_states`.
-        lock: The file that a writer locks.
-        writer: The file that names the writer.
-        work: The folder in which a change is staged.
-    """
+    """The paths of a saved knowledge base."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.current = root / "CURRENT"
-        self.versions = root / "versions"
-        self.segments = root / "segments"
+        self.current = root / "CURRENT"  # the pointer: a file with the name of the current version
+        self.versions = root / "versions"  # the folder of all versions
+        self.segments = root / "segments"  # the folder of all segments, which versions share
+        # the folder of what generators computed of passages; see `ragweave.knowledge.stored_states`
         self.states = root / "states"
-        self.lock = root / ".writer.lock"
-        self.writer = root / ".writer"
-        self.work = root / ".work"
+        self.lock = root / ".writer.lock"  # the file that a writer locks
+        self.writer = root / ".writer"  # the file that names the writer
+        self.work = root / ".work"  # the folder in which a change is staged
 
     def version(self, name: str) -> VersionLayout:
         """The paths of one version."""
@@ -316,11 +242,7 @@ class Layout:
         return self.current.is_file() and self.versions.is_dir()
 
     def read_current(self) -> Pointer:
-        """Read which version is current.
-
-        Raises:
-            KnowledgeBaseError: There is no knowledge base, or its pointer is damaged.
-        """
+        """Read which version is current; raises `KnowledgeBaseError` if there is none, or the pointer is damaged."""
         if not self.root.exists():
             raise KnowledgeBaseError(
                 f"There is no knowledge base at {self.root}. Check the path, or build one with "
@@ -360,11 +282,7 @@ def sources_json(sources: Sources) -> str:
 
 
 def read_sources(path: Path) -> Sources:
-    """Read what `sources_json` wrote.
-
-    Raises:
-        KnowledgeBaseError: The file is damaged.
-    """
+    """Read what `sources_json` wrote."""
     try:
         content = json.loads(path.read_bytes())
         return {str(key): SourceRecord(**record) for key, record in content.items()}
@@ -374,7 +292,7 @@ def read_sources(path: Path) -> Sources:
 
 def files_of(layout: Layout, version: str, manifest: Manifest) -> Iterator[tuple[Path, FileRecord]]:
     """The files of a version and its segments, and how they were written."""
-    for path in layout.version(version).data[: 2 if manifest.format_version < WITH_COPIES else 4]:
+    for path in layout.version(version).data:
         yield path, manifest.files.get(path.name, FileRecord(-1, ""))
     for segment in manifest.segments:
         for name, record in segment.files.items():
@@ -384,12 +302,8 @@ def files_of(layout: Layout, version: str, manifest: Manifest) -> Iterator[tuple
 def verify_folder(path: Path, version: str | None = None) -> tuple[int, int]:
     """Read every byte of a version, by default the current one, even if it is too damaged to be opened.
 
-    Returns:
-        How many files are intact, and how many bytes they have.
-
-    Raises:
-        KnowledgeBaseError: Files have changed or are missing. The message names all of them, and the newest other
-            version that is intact.
+    Returns how many files are intact, and how many bytes they have. A `KnowledgeBaseError` names all files that have
+    changed or are missing, and the newest other version that is intact.
     """
     layout = Layout(path)
     version = version or layout.read_current().version
@@ -412,15 +326,14 @@ def verify_folder(path: Path, version: str | None = None) -> tuple[int, int]:
 
 
 def _problems(layout: Layout, version: str) -> list[str]:
-    """What is wrong with the files of a version."""
     try:
         manifest = Manifest.read(layout.version(version).manifest)
     except OpenFilesError:
         raise
     except KnowledgeBaseError as error:
         return [str(error).partition(":")[0]]
-    found = (problem_of(path, record, None) for path, record in files_of(layout, version, manifest))
-    return [problem for problem in found if problem]
+    problems = (problem_of(path, record, None) for path, record in files_of(layout, version, manifest))
+    return [problem for problem in problems if problem]
 
 
 def problem_of(path: Path, record: FileRecord, checked_bytes: int | None) -> str | None:

@@ -18,20 +18,12 @@ if TYPE_CHECKING:  # brings torch
     from ragweave.encoders.sparse_encoder import SparseEncoder
     from ragweave.encoders.text_encoder import TextEncoder
 
-FORMAT_VERSION = 8
-"""Raised when an older ragweave could not read what a newer one writes."""
+FORMAT_VERSION = 8  # raised when an older ragweave could not read what a newer one writes
 
-READABLE = (2, 3, 4, 5, 6, 7, 8)
-"""The formats that can be read; older ones lack what came later."""
+ANALYZER_VERSION = 2
+"""The rules by which text is split into words; 1 separated combining marks from their letters."""
 
-WITH_COPIES = 6
-"""The first format with copies of passages."""
-
-WITH_METADATA = 7
-"""The first format with metadata of documents."""
-
-EXACT = {"5": 1.0, "50": 1.0, "100": 1.0}
-"""The recall of comparing all vectors, by K."""
+EXACT = {"5": 1.0, "50": 1.0, "100": 1.0}  # the recall of comparing all vectors, by K
 
 COMPACT_SHARE, COMPACT_ROWS = 0.2, 1000
 """From which share and number of deleted rows on a folder should be compacted."""
@@ -41,27 +33,16 @@ _REBUILD = "build the knowledge base again with --overwrite."
 
 @dataclass(frozen=True, slots=True)
 class EncoderRecord:
-    """The encoder that embedded the passages.
+    """The encoder that embedded the passages."""
 
-    Attributes:
-        name: The name or path it was loaded from.
-        fingerprint: Hash of its weights, pooling, normalisation, prompt of passages and size of vectors.
-        pooling: How token states become a vector.
-        normalize: Whether vectors have length 1.
-        max_length: The most tokens it reads; ``None`` for no limit.
-        question_prompt: What stands in front of questions.
-        passage_prompt: What stands in front of passages.
-        dim: How many dimensions of its vectors are kept; ``None`` for all.
-    """
-
-    name: str
-    fingerprint: str
-    pooling: str
-    normalize: bool
-    max_length: int | None
-    question_prompt: str = ""
-    passage_prompt: str = ""
-    dim: int | None = None
+    name: str  # the name or path it was loaded from
+    fingerprint: str  # hash of its weights, pooling, normalisation, prompt of passages and size of vectors
+    pooling: str  # how token states become a vector
+    normalize: bool  # whether vectors have length 1
+    max_length: int | None  # the most tokens it reads; ``None`` for no limit
+    question_prompt: str = ""  # what stands in front of questions
+    passage_prompt: str = ""  # what stands in front of passages
+    dim: int | None = None  # how many dimensions of its vectors are kept; ``None`` for all
 
     def load(self, name: str | Path | None = None, *, device: str | None = None) -> TextEncoder:
         """Load the encoder by its name, or by the one that it has here; see `TextEncoder.from_pretrained`."""
@@ -82,15 +63,10 @@ class EncoderRecord:
 
 @dataclass(frozen=True, slots=True)
 class SparseRecord:
-    """The encoder that weighs words, in place of BM25.
+    """The encoder that weighs words, in place of BM25."""
 
-    Attributes:
-        name: The name or path it was loaded from.
-        fingerprint: Hash of what determines its weights.
-    """
-
-    name: str
-    fingerprint: str
+    name: str  # the name or path it was loaded from
+    fingerprint: str  # hash of what determines its weights
 
     def load(self) -> SparseEncoder:
         """Load the encoder; raises `EncoderMismatchError` if it is another one now."""
@@ -108,30 +84,20 @@ class SparseRecord:
 
 @dataclass(frozen=True, slots=True)
 class IndexRecord:
-    """How vectors are searched.
+    """How vectors are searched."""
 
-    Attributes:
-        kind: As requested: ``"auto"``, ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"`` or a FAISS factory string.
-        metric: How vectors are compared.
-        parameters: Settings of the search, such as ``nprobe``.
-    """
-
+    # as requested: ``"auto"``, ``"flat"``, ``"hnsw"``, ``"ivfpq"``, ``"sq8"`` or a FAISS factory string
     kind: str
-    metric: str
-    parameters: dict[str, int]
+    metric: str  # how vectors are compared
+    parameters: dict[str, int]  # settings of the search, such as ``nprobe``
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One file as it was written.
-
-    Attributes:
-        bytes: Its size.
-        sha256: Its hash.
-    """
+    """One file as it was written."""
 
     bytes: int
-    sha256: str
+    sha256: str  # its hash
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
@@ -142,30 +108,17 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """One segment as a version sees it.
-
-    Attributes:
-        name: Its name.
-        rows: How many passages were written into it.
-        passages: How many of them are not deleted.
-        documents: How many documents those belong to.
-        factory: The FAISS factory string of its index; ``"Flat"`` if all vectors are compared.
-        recall: Share of the K nearest passages that the index finds, by K: 5, 50 and 100 (10 before format 7). Empty
-            where it was not measured.
-        files: Its files by their names.
-        breadth: How much further the index looks than by default.
-        measured: How many passages there were when the recall was measured.
-    """
+    """One segment as a version sees it."""
 
     name: str
-    rows: int
-    passages: int
-    documents: int
-    factory: str
-    recall: dict[str, float]
-    files: dict[str, FileRecord]
-    breadth: int = 1
-    measured: int = 0
+    rows: int  # how many passages were written into it
+    passages: int  # how many of them are not deleted
+    documents: int  # how many documents those belong to
+    factory: str  # the FAISS factory string of its index; ``"Flat"`` if all vectors are compared
+    recall: dict[str, float]  # share of the K nearest passages that the index finds, by K; empty if unknown
+    files: dict[str, FileRecord]  # its files by their names
+    breadth: int = 1  # how much further the index looks than by default
+    measured: int = 0  # how many passages there were when the recall was measured
 
     @property
     def is_stale(self) -> bool:
@@ -175,66 +128,38 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """The change that made a version.
+    """The change that made a version."""
 
-    Attributes:
-        kind: ``"build"``, ``"add"``, ``"sync"``, ``"delete"``, ``"compact"`` or ``"reembed"``.
-        added: Passages that were added.
-        deleted: Passages that were deleted, with those of replaced sources.
-        duplicates: Passages whose title and text existed. They are not stored again, but remembered.
-        unchanged: Sources that were not read because their content was known.
-        skipped: A sentence for each source that could not be read.
-        read: Files that were read.
-        ignored: Files in the folders that were not read, with the reason: their ending, or ``"hidden"``.
-        removed: Sources that were removed, as they no longer exist.
-        kept: Passages that lost their source, and stay because another source holds them.
-    """
-
-    kind: str
-    added: int = 0
-    deleted: int = 0
-    duplicates: int = 0
-    unchanged: int = 0
-    skipped: tuple[str, ...] = ()
-    read: int = 0
+    kind: str  # ``"build"``, ``"add"``, ``"sync"``, ``"delete"``, ``"compact"`` or ``"reembed"``
+    added: int = 0  # passages that were added
+    deleted: int = 0  # passages that were deleted, with those of replaced sources
+    duplicates: int = 0  # Passages whose title and text existed. They are not stored again, but remembered
+    unchanged: int = 0  # sources that were not read because their content was known
+    skipped: tuple[str, ...] = ()  # A sentence for each source that could not be read
+    read: int = 0  # files that were read
+    # files in the folders that were not read, with the reason: their ending, or ``"hidden"``
     ignored: dict[str, str] = field(default_factory=dict)
-    removed: int = 0
-    kept: int = 0
+    removed: int = 0  # sources that were removed, as they no longer exist
+    kept: int = 0  # passages that lost their source, and stay because another source holds them
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything that a reader has to know about a version.
+    """Everything that a reader has to know about a version."""
 
-    Attributes:
-        ragweave_version: The version of ragweave that wrote it.
-        created: When, in UTC, as ISO 8601.
-        change: The change that made it.
-        encoder: The encoder that embedded the passages.
-        dimension: D, the size of a vector.
-        index: How vectors are searched.
-        chunking: How documents were split into passages.
-        segments: Its segments, in the order of the rows.
-        files: The version's own files by their names.
-        language: The language of BM25; ``None`` without words.
-        analyzer: The version of the rules that split text into words.
-        sparse: The encoder of words; ``None`` for BM25.
-        format_version: The format of all this.
-    """
-
-    ragweave_version: str
-    created: str
-    change: ChangeRecord
-    encoder: EncoderRecord
-    dimension: int
-    index: IndexRecord
-    chunking: Chunking
-    segments: tuple[SegmentRecord, ...]
-    files: dict[str, FileRecord]
-    language: str | None = None
-    analyzer: int = 1
-    sparse: SparseRecord | None = None
-    format_version: int = FORMAT_VERSION
+    ragweave_version: str  # the version of ragweave that wrote it
+    created: str  # when, in UTC, as ISO 8601
+    change: ChangeRecord  # the change that made it
+    encoder: EncoderRecord  # the encoder that embedded the passages
+    dimension: int  # D, the size of a vector
+    index: IndexRecord  # how vectors are searched
+    chunking: Chunking  # how documents were split into passages
+    segments: tuple[SegmentRecord, ...]  # its segments, in the order of the rows
+    files: dict[str, FileRecord]  # the version's own files by their names
+    language: str | None = None  # the language of BM25; ``None`` without words
+    analyzer: int = ANALYZER_VERSION  # the version of the rules that split text into words
+    sparse: SparseRecord | None = None  # the encoder of words; ``None`` for BM25
+    format_version: int = FORMAT_VERSION  # the format of all this
 
     @property
     def passages(self) -> int:
@@ -276,25 +201,18 @@ class Manifest:
             "documents": self.documents,
             "passages": self.passages,
             "chunking": self.chunking.kind,
-            "words": self.chunking.words,
-            "tokens": self.chunking.tokens,
-            "overlap": self.chunking.overlap,
+            **{name: getattr(self.chunking, name) for name in ("words", "tokens", "overlap")},
             "encoder": self.encoder.name,
-            "fingerprint": self.encoder.fingerprint,
-            "pooling": self.encoder.pooling,
-            "normalize": self.encoder.normalize,
-            "max_length": self.encoder.max_length,
-            "question_prompt": self.encoder.question_prompt,
-            "passage_prompt": self.encoder.passage_prompt,
-            "dim": self.encoder.dim,
+            **{name: value for name, value in asdict(self.encoder).items() if name != "name"},
             "dimension": self.dimension,
             "index": self.index.kind,
             "factory": ", ".join(dict.fromkeys(segment.factory for segment in self.segments)),
             "parameters": self.index.parameters,
             "index_bytes": sum(
-                segment.files["index.faiss"].bytes
-                for segment in self.segments
-                if "index.faiss" in segment.files
+                file.bytes
+                for one in self.segments
+                for name, file in one.files.items()
+                if name == "index.faiss"
             ),
             "language": self.language,
             "sparse": None if self.sparse is None else self.sparse.name,
@@ -321,15 +239,6 @@ class Manifest:
             **asdict(self),
             "chunking": self.chunking.to_record(),
         }
-        for name in ("question_prompt", "passage_prompt", "dim") if self.format_version < 8 else ():
-            del content["encoder"][name]
-        for segment in content["segments"] if self.format_version < 7 else ():
-            segment["recall"] = segment["recall"].get("10")
-            del segment["breadth"], segment["measured"]
-        if self.format_version < 6:
-            del content["change"]["removed"], content["change"]["kept"]
-        if self.format_version < 4:
-            del content["analyzer"], content["change"]["read"], content["change"]["ignored"]
         if content["sparse"] is None:
             del content["sparse"]
         language = content.pop("language")
@@ -337,11 +246,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read and check a manifest.
-
-        Raises:
-            KnowledgeBaseError: It is missing or damaged, or this ragweave does not know its format.
-        """
+        """Read and check a manifest; raises `KnowledgeBaseError` if it is missing, damaged or of another format."""
         try:
             return cls.parse(path.read_bytes(), path)
         except OSError as error:
@@ -357,19 +262,19 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise KnowledgeBaseError(f"The manifest {path} is damaged ({error}): {_REBUILD}") from error
         format_version = content.get("format_version") if isinstance(content, dict) else None
-        if isinstance(format_version, int) and format_version not in READABLE:
+        if isinstance(format_version, int) and format_version != FORMAT_VERSION:
             raise KnowledgeBaseError(
-                f"The knowledge base of the manifest {path} has format {format_version}, this ragweave reads formats "
-                f"{', '.join(map(str, READABLE))}: install the version of ragweave that wrote it, or {_REBUILD}"
+                f"The knowledge base of the manifest {path} has format {format_version}, this ragweave reads format "
+                f"{FORMAT_VERSION}: install the version of ragweave that wrote it, or {_REBUILD}"
             )
         try:
             language = content["lexical"]["language"] if "lexical" in content else None
-            for segment in content["segments"] if format_version and format_version < 7 else ():
-                segment["recall"] = {} if segment["recall"] is None else {"10": segment["recall"]}
             manifest: Manifest = decoded(cls, {**content, "language": language})
             for segment in manifest.segments:
                 _check_names(segment.name, *segment.files)
             _check_names(*manifest.files)
+            if manifest.analyzer != ANALYZER_VERSION:
+                raise ValueError("its words were found by other rules")
             if content["checksum"] != manifest.checksum:
                 raise ValueError("its checksum is another")
             return manifest

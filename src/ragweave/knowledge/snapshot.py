@@ -32,12 +32,11 @@ from ragweave.knowledge.layout import (
     problem_of,
     read_sources,
 )
-from ragweave.knowledge.manifest import WITH_COPIES, FileRecord, Manifest, SegmentRecord
+from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
 from ragweave.types import Passage, Sources
 
-NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)
-"""The rows of no copies; see `VersionLayout`."""
+NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # the rows of no copies; see `VersionLayout`
 
 _CONDITIONS = 16
 
@@ -45,9 +44,7 @@ _CONDITIONS = 16
 class Copies:
     """Passages with the title and text of another one, whose row they share: it lives as long as one of them.
 
-    Args:
-        table: M copies, without titles and texts.
-        rows: Their rows, and whether the row has the ids and the source of this copy now, (M, 2).
+    The table holds M copies without titles and texts, (M, 2) their rows and whether the row has their ids and source.
     """
 
     def __init__(self, table: store.PassageTable, rows: NDArray[np.int64]) -> None:
@@ -69,18 +66,16 @@ class Copies:
         matches[self.table.rows_with(column, values)] = True
         return matches
 
+    def others(self, column: str, values: Collection[str]) -> Iterator[tuple[Passage, int]]:
+        """The copies that match and are not current, with their rows."""
+        positions = np.flatnonzero(self.matches(column, values) & ~self.current)
+        return zip(self.table.take(positions), self.rows[positions].tolist(), strict=True)
+
 
 class Snapshot:
     """Satisfies `Storage` with a folder. Everything is memory-mapped: it stays readable if its files are deleted.
 
-    Args:
-        layout: The knowledge base.
-        version: The version's name.
-        manifest: What the version holds.
-        opened: Segments that are open, of which those that the version holds are not opened again.
-
-    Raises:
-        KnowledgeBaseError: A file is missing or damaged.
+    Segments that are ``opened``, and that the version holds, are not opened again.
     """
 
     def __init__(
@@ -95,20 +90,23 @@ class Snapshot:
             # A knowledge base that is built again uses the same names for other files.
             if (segment.record.name, segment.record.files) == (record.name, record.files)
         }
-        self._check_files(shared)
+        # Damage is better found now than in the middle of a search; what is open was compared with its hashes.
+        for path, record in self._files():
+            if problem := problem_of(path, record, 0 if path.parent in shared else CHECKED_BYTES):
+                raise KnowledgeBaseError(
+                    f"The knowledge base at {self.path} is damaged: {problem}. {store.ADVICE}"
+                )
         files = layout.version(version)
         self.deleted: NDArray[np.int64] = np.asarray(store.read_array(files.deleted, np.int64))
         self.sources: Sources = read_sources(files.sources)
-        if len(self.deleted) and not _rises_within(self.deleted, manifest.rows):
+        ends = np.concatenate([[-1], self.deleted, [manifest.rows]])
+        if (np.diff(ends) <= 0).any():
             raise store.damaged(files.deleted)
-        if manifest.format_version < WITH_COPIES:
-            self.copies = Copies(store.PassageTable(None), NO_COPIES)
-        else:
-            rows = store.read_array(files.copy_rows, np.int64, ndim=2)
-            table = store.PassageTable(files.copies)
-            if rows.shape != (len(table), 2) or (rows < 0).any() or (rows[:, 0] >= manifest.rows).any():
-                raise store.damaged(files.copy_rows)
-            self.copies = Copies(table, rows)
+        rows = store.read_array(files.copy_rows, np.int64, ndim=2)
+        table = store.PassageTable(files.copies)
+        if rows.shape != (len(table), 2) or (rows < 0).any() or (rows[:, 0] >= manifest.rows).any():
+            raise store.damaged(files.copy_rows)
+        self.copies = Copies(table, rows)
         self._narrowed: dict[str, list[LiveIndex]] = {}
         self._starts: NDArray[np.int64] = np.cumsum([0, *(record.rows for record in manifest.segments)])
         self.segments = []
@@ -136,11 +134,7 @@ class Snapshot:
         return cls(layout, name, manifest, opened)
 
     def latest(self) -> Self:
-        """The current version: this one, or another one, opened.
-
-        Raises:
-            TruncatedFileError: This version is current, and one of its files was cut off in place.
-        """
+        """The current version: this one, or another one, opened. If a file was cut off in place, an error."""
         pointer = self.layout.read_current()
         # A knowledge base that is built again starts from the same version number, with other content.
         if pointer != Pointer(self.version, self.manifest.checksum[: len(pointer.checksum)]):
@@ -162,16 +156,11 @@ class Snapshot:
 
     def document(self, document_id: str) -> list[Passage]:
         """The passages of a document with the ids, the source and the places that they have in it, in any order."""
-        rows = self.rows_with("document_id", [document_id]).tolist()
-        positions = np.flatnonzero(self.copies.matches("document_id", [document_id]) & ~self.copies.current)
-        copies, texts = (
-            self.copies.table.take(positions),
-            map(self.passage, self.copies.rows[positions].tolist()),
-        )
-        return [
-            *map(self.passage, rows),
-            *(replace(copy, title=p.title, text=p.text) for copy, p in zip(copies, texts, strict=True)),
-        ]
+        passages = list(map(self.passage, self.rows_with("document_id", [document_id]).tolist()))
+        for other, row in self.copies.others("document_id", [document_id]):
+            passage = self.passage(row)
+            passages.append(replace(other, title=passage.title, text=passage.text))
+        return passages
 
     def passage_of(self, source: str) -> Passage | None:
         """A passage that was read from a source; ``None`` if there is none."""
@@ -245,7 +234,7 @@ class Snapshot:
         if language is None or len(segments) < len(self.segments):
             raise no_words(self.path)
         learned = self._learned_words
-        bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language, self.manifest.analyzer)
+        bm25, analyzer = BM25(segments, k1=k1, b=b), Analyzer(language)
         excluded = self.deleted
         if where is not None and segments:
             excluded = np.flatnonzero(~np.concatenate([index.is_live for index in self._indexes(where)]))
@@ -273,10 +262,8 @@ class Snapshot:
             missing = {name for name, rows in rows_of.items() if not rows}
             for row in self.rows_with(column, missing).tolist():
                 rows_of[getattr(self.passage(row), column)].append(row)
-            positions = np.flatnonzero(self.copies.matches(column, missing) & ~self.copies.current)
-            copies = self.copies.table.take(positions)
-            for passage, row in zip(copies, self.copies.rows[positions].tolist(), strict=True):
-                rows_of[getattr(passage, column)].append(row)
+            for other, row in self.copies.others(column, missing):
+                rows_of[getattr(other, column)].append(row)
         return {name: sorted(set(rows)) for name, rows in rows_of.items()}
 
     def passage_ids(self, names: Collection[str]) -> set[str]:
@@ -348,14 +335,6 @@ class Snapshot:
     def _files(self) -> Iterator[tuple[Path, FileRecord]]:
         return files_of(self.layout, self.version, self.manifest)
 
-    def _check_files(self, opened: Collection[Path]) -> None:
-        """Find damaged files now, and not in the middle of a search; small ones by their hashes if not yet open."""
-        for path, record in self._files():
-            if problem := problem_of(path, record, 0 if path.parent in opened else CHECKED_BYTES):
-                raise KnowledgeBaseError(
-                    f"The knowledge base at {self.path} is damaged: {problem}. {store.ADVICE}"
-                )
-
     def by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Split rising rows by segment, and count those of each from its start."""
         ends = np.searchsorted(rows, self._starts)
@@ -365,30 +344,17 @@ class Snapshot:
         ]
 
 
-def _rises_within(rows: NDArray[np.int64], count: int) -> bool:
-    return bool(rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all())
-
-
 class Segment:
     """Passages that were written together, with their vectors.
 
-    All files are mapped into memory when the segment is opened, and none is opened by name later. The operating
-    system shares the memory between processes, and keeps the files alive for this reader after a compaction deletes
-    them.
-
-    Args:
-        files: Its files.
-        record: What it holds.
-        manifest: The manifest of a version that holds it.
-
-    Raises:
-        KnowledgeBaseError: A file is damaged.
+    All files are mapped into memory when the segment is opened, and none is opened by name later. Processes share the
+    memory, and the files stay readable for this reader after a compaction deletes them.
     """
 
     def __init__(self, files: SegmentLayout, record: SegmentRecord, manifest: Manifest) -> None:
         self.record, parameters = record, manifest.index.parameters
         self.table = store.PassageTable(files.passages)
-        self.vectors = store.read_vectors(files.vectors)
+        self.vectors = store.read_array(files.vectors, np.float32, ndim=2)
         self.hashes = store.read_array(files.hashes, np.uint64)
         index = None if record.factory == FLAT else read_index(files.index, parameters)
         self.postings = Postings(files.postings) if files.postings.words.name in record.files else None

@@ -32,40 +32,29 @@ class WordScores(Protocol):
 
     def best(self, n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """At most K rows, best first, and their scores; rows that share no word may be missing."""
-        ...
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The scores of M rows, (M,); 0 for rows that share no word."""
-        ...
 
 
 class Storage(Protocol):
-    """One version of a knowledge base, open for reading.
-
-    Attributes:
-        version: The version's name.
-        manifest: What the version holds.
-    """
+    """One version of a knowledge base, open for reading."""
 
     version: str
-    manifest: Manifest
+    manifest: Manifest  # what the version holds
 
     @property
     def location(self) -> Location:
         """Where the knowledge base is."""
-        ...
 
     def latest(self) -> Self:
         """The current version: this one, or another one, opened."""
-        ...
 
     def passage(self, row: int) -> Passage:
         """One passage; raises `IndexError` if the row does not exist."""
-        ...
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of M rows, (M, D)."""
-        ...
 
     def search(
         self, questions: NDArray[np.float32], n: int, where: str | None = None
@@ -74,62 +63,40 @@ class Storage(Protocol):
 
         Scores are minus infinity and rows -1 where there are fewer than K passages.
         """
-        ...
 
     def columns(self) -> Collection[str]:
         """The names in the metadata of passages."""
-        ...
 
     def text_scorer(self, *, k1: float, b: float, where: str | None = None) -> Callable[[str], WordScores]:
-        """A function that scores the passages that meet a condition by BM25 for a question.
-
-        Raises:
-            KnowledgeBaseError: The knowledge base was built without words.
-            ConfigurationError: ``k1`` or ``b`` is out of range.
-        """
-        ...
+        """A function that scores the passages that meet a condition by BM25 for a question."""
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; empty for unknown ids."""
-        ...
 
     def document(self, document_id: str) -> list[Passage]:
         """The passages of a document with the ids, the source and the places that they have in it, in any order."""
-        ...
 
     def passage_of(self, source: str) -> Passage | None:
         """A passage that was read from a source; ``None`` if there is none."""
-        ...
 
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
-        ...
 
     def source_counts(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""
-        ...
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
         """All passages with their vectors, (M, D), a shard at a time."""
-        ...
 
     def bytes(self) -> int | None:
         """The size of the version; ``None`` if the database does not say."""
-        ...
 
     def close(self) -> None:
         """Close a connection, if there is one; the next use opens another."""
-        ...
 
 
 def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) -> NDArray[np.float32]:
-    """Check the arguments of a search, and make the vectors (B, D) contiguous.
-
-    Raises:
-        ConfigurationError: ``n`` is below 1.
-        ShapeError: ``vectors`` is not a matrix.
-        IndexDataError: The vectors have another dimension than the passages'.
-    """
+    """Check the arguments of a search, and make the vectors (B, D) contiguous."""
     if n < 1:
         raise ConfigurationError(f"n is {n}. Ask for at least 1 passage.")
     if vectors.ndim != 2:
@@ -182,11 +149,7 @@ def folder_writer(path: Path) -> FolderWriter:
 
 
 def check_output(path: Path | str, *, overwrite: bool) -> None:
-    """Check, before any work, that a knowledge base may be built at the path of a folder or the URI of a database.
-
-    Raises:
-        KnowledgeBaseError: One exists and ``overwrite`` is false, or the output cannot be used.
-    """
+    """Check, before any work, that a knowledge base may be built at the path of a folder or the URI of a database."""
     writer_at(location_of(path)).check_output(overwrite=overwrite)
 
 

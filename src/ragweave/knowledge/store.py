@@ -30,9 +30,6 @@ COLUMNS = tuple(field.name for field in fields(Passage))
 NUMBERS = frozenset({"start", "end", "line", "page", "slide", "table_row"})
 """The columns of whole numbers; all others are texts."""
 
-BEFORE_PLACES, BEFORE_METADATA = COLUMNS[:9], COLUMNS[:13]
-"""The columns up to formats 4 and 6; the attributes of `Passage` that follow have defaults."""
-
 ADVICE = (
     "'ragweave info KB --verify' checks all files and says whether an older version is intact. Otherwise, restore "
     "the file from a copy, or build the knowledge base again with --overwrite."
@@ -41,39 +38,25 @@ ADVICE = (
 
 _SCHEMA = pa.schema([(name, pa.int64() if name in NUMBERS else pa.string()) for name in COLUMNS])
 
-SHARD = 10_000
-"""How many passages are in memory at a time during a build."""
+SHARD = 10_000  # how many passages are in memory at a time during a build
 
 
 class PassageTable:
-    """The passages of a segment, memory-mapped: only what is looked up is read from disk.
+    """The passages of a segment, memory-mapped: only what is looked up is read from disk."""
 
-    Args:
-        path: The Arrow IPC file; ``None`` for a table without rows.
-
-    Attributes:
-        table: All of it.
-    """
-
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._batches: list[pa.RecordBatch] = []
-        schema = _SCHEMA
-        if path is not None:
-            content = map_file(path)
-            try:
-                reader = pa.ipc.open_file(content)
-                schema = reader.schema
-                if tuple(schema.names) not in (COLUMNS, BEFORE_METADATA, BEFORE_PLACES) or any(
-                    field.type != _SCHEMA.field(field.name).type for field in schema
-                ):
-                    raise damaged(path)
-                self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-                for batch in self._batches:
-                    _check_bounds(batch)
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise damaged(path) from error
-        self.table = pa.Table.from_batches(self._batches, schema)
+        content = map_file(path)
+        try:
+            reader = pa.ipc.open_file(content)
+            if not reader.schema.equals(_SCHEMA):
+                raise damaged(path)
+            self._batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            for batch in self._batches:
+                _check_bounds(batch)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise damaged(path) from error
+        self.table = pa.Table.from_batches(self._batches, _SCHEMA)
         # The first row of each batch, and the end of the last one.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
 
@@ -106,7 +89,7 @@ class PassageTable:
         try:
             yield
         except UnicodeDecodeError as error:
-            raise damaged(self._path or Path()) from error
+            raise damaged(self._path) from error
 
     def shards(self, start: int = 0) -> Iterator[list[Passage]]:
         """The passages from a row on, a shard at a time."""
@@ -169,16 +152,10 @@ def write_passages(path: Path, shards: Iterable[Sequence[Passage]]) -> None:
 def write_vectors(
     path: Path, shards: Iterable[NDArray[np.float32]], count: int, dimension: int, *, begun: int = 0
 ) -> None:
-    """Write vectors as one numpy array; each shard is synced to disk before the next is computed.
+    """Write vectors, (N, D), as one numpy array; each shard, (M, D), is synced to disk before the next is computed.
 
-    Args:
-        path: The file to create or to continue.
-        shards: The missing vectors, shards of shape (M, D).
-        count: N.
-        dimension: D.
-        begun: How many vectors are in the file already.
+    If ``begun`` vectors are in the file already, the shards are those that follow.
     """
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype("<f4")), "fortran_order": False}
     if not begun:
         path.unlink(missing_ok=True)  # left by a run that was interrupted in its first shard
     with path.open("r+b" if begun else "xb") as file:
@@ -186,7 +163,7 @@ def write_vectors(
             file.truncate(_read_header(file)[0] + 4 * dimension * begun)
             file.seek(0, os.SEEK_END)
         else:
-            np.lib.format.write_array_header_1_0(file, {**header, "shape": (count, dimension)})
+            _write_header(file, np.dtype("<f4"), (count, dimension))
         for shard in shards:
             file.write(np.ascontiguousarray(shard, dtype="<f4").data)
             _flush(file)
@@ -201,6 +178,11 @@ def vectors_written(path: Path) -> int:
             return (path.stat().st_size - start) // (4 * dimension) // SHARD * SHARD
     except (OSError, ValueError):
         return 0  # there is no file, or its header is incomplete
+
+
+def _write_header(file: BinaryIO, kind: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    descr = np.lib.format.dtype_to_descr(kind)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:
@@ -219,9 +201,8 @@ def write_array(path: Path, values: NDArray[Any]) -> None:
 @contextmanager
 def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callable[[NDArray[Any]], None]]:
     """Write a numpy array of shape (count,) in parts; yields a function that writes the next part."""
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (count,)}
     with durable(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, kind, (count,))
 
         def write(part: NDArray[Any]) -> None:
             file.write(np.ascontiguousarray(part, dtype=kind).data)
@@ -230,11 +211,7 @@ def array_writer(path: Path, kind: np.dtype[Any], count: int) -> Iterator[Callab
 
 
 def map_file(path: Path) -> pa.Buffer:
-    """Map a file into memory and close it: the buffer needs no descriptor, and outlives the file's name.
-
-    Raises:
-        KnowledgeBaseError: The file is missing, or cannot be opened.
-    """
+    """Map a file into memory and close it: the buffer needs no descriptor, and outlives the file's name."""
     try:
         with pa.memory_map(str(path)) as file:
             return file.read_buffer()
@@ -243,11 +220,7 @@ def map_file(path: Path) -> pa.Buffer:
 
 
 def read_array(path: Path, kind: type[np.generic] | np.dtype[Any], ndim: int = 1) -> NDArray[Any]:
-    """Map a numpy array into memory.
-
-    Raises:
-        KnowledgeBaseError: The file is missing or damaged.
-    """
+    """Map a numpy array into memory; raises `KnowledgeBaseError` if the file is missing or damaged."""
     content = map_file(path)
     try:
         with pa.BufferReader(content) as header:
@@ -259,11 +232,6 @@ def read_array(path: Path, kind: type[np.generic] | np.dtype[Any], ndim: int = 1
     if values.dtype != kind or values.ndim != ndim:
         raise damaged(path)
     return values
-
-
-def read_vectors(path: Path) -> NDArray[np.float32]:
-    """Map the vectors of a segment into memory, (N, D)."""
-    return read_array(path, np.float32, ndim=2)
 
 
 def write_text(path: Path, text: str) -> None:

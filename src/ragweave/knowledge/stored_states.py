@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from ragweave.knowledge.layout import Layout
 from ragweave.knowledge.snapshot import Snapshot
 
-_ABANDONED = 3600
-"""A file that is being written for this many seconds belongs to a process that was killed."""
+_ABANDONED = 3600  # a file that is being written for this many seconds belongs to a process that was killed
 
 
 def stored_files(layout: Layout) -> list[Path]:
@@ -25,11 +24,7 @@ def stored_files(layout: Layout) -> list[Path]:
 
 
 def drop_stale(layout: Layout) -> int:
-    """Delete the files of passages that the current version no longer has, and what killed processes left.
-
-    Returns:
-        How many passages were dropped.
-    """
+    """Delete and count the files of passages that the current version lacks, and what killed processes left."""
     stored = stored_files(layout)
     dropped = 0
     if stored:

@@ -28,21 +28,21 @@ PROGRAM = """
 import json, sys, warnings
 from pathlib import Path
 from ragweave.knowledge.ingest.builder import IngestReport, SeenHashes, read_shards
-from ragweave.knowledge.ingest_settings import Chunking, IngestSettings, ReadSettings
-from ragweave.types import NoProgress, SourceFile
+from ragweave.knowledge.ingest_settings import ChangeOptions, Chunking, ReadSettings
+from ragweave.types import SourceFile
 
 def memory(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith(name))
 
 reading = ReadSettings(memory=768, seconds=1)
-settings = IngestSettings(Chunking(sys.argv[2]), "flat", {}, None, strict=False, reading=reading)
+options = ChangeOptions(reading=reading)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
     before, report = memory("VmRSS"), IngestReport()
     warnings.simplefilter("ignore")
     files = [SourceFile(path, path.name)]
-    for _ in read_shards(files, None, settings, SeenHashes(), report, NoProgress()):
+    for _ in read_shards(files, None, Chunking(sys.argv[2]), options, SeenHashes(), report):
         pass
     print(json.dumps([path.name, report.passages, report.skipped, memory("VmHWM") - before]), flush=True)
 """

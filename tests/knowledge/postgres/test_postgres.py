@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ragweave import KnowledgeBase
 from ragweave.errors import ConfigurationError, KnowledgeBaseError, SourceError
 from ragweave.knowledge import store
 from ragweave.knowledge.base import swap
+from ragweave.knowledge.manifest import FORMAT_VERSION
 from ragweave.knowledge.postgres import tables
 from ragweave.knowledge.store import COLUMNS
 from ragweave.types import Passage
@@ -51,6 +53,18 @@ def test_large_vectors_are_indexed_and_found(postgres, notes, dimension):
             "SELECT indexdef FROM pg_indexes WHERE tablename = %s AND indexdef LIKE '%%hnsw%%'", [table]
         ).fetchone()
     assert ("halfvec" in definition) == (dimension > 2000)
+
+
+def test_a_knowledge_base_of_another_format_can_be_replaced(postgres, notes, encoder):
+    uri = postgres.uri()
+    base = KnowledgeBase.build([notes], uri, encoder=encoder)
+    with postgres.connect() as connection:
+        table = base.storage.location.table[-1]
+        manifest = replace(base.manifest, format_version=FORMAT_VERSION + 1).to_json()
+        connection.execute(f"UPDATE {table}_base SET manifest = %s", [manifest])  # noqa: S608
+    with pytest.raises(KnowledgeBaseError, match=f"has format {FORMAT_VERSION + 1}"):
+        KnowledgeBase.open(uri)
+    assert len(KnowledgeBase.build([notes], uri, encoder=encoder, overwrite=True)) == len(base)
 
 
 def test_vectors_that_are_too_large_for_a_graph(postgres, notes):

@@ -23,7 +23,7 @@ from ragweave.knowledge.bm25 import Analyzer, LearnedWords, hashed, merge_postin
 from ragweave.knowledge.ingest.loaders.loader import DocumentLoader
 from ragweave.knowledge.ingest.loaders.text import printable
 from ragweave.knowledge.ingest.transaction import merged_segment, staged_segment
-from ragweave.knowledge.ingest_settings import IngestSettings
+from ragweave.knowledge.ingest_settings import ChangeOptions, Chunking, IngestSettings
 from ragweave.knowledge.layout import Layout, SegmentLayout
 from ragweave.knowledge.manifest import EXACT, FileRecord, SegmentRecord, SparseRecord
 from ragweave.knowledge.snapshot import Segment
@@ -40,12 +40,7 @@ class Engine(Protocol):
     def embed(
         self, shards: Iterable[list[Passage]], encoder: TextEncoder, progress: Progress
     ) -> Iterator[NDArray[np.float32]]:
-        """Embed passages with their titles, and advance the progress by each of them.
-
-        Yields:
-            The vectors of each shard, (M, D), in the order of the passages.
-        """
-        ...
+        """Yield the vectors of each shard of passages with their titles, (M, D), in order; advance the progress."""
 
 
 class LocalEngine:
@@ -56,73 +51,39 @@ class LocalEngine:
     ) -> Iterator[NDArray[np.float32]]:
         """Embed passages with their titles; see `Engine`."""
         for passages in shards:
-            yield encoder.encode(
-                [passage.text for passage in passages],
-                titles=[passage.title for passage in passages],
-                progress=progress.advance,
-            )
+            texts, titles = [one.text for one in passages], [one.title for one in passages]
+            yield encoder.encode(texts, titles=titles, progress=progress.advance)
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What reading the sources gave.
+    """What reading the sources gave."""
 
-    Attributes:
-        passages: Number of passages that were written.
-        failed: Sources that could not be read.
-        skipped: One sentence for each of them that says why.
-    """
-
-    passages: int = 0
-    failed: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
+    passages: int = 0  # number of passages that were written
+    failed: list[str] = field(default_factory=list)  # sources that could not be read
+    skipped: list[str] = field(default_factory=list)  # one sentence for each of them that says why
 
 
 @dataclass(frozen=True, slots=True)
 class StagedSegment:
-    """A segment that is ready to be committed.
+    """A segment that is ready to be committed."""
 
-    Attributes:
-        record: Its record; ``None`` if there was no passage to write.
-        hashes: The hashes of its passages.
-        discarded: Its rows whose source turned out to be unreadable.
-        copies: The passages that were read and have the title and text of others.
-        positions: Which of them count, as their source could be read, (M,).
-        copy_hashes: Their hashes, (M,).
-        report: What reading the sources gave.
-    """
-
-    record: SegmentRecord | None
-    hashes: NDArray[np.uint64]
-    discarded: NDArray[np.int64]
-    copies: store.PassageTable
-    positions: NDArray[np.int64]
+    record: SegmentRecord | None  # its record; ``None`` if there was no passage to write
+    hashes: NDArray[np.uint64]  # the hashes of its passages
+    discarded: NDArray[np.int64]  # its rows whose source turned out to be unreadable
+    copies: store.PassageTable  # the passages that were read and have the title and text of others
+    positions: NDArray[np.int64]  # which of them count, as their source could be read, (M,)
     copy_hashes: NDArray[np.uint64]
-    report: IngestReport
+    report: IngestReport  # what reading the sources gave
 
 
 class Shard(NamedTuple):
-    """Passages that were read.
+    """Passages that were read."""
 
-    Attributes:
-        passages: The new ones.
-        hashes: Their hashes.
-        copies: Those with the title and text of others, without these.
-        copy_hashes: Their hashes.
-    """
-
-    passages: list[Passage]
-    hashes: NDArray[np.uint64]
-    copies: list[Passage]
-    copy_hashes: NDArray[np.uint64]
-
-
-class KnownHashes(Protocol):
-    """Tells which hashes of passages are new."""
-
-    def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add M hashes and return which of them are new, (M,); of several equal ones, the first."""
-        ...
+    passages: list[Passage]  # the new ones
+    hashes: NDArray[np.uint64]  # their hashes
+    copies: list[Passage]  # those with the title and text of others, without these
+    copy_hashes: NDArray[np.uint64]  # their hashes
 
 
 class SeenHashes:
@@ -132,7 +93,7 @@ class SeenHashes:
         self._runs: list[NDArray[np.uint64]] = []
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add M hashes; see `KnownHashes`."""
+        """Add M hashes and return which of them are new, (M,); of several equal ones, the first."""
         distinct, first = np.unique(hashes, return_index=True)
         known = np.zeros(len(distinct), dtype=bool)
         for run in self._runs:
@@ -154,30 +115,14 @@ def build_segment(
     files: Sequence[SourceFile],
     encoder: TextEncoder,
     settings: IngestSettings,
-    seen: KnownHashes,
-    progress: Progress,
-    *,
-    resume: bool,
+    options: ChangeOptions,
+    seen: SeenHashes,
 ) -> StagedSegment:
-    """Stage the next segment.
-
-    Args:
-        layout: The knowledge base, locked.
-        files: The files to read.
-        encoder: Embeds the passages, and its tokenizer measures them.
-        settings: How the segment is made.
-        seen: Hashes of the passages that the knowledge base already has.
-        progress: Receives the progress.
-        resume: Continue where an interrupted build stopped.
-
-    Raises:
-        SourceError: With ``strict``, a source that cannot be read.
-        OSError: The disk is full or cannot be written.
-    """
+    """Stage the next segment of a knowledge base, which is locked; ``seen`` are the passages that it already has."""
     segment, report_path = staged_segment(layout), layout.work / "reading.json"
     copies_path, copy_hashes_path = layout.work / "copies.arrow", layout.work / "copy_hashes.npy"
     # The report is written when all passages are, so it also marks the end of that step.
-    if resume and report_path.exists():
+    if options.resume and report_path.exists():
         report = IngestReport(**json.loads(report_path.read_bytes()))
     else:
         segment.folder.mkdir(exist_ok=True)
@@ -186,12 +131,12 @@ def build_segment(
         report = IngestReport()
         all_hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
         all_copy_hashes = all_hashes.copy()
-        progress.start("Reading", len(files))
+        options.progress.start("Reading", len(files))
         with (
             store.passage_writer(segment.passages) as write,
             store.passage_writer(copies_path) as write_copies,
         ):
-            for shard in read_shards(files, encoder, settings, seen, report, progress):
+            for shard in read_shards(files, encoder, settings.chunking, options, seen, report):
                 write(shard.passages)
                 all_hashes.append(shard.hashes)
                 write_copies(shard.copies)
@@ -207,23 +152,19 @@ def build_segment(
     record = None
     # A passage whose source is unreadable stays if another source holds it.
     if len(discarded) < len(table) or np.isin(hashes, copy_hashes).any():
-        record = embed_segment(layout, encoder, settings, progress)
+        record = embed_segment(layout, encoder, settings, options)
     return StagedSegment(record, hashes, discarded, copies, positions, copy_hashes, report)
 
 
 def read_shards(
     files: Sequence[SourceFile],
     encoder: TextEncoder,
-    settings: IngestSettings,
-    seen: KnownHashes,
+    chunking: Chunking,
+    options: ChangeOptions,
+    seen: SeenHashes,
     report: IngestReport,
-    progress: Progress,
 ) -> Iterator[Shard]:
-    """Read files, cut their documents into passages, and tell copies apart; fills in the report on the way.
-
-    Raises:
-        SourceError: With ``strict``, a source that cannot be read, or a part of it that is lost.
-    """
+    """Read files, cut their documents into passages, and tell copies apart; fills in the report on the way."""
 
     def sort_out(passages: list[Passage]) -> Shard:
         # Two different passages among 20 million share a hash with a probability of about one in 100,000.
@@ -239,22 +180,22 @@ def read_shards(
         return shard
 
     pending: list[Passage] = []
-    loader = DocumentLoader(settings.reading)
+    loader = DocumentLoader(options.reading)
     for file in files:
         try:
-            passages = loader.load_passages(file, settings.chunking, encoder)
-            for passage in _refuse_loss(passages) if settings.strict else passages:
+            passages = loader.load_passages(file, chunking, encoder)
+            for passage in _refuse_loss(passages) if options.strict else passages:
                 pending.append(passage)
                 if len(pending) == store.SHARD:
                     yield sort_out(pending)
                     pending = []
         except (SourceError, MissingExtraError) as error:
-            if settings.strict:
+            if options.strict:
                 raise
             # Passages of this file may have been written already. The caller deletes them.
             report.failed.append(file.source)
             report.skipped.append(printable(str(error)))
-        progress.advance(1)
+        options.progress.advance(1)
     if pending:
         yield sort_out(pending)
 
@@ -276,26 +217,19 @@ def _refuse_loss(passages: Iterator[Passage]) -> Iterator[Passage]:
 
 
 def embed_segment(
-    layout: Layout, encoder: TextEncoder, settings: IngestSettings, progress: Progress
+    layout: Layout, encoder: TextEncoder, settings: IngestSettings, options: ChangeOptions
 ) -> SegmentRecord:
     """Embed the staged passages, or those that an interrupted run has not embedded yet, and index the segment."""
-    segment = staged_segment(layout)
+    segment, progress = staged_segment(layout), options.progress
     table, done = store.PassageTable(segment.passages), store.vectors_written(segment.vectors)
     progress.start("Embedding", len(table))
     progress.advance(done)
-    vectors = (settings.engine or LocalEngine()).embed(table.shards(done), encoder, progress)
+    vectors = (options.engine or LocalEngine()).embed(table.shards(done), encoder, progress)
     store.write_vectors(segment.vectors, vectors, len(table), encoder.dimension, begun=done)
-    return index_segment(layout, settings, progress)
-
-
-def index_segment(layout: Layout, settings: IngestSettings, progress: Progress) -> SegmentRecord:
-    """Index the staged segment, whose passages and vectors are written, and describe it."""
-    segment = staged_segment(layout)
-    table = store.PassageTable(segment.passages)
     if settings.language is not None:
         progress.start("Indexing words", len(table))
         texts = _texts(table, progress)
-        analyzer: Analyzer | LearnedWords = Analyzer(settings.language, settings.analyzer)
+        analyzer: Analyzer | LearnedWords = Analyzer(settings.language)
         if settings.sparse is not None:
             sparse = settings.sparse
             analyzer = LearnedWords(sparse.load() if isinstance(sparse, SparseRecord) else sparse)
@@ -310,14 +244,9 @@ def merge_segments(
     settings: IngestSettings,
     progress: Progress,
 ) -> SegmentRecord:
-    """Stage rows of several segments as one, in `merged_segment`. Nothing is embedded or split into words again.
+    """Stage rows of several segments, rising in each, as one, in `merged_segment`.
 
-    Args:
-        layout: The knowledge base, locked.
-        parts: Segments, and their rows to take, rising.
-        passages: The passages of all these rows, in shards.
-        settings: How the segment is indexed.
-        progress: Receives the progress.
+    Nothing is embedded or split into words again. ``passages`` are those of all these rows.
     """
     segment, count = merged_segment(layout), sum(len(rows) for _, rows in parts)
     shutil.rmtree(segment.folder, ignore_errors=True)  # of a change that was interrupted here
@@ -347,7 +276,7 @@ def _index_vectors(
     segment: SegmentLayout, table: store.PassageTable, settings: IngestSettings, progress: Progress
 ) -> SegmentRecord:
     progress.start("Indexing", None)
-    vectors = store.read_vectors(segment.vectors)
+    vectors = store.read_array(segment.vectors, np.float32, ndim=2)
     segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
     kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind
     factory = factory_of(kind, len(table), vectors.shape[1])
@@ -371,7 +300,6 @@ def _index_vectors(
 
 
 def _texts(table: store.PassageTable, progress: Progress) -> Iterator[list[str]]:
-    """Yield the titles and texts of all passages, shard by shard."""
     for passages in table.shards():
         yield [f"{passage.title}\n{passage.text}" for passage in passages]
         progress.advance(len(passages))

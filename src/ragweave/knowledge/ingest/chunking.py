@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, islice, pairwise
 from operator import itemgetter
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import regex
 from markdown_it import MarkdownIt
@@ -18,6 +18,9 @@ from ragweave.knowledge.bm25 import UNSPACED
 from ragweave.knowledge.ingest.loaders.text import MARKDOWN, parts
 from ragweave.knowledge.ingest_settings import Chunking
 from ragweave.types import Document, Passage
+
+if TYPE_CHECKING:  # brings torch
+    from ragweave.encoders.text_encoder import TextEncoder
 
 # Words whose full stop does not end a sentence.
 _ABBREVIATIONS = frozenset(
@@ -47,55 +50,22 @@ _WORD = regex.compile(
 _TOLERANCE = 1.5
 
 
-class PassageTokenizer(Protocol):
-    """The tokenizer of an encoder; `TextEncoder` is one."""
-
-    @property
-    def max_length(self) -> int | None:
-        """The most tokens that the encoder reads, special tokens included."""
-        ...
-
-    def passage_token_count(self, title: str, text: str) -> int:
-        """Count the tokens of a passage, special tokens included."""
-        ...
-
-    def token_spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the start and end of each token of a text."""
-        ...
-
-
 class _Span(NamedTuple):
-    """A piece of a document.
+    """A piece of a document."""
 
-    Attributes:
-        start: Its first character in the document.
-        end: The end of its last character.
-        text: Its text, which differs from the document's in white space alone.
-        title: The title of the passage; ``None`` for the document's title.
-    """
-
-    start: int
-    end: int
-    text: str
-    title: str | None = None
+    start: int  # its first character in the document
+    end: int  # the end of its last character
+    text: str  # its text, which differs from the document's in white space alone
+    title: str | None = None  # the title of the passage; ``None`` for the document's title
 
 
 def chunk(
-    document: Document, chunking: Chunking | None = None, *, tokenizer: PassageTokenizer | None = None
+    document: Document, chunking: Chunking | None = None, *, tokenizer: TextEncoder | None = None
 ) -> list[Passage]:
-    """Cut a document into passages that together hold all of its text.
+    """Cut a document into passages that together hold all of its text, in reading order.
 
-    Args:
-        document: The document.
-        chunking: The settings; by default about 100 words, at sentence ends.
-        tokenizer: Counts tokens, for passages of a number of tokens.
-
-    Returns:
-        The passages in reading order; empty for a document without text.
-
-    Raises:
-        ConfigurationError: The passages are measured in tokens and ``tokenizer`` is missing.
-        SourceError: The document's title leaves no room for text.
+    Only passages of a number of tokens need the encoder, as the ``tokenizer``. A title that leaves no room for
+    text is a `SourceError`.
 
     Example:
         >>> document = Document("a.txt", "A", "One. Two.", "a.txt")
@@ -132,7 +102,7 @@ def chunk(
     return passages
 
 
-def _spans(document: Document, chunking: Chunking, tokenizer: PassageTokenizer | None) -> Iterator[_Span]:
+def _spans(document: Document, chunking: Chunking, tokenizer: TextEncoder | None) -> Iterator[_Span]:
     text, words, overlap = document.text, chunking.words, chunking.overlap
     if chunking.kind == "tokens":
         if tokenizer is None:
@@ -259,7 +229,7 @@ def _target(left: int, words: int) -> float:
 
 
 def _by_tokens(
-    text: str, title: str, tokenizer: PassageTokenizer, tokens: int | None, overlap: int
+    text: str, title: str, tokenizer: TextEncoder, tokens: int | None, overlap: int
 ) -> Iterator[_Span]:
     """Cut a text into pieces of at most ``tokens`` tokens, title included, so that the encoder reads all of it.
 
@@ -343,11 +313,6 @@ class _Section(NamedTuple):
     start: int
     end: int
 
-    def is_above(self, other: _Section) -> bool:
-        """Whether another section lies below this one."""
-        depth = len(self.path)
-        return len(other.path) > depth and other.path[:depth] == self.path
-
 
 def _by_headings(text: str, title: str, words: int, overlap: int) -> Iterator[_Span]:
     """Cut Markdown at its headings, and long sections at sentence ends; the title is the path of headings.
@@ -359,10 +324,12 @@ def _by_headings(text: str, title: str, words: int, overlap: int) -> Iterator[_S
         path = section.path if section.path[:1] == (title,) else (title, *section.path)
         heading_path = " > ".join(part for part in path if part)
         body = text[section.start : section.end]
+        below = sections[number + 1].path if number + 1 < len(sections) else ()
+        is_above = len(below) > len(section.path) and below[: len(section.path)] == section.path
         if body.strip():
             for span in _overlapping(body, _by_sentences(body, words), overlap):
                 yield _Span(section.start + span.start, section.start + span.end, span.text, heading_path)
-        elif section.path and not any(map(section.is_above, sections[number + 1 : number + 2])):
+        elif section.path and not is_above:
             heading = text[section.heading : section.start].strip()
             start = text.index(heading, section.heading)
             yield _Span(start, start + len(heading), heading, heading_path)
@@ -395,14 +362,7 @@ def _sections(text: str) -> Iterator[_Section]:
 
 
 def blocks(text: str) -> Iterator[list[str]]:
-    """Split a text into blocks of sentences: paragraphs, list items, headings and "Field: value" lines.
-
-    Args:
-        text: Any text. A single line break counts as a space, as in text wrapped to a width.
-
-    Yields:
-        The sentences of a block, never empty, with all white space reduced to single spaces.
-    """
+    """Split a text into blocks of sentences: paragraphs, list items, headings and "Field: value" lines."""
     for paragraph in _PARAGRAPHS.split(text):
         for item in _items(paragraph):
             if sentences := list(_sentences(item)):

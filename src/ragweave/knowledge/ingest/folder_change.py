@@ -47,11 +47,8 @@ def first_to_merge(records: Sequence[SegmentRecord]) -> int:
 class FolderChange:
     """What a change makes of passages: one that loses its source lives on with its first copy, or is deleted.
 
-    Args:
-        current: The version that is changed; ``None`` for a new knowledge base.
-        built: What was read, if anything.
-        lost: The rows of ``current`` whose source or id goes.
-        lost_copies: Which of its copies lose theirs, (M,).
+    There is no ``current`` version before a build, and nothing ``built`` in a deletion. ``lost`` are the rows of the
+    current version whose source or id goes, ``lost_copies`` which of its copies lose theirs, (M,).
     """
 
     def __init__(
@@ -110,9 +107,8 @@ class FolderChange:
             self._deleted[first:last] for first, last in pairwise(np.searchsorted(self._deleted, starts))
         ]
         is_current = self._copy_rows[:, 1] > 0
-        identities = dict(
-            zip(self._copy_rows[is_current, 0].tolist(), self._documents(is_current), strict=True)
-        )
+        names = [copy.document_id for shard in self._shards(is_current) for copy in shard]
+        identities = dict(zip(self._copy_rows[is_current, 0].tolist(), names, strict=True))
 
         def documents(number: int) -> set[str]:
             first, last = starts[number : number + 2]
@@ -125,19 +121,19 @@ class FolderChange:
                 passages = record.rows - len(deleted[number])
                 records[number] = replace(record, passages=passages, documents=len(documents(number)))
                 if self._record is None or number < len(records) - 1:
-                    own, least = deleted[number] - starts[number], least_recall(manifest.index.kind)
-                    records[number] = segment(number).measured_without(own, records[number], least=least)
+                    inside, least = deleted[number] - starts[number], least_recall(manifest.index.kind)
+                    records[number] = segment(number).measured_without(inside, records[number], least=least)
         staged, first = staged_segment(layout), first_to_merge(records)
         if self._record is not None and first < len(records) - 1:
             staged, ends = merged_segment(layout), starts[first:]
             rows = [
-                np.setdiff1d(np.arange(start, end), gone, assume_unique=True)
-                for (start, end), gone in zip(pairwise(ends), deleted[first:], strict=True)
+                np.setdiff1d(np.arange(start, end), deleted_rows, assume_unique=True)
+                for (start, end), deleted_rows in zip(pairwise(ends), deleted[first:], strict=True)
             ]
             numbers = range(first, len(records))
             merged = self._merge(layout, manifest, [*map(segment, numbers)], rows, ends)
-            names = set().union(*map(documents, numbers))
-            records[first:] = [replace(merged, documents=len(names))]
+            merged_documents = set().union(*map(documents, numbers))
+            records[first:] = [replace(merged, documents=len(merged_documents))]
         commit(
             layout,
             replace(manifest, segments=tuple(records if self._record is None else records[:-1])),
@@ -168,11 +164,7 @@ class FolderChange:
         self._deleted = self._deleted[self._deleted < starts[0]]
         return record
 
-    def _documents(self, chosen: NDArray[np.bool_]) -> Iterator[str]:
-        return (copy.document_id for shard in self._shards(chosen) for copy in shard)
-
     def _shards(self, chosen: NDArray[np.bool_]) -> Iterator[list[Passage]]:
-        """Some of the copies, a shard at a time."""
         for table, positions in self._tables:
             selected, chosen = positions[chosen[: len(positions)]], chosen[len(positions) :]
             yield from table.take_shards(selected)

@@ -15,7 +15,6 @@ import numpy as np
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge import store
 from ragweave.knowledge.ingest.builder import (
-    Engine,
     IngestReport,
     SeenHashes,
     StagedSegment,
@@ -30,8 +29,8 @@ from ragweave.knowledge.ingest.scan import (
     already_exists,
     compare_sources,
     first_manifest,
-    gone_sources,
     id_taken,
+    missing_sources,
     named_sources,
     next_manifest,
     no_text,
@@ -48,7 +47,7 @@ from ragweave.knowledge.ingest.transaction import (
     staging,
     transaction,
 )
-from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
+from ragweave.knowledge.ingest_settings import ChangeOptions, IngestSettings, ReadSettings
 from ragweave.knowledge.layout import Layout, Pointer, SegmentLayout
 from ragweave.knowledge.manifest import FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.snapshot import Snapshot
@@ -64,11 +63,7 @@ FLAT_ADDITIONS = 20_000
 
 
 class FolderWriter:
-    """Changes the knowledge base in a folder; `KnowledgeBase` describes the arguments.
-
-    Args:
-        path: The folder.
-    """
+    """Changes the knowledge base in a folder; `KnowledgeBase` describes the arguments."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -92,19 +87,17 @@ class FolderWriter:
         *,
         encoder: TextEncoder,
         settings: IngestSettings,
+        options: ChangeOptions,
         overwrite: bool,
-        resume: bool,
-        progress: Progress,
     ) -> None:
         """Build a knowledge base, or a new version from these sources alone; see `KnowledgeBase.build`."""
         check_kind(settings.index_kind, settings.index_parameters, encoder.dimension)
-        files = find_sources(sources, follow_links=settings.reading.follow_links)
+        files = find_sources(sources, follow_links=options.reading.follow_links)
         self.check_output(overwrite=overwrite)
-        with staging(self.path, resume=resume) as layout:
-            scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
-            _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
-            seen = SeenHashes()
-            built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
+        with staging(self.path, resume=options.resume) as layout:
+            scan = scan_sources(files, {}, {}, options)
+            _check_plan(layout, _ingest_plan(encoder, settings, options, scan), resume=options.resume)
+            built = build_segment(layout, scan.changed, encoder, settings, options, SeenHashes())
             if built.record is None:
                 raise no_text(scan.all_skipped(built.report))
             change = FolderChange(None, built)
@@ -116,32 +109,26 @@ class FolderWriter:
         sources: Sequence[Path | SourceFile],
         *,
         encoder: TextEncoder,
-        strict: bool,
-        engine: Engine | None,
-        reading: ReadSettings,
-        resume: bool,
+        options: ChangeOptions,
         remove_missing: bool,
-        progress: Progress,
     ) -> None:
         """Add new and changed sources, and remove missing ones; see `KnowledgeBase.add`."""
-        files = find_sources(sources, follow_links=reading.follow_links, allow_empty=remove_missing)
-        with transaction(self.path, resume=resume, resumable=True) as layout:
+        files = find_sources(sources, follow_links=options.reading.follow_links, allow_empty=remove_missing)
+        with transaction(self.path, resume=options.resume, resumable=True) as layout:
             current = Snapshot.open(self.path)
             manifest = current.manifest
             manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
-            settings = settings_of(
-                manifest, strict=strict, engine=engine, flat_up_to=FLAT_ADDITIONS, reading=reading
-            )
-            gone = gone_sources(sources, files, current.sources) if remove_missing else {}
-            scan = scan_sources(files, current.sources, gone, strict=strict, progress=progress)
+            settings = settings_of(manifest, flat_up_to=FLAT_ADDITIONS)
+            missing = missing_sources(sources, files, current.sources) if remove_missing else {}
+            scan = scan_sources(files, current.sources, missing, options)
             report = IngestReport()
             built: StagedSegment | None = None
             if scan.changed:
-                _check_plan(layout, _ingest_plan(encoder, settings, scan), resume=resume)
+                _check_plan(layout, _ingest_plan(encoder, settings, options, scan), resume=options.resume)
                 seen = SeenHashes()
                 for hashes, _ in current.live_hashes():
                     seen.add(hashes)
-                built = build_segment(layout, scan.changed, encoder, settings, seen, progress, resume=resume)
+                built = build_segment(layout, scan.changed, encoder, settings, options, seen)
                 report = built.report
             after, replaced = scan.after(report.failed), scan.replaced(report.failed)
             if after == current.sources:
@@ -149,12 +136,8 @@ class FolderWriter:
                 return
             if built is not None:
                 _check_ids(current, built, replaced)
-            change = FolderChange(
-                current,
-                built,
-                current.rows_with("source", replaced),
-                current.copies.matches("source", replaced),
-            )
+            lost = current.rows_with("source", replaced)
+            change = FolderChange(current, built, lost, current.copies.matches("source", replaced))
             record = scan.change("sync" if remove_missing else "add", report, change.counts)
             change.commit(layout, next_manifest(manifest, record, ()), after)
 
@@ -210,11 +193,9 @@ class FolderWriter:
         snapshot: Snapshot,
         *,
         encoder: TextEncoder,
-        engine: Engine | None,
+        options: ChangeOptions,
         keep: int | None,
         keep_named: Collection[str],
-        resume: bool,
-        progress: Progress,
     ) -> None:
         """Write the passages of a knowledge base here, embedded by another encoder; see `KnowledgeBase.reembed`."""
         if not len(snapshot):
@@ -222,18 +203,20 @@ class FolderWriter:
                 f"The knowledge base at {snapshot.path} is empty: there is nothing to embed."
             )
         self.check_output(overwrite=True)
-        settings = settings_of(snapshot.manifest, engine=engine)
-        with staging(self.path, resume=resume) as layout:
+        settings = settings_of(snapshot.manifest)
+        with staging(self.path, resume=options.resume) as layout:
             plan = {"encoder": encoder.fingerprint, "reembeds": snapshot.manifest.checksum}
-            _check_plan(layout, plan, resume=resume)
+            _check_plan(layout, plan, resume=options.resume)
             segment, copied = staged_segment(layout), layout.work / "copied"
             if not copied.exists():
                 segment.folder.mkdir(exist_ok=True)
                 for path in (segment.passages, segment.hashes):
                     path.unlink(missing_ok=True)  # of a run that was interrupted here
-                _copy_passages(snapshot, layout)
+                store.write_passages(segment.passages, snapshot.live_passages())
+                hashes = np.concatenate([part for part, _ in snapshot.live_hashes()])
+                store.write_array(segment.hashes, hashes)
                 store.write_text(copied, "")  # marks the end of this step, for resume
-            record = embed_segment(layout, encoder, settings, progress)
+            record = embed_segment(layout, encoder, settings, options)
             manifest = first_manifest(encoder, settings, ChangeRecord(kind="reembed", added=len(snapshot)))
             _commit_copied(layout, manifest, record, snapshot)
             if keep is not None:
@@ -287,13 +270,6 @@ def _check_ids(current: Snapshot, built: StagedSegment, replaced: Collection[str
         raise id_taken(*taken, current.path)
 
 
-def _copy_passages(snapshot: Snapshot, layout: Layout) -> None:
-    """Stage all passages that are not deleted, and their hashes, as one segment without vectors."""
-    segment = staged_segment(layout)
-    store.write_passages(segment.passages, snapshot.live_passages())
-    store.write_array(segment.hashes, np.concatenate([hashes for hashes, _ in snapshot.live_hashes()]))
-
-
 def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
     """Delete all versions but the current one, the named ones, and the ``keep`` newest others."""
     protected = {layout.read_current().version, *named}
@@ -301,7 +277,9 @@ def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ())
     remove_versions(layout, older[: max(len(older) - keep, 0)])
 
 
-def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceScan) -> dict[str, Any]:
+def _ingest_plan(
+    encoder: TextEncoder, settings: IngestSettings, options: ChangeOptions, scan: SourceScan
+) -> dict[str, Any]:
     """What determines the passages and vectors that are about to be made."""
     return {
         "format": FORMAT_VERSION,
@@ -310,17 +288,13 @@ def _ingest_plan(encoder: TextEncoder, settings: IngestSettings, scan: SourceSca
         "index": settings.index_kind,
         "language": settings.language,
         "sparse": None if settings.sparse is None else settings.sparse.fingerprint,
-        "metadata": settings.reading.metadata,
+        "metadata": options.reading.metadata,
         "sources": {key: record.sha256 for key, record in scan.read(()).items()},
     }
 
 
 def _check_plan(layout: Layout, plan: dict[str, Any], *, resume: bool) -> None:
-    """Record what is about to be done; with ``resume``, check that it is what was interrupted.
-
-    Raises:
-        KnowledgeBaseError: The interrupted run had another plan.
-    """
+    """Record what is about to be done; with ``resume``, check that it is what was interrupted."""
     path = layout.work / "plan.json"
     if not path.exists():
         store.replace_text(path, json.dumps(plan))

@@ -15,8 +15,7 @@ import yaml
 
 from ragweave.errors import ConfigurationError
 
-LONGEST = 1000
-"""The most characters of a text in metadata; longer ones are left out."""
+LONGEST = 1000  # the most characters of a text in metadata; longer ones are left out
 
 _MOST = 200
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?P<fields>.{0,50000}?)\n\1[ \t]*(?:\n|\Z)", re.DOTALL)
@@ -26,10 +25,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,17})(\.\d{1,15})?")
 def cleaned(fields: Mapping[Any, Any], *, numbers: bool = False) -> dict[str, Any]:
     """The fields that metadata can hold, under names that conditions can use: ``Due date`` becomes ``Due_date``.
 
-    Args:
-        fields: Names and values. Fields of nested mappings become ``outer_inner``, those of ``metadata``
-            keep their names.
-        numbers: Whether texts that are numbers become numbers, as in CSV files.
+    Fields of nested mappings become ``outer_inner``; those of ``metadata`` keep their names. With ``numbers``,
+    texts that are numbers become numbers, as in CSV files.
     """
     result: dict[str, Any] = {}
     for name, value in fields.items():
@@ -89,11 +86,7 @@ def front_matter(markdown: str) -> dict[str, Any]:
 
 
 def parse_options(options: Sequence[str]) -> dict[str, Any]:
-    """The metadata of options such as ``year=2020``; a name that occurs several times has a list of values.
-
-    Raises:
-        ConfigurationError: An option has another form.
-    """
+    """The metadata of options such as ``year=2020``; a name that occurs several times has a list of values."""
     fields: dict[str, list[str]] = {}
     for option in options:
         name, _, value = option.partition("=")

@@ -15,7 +15,7 @@ from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
 from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.loaders.text import no_access, printable
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, IngestSettings, ReadSettings
+from ragweave.knowledge.ingest_settings import ChangeOptions, IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import (
     FORMAT_VERSION,
     ChangeRecord,
@@ -26,34 +26,25 @@ from ragweave.knowledge.manifest import (
     SegmentRecord,
     SparseRecord,
 )
-from ragweave.types import NoProgress, Progress, SourceChanges, SourceFile, SourceRecord, Sources
+from ragweave.types import SourceChanges, SourceFile, SourceRecord, Sources
 
 if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
     from ragweave.encoders.text_encoder import TextEncoder
-    from ragweave.knowledge.ingest.builder import Engine, IngestReport
+    from ragweave.knowledge.ingest.builder import IngestReport
 
 METRIC = "inner product"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceScan:
-    """Files compared with the sources of a knowledge base.
+    """Files compared with the sources of a knowledge base."""
 
-    Attributes:
-        records: The records of all files that could be read, by key.
-        changed: The files that are new, or whose content has changed.
-        known: The sources of the knowledge base, by key.
-        skipped: One sentence for each file that could not be read.
-        ignored: The files that are not to be read, with the reason.
-        gone: The known sources that no longer exist and are to be removed.
-    """
-
-    records: Sources
-    changed: list[SourceFile]
-    known: Sources
-    skipped: list[str]
-    ignored: dict[str, str]
-    gone: Sources
+    records: Sources  # the records of all files that could be read, by key
+    changed: list[SourceFile]  # the files that are new, or whose content has changed
+    known: Sources  # the sources of the knowledge base, by key
+    skipped: list[str]  # one sentence for each file that could not be read
+    ignored: dict[str, str]  # the files that are not to be read, with the reason
+    missing: Sources  # the known sources that no longer exist and are to be removed
 
     @property
     def unchanged(self) -> int:
@@ -73,7 +64,7 @@ class SourceScan:
             skipped=self.all_skipped(report),
             read=len(self.read(report.failed)),
             ignored=self.ignored,
-            removed=len(self.gone),
+            removed=len(self.missing),
         )
 
     def changes(self) -> SourceChanges:
@@ -81,7 +72,7 @@ class SourceScan:
         return SourceChanges(
             new=tuple(file.source for file in self.changed if file.key not in self.known),
             changed=tuple(file.source for file in self.changed if file.key in self.known),
-            removed=tuple(record.source for record in self.gone.values()),
+            removed=tuple(record.source for record in self.missing.values()),
             skipped=tuple(self.skipped),
         )
 
@@ -93,25 +84,19 @@ class SourceScan:
 
     def after(self, failed: Collection[str] = ()) -> Sources:
         """The sources of the knowledge base after the change."""
-        remaining = {key: record for key, record in self.known.items() if key not in self.gone}
+        remaining = {key: record for key, record in self.known.items() if key not in self.missing}
         return remaining | self.read(failed)
 
     def replaced(self, failed: Collection[str] = ()) -> set[str]:
-        """The sources of the knowledge base that are gone or changed, but for files that failed."""
+        """The sources of the knowledge base that are missing or changed, but for files that failed."""
         changed = {self.known[key].source for key in self.read(failed) if key in self.known}
-        return changed | {record.source for record in self.gone.values()}
+        return changed | {record.source for record in self.missing.values()}
 
 
-def gone_sources(
+def missing_sources(
     sources: Sequence[Path | SourceFile], files: Sequence[SourceFile], known: Sources
 ) -> Sources:
-    """The known sources that were read from below sources, are not among their files, and no longer exist.
-
-    Args:
-        sources: Files, folders and glob patterns.
-        files: The files that they have.
-        known: The sources of the knowledge base.
-    """
+    """The known sources that were read from below sources, are not among their files, and no longer exist."""
     present = {file.key for file in files}
     roots = [os.path.realpath(source) for source in sources if isinstance(source, Path)]
     return {
@@ -128,49 +113,33 @@ def compare_sources(
 ) -> SourceChanges:
     """How the files of sources differ from the sources of a knowledge base."""
     files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
-    gone = gone_sources(sources, files, known)
-    return scan_sources(files, known, gone, strict=False, progress=NoProgress()).changes()
+    missing = missing_sources(sources, files, known)
+    return scan_sources(files, known, missing, ChangeOptions()).changes()
 
 
 def scan_sources(
-    files: Sequence[SourceFile],
-    known: Sources,
-    gone: Sources | None = None,
-    *,
-    strict: bool,
-    progress: Progress,
+    files: Sequence[SourceFile], known: Sources, missing: Sources, options: ChangeOptions
 ) -> SourceScan:
-    """Hash the content of files to find those that are new or differ from the known sources.
-
-    Args:
-        files: The files.
-        known: The sources of the knowledge base.
-        gone: Those of them that are to be removed.
-        strict: Whether a file that cannot be read is an error.
-        progress: Receives the progress.
-
-    Raises:
-        SourceError: With ``strict``, a file cannot be read.
-    """
+    """Hash files to find those that are new or differ from the known sources; those ``missing`` are to be removed."""
     records: Sources = {}
     changed: list[SourceFile] = []
     skipped: list[str] = []
     ignored = {file.source: file.ignored for file in files if file.ignored}
     files = [file for file in files if not file.ignored]
-    progress.start("Looking for changes", len(files))
+    options.progress.start("Looking for changes", len(files))
     for file in files:
         key = file.key  # looks links up
         try:
             record = records[key] = _fingerprint(file)
         except SourceError as error:
-            if strict:
+            if options.strict:
                 raise
             skipped.append(printable(str(error)))
         else:
             if key not in known or known[key].sha256 != record.sha256:
                 changed.append(file)
-        progress.advance(1)
-    return SourceScan(records, changed, known, skipped, ignored, gone or {})
+        options.progress.advance(1)
+    return SourceScan(records, changed, known, skipped, ignored, missing)
 
 
 def _fingerprint(file: SourceFile) -> SourceRecord:
@@ -182,16 +151,7 @@ def _fingerprint(file: SourceFile) -> SourceRecord:
 
 
 def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -> set[str]:
-    """The sources that are a path, lie below it, or match it as a glob pattern such as ``notes/*.md``.
-
-    Args:
-        patterns: Paths and patterns.
-        sources: The sources of the knowledge base.
-        path: The knowledge base, for the message.
-
-    Raises:
-        KnowledgeBaseError: A pattern names no source.
-    """
+    """The sources that are a path, lie below it, or match it as a glob pattern; one that names none is an error."""
     named: set[str] = set()
     for pattern in patterns:
         # Keys are absolute, sources as the user named them, perhaps from another folder.
@@ -214,15 +174,7 @@ def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -
 
 
 def report_skipped(skipped: Sequence[str], *, other_sources: bool) -> None:
-    """Report sources that could not be read where no new version's manifest records them.
-
-    Args:
-        skipped: One sentence for each of them.
-        other_sources: Whether other sources could be read: then the user is warned, else it is an error.
-
-    Raises:
-        SourceError: No source could be read.
-    """
+    """Warn of sources that could not be read where no manifest records them; an error if none could be read."""
     if skipped and not other_sources:
         raise SourceError(" ".join(skipped))
     for sentence in skipped:
@@ -242,69 +194,46 @@ def no_text(skipped: Sequence[str]) -> SourceError:
     return SourceError(" ".join(skipped) or "The sources hold no text: give files with something in them.")
 
 
-def unknown_id(name: str, place: Path | str) -> KnowledgeBaseError:
+def unknown_id(name: str, location: Path | str) -> KnowledgeBaseError:
     """The error for the deletion of something that does not exist."""
     return KnowledgeBaseError(
-        f"There is no passage or document '{name}' in {place}: look at the ids in 'ragweave ask --json'."
+        f"There is no passage or document '{name}' in {location}: look at the ids in 'ragweave ask --json'."
     )
 
 
-def id_taken(name: str, source: str, place: Path | str) -> SourceError:
+def id_taken(name: str, source: str, location: Path | str) -> SourceError:
     """The error for a document with the id of another."""
     return SourceError(
         f"A document with the id '{name}' is in the knowledge base already, from {source}: delete that first "
-        f"('ragweave delete {place} --id {name}'), or give the folder that holds both files as the source."
+        f"('ragweave delete {location} --id {name}'), or give the folder that holds both files as the source."
     )
 
 
-def settings_of(
-    manifest: Manifest,
-    *,
-    strict: bool = True,
-    engine: Engine | None = None,
-    flat_up_to: int = 0,
-    reading: ReadSettings = DEFAULT_READING,
-) -> IngestSettings:
+def settings_of(manifest: Manifest, *, flat_up_to: int = 0) -> IngestSettings:
     """The settings that a knowledge base was built with, for a change of it."""
     index = manifest.index
     return IngestSettings(
-        manifest.chunking,
-        index.kind,
-        index.parameters,
-        manifest.language,
-        strict,
-        engine,
-        flat_up_to,
-        manifest.analyzer,
-        reading,
-        manifest.sparse,
+        manifest.chunking, index.kind, index.parameters, manifest.language, manifest.sparse, flat_up_to
     )
 
 
 def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: ChangeRecord) -> Manifest:
     """The manifest of a new knowledge base, without its segments and files."""
+    # An encoder that is no `TextEncoder` may lack what has a default.
+    names = [field.name for field in fields(EncoderRecord) if hasattr(encoder, field.name)]
+    sparse = settings.sparse
     return Manifest(
         ragweave_version=__version__,
         created=_now(),
         change=change,
-        # An encoder that is no `TextEncoder` may lack what has a default.
-        encoder=EncoderRecord(
-            **{
-                field.name: getattr(encoder, field.name)
-                for field in fields(EncoderRecord)
-                if hasattr(encoder, field.name)
-            }
-        ),
+        encoder=EncoderRecord(**{name: getattr(encoder, name) for name in names}),
         dimension=encoder.dimension,
         index=IndexRecord(kind=settings.index_kind, metric=METRIC, parameters=settings.index_parameters),
         chunking=settings.chunking,
         segments=(),
         files={},
         language=settings.language,
-        analyzer=settings.analyzer,
-        sparse=None
-        if settings.sparse is None
-        else SparseRecord(settings.sparse.name, settings.sparse.fingerprint),
+        sparse=None if sparse is None else SparseRecord(sparse.name, sparse.fingerprint),
     )
 
 

@@ -32,13 +32,7 @@ from ragweave.types import Passage, Sources
 def transaction(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
     """Lock a knowledge base for a change, and clean up after it.
 
-    Args:
-        path: The knowledge base.
-        resume: Whether to keep what an interrupted change has staged.
-        resumable: Whether to keep what this change has staged if it fails.
-
-    Raises:
-        KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+    ``resume`` keeps what an interrupted change has staged, ``resumable`` what this change has staged if it fails.
     """
     layout = Layout(path)
     with _explain_os_errors(path), _locked(layout, resume=resume, resumable=resumable):
@@ -49,15 +43,8 @@ def transaction(path: Path, *, resume: bool = False, resumable: bool = False) ->
 def staging(output: Path, *, resume: bool) -> Iterator[Layout]:
     """Stage a new version of a knowledge base, or a new knowledge base, which appears when it is complete.
 
-    Args:
-        output: The folder of the knowledge base.
-        resume: Whether to continue with what an interrupted run has staged.
-
-    Yields:
-        Where to stage and commit the version: the knowledge base, or a hidden folder that is then renamed.
-
-    Raises:
-        KnowledgeBaseError: Another process is changing the knowledge base, or it cannot be written.
+    Yields where to stage and commit it: the knowledge base, or a hidden folder that is then renamed. ``resume``
+    continues with what an interrupted run has staged.
     """
     output = output.resolve()  # a link to a folder stays a link; its target is replaced
     layout = Layout(output)
@@ -80,11 +67,7 @@ class _DiscardError(Exception):
 
 
 def discard_staged(output: Path) -> None:
-    """Remove what an interrupted run has staged for an output.
-
-    Raises:
-        KnowledgeBaseError: Another process is writing there, or the folder cannot be written.
-    """
+    """Remove what an interrupted run has staged for an output."""
     # Without resume, staging starts by removing what is there; the error keeps it from publishing an empty folder.
     with suppress(_DiscardError), staging(output, resume=False):
         raise _DiscardError
@@ -111,20 +94,10 @@ def commit(
     copy_rows: NDArray[np.int64] = NO_COPIES,
     staged: SegmentLayout | None = None,
 ) -> None:
-    """Write the next version and make it the current one.
+    """Write the next version and make it the current one; an `OSError` leaves nothing behind.
 
-    Args:
-        layout: The knowledge base, locked.
-        manifest: The version's manifest, without the new segment and the version's files.
-        new: The staged segment, if any. It is named here.
-        deleted: The deleted rows, rising.
-        sources: The sources that the version was made from.
-        copies: Its copies, in shards; see `VersionLayout`.
-        copy_rows: Their rows, and whether they are current, (M, 2).
-        staged: Where the new segment is; by default `staged_segment`.
-
-    Raises:
-        OSError: The disk is full or cannot be written. Nothing is left behind.
+    The manifest lacks the version's files, and the new segment, which gets its name here; it is by default in
+    `staged_segment`. The deleted rows rise. `VersionLayout` describes the copies and their rows, (M, 2).
     """
     name = layout.next_version()
     version, segment = VersionLayout(layout.work / "version"), staged or staged_segment(layout)
@@ -163,12 +136,7 @@ def commit(
 
 
 def remove_versions(layout: Layout, names: Sequence[str]) -> None:
-    """Delete versions, and the segments that no other version uses.
-
-    Args:
-        layout: The knowledge base, locked.
-        names: The versions; not the current one.
-    """
+    """Delete versions, not the current one, and the segments that no other version uses."""
     # Versions go before segments, so that no version ever lacks one of its segments.
     for name in names:
         _remove(layout, layout.version(name).folder)
@@ -177,7 +145,6 @@ def remove_versions(layout: Layout, names: Sequence[str]) -> None:
 
 
 def _remove_orphans(layout: Layout) -> None:
-    """Delete the segments that no version uses."""
     used: set[str] = set()
     for name in layout.version_names():
         used |= {segment.name for segment in Manifest.read(layout.version(name).manifest).segments}
@@ -220,11 +187,7 @@ def _locked(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
 
 @contextmanager
 def _writer_lock(layout: Layout) -> Iterator[None]:
-    """Hold the lock of the one writer. The system releases it when the process ends, however that happens.
-
-    Raises:
-        KnowledgeBaseError: Another writer holds the lock, or the folder cannot be written.
-    """
+    """Hold the lock of the one writer. The system releases it when the process ends, however that happens."""
     lock = FileLock(layout.lock, timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -237,11 +200,8 @@ def _writer_lock(layout: Layout) -> Iterator[None]:
             f"{layout.root} cannot be written ({error.strerror or error}): check its permissions."
         ) from error
     try:
-        owner = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
         layout.writer.write_text(json.dumps(owner), encoding="utf-8")
         yield
     finally:

@@ -271,7 +271,7 @@ class _WordVectors:
     """
 
     def __init__(self, manifest: Manifest) -> None:
-        self._analyzer = Analyzer(manifest.language or "none", manifest.analyzer)
+        self._analyzer = Analyzer(manifest.language or "none")
         self._frequencies: Counter[int] = Counter()
         self._count = self._length = 0
 

@@ -203,7 +203,7 @@ class MilvusReader(CachingReader):
                 f"A published version holds BM25 scores for k1 {K1} and b {B}. Use these, or search the knowledge "
                 "base that it was published from."
             )
-        analyzer, rule = Analyzer(self.manifest.language, self.manifest.analyzer), expression(where)
+        analyzer, rule = Analyzer(self.manifest.language), expression(where)
         return lambda question: MilvusWordScores(self._hits, analyzer.words(question), rule)
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:

@@ -15,18 +15,11 @@ _OPERATORS: dict[str, LiteralString] = {"==": "=", "<": "<", "<=": "<=", ">": ">
 
 
 class Where:
-    """A condition as SQL, and the values that it binds.
-
-    Args:
-        text: The condition; ``None`` for all passages.
-
-    Attributes:
-        condition: An expression that is true or false, never null.
-        values: The values by name.
-    """
+    """A condition as SQL, and the values that it binds; ``None`` for all passages."""
 
     def __init__(self, text: str | None) -> None:
-        self.values: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}  # the values by name
+        # an expression that is true or false, never null
         self.condition: sql.Composable = sql.SQL("true") if text is None else self._sql(parse(text))
 
     def _sql(self, condition: Condition) -> sql.Composable:

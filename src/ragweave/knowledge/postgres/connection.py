@@ -19,8 +19,7 @@ from ragweave.knowledge.layout import PostgresUri
 
 _T = TypeVar("_T")
 
-Client = psycopg.Connection[tuple[Any, ...]]
-"""A connection whose rows are tuples."""
+Client = psycopg.Connection[tuple[Any, ...]]  # a connection whose rows are tuples
 
 # A server that does not answer fails within seconds, unless the URI says otherwise.
 _DEFAULTS = {
@@ -33,12 +32,7 @@ _DEFAULTS = {
 
 
 def connect(uri: PostgresUri) -> Client:
-    """Open a connection that commits every statement.
-
-    Raises:
-        KnowledgeBaseError: The server cannot be reached, or refuses the login.
-        ConfigurationError: libpq cannot read the URI.
-    """
+    """Open a connection that commits every statement."""
     try:
         options = conninfo_to_dict(uri.conninfo)
     except psycopg.ProgrammingError as error:
@@ -56,11 +50,7 @@ def connect(uri: PostgresUri) -> Client:
 
 
 class Connection:
-    """One connection for reading that threads use in turn.
-
-    Args:
-        uri: The database.
-    """
+    """One connection for reading that threads use in turn."""
 
     def __init__(self, uri: PostgresUri) -> None:
         self.uri = uri
@@ -68,11 +58,7 @@ class Connection:
         self._lock = threading.RLock()
 
     def run(self, work: Callable[[Client], _T]) -> _T:
-        """Read something, a second time if the connection turns out to be lost.
-
-        Raises:
-            KnowledgeBaseError: The server cannot be reached, or refuses.
-        """
+        """Read something, a second time if the connection turns out to be lost."""
         with self._lock, readable_errors(self.uri):
             if self._client is not None:
                 try:

@@ -18,26 +18,18 @@ from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
 from ragweave.knowledge.caching_reader import CachingReader, Records
 from ragweave.knowledge.layout import PostgresUri
-from ragweave.knowledge.manifest import EXACT, WITH_COPIES, WITH_METADATA, Manifest
+from ragweave.knowledge.manifest import EXACT, Manifest
 from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Client, Connection, connect, readable_errors
-from ragweave.knowledge.postgres.tables import (
-    FACTORY,
-    Tables,
-    column_names,
-    current_index,
-    passage_columns,
-    storable,
-)
+from ragweave.knowledge.postgres.tables import FACTORY, Tables, current_index, storable
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
-from ragweave.knowledge.store import SHARD
+from ragweave.knowledge.store import COLUMNS, SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall
 from ragweave.types import Passage, SourceRecord, Sources
 
-_ROWS: LiteralString = "SELECT {column}, row FROM {passages} WHERE {column} = ANY(%(names)s)"
-_ROWS_OF_COPIES: LiteralString = (
-    " UNION SELECT c.{column}, row FROM {copies} AS c JOIN {passages} USING (hash) "
-    "WHERE c.{column} = ANY(%(names)s)"
+_ROWS: LiteralString = (
+    "SELECT {column}, row FROM {passages} WHERE {column} = ANY(%(names)s) UNION "
+    "SELECT c.{column}, row FROM {copies} AS c JOIN {passages} USING (hash) WHERE c.{column} = ANY(%(names)s)"
 )
 _EF_SEARCH, _MAX_EF_SEARCH = 100, 1000
 _SAMPLE = 50
@@ -48,51 +40,44 @@ ANY_PASSAGE = Where(None)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The knowledge base that the tables hold.
+    """The knowledge base that the tables hold."""
 
-    Attributes:
-        version: The number of its changes.
-        manifest: Its manifest.
-    """
-
-    version: int
-    manifest: Manifest
+    version: int  # the number of its changes
+    manifest: Manifest  # its manifest
 
 
-def read_state(client: Client, uri: PostgresUri) -> State | None:
-    """The state of a knowledge base; ``None`` if there is none."""
+def read_state(client: Client, uri: PostgresUri) -> tuple[int, str] | None:
+    """The version and the text of the manifest, which a rebuild need not know; ``None`` without them."""
     tables = Tables(uri.table)
     name = tables.base.as_string(client)
     ((exists,),) = client.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchall()
     if not exists:
         return None
-    row = client.execute(sql.SQL("SELECT version, manifest FROM {}").format(tables.base)).fetchone()
-    return None if row is None else State(int(row[0]), Manifest.parse(row[1], str(uri)))
+    row = client.execute(tables.statement("SELECT version, manifest FROM {base}")).fetchone()
+    return None if row is None else (int(row[0]), str(row[1]))
 
 
-def existing(state: State | None, uri: PostgresUri) -> State:
-    """The state of a knowledge base; raises `KnowledgeBaseError` if there is none."""
+def existing(state: tuple[int, str] | None, uri: PostgresUri) -> State:
+    """The state of a knowledge base; raises `KnowledgeBaseError` if there is none that can be read."""
     if state is None:
         raise KnowledgeBaseError(
             f"There is no knowledge base at {uri}. Build one with 'ragweave index SOURCE --output URI'."
         )
-    return state
+    return State(state[0], Manifest.parse(state[1], str(uri)))
 
 
 def read_sources(client: Client, tables: Tables) -> Sources:
     """The sources that the knowledge base was made from."""
-    rows = client.execute(sql.SQL("SELECT key, source, sha256 FROM {}").format(tables.sources))
+    rows = client.execute(tables.statement("SELECT key, source, sha256 FROM {sources}"))
     return {key: SourceRecord(source=source, sha256=sha256) for key, source, sha256 in rows}
 
 
-def rows_of(client: Client, tables: Tables, names: Collection[str], *, copies: bool) -> dict[str, list[int]]:
+def rows_of(client: Client, tables: Tables, names: Collection[str]) -> dict[str, list[int]]:
     """The rows of passages and documents by their ids; if a passage and a document share one, the passage's."""
     rows: dict[str, list[int]] = {name: [] for name in names}
     for column in ("id", "document_id"):
         missing = {storable(name): name for name in names if not rows[name]}
-        statement = sql.SQL(_ROWS + _ROWS_OF_COPIES if copies else _ROWS).format(
-            passages=tables.passages, copies=tables.copies, column=sql.Identifier(column)
-        )
+        statement = tables.statement(_ROWS, column=sql.Identifier(column))
         for value, row in client.execute(statement, {"names": list(missing)}) if missing else ():
             rows[missing[value]].append(row)
     return {name: sorted(known) for name, known in rows.items()}
@@ -108,17 +93,7 @@ def nearest(
     exact: bool = False,
     where: Where = ANY_PASSAGE,
 ) -> list[list[tuple[Any, ...]]]:
-    """The rows of `Tables.nearest` for each of B questions, (B, D), in no order, all in one round trip.
-
-    Args:
-        client: The connection.
-        questions: Question vectors.
-        tables: The tables.
-        manifest: The manifest.
-        n: How many passages to find.
-        exact: Compare all vectors.
-        where: What the passages must meet.
-    """
+    """The rows of `Tables.nearest` for B questions, (B, D), unsorted, in one round trip; ``exact`` compares all."""
     if not len(questions):
         return []
     breadth = manifest.segments[0].breadth
@@ -147,9 +122,7 @@ def nearest(
 def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
     """A manifest with the recall of the graph, or with a flat index if that is too low for the kind asked for."""
     # Rows by their hash are a sample that stays the same.
-    statement = sql.SQL("SELECT row, embedding FROM {} ORDER BY hashint8(row) LIMIT %s").format(
-        tables.passages
-    )
+    statement = tables.statement("SELECT row, embedding FROM {passages} ORDER BY hashint8(row) LIMIT %s")
     sampled = client.execute(statement, [_SAMPLE], binary=True).fetchall()
     rows = np.array([row for row, _ in sampled], np.int64)
     questions = np.array([_array(vector) for _, vector in sampled], np.float32)
@@ -157,11 +130,11 @@ def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
 
     def search(k: int, breadth: int, *, exact: bool = False) -> NDArray[np.int64]:
         broad = replace(manifest, segments=(replace(segment, breadth=breadth),))
-        found = np.full((len(rows), k), -1, np.int64)
+        nearest_rows = np.full((len(rows), k), -1, np.int64)
         results = nearest(client, questions, tables=tables, manifest=broad, n=k, exact=exact)
         for i, hits in enumerate(results):
-            found[i, : len(hits)] = [hit[1] for hit in sorted(hits, key=lambda hit: (-hit[0], hit[1]))]
-        return found
+            nearest_rows[i, : len(hits)] = [hit[1] for hit in sorted(hits, key=_rank)]
+        return nearest_rows
 
     least = least_recall(manifest.index.kind)
     recall, breadth = measure_recall(rows, segment.passages, search, least=least)
@@ -172,19 +145,13 @@ def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
 
 
 class PostgresReader(CachingReader):
-    """Satisfies `Storage` with tables of PostgreSQL.
-
-    Args:
-        connection: The database.
-        state: What the tables hold.
-    """
+    """Satisfies `Storage` with tables of PostgreSQL."""
 
     def __init__(self, connection: Connection, state: State) -> None:
         super().__init__(connection.uri, state.manifest)
         self.version = f"{state.version:06}"
         self._connection = connection
         self._tables = Tables(connection.uri.table)
-        self._has_copies = state.manifest.format_version >= WITH_COPIES
         self._counts: dict[str, int] = {}
 
     @classmethod
@@ -224,7 +191,7 @@ class PostgresReader(CachingReader):
         rows = np.full((len(questions), n), -1, dtype=np.int64)
         results = self._connection.run(work)
         for position, hits in enumerate(results):
-            hits.sort(key=lambda hit: (-hit[0], hit[1]))
+            hits.sort(key=_rank)
             scores[position, : len(hits)] = [hit[0] for hit in hits]
             rows[position, : len(hits)] = [hit[1] for hit in hits]
         self._remember(_by_row(hit[1:] for hits in results for hit in hits))
@@ -232,17 +199,15 @@ class PostgresReader(CachingReader):
 
     def columns(self) -> list[str]:
         """The names in the metadata of passages."""
-        if self.manifest.format_version < WITH_METADATA:
-            return []
-        statement = sql.SQL("SELECT DISTINCT jsonb_object_keys(metadata::jsonb) FROM {}")
-        return [name for (name,) in self._connection.fetch(statement.format(self._tables.passages))]
+        statement = "SELECT DISTINCT jsonb_object_keys(metadata::jsonb) FROM {passages}"
+        return [name for (name,) in self._fetch(statement)]
 
     def _count(self, where: str) -> int:
         """How many passages met a condition when it was first asked for."""
         if where not in self._counts:
             condition = Where(where)
-            statement = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(
-                self._tables.passages, condition.condition
+            statement = self._tables.statement(
+                "SELECT count(*) FROM {passages} WHERE {condition}", condition=condition.condition
             )
             ((count,),) = self._connection.fetch(statement, condition.values)
             self._counts = {**dict(list(self._counts.items())[-_CONDITIONS:]), where: int(count)}
@@ -255,65 +220,50 @@ class PostgresReader(CachingReader):
         if self.manifest.language is None:
             raise no_words(self.location)
         check_parameters(k1, b)
-        analyzer = Analyzer(self.manifest.language, self.manifest.analyzer)
+        analyzer = Analyzer(self.manifest.language)
         return lambda question: PostgresWordScores(
             self._connection, self._tables, analyzer.words(question), k1=k1, b=b, where=Where(where)
         )
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; empty for unknown ids."""
-        return self._connection.run(
-            lambda client: rows_of(client, self._tables, names, copies=self._has_copies)
-        )
+        return self._connection.run(lambda client: rows_of(client, self._tables, names))
 
     def document(self, document_id: str) -> list[Passage]:
         """The passages of a document with the ids, the source and the places that they have in it, in any order."""
-        statement = sql.SQL("SELECT {} FROM {passages} WHERE document_id = %(id)s").format(
-            passage_columns(self.manifest), passages=self._tables.passages
+        columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in COLUMNS]
+        statement = self._tables.statement(
+            "SELECT {columns} FROM {passages} WHERE document_id = %(id)s UNION ALL SELECT {columns_of_copies} "
+            "FROM {copies} AS c JOIN {passages} AS p USING (hash) WHERE c.document_id = %(id)s",
+            columns_of_copies=sql.SQL(", ").join(columns),
         )
-        if self._has_copies:
-            names = column_names(self.manifest)
-            columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in names]
-            statement += sql.SQL(
-                " UNION ALL SELECT {} FROM {copies} AS c JOIN {passages} AS p USING (hash) "
-                "WHERE c.document_id = %(id)s"
-            ).format(sql.SQL(", ").join(columns), copies=self._tables.copies, passages=self._tables.passages)
         return [Passage(*row) for row in self._connection.fetch(statement, {"id": storable(document_id)})]
 
     def passage_of(self, source: str) -> Passage | None:
         """A passage that was read from a source; ``None`` if there is none."""
-        statement = sql.SQL("SELECT {} FROM {} WHERE source = %s LIMIT 1").format(
-            passage_columns(self.manifest), self._tables.passages
-        )
-        return next((Passage(*row) for row in self._connection.fetch(statement, [storable(source)])), None)
+        rows = self._fetch("SELECT {columns} FROM {passages} WHERE source = %s LIMIT 1", [storable(source)])
+        return next((Passage(*row) for row in rows), None)
 
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
-        sources = [self.passage(row).source]
-        if self._has_copies:
-            statement = sql.SQL(
-                "SELECT c.source FROM {} AS c JOIN {} USING (hash) WHERE row = %s ORDER BY number"
-            ).format(self._tables.copies, self._tables.passages)
-            sources += [source for (source,) in self._connection.fetch(statement, [row])]
-        return list(dict.fromkeys(sources))
+        copies = self._fetch(
+            "SELECT c.source FROM {copies} AS c JOIN {passages} USING (hash) WHERE row = %s ORDER BY number",
+            [row],
+        )
+        return list(dict.fromkeys([self.passage(row).source, *(source for (source,) in copies)]))
 
     def source_counts(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""
-        tables = [self._tables.passages, *([self._tables.copies] if self._has_copies else [])]
-        sources = sql.SQL(" UNION ALL ").join(
-            sql.SQL("SELECT source FROM {}").format(name) for name in tables
+        counts = self._fetch(
+            "SELECT known.source, count(p.source) FROM (SELECT DISTINCT source FROM {sources}) known LEFT JOIN "
+            "(SELECT source FROM {passages} UNION ALL SELECT source FROM {copies}) p USING (source) "
+            "GROUP BY known.source"
         )
-        statement = sql.SQL(
-            "SELECT known.source, count(p.source) FROM (SELECT DISTINCT source FROM {}) known LEFT JOIN ({}) p "
-            "USING (source) GROUP BY known.source"
-        ).format(self._tables.sources, sources)
-        return {source: int(count) for source, count in self._connection.fetch(statement)}
+        return {source: int(count) for source, count in counts}
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
         """All passages with their vectors, (M, D), a shard at a time, as of one moment."""
-        statement = sql.SQL("SELECT embedding, {} FROM {} ORDER BY row").format(
-            passage_columns(self.manifest), self._tables.passages
-        )
+        statement = self._tables.statement("SELECT embedding, {columns} FROM {passages} ORDER BY row")
         uri = self._connection.uri
         with (
             readable_errors(uri),
@@ -329,10 +279,9 @@ class PostgresReader(CachingReader):
     def bytes(self) -> int:
         """The size of the tables with their indexes."""
         tables = (self._tables.passages, self._tables.sources, self._tables.copies, self._tables.base)
-        # to_regclass is null for a table that an older format lacks.
-        size = sql.SQL("coalesce(pg_total_relation_size(to_regclass({})), 0)")
-        sizes = [size.format(sql.Literal(table.as_string())) for table in tables]
-        ((size,),) = self._connection.fetch(sql.SQL("SELECT {}").format(sql.SQL(" + ").join(sizes)))
+        names = [table.as_string() for table in tables]
+        statement = "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name"
+        ((size,),) = self._fetch(statement, [names])
         return int(size)
 
     def close(self) -> None:
@@ -340,10 +289,18 @@ class PostgresReader(CachingReader):
         self._connection.close()
 
     def _load(self, rows: list[int]) -> Records:
-        statement = sql.SQL("SELECT row, embedding, {} FROM {} WHERE row = ANY(%s)").format(
-            passage_columns(self.manifest), self._tables.passages
+        statement = self._tables.statement(
+            "SELECT row, embedding, {columns} FROM {passages} WHERE row = ANY(%s)"
         )
         return _by_row(self._connection.fetch(statement, [rows], binary=True))
+
+    def _fetch(self, statement: LiteralString, values: Any = None) -> list[tuple[Any, ...]]:
+        return self._connection.fetch(self._tables.statement(statement), values)
+
+
+def _rank(hit: tuple[Any, ...]) -> tuple[float, int]:
+    """The key by which hits are sorted: the largest score first, then the smallest row."""
+    return -hit[0], hit[1]
 
 
 def _by_row(rows: Iterable[tuple[Any, ...]]) -> Records:

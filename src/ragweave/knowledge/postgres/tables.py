@@ -7,19 +7,16 @@ and all values are bound.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, LiteralString
 
 from psycopg import sql
 
 from ragweave.errors import ConfigurationError
-from ragweave.knowledge.manifest import WITH_METADATA, Manifest
-from ragweave.knowledge.store import BEFORE_METADATA, BEFORE_PLACES, COLUMNS, NUMBERS
+from ragweave.knowledge.manifest import Manifest
+from ragweave.knowledge.store import COLUMNS, NUMBERS
 
-IndexKind = Literal["flat", "hnsw"]
-"""Compare all vectors, or search a graph."""
-
-FACTORY: dict[IndexKind, str] = {"flat": "Flat", "hnsw": "HNSW"}
-"""Their names in the manifest."""
+IndexKind = Literal["flat", "hnsw"]  # compare all vectors, or search a graph
+FACTORY: dict[IndexKind, str] = {"flat": "Flat", "hnsw": "HNSW"}  # their names in the manifest
 
 EXACT_UP_TO = 20_000
 """Up to how many passages ``"auto"`` compares all vectors, which takes PostgreSQL tens of milliseconds."""
@@ -39,11 +36,7 @@ def storable(text: str) -> str:
 
 
 def check_index(kind: str, parameters: dict[str, int], dimension: int) -> None:
-    """Check that PostgreSQL has a kind of index and its settings, before any work.
-
-    Raises:
-        ConfigurationError: It does not.
-    """
+    """Check that PostgreSQL has a kind of index and its settings, before any work."""
     if kind not in _KINDS:
         raise ConfigurationError(
             f"PostgreSQL has no index {kind!r}. Choose one of {', '.join(_KINDS)}, or build the knowledge base in a "
@@ -71,29 +64,13 @@ def current_index(manifest: Manifest) -> IndexKind:
     return "hnsw" if manifest.segments[0].factory == FACTORY["hnsw"] else "flat"
 
 
-def column_names(manifest: Manifest) -> tuple[str, ...]:
-    """The columns of passages that the tables have."""
-    version = manifest.format_version
-    return BEFORE_PLACES if version < 5 else BEFORE_METADATA if version < WITH_METADATA else COLUMNS
-
-
-def passage_columns(manifest: Manifest) -> sql.Composed:
-    """The columns of passages that the tables have, as SQL."""
-    return sql.SQL(", ").join(map(sql.Identifier, column_names(manifest)))
-
-
 def _column(name: str) -> sql.Composed:
     kind, default = ("bigint", "0") if name in NUMBERS else ("text", "'{}'" if name == "metadata" else "''")
     return sql.SQL("{} {} NOT NULL DEFAULT {}").format(sql.Identifier(name), sql.SQL(kind), sql.SQL(default))
 
 
 class Tables:
-    """The tables of one knowledge base.
-
-    Args:
-        name: The table of the passages, after its schema if one was named.
-        suffix: The end of all names.
-    """
+    """The tables of one knowledge base, whose names end in a suffix; ``name`` may begin with a schema."""
 
     def __init__(self, name: tuple[str, ...], suffix: str = "") -> None:
         *schema, table = name
@@ -102,6 +79,14 @@ class Tables:
         self.passages, self.sources, self.copies, self.base = (
             sql.Identifier(*schema, plain) for plain in self.plain_names
         )
+        self.rebuilt = self.passages, self.sources, self.copies  # what a rebuild replaces
+        names = ("passages", "sources", "copies", "base")
+        self._parts: dict[str, sql.Composable] = {name: getattr(self, name) for name in names}
+        self._parts["columns"] = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+
+    def statement(self, text: LiteralString, **parts: sql.Composable) -> sql.Composed:
+        """A statement with the names of the tables, the ``{columns}`` of passages, and other parts."""
+        return sql.SQL(text).format(**self._parts, **parts)
 
     @property
     def new(self) -> Tables:
@@ -110,72 +95,60 @@ class Tables:
 
     def create_base(self) -> sql.Composed:
         """Create the table of the manifest."""
-        return sql.SQL(
-            "CREATE TABLE {} (here boolean PRIMARY KEY DEFAULT true CHECK (here), version bigint NOT NULL, "
+        return self.statement(
+            "CREATE TABLE {base} (here boolean PRIMARY KEY DEFAULT true CHECK (here), version bigint NOT NULL, "
             "manifest text NOT NULL, passages bigint NOT NULL, words bigint NOT NULL)"
-        ).format(self.base)
+        )
 
     def create(self, dimension: int, first_row: int) -> list[sql.Composed]:
         """Create the tables of passages, sources and copies, without the indexes of passages."""
-        columns = sql.SQL(", ").join(map(_column, COLUMNS))
+        definitions = sql.SQL(", ").join(map(_column, COLUMNS))
         statements = [
-            sql.SQL(
-                "CREATE TABLE {} (row bigint GENERATED ALWAYS AS IDENTITY (START WITH {}) PRIMARY KEY, {}, "
-                "hash bigint NOT NULL, embedding vector({}) NOT NULL, words bigint[], length integer NOT NULL)"
-            ).format(self.passages, sql.Literal(first_row), columns, sql.Literal(dimension)),
-            sql.SQL(
-                "CREATE TABLE {} (digest text PRIMARY KEY, key text NOT NULL, source text NOT NULL, "
+            self.statement(
+                "CREATE TABLE {passages} (row bigint GENERATED ALWAYS AS IDENTITY (START WITH {first}) PRIMARY KEY, "
+                "{definitions}, hash bigint NOT NULL, embedding vector({dimension}) NOT NULL, words bigint[], "
+                "length integer NOT NULL)",
+                first=sql.Literal(first_row),
+                definitions=definitions,
+                dimension=sql.Literal(dimension),
+            ),
+            self.statement(
+                "CREATE TABLE {sources} (digest text PRIMARY KEY, key text NOT NULL, source text NOT NULL, "
                 "sha256 text NOT NULL)"
-            ).format(self.sources),
-            *self.create_copies(),
+            ),
+            self.statement(
+                "CREATE TABLE {copies} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {definitions}, "
+                "hash bigint NOT NULL)",
+                definitions=definitions,
+            ),
         ]
+        for column in ("hash", "id", "document_id", "source"):
+            index: LiteralString = "CREATE INDEX ON {copies} USING hash ({column})"
+            statements.append(self.statement(index, column=sql.Identifier(column)))
         if dimension <= _MAX_INLINE:
-            inline = sql.SQL("ALTER TABLE {} ALTER COLUMN embedding SET STORAGE PLAIN")
-            statements.append(inline.format(self.passages))
+            statements.append(
+                self.statement("ALTER TABLE {passages} ALTER COLUMN embedding SET STORAGE PLAIN")
+            )
         return statements
-
-    def add_columns(self) -> list[sql.Composed]:
-        """Add the columns that tables of older formats lack."""
-        added = sql.SQL(", ").join(
-            sql.SQL("ADD COLUMN IF NOT EXISTS {}").format(_column(name)) for name in COLUMNS
-        )
-        alter = sql.SQL("ALTER TABLE IF EXISTS {} {}")
-        return [alter.format(table, added) for table in (self.passages, self.copies)]
-
-    def create_copies(self) -> list[sql.Composed]:
-        """Create the table of copies, which formats before 6 lack, and its indexes."""
-        create = sql.SQL(
-            "CREATE TABLE {} (number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {}, "
-            "hash bigint NOT NULL)"
-        ).format(self.copies, sql.SQL(", ").join(map(_column, COLUMNS)))
-        index = sql.SQL("CREATE INDEX ON {} USING hash ({})")
-        columns = map(sql.Identifier, ("hash", "id", "document_id", "source"))
-        return [create, *(index.format(self.copies, column) for column in columns)]
 
     def create_indexes(self, *, words: bool) -> list[sql.Composed]:
         """Create the indexes except that of the vectors. Texts are hashed, since a B-tree limits their length."""
         kinds = [("hash", "btree"), ("id", "hash"), ("document_id", "hash"), ("source", "hash")]
+        index: LiteralString = "CREATE INDEX ON {passages} USING {kind} ({column})"
         return [
-            sql.SQL("CREATE INDEX ON {} USING {} ({})").format(
-                self.passages, sql.SQL(kind), sql.Identifier(column)
-            )
+            self.statement(index, kind=sql.SQL(kind), column=sql.Identifier(column))
             for column, kind in [*kinds, *([("words", "gin")] if words else [])]
         ]
 
     def create_graph(self, dimension: int, parameters: dict[str, int]) -> sql.Composed:
         """Create the HNSW index."""
-        half = dimension > MAX_FULL
-        return sql.SQL("CREATE INDEX ON {} USING hnsw (({}) {}) WITH (m = {}, ef_construction = {})").format(
-            self.passages,
-            _compared("hnsw", dimension),
-            sql.SQL("halfvec_ip_ops" if half else "vector_ip_ops"),
-            sql.Literal(_M),
-            sql.Literal(parameters.get("efConstruction", _EF_CONSTRUCTION)),
+        return self.statement(
+            "CREATE INDEX ON {passages} USING hnsw (({compared}) {operators}) WITH (m = {m}, ef_construction = {ef})",
+            compared=_compared("hnsw", dimension),
+            operators=sql.SQL("halfvec_ip_ops" if dimension > MAX_FULL else "vector_ip_ops"),
+            m=sql.Literal(_M),
+            ef=sql.Literal(parameters.get("efConstruction", _EF_CONSTRUCTION)),
         )
-
-    def vacuum(self) -> sql.Composed:
-        """Return the space of deleted rows, and update the planner's statistics."""
-        return sql.SQL("VACUUM (ANALYZE) {}").format(self.passages)
 
     def nearest(self, manifest: Manifest, condition: sql.Composable) -> sql.Composed:
         """Select the ``n`` passages with the largest inner products with ``vector`` that meet a condition.
@@ -183,16 +156,12 @@ class Tables:
         The order is by what the index compares, the score by the full vectors.
         """
         index, dimension = current_index(manifest), manifest.dimension
-        half = index == "hnsw" and dimension > MAX_FULL
-        return sql.SQL(
-            "SELECT -(embedding <#> %(vector)s), row, embedding, {} FROM {} WHERE {} "
-            "ORDER BY {} <#> %(vector)s::{} LIMIT %(n)s"
-        ).format(
-            passage_columns(manifest),
-            self.passages,
-            condition,
-            _compared(index, dimension),
-            sql.SQL("halfvec" if half else "vector"),
+        return self.statement(
+            "SELECT -(embedding <#> %(vector)s), row, embedding, {columns} FROM {passages} WHERE {condition} "
+            "ORDER BY {compared} <#> %(vector)s::{kind} LIMIT %(n)s",
+            condition=condition,
+            compared=_compared(index, dimension),
+            kind=sql.SQL("halfvec" if index == "hnsw" and dimension > MAX_FULL else "vector"),
         )
 
 

@@ -11,33 +11,23 @@ from typing import Any, LiteralString
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql
 
 from ragweave.knowledge.bm25 import hashed, idf
 from ragweave.knowledge.postgres.conditions import Where
 from ragweave.knowledge.postgres.connection import Connection
 from ragweave.knowledge.postgres.tables import Tables
 
-_SCORED = sql.SQL(
+_SCORED: LiteralString = (
     "SELECT p.row, (SELECT sum(question.weight * tf.count / (tf.count + %(k1)s * (1 - %(b)s + %(b)s * p.length / "
     "%(mean)s))) FROM (SELECT word, count(*)::float8 AS count FROM unnest(p.words) AS word "
     "WHERE word = ANY(%(words)s) GROUP BY word) AS tf "
     "JOIN unnest(%(words)s::bigint[], %(weights)s::float8[]) AS question (word, weight) USING (word)) AS score "
-    "FROM {} AS p WHERE p.words && %(words)s::bigint[]"
+    "FROM {passages} AS p WHERE p.words && %(words)s::bigint[] AND ({condition}) "
 )
 
 
 class PostgresWordScores:
-    """The BM25 scores of one question; satisfies `WordScores`.
-
-    Args:
-        connection: The database.
-        tables: The tables.
-        words: The words of the question.
-        k1: How soon further occurrences of a word cease to count.
-        b: How much the length of a passage counts.
-        where: What passages must meet.
-    """
+    """The BM25 scores of the passages that meet a condition for the words of one question; satisfies `WordScores`."""
 
     def __init__(
         self,
@@ -69,19 +59,18 @@ class PostgresWordScores:
     def _fetch(self, condition: LiteralString, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         if not len(self._words):
             return []
-        scored = _SCORED.format(self._tables.passages)
-        statement = sql.SQL("{} AND ({}) {}").format(scored, self._where.condition, sql.SQL(condition))
+        statement = self._tables.statement(_SCORED + condition, condition=self._where.condition)
         bound = {**self._settings, **self._statistics, **self._where.values, **values}
         return self._connection.fetch(statement, bound)
 
     @cached_property
     def _statistics(self) -> dict[str, Any]:
         """The weight of each word, and the mean length of a passage."""
-        statement = sql.SQL(
-            "SELECT base.passages, base.words, ARRAY(SELECT (SELECT count(*) FROM {} "
+        statement = self._tables.statement(
+            "SELECT base.passages, base.words, ARRAY(SELECT (SELECT count(*) FROM {passages} "
             "WHERE words @> ARRAY[question.word]) FROM unnest(%s::bigint[]) WITH ORDINALITY "
-            "AS question (word, position) ORDER BY question.position) FROM {} AS base"
-        ).format(self._tables.passages, self._tables.base)
+            "AS question (word, position) ORDER BY question.position) FROM {base} AS base"
+        )
         words = self._words.tolist()
         ((passages, total, frequencies),) = self._connection.fetch(statement, [words])
         weights = [

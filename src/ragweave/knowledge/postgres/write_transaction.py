@@ -20,9 +20,9 @@ from psycopg import sql
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import hashed
 from ragweave.knowledge.layout import PostgresUri
-from ragweave.knowledge.manifest import WITH_COPIES, WITH_METADATA, Manifest
+from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.postgres.connection import Client, connect, readable_errors
-from ragweave.knowledge.postgres.reader import State, measured, read_sources, read_state, rows_of
+from ragweave.knowledge.postgres.reader import measured, read_sources, read_state, rows_of
 from ragweave.knowledge.postgres.tables import IndexKind, Tables, current_index, storable
 from ragweave.knowledge.store import COLUMNS, NUMBERS
 from ragweave.types import Passage, Sources
@@ -32,38 +32,25 @@ _LOST: LiteralString = (
     "{number} <= %(last)s AND (source = ANY(%(sources)s) OR id = ANY(%(ids)s) OR document_id = ANY(%(documents)s)) "
     "OR {number} > %(last)s AND source = ANY(%(failed)s)"
 )
-_DELETE_LOST_COPIES: LiteralString = "DELETE FROM {copies} WHERE " + _LOST + " RETURNING number"  # noqa: S608
-_NOTE_LOST: LiteralString = "INSERT INTO lost SELECT row, hash, document_id FROM {passages} WHERE " + _LOST  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a change removes.
+    """What a change removes."""
 
-    Attributes:
-        sources: Sources whose passages from before the change are lost.
-        ids: Passages from before the change that are lost.
-        documents: Documents from before the change that are lost.
-        failed: Sources whose passages from this change are lost, as they turned out to be unreadable.
-    """
-
-    sources: Collection[str] = ()
-    ids: Collection[str] = ()
-    documents: Collection[str] = ()
+    sources: Collection[str] = ()  # sources whose passages from before the change are lost
+    ids: Collection[str] = ()  # passages from before the change that are lost
+    documents: Collection[str] = ()  # documents from before the change that are lost
+    # sources whose passages from this change are lost, as they turned out to be unreadable
     failed: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a change did.
+    """What a change did."""
 
-    Attributes:
-        counts: The counts of passages in its `ChangeRecord`.
-        documents: How many more documents there are than before.
-    """
-
-    counts: dict[str, Any]
-    documents: int
+    counts: dict[str, Any]  # the counts of passages in its `ChangeRecord`
+    documents: int  # how many more documents there are than before
 
     @property
     def passages(self) -> int:
@@ -73,19 +60,10 @@ class Outcome:
 
 @contextmanager
 def write_transaction(uri: PostgresUri) -> Iterator[WriteTransaction]:
-    """Start a change. It is rolled back unless `WriteTransaction.commit` was called.
-
-    Raises:
-        KnowledgeBaseError: Another process is changing the knowledge base, or the server cannot be reached or fails.
-    """
+    """Start a change. It is rolled back unless `WriteTransaction.commit` was called."""
     with readable_errors(uri):
         client = connect(uri)
         try:
-            # In a transaction of its own, as readers wait for its end.
-            state = read_state(client, uri)
-            if state is not None and state.manifest.format_version < WITH_METADATA:
-                for statement in Tables(uri.table).add_columns():
-                    client.execute(statement)
             with client.transaction():
                 _lock(client, uri)
                 transaction = WriteTransaction(client, uri)
@@ -114,29 +92,17 @@ def _lock(client: Client, uri: PostgresUri) -> None:
 
 
 class WriteTransaction:
-    """What the one writer does within its transaction.
-
-    Args:
-        client: A connection in a transaction, with the lock.
-        uri: The knowledge base.
-
-    Attributes:
-        state: What the tables held at the start; ``None`` for nothing.
-        committed: Whether `commit` was called.
-    """
+    """What the one writer does within its transaction, whose client has the lock."""
 
     def __init__(self, client: Client, uri: PostgresUri) -> None:
         self._client = client
         self._tables = self._target = Tables(uri.table)
-        self.state: State | None = read_state(client, uri)
-        self.committed = False
+        self.state = read_state(client, uri)  # what the tables held at the start
+        self.committed = False  # whether `commit` was called
         self._words, self._with_words = 0, False
         # Rows up to this one existed before the change, or were deleted since.
         self._last_row = self._last_copy = 0
         if self.state is not None:
-            if self.state.manifest.format_version < WITH_COPIES:
-                for statement in self._tables.create_copies():
-                    client.execute(statement)
             self._last_row = self._last_assigned(self._tables.passages, "row")
             self._last_copy = self._last_assigned(self._tables.copies, "number")
         self._inserted = self._inserted_copies = 0
@@ -147,27 +113,20 @@ class WriteTransaction:
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:
         """The rows of passages and documents by their ids; empty for unknown ids."""
-        return rows_of(self._client, self._tables, names, copies=True)
+        return rows_of(self._client, self._tables, names)
 
     def passage_ids(self, names: Collection[str]) -> set[str]:
         """Which names are ids of passages."""
         stored = {storable(name): name for name in names}
-        statement = sql.SQL(
-            "SELECT id FROM {} WHERE id = ANY(%(names)s) UNION SELECT id FROM {} WHERE id = ANY(%(names)s)"
+        rows = self._run(
+            "SELECT id FROM {passages} WHERE id = ANY(%(names)s) UNION SELECT id FROM {copies} "
+            "WHERE id = ANY(%(names)s)",
+            {"names": list(stored)},
         )
-        statement_ = statement.format(self._tables.passages, self._tables.copies)
-        return {stored[name] for (name,) in self._client.execute(statement_, {"names": list(stored)})}
+        return {stored[name] for (name,) in rows}
 
     def start_rebuild(self, dimension: int, *, words: bool) -> None:
-        """Create empty tables, into which `insert` writes.
-
-        Args:
-            dimension: D.
-            words: Whether passages are searched by words.
-
-        Raises:
-            KnowledgeBaseError: The tables exist and are not a knowledge base.
-        """
+        """Create empty tables for vectors of size D, into which `insert` writes; ``words`` are searched, too."""
         self._with_words = words
         self._client.execute("CREATE EXTENSION IF NOT EXISTS vector")
         register_vector(self._client)
@@ -180,27 +139,25 @@ class WriteTransaction:
 
     def known(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which of M hashes passages from before the change have, (M,)."""
-        statement = sql.SQL("SELECT DISTINCT hash FROM {} WHERE hash = ANY(%s) AND row <= %s")
         signed = hashes.view(np.int64)
-        values = [signed.tolist(), self._last_row]
-        rows = self._client.execute(statement.format(self._tables.passages), values).fetchall()
+        statement: LiteralString = "SELECT DISTINCT hash FROM {passages} WHERE hash = ANY(%s) AND row <= %s"
+        rows = self._run(statement, [signed.tolist(), self._last_row])
         return np.isin(signed, np.array([value for (value,) in rows], dtype=np.int64))
 
     def taken_id(self, ids: Collection[str], without: Collection[str]) -> tuple[str, str] | None:
         """A document from before the change with one of these ids: its id and source, some sources excluded."""
-        statement = sql.SQL(
-            "SELECT document_id, source FROM {} WHERE document_id = ANY(%(ids)s) AND row <= %(row)s "
-            "AND NOT source = ANY(%(without)s) UNION ALL SELECT document_id, source FROM {} WHERE "
-            "document_id = ANY(%(ids)s) AND number <= %(copy)s AND NOT source = ANY(%(without)s) LIMIT 1"
-        ).format(self._tables.passages, self._tables.copies)
-        values = {
-            "ids": [storable(document_id) for document_id in ids],
-            "without": list(without),
-            "row": self._last_row,
-            "copy": self._last_copy,
-        }
-        row = self._client.execute(statement, values).fetchone()
-        return None if row is None else (row[0], row[1])
+        rows = self._run(
+            "SELECT document_id, source FROM {passages} WHERE document_id = ANY(%(ids)s) AND row <= %(row)s "
+            "AND NOT source = ANY(%(without)s) UNION ALL SELECT document_id, source FROM {copies} WHERE "
+            "document_id = ANY(%(ids)s) AND number <= %(copy)s AND NOT source = ANY(%(without)s) LIMIT 1",
+            {
+                "ids": list(map(storable, ids)),
+                "without": list(without),
+                "row": self._last_row,
+                "copy": self._last_copy,
+            },
+        )
+        return next(((name, source) for name, source in rows), None)
 
     def insert(
         self,
@@ -209,18 +166,10 @@ class WriteTransaction:
         vectors: NDArray[np.float32],
         words: Sequence[Sequence[str]] | None,
     ) -> None:
-        """Write passages.
-
-        Args:
-            passages: M passages.
-            hashes: Hashes of their titles and texts, (M,).
-            vectors: (M, D).
-            words: The words of each; ``None`` if they are searched by vectors alone.
-        """
-        word_hashes = [
-            None if words is None else hashed(words[number]).view(np.int64).tolist()
-            for number in range(len(passages))
-        ]
+        """Write M passages with their hashes, (M,), their vectors, (M, D), and the words of each, if any."""
+        word_hashes: list[list[int] | None] = [None] * len(passages)
+        if words is not None:
+            word_hashes = [hashed(part).view(np.int64).tolist() for part in words]
         lengths = [len(part or ()) for part in word_hashes]
         columns: dict[str, tuple[str, Iterable[Any]]] = {
             "embedding": ("vector", vectors),
@@ -250,10 +199,9 @@ class WriteTransaction:
         with self._client.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types([*_TYPES, "int8", *(kind for kind, _ in columns.values())])
             for passage, *others in zip(passages, *values, strict=True):
-                own = (getattr(passage, name) for name in COLUMNS)
-                copy.write_row(
-                    [*(storable(value) if isinstance(value, str) else value for value in own), *others]
-                )
+                fields = [getattr(passage, name) for name in COLUMNS]
+                fields = [storable(field) if isinstance(field, str) else field for field in fields]
+                copy.write_row([*fields, *others])
 
     def remove(self, losses: Losses) -> Outcome:
         """Remove what a change loses. A passage lives on with its first copy, and keeps its row."""
@@ -263,52 +211,42 @@ class WriteTransaction:
             "documents": list(map(storable, losses.documents)),
             "failed": list(losses.failed),
         }
-        names: dict[str, sql.Composable] = {"passages": self._target.passages, "copies": self._target.copies}
-        identity = [name for name in COLUMNS if name not in ("title", "text")]
-
-        def run(statement: LiteralString, **more: Any) -> list[tuple[Any, ...]]:
-            cursor = self._client.execute(sql.SQL(statement).format(**names), {**values, **more})
-            return cursor.fetchall() if cursor.description else []
-
-        def count_documents(last: int) -> int:
-            ((count,),) = run(
-                "SELECT count(*) FROM touched AS t WHERE EXISTS (SELECT FROM {passages} AS p "
-                "WHERE p.document_id = t.document_id AND p.row <= %(last)s)",
-                last=last,
-            )
-            return int(count)
-
-        names["number"] = sql.Identifier("number")
-        lost_copies = run(_DELETE_LOST_COPIES, last=self._last_copy)
-        names["number"] = sql.Identifier("row")
-        run("CREATE TEMPORARY TABLE lost (row bigint, hash bigint, document_id text) ON COMMIT DROP")
-        run(_NOTE_LOST, last=self._last_row)
+        lost_copies = self._run(
+            "DELETE FROM {copies} WHERE " + _LOST + " RETURNING number",  # noqa: S608
+            {**values, "last": self._last_copy},
+            number=sql.Identifier("number"),
+        )
+        self._run("CREATE TEMPORARY TABLE lost (row bigint, hash bigint, document_id text) ON COMMIT DROP")
+        self._run(
+            "INSERT INTO lost SELECT row, hash, document_id FROM {passages} WHERE " + _LOST,  # noqa: S608
+            {**values, "last": self._last_row},
+            number=sql.Identifier("row"),
+        )
         # New copies first, so that a passage which a changed source still holds stays with that source.
-        run("CREATE TEMPORARY TABLE heir (LIKE {copies}, row bigint) ON COMMIT DROP")
-        run(
+        self._run("CREATE TEMPORARY TABLE heir (LIKE {copies}, row bigint) ON COMMIT DROP")
+        self._run(
             "INSERT INTO heir SELECT DISTINCT ON (row) c.*, row FROM lost JOIN {copies} AS c USING (hash) "
-            "ORDER BY row, number > %(last)s DESC, number",
-            last=self._last_copy,
+            "ORDER BY row, number > %s DESC, number",
+            [self._last_copy],
         )
-        run("CREATE TEMPORARY TABLE touched (document_id text) ON COMMIT DROP")
-        run(
+        self._run("CREATE TEMPORARY TABLE touched (document_id text) ON COMMIT DROP")
+        self._run(
             "INSERT INTO touched SELECT document_id FROM lost UNION SELECT document_id FROM heir "
-            "UNION SELECT document_id FROM {passages} WHERE row > %(last)s",
-            last=self._last_row,
+            "UNION SELECT document_id FROM {passages} WHERE row > %s",
+            [self._last_row],
         )
-        documents = -count_documents(self._last_row)
-        run("DELETE FROM {copies} WHERE number IN (SELECT number FROM heir)")
-        names["changes"] = sql.SQL(", ").join(
-            sql.SQL("{0} = heir.{0}").format(sql.Identifier(name)) for name in identity
+        documents_before = self._count_touched(self._last_row)
+        self._run("DELETE FROM {copies} WHERE number IN (SELECT number FROM heir)")
+        identity = [sql.Identifier(name) for name in COLUMNS if name not in ("title", "text")]
+        heirs = self._run(
+            "UPDATE {passages} AS p SET {changes} FROM heir WHERE p.row = heir.row RETURNING p.row, heir.number",
+            changes=sql.SQL(", ").join(sql.SQL("{0} = heir.{0}").format(name) for name in identity),
         )
-        heirs = run(
-            "UPDATE {passages} AS p SET {changes} FROM heir WHERE p.row = heir.row RETURNING p.row, heir.number"
-        )
-        deleted = run(
+        deleted = self._run(
             "DELETE FROM {passages} WHERE row IN (SELECT row FROM lost EXCEPT SELECT row FROM heir) "
             "RETURNING row, length"
         )
-        documents += count_documents(2**62)
+        documents = self._count_touched(2**62) - documents_before
         self._words -= sum(length for _, length in deleted)
         # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
         renewed = sum(row <= self._last_row and number > self._last_copy for row, number in heirs)
@@ -323,20 +261,25 @@ class WriteTransaction:
         }
         return Outcome(counts, documents)
 
+    def _count_touched(self, last: int) -> int:
+        """How many of the documents that a change touches have passages up to a row."""
+        ((count,),) = self._run(
+            "SELECT count(*) FROM touched AS t WHERE EXISTS (SELECT FROM {passages} AS p "
+            "WHERE p.document_id = t.document_id AND p.row <= %s)",
+            [last],
+        )
+        return int(count)
+
     def commit(
         self, manifest: Manifest, *, index: IndexKind, forgotten: Collection[str], sources: Sources
     ) -> None:
         """Write the rest of the change, which the end of the transaction then commits.
 
-        Args:
-            manifest: The new manifest.
-            index: The index of the vectors.
-            forgotten: Keys of sources that are forgotten, so that they can be added again.
-            sources: Sources that are new or changed.
+        Sources that are ``forgotten``, by their keys, can be added again; ``sources`` are new or changed.
         """
         words = self._words
         if self._target is self._tables:
-            words += self._total_words()
+            words += int(self._run("SELECT words FROM {base}")[0][0])
         else:
             # An index is built faster over rows that exist than row by row.
             for statement in self._target.create_indexes(words=self._with_words):
@@ -349,17 +292,17 @@ class WriteTransaction:
                 self._set_index("flat", manifest)
         if self._target is not self._tables:
             self._replace_tables()  # last: from here on readers wait for the commit
-        version = 1 if self.state is None else self.state.version + 1
-        statement = sql.SQL(
-            "INSERT INTO {} AS base (version, manifest, passages, words) VALUES (%s, %s, %s, %s) ON CONFLICT (here) "
-            "DO UPDATE SET version = excluded.version, manifest = excluded.manifest, passages = excluded.passages, "
-            "words = excluded.words"
-        ).format(self._tables.base)
+        version = 1 if self.state is None else self.state[0] + 1
+        statement = self._tables.statement(
+            "INSERT INTO {base} AS base (version, manifest, passages, words) VALUES (%s, %s, %s, %s) ON CONFLICT "
+            "(here) DO UPDATE SET version = excluded.version, manifest = excluded.manifest, "
+            "passages = excluded.passages, words = excluded.words"
+        )
         self._client.execute(statement, [version, manifest.to_json(), manifest.passages, words])
         self.committed = True
 
     def _check_names_are_free(self) -> None:
-        for table in (self._tables.passages, self._tables.sources, self._tables.copies):
+        for table in self._tables.rebuilt:
             if self._client.execute("SELECT to_regclass(%s)", [table.as_string()]).fetchall()[0][0]:
                 raise KnowledgeBaseError(
                     f"The table {table.as_string()} exists and is not a knowledge base. Choose another name in the "
@@ -367,27 +310,23 @@ class WriteTransaction:
                 )
 
     def _write_sources(self, sources: Sources, forgotten: Collection[str]) -> None:
-        table = self._target.sources
-        self._client.execute(
-            sql.SQL("DELETE FROM {} WHERE digest = ANY(%s)").format(table), [list(map(_digest, forgotten))]
+        self._run("DELETE FROM {sources} WHERE digest = ANY(%s)", [list(map(_digest, forgotten))])
+        statement = self._target.statement(
+            "INSERT INTO {sources} (digest, key, source, sha256) VALUES (%s, %s, %s, %s) ON CONFLICT (digest) "
+            "DO UPDATE SET source = excluded.source, sha256 = excluded.sha256"
         )
+        rows = [(_digest(key), key, record.source, record.sha256) for key, record in sources.items()]
         with self._client.cursor() as cursor:
-            cursor.executemany(
-                sql.SQL(
-                    "INSERT INTO {} (digest, key, source, sha256) VALUES (%s, %s, %s, %s) ON CONFLICT (digest) "
-                    "DO UPDATE SET source = excluded.source, sha256 = excluded.sha256"
-                ).format(table),
-                [(_digest(key), key, record.source, record.sha256) for key, record in sources.items()],
-            )
+            cursor.executemany(statement, rows)
 
     def _set_index(self, index: IndexKind, manifest: Manifest) -> None:
         """Create or drop the graph, unless it is as it should be."""
-        graphs = self._client.execute(
+        graphs = self._run(
             "SELECT n.nspname, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
             "JOIN pg_am a ON a.oid = c.relam JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE i.indrelid = %s::regclass AND a.amname = 'hnsw'",
             [self._target.passages.as_string()],
-        ).fetchall()
+        )
         if index == "hnsw" and not graphs:
             self._client.execute(self._target.create_graph(manifest.dimension, manifest.index.parameters))
         elif index == "flat":
@@ -395,12 +334,8 @@ class WriteTransaction:
                 self._client.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(*graph)))
 
     def _replace_tables(self) -> None:
-        pairs = (
-            (self._tables.passages, self._target.passages),
-            (self._tables.sources, self._target.sources),
-            (self._tables.copies, self._target.copies),
-        )
-        for (old, new), name in zip(pairs, self._tables.plain_names, strict=False):
+        names = self._tables.plain_names
+        for old, new, name in zip(self._tables.rebuilt, self._target.rebuilt, names, strict=False):
             self._client.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(old))
             self._client.execute(sql.SQL("ALTER TABLE {} RENAME TO {}").format(new, sql.Identifier(name)))
 
@@ -409,11 +344,12 @@ class WriteTransaction:
         ((number,),) = self._client.execute(statement, [table.as_string(), column]).fetchall()
         return int(number)
 
-    def _total_words(self) -> int:
-        ((words,),) = self._client.execute(
-            sql.SQL("SELECT words FROM {}").format(self._tables.base)
-        ).fetchall()
-        return int(words)
+    def _run(
+        self, statement: LiteralString, values: Any = None, **parts: sql.Composable
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a statement about the tables that the change writes."""
+        cursor = self._client.execute(self._target.statement(statement, **parts), values)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _digest(key: str) -> str:

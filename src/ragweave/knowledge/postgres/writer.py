@@ -16,22 +16,14 @@ from numpy.typing import NDArray
 
 from ragweave.errors import ConfigurationError
 from ragweave.knowledge.bm25 import Analyzer
-from ragweave.knowledge.ingest.builder import (
-    Engine,
-    IngestReport,
-    KnownHashes,
-    LocalEngine,
-    SeenHashes,
-    Shard,
-    read_shards,
-)
+from ragweave.knowledge.ingest.builder import IngestReport, LocalEngine, SeenHashes, Shard, read_shards
 from ragweave.knowledge.ingest.loaders.loader import find_sources
 from ragweave.knowledge.ingest.scan import (
     already_exists,
     compare_sources,
     first_manifest,
-    gone_sources,
     id_taken,
+    missing_sources,
     named_sources,
     next_manifest,
     no_text,
@@ -40,7 +32,7 @@ from ragweave.knowledge.ingest.scan import (
     settings_of,
     unknown_id,
 )
-from ragweave.knowledge.ingest_settings import IngestSettings, ReadSettings
+from ragweave.knowledge.ingest_settings import ChangeOptions, IngestSettings, ReadSettings
 from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import EXACT, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.postgres.connection import Connection
@@ -54,11 +46,7 @@ if TYPE_CHECKING:  # brings torch, which deleting and compacting do not need
 
 
 class PostgresWriter:
-    """Changes the knowledge base in tables; `KnowledgeBase` describes the arguments.
-
-    Args:
-        uri: The knowledge base.
-    """
+    """Changes the knowledge base in tables; `KnowledgeBase` describes the arguments."""
 
     def __init__(self, uri: PostgresUri) -> None:
         self.uri, self.path = uri, str(uri)
@@ -77,25 +65,24 @@ class PostgresWriter:
         *,
         encoder: TextEncoder,
         settings: IngestSettings,
+        options: ChangeOptions,
         overwrite: bool,
-        resume: bool,
-        progress: Progress,
     ) -> None:
         """Build a knowledge base; see `KnowledgeBase.build`."""
         check_index(settings.index_kind, settings.index_parameters, encoder.dimension)
-        files = find_sources(sources, follow_links=settings.reading.follow_links)
-        self._refuse_to_resume(resume=resume)
+        files = find_sources(sources, follow_links=options.reading.follow_links)
+        self._refuse_to_resume(options)
         with write_transaction(self.uri) as transaction:
             if transaction.state is not None and not overwrite:
                 raise already_exists(self.path)
-            scan = scan_sources(files, {}, strict=settings.strict, progress=progress)
+            scan = scan_sources(files, {}, {}, options)
             transaction.start_rebuild(encoder.dimension, words=settings.language is not None)
-            report = self._write(transaction, scan.changed, encoder, settings, SeenHashes(), None, progress)
+            report = self._write(transaction, scan.changed, encoder, settings, options, SeenHashes())
             outcome = transaction.remove(Losses(failed=report.failed))
             if not outcome.passages:
                 raise no_text(scan.all_skipped(report))
             manifest = first_manifest(encoder, settings, scan.change("build", report, outcome.counts))
-            progress.start("Indexing", None)
+            options.progress.start("Indexing", None)
             _commit(transaction, manifest, outcome, sources=scan.read(report.failed))
 
     def add(
@@ -103,25 +90,22 @@ class PostgresWriter:
         sources: Sequence[Path | SourceFile],
         *,
         encoder: TextEncoder,
-        strict: bool,
-        engine: Engine | None,
-        reading: ReadSettings,
-        resume: bool,
+        options: ChangeOptions,
         remove_missing: bool,
-        progress: Progress,
     ) -> None:
         """Add new and changed sources, and remove missing ones; see `KnowledgeBase.add`."""
-        files = find_sources(sources, follow_links=reading.follow_links, allow_empty=remove_missing)
-        self._refuse_to_resume(resume=resume)
+        files = find_sources(sources, follow_links=options.reading.follow_links, allow_empty=remove_missing)
+        self._refuse_to_resume(options)
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
             manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
             known = transaction.sources()
-            gone = gone_sources(sources, files, known) if remove_missing else {}
-            scan = scan_sources(files, known, gone, strict=strict, progress=progress)
-            settings = settings_of(manifest, strict=strict, engine=engine, reading=reading)
-            replaced, seen = scan.replaced(), _NewHashes(transaction)
-            report = self._write(transaction, scan.changed, encoder, settings, seen, replaced, progress)
+            missing = missing_sources(sources, files, known) if remove_missing else {}
+            scan = scan_sources(files, known, missing, options)
+            settings, seen = settings_of(manifest), _NewHashes(transaction)
+            report = self._write(
+                transaction, scan.changed, encoder, settings, options, seen, replaced=scan.replaced()
+            )
             if scan.after(report.failed) == known:
                 report_skipped(scan.all_skipped(report), other_sources=bool(scan.unchanged))
                 return
@@ -129,7 +113,7 @@ class PostgresWriter:
             record = scan.change("sync" if remove_missing else "add", report, outcome.counts)
             after = next_manifest(manifest, record, manifest.segments)
             read = scan.read(report.failed)
-            _commit(transaction, after, outcome, forgotten=scan.gone, sources=read)
+            _commit(transaction, after, outcome, forgotten=scan.missing, sources=read)
 
     def compare(self, sources: Sequence[Path | SourceFile], reading: ReadSettings) -> SourceChanges:
         """What `add` would do; see `KnowledgeBase.compare`."""
@@ -162,15 +146,16 @@ class PostgresWriter:
             _commit(transaction, new, transaction.remove(Losses()))
         progress.start("Compacting", None)
         connection = Connection(self.uri)
-        statement = Tables(self.uri.table).vacuum()  # not possible inside of a transaction
+        # Also updates the planner's statistics; not possible inside of a transaction.
+        statement = Tables(self.uri.table).statement("VACUUM (ANALYZE) {passages}")
         connection.run(lambda client: client.execute(statement))
         connection.close()
 
     def prune(self, keep: int) -> None:
         """Do nothing: there is only one version."""
 
-    def _refuse_to_resume(self, *, resume: bool) -> None:
-        if resume:
+    def _refuse_to_resume(self, options: ChangeOptions) -> None:
+        if options.resume:
             raise ConfigurationError(
                 f"{self.uri} is a database, which keeps nothing of an interrupted change. Run the command without "
                 "--resume."
@@ -182,9 +167,9 @@ class PostgresWriter:
         files: Sequence[SourceFile],
         encoder: TextEncoder,
         settings: IngestSettings,
-        seen: KnownHashes,
-        replaced: Collection[str] | None,
-        progress: Progress,
+        options: ChangeOptions,
+        seen: SeenHashes,
+        replaced: Collection[str] | None = None,
     ) -> IngestReport:
         """Read, embed and write files a shard at a time. In a rebuild, ``replaced`` is ``None``: no id is taken."""
         if settings.sparse is not None:
@@ -192,13 +177,14 @@ class PostgresWriter:
                 f"{self.uri} is a database, which knows only the words of BM25. Leave the sparse encoder out, or "
                 "build the knowledge base in a folder."
             )
-        analyzer = None if settings.language is None else Analyzer(settings.language, settings.analyzer)
+        analyzer = None if settings.language is None else Analyzer(settings.language)
         report = IngestReport()
         # The engine reads ahead of the shards whose vectors it returns.
         pending: deque[Shard] = deque()
 
         def checked() -> Iterator[list[Passage]]:
-            for shard in read_shards(files, encoder, settings, seen, report, NoProgress()):
+            quietly = replace(options, progress=NoProgress())  # the engine says how far it is
+            for shard in read_shards(files, encoder, settings.chunking, quietly, seen, report):
                 ids = {passage.document_id for passage in (*shard.passages, *shard.copies)}
                 taken = None if replaced is None else transaction.taken_id(ids, replaced)
                 if taken:
@@ -208,8 +194,8 @@ class PostgresWriter:
                     pending.append(shard)
                     yield shard.passages
 
-        progress.start("Reading and embedding", None)
-        for vectors in (settings.engine or LocalEngine()).embed(checked(), encoder, progress):
+        options.progress.start("Reading and embedding", None)
+        for vectors in (options.engine or LocalEngine()).embed(checked(), encoder, options.progress):
             shard = pending.popleft()
             texts = (f"{passage.title}\n{passage.text}" for passage in shard.passages)
             words = None if analyzer is None else [analyzer.words(text) for text in texts]
@@ -217,15 +203,15 @@ class PostgresWriter:
         return report
 
 
-class _NewHashes:
-    """Satisfies `KnownHashes`: new is what neither the tables nor the change contain."""
+class _NewHashes(SeenHashes):
+    """New is what neither the tables nor the change contain."""
 
     def __init__(self, transaction: WriteTransaction) -> None:
-        self._transaction, self._seen = transaction, SeenHashes()
+        super().__init__()
+        self._transaction = transaction
 
     def add(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Add M hashes; returns which of them are new, (M,)."""
-        new = self._seen.add(hashes)
+        new = super().add(hashes)
         new[new] = ~self._transaction.known(hashes[new])
         return new
 
@@ -241,31 +227,13 @@ def _commit(
     """Commit a change with a manifest that has the counts of before."""
     passages = manifest.passages + outcome.passages
     # PostgreSQL blocks writers while it builds an index, so only a build and a compaction choose another one.
-    index = (
-        current_index(manifest)
-        if manifest.change.kind in {"add", "sync", "delete"}
-        else choose_index(manifest.index.kind, passages, manifest.dimension)
-    )
-    before = manifest.segments[0] if manifest.segments else None
-    kept = (
-        before
-        if before is not None and before.factory == FACTORY[index] and manifest.change.kind != "compact"
-        else None
-    )
-    segment = SegmentRecord(
-        name="passages",
-        rows=passages,
-        passages=passages,
-        documents=manifest.documents + outcome.documents,
-        factory=FACTORY[index],
-        recall=EXACT if kept is None else kept.recall,
-        files={},
-        breadth=1 if kept is None else kept.breadth,
-        measured=0 if kept is None else kept.measured,
-    )
-    transaction.commit(
-        replace(manifest, segments=(segment,)),
-        index=index,
-        forgotten=forgotten,
-        sources=sources or {},
-    )
+    if manifest.change.kind in {"add", "sync", "delete"}:
+        index = current_index(manifest)
+        (segment,) = manifest.segments
+    else:
+        index = choose_index(manifest.index.kind, passages, manifest.dimension)
+        segment = SegmentRecord("passages", 0, 0, 0, factory=FACTORY[index], recall=EXACT, files={})
+    documents = manifest.documents + outcome.documents
+    segment = replace(segment, rows=passages, passages=passages, documents=documents)
+    manifest = replace(manifest, segments=(segment,))
+    transaction.commit(manifest, index=index, forgotten=forgotten, sources=sources or {})

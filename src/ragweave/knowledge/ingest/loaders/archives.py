@@ -61,12 +61,7 @@ class Entry(NamedTuple):
 
 
 class Unpacker:
-    """Reads the members of an archive or a mail, in a ``with`` block that holds their copies.
-
-    Args:
-        file: The archive or mail.
-        settings: How files are read.
-    """
+    """Reads the members of an archive or a mail, in a ``with`` block that holds their copies."""
 
     def __init__(self, file: SourceFile, settings: ReadSettings) -> None:
         self._file, self._settings = file, settings
@@ -79,23 +74,17 @@ class Unpacker:
             self._budget.size = max(UNPACKED_AT_MOST, UNPACKED_TIMES * file.path.stat().st_size)
 
     def __enter__(self) -> Self:
-        """Make the folder of the copies."""
         self._folder = TemporaryDirectory(prefix="ragweave-")
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Delete the copies, and warn of the files that are not read."""
         self._folder.cleanup()
         if self._ignored:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self._ignored.most_common())
             warn_omission(self._file.name, f"{self._ignored.total()} files in it are ignored: {kinds}.")
 
     def documents(self, name: str, entry: Entry) -> Iterator[Document]:
-        """The documents of a member, which are named ``name``; a warning if it cannot be read.
-
-        Raises:
-            SourceError: More is unpacked than the limits allow.
-        """
+        """The documents of a member, which are named ``name``; a warning if it cannot be read."""
         self._budget.members -= 1
         self._budget.size -= entry.size
         if self._budget.members < 0 or self._budget.size < 0:
@@ -138,11 +127,7 @@ class Unpacker:
 
 
 def read_archive(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
-    """Read the files in an archive; their names are the archive's name, a slash, and their path in it.
-
-    Raises:
-        SourceError: The archive is damaged, or unpacks to far more than its size.
-    """
+    """Read the files in an archive; their names are the archive's name, a slash, and their path in it."""
     entries = _zip_entries(file.path) if ending_of(file.path.name) == ".zip" else _tar_entries(file.path)
     last = ""
     try:
@@ -175,7 +160,6 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """Parse a header."""
         try:
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

@@ -16,11 +16,7 @@ _PAGES = (".xhtml", ".html", ".htm")
 
 
 def read_epub(file: SourceFile) -> Iterator[Document]:
-    """Read a book as one document, titled by its metadata.
-
-    Raises:
-        SourceError: The file is damaged, or unpacks to far more than its size.
-    """
+    """Read a book as one document, titled by its metadata."""
     with open_zip(file.path) as content:
         book = Package(file, content)
         title, chapters = _contents(book)
@@ -39,7 +35,6 @@ def read_epub(file: SourceFile) -> Iterator[Document]:
 
 
 def _contents(book: Package) -> tuple[str, list[str]]:
-    """The title of a book and the names of its chapters."""
     container = book.xml("META-INF/container.xml", optional=True)
     listings = [attribute(element, "full-path") for element in container.iter()]
     listing = next((name for name in (*listings, *book.names) if name.endswith(".opf")), "")

@@ -6,12 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
 
 from lxml import etree
 
 from ragweave.errors import SourceError
-from ragweave.knowledge.ingest.loaders.text import PROLOG, decode_declared, read_bytes, warn_loss, whole_file
+from ragweave.knowledge.ingest.loaders.text import (
+    PROLOG,
+    Page,
+    decode_declared,
+    read_bytes,
+    warn_loss,
+    whole_file,
+)
 from ragweave.types import Document, SourceFile
 
 _HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
@@ -39,19 +45,8 @@ _DEEPEST_TABLE = 8
 _LONG_CELL = 1000
 
 
-class Page(NamedTuple):
-    """The title of a web page, empty without one, and its text."""
-
-    title: str
-    text: str
-
-
 def read_html(file: SourceFile) -> Iterator[Document]:
-    """Read a web page, titled by its ``title`` or first heading.
-
-    Raises:
-        SourceError: The file cannot be read, or is not a page.
-    """
+    """Read a web page, titled by its ``title`` or first heading."""
     data = read_bytes(file.path)
     text, encoding, lost = decode_declared(data)
     controls = len(_CONTROL.findall(text[:_SAMPLE]))

@@ -18,17 +18,7 @@ _ADDRESS = re.compile(
 
 
 def find_on_hub(address: str) -> list[SourceFile]:
-    """Download a data set, or find it in the cache.
-
-    Args:
-        address: ``hf://datasets/NAME[@REVISION][,CONFIGURATION][:SPLIT]``; the split is ``train`` by default.
-
-    Returns:
-        Its Arrow files, whose source is the address, wherever the cache is.
-
-    Raises:
-        SourceError: The address is malformed, the data set does not exist, or the hub cannot be reached.
-    """
+    """Download a data set, unless it is in the cache. Its Arrow files have the address as their source."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise SourceError(

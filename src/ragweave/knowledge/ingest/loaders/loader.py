@@ -11,10 +11,10 @@ from glob import glob, has_magic
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ragweave.errors import MissingExtraError, RagweaveError, SourceError
-from ragweave.knowledge.ingest.chunking import PassageTokenizer, chunk
+from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.knowledge.ingest.loaders.reader_process import read_in_process, serve
 from ragweave.knowledge.ingest.loaders.text import (
     TextBudget,
@@ -28,6 +28,9 @@ from ragweave.knowledge.ingest.loaders.text import (
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, Chunking, ReadSettings
 from ragweave.knowledge.layout import Layout
 from ragweave.types import Document, Passage, SourceFile
+
+if TYPE_CHECKING:  # brings torch
+    from ragweave.encoders.text_encoder import TextEncoder
 
 _CODE = """.bash .bat .c .cc .cfg .clj .cmake .conf .cpp .cs .css .cxx .dart .erl .ex .exs .f90 .go .gradle .graphql
     .groovy .h .hh .hpp .hs .ini .java .jl .js .jsx .kt .lua .m .mjs .mk .ml .mm .pas .php .pl .pm .properties .proto
@@ -61,13 +64,7 @@ _WITH_ROWS = ("tables", "spreadsheets")
 _CONTAINERS = ("archives", "mail")
 # The time and memory of these readers are in proportion to the size of the file, so small files are read in this
 # process. That saves the start of another.
-_HARMLESS = (
-    "text.read_plain",
-    "markup.read_markup",
-    "notebooks.read_notebook",
-    "tables.read_table",
-    "tables.read_jsonl",
-)
+_HARMLESS = ("text.", "markup.", "notebooks.", "tables.read_table", "tables.read_jsonl")
 _SMALL = 2**18
 _LINK = "link out of the folder"
 _ENDINGS = f"{', '.join(sorted(LOADERS.keys() - {'', *_CODE}))}, or source code"
@@ -76,19 +73,12 @@ _ENDINGS = f"{', '.join(sorted(LOADERS.keys() - {'', *_CODE}))}, or source code"
 def read_documents(
     sources: Sequence[Path | str | SourceFile], settings: ReadSettings = DEFAULT_READING
 ) -> Iterator[Document]:
-    """Read the documents of files, and of folders with all their subfolders in sorted order.
+    """Read the documents of files, and of folders with all their subfolders in sorted order, one at a time.
 
     A text, markup, notebook, PDF, Word, PowerPoint or EPUB file, a web page and a mail is one document, whose id is
     its path below the given folder. Every row of a table and every function of source code is a document, and files
     in archives are read as those in folders. Files of other kinds, and files and folders whose names start with a
-    dot, are ignored.
-
-    Args:
-        sources: Files, folders, patterns and data sets of the hub; see `find_sources`.
-        settings: How files are read, and how much memory and time one may take.
-
-    Returns:
-        An iterator that reads one document at a time. The sources are looked up at once.
+    dot, are ignored. The sources are looked up at once; see `find_sources`.
 
     Raises:
         SourceError: A source is missing, empty or cannot be read, or two documents have the same id.
@@ -107,16 +97,9 @@ def find_sources(
 ) -> list[SourceFile]:
     """List the files of sources, those of a folder in sorted order, each once; some of a folder's are ignored.
 
-    Links that lead out of their folder are named in a `SourceWarning`.
-
-    Args:
-        sources: Files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless
-            they are in the cache.
-        follow_links: Whether to read what links in a folder lead to outside of it.
-        allow_empty: Whether a folder may have no readable file.
-
-    Raises:
-        SourceError: A source is missing, has no readable file, or is of a kind that cannot be read.
+    Sources are files, folders, glob patterns, and addresses of data sets on the hub, which are downloaded unless they
+    are in the cache. Links that lead out of their folder are read with ``follow_links``, and else named in a
+    `SourceWarning`. With ``allow_empty``, a folder may have no readable file.
     """
     if not sources:
         raise SourceError("No source was given: name files or folders to read documents from.")
@@ -131,43 +114,27 @@ def find_sources(
 
 
 class DocumentLoader:
-    """Loads the documents of one file after the other, and refuses an id that occurs twice.
-
-    Args:
-        settings: How files are read, and how much memory and time one may take.
-    """
+    """Loads the documents of one file after the other, and refuses an id that occurs twice."""
 
     def __init__(self, settings: ReadSettings = DEFAULT_READING) -> None:
         self._settings = settings
         self._source_of: dict[str, str] = {}
 
-    def load(self, file: SourceFile) -> Iterator[Document]:
-        """Load the documents of a file, in a child process unless it is harmless.
-
-        Raises:
-            SourceError: The file cannot be read, exceeds a limit, changed while it was read, or has a document with
-                the id of another.
-        """
-        yield from self._load(file, None)
-
     def load_passages(
-        self, file: SourceFile, chunking: Chunking, tokenizer: PassageTokenizer
+        self, file: SourceFile, chunking: Chunking, tokenizer: TextEncoder
     ) -> Iterator[Passage]:
-        """Load the passages of a file, which are cut where it is read unless that takes the encoder's tokenizer.
-
-        Raises:
-            SourceError: See `load`.
-        """
+        """Load the passages of a file, which are cut where it is read unless that takes the encoder's tokenizer."""
         if chunking.kind == "tokens":
             for document in self.load(file):
                 yield from chunk(document, chunking, tokenizer=tokenizer)
         else:
-            yield from self._load(file, chunking)
+            yield from self.load(file, chunking)
 
-    def _load(self, file: SourceFile, chunking: Chunking | None) -> Iterator[Any]:
+    def load(self, file: SourceFile, chunking: Chunking | None = None) -> Iterator[Any]:
+        """Load the documents of a file, or its passages, in a child process unless it is harmless."""
         before = _size_and_time(file.path)
         is_small = before is None or before[0] <= _SMALL
-        is_harmless = is_small and LOADERS[ending_of(file.path.name)] in _HARMLESS
+        is_harmless = is_small and LOADERS[ending_of(file.path.name)].startswith(_HARMLESS)
         read = _read if is_harmless else read_in_process
         for item in read(file, self._settings, chunking):
             if chunking is None:
@@ -235,7 +202,6 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
 
 
 def _module(name: str, file: SourceFile) -> ModuleType:
-    """Import a loader's module."""
     try:
         return import_module(f"ragweave.knowledge.ingest.loaders.{name}")
     except ImportError as error:
@@ -273,7 +239,6 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
 
 
 def _files_of(source: Path | str | SourceFile, follow_links: bool, allow_empty: bool) -> list[SourceFile]:
-    """The files of one source."""
     if isinstance(source, SourceFile):
         return [source]
     if str(source).startswith("hf:/"):
@@ -291,7 +256,6 @@ def _files_of(source: Path | str | SourceFile, follow_links: bool, allow_empty: 
 
 
 def _files_at(path: Path, follow_links: bool, allow_empty: bool) -> list[SourceFile]:
-    """The file at a path, or the files of the folder there."""
     if path.is_dir():
         files = list(_walk(path, follow_links))
         if links := [file.name for file in files if file.ignored == _LINK]:

@@ -32,21 +32,13 @@ _MAIL_AT_MOST = 128 * 2**20
 
 
 def read_mail(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
-    """Read a mail, titled by its subject, and the files attached to it.
-
-    Raises:
-        SourceError: The file cannot be read, or is no mail.
-    """
+    """Read a mail, titled by its subject, and the files attached to it."""
     with Unpacker(file, settings) as unpacker:
         yield from _documents(file, file.name, read_bytes(file.path), unpacker)
 
 
 def read_mbox(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
-    """Read the mails of a mailbox, whose names are that of the file and their number.
-
-    Raises:
-        SourceError: The file cannot be read, or has no mail.
-    """
+    """Read the mails of a mailbox, whose names are that of the file and their number."""
     has_mail = False
     with Unpacker(file, settings) as unpacker:
         for number, content in enumerate(_mails(file), start=1):
@@ -88,7 +80,6 @@ def _mails(file: SourceFile) -> Iterator[bytes]:
 
 
 def _documents(file: SourceFile, name: str, content: bytes, unpacker: Unpacker) -> Iterator[Document]:
-    """The document of a mail, and those of its attachments."""
     attachments: dict[str, bytes] = {}
     try:
         mail = BytesParser(EmailMessage, policy=default).parsebytes(content.lstrip())

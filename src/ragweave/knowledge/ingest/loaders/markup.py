@@ -5,25 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-from ragweave.knowledge.ingest.loaders.text import read_text, whole_file
+from ragweave.knowledge.ingest.loaders.text import Page, read_text, whole_file
 from ragweave.types import Document, SourceFile
 
 
-class _Text(NamedTuple):
-    """A title, empty without one, and text whose headings have the marks of Markdown."""
-
-    title: str
-    text: str
-
-
 def read_markup(file: SourceFile) -> Iterator[Document]:
-    """Read a file of a markup language as one document, titled by its title or first heading.
-
-    Raises:
-        SourceError: The file cannot be read, or is not text.
-    """
+    """Read a file of a markup language as one document, titled by its title or first heading."""
     ending = file.path.suffix.lower()
     title, text = _READERS[ending](read_text(file.path))
     is_speech = _READERS[ending] is _read_subtitles
@@ -50,7 +38,7 @@ _SILENT = ("code", "code-block", "contents", "figure", "highlight", "image", "in
            "sourcecode", "toctree")  # fmt: skip
 
 
-def _read_rst(text: str) -> _Text:
+def _read_rst(text: str) -> Page:
     lines = text.split("\n")
     styles: list[tuple[str, bool]] = []  # of headings, the highest first
     for number, line in enumerate(lines):
@@ -71,7 +59,7 @@ def _read_rst(text: str) -> _Text:
             lines[number] = ""
         else:
             lines[number] = _quoted(_REFERENCE.sub(r"\1", line.replace("``", "\0")).replace("\0", "`"))
-    return _Text("", "\n".join(lines))
+    return Page("", "\n".join(lines))
 
 
 # --- LaTeX ---
@@ -88,6 +76,12 @@ _LETTERS = {"ss": "ß", "o": "ø", "O": "Ø", "ae": "æ", "AE": "Æ", "oe": "œ"
             "L": "Ł", "i": "i", "item": "- ", "textbackslash": "\\", "LaTeX": "LaTeX", "TeX": "TeX", "ldots": "…",
             "dots": "…", "S": "§", "footnote": " ",
             "thanks": " ", "par": " ", "newline": " ", "quad": " "}  # fmt: skip
+
+
+def _accented(match: re.Match[str]) -> str:
+    return unicodedata.normalize("NFC", (match[2] or match[4]) + _MARKS[match[1] or match[3]])
+
+
 _FILES = "bibliography|bibliographystyle|hspace|include|includegraphics|index|input|label|usepackage|vspace"
 # What is replaced by what, one after the other. Braces go last, as they hold what commands apply to.
 _TEX_STEPS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
@@ -99,10 +93,7 @@ _TEX_STEPS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
         re.compile(rf"\\({'|'.join(_SECTIONS)})\*?{_OPTIONS}\{{"),
         lambda match: f"{'#' * _SECTIONS[match[1]]} {{",
     ),
-    (
-        re.compile(r"\\(?:(['`^\"~=.])\{?\\?([A-Za-z])\}?|([uvHcdbkr])\{\\?([A-Za-z])\})"),
-        lambda match: _accented(match),
-    ),
+    (re.compile(r"\\(?:(['`^\"~=.])\{?\\?([A-Za-z])\}?|([uvHcdbkr])\{\\?([A-Za-z])\})"), _accented),
     (re.compile(rf"\\([A-Za-z]+)\*?{_OPTIONS}[ \t]{{0,9}}"), lambda match: _LETTERS.get(match[1], "")),
     (re.compile(r"\\\\|(?<!\\)[{}]"), ""),
     (re.compile(r"(?<!\\)&"), "|"),
@@ -111,7 +102,7 @@ _TEX_STEPS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] =
 ]
 
 
-def _read_tex(text: str) -> _Text:
+def _read_tex(text: str) -> Page:
     title = re.search(rf"\\title{_OPTIONS}\{{([^\n]{{0,1000}})\}}", text)
     preamble, begin, body = text.partition("\\begin{document}")
     # The preamble has no text. Its line ends keep the numbers of the lines.
@@ -130,7 +121,7 @@ def _read_tex(text: str) -> _Text:
         ]
         end = stop
     pieces.append(_plain_tex(body[end:]))
-    return _Text(_plain_tex(title[1]).strip() if title else "", "".join(pieces))
+    return Page(_plain_tex(title[1]).strip() if title else "", "".join(pieces))
 
 
 def _plain_tex(text: str) -> str:
@@ -139,17 +130,13 @@ def _plain_tex(text: str) -> str:
     return text
 
 
-def _accented(match: re.Match[str]) -> str:
-    return unicodedata.normalize("NFC", (match[2] or match[4]) + _MARKS[match[1] or match[3]])
-
-
 # --- Org ---
 
 _KEYWORD = re.compile(r"[ \t]*#\+(\w+):?[ \t]*(.*)")
 _ORG_LINK = re.compile(r"\[\[([^\[\]\n]+)\](?:\[([^\[\]\n]+)\])?\]")
 
 
-def _read_org(text: str) -> _Text:
+def _read_org(text: str) -> Page:
     title, in_drawer, in_block, lines = "", False, False, []
     for line in text.split("\n"):
         if keyword := _KEYWORD.match(line):
@@ -169,7 +156,7 @@ def _read_org(text: str) -> _Text:
         elif re.match(r"[ \t]*(?:#(?: |$)|\|[-+]+\|?$)", line):  # comments, rules of tables
             line = ""
         lines.append(_ORG_LINK.sub(lambda link: link[2] or link[1], line))
-    return _Text(title, "\n".join(lines))
+    return Page(title, "\n".join(lines))
 
 
 # --- Subtitles ---
@@ -179,7 +166,7 @@ _TAGS = re.compile(r"<(?!v[ .])[^<>\n]{0,200}>|\{\\[^{}\n]{0,200}\}")
 _SPEAKER = re.compile(r"<v[ .]([^<>\n]{1,200})>")
 
 
-def _read_subtitles(text: str) -> _Text:
+def _read_subtitles(text: str) -> Page:
     spoken: list[str] = []
     for block in re.split(r"\n[ \t]*\n", text.strip("\ufeff\n")):
         lines = block.strip("\n").split("\n")
@@ -190,7 +177,7 @@ def _read_subtitles(text: str) -> _Text:
             line = " ".join(_TAGS.sub("", _SPEAKER.sub(_speaker, line)).split())
             if line and spoken[-1:] != [line]:  # captions that scroll repeat their last line
                 spoken.append(line)
-    return _Text("", "\n".join(spoken))
+    return Page("", "\n".join(spoken))
 
 
 def _speaker(tag: re.Match[str]) -> str:
@@ -198,7 +185,7 @@ def _speaker(tag: re.Match[str]) -> str:
     return f"{tag[1].rpartition('.')[2].strip()}: "
 
 
-_READERS: dict[str, Callable[[str], _Text]] = {
+_READERS: dict[str, Callable[[str], Page]] = {
     ".rst": _read_rst,
     ".tex": _read_tex,
     ".org": _read_org,

@@ -14,11 +14,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def read_notebook(file: SourceFile) -> Iterator[Document]:
-    """Read the cells of a Jupyter notebook and the text that they print, titled by its first heading.
-
-    Raises:
-        SourceError: The file cannot be read, or is no notebook.
-    """
+    """Read the cells of a Jupyter notebook and the text that they print, titled by its first heading."""
     try:
         notebook = json.loads(read_text(file.path))
         cells = notebook["cells"] if "cells" in notebook else notebook["worksheets"][0]["cells"]
@@ -31,7 +27,6 @@ def read_notebook(file: SourceFile) -> Iterator[Document]:
 
 
 def _cell(cell: dict[str, Any]) -> Iterator[str]:
-    """Yield the source of a cell, and the text of its outputs."""
     source = _lines(cell.get("source", cell.get("input")))
     # Fences keep the comments of code from reading as headings.
     yield f"```\n{source}\n```" if cell["cell_type"] == "code" and source.strip() else source

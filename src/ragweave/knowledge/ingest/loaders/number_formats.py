@@ -42,15 +42,10 @@ _Section = tuple[_Token, ...]
 
 
 def shown(value: str, code: str, *, epoch_1904: bool = False) -> str:
-    """The text that a cell shows.
+    """The text that a cell shows for a number; that of "General" where the format does not fit.
 
-    Args:
-        value: The number as the file has it.
-        code: The format's code, such as ``"0.0%"`` or ``"d mmm yyyy"``; empty for "General".
-        epoch_1904: Whether day 0 is 1904-01-01, as in files of old Macintosh programs.
-
-    Returns:
-        The text; that of "General" where the format does not fit the number, and ``value`` if it is no number.
+    The code is one such as ``"0.0%"`` or ``"d mmm yyyy"``; empty for "General". With ``epoch_1904``, day 0 is
+    1904-01-01, as in files of old Macintosh programs. A value that is no number stays as it is.
     """
     try:
         number = Decimal(value)

@@ -31,11 +31,7 @@ _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "x
 
 
 def read_docx(file: SourceFile) -> Iterator[Document]:
-    """Read a Word file, titled by its title style, its metadata or its first heading.
-
-    Raises:
-        SourceError: The file is damaged, protected by a password, or unpacks to far more than its size.
-    """
+    """Read a Word file, titled by its title style, its metadata or its first heading."""
     with open_zip(file.path) as content:
         package = Package(file, content)
         part, root = _main_part(package, "word/document.xml")
@@ -51,11 +47,7 @@ def read_docx(file: SourceFile) -> Iterator[Document]:
 
 
 def read_pptx(file: SourceFile) -> Iterator[Document]:
-    """Read a PowerPoint file, titled by its first slide or its metadata, with form feeds between its slides.
-
-    Raises:
-        SourceError: The file is damaged, protected by a password, or unpacks to far more than its size.
-    """
+    """Read a PowerPoint file, titled by its first slide or its metadata, with form feeds between its slides."""
     with open_zip(file.path) as content:
         package = Package(file, content)
         part, root = _main_part(package, "ppt/presentation.xml")
@@ -91,7 +83,6 @@ def _metadata_title(package: Package) -> str:
 
 
 def _slide_blocks(slide: _Reader, authors: dict[str, str]) -> list[str]:
-    """The blocks of a slide: its title, its shapes, its notes and its comments."""
     package, blocks = slide.package, list(slide.blocks(slide.package.xml(slide.part)))
     blocks.sort(key=lambda block: not block.startswith("# "))
     for name in package.related(slide.part, "notesSlide"):
@@ -167,7 +158,6 @@ class _Reader:
         yield from asides
 
     def _mark(self, paragraph: etree._Element, text: str) -> str:
-        """The mark of a list item on a slide."""
         properties = paragraph.find("{*}pPr")
         names = [] if properties is None else [local_name(child) for child in properties]
         if "buNone" in names or not (self._items or "buChar" in names or "buAutoNum" in names):
@@ -176,7 +166,6 @@ class _Reader:
         return "  " * (int(level) if level in "012345678" else 0) + "- "
 
     def _inline(self, parent: etree._Element) -> str:
-        """The text of a paragraph or a part of one."""
         text = ""
         for child in parent:
             name = local_name(child)
@@ -246,7 +235,6 @@ class _WordReader(_Reader):
         return self.package.xml(name, optional=not name)
 
     def _mark(self, paragraph: etree._Element, text: str) -> str:
-        """The mark of a heading or list item, with its number."""
         chain = [paragraph]
         name = _value(paragraph, "{*}pPr/{*}pStyle")
         while (style := self._styles.get(name)) is not None and len(chain) < 10:
@@ -279,29 +267,21 @@ class _WordReader(_Reader):
 
 
 class _Numbers:
-    """Counts the items of Word's lists."""
-
     def __init__(self, root: etree._Element) -> None:
         # By list and level: the kind of number, its template such as "%1.%2.", and the first number.
         self._levels: dict[tuple[str, int], tuple[str, str, int]] = {}
         for level in root.iterfind("{*}abstractNum/{*}lvl"):
             key = attribute(level.getparent(), "abstractNumId"), _integer(attribute(level, "ilvl"))
-            number = (
-                _value(level, "{*}numFmt"),
-                _value(level, "{*}lvlText"),
-                _integer(_value(level, "{*}start")),
-            )
-            self._levels[key] = number
+            kind, template = _value(level, "{*}numFmt"), _value(level, "{*}lvlText")
+            self._levels[key] = kind, template, _integer(_value(level, "{*}start"))
         self._list_of = {
             attribute(n, "numId"): _value(n, "{*}abstractNumId") for n in root.iterfind("{*}num")
         }
-        self._restarts = {
-            (
-                attribute(start.getparent().getparent(), "numId"),
-                _integer(attribute(start.getparent(), "ilvl")),
-            ): (_integer(attribute(start, "val")))
-            for start in root.iterfind("{*}num/{*}lvlOverride/{*}startOverride")
-        }
+        self._restarts: dict[tuple[str, int], int] = {}
+        for start in root.iterfind("{*}num/{*}lvlOverride/{*}startOverride"):
+            level = start.getparent()
+            key = attribute(level.getparent(), "numId"), _integer(attribute(level, "ilvl"))
+            self._restarts[key] = _integer(attribute(start, "val"))
         self._counts: dict[tuple[str, int], int] = {}
 
     def mark(self, number: str, depth: str) -> str:

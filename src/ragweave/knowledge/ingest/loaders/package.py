@@ -21,28 +21,15 @@ UNPACKED_AT_MOST = 256 * 2**20
 UNPACKED_TIMES = 100
 _PART_AT_MOST = 128 * 2**20
 
-DAMAGED_PART = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
+DAMAGED_PART = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 """What reading a damaged part of a zip file raises."""
 
 
 class Relation(NamedTuple):
-    """A link from one part to another.
+    """A link from one part to another."""
 
-    Attributes:
-        kind: The last word of its type's address, such as ``image``.
-        part: The name of the other part; empty if it is outside of the file.
-    """
-
-    kind: str
-    part: str
+    kind: str  # the last word of its type's address, such as ``image``
+    part: str  # the name of the other part; empty if it is outside of the file
 
 
 class Package:
@@ -51,7 +38,7 @@ class Package:
     def __init__(self, file: SourceFile, content: zipfile.ZipFile) -> None:
         self.file = file
         self._zip = content
-        self._given: set[str] = set()
+        self._named: set[str] = set()
         self.names = {name.replace("\\", "/"): name for name in content.namelist()}
 
     def warn(self, loss: str) -> None:
@@ -113,17 +100,13 @@ class Package:
 
     def is_new(self, part: str) -> bool:
         """Whether this is the first time that a part is named here: a file may refer to one part 20,000 times."""
-        new = part not in self._given
-        self._given.add(part)
+        new = part not in self._named
+        self._named.add(part)
         return new
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file.
-
-    Raises:
-        SourceError: It is damaged, or declares an enormous unpacked size.
-    """
+    """Open a zip file; raises `SourceError` if it is damaged, or declares an enormous unpacked size."""
     try:
         content = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:

@@ -22,11 +22,7 @@ _NO_TITLE = re.compile(
 
 
 def read_pdf(file: SourceFile) -> Iterator[Document]:
-    """Read the text of a PDF file, with form feeds between its pages.
-
-    Raises:
-        SourceError: The file is damaged, needs a password, has no text, or exceeds a limit of time or memory.
-    """
+    """Read the text of a PDF file, with form feeds between its pages."""
     try:
         file.path.open("rb").close()
         content = read_pages(str(file.path))

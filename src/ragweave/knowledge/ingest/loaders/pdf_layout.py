@@ -45,26 +45,16 @@ _SPACE, _CELL = 0.2, 0.9
 
 
 class Glyph(NamedTuple):
-    """A character and its position along and across the direction of writing.
-
-    Attributes:
-        text: The character.
-        origin: Where it is drawn along the line; characters of one ligature have the same.
-        start: Where its box starts there.
-        end: Where its box ends there.
-        base: Its baseline.
-        size: The size of its font.
-        turn: The direction of writing, in quarters of a circle.
-        spaced: -1 or 1 where pdfium has a space between it and the glyph before it, which is on its left or right.
-    """
+    """A character and its position along and across the direction of writing."""
 
     text: str
-    origin: float
-    start: float
-    end: float
+    origin: float  # where it is drawn along the line; characters of one ligature have the same
+    start: float  # where its box starts there
+    end: float  # where its box ends there
     base: float
     size: float
-    turn: int
+    turn: int  # the direction of writing, in quarters of a circle
+    # -1 or 1 where pdfium has a space between it and the glyph before it, which is on its left or right
     spaced: int = 0
 
     def gap(self, other: Glyph) -> float:
@@ -77,8 +67,7 @@ class Glyph(NamedTuple):
         return near and self.turn == other.turn
 
 
-Row = list[list[Glyph]]
-"""Pieces of text on one baseline, with wide gaps between them."""
+Row = list[list[Glyph]]  # pieces of text on one baseline, with wide gaps between them
 
 
 def read_pages(path: str) -> dict[str, Any]:
@@ -328,7 +317,6 @@ def _aligned(above: Row, below: Row) -> bool:
 
 
 def _line(row: Row, rtl: bool) -> str:
-    """The text of one line."""
     glyphs = [glyph for piece in row for glyph in piece]
     if any(_is_rtl(glyph.text) for glyph in glyphs):
         text = _bidirectional_line(glyphs, rtl)

@@ -62,7 +62,6 @@ class _ReaderProcess:
         self._folder = ""
 
     def read(self, file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -> Iterator[Any]:
-        """Read the documents of a file, or with a chunking its passages."""
         state = "more"
         try:
             self._start(settings.memory)
@@ -70,7 +69,10 @@ class _ReaderProcess:
             folder = "" if file.path.is_absolute() else os.getcwd()  # noqa: PTH109
             record = {**asdict(file), "path": str(file.path)}
             pieces = None if chunking is None else asdict(chunking)
-            self._send({"file": record, "settings": asdict(settings), "chunking": pieces, "folder": folder})
+            request = {"file": record, "settings": asdict(settings), "chunking": pieces, "folder": folder}
+            with suppress(BrokenPipeError):  # the process has ended, which `_receive` explains
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
             while state == "more":
                 items, losses, error, state = self._receive(file, settings)
                 for is_omission, message in losses:
@@ -85,7 +87,6 @@ class _ReaderProcess:
                 self.close()  # also if the caller stops: the next file must not get the answer of this one
 
     def close(self) -> None:
-        """End the process."""
         if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.communicate()
@@ -94,8 +95,8 @@ class _ReaderProcess:
 
     def _start(self, memory: int) -> None:
         """Start the process, unless it runs; after a fork, that of the parent is not for this process."""
-        is_own = self._process is not None and self._owner == os.getpid() and self._memory == memory
-        if is_own and self._process.poll() is None:
+        is_usable = self._process is not None and self._owner == os.getpid() and self._memory == memory
+        if is_usable and self._process.poll() is None:
             return
         self.close()
         command = [sys.executable, "-P", "-c", _CODE, str(Path(__file__).parents[4]), str(memory)]
@@ -113,11 +114,6 @@ class _ReaderProcess:
                 f"'{sys.executable} -P -c \"import ragweave.knowledge.ingest.loaders.loader\"' to see why."
             )
 
-    def _send(self, request: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # the process has ended, which `_receive` explains
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-
     def _receive(
         self, file: SourceFile, settings: ReadSettings
     ) -> tuple[list[Document | Passage], list[tuple[bool, str]], str, str]:
@@ -134,8 +130,9 @@ class _ReaderProcess:
         if status == _TIMED_OUT:
             limit = f"{_seconds(file, settings):g} seconds"
             raise SourceError(_exceeds(file, limit, "--read-seconds", "seconds"))
+        reason = next((one.name for one in signal.Signals if one == -status), f"exit status {status}")
         raise SourceError(
-            f"The file {file.path} ended the process that reads it ({_name_of(status)}): it is damaged, or needs "
+            f"The file {file.path} ended the process that reads it ({reason}): it is damaged, or needs "
             f"more than {settings.memory} MiB of memory. Save it again, leave it out, or raise --read-memory "
             "(ReadSettings.memory)."
         )
@@ -161,13 +158,6 @@ def _exceeds(file: SourceFile, limit: str, option: str, field: str) -> str:
         f"The file {file.path} cannot be read within {limit}: it is very large, damaged, or made to exhaust them. "
         f"Leave it out, or raise {option} (ReadSettings.{field})."
     )
-
-
-def _name_of(status: int) -> str:
-    """The name of the signal that ended a process, or its exit status."""
-    with suppress(ValueError):
-        return signal.Signals(-status).name
-    return f"exit status {status}"
 
 
 # --- In the child ---

@@ -17,8 +17,7 @@ from ragweave.knowledge.ingest.metadata import cleaned
 from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.types import Document, Place, SourceFile
 
-SAMPLE_ROWS = 100
-"""How many rows are looked at before their columns' kinds are decided."""
+SAMPLE_ROWS = 100  # how many rows are looked at before their columns' kinds are decided
 
 _TITLE_CHARACTERS = 100
 
@@ -28,17 +27,11 @@ _YEAR = re.compile(r"[12]\d{3}")
 
 
 class Row(NamedTuple):
-    """One row of a table.
+    """One row of a table."""
 
-    Attributes:
-        number: Its line or row in the file, from 1 on.
-        fields: The name and the value of each column.
-        cell: Its first cell, such as ``Stock!A5``, in a workbook.
-    """
-
-    number: int
-    fields: list[tuple[str, Any]]
-    cell: str = ""
+    number: int  # its line or row in the file, from 1 on
+    fields: list[tuple[str, Any]]  # the name and the value of each column
+    cell: str = ""  # its first cell, such as ``Stock!A5``, in a workbook
 
 
 class _Roles(NamedTuple):
@@ -50,19 +43,11 @@ class _Roles(NamedTuple):
 
 
 class TableReader:
-    """Turns the rows of a file's tables into documents.
+    """Turns the rows of a file's tables into documents; messages number them in a ``unit``.
 
-    The columns ``text``, ``title`` and ``id`` (or ``_id``) become the document's. Without a column ``text``, the text
-    has a line "column: value" for each column, and the title is the first column with text. Settings may name other
-    columns.
-
-    Args:
-        file: The file.
-        tables: The settings.
-        unit: What the numbers of rows count, and messages name.
-
-    Attributes:
-        left_out: Columns with values that are no part of the documents or their metadata.
+    The columns ``text``, ``title`` and ``id`` (or ``_id``) become the document's. Without a column ``text``, the
+    text has a line "column: value" for each column, and the title is the first column with text. Settings may name
+    other columns.
     """
 
     def __init__(self, file: SourceFile, tables: TableSettings, unit: str = "Row") -> None:
@@ -70,21 +55,13 @@ class TableReader:
         self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
         # Cells of text files are texts, of which some are numbers.
         self._numbers = file.path.suffix.lower() in (".csv", ".tsv", ".xlsx")
+        # columns with values that are no part of the documents or their metadata
         self.left_out: dict[str, None] = {}
 
     def documents(
         self, rows: Iterable[Row], *, context: str = "", sheet: str | None = None
     ) -> Iterator[Document]:
-        """Turn the rows of one table into documents.
-
-        Args:
-            rows: The rows.
-            context: Text that precedes the columns of each row, such as a caption.
-            sheet: The name of the sheet that they are in.
-
-        Raises:
-            SourceError: An id, a title or a text has a wrong type.
-        """
+        """Turn the rows of a table into documents; ``context``, such as a caption, precedes the text of each."""
         rows = iter(rows)
         sample = list(islice(rows, SAMPLE_ROWS))
         first_text = _first_text_column(sample)

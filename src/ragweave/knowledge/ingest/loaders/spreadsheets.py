@@ -39,19 +39,12 @@ class _Table:
     caption: str
 
     def covers(self, rows: Iterable[CellRow]) -> bool:
-        """Whether rows are within the table's columns."""
         first, last = min(self.names), max(self.names)
         return all(first <= column <= last for row in rows for column in row.cells)
 
 
 def read_spreadsheet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
-    """Read an ``.xlsx`` file: a document for each row of a table, and one for the rest of each sheet.
-
-    Warns of hidden sheets, unless the settings include them, and of what is absent or damaged.
-
-    Raises:
-        SourceError: The file is no workbook, is protected by a password, or unfolds to far more than its size.
-    """
+    """Read an ``.xlsx`` file: a document for each row of a table, and one for the rest of each sheet."""
     try:
         with open_zip(file.path) as package:
             workbook = Workbook(file.path, package)
@@ -69,8 +62,6 @@ def read_spreadsheet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -
 
 
 class _SheetReader:
-    """Reads one sheet."""
-
     def __init__(
         self, file: SourceFile, workbook: Workbook, reader: TableReader, sheet: SheetRecord, *, is_only: bool
     ) -> None:
@@ -82,7 +73,6 @@ class _SheetReader:
         self._notes_documents = 0
 
     def documents(self) -> Iterator[Document]:
-        """The documents of the sheet."""
         for band, is_continued in self._bands():
             is_known = is_continued or any(table.covers(band) for table in self._tables)
             for rows in [band] if is_known else _side_by_side(band):
@@ -107,7 +97,6 @@ class _SheetReader:
             yield band, is_continued
 
     def _rows(self) -> Iterator[CellRow]:
-        """The rows of the sheet that can be read."""
         number = 0
         try:
             merged, tables = self._workbook.ranges(self._sheet.part)
@@ -208,7 +197,6 @@ class _SheetReader:
             self._workbook.losses.append(f"comments on the sheet {self._sheet.name} are absent or damaged.")
 
     def _rest(self) -> Iterator[Document]:
-        """The document of the notes, if there are any."""
         if not self._notes:
             return
         rows = [row for row, _ in self._notes]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,7 @@ _NO_TEXT = re.compile(r"binary|list<[^<>]*(?:float|double|halffloat)")  # pictur
 
 
 def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
-    """Read a ``.csv`` or ``.tsv`` file; see `TableReader`. Its first line names the columns, unless it has numbers.
-
-    Raises:
-        SourceError: The file cannot be read, is empty, or has a row of another length.
-    """
+    """Read a ``.csv`` or ``.tsv`` file; see `TableReader`. Its first line is a header, unless it has numbers."""
     rows = table_rows(file.path)
     sample = list(islice(rows, SAMPLE_ROWS))
     if not sample:
@@ -52,17 +49,10 @@ def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iter
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Read the rows of a table. Blank lines are skipped.
+    """Read the fields of a table's rows with the number of the line in which each begins. Blank lines are skipped.
 
     Fields are separated by tabs in a ``.tsv`` file, and else by what separates the first lines into as many fields
-    each: commas, semicolons, tabs or vertical bars.
-
-    Yields:
-        The number of the row's first line, counted from 1, and the row's fields. The header is the first row.
-
-    Raises:
-        SourceError: The file cannot be read, an open quotation mark is never closed, or a row has another length than
-            the first.
+    each: commas, semicolons, tabs or vertical bars. The header is the first row.
     """
     # This limit applies to the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
@@ -111,7 +101,6 @@ def _delimiter(lines: Sequence[str]) -> str:
 def _separated(
     path: Path, lines: Iterator[tuple[int, str]], delimiter: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read rows whose fields may be quoted."""
     first = last = 0  # lines of the current row
 
     def content() -> Iterator[str]:
@@ -176,11 +165,7 @@ def _unquoted(field: str) -> str:
 
 
 def read_jsonl(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
-    """Read JSON lines; see `TableReader`. Those of KILT's knowledge source are read, too.
-
-    Raises:
-        SourceError: The file cannot be read, or a line is not an object, or has a text that is not a string.
-    """
+    """Read JSON lines; see `TableReader`. Those of KILT's knowledge source are read, too."""
     reader = TableReader(file, tables, "Line")
     yield from reader.documents(
         Row(number, list(_parse(line, f"Line {number} of {file.path}").items()))
@@ -211,43 +196,34 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 
 def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
-    """Read a Parquet file; see `TableReader`. Columns of bytes and of vectors are left out.
-
-    Raises:
-        SourceError: The file cannot be read, or has a row without text in the column ``text``.
-    """
+    """Read a Parquet file; see `TableReader`. Columns of bytes and of vectors are left out."""
     try:
         with pq.ParquetFile(file.path, memory_map=True) as content:
-            reader = TableReader(file, tables)
-            names = _columns(reader, content.schema_arrow)
-            batches = content.iter_batches(batch_size=_batch_rows(content.metadata), columns=names)
-            yield from reader.documents(_rows(file.path, batches))
-            reader.warn_of_columns()
+            read = partial(content.iter_batches, _batch_rows(content.metadata))
+            yield from _documents(file, tables, content.schema_arrow, lambda names: read(columns=names))
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
 def read_arrow(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
-    """Read an Arrow file, as the datasets library saves them, like a Parquet file.
-
-    Raises:
-        SourceError: The file cannot be read, or has a row without text in the column ``text``.
-    """
+    """Read an Arrow file, as the datasets library saves them, like a Parquet file."""
     try:
         with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as batches:
-            reader = TableReader(file, tables)
-            names = _columns(reader, batches.schema)
-            yield from reader.documents(_rows(file.path, (batch.select(names) for batch in batches)))
-            reader.warn_of_columns()
+            schema = batches.schema
+            yield from _documents(file, tables, schema, lambda names: (one.select(names) for one in batches))
     except (OSError, pa.ArrowException, MemoryError) as error:
         raise damaged_file(file.path, error) from error
 
 
-def _columns(reader: TableReader, schema: pa.Schema) -> list[str]:
-    """The columns to load: all that can be written as text."""
+def _documents(
+    file: SourceFile, tables: TableSettings, schema: pa.Schema, read: Callable[[list[str]], Iterator[Any]]
+) -> Iterator[Document]:
+    """Read the columns that can be written as text."""
+    reader = TableReader(file, tables)
     columns = [field.name for field in schema if not _NO_TEXT.search(str(field.type))]
     reader.left_out |= dict.fromkeys(name for name in schema.names if name not in columns)
-    return columns
+    yield from reader.documents(_rows(file.path, read(columns)))
+    reader.warn_of_columns()
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:

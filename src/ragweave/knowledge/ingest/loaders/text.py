@@ -8,15 +8,14 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from ragweave.errors import OmissionWarning, RagweaveError, SourceError, SourceWarning, too_many_files
 from ragweave.knowledge.ingest.metadata import front_matter
 from ragweave.types import Document, SourceFile
 
 MARKDOWN = (".md", ".markdown")
-PIECE = 2**20
-"""How many bytes `read_pieces` reads at a time."""
+PIECE = 2**20  # how many bytes `read_pieces` reads at a time
 
 _LINE_AT_MOST = 64 * 2**20
 _BYTES_AT_MOST = 128 * 2**20
@@ -55,15 +54,19 @@ _TITLE_FIELD = re.compile(r"^title[ \t]*[:=]([^\n>|]*)$", re.M | re.I)
 _UNDERLINE = re.compile(r"^ {0,3}(?:=+|-+)[ \t]*$")
 _NO_PARAGRAPH = re.compile(r"^(?: {4}|\t|[ \t]*(?:[-*+>|]|\d+[.)])\s)")
 _HEADING = re.compile(r" {0,3}#{1,6}[ \t]+(.+)")
+_CLOSING = re.compile(r"(?:^|\s)#+$")  # number signs may close a heading, after a space
 _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
-def read_plain(file: SourceFile) -> Iterator[Document]:
-    """Read a text or Markdown file as one document, titled by its front matter, first heading or file name.
+class Page(NamedTuple):
+    """A title, empty without one, and text whose headings have the marks of Markdown."""
 
-    Raises:
-        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
-    """
+    title: str
+    text: str
+
+
+def read_plain(file: SourceFile) -> Iterator[Document]:
+    """Read a text or Markdown file as one document, titled by its front matter, first heading or file name."""
     # A log keeps its text when one of its many writers used another encoding.
     text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
     markdown = file.path.suffix.lower() in MARKDOWN
@@ -92,7 +95,7 @@ def first_heading(markdown: str) -> str | None:
             in_code, paragraph = not in_code, []
         elif in_code:
             continue
-        elif (heading := _HEADING.match(line)) and (title := _without_closing(heading[1])):
+        elif (heading := _HEADING.match(line)) and (title := _CLOSING.sub("", heading[1].strip()).rstrip()):
             return title
         elif paragraph and _UNDERLINE.match(line):
             return " ".join(paragraph)
@@ -101,13 +104,6 @@ def first_heading(markdown: str) -> str | None:
         else:
             paragraph.append(line.strip())
     return None
-
-
-def _without_closing(heading: str) -> str:
-    """A heading without the number signs that may close it, which a space precedes."""
-    heading = heading.strip()
-    words = heading.rstrip("#")
-    return words.rstrip() if not words or words[-1].isspace() else heading
 
 
 def title_from_name(name: str) -> str:
@@ -140,15 +136,7 @@ def printable(name: str) -> str:
 
 
 def read_text(path: Path, *, lossy: bool = False) -> str:
-    r"""Read a whole file of text, without a byte order mark and with ``\n`` as line ends.
-
-    Args:
-        path: The file.
-        lossy: Replace bytes that are not UTF-8 and warn, instead of refusing the file.
-
-    Raises:
-        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
-    """
+    r"""Read a whole file of text, with ``\n`` as line ends; ``lossy`` replaces what is not UTF-8, and warns."""
     text = "".join(read_pieces(path, lossy=lossy))
     if lossy and (lost := text.count("\ufffd")):
         warn_loss(path.name, f"{lost} bytes are not UTF-8; each reads \ufffd.")
@@ -156,14 +144,7 @@ def read_text(path: Path, *, lossy: bool = False) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""Read a file of text line by line. Lines end with ``\n``, ``\r\n`` or ``\r``.
-
-    Yields:
-        The line's number, counted from 1, and the line with its end.
-
-    Raises:
-        SourceError: The file cannot be read, is not text in UTF-8 or UTF-16, or has an enormous line.
-    """
+    r"""Yield the lines of a text file, with their numbers from 1 on and their ends ``\n``, ``\r\n`` or ``\r``."""
     number, line, held_back = 1, list[str](), ""
     for piece in read_pieces(path):
         piece, start = held_back + piece, 0
@@ -187,11 +168,7 @@ def _check_length(path: Path, number: int, line: list[str]) -> None:
 
 
 def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
-    """Read a file of text in pieces of about a million characters, for files whose one line may have gigabytes.
-
-    Raises:
-        SourceError: The file cannot be read, or is not text in UTF-8 or UTF-16.
-    """
+    """Read a file of text in pieces of about a million characters, for files whose one line may have gigabytes."""
     try:
         with path.open("rb") as file:
             start = file.read(3)
@@ -226,14 +203,9 @@ def _mark_of(start: bytes) -> bytes:
 
 
 def decode_declared(data: bytes, charset: str = "") -> tuple[str, str, int]:
-    """Decode text that may declare its encoding, as web pages and XML do.
+    """Decode text that may declare its encoding, as web pages and XML do; ``charset`` is declared elsewhere.
 
-    Args:
-        data: The text.
-        charset: The encoding that something outside of the text declares.
-
-    Returns:
-        The text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
+    Returns the text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
     """
     mark = _mark_of(data)
     declared = _DECLARED.search(data[:4096])
@@ -276,11 +248,7 @@ def is_text(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file whole.
-
-    Raises:
-        SourceError: The file cannot be read, or is enormous.
-    """
+    """Read a file whole, unless it is enormous."""
     try:
         if path.stat().st_size > _BYTES_AT_MOST:
             raise SourceError(f"The file {path} has more than {_BYTES_AT_MOST // 2**20} MiB: break it up.")
@@ -318,10 +286,7 @@ def warn_omission(name: str, omission: str) -> None:
 def whole_text(value: str, name: str, where: str) -> str:
     r"""Return a text, or refuse half of a character, which JSON can spell (``\ud83d`` alone) and UTF-8 cannot.
 
-    The error names the field ``name`` and the place ``where``, such as ``Line 3 of notes.jsonl``.
-
-    Raises:
-        SourceError: The text has half of a character.
+    The error names the field ``name`` and the position ``where``, such as ``Line 3 of notes.jsonl``.
     """
     try:
         value.encode("utf-8")

@@ -19,8 +19,7 @@ from ragweave.knowledge.ingest.loaders.number_formats import BUILT_IN, shown
 from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES
 from ragweave.knowledge.ingest.loaders.text import TextBudget
 
-DAMAGED = (expat.ExpatError, KeyError, *DAMAGED_PART)
-"""What reading a damaged part raises."""
+DAMAGED = (expat.ExpatError, KeyError, *DAMAGED_PART)  # what reading a damaged part raises
 
 _PIECE = 2**14
 _STRINGS_AT_MOST = 2**22
@@ -60,21 +59,7 @@ class CellRow(NamedTuple):
 
 
 class Workbook:
-    """An ``.xlsx`` file.
-
-    Args:
-        path: The file.
-        package: The same, opened.
-
-    Attributes:
-        sheets: Its sheets in the order of their tabs.
-        losses: Sentences about what could not be read.
-        budget: Counts the text that was read.
-
-    Raises:
-        SourceError: It unpacks to far more than its size.
-        ValueError: It is no workbook.
-    """
+    """An ``.xlsx`` file, and the same opened as a zip file; raises `ValueError` if it is no workbook."""
 
     def __init__(self, path: Path, package: zipfile.ZipFile) -> None:
         self._path, self._package = path, package
@@ -86,12 +71,12 @@ class Workbook:
         self._formats: list[str] = []
         self._strings: list[bytes] = []
         self._cells_without_text = 0
-        self.budget = TextBudget(path)
-        self.losses: list[str] = []
+        self.budget = TextBudget(path)  # counts the text that was read
+        self.losses: list[str] = []  # sentences about what could not be read
         main = self.related("", "officeDocument").get("officeDocument", "xl/workbook.xml")
         if main.lower() not in self._parts:
             raise ValueError("it holds no workbook")
-        self.sheets = list(self._read_sheets(main))
+        self.sheets = list(self._read_sheets(main))  # its sheets in the order of their tabs
         parts = {"styles": "xl/styles.xml", "sharedStrings": "xl/sharedStrings.xml"}
         parts |= self.related(main, *parts)
         self._attempt(
@@ -140,11 +125,7 @@ class Workbook:
     # --- Parts ---
 
     def events(self, part: str) -> Iterator[tuple[str, Any]]:
-        """Parse a part.
-
-        Yields:
-            The name of each element without its namespace, and its attributes; ``/name`` at its end; texts as ``""``.
-        """
+        """Parse a part: the plain name and the attributes of each element, ``/name`` at its end, texts as ``""``."""
         events: list[tuple[str, Any]] = []
 
         def start(name: str, attributes: dict[str, str]) -> None:
@@ -195,11 +176,7 @@ class Workbook:
     def texts(
         self, part: str, element: str, others: Container[str] = ()
     ) -> Iterator[tuple[str, dict[str, str], str]]:
-        """The texts of a part's elements, such as cells or comments.
-
-        Yields:
-            The name, attributes and text of each element when it ends, and the name and attributes of other events.
-        """
+        """The name, attributes and text of each element of a kind when it ends, and what starts or ends of others."""
         attributes: dict[str, str] = {}
         text: list[str] = []
         is_text = is_phonetic = False
@@ -231,8 +208,8 @@ class Workbook:
         rest = b""
         for piece in self._pieces(part):
             for kind, reference in _RANGE.findall(rest + piece):
-                found = merged if kind.lower() == b"mergecell" else tables
-                found += _ranges(reference.decode("ascii")) if len(found) < _RANGES_AT_MOST else []
+                ranges = merged if kind.lower() == b"mergecell" else tables
+                ranges += _ranges(reference.decode("ascii")) if len(ranges) < _RANGES_AT_MOST else []
             rest = piece[max(piece.rfind(b"<"), len(piece) - 500) :]
         for table in self.related(part).values():
             for name, attributes in self.events(table) if "/tables/" in table.lower() else ():
@@ -241,11 +218,7 @@ class Workbook:
         return merged, tables
 
     def rows(self, part: str, merged: Iterable[Range] = ()) -> Iterator[CellRow]:
-        """Read the rows of a sheet that are not blank. All cells of a merged range get the text of its first.
-
-        Raises:
-            SourceError: The texts are far longer than the file.
-        """
+        """Read the rows of a sheet that are not blank. All cells of a merged range get the text of its first."""
         ranges = iter(sorted(merged))
         following = next(ranges, None)
         active: dict[Range, str] = {}
@@ -298,7 +271,6 @@ class Workbook:
             self._cells_without_text = 0
 
     def _value(self, text: str, attributes: dict[str, str]) -> str:
-        """What a cell shows."""
         kind = attributes.get("t", "n")
         if kind == "s" and text:
             position = int(text)
