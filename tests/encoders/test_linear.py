@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from ragweave.encoders import linear as module
-from ragweave.encoders.linear import PackedLinear, fast_linear, pack_linear
+from ragweave.encoders.linear import fast_linear
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 
@@ -161,41 +160,6 @@ def test_compiled_models_are_left_to_the_compiler() -> None:
 @pytest.mark.parametrize("model", [layer().bfloat16(), layer().to("meta"), torch.nn.Identity()])
 def test_models_without_float32_weights_here_are_not_slowed_down(model: torch.nn.Module) -> None:
     assert not isinstance(fast_linear(model), TorchFunctionMode)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_packed_layers_follow_their_weights(bias: bool) -> None:
-    """Copies, changed weights, other types and training: always what a plain layer gives."""
-    plain = layer(bias=bias).bfloat16()
-    packed = copy.deepcopy(plain)
-    pack_linear(packed)
-    assert type(packed) is PackedLinear
-
-    def check(x: torch.Tensor, dense: torch.nn.Linear = packed) -> None:
-        with torch.no_grad():
-            torch.testing.assert_close(dense(x), plain(x), rtol=2e-2, atol=2e-2)
-
-    for rows in ((1,), (7,), (2, 3), (300,), (0,)):
-        check(torch.randn(*rows, 160).bfloat16())
-    check(torch.randn(3, 160).bfloat16(), copy.deepcopy(packed))
-    for change in (lambda weight: weight.mul_(2), lambda weight: setattr(weight, "data", weight.data + 1)):
-        for dense in (plain, packed):
-            with torch.no_grad():
-                change(dense.weight)
-        check(torch.randn(5, 160).bfloat16())
-    x = torch.randn(3, 160).bfloat16().requires_grad_()
-    packed(x).sum().backward()
-    assert packed.weight.grad is not None and x.grad is not None
-    for dense in (plain, packed):
-        dense.float()
-    check(torch.randn(5, 160))
-    assert packed.state_dict().keys() == plain.state_dict().keys()
-
-
-def test_other_layers_are_not_packed() -> None:
-    model = torch.nn.ModuleList([layer(), layer().bfloat16().to("meta"), torch.nn.ReLU()])
-    pack_linear(model)
-    assert not any(isinstance(each, PackedLinear) for each in model)
 
 
 def test_other_functions_are_untouched() -> None:

@@ -1,4 +1,4 @@
-"""Linear layers through oneDNN: in float32 where PyTorch's default library is slow, in bfloat16 with packed weights.
+"""float32 linear layers through oneDNN, on CPUs where PyTorch's default library is slow.
 
 On x86, PyTorch multiplies float32 matrices with MKL. On AMD CPUs MKL is half as fast as oneDNN, which PyTorch
 contains but uses for half precision only. `fast_linear` uses it for float32, within a ``with`` block and only
@@ -19,8 +19,6 @@ from torch.overrides import TorchFunctionMode
 
 # For layers with fewer weights, the overhead exceeds the gain.
 MIN_WEIGHTS = 2**14
-# The number of rows that packed weights are arranged for: a few answers. They serve any number.
-_PACKED_ROWS = 32
 
 
 def fast_linear(model: torch.nn.Module) -> AbstractContextManager[Any]:
@@ -55,40 +53,6 @@ def pays() -> bool:
         return torch.equal(_onednn_linear(x, weight, None), linear(x, weight))
     except (AttributeError, RuntimeError, TypeError):
         return False
-
-
-class PackedLinear(torch.nn.Linear):
-    """A bfloat16 layer that also keeps its weights in the order in which oneDNN multiplies them.
-
-    oneDNN rearranges plain weights at every call, which takes longer than to multiply a few rows with them. Training
-    and changes of the weights give up the copy.
-    """
-
-    _packed: tuple[tuple[int, int], Tensor] | None = None
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name
-        """As in torch."""
-        packs = input.dtype == self.weight.dtype == torch.bfloat16 and input.numel() > 0
-        if torch.is_grad_enabled() or not packs or not torch.backends.mkldnn.enabled:
-            self._packed = None
-            return super().forward(input)
-        state = (self.weight._version, self.weight.data_ptr())
-        if self._packed is None or self._packed[0] != state:
-            self._packed = state, torch.ops.mkldnn._reorder_linear_weight(self.weight, _PACKED_ROWS)
-        return _onednn_linear(input, self._packed[1], self.bias)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}
-
-
-def pack_linear(model: torch.nn.Module) -> None:
-    """Make a model's bfloat16 layers on the CPU `PackedLinear`; when they are used, they take twice the memory."""
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        for layer in model.modules():
-            if type(layer) is not torch.nn.Linear or layer.weight.device.type != "cpu":
-                continue
-            if layer.weight.dtype == torch.bfloat16:
-                layer.__class__ = PackedLinear
 
 
 class _FastLinear(TorchFunctionMode):

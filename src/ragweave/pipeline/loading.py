@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 
 import ragweave  # its names are loaded on first use: one question needs few of them
 from ragweave.configuration import RagConfig
-from ragweave.encoders.linear import pack_linear
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError
 from ragweave.knowledge.base import KnowledgeBase
@@ -114,7 +113,6 @@ def load_parts(
         parts = _saved_parts(name, source, formulation, torch_dtype, device)
     if dtype == "int8":
         quantize_int8(parts.model.generator)
-    pack_linear(parts.model.generator)
     return replace(parts, confidence=confidence)
 
 
