@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -50,6 +51,8 @@ def test_text_output(notes, tmp_path, tiny_encoder_path):
     assert built.stderr == ""
     shown = run("info", tmp_path / "kb")
     assert "000001" in shown.stdout
+    assert re.search(r"^deleted +0\.0% *$", shown.stdout, re.M)
+    assert not re.search(r"None|{}|_prompt", shown.stdout)  # what does not apply
     again = run("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path, "--overwrite")
     assert "version 000002" in again.stdout
 

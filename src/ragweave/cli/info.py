@@ -58,7 +58,10 @@ def info(
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in content.items():
+        if value in (None, "", {}) and name != "recall":
+            continue  # it does not apply
         shown = recall_of(value) if name == "recall" else str(value)
+        shown = f"{value:.1%}" if name == "deleted" else shown
         table.add_row(name, f"{value:,}" if name.endswith("bytes") else shown)
     stdout().print(table, markup=False)
     note_compaction(base)
