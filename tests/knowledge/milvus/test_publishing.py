@@ -81,6 +81,16 @@ def test_a_new_version_takes_the_place_of_the_old_one(kb, empty_uri, notes, enco
     assert len(collections(empty_uri)) == 1
 
 
+def test_a_released_version_is_loaded_when_it_is_opened(kb, empty_uri) -> None:
+    from pymilvus import MilvusClient
+
+    kb.publish(empty_uri).close()
+    client = MilvusClient(empty_uri.removeprefix("milvus+").partition("?")[0])
+    client.release_collection(*collections(empty_uri))
+    client.close()
+    assert len(texts(empty_uri)) == 3
+
+
 def test_an_unchanged_version_is_not_sent_again(kb, empty_uri, monkeypatch) -> None:
     version = kb.publish(empty_uri).version
     monkeypatch.setattr(type(kb.storage), "shards", None)

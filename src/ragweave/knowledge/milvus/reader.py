@@ -125,6 +125,8 @@ class MilvusReader(CachingReader):
             with readable_errors(uri):
                 name = in_force(client, uri)
                 record = None if name is None else record_of(client, name)
+                if name is not None and client.get_load_state(name)["state"].name != "Loaded":
+                    client.load_collection(name)  # Milvus Lite releases all when it was killed
         if client is None or name is None or record is None:
             raise KnowledgeBaseError(
                 f"There is no knowledge base at {uri}. Publish one with 'ragweave publish KB URI'."
