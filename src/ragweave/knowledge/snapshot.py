@@ -91,8 +91,8 @@ class Snapshot:
             if (segment.record.name, segment.record.files) == (record.name, record.files)
         }
         # Damage is better found now than in the middle of a search; what is open was compared with its hashes.
-        for path, record in self._files():
-            if problem := problem_of(path, record, 0 if path.parent in shared else CHECKED_BYTES):
+        for path, file in self._files():
+            if problem := problem_of(path, file, 0 if path.parent in shared else CHECKED_BYTES):
                 raise KnowledgeBaseError(
                     f"The knowledge base at {self.path} is damaged: {problem}. {store.ADVICE}"
                 )
