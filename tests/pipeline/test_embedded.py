@@ -164,7 +164,7 @@ def test_the_first_question_shows_nothing_of_libraries(tmp_path: Path):
         shown = in_terminal([sys.executable, "-m", "ragweave", *command], tmp_path, environment)
         assert "warning" not in shown.lower(), shown
         # Only the spinner and the bars of ragweave itself.
-        stages = r"Loading the \w+ 'embedded'|Reading|Embedding|Indexing|Starting|Writing"
+        stages = r"Looking for changes|Loading the \w+ 'embedded'|Reading|Embedding|Indexing|Starting|Writing"
         lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
         strange = [line for line in lines if not re.search(stages, line)]
         assert strange == [], shown
