@@ -23,6 +23,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ragweave import KnowledgeBase
+from ragweave.errors import KnowledgeBaseError
+
 if TYPE_CHECKING:
     from ragweave import RagPipeline
     from ragweave.provenance.answers import Answer
@@ -165,7 +168,7 @@ def run(console: Console, *arguments: str) -> None:
 
 
 def prepare(console: Console, cache: Path) -> Path:
-    """Writes the documents and builds the knowledge base, unless they are there.
+    """Writes the documents and builds the knowledge base, unless they are there and of this version.
 
     Args:
         console: Where the commands are shown.
@@ -175,15 +178,18 @@ def prepare(console: Console, cache: Path) -> Path:
         Path of the knowledge base.
     """
     documents, knowledge_base = cache / "documents.jsonl", cache / "kb"
+    options = ["--output", str(knowledge_base), "--dtype", "auto"]
     if knowledge_base.exists():
-        console.print(f"Using the knowledge base in {escape(str(knowledge_base))}", soft_wrap=True)
-        return knowledge_base
+        try:
+            KnowledgeBase.open(knowledge_base)
+        except KnowledgeBaseError:  # of another version of ragweave, or damaged
+            options.append("--overwrite")
+        else:
+            console.print(f"Using the knowledge base in {escape(str(knowledge_base))}", soft_wrap=True)
+            return knowledge_base
     run(console, "examples/world_factbook/documents.py", str(documents))
     # bfloat16, where the processor has it, embeds more than twice as fast and finds the same passages.
-    run(
-        console,
-        *("-m", "ragweave", "index", str(documents), "--output", str(knowledge_base), "--dtype", "auto"),
-    )
+    run(console, "-m", "ragweave", "index", str(documents), *options)
     return knowledge_base
 
 

