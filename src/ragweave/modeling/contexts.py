@@ -191,6 +191,7 @@ class TokenScores:
         self._allowed, self._draft, self._ends = allowed, draft, frozenset(ends)
         self._answers: list[_Answer] = []
         self._fed: list[list[int]] = []  # what the model reads now
+        self.doc_scores = torch.empty(0)  # as the model last returned them, (B, K)
         self._seen = torch.empty(0)  # the mask of all columns
 
     def known_logits(self, token_ids: Tensor) -> Tensor | None:
@@ -272,8 +273,12 @@ class TokenScores:
         self._seen = torch.cat([self._seen, self._seen.new_tensor(mask).view(len(rows), longest)], dim=1)
         return token_ids.new_tensor(padded).view(len(rows), longest), self._seen
 
-    def record(self, logits: Tensor) -> None:
-        """Take the logits of what `unread` returned, (B*K, any, V)."""
+    def record(self, logits: Tensor, doc_scores: Tensor) -> None:
+        """Take the logits of what `unread` returned, (B*K, any, V), and the model's scores of passages, (B, K).
+
+        They are not always those that the model was given: a subclass of `RagModel` may change them.
+        """
+        self.doc_scores = doc_scores
         grouped = group_by_question(logits, logits.shape[0] // len(self._answers))  # (B, K, any, V)
         first = self._seen.shape[1] - logits.shape[1]
         for answer, fed, own in zip(self._answers, self._fed, grouped, strict=True):

@@ -199,7 +199,8 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         if logits is None:
             self._read(mixture, token_ids, past_key_values)
             logits = mixture.token_scores.known_logits(token_ids)
-        marginals = self._output_logits(cast(Tensor, logits), mixture.doc_scores, True, mixture.contexts)
+        doc_scores = mixture.token_scores.doc_scores
+        marginals = self._output_logits(cast(Tensor, logits), doc_scores, True, mixture.contexts)
         return RetrievAugLMMarginOutput(logits=marginals, **{CACHE: past_key_values})
 
     def _read(
@@ -222,7 +223,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
                 doc_scores=mixture.doc_scores,
                 use_cache=True,
             )
-            scores.record(output.logits)
+            scores.record(output.logits, output.doc_scores)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
         """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""
