@@ -29,14 +29,20 @@ from ragweave.model_files import (
 from ragweave.modeling.generation import RagForGeneration
 from ragweave.modeling.passage_cache import PassageCache, PassageStore, default_budget, parse_size
 from ragweave.modeling.quantization import quantize_int8
-from ragweave.modeling.token import RagTokenForGeneration
+from ragweave.modeling.token import PcedForGeneration, RagTokenForGeneration
 from ragweave.pipeline import embedded
 from ragweave.pipeline.answer_pipeline import AnswerPipeline
 from ragweave.pipeline.instruct import ADVICE, is_adapter, load_causal, prompt_fields
 from ragweave.provenance.confidence import FILE_NAME, UNCALIBRATED, CalibratedConfidence
 from ragweave.retrieval.index_protocol import Index, NoPassages, PassageScorer
 from ragweave.retrieval.rag_retriever import RagRetriever
-from ragweave.types import FORMULATIONS, AnswerStyle, Formulation, GeneratorDtype, SearchSettings
+from ragweave.types import (
+    ANSWER_FORMULATIONS,
+    AnswerFormulation,
+    AnswerStyle,
+    GeneratorDtype,
+    SearchSettings,
+)
 
 P = TypeVar("P", bound=AnswerPipeline)
 
@@ -69,7 +75,7 @@ def load_parts(
     name_or_path: str | Path,
     knowledge_base: str | Path | KnowledgeBase | None,
     *,
-    formulation: Formulation | None,
+    formulation: AnswerFormulation | None,
     search: SearchSettings | None,
     reranker: str | Path | PassageScorer | None,
     adapter: bool,
@@ -162,15 +168,17 @@ def make_passage_cache(parts: PipelineParts, sizes: tuple[int | None, int | None
     return cache
 
 
-def model_class(formulation: Formulation) -> type[RagForGeneration]:
-    """The model class of a formulation.
+def model_class(formulation: AnswerFormulation) -> type[RagForGeneration]:
+    """The model class of a formulation; one prompt of all passages is read by that of RAG-Token.
 
     Raises:
-        ConfigurationError: It is neither "token" nor "sequence".
+        ConfigurationError: It is unknown.
     """
-    if formulation not in FORMULATIONS:
+    if formulation not in ANSWER_FORMULATIONS:
         raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
-    return RagTokenForGeneration if formulation == "token" else ragweave.RagSequenceForGeneration
+    if formulation == "sequence":
+        return ragweave.RagSequenceForGeneration
+    return PcedForGeneration if formulation == "pced" else RagTokenForGeneration
 
 
 def load_embedded_encoder(base: KnowledgeBase | None, device: str | None) -> TextEncoder:
@@ -190,7 +198,7 @@ def load_embedded_encoder(base: KnowledgeBase | None, device: str | None) -> Tex
 
 def _embedded_parts(
     source: _IndexSource,
-    formulation: Formulation | None,
+    formulation: AnswerFormulation | None,
     dtype: torch.dtype,
     device: str | None,
     *,
@@ -213,7 +221,7 @@ def _embedded_parts(
 def _causal_parts(
     name: str,
     source: _IndexSource,
-    formulation: Formulation | None,
+    formulation: AnswerFormulation | None,
     dtype: torch.dtype,
     device: str | None,
     style: AnswerStyle | None,
@@ -250,7 +258,7 @@ def _combined(
     generator: Any,
     tokenizer: Any,
     index: Index,
-    formulation: Formulation | None,
+    formulation: AnswerFormulation | None,
     device: str | None,
 ) -> PipelineParts:
     """A model of two networks that were trained apart; RAG-Token by default."""
@@ -271,7 +279,7 @@ def _is_rag_model(name: str) -> bool:
 def _saved_parts(
     name: str,
     source: _IndexSource,
-    formulation: Formulation | None,
+    formulation: AnswerFormulation | None,
     dtype: torch.dtype,
     device: str | None,
 ) -> PipelineParts:

@@ -156,7 +156,7 @@ class RagPipeline(AnswerPipeline):
         parts = load_parts(
             name_or_path,
             knowledge_base,
-            formulation="token" if formulation == "concat" or formulation == "pced" else formulation,
+            formulation=formulation,
             search=search,
             reranker=reranker,
             adapter=adapter,
@@ -200,11 +200,7 @@ class RagPipeline(AnswerPipeline):
         Raises:
             ConfigurationError: ``formulation`` is none of "token", "sequence", "concat" and "pced".
         """
-        cls = (
-            PcedForGeneration
-            if formulation == "pced"
-            else model_class("token" if formulation == "concat" else formulation)
-        )
+        cls = model_class(formulation)
         if formulation == self.formulation:
             return self
         other = copy.copy(self)
