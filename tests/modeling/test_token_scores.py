@@ -116,3 +116,39 @@ def test_tokens_that_are_skipped_at_the_end_have_scores_too() -> None:
     )
     assert output.sequences.shape == (2, 8)
     check_provenance(model, inputs, output)
+
+
+@everywhere
+@both
+@pytest.mark.parametrize("options", [{}, SAMPLE], ids=["greedy", "samples"])
+def test_answers_that_have_ended_are_left_out_when_they_are_half(
+    formulation: str, generator: str, options: dict[str, Any]
+) -> None:
+    model, inputs = shared_model(formulation, generator), models.contexts(8)
+    words = list(range(models.FIRST_WORD, models.VOCABULARY))
+
+    def allowed(question: int, ids: Tensor) -> list[int]:
+        return [model.end_token_ids[0]] if len(ids) > question + 1 else words
+
+    rows: list[int] = []
+    hook = model.rag.register_forward_hook(lambda _, __, output: rows.append(len(output.logits)))
+    results = []
+    for stepwise in (True, False):
+        rows.clear()
+        torch.manual_seed(1)
+        results.append(
+            model.generate(
+                **inputs,
+                **options,
+                max_new_tokens=9,
+                prefix_allowed_tokens_fn=allowed,
+                return_dict_in_generate=True,
+                output_scores=stepwise,
+            )
+        )
+    hook.remove()
+    shrunk = [number / rows[0] for number in rows]
+    assert shrunk == sorted(shrunk, reverse=True)
+    assert {1, 0.5, 0.25} == set(shrunk)
+    assert torch.equal(results[0].sequences, results[1].sequences)
+    check_provenance(model, inputs, results[1])

@@ -243,6 +243,18 @@ class MixtureCache(EncoderDecoderCache):
         for layer in self.self_attention_cache.layers:
             layer.reorder_cache(rows.flatten())
 
+    @property
+    def is_selectable(self) -> bool:
+        """Whether all layers keep one row of keys and values for each context."""
+        return all(isinstance(layer, DynamicLayer) for layer in self.self_attention_cache.layers)
+
+    def select(self, questions: list[int]) -> None:
+        """Forget all but some questions, given by their numbers, in a search without beams."""
+        device = self.self_attention_cache.layers[0].keys.device
+        rows = torch.arange(self.n_questions * self.n_docs, device=device).view(-1, self.n_docs)
+        self.batch_select_indices(rows[questions].flatten())
+        self.n_questions = len(questions)
+
 
 class GrowingLayer(DynamicLayer):
     """One layer of keys and values with room behind them: what is appended is written there, and nothing is copied.

@@ -57,6 +57,15 @@ class EncodedContexts:
     def __len__(self) -> int:
         return self.attention_mask.shape[0]
 
+    def select(self, rows: Tensor) -> EncodedContexts:
+        """Some of the contexts, for a cache that has been filled from all of them."""
+        kept = {
+            name: None if tensor is None else tensor[rows]
+            for name in ("last_hidden_state", "input_ids")
+            for tensor in [getattr(self, name)]
+        }
+        return EncodedContexts(self.attention_mask[rows], **kept)
+
     def repeated_states(self, times: int) -> tuple[Tensor, Tensor]:
         """Encoder states and mask for R rows per context, (B*K*R, S, H) and (B*K*R, S); computed once."""
         if self.last_hidden_state is None:
@@ -140,6 +149,12 @@ class Mixture:
     contexts: EncodedContexts
     doc_scores: Tensor
 
+    def select(self, questions: list[int]) -> Mixture:
+        """The mixtures of some questions."""
+        n_docs = self.doc_scores.shape[1]
+        rows = torch.arange(len(self.contexts), device=self.doc_scores.device).view(-1, n_docs)
+        return Mixture(self.contexts.select(rows[questions].flatten()), self.doc_scores[questions])
+
 
 # How many tokens of all contexts pass through the model with a draft, and of one answer. Up to here, most of the time
 # goes into reading the weights, so that many tokens take little longer than one.
@@ -173,13 +188,18 @@ class TokenScores:
     Extractive decoding allows a single token inside most words of several tokens. If that is so in every row, the
     step needs no model: the next one that does reads all tokens that it has not read, in one call. Behind them it
     reads a draft, what follows in the passage. While the draft's tokens are chosen, their logits are known. The rest
-    of a draft stays in the cache, where the mask hides it.
+    of a draft stays in the cache, where the mask hides it. When half of the answers have ended, the model goes on
+    without them.
 
     Args:
         allowed: The search's ``prefix_allowed_tokens_fn``, if it has one.
         draft: A guess of what follows the tokens of an answer, given its number. Without one, the model reads the
             same number of tokens in every row.
-        ends: The tokens that end answers; needed for drafts.
+        ends: The tokens that end answers.
+
+    Attributes:
+        mixture: What the model still reads; ``None`` before an answer has been left out.
+        doc_scores: The passages' scores as the model last returned them, (B, K).
     """
 
     def __init__(
@@ -190,9 +210,11 @@ class TokenScores:
     ) -> None:
         self._allowed, self._draft, self._ends = allowed, draft, frozenset(ends)
         self._answers: list[_Answer] = []
-        self._fed: list[list[int]] = []  # what the model reads now
-        self.doc_scores = torch.empty(0)  # as the model last returned them, (B, K)
+        self._rows: list[int] = []  # the answers that the model still reads
+        self._fed: list[list[int]] = []  # what it reads of them now
         self._seen = torch.empty(0)  # the mask of all columns
+        self.mixture: Mixture | None = None
+        self.doc_scores = torch.empty(0)
 
     def known_logits(self, token_ids: Tensor) -> Tensor | None:
         """Logits of the next token of B answers, (B*K, 1, V), if the model has read what they depend on.
@@ -207,16 +229,35 @@ class TokenScores:
             self._settle(number, chosen)
             if len(answer.tokens) >= len(chosen):
                 logits.append(answer.logits[:, :1])
-            elif self._has_choice(number, ids):
+            elif not self._has_ended(chosen) and (
+                self._allowed is None or len(self._allowed(number, ids)) > 1
+            ):
                 return None
             else:
                 logits.append(answer.logits.new_zeros(len(answer.logits), 1, answer.logits.shape[-1]))
         return torch.cat(logits)
 
-    def _has_choice(self, number: int, ids: Tensor) -> bool:
-        if self._draft is not None and self._length(ids.tolist()) < len(ids):
-            return False
-        return self._allowed is None or len(self._allowed(number, ids)) > 1
+    def leave_out_ended(self, token_ids: Tensor, mixture: Mixture) -> list[int] | None:
+        """Read on without the answers that have ended, if these are half of what the model reads.
+
+        Returns:
+            The rows of those that go on; ``None`` if nothing changes.
+        """
+        going_on = []
+        for row, number in enumerate(self._rows):
+            chosen = token_ids[number].tolist()
+            self._settle(number, chosen)
+            if not self._has_ended(chosen) or len(self._answers[number].tokens) < self._length(chosen):
+                going_on.append(row)
+        if not 0 < 2 * len(going_on) <= len(self._rows):
+            return None
+        self._rows = [self._rows[row] for row in going_on]
+        self._seen = self._seen[going_on]
+        self.mixture = (self.mixture or mixture).select(going_on)
+        return going_on
+
+    def _has_ended(self, chosen: list[int]) -> bool:
+        return self._length(chosen) < len(chosen)
 
     def _length(self, chosen: list[int]) -> int:
         """How many tokens precede the end."""
@@ -235,14 +276,14 @@ class TokenScores:
             answer.logits = answer.logits[:, fresh:]
             answer.scored += fresh
         if common < min(len(answer.tokens), len(chosen)):
-            self._seen[number, answer.columns[common:]] = 0
+            self._seen[self._rows.index(number), answer.columns[common:]] = 0
             del answer.tokens[common:], answer.columns[common:]
             answer.logits = answer.logits[:, :0]
 
     def unread(
         self, token_ids: Tensor, n_docs: int, dtype: torch.dtype, *, last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """What the model has to read, (B, any), and the mask of this and all before, (B, any).
+        """What the model has to read, (B', any), and the mask of this and all before, for the answers that it reads.
 
         Args:
             token_ids: The tokens so far, (B, T).
@@ -250,40 +291,45 @@ class TokenScores:
             dtype: The type that the model computes in.
             last: Whether nothing follows, so that a draft is of no use.
         """
-        rows = token_ids.tolist()
         if not self._answers:
-            self._answers = [_Answer() for _ in rows]
-            self._seen = token_ids.new_ones(len(rows), 0)
-        room = DRAFTED_TOKENS.get(dtype, DEFAULT_DRAFTED_TOKENS) // (len(rows) * n_docs) - 1
+            self._answers = [_Answer() for _ in token_ids]
+            self._rows = list(range(len(token_ids)))
+            self._seen = token_ids.new_ones(len(token_ids), 0)
+        room = DRAFTED_TOKENS.get(dtype, DEFAULT_DRAFTED_TOKENS) // (len(self._rows) * n_docs) - 1
         room = max(0, min(room, LONGEST_DRAFT))
         self._fed = []
-        for number, (answer, chosen) in enumerate(zip(self._answers, rows, strict=True)):
+        for number in self._rows:
+            answer, chosen = self._answers[number], token_ids[number].tolist()
             if self._draft is None:
                 self._fed.append(chosen[len(answer.tokens) :])
                 continue
             self._settle(number, chosen)
             fed = chosen[len(answer.tokens) : self._length(chosen)]
-            if not last and self._length(chosen) == len(chosen):  # it goes on
+            if not last and not self._has_ended(chosen):
                 tokens = answer.tokens + fed
                 fed += self._draft(number, tokens)[: max(0, room + len(chosen) - len(tokens))]
             self._fed.append(fed)
         longest = max(map(len, self._fed))
         padded = [[*fed, *[0] * (longest - len(fed))] for fed in self._fed]
         mask = [[1] * len(fed) + [0] * (longest - len(fed)) for fed in self._fed]
-        self._seen = torch.cat([self._seen, self._seen.new_tensor(mask).view(len(rows), longest)], dim=1)
-        return token_ids.new_tensor(padded).view(len(rows), longest), self._seen
+        self._seen = torch.cat([self._seen, self._seen.new_tensor(mask).view(len(mask), longest)], dim=1)
+        return token_ids.new_tensor(padded).view(len(mask), longest), self._seen
 
     def record(self, logits: Tensor, doc_scores: Tensor) -> None:
-        """Take the logits of what `unread` returned, (B*K, any, V), and the model's scores of passages, (B, K).
+        """Take the logits of what `unread` returned, (B'*K, any, V), and the model's scores of passages, (B', K).
 
         They are not always those that the model was given: a subclass of `RagModel` may change them.
         """
-        self.doc_scores = doc_scores
-        grouped = group_by_question(logits, logits.shape[0] // len(self._answers))  # (B, K, any, V)
+        self.doc_scores = (
+            doc_scores
+            if len(self._rows) == len(self._answers)
+            else self.doc_scores.index_copy(0, self._seen.new_tensor(self._rows), doc_scores)
+        )
+        grouped = group_by_question(logits, doc_scores.shape[1])  # (B', K, any, V)
         first = self._seen.shape[1] - logits.shape[1]
-        for answer, fed, own in zip(self._answers, self._fed, grouped, strict=True):
-            own = own[:, : len(fed)]
-            answer.logits = torch.cat([answer.logits, own], dim=1) if answer.tokens else own
+        for number, fed, read in zip(self._rows, self._fed, grouped, strict=True):
+            answer, read = self._answers[number], read[:, : len(fed)]
+            answer.logits = torch.cat([answer.logits, read], dim=1) if answer.tokens else read
             answer.tokens += fed
             answer.columns += range(first, first + len(fed))
 

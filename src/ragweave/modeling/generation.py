@@ -17,6 +17,7 @@ from transformers.generation import GenerationMode
 
 from ragweave.configuration import RagConfig
 from ragweave.marginalization import group_by_question, scored_positions, target_log_probs
+from ragweave.modeling.attention import MixtureCache
 from ragweave.modeling.contexts import EncodedContexts, Mixture, RecordedMixture, TokenScores
 from ragweave.modeling.parts import (
     IGNORE_INDEX,
@@ -213,14 +214,19 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
     ) -> None:
         """Pass the unread tokens of B answers, (B, T), through the model and record their scores."""
         scores = mixture.token_scores
-        unread, mask = scores.unread(token_ids, mixture.doc_scores.shape[1], self.generator.dtype, last=last)
+        if not last and isinstance(past_key_values, MixtureCache) and past_key_values.is_selectable:
+            going_on = scores.leave_out_ended(token_ids, mixture)
+            if going_on is not None:
+                past_key_values.select(going_on)
+        reading = scores.mixture or mixture
+        unread, mask = scores.unread(token_ids, reading.doc_scores.shape[1], self.generator.dtype, last=last)
         if unread.shape[1]:
             output = self.rag(
-                encoder_outputs=mixture.contexts,
+                encoder_outputs=reading.contexts,
                 decoder_input_ids=unread,
                 decoder_attention_mask=None if mask.all() else mask,
                 past_key_values=past_key_values,
-                doc_scores=mixture.doc_scores,
+                doc_scores=reading.doc_scores,
                 use_cache=True,
             )
             scores.record(output.logits, output.doc_scores)
