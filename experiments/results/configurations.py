@@ -21,6 +21,7 @@ class Configuration:
         settings: What is done with every question.
         data: The data sets that it is run on.
         asked_again: Whether its questions are asked again to see what the answers rest on (`provenance`).
+        vote: Whether every passage answers by itself, and the answers are voted on (`vote`).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Configuration:
     settings: RunSettings = field(default_factory=RunSettings)
     data: tuple[str, ...] = ("factbook", "xquad")
     asked_again: bool = False
+    vote: bool = False
 
 
 EVERYWHERE = ("factbook", "xquad", "comparisons")
@@ -55,6 +57,7 @@ def _with(
     model: dict[str, object] | None = None,
     data: tuple[str, ...] = ("factbook", "xquad"),
     asked_again: bool = False,
+    vote: bool = False,
     **own: object,
 ) -> Configuration:
     return Configuration(
@@ -65,6 +68,20 @@ def _with(
         replace(_BASE.settings, **own),  # type: ignore[arg-type]
         data,
         asked_again,
+        vote,
+    )
+
+
+def _at(k: int, name: str, label: str, formulation: str | None = None, **own: object) -> Configuration:
+    """A formulation at another K."""
+    return _with(
+        f"{name}{k}",
+        f"{label}K = {k}",
+        "Number of passages",
+        model={"formulation": formulation},
+        data=EVERYWHERE,
+        n_docs=k,
+        **own,
     )
 
 
@@ -93,23 +110,37 @@ CONFIGURATIONS = (
         data=EVERYWHERE,
         asked_again=True,
     ),
-    _with(
-        "concat10",
-        "one prompt of all passages, K = 10",
-        "Formulation",
-        model={"formulation": "concat"},
-        n_docs=10,
-        data=EVERYWHERE,
-    ),
+    _with("vote", "vote of the passages", "Formulation", data=EVERYWHERE, asked_again=True, vote=True),
     _with("pced", "PCED", "Formulation", model={"formulation": "pced"}, data=EVERYWHERE, asked_again=True),
     _with("beams", "RAG-Token, 4 beams", "Formulation", num_beams=4),
     _with("free", "RAG-Token, any words", "Formulation", extractive=False),
-    _with("k1", "K = 1", "Number of passages", n_docs=1, data=EVERYWHERE),
+    _at(1, "k", ""),
     _with("k2", "K = 2", "Number of passages", n_docs=2),
-    _with("k10", "K = 10", "Number of passages", n_docs=10, data=EVERYWHERE),
+    _at(3, "k", ""),
+    _at(10, "k", ""),
     _with("k20", "K = 20", "Number of passages", n_docs=20, data=("xquad",)),
     _with("k50", "K = 50", "Number of passages", n_docs=50, data=("xquad",)),
+    _at(3, "thorough", "RAG-Sequence, thorough, ", "sequence", decoding="thorough"),
+    _at(10, "thorough", "RAG-Sequence, thorough, ", "sequence", decoding="thorough"),
+    _at(3, "concat", "one prompt of all passages, ", "concat"),
+    _at(10, "concat", "one prompt of all passages, ", "concat"),
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
+    _with(
+        "gold-no-adapter",
+        "without the adapter, gold document given, its first passage",
+        "Generator",
+        model={"adapter": False},
+        gold=True,
+        n_docs=1,
+    ),
+    _with(
+        "closed-no-adapter",
+        "without the adapter, closed book",
+        "Generator",
+        model={"adapter": False},
+        mode="closed-book",
+        n_docs=1,
+    ),
     _with("float32", "float32", "Generator", model={"dtype": "float32"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),
 )

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from experiments.results.configurations import Configuration
+from experiments.results.vote import load
 
 from ragweave import KnowledgeBase
 from ragweave.evaluation.run_folder import Prediction, RunFolder, read_predictions
 from ragweave.matching import normalize_answer
-from ragweave.pipeline.endpoint_pipeline import load_pipeline
 from ragweave.retrieval.retriever import RetrievalResult
 
 CHUNK = 16
@@ -39,14 +39,7 @@ def ask_again(
     progress(len(predictions), len(done))
     if not remaining:
         return
-    model, settings = configuration.model, configuration.settings
-    pipeline = load_pipeline(
-        model.model,
-        knowledge_base=base,
-        formulation=model.formulation,
-        search=model.search,
-        dtype=model.dtype,
-    )
+    settings, pipeline = configuration.settings, load(configuration, base)
     options: dict[str, Any] = {"extractive": settings.extractive, "min_confidence": 0.0}
     if settings.decoding is not None:
         options["decoding"] = settings.decoding

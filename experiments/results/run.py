@@ -5,30 +5,38 @@
 The World Factbook comes from its package: all documents, and questions about countries that the adapter was not
 trained on. DIR contains ``dev.jsonl`` (question, answers, passage) and ``passages.jsonl`` (id, title, text) of
 XQuAD's English part. Interrupted runs resume.
+
+Most configurations read the same passages with the same generator. Once the knowledge bases are built, `ragweave warm
+KB --all --budget 4GiB --generator-dtype bfloat16` reads each passage once for all of them, and the runs find what it
+stores by themselves. It gives the same answers up to the rounding of bfloat16. Runs without the adapter, with another
+type, or with several passages in one prompt read theirs whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from examples.world_factbook.documents import load_countries, write_documents
 from experiments.embedded.comparisons import comparisons
 from experiments.embedded.factbook_questions import all_questions
 from experiments.pages import replace_part
-from experiments.results.configurations import CONFIGURATIONS
+from experiments.results.configurations import CONFIGURATIONS, Configuration
 from experiments.results.figure import draw
 from experiments.results.page import TITLES, page
 from experiments.results.provenance import ask_again
+from experiments.results.vote import load
 from rich.console import Console
 
 from ragweave import KnowledgeBase
 from ragweave.cli.console import job_bars, quiet_libraries
 from ragweave.encoders.text_encoder import TextEncoder
 from ragweave.evaluation.data import Example, read_examples
-from ragweave.evaluation.evaluate import evaluate
+from ragweave.evaluation.evaluate import RunProgress, evaluate
 from ragweave.evaluation.run_folder import RunFolder
+from ragweave.evaluation.runner import run_evaluation
 from ragweave.pipeline import embedded
 
 PER_COUNTRY = 4
@@ -61,6 +69,32 @@ def factbook(work: Path, limit: int) -> dict[str, tuple[list[Example], Knowledge
     return {"factbook": (examples, base), "comparisons": (compared, base)}
 
 
+def run_one(
+    configuration: Configuration,
+    examples: list[Example],
+    folder: Path,
+    base: KnowledgeBase,
+    progress: RunProgress | None = None,
+) -> RunFolder:
+    """Run a configuration, or what is missing of it; its folder in ``folder`` has its name."""
+    model, settings, run = configuration.model, configuration.settings, RunFolder(folder / configuration.name)
+    if not configuration.vote:
+        return evaluate(
+            examples, run.root, knowledge_base=base, model=model, settings=settings, progress=progress
+        )
+    pipeline = load(configuration, base)
+    run_evaluation(
+        examples,
+        run,
+        settings=settings,
+        description={"model": model.to_dict(), "vote": True, "knowledge_base": str(base.path)},
+        retriever=pipeline.text_retriever,
+        pipeline=pipeline,
+        progress=None if progress is None else partial(progress, "Evaluating", len(examples)),
+    )
+    return run
+
+
 def main() -> None:
     """Run what is missing and write the page."""
     parser = argparse.ArgumentParser(
@@ -87,13 +121,12 @@ def main() -> None:
                 continue
             Console(stderr=True).print(f"{name}: {configuration.label}")
             with job_bars() as advance:
-                run = evaluate(
+                run = run_one(
+                    configuration,
                     examples,
-                    args.work / name / configuration.name,
-                    knowledge_base=base,
-                    model=configuration.model,
-                    settings=configuration.settings,
-                    progress=lambda job, total, done, means: advance(job, total, done, ""),
+                    args.work / name,
+                    base,
+                    lambda job, total, done, means: advance(job, total, done, ""),
                 )
                 if configuration.asked_again:
                     ask_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,9 +12,11 @@ from experiments.results.configurations import CONFIGURATIONS, Configuration
 from experiments.results.figure import draw
 from experiments.results.page import page
 from experiments.results.provenance import ask_again, provenance_figures, read_answers
+from experiments.results.run import run_one
+from experiments.results.vote import vote
 
 from ragweave import KnowledgeBase, RagPipeline
-from ragweave.evaluation.evaluate import ModelSettings, evaluate
+from ragweave.evaluation.evaluate import ModelSettings
 from ragweave.evaluation.metric_values import summarize
 from ragweave.evaluation.run_folder import (
     Prediction,
@@ -24,7 +27,8 @@ from ragweave.evaluation.run_folder import (
     write_json,
     write_predictions,
 )
-from ragweave.types import Example
+from ragweave.provenance.answers import Answer, RetrievedPassage
+from ragweave.types import Example, ScoredPassage
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 
@@ -57,11 +61,76 @@ def test_every_row_has_the_figures_of_its_run_and_stars_for_differences(tmp_path
     )
 
 
+def finished_run(folder, name: str, right: str, text: str = "yes") -> None:
+    """A run of four questions with the answer "yes", the numbers in ``right`` answered with it."""
+    (configuration,) = (one for one in CONFIGURATIONS if one.name == name)
+    run = RunFolder(folder / name)
+    run.root.mkdir(parents=True)
+    passages = (ReadPassage("a#1", "a", "", text, "", 0.0, 1.0),)
+    predictions = [
+        Prediction(n, f"{n}?", ("yes",), (), "yes" if n in right else "no", -0.1, passages, ())
+        for n in "1234"
+    ]
+    write_predictions(run.predictions, predictions)
+    write_json(run.description, {"settings": asdict(configuration.settings)})
+    write_json(run.metrics, summarize(predictions, configuration.settings))
+
+
+def test_formulations_are_compared_at_each_k_that_all_were_run_at(tmp_path):
+    for name, right in {"base": "12", "thorough": "123", "concat": "1234", "k3": "1", "concat3": "1"}.items():
+        finished_run(tmp_path, name, right)
+    lines = page({"xquad": RunFolder(tmp_path)}).splitlines()
+    (row,) = (line for line in lines if line.startswith("| 5 |"))
+    columns = [cell.strip() for cell in row.strip("|").split(" | ")]
+    assert [cell.split(" ")[0] for cell in columns] == ["5", "0.500", "0.750", "1.000", "+0.500"]
+    assert "[+0.00, +1.00], p = 0.50" in columns[-1]  # two signs: half of them agree
+    assert not any(line.startswith("| 3 |") for line in lines)
+
+
+def test_answers_from_the_gold_passage_are_counted_apart_for_known_and_unknown_ones(tmp_path):
+    finished_run(tmp_path, "base", "1")
+    finished_run(tmp_path, "closed", "14")
+    finished_run(tmp_path, "gold", "12", "The answer is yes.")
+    finished_run(tmp_path, "closed-no-adapter", "")
+    finished_run(tmp_path, "gold-no-adapter", "1234", "It says nothing.")
+    rows = [line for line in page({"xquad": RunFolder(tmp_path)}).splitlines() if " the adapter |" in line]
+    with_adapter, without = (row.split(" | ")[1:] for row in rows)
+    assert with_adapter == ["0.500 [0.00, 1.00] of 2", "0.500 [0.00, 1.00] of 2 |"]
+    assert without == ["0 questions", "0 questions |"]
+
+
+def test_passages_vote_with_their_prior():
+    passages = [ScoredPassage(f"{n}#1", "", "", "", 0.0, prior) for n, prior in enumerate((0.4, 0.35, 0.25))]
+    answers = [
+        Answer(
+            "?",
+            text,
+            math.log(likelihood),
+            (RetrievedPassage.of(passage, 1.0, 0.5),),
+            null_score=math.log(0.5),
+        )
+        for text, likelihood, passage in zip(
+            ("Lima", "the Nairobi", "Nairobi."), (0.9, 0.2, 0.6), passages, strict=True
+        )
+    ]
+    winner = vote([*answers, answers[0]], [*passages, None])  # there is no fourth passage
+    assert winner.answer == "Nairobi."
+    assert math.exp(winner.score) == pytest.approx(0.35 * 0.2 + 0.25 * 0.6)
+    assert math.exp(winner.null_score) == pytest.approx(0.5)
+    assert [(passage.id, round(passage.posterior, 3)) for passage in winner.passages] == [
+        ("2#1", 0.682),
+        ("1#1", 0.318),
+        ("0#1", 0.0),
+    ]
+
+
 def test_configurations_differ_from_the_first_in_what_they_say():
     base, *others = CONFIGURATIONS
     assert len({configuration.name for configuration in CONFIGURATIONS}) == len(CONFIGURATIONS)
     for configuration in others:
-        assert (configuration.model, configuration.settings) != (base.model, base.settings)
+        assert replace(configuration, name="", label="", group="", data=()) != replace(
+            base, name="", label="", group="", data=(), asked_again=configuration.asked_again
+        )
         assert replace(configuration.settings, n_docs=5, mode="e2e").depth == base.settings.depth
 
 
@@ -96,7 +165,7 @@ def test_comparisons_name_the_country_with_the_larger_or_the_smaller_value():
     assert comparisons(countries, 2) == found[:2]
 
 
-@pytest.mark.parametrize("formulation", ["token", "concat"])
+@pytest.mark.parametrize("formulation", ["token", "concat", "vote"])
 def test_questions_are_asked_again_with_and_without_the_first_passage(
     tmp_path, tiny_encoder_path, formulation
 ):
@@ -110,22 +179,17 @@ def test_questions_are_asked_again_with_and_without_the_first_passage(
         "tiny",
         "tiny",
         "tiny",
-        ModelSettings(str(model), formulation, dtype="float32"),
+        ModelSettings(str(model), None if formulation == "vote" else formulation, dtype="float32"),
         RunSettings(n_docs=2, extractive=False),
+        vote=formulation == "vote",
     )
-    run = evaluate(
-        examples,
-        tmp_path / "run",
-        knowledge_base=base,
-        model=configuration.model,
-        settings=configuration.settings,
-    )
+    run = run_one(configuration, examples, tmp_path, base)
     reported = []
     ask_again(configuration, base, run, lambda *counts: reported.append(counts))
     assert reported == [(3, 0), (3, 3)]
     again = read_answers(run)
     pipeline = RagPipeline.from_pretrained(
-        model, knowledge_base=base, formulation=formulation, dtype="float32"
+        model, knowledge_base=base, formulation=configuration.model.formulation, dtype="float32"
     )
     retriever = pipeline.text_retriever
     for prediction in read_predictions(run.predictions):
@@ -137,6 +201,8 @@ def test_questions_are_asked_again_with_and_without_the_first_passage(
         for row, answer in zip((only, other), again[prediction.id], strict=True):
             alone = retriever.score([prediction.question], retriever.index.hits_for_rows([[row]], 1))
             assert pipeline([prediction.question], retrieved=alone, extractive=False)[0].answer == answer
+        if configuration.vote:  # the better of two passages has more votes than the other
+            assert prediction.answer == again[prediction.id][0]
     file = run.root / "provenance.jsonl"
     whole = file.read_text()
     file.write_text(whole[:-5])
