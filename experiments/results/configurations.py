@@ -90,7 +90,7 @@ CONFIGURATIONS = (
     _searching("dense", "dense", SearchSettings("dense")),
     _searching("bm25", "BM25", SearchSettings("bm25")),
     _searching("rrf", "hybrid, reciprocal ranks", SearchSettings("hybrid", "rrf")),
-    _with("gold", "gold document given, its first passage", "Retrieval", gold=True, n_docs=1),
+    _with("gold", "gold passage given", "Retrieval", gold=True, n_docs=1),
     _with("closed", "closed book", "Retrieval", mode="closed-book", n_docs=1, data=EVERYWHERE),
     _with(
         "thorough",
@@ -127,7 +127,7 @@ CONFIGURATIONS = (
     _with("no-adapter", "without the adapter", "Generator", model={"adapter": False}),
     _with(
         "gold-no-adapter",
-        "without the adapter, gold document given, its first passage",
+        "without the adapter, gold passage given",
         "Generator",
         model={"adapter": False},
         gold=True,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from ragweave.evaluation.data import Example, read_examples
 from ragweave.evaluation.evaluate import RunProgress, evaluate
 from ragweave.evaluation.run_folder import RunFolder
 from ragweave.evaluation.runner import run_evaluation
+from ragweave.matching import has_answer
 from ragweave.pipeline import embedded
 
 PER_COUNTRY = 4
@@ -69,6 +71,17 @@ def factbook(work: Path, limit: int) -> dict[str, tuple[list[Example], Knowledge
     return {"factbook": (examples, base), "comparisons": (compared, base)}
 
 
+def with_gold_passages(examples: list[Example], base: KnowledgeBase) -> list[Example]:
+    """The examples, with the first passage of the gold document that contains an answer as the gold passage."""
+    rows = base.rows_of({name for example in examples for name in example.gold_passages})
+    named = []
+    for example in examples:
+        passages = (base.passage(int(row)) for name in example.gold_passages for row in rows[name])
+        found = [passage.id for passage in passages if has_answer(passage.text, example.answers)]
+        named.append(replace(example, gold_passages=tuple(found[:1]) or example.gold_passages))
+    return named
+
+
 def run_one(
     configuration: Configuration,
     examples: list[Example],
@@ -78,6 +91,8 @@ def run_one(
 ) -> RunFolder:
     """Run a configuration, or what is missing of it; its folder in ``folder`` has its name."""
     model, settings, run = configuration.model, configuration.settings, RunFolder(folder / configuration.name)
+    if settings.gold:
+        examples = with_gold_passages(examples, base)
     if not configuration.vote:
         return evaluate(
             examples, run.root, knowledge_base=base, model=model, settings=settings, progress=progress
