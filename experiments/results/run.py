@@ -72,14 +72,24 @@ def factbook(work: Path, limit: int) -> dict[str, tuple[list[Example], Knowledge
 
 
 def with_gold_passages(examples: list[Example], base: KnowledgeBase) -> list[Example]:
-    """The examples, with the first passage of the gold document that contains an answer as the gold passage."""
+    """The examples, with the passage of the gold document that has an answer as gold; the nearest, if several do."""
     rows = base.rows_of({name for example in examples for name in example.gold_passages})
-    named = []
-    for example in examples:
-        passages = (base.passage(int(row)) for name in example.gold_passages for row in rows[name])
-        found = [passage.id for passage in passages if has_answer(passage.text, example.answers)]
-        named.append(replace(example, gold_passages=tuple(found[:1]) or example.gold_passages))
-    return named
+    candidates = [
+        [
+            row
+            for name in example.gold_passages
+            for row in rows[name]
+            if has_answer(base.passage(int(row)).text, example.answers)
+        ]
+        for example in examples
+    ]
+    retriever = base.retriever(encoder=base.encoder)
+    hits = retriever.index.hits_for_rows(candidates, max(1, *map(len, candidates)))
+    nearest = retriever.score([example.question for example in examples], hits).scores.argmax(1)  # (B,)
+    return [
+        replace(example, gold_passages=(base.passage(int(found[best])).id,)) if found else example
+        for example, found, best in zip(examples, candidates, nearest, strict=True)
+    ]
 
 
 def run_one(

@@ -28,7 +28,8 @@ from ragweave.evaluation.run_folder import (
     write_predictions,
 )
 from ragweave.provenance.answers import Answer, RetrievedPassage
-from ragweave.types import Example, ScoredPassage
+from ragweave.types import Example, ScoredPassage, SearchSettings
+from tests.support.encoders import load_tiny_encoder
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 
@@ -99,15 +100,22 @@ def test_answers_from_the_gold_passage_are_counted_apart_for_known_and_unknown_o
     assert without == [["0 questions", "0 questions |"]] * 2
 
 
-def test_the_gold_passage_is_the_one_of_the_gold_document_with_the_answer(tmp_path, tiny_encoder_path):
-    text = "The Andes are mountains. " * 40 + "Lima is the capital. " + "It is foggy. " * 60
-    base = KnowledgeBase.open(build_knowledge_base(tmp_path, tiny_encoder_path, {"peru.txt": text}))
-    (rows,) = base.rows_of({"peru.txt"}).values()
-    (expected,) = {one.id for one in map(base.passage, map(int, rows)) if "Lima" in one.text}
-    examples = [Example(n, "?", (answer,), ("peru.txt",)) for n, answer in (("1", "Lima"), ("2", "Quito"))]
-    first, second = with_gold_passages(examples, base)
-    assert first.gold_passages == (expected,) != (base.passage(int(rows[0])).id,)
-    assert second == examples[1]  # no passage has the answer
+def test_the_gold_passage_is_the_nearest_of_the_gold_document_with_the_answer(tmp_path, tiny_encoder_path):
+    days = "".join(f"On day {n} fog rolls into Lima. " for n in range(40))
+    text = "The Andes are mountains. " * 40 + "Lima is the capital. " + days
+    base = KnowledgeBase.open(
+        build_knowledge_base(tmp_path, tiny_encoder_path, {"peru.txt": text}),
+        encoder=load_tiny_encoder(tiny_encoder_path),
+    )
+    questions = ["What is the capital?", "What rolls into Lima?", "Where are the mountains?"]
+    examples = [Example(question, question, ("Lima",), ("peru.txt",)) for question in questions]
+    unknown = Example("x", "?", ("Quito",), ("peru.txt",))
+    *named, same = with_gold_passages([*examples, unknown], base)
+    for one, ranked in zip(named, base.search(questions, 10, settings=SearchSettings("dense")), strict=True):
+        with_answer = [passage.id for passage in ranked if "Lima" in passage.text]
+        assert 2 <= len(with_answer) < len(ranked)
+        assert one.gold_passages == (with_answer[0],)
+    assert same == unknown  # no passage has the answer
 
 
 def test_passages_vote_with_their_prior():
