@@ -83,20 +83,6 @@ gold passage contains no answer do not count.
 | | not known | known |
 |-|-|-|"""
 
-_COLUMNS = "| K | RAG-Token | RAG-Sequence, thorough | one prompt | one prompt minus RAG-Token |"
-
-_EXTRACTION = """### Answers that the model does not know
-
-arXiv 2603.11513 reports that models of up to 7 billion parameters fail to extract 85 to 100 % of the answers that
-they do not know, even from a passage that contains them. This is its protocol as far as the data allow. A question
-is known if the model answers it without a passage (exact match, greedy decoding, one try). Then the model reads the
-gold passage and answers with words of it, as ragweave does by default. Only questions whose gold passage contains an
-answer count. Both columns show the share of right answers from the passage, its 95 % bootstrap interval, and the
-number of questions.
-
-| | not known | known |
-|-|-|-|"""
-
 _COLUMNS = "| | exact match | F1 | recall@1 | recall@5 | MRR |"
 
 

@@ -131,15 +131,20 @@ def main() -> None:
     parser.add_argument("--only", help="comma-separated names of configurations")
     parser.add_argument("--page", type=Path, help="page whose part about ablations is replaced")
     args = parser.parse_args()
+    names = {configuration.name for configuration in CONFIGURATIONS}
+    chosen = names if args.only is None else set(args.only.split(","))
+    if unknown := chosen - names:
+        parser.error(
+            f"--only: there is no {', '.join(sorted(unknown))}; choose from {', '.join(sorted(names))}."
+        )
     quiet_libraries()
     args.work.mkdir(parents=True, exist_ok=True)
     data = factbook(args.work, args.limit)
     if args.xquad is not None:
         examples = read_examples(args.xquad / "dev.jsonl")
         data["xquad"] = (examples, knowledge_base(args.xquad / "passages.jsonl", args.work / "xquad-kb"))
-    chosen = None if args.only is None else set(args.only.split(","))
     for configuration in CONFIGURATIONS:
-        if chosen is not None and configuration.name not in chosen:
+        if configuration.name not in chosen:
             continue
         for name, (examples, base) in data.items():
             if name not in configuration.data:
