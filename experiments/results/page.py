@@ -36,8 +36,9 @@ in a paired permutation test. With one passage, all three are the same up to rou
 The third table is about confidence and provenance. AUROC and ECE say how well the confidence tells right answers
 from wrong ones. Gold mass is the posterior of the gold document's passages. The last three columns are about
 the passage of the highest posterior, where a gold passage was read: how often it is a gold one, how often the
-answer stays the same from this passage alone (sufficient), and how often it changes without it (necessary). One
-prompt of all passages has no posterior; the retriever's p(z|x) stands in for it.
+answer stays the same from this passage alone (sufficient), and how often it changes without it (necessary).
+Comparisons rest on two passages and were not asked again. One prompt of all passages has no posterior; the
+retriever's p(z|x) stands in for it.
 """
 
 _ABOUT = {

@@ -158,7 +158,7 @@ def main() -> None:
                     base,
                     lambda job, total, done, means: advance(job, total, done, ""),
                 )
-                if configuration.asked_again:
+                if configuration.asked_again and name != "comparisons":  # which rest on two passages
                     ask_again(
                         configuration, base, run, lambda total, done: advance("Asking again", total, done, "")
                     )
