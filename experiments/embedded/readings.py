@@ -22,7 +22,9 @@ from experiments.embedded.packing import Pair, Reading
 from ragweave.encoders.text_encoder import TextEncoder, with_title
 from ragweave.knowledge.ingest.chunking import chunk
 from ragweave.matching import has_answer
+from ragweave.pipeline.answer_pipeline import concatenated
 from ragweave.pipeline.conversation import FUNCTION_WORDS, history_text
+from ragweave.pipeline.embedded import CONTEXT_FIELDS
 from ragweave.provenance.answers import NO_ANSWER
 from ragweave.types import Document
 
@@ -149,6 +151,39 @@ def with_near_misses(
     rng = random.Random(seed)  # noqa: S311
     chosen = {number: rng.sample(pairs, min(most, len(pairs))) for number, pairs in sorted(misses.items())}
     return [*readings, *(Reading(*passages[number], tuple(pairs)) for number, pairs in chosen.items())]
+
+
+def together(readings: Sequence[Reading], k: int, encoder: TextEncoder) -> list[Reading]:
+    """The questions of each passage over one prompt of K passages, as ``--formulation concat`` makes it, best first.
+
+    Each prompt comes twice: with the passage that answers, and with the null answer to the same questions without it,
+    unless another passage has an answer in it.
+
+    Args:
+        readings: Passages with their questions; those without an answer are left out.
+        k: Passages of a prompt.
+        encoder: Encodes questions and passages.
+    """
+    passages = list(dict.fromkeys((reading.title, reading.text) for reading in readings))
+    numbers = {passage: number for number, passage in enumerate(passages)}
+    vectors = encoder.encode([with_title(*passage) for passage in passages])
+    joined = []
+    for reading in readings:
+        pairs = tuple(pair for pair in reading.pairs if pair.answer)
+        if not pairs:
+            continue
+        scores = encoder.encode([pair.question for pair in pairs]).mean(0) @ vectors.T  # (passages,)
+        gold = numbers[reading.title, reading.text]
+        nearest = [number for number in np.argsort(-scores).tolist() if number != gold]
+        with_gold = sorted([gold, *nearest[: k - 1]], key=lambda number: -scores[number])
+        without = " ".join(" ".join(passages[number]) for number in nearest[:k])
+        unanswered = tuple(Pair(p.question, "") for p in pairs if not has_answer(without, [p.answer]))
+        for chosen, asked_of_it in ((with_gold, pairs), (nearest[:k], unanswered)):
+            titles, texts = zip(*(passages[number] for number in chosen), strict=True)
+            (doc,) = concatenated([{"title": titles, "text": texts}], CONTEXT_FIELDS["title_sep"])
+            if asked_of_it:
+                joined.append(Reading(doc["title"][0], doc["text"][0], asked_of_it))
+    return joined
 
 
 def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:

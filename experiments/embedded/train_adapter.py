@@ -5,8 +5,9 @@
 DIR contains passages.jsonl and train.jsonl (id, question, answers, passage). The loss is -log p(y | x, z): of the
 answer with the passage z that contains it, of the null answer with one that does not. This is RAG's likelihood
 with K = 1. Follow-ups of conversations are made into questions that stand alone. Questions about one passage share a
-row (`experiments.embedded.packing`). `experiments.embedded.readings` defines the training data and the held-out
-articles, which are evaluated every `--evaluate-every` steps. Run the same command again to resume an interrupted run.
+row (`experiments.embedded.packing`). With ``--together K``, questions are asked of one prompt of K passages instead,
+for comparison (docs/results.md). `experiments.embedded.readings` defines the training data and the held-out articles,
+which are evaluated every `--evaluate-every` steps. Run the same command again to resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from experiments.embedded.readings import (
     factbook_prose,
     in_parts,
     rewritten,
+    together,
     with_near_misses,
     written,
     xquad,
@@ -219,6 +221,9 @@ def main() -> None:
     parser.add_argument("--questions-per-row", type=int, default=10)
     parser.add_argument("--tokens-per-step", type=int, default=1600, help="with padding")
     parser.add_argument("--near-misses", type=int, default=4, help="retrieved ones of a passage")
+    parser.add_argument(
+        "--together", type=int, default=1, metavar="K", help="passages in one prompt, instead of near misses"
+    )
     parser.add_argument("--start", type=Path, help="an adapter to start from")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--rank", type=int, default=16)
@@ -238,12 +243,19 @@ def main() -> None:
     held_out = in_parts(xquad(args.xquad, held_out=True), 10)
     misses = with_near_misses(held_out, 4, encoder, args.seed)[len(held_out) :]
     known = [*xquad(args.xquad, held_out=False), *asked(args.xquad)]
-    sources = Sources(
-        with_near_misses(known, args.near_misses, encoder, args.seed),
-        with_near_misses([*written(), *factbook_prose()], args.near_misses, encoder, args.seed),
-        factbook_facts(args.facts_per_country),
-        rewritten(),
-    )
+    prose, facts = [*written(), *factbook_prose()], factbook_facts(args.facts_per_country)
+    if args.together > 1:
+        held_out, known, prose, facts = (
+            together(in_parts(readings, 4), args.together, encoder)
+            for readings in (held_out, known, prose, facts)
+        )
+        misses = [reading for reading in held_out if not reading.pairs[0].answer]
+        held_out = [reading for reading in held_out if reading.pairs[0].answer]
+    else:
+        known, prose = (
+            with_near_misses(readings, args.near_misses, encoder, args.seed) for readings in (known, prose)
+        )
+    sources = Sources(known, prose, facts, rewritten())
     batches = [step for number in range(args.epochs) for step in epoch(args, sources, tokenizer, number)]
     batches = batches[: args.steps]
     adapted = with_adapter(args.rank, args.first_layer, args.start)

@@ -129,15 +129,16 @@ def test_data_with_unanswerable_questions_and_conversations(tmp_path):
         assert len(missing) <= 1, (pair, missing)  # an inflected word here and there cannot be copied
 
 
-def test_near_misses_are_questions_of_other_passages(tmp_path):
-    class Letters:
-        """Encodes a text as the number of each letter."""
+class Letters:
+    """Encodes a text as the number of each letter."""
 
-        def encode(self, texts):
-            return np.array(
-                [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
-            )
+    def encode(self, texts):
+        return np.array(
+            [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
+        )
 
+
+def test_near_misses_are_questions_of_other_passages():
     (lima, ulm, *misses) = readings.with_near_misses(READINGS, 2, Letters(), seed=0)
     assert (lima, ulm) == tuple(READINGS)
     found = {own.title: {pair.question for pair in own.pairs} for own in misses}
@@ -145,6 +146,21 @@ def test_near_misses_are_questions_of_other_passages(tmp_path):
     assert found["Peru"] == {"What does Ulm lie on?"}
     assert found["Ulm"] <= {"What is the capital of Peru?", "What crosses Peru?", "Which?"}
     assert len(found["Ulm"]) == 2
+
+
+def test_prompts_of_several_passages_come_with_and_without_the_one_that_answers():
+    third = Reading("Lima", "Lima is the capital city.", (Pair("What is Lima?", "the capital city"),))
+    prompts = readings.together([*READINGS, third], 2, Letters())
+    texts = [f"{prompt.title} {prompt.text}" for prompt in prompts]
+    assert all(sum(reading.text in text for reading in (*READINGS, third)) == 2 for text in texts)
+    peru = [
+        prompt for prompt, text in zip(prompts, texts, strict=True) if READINGS[0].pairs[0] in prompt.pairs
+    ]
+    assert [pair.answer for pair in peru[0].pairs] == ["Lima", "the Andes", "Lima is the capital"]
+    assert READINGS[0].text in f"{peru[0].title} {peru[0].text}"
+    # What another passage answers too has no null answer.
+    nulls = [pair.question for prompt in prompts for pair in prompt.pairs if not pair.answer]
+    assert nulls == ["What crosses Peru?", "What does Ulm lie on?", "What is Lima?"]
 
 
 @needs_package
