@@ -289,7 +289,7 @@ class Snapshot:
         counts.update(self.copies.table.counts("source"))
         excluded = self.by_segment(np.union1d(self.deleted, self.copies.current_rows))
         for segment, rows in zip(self.segments, excluded, strict=True):
-            counts.update(segment.table.counts("source", without=rows.tolist()))
+            counts.update(segment.table.counts("source", rows))
         return dict(counts)
 
     def bytes(self) -> int:

@@ -106,12 +106,18 @@ class PassageTable:
         # pyarrow 23 crashes on a column without rows.
         return pc.indices_nonzero(matches).to_pylist() if len(matches) else []
 
-    def counts(self, column: str, without: Collection[int] = ()) -> dict[str, int]:
-        """The values of a column and how many rows have them, some rows excluded."""
+    def column(self, name: str, without: NDArray[np.int64] | None = None) -> pa.ChunkedArray:
+        """The values of a column, some rows excluded."""
+        if without is None or not len(without):
+            return self.table[name]
         included = np.ones(len(self), dtype=bool)
-        included[list(without)] = False
+        included[without] = False
+        return self.table[name].filter(pa.array(included))
+
+    def counts(self, column: str, without: NDArray[np.int64] | None = None) -> dict[str, int]:
+        """The values of a column and how many rows have them, some rows excluded."""
         with self._decoding():
-            values = pc.value_counts(self.table[column].filter(pa.array(included))).to_pylist()
+            values = pc.value_counts(self.column(column, without)).to_pylist()
         return {value["values"]: value["counts"] for value in values}
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ragweave.errors import MissingExtraError, OmissionWarning, SourceError, SourceWarning
@@ -290,7 +291,7 @@ def _index_vectors(
         name="",
         rows=len(table),
         passages=len(table),
-        documents=len(table.counts("document_id")),
+        documents=pc.count_distinct(table.column("document_id")).as_py(),
         factory=factory,
         recall=recall,
         breadth=breadth,

@@ -14,6 +14,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ragweave.knowledge import store
@@ -107,19 +109,25 @@ class FolderChange:
             self._deleted[first:last] for first, last in pairwise(np.searchsorted(self._deleted, starts))
         ]
         is_current = self._copy_rows[:, 1] > 0
+        renamed = self._copy_rows[is_current, 0]
         names = [copy.document_id for shard in self._shards(is_current) for copy in shard]
-        identities = dict(zip(self._copy_rows[is_current, 0].tolist(), names, strict=True))
+        new_ids = np.array(names, dtype=object)
 
-        def documents(number: int) -> set[str]:
-            first, last = starts[number : number + 2]
-            inside = {row: name for row, name in identities.items() if first <= row < last}
-            excluded = [*(deleted[number] - first).tolist(), *(row - first for row in inside)]
-            return {*segment(number).table.counts("document_id", without=excluded), *inside.values()}
+        def documents(numbers: Sequence[int]) -> int:
+            """How many documents have live passages in segments; counted by Arrow, as there may be millions."""
+            chunks: list[pa.Array] = []
+            for number in numbers:
+                start, end = starts[number : number + 2]
+                inside = (start <= renamed) & (renamed < end)
+                excluded = np.concatenate([deleted[number], renamed[inside]]) - start
+                chunks += segment(number).table.column("document_id", excluded).chunks
+                chunks.append(pa.array(new_ids[inside], pa.string()))
+            return int(pc.count_distinct(pa.chunked_array(chunks, pa.string())).as_py())
 
         for number, record in enumerate(records):
             if ((self._lost >= starts[number]) & (self._lost < starts[number + 1])).any():
                 passages = record.rows - len(deleted[number])
-                records[number] = replace(record, passages=passages, documents=len(documents(number)))
+                records[number] = replace(record, passages=passages, documents=documents([number]))
                 if self._record is None or number < len(records) - 1:
                     inside, least = deleted[number] - starts[number], least_recall(manifest.index.kind)
                     records[number] = segment(number).measured_without(inside, records[number], least=least)
@@ -132,8 +140,7 @@ class FolderChange:
             ]
             numbers = range(first, len(records))
             merged = self._merge(layout, manifest, [*map(segment, numbers)], rows, ends)
-            merged_documents = set().union(*map(documents, numbers))
-            records[first:] = [replace(merged, documents=len(merged_documents))]
+            records[first:] = [replace(merged, documents=documents(numbers))]
         commit(
             layout,
             replace(manifest, segments=tuple(records if self._record is None else records[:-1])),

@@ -263,8 +263,8 @@ def _check_ids(current: Snapshot, built: StagedSegment, replaced: Collection[str
     table = store.PassageTable(staged_segment(current.layout).passages)
     failed = np.setdiff1d(np.arange(len(built.copies)), built.positions)
     ids = {
-        *table.counts("document_id", without=built.discarded.tolist()),
-        *built.copies.counts("document_id", without=failed.tolist()),
+        *table.counts("document_id", built.discarded),
+        *built.copies.counts("document_id", failed),
     }
     if taken := current.taken_id(ids, replaced):
         raise id_taken(*taken, current.path)
