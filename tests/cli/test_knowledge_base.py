@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -35,6 +36,25 @@ def notes(tmp_path):
 def kb(notes, tmp_path, tiny_encoder_path):
     succeed("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
     return tmp_path / "kb"
+
+
+def test_the_encoder_is_loaded_only_for_what_is_to_be_embedded(notes, tmp_path, tiny_encoder_path):
+    encoder = shutil.copytree(tiny_encoder_path, tmp_path / "encoder")
+    folder = tmp_path / "kb"
+    succeed("index", notes, "--output", folder, "--model", encoder)
+    moved = encoder.rename(tmp_path / "moved")  # loading it fails
+    for command in ("add", "sync"):
+        assert "(nothing has changed)" in succeed(command, folder, notes).stdout
+    (notes / "peru.md").unlink()
+    assert "1 source removed" in succeed("sync", folder, notes).stdout
+    (notes / "new.txt").write_text("A new text.")
+    other = save_tiny_encoder(tmp_path / "other", seed=1)
+    for command in ("add", "sync"):
+        assert run(command, folder, notes).exit_code == 1
+        refused = run(command, folder, notes, "--model", other)
+        assert refused.exit_code == 1
+        assert "was embedded by the encoder" in refused.stderr
+    assert "1 passage added" in succeed("add", folder, notes, "--model", moved).stdout
 
 
 def test_every_change_makes_a_version(kb, notes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -51,10 +52,9 @@ def add(
         source_warnings(),
     ):
         files = find_sources(paths, follow_links=reading.follow_links)
-        encoder = options.load_encoder(model, device=device, base=base)
         updated = base.add(
             files,
-            encoder=encoder,
+            encoder=partial(options.load_encoder, model, device=device, base=base),
             strict=reading.strict,
             reading=settings,
             engine=options.load_engine(engine, workers, ray_address),

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -67,7 +68,8 @@ def sync(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
         files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
-    encoder = options.load_encoder(model, device=device, base=base)
+    # Loaded at the first new or changed source, and then once.
+    encoder = cache(partial(options.load_encoder, model, device=device, base=base))
 
     def synchronize() -> ragweave.KnowledgeBase:
         with stage_bars(hidden=watch) as progress, source_warnings():

@@ -5,7 +5,7 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +144,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         self,
         sources: Sequence[Path | str | SourceFile],
         *,
-        encoder: TextEncoder,
+        encoder: TextEncoder | Callable[[], TextEncoder],
         strict: bool = False,
         engine: Engine | None = None,
         reading: ReadSettings = DEFAULT_READING,
@@ -156,7 +156,8 @@ class KnowledgeBase(KnowledgeBaseReader):
 
         What was deleted from an unchanged source stays deleted. If nothing changes, there is no new version.
 
-        The options are those of `build`. By default, a source that cannot be read is skipped, and keeps its old
+        The options are those of `build`. ``encoder`` may also be a function that loads it, which is called only if a
+        source is new or has changed. By default, a source that cannot be read is skipped, and keeps its old
         passages. ``resume`` continues an interrupted addition of the same sources. ``remove_missing`` also
         removes what was read from files below these folders that no longer exist; a folder may then be empty.
 
@@ -164,7 +165,8 @@ class KnowledgeBase(KnowledgeBaseReader):
             EncoderMismatchError: Another encoder embedded the passages.
             SourceError: A source is missing, or none can be read, or a document's id is taken.
         """
-        self.check_encoder(encoder)
+        if not callable(encoder):
+            self.check_encoder(encoder)
         writer_at(self.storage.location).add(
             _paths(sources),
             encoder=encoder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -51,14 +51,20 @@ class EncoderRecord:
         settings = {key: value for key, value in asdict(self).items() if key not in ("name", "fingerprint")}
         return TextEncoder.from_pretrained(name or self.name, device=device, **settings)
 
-    def check(self, encoder: TextEncoder, path: Path | str) -> None:
-        """Raise `EncoderMismatchError` unless an encoder is this one; the message names the knowledge base."""
+    def check(self, encoder: TextEncoder | Callable[[], TextEncoder], path: Path | str) -> TextEncoder:
+        """Return an encoder, loaded if this is a function; raise `EncoderMismatchError` unless it is this one.
+
+        The message names the knowledge base.
+        """
+        if callable(encoder):
+            encoder = encoder()
         if encoder.fingerprint != self.fingerprint:
             raise EncoderMismatchError(
                 f"The knowledge base at {path} was embedded by the encoder {self.name} ({self.pooling}, fingerprint "
                 f"{self.fingerprint[:12]}), but this is {encoder.name} ({encoder.pooling}, fingerprint "
                 f"{encoder.fingerprint[:12]}). Use the first, or build the knowledge base again with the second."
             )
+        return encoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Every change is staged beside the existing versions and committed in one step; s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,7 @@ class FolderWriter:
         self,
         sources: Sequence[Path | SourceFile],
         *,
-        encoder: TextEncoder,
+        encoder: TextEncoder | Callable[[], TextEncoder],
         options: ChangeOptions,
         remove_missing: bool,
     ) -> None:
@@ -117,13 +117,13 @@ class FolderWriter:
         with transaction(self.path, resume=options.resume, resumable=True) as layout:
             current = Snapshot.open(self.path)
             manifest = current.manifest
-            manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
             settings = settings_of(manifest, flat_up_to=FLAT_ADDITIONS)
             missing = missing_sources(sources, files, current.sources) if remove_missing else {}
             scan = scan_sources(files, current.sources, missing, options)
             report = IngestReport()
             built: StagedSegment | None = None
             if scan.changed:
+                encoder = manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
                 _check_plan(layout, _ingest_plan(encoder, settings, options, scan), resume=options.resume)
                 seen = SeenHashes()
                 for hashes, _ in current.live_hashes():

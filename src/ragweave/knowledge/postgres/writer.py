@@ -6,7 +6,7 @@ Passages are embedded and written a shard at a time, all in one transaction.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +89,7 @@ class PostgresWriter:
         self,
         sources: Sequence[Path | SourceFile],
         *,
-        encoder: TextEncoder,
+        encoder: TextEncoder | Callable[[], TextEncoder],
         options: ChangeOptions,
         remove_missing: bool,
     ) -> None:
@@ -98,14 +98,16 @@ class PostgresWriter:
         self._refuse_to_resume(options)
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
-            manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
             known = transaction.sources()
             missing = missing_sources(sources, files, known) if remove_missing else {}
             scan = scan_sources(files, known, missing, options)
-            settings, seen = settings_of(manifest), _NewHashes(transaction)
-            report = self._write(
-                transaction, scan.changed, encoder, settings, options, seen, replaced=scan.replaced()
-            )
+            report = IngestReport()
+            if scan.changed:
+                encoder = manifest.encoder.check(encoder, self.path)  # another writer may have rebuilt it
+                settings, seen = settings_of(manifest), _NewHashes(transaction)
+                report = self._write(
+                    transaction, scan.changed, encoder, settings, options, seen, replaced=scan.replaced()
+                )
             if scan.after(report.failed) == known:
                 report_skipped(scan.all_skipped(report), other_sources=bool(scan.unchanged))
                 return
