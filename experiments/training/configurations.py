@@ -33,25 +33,30 @@ class Configuration:
 
 
 _FROZEN = {"freeze": "question-encoder"}
-_REFRESHED = {"end_to_end": True, "refresh_steps": 23, "refresh_in_background": False}
+_REFRESHED = {"end_to_end": True, "refresh_steps": 16, "refresh_in_background": False}
 
 
 def _table(formulation: Formulation, name: str) -> tuple[Configuration, ...]:
     return (
         Configuration(f"{formulation}-frozen", f"{name}, retriever frozen", formulation, arguments=_FROZEN),
-        Configuration(
-            f"{formulation}-bm25", f"{name}, BM25", formulation, SearchSettings("bm25"), arguments=_FROZEN
-        ),
         Configuration(f"{formulation}-joint", f"{name}, trained jointly", formulation),
+        *(
+            Configuration(
+                f"{formulation}-{kind}",
+                f"{name}, {label}",
+                formulation,
+                SearchSettings(kind),
+                arguments=_FROZEN,
+            )
+            for kind, label in (("bm25", "BM25"), ("hybrid", "hybrid"))
+        ),
     )
 
 
-CLOSED_BOOK = Configuration("closed-book", "closed book", closed_book=True, arguments=_FROZEN)
-END_TO_END = Configuration("token-end-to-end", "RAG-Token, trained end to end", arguments=_REFRESHED)
 CONFIGURATIONS = (
     *_table("token", "RAG-Token"),
-    CLOSED_BOOK,
-    END_TO_END,
     *_table("sequence", "RAG-Sequence"),
+    Configuration("token-end-to-end", "RAG-Token, trained end to end", arguments=_REFRESHED),
+    Configuration("closed-book", "closed book", closed_book=True, arguments=_FROZEN),
 )
 """All rows in the order in which they are run."""

@@ -1,11 +1,13 @@
-"""Likelihoods of the gold answers under a frozen generator, cached for each passage.
+"""What a frozen generator computes with the gold answers, cached for each passage.
 
-Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
+Notation used for tensor shapes: B questions, K passages per question, T answer tokens, S context tokens, H heads of
+all layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ragweave import RagPipeline
+from ragweave.training.attention_recording import record_attention
 from ragweave.training.collator import RagCollator, RetrievedExample
+from ragweave.training.losses import LOSSES, CrossAttention, LossInputs
 from ragweave.types import Example
 
 # Contexts per forward pass.
 _BATCH = 32
 
 
+class _Read(NamedTuple):
+    """What was computed of a question with one passage."""
+
+    log_probs: Tensor  # log p(y_t | x, z, y_<t), (T,)
+    log_sums: Tensor  # log sum_s exp(e_ts), with e the attention scores before the softmax, (H*T,)
+    norms: Tensor  # value norms, averaged with the attention within the passage, (H*T,)
+
+
 class Likelihoods:
-    """Log p(y_t | x, z, y_<t) of questions' answers, cached by question and passage.
+    """Log p(y_t | x, z, y_<t) of questions' answers and the attention behind it, cached by question and passage.
 
     With a frozen generator they are constants. A training step of the retriever then costs a forward pass of its
     encoder only, once the passages are cached.
@@ -33,17 +45,16 @@ class Likelihoods:
     def __init__(self, pipeline: RagPipeline) -> None:
         self.pipeline = pipeline
         self.collator = RagCollator(pipeline.retriever, causal=pipeline.model.config.generator_is_causal)
-        self._cache: dict[tuple[str, int], Tensor] = {}
+        self._cache: dict[tuple[str, int], _Read] = {}
 
-    def __call__(self, examples: Sequence[Example], rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Look up the likelihoods, and compute those that are missing.
+    def loss(self, way: str, examples: Sequence[Example], rows: NDArray[np.int64], scores: Tensor) -> Tensor:
+        """The mean of a loss of `ragweave.training.losses`, with its gradient in the scores.
 
         Args:
+            way: The name of the loss.
             examples: The questions with their answers.
             rows: Rows of their passages in the index, (B, K).
-
-        Returns:
-            Token log-probabilities, (B, K, T), and which tokens count, bool, (B, T).
+            scores: Logits of p(z|x), (B, K).
         """
         missing = [
             RetrievedExample(example, np.array([row]), np.zeros(1, np.float32))
@@ -53,23 +64,44 @@ class Likelihoods:
         ]
         for start in range(0, len(missing), _BATCH):
             self._compute(missing[start : start + _BATCH])
-        cached = [
-            torch.stack([self._cache[example.id, row] for row in passages])
-            for example, passages in zip(examples, rows.tolist(), strict=True)
+        losses = [
+            self._question_loss(way, [self._cache[example.id, row] for row in passages], logits)
+            for example, passages, logits in zip(examples, rows.tolist(), scores, strict=True)
         ]
-        width = max(log_probs.shape[-1] for log_probs in cached)
-        scored = torch.zeros(len(cached), width, dtype=torch.bool)
-        padded = torch.zeros(len(cached), rows.shape[1], width)
-        for question, log_probs in enumerate(cached):
-            scored[question, : log_probs.shape[-1]] = True
-            padded[question, :, : log_probs.shape[-1]] = log_probs
-        return padded, scored
+        return torch.stack(losses).mean()
+
+    def _question_loss(self, way: str, passages: list[_Read], scores: Tensor) -> Tensor:
+        log_probs = torch.stack([passage.log_probs for passage in passages])  # (K, T)
+        attention = None
+        if way == "adist":
+            # ADist's softmax over the tokens of all passages needs only the sum of each passage and head. Every
+            # answer token becomes a head of its own, whose passages have one token.
+            log_probs = log_probs[:, :1]
+            attention = CrossAttention(
+                torch.stack([passage.log_sums for passage in passages])[None, :, :, None, None],
+                torch.stack([passage.norms for passage in passages])[None, :, :, None],
+                torch.ones(1, len(passages), 1, dtype=torch.bool),
+            )
+        scored = torch.ones(1, log_probs.shape[1], dtype=torch.bool)
+        return LOSSES[way](
+            LossInputs(scores[None], log_probs[None], scored, self.pipeline.formulation, attention)
+        )
 
     @torch.no_grad()
     def _compute(self, examples: Sequence[RetrievedExample]) -> None:
         batch = self.collator(examples)
         model = self.pipeline.model
-        logits = model(**batch, n_docs=1, reduce_loss=False).logits
+        with record_attention(model.generator) as record:
+            logits = model(**batch, n_docs=1, reduce_loss=False).logits
         log_probs, scored = model.per_passage_log_probs(batch["labels"], logits, 1)
-        for example, row, counts in zip(examples, log_probs[:, 0].float(), scored, strict=True):
-            self._cache[example.example.id, int(example.rows[0])] = row[counts]
+        attention = record.by_passage(1, batch["context_attention_mask"])
+        hidden = ~attention.mask[:, 0, None, None]  # (B, 1, 1, S)
+        scores = attention.scores[:, 0].float().masked_fill(hidden, float("-inf"))  # (B, H, T, S)
+        norms = torch.einsum("bhts,bhs->bht", scores.softmax(-1), attention.value_norms[:, 0].float())
+        log_sums = scores.logsumexp(-1)
+        for number, (example, counts) in enumerate(zip(examples, scored, strict=True)):
+            self._cache[example.example.id, int(example.rows[0])] = _Read(
+                log_probs[number, 0, counts].float(),
+                log_sums[number][:, counts].flatten(),
+                norms[number][:, counts].flatten(),
+            )
