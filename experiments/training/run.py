@@ -44,7 +44,9 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
     folder = run_folder(work, configuration.name, seed)
     if folder.metrics.exists():
         return
-    shutil.rmtree(folder.root, ignore_errors=True)
+    training = work.root / "training" / folder.root.name
+    for of_killed_run in (folder.root, training):
+        shutil.rmtree(of_killed_run, ignore_errors=True)
     closed_book = configuration.closed_book
     pipeline = RagPipeline.from_pretrained(
         work.start,
@@ -58,7 +60,6 @@ def train_and_evaluate(work: Work, configuration: Configuration, seed: int) -> N
     if "freeze" not in configuration.arguments:
         rates["retriever_learning_rate"] = RETRIEVER_LEARNING_RATE
     set_seed(seed)
-    training = folder.root / "training"
     train(
         pipeline,
         random.Random(seed).sample(questions, min(QUESTIONS, len(questions))),  # noqa: S311
