@@ -102,7 +102,10 @@ def test_no_question_or_country_of_the_evaluation_is_trained_on(work):
 @pytest.mark.parametrize("way", ["marginal", "emdr2", "loop", "adist"])
 def test_cached_losses_equal_those_of_a_pass_over_all_passages(work, way):
     pipeline = RagPipeline.from_pretrained(
-        work.start, knowledge_base=KnowledgeBase.open(work.root / "kb"), search=SearchSettings("dense")
+        work.start,
+        knowledge_base=KnowledgeBase.open(work.root / "kb"),
+        search=SearchSettings("dense"),
+        dtype="float32",
     )
     cached = Likelihoods(pipeline)
     cached.loss(way, EXAMPLES[:2], np.array([[4, 1, 0], [2, 3, 5]]), torch.zeros(2, 3))
