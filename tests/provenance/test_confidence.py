@@ -142,6 +142,16 @@ def test_a_calibration_learns_which_signal_matters(tmp_path: Path):
     assert CalibratedConfidence.load(tmp_path / FILE_NAME) == model
 
 
+def test_a_calibration_is_replaced_as_a_whole(tmp_path: Path):
+    path, old = tmp_path / FILE_NAME, CalibratedConfidence({"null": 1.0}, questions=1)
+    old.save(path)
+    with path.open(encoding="utf-8") as reader:
+        replace(old, questions=2).save(path)
+        assert json.load(reader)["questions"] == 1  # a reader that opened the old file keeps it
+    assert CalibratedConfidence.load(path).questions == 2
+    assert [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("correct", [[True, True], [False, False]])
 def test_a_calibration_needs_right_and_wrong_answers(correct: list[bool]):
     with pytest.raises(ConfigurationError, match="questions with and without answers"):

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ragweave.errors import ConfigurationError, DataError, require_extra
+from ragweave.knowledge.store import replacing
 from ragweave.matching import has_answer
 from ragweave.provenance.answers import NO_ANSWER, Answer
 
@@ -83,13 +84,13 @@ class CalibratedConfidence:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, atomically."""
-        path.write_text(
-            json.dumps({**asdict(self), "weights": dict(self.weights)}, indent=2) + "\n", encoding="utf-8"
-        )
+        content = json.dumps({**asdict(self), "weights": dict(self.weights)}, indent=2)
+        with replacing(path) as file:
+            file.write(f"{content}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> CalibratedConfidence:
-        """Read it; `DataError` if the file is missing, or is no calibration."""
+        """Read it; `DataError` if the file is missing or not a calibration."""
         try:
             if path.stat().st_size > _MOST_BYTES:
                 raise ValueError("it is too large")
