@@ -88,28 +88,26 @@ def load_parts(
     """Load the parts; arguments and errors as in `RagPipeline.from_pretrained`."""
     if formulation is not None:
         model_class(formulation)  # refuse an unknown formulation before a model is loaded
-    if calibration is None:
-        is_embedded = str(name_or_path) == EMBEDDED
-        calibration = (embedded.ADAPTER if is_embedded and adapter else Path(name_or_path)) / FILE_NAME
-        confidence = CalibratedConfidence.load(calibration) if calibration.is_file() else UNCALIBRATED
-    else:
-        confidence = CalibratedConfidence.load(calibration)
+    name = str(name_or_path)
+    shipped = (embedded.ADAPTER if name == EMBEDDED and adapter else Path(name)) / FILE_NAME
+    if calibration is None and shipped.is_file():
+        calibration = shipped
+    confidence = UNCALIBRATED if calibration is None else CalibratedConfidence.load(calibration)
     if isinstance(knowledge_base, (str, Path)):
         knowledge_base = KnowledgeBase.open(knowledge_base)
-    if isinstance(reranker, (str, Path)) and knowledge_base is not None:
+    if isinstance(reranker, (str, Path)):
         from ragweave.encoders.late_interaction import load_reranker  # most questions need none
 
-        reranker = load_reranker(reranker, device=device)
-    source = _IndexSource(knowledge_base, search, None if isinstance(reranker, (str, Path)) else reranker)
+        reranker = None if knowledge_base is None else load_reranker(reranker, device=device)
+    source = _IndexSource(knowledge_base, search, reranker)
     torch_dtype = compute_dtype("float32" if dtype == "int8" else dtype, device)
-    name = str(name_or_path)
     if name != EMBEDDED and not _is_rag_model(name):
         if placement and device is not None:
             raise ConfigurationError(f"Choose either device or {' and '.join(placement)}.")
         parts = _causal_parts(name, source, formulation, torch_dtype, device, answer_style, placement)
     elif placement:
         raise ConfigurationError(
-            f"'{name}' is no causal language model, which {' and '.join(placement)} is for. Use dtype and device."
+            f"'{name}' is not a causal language model, which {' and '.join(placement)} needs. Use dtype and device."
         )
     elif answer_style is not None:
         raise ConfigurationError(f"'{name}' answers as it was trained to: leave the answer style out.")
@@ -143,7 +141,7 @@ def passage_cache_sizes(text: int | str | None) -> tuple[int | None, int | None]
     """The budgets of a passage cache and, behind a "+", of its tier in the host's memory; ``None`` for the default.
 
     Raises:
-        ConfigurationError: One is no size.
+        ConfigurationError: One is not a size.
     """
     if text is None:
         return None, None
@@ -175,7 +173,9 @@ def model_class(formulation: AnswerFormulation) -> type[RagForGeneration]:
         ConfigurationError: It is unknown.
     """
     if formulation not in ANSWER_FORMULATIONS:
-        raise ConfigurationError(f"formulation is {formulation!r}; choose 'token' or 'sequence'.")
+        raise ConfigurationError(
+            f"formulation is {formulation!r}; choose one of: {', '.join(ANSWER_FORMULATIONS)}."
+        )
     if formulation == "sequence":
         return ragweave.RagSequenceForGeneration
     return PcedForGeneration if formulation == "pced" else RagTokenForGeneration
@@ -287,7 +287,7 @@ def _saved_parts(
         config = RagConfig.from_pretrained(name)
         index = source.index(SearchSettings(config.retrieval, dense_weight=config.dense_weight))
         _check_passage_encoder(name, config, index)
-        passage_prompt = _complete(config, index)
+        passage_prompt = _adopt_prompts(config, index)
         tokenizer = ragweave.RagTokenizer.from_pretrained(name, config=config)
         if formulation is None:
             architectures = config.architectures or []
@@ -339,7 +339,7 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
         )
 
 
-def _complete(config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> str:
+def _adopt_prompts(config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> str:
     """Encode questions as the encoder of the knowledge base does, where a model leaves it open.
 
     Returns:
