@@ -92,7 +92,7 @@ class PassageSpans:
         self._special = frozenset(tokenizer.all_special_ids) - {eos_token_id}
         self._begin = [token for token in tokenizer("")["input_ids"][:1] if token in self._special]
         find = runs or partial(runs_of, tokenizer=tokenizer, max_words=max_words)
-        self._runs = [found for text in texts if (found := find(text))]
+        self._runs = [text_runs for text in texts if (text_runs := find(text))]
         self._joins: Runs = {}
         self._adjoins = "" in joins
         for join in filter(None, joins):
@@ -117,7 +117,7 @@ class PassageSpans:
         return [*following] or [self._eos]
 
     def draft(self, answer: Sequence[int]) -> array[int]:
-        """What follows the beginning of an answer in the passage where it stands first."""
+        """What follows the beginning of an answer at its first occurrence in the passages."""
         inside, _ = self._runs_in(answer)
         return next((run.ids[count:] for run, count in inside if count < len(run.ids)), array("I"))
 
@@ -154,16 +154,19 @@ def _ended(inside: list[tuple[Run, int]]) -> bool:
 def runs_of(text: str, tokenizer: Any, max_words: int = 16) -> Runs:
     """The runs of whole words in a text, as tokens."""
     runs = word_runs(f"{text}\n", max_words)
-    found: Runs = {}
-    separate = _add_runs(runs, tokenizer, found) if getattr(tokenizer, "is_fast", False) else _answers(runs)
+    by_token: Runs = {}
+    if getattr(tokenizer, "is_fast", False):
+        separate = _add_runs(runs, tokenizer, by_token)
+    else:  # every answer by itself
+        separate = [*dict.fromkeys(run[:end] for run, ends in runs.items() for end in ends)]
     if separate:
         encoded = tokenizer([f" {answer}" for answer in separate], add_special_tokens=False)["input_ids"]
         for ids in filter(None, encoded):
-            found.setdefault(ids[0], []).append(Run(array("I", ids), array("I", [len(ids)])))
-    return found
+            by_token.setdefault(ids[0], []).append(Run(array("I", ids), array("I", [len(ids)])))
+    return by_token
 
 
-def _add_runs(runs: dict[str, set[int]], tokenizer: Any, found: Runs) -> list[str]:
+def _add_runs(runs: dict[str, set[int]], tokenizer: Any, by_token: Runs) -> list[str]:
     """Add runs as tokens; return the answers that end inside a token, which have to be tokenized separately."""
     if not runs:
         return []
@@ -186,7 +189,7 @@ def _add_runs(runs: dict[str, set[int]], tokenizer: Any, found: Runs) -> list[st
                 after.append(number)
                 open_ends.remove(end)
         if after:
-            found.setdefault(ids[0], []).append(Run(array("I", ids[: after[-1]]), after))
+            by_token.setdefault(ids[0], []).append(Run(array("I", ids[: after[-1]]), after))
         separate += [run[: end - 1] for end in open_ends]
     return separate
 
@@ -242,11 +245,6 @@ def _ends(start: int, words: Iterable[tuple[int, int]], classes: str, depth: lis
                 break
             position += 1
     return ends
-
-
-def _answers(runs: dict[str, set[int]]) -> list[str]:
-    """All answers in runs, one by one."""
-    return list(dict.fromkeys(run[:end] for run, ends in runs.items() for end in ends))
 
 
 @cache

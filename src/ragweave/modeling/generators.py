@@ -118,13 +118,16 @@ class GeneratorWrapper(ABC):
             The fields of `RetrievAugLMOutput` from the decoder; logits are (B*K*R, T, V).
         """
 
-    @abstractmethod
     def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
-        """An empty cache for step-by-step decoding of a mixture."""
+        """An empty cache for step-by-step decoding of a mixture; the contexts enter it at the first step."""
+        return MixtureCache(self._new_cache(), n_questions=n_questions, n_docs=n_docs)
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache()
 
     @property
     def reads_drafts(self) -> bool:
-        """Whether tokens read in vain can stay in a cache: a mask hides them, and positions do not count them."""
+        """Whether rejected draft tokens can stay in a cache: a mask hides them, and positions do not count them."""
         return False
 
 
@@ -225,10 +228,6 @@ class Seq2SeqGenerator(GeneratorWrapper):
             "generator_dec_attentions": output.decoder_attentions,
             "generator_cross_attentions": output.cross_attentions,
         }
-
-    def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
-        """An empty cache; the keys of the contexts enter it at the first step."""
-        return MixtureCache(DynamicCache(), n_questions=n_questions, n_docs=n_docs)
 
 
 class CausalGenerator(GeneratorWrapper):
@@ -393,11 +392,6 @@ class CausalGenerator(GeneratorWrapper):
                 **{CACHE: past},
                 **self._position_ids(position_ids),
             )
-
-    def new_cache(self, n_questions: int, n_docs: int) -> MixtureCache:
-        """An empty cache; the prompts' keys and values enter it at the first step."""
-        cache = self._new_cache()
-        return MixtureCache(cache, n_questions=n_questions, n_docs=n_docs)
 
     def _continued_cache(
         self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions

@@ -334,7 +334,7 @@ def check_decoder_rows(tokens: Any, doc_scores: Any, name: str) -> None:
     """Check that decoder input, (B*R, T), has R rows for each of B questions.
 
     Raises:
-        ShapeError: It has not.
+        ShapeError: The number of rows is not a multiple of B.
     """
     rows, questions = tokens.shape[0], doc_scores.shape[0]
     if None not in (rows, questions) and rows % questions:

@@ -20,7 +20,7 @@ from ragweave.errors import ConfigurationError
 from ragweave.model_files import check_config, refuse_code
 from ragweave.modeling.parts import RetrieverProtocol, load_parts
 
-# Layers whose state is no cache of keys and values, which could be repeated, masked and reordered.
+# Layers whose state is not a cache of keys and values that can be repeated, masked and reordered.
 RECURRENT_LAYERS = frozenset({"conv", "linear_attention", "mamba", "recurrent"})
 
 

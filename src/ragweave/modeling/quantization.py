@@ -35,7 +35,7 @@ def quantize_int8(model: PreTrainedModel) -> None:
         from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
     except ImportError as error:  # pragma: no cover
         raise ConfigurationError(
-            f"torch {torch.__version__} has no dynamic quantisation any more; choose dtype 'bfloat16'."
+            f"torch {torch.__version__} no longer has dynamic quantisation; choose dtype 'bfloat16'."
         ) from error
     head = model.get_output_embeddings()
     layers = {

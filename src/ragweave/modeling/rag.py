@@ -304,11 +304,8 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
                 output_hidden_states=options.output_hidden_states,
             )
             doc_scores = contexts.doc_scores
-            rows = (
-                None
-                if decoder_input_ids is not None
-                else self._decoder_input_from(contexts.context_input_ids)
-            )
+            if decoder_input_ids is None:
+                rows = self._decoder_input_from(contexts.context_input_ids)
             encoded = self.encode_contexts(contexts, options=options)
             question_and_passages = contexts.for_forward(
                 retrieved=parts.resolve_flag(output_retrieved, self.config.output_retrieved)
@@ -355,9 +352,8 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
         """What BART reads if it is given no decoder input, (B*K, S): the contexts, shifted right behind its start."""
         if self.generator.config.model_type != "bart":
             return None
-        special = self.special_tokens
         shifted = context_input_ids.roll(1, dims=1)
-        shifted[:, 0] = special.decoder_start
+        shifted[:, 0] = self.special_tokens.decoder_start
         return shifted
 
     def _encoded(
@@ -402,20 +398,15 @@ def _as_wide_as_contexts(width: int | None, **states: Any) -> dict[str, Any]:
             has another S before it.
     """
 
-    def padded(name: str, state: Tensor) -> Tensor:
+    def padded(name: str, state: Any) -> Any:
+        if width is None or state is None:
+            return state
+        if isinstance(state, tuple):
+            return tuple(padded(name, layer) for layer in state)
         sizes = [0, 0] if "hidden_state" in name else []
-        sizes += [0, (width or 0) - state.shape[-2 if sizes else -1]]
+        sizes += [0, width - state.shape[-2 if sizes else -1]]
         if name == "generator_enc_attentions":
             sizes += sizes
         return pad(state, sizes) if sizes[-1] > 0 else state
 
-    if width is None:
-        return states
-    return {
-        name: tuple(padded(name, layer) for layer in state)
-        if isinstance(state, tuple)
-        else state
-        if state is None
-        else padded(name, state)
-        for name, state in states.items()
-    }
+    return {name: padded(name, state) for name, state in states.items()}

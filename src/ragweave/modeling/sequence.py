@@ -410,9 +410,8 @@ class SearchScores(LogitsProcessor):
         """
         tokens = sequences.view(self._n_searches, -1, sequences.shape[-1])  # (N, S, T)
         result = torch.full_like(tokens[..., 1:], float("nan"), dtype=torch.float32)  # (N, S, T-1)
-        beam = torch.zeros_like(
-            tokens[..., 0]
-        )  # the beam that a sequence is part of so far, (N, S); -1 for none
+        # The beam that a sequence is part of so far, (N, S); -1 for none.
+        beam = torch.zeros_like(tokens[..., 0])
         positions = range(self._first_length, tokens.shape[-1])
         for position, step, following in zip(positions, self._steps, [*self._steps[1:], None], strict=False):
             token, index = tokens[..., position], beam.clamp(min=0)

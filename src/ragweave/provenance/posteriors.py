@@ -208,12 +208,11 @@ def answer_tokens(
 
 def _support(passage: int, runs: dict[Field, list[Run | None]], start: int, end: int) -> Support | None:
     """The longest run of words around the characters of a token; the text wins over the title."""
-    longest: tuple[int, Support] | None = None
-    for field, field_runs in runs.items():
-        for run in field_runs[start:end]:
-            if run is not None and (longest is None or run.words > longest[0]):
-                longest = run.words, Support(passage, field, run.start, run.end)
-    return None if longest is None else longest[1]
+    candidates = [(run, field) for field, row in runs.items() for run in row[start:end] if run is not None]
+    if not candidates:
+        return None
+    run, field = max(candidates, key=lambda candidate: candidate[0].words)
+    return Support(passage, field, run.start, run.end)
 
 
 @dataclass(frozen=True, slots=True)

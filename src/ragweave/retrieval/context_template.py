@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any
 
 from ragweave.errors import QuestionError
@@ -166,11 +165,11 @@ def _longest(
     """The context with the longest prefix of a text that fits; ``fitting`` are the token ids for the empty prefix."""
     ends = [unit.end() for unit in _UNIT.finditer(text)]
     low, high = 0, len(ends)  # ``low`` units fit, ``high`` do not
-    for attempt in count():
-        if high - low < 2:
-            return fitting
+    guesses = _GUESSES
+    while high - low > 1:
         # Tokens are spread evenly over most texts, so interpolation comes close in one or two steps.
-        share = (max_length - len(fitting)) / (too_long - len(fitting)) if attempt < _GUESSES else 0.5
+        share = (max_length - len(fitting)) / (too_long - len(fitting)) if guesses > 0 else 0.5
+        guesses -= 1
         middle = low + min(max(int(share * (high - low)), 1), high - low - 1)
         ids = encode(text[: ends[middle - 1]])
         if len(ids) <= max_length:

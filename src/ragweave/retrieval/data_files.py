@@ -20,7 +20,6 @@ from pathlib import Path
 from ragweave.errors import IndexDataError
 
 WIKI_DPR = "facebook/wiki_dpr"
-HUB_NAMES = {"wiki_dpr": WIKI_DPR}
 PASSAGES = "data/psgs_w100"
 FAISS_KINDS = {"exact": "HNSW128_SQ8-IP", "compressed": "IVF4096_HNSW128_PQ128-IP"}
 _SPLITS = ("train", "validation", "valid", "dev", "eval", "test")
@@ -98,13 +97,12 @@ def find(
     ``index_name`` is "exact" or "compressed", and ``index_path`` names a FAISS file to use instead of the data set's
     own. Raises `IndexDataError` if it does not exist, or has no small stand-in.
     """
-    variant = (
-        "dummy.nq" if use_dummy_dataset else "nq"
-    )  # the vectors of DPR's encoder for NQ, as transformers
+    # The vectors of DPR's encoder for NQ, as in transformers.
+    variant = "dummy.nq" if use_dummy_dataset else "nq"
     if Path(dataset).is_dir():
         folder = Path(dataset)
     else:
-        repository = HUB_NAMES.get(dataset, dataset)
+        repository = WIKI_DPR if dataset == "wiki_dpr" else dataset
         if repository == WIKI_DPR:
             passages, index = [f"{PASSAGES}/{variant}/*.parquet"], _wiki_dpr_index(variant, index_name)
         else:
@@ -138,8 +136,8 @@ def hub_file(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     message = (
-        f"index_path: '{repository}' is neither a folder with {name} in it nor a repository to be had from the "
-        "hub. Check the name and the connection, or give the folder"
+        f"index_path: '{repository}' is neither a folder with {name} in it nor a repository on the hub that can be "
+        "downloaded. Check the name and the connection, or give the folder"
     )
     try:
         return _download(lambda: hf_hub_download(repository, name, repo_type="dataset"), message)
