@@ -21,7 +21,7 @@ from tests.support.pipelines import build_knowledge_base, save_rag_model
 
 @pytest.fixture
 def warmer(tmp_path: Path, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warmer:
-    monkeypatch.setattr(warming, "_TOGETHER", 1)
+    monkeypatch.setattr(warming, "_GROUP_SIZE", 1)
     kb = build_knowledge_base(tmp_path, tiny_encoder_path)
     model = save_rag_model(tmp_path / "model", tiny_encoder_path, "token", "llama")
     return Warmer(RagPipeline.from_pretrained(model, knowledge_base=kb, dtype="float32"))

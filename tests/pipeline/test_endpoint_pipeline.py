@@ -178,11 +178,11 @@ def scored(logprobs: object, content: str = "Lima") -> Response:
 @pytest.mark.parametrize(
     ("response", "words"),
     [
-        (Response("no JSON"), "is no completion"),
-        (JSONResponse({"choices": []}), "is no completion"),
-        (JSONResponse([]), "is no completion"),
+        (Response("no JSON"), "is not a completion"),
+        (JSONResponse({"choices": []}), "is not a completion"),
+        (JSONResponse([]), "is not a completion"),
         (scored(None), "no log-probabilities"),
-        (scored({"content": [{"token": "Lima"}]}), "is no completion"),
+        (scored({"content": [{"token": "Lima"}]}), "is not a completion"),
         (scored({"content": []}), "no finite probability"),
         (Response(NOT_FINITE), "no finite"),
         (scored({"content": [{"token": " ", "logprob": -1}]}, content=" "), "empty answer"),

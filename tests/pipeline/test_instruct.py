@@ -104,7 +104,7 @@ def test_placement_on_accelerators(base: KnowledgeBase, model: Path, monkeypatch
         load(model, base, quantization_config=tf.BitsAndBytesConfig(load_in_4bit=True))
     with pytest.raises(ConfigurationError, match="Choose either device or device_map"):
         load(model, base, device_map="auto", device="cpu")
-    with pytest.raises(ConfigurationError, match="'embedded' is no causal language model"):
+    with pytest.raises(ConfigurationError, match="'embedded' is not a causal language model"):
         RagPipeline.from_pretrained("embedded", knowledge_base=base, device_map="auto")
     with pytest.raises(TypeError, match="no argument 'trust_remote_code'"):
         load(model, base, trust_remote_code=True)
@@ -332,7 +332,7 @@ def test_an_adapter(base: KnowledgeBase, model: Path, tmp_path: Path):
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text("utf-8"))
     settings["base_model_name_or_path"] = str(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ModelNotFoundError, match="no LoRA adapter"):
+    with pytest.raises(ModelNotFoundError, match="not a LoRA adapter"):
         load(tmp_path / "adapter", base)
 
 

@@ -103,7 +103,7 @@ def test_bfloat16_is_half_as_large_and_close(folder: Path) -> None:
 
 
 def test_an_interrupted_run_continues(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warming, "_TOGETHER", 1)
+    monkeypatch.setattr(warming, "_GROUP_SIZE", 1)
     warmer = Warmer(load(folder))
 
     def interrupt(_: int) -> None:

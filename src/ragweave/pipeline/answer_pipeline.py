@@ -75,6 +75,8 @@ class AnswerPipeline(ABC):
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
             ConfigurationError: An option has an invalid value.
+            GeneratorError: A server has no answer to a question. `stream` with a callback that has ``on_error`` goes
+                on with the other questions.
         """
         if isinstance(questions, str):
             return next(answer for _, answer in self.stream([questions], **options))
@@ -148,11 +150,11 @@ class AnswerPipeline(ABC):
         def prepare(positions: list[int]) -> Any:
             texts = [questions[position].strip() for position in positions]
             if retrieved is None:
-                found = self.retrieve(texts, n_docs=n_docs, where=where)
+                result = self.retrieve(texts, n_docs=n_docs, where=where)
             else:
                 k = min(n_docs or self.config.n_docs, retrieved.rows.shape[1])
-                found = retrieved.select(positions, k)
-            return self._prepare(texts, found, extractive=extractive, max_new_tokens=max_new_tokens)
+                result = retrieved.select(positions, k)
+            return self._prepare(texts, result, extractive=extractive, max_new_tokens=max_new_tokens)
 
         for positions, batch in zip(batches, in_order(prepare, batches, prefetch=prefetch), strict=True):
             empty = batch.retrieved.is_empty
@@ -178,11 +180,11 @@ class AnswerPipeline(ABC):
                 progress(len(positions))
 
     def chat(self) -> Conversation:
-        """A conversation, whose follow-ups may lean on what was said."""
+        """A conversation, whose follow-ups may refer to earlier questions and answers."""
         return Conversation(self)
 
     def rewrite(self, turns: Sequence[tuple[str, str]], question: str) -> str:
-        """A follow-up as the generator makes it stand alone, or nothing; see `standalone_question`."""
+        """A follow-up, rewritten by the generator to stand alone; empty if it cannot. See `standalone_question`."""
         return rewritten_by(self, turns, question)
 
     def retrieve(

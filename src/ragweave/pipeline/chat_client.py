@@ -58,7 +58,7 @@ class Completion:
 
 
 class _TransientError(GeneratorError):
-    """A request failed in a way that another try may mend."""
+    """A request failed in a way that a retry may resolve."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -123,37 +123,37 @@ class ChatClient:
         """Whether it scores answers that are given."""
         return self.api != "chat"
 
-    def complete(self, told: str, asked: str, max_tokens: int) -> Completion:
+    def complete(self, system: str, user: str, max_tokens: int) -> Completion:
         """The most likely answer, decoded greedily.
 
         Args:
-            told: What to do.
-            asked: A passage and a question.
+            system: What to do.
+            user: A passage and a question.
             max_tokens: The longest answer, in tokens.
 
         Raises:
             GeneratorError: The server fails or refuses, its response is none, or the budget is spent.
         """
         if self.api == "completions":
-            body = {"prompt": _plain(told, asked), "max_tokens": max_tokens, "logprobs": 1, "stop": ["\n"]}
+            body = {"prompt": _plain(system, user), "max_tokens": max_tokens, "logprobs": 1, "stop": ["\n"]}
             return self._post(body, _read_completion)
         # llama-cpp-python returns no probabilities without top_logprobs.
         body = {"max_tokens": max_tokens, "logprobs": True, "top_logprobs": 1}
-        return self._post({"messages": _chat(told, asked), **body}, _read_chat)
+        return self._post({"messages": _chat(system, user), **body}, _read_chat)
 
-    def score(self, told: str, asked: str, answer: str) -> Completion:
+    def score(self, system: str, user: str, answer: str) -> Completion:
         """An answer that is given, with its probability; see `scores`.
 
         Raises:
             GeneratorError: As for `complete`, or the server does not return the probabilities of a prompt.
         """
         if self.api == "vllm":
-            messages = [*_chat(told, asked), {"role": "assistant", "content": answer}]
+            messages = [*_chat(system, user), {"role": "assistant", "content": answer}]
             # The answer is the open end of the prompt. 0: of each of its tokens, that token alone.
             ends = {"add_generation_prompt": False, "continue_final_message": True, "prompt_logprobs": 0}
             body = {"messages": messages, "max_tokens": 1, **ends}
             return self._post(body, partial(_read_prompt, answer=answer))
-        prompt = _plain(told, asked)
+        prompt = _plain(system, user)
         body = {"prompt": f"{prompt} {answer}", "max_tokens": 1, "logprobs": 1, "echo": True}
         return self._post(body, partial(_read_echo, start=len(prompt), answer=answer))
 
@@ -198,7 +198,7 @@ class ChatClient:
         try:
             completion = read(json.loads(content))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise GeneratorError("The response of the generator's server is no completion.") from error
+            raise GeneratorError("The response of the generator's server is not a completion.") from error
         if not completion.text or not completion.log_probs or not math.isfinite(completion.log_prob):
             raise GeneratorError("The generator's server gave an empty answer or no finite probability.")
         return completion
@@ -243,13 +243,13 @@ def read_key(path: Path) -> str:
     return key
 
 
-def _plain(told: str, asked: str) -> str:
+def _plain(system: str, user: str) -> str:
     """The prompt of a model without a chat template."""
-    return f"{told}\n\n{asked}\nAnswer:"
+    return f"{system}\n\n{user}\nAnswer:"
 
 
-def _chat(told: str, asked: str) -> list[dict[str, str]]:
-    return [{"role": "system", "content": told}, {"role": "user", "content": asked}]
+def _chat(system: str, user: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 
 def _read_chat(response: Any) -> Completion:

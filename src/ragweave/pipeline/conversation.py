@@ -1,6 +1,6 @@
 """Conversations: a follow-up becomes a question that stands alone, which is answered like any other.
 
-The generator rewrites it from what was said: an instruct model or a server is told to, another has learned to
+The generator rewrites it from the conversation: an instruct model or a server is told to, another has learned to
 (`RagConfig.rewrite_prefix`). The words of the latter come from the conversation, the follow-up and a list of function
 words, so that it can neither invent a name nor answer.
 """
@@ -73,14 +73,14 @@ def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str
     """
     if not turns:
         return question
-    kept = [(said[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for said, answer in turns[-_MOST_TURNS:]]
-    rewritten = pipeline.rewrite(kept, question)
+    recent = [(asked[:_MOST_CHARACTERS], answer[:_MOST_CHARACTERS]) for asked, answer in turns[-_MOST_TURNS:]]
+    rewritten = pipeline.rewrite(recent, question)
     longest = pipeline.encoder.max_length
     fits = longest is None or pipeline.encoder.question_token_count(rewritten) <= longest
     return rewritten if rewritten and fits else question
 
 
-def rewritten_by(pipeline: AnswerPipeline, kept: Sequence[tuple[str, str]], question: str) -> str:
+def rewritten_by(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
     """A follow-up as the model of a pipeline rewrites it; empty if it cannot, or does not come to an end."""
     config, model = pipeline.config, pipeline.model
     if config.rewrite_prefix is None:
@@ -89,10 +89,11 @@ def rewritten_by(pipeline: AnswerPipeline, kept: Sequence[tuple[str, str]], ques
     template, limit = rewrite_template(config.rewrite_prefix, config.rewrite_end), config.max_combined_length
     # Where the conversation is longer than the generator reads, its beginning is left out.
     while (
-        len(kept) > 1 and len(tokenizer(template.fill("", history_text(kept), question))["input_ids"]) > limit
+        len(turns) > 1
+        and len(tokenizer(template.fill("", history_text(turns), question))["input_ids"]) > limit
     ):
-        kept = kept[1:]
-    history = history_text(kept)
+        turns = turns[1:]
+    history = history_text(turns)
     rows = context_tokens(
         template, [("", history)], [question], tokenizer, limit, causal=config.generator_is_causal
     )
@@ -119,7 +120,7 @@ def rewritten_by(pipeline: AnswerPipeline, kept: Sequence[tuple[str, str]], ques
 
 @dataclass
 class Conversation:
-    """Questions that lean on what was said, answered one after another.
+    """Questions that may refer to earlier questions and answers.
 
     Attributes:
         pipeline: Rewrites and answers.
@@ -160,5 +161,5 @@ class Conversation:
         return answer
 
     def remember(self, answer: Answer) -> None:
-        """Let follow-ups lean on an answer."""
+        """Let follow-ups refer to an answer."""
         self.turns.append((answer.question, answer.answer))

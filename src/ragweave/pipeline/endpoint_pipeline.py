@@ -173,7 +173,7 @@ class EndpointPipeline(AnswerPipeline):
         return other
 
     def rewrite(self, turns: Sequence[tuple[str, str]], question: str) -> str:
-        """A follow-up as the server makes it stand alone."""
+        """A follow-up, rewritten by the server to stand alone."""
         asked = f"{history_text(turns)}\nFollow-up: {question}"
         return self.client.complete(REWRITE, asked, MOST_TOKENS).text
 
@@ -250,7 +250,7 @@ class EndpointPipeline(AnswerPipeline):
 
 
 def _text(question: str, passage: ScoredPassage) -> str:
-    # The passage stands first, so that a server with a prefix cache reads it once for all questions.
+    # The passage comes first, so that a server with a prefix cache reads it once for all questions.
     text = "\n".join(filter(None, (passage.title, passage.text)))
     return f"Passage: {text}\n\nQuestion: {question}"
 
@@ -346,9 +346,11 @@ def load_pipeline(model: str | Path, *, server: ChatClient | None = None, **opti
         return RagPipeline.from_pretrained(model, **options)
     formulation: AnswerFormulation = options.pop("formulation", None) or "sequence"
     neutral = {"dtype": "auto", "passage_cache": None, "adapter": True}
-    own = [name for name, value in neutral.items() if options.pop(name, value) != value]
-    if own or str(model) != "embedded":
-        raise ConfigurationError(f"The server's model generates: leave out {own[0] if own else 'model'}.")
+    unsupported = [name for name, value in neutral.items() if options.pop(name, value) != value]
+    if str(model) != "embedded":
+        unsupported.append("model")
+    if unsupported:
+        raise ConfigurationError(f"The server's model generates: leave out {unsupported[0]}.")
     return EndpointPipeline.from_pretrained(server, **options).with_formulation(formulation)
 
 

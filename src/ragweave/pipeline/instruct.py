@@ -126,7 +126,7 @@ def _adapted(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, Any]
         config = PeftConfig.from_pretrained(name)
         base = str(config.base_model_name_or_path)
         if not isinstance(config, LoraConfig) or is_adapter(base):
-            raise ValueError("it is no LoRA adapter of a causal language model")
+            raise ValueError("it is not a LoRA adapter of a causal language model")
     generator, tokenizer = load_causal(base, dtype, **placement)
     with reading_model("adapter", name, ADVICE):
         generator = PeftModel.from_pretrained(generator, name).merge_and_unload()
@@ -142,12 +142,12 @@ def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> 
     Raises:
         ConfigurationError: The chat template cannot be split at passage and question, or makes the model think.
     """
-    told = instruction(style)
+    system = instruction(style)
     if tokenizer.chat_template:
-        text, answered = _chat(tokenizer, told), _chat(tokenizer, told, _ANSWER)
+        text, answered = _chat(tokenizer, system), _chat(tokenizer, system, _ANSWER)
         after = answered.rpartition(_ANSWER)[2]
     else:
-        text, after = f"{told}\n\n{_USER}\nAnswer:", "\n"
+        text, after = f"{system}\n\n{_USER}\nAnswer:", "\n"
     parts = re.split(f"{_PASSAGE}|{_QUESTION}", text)
     if len(parts) != 3 or not text.startswith(f"{parts[0]}{_PASSAGE}"):
         raise ConfigurationError(
@@ -189,11 +189,11 @@ def _rewriting(tokenizer: Any) -> dict[str, str]:
     return {"rewrite_prefix": prefix.removeprefix(_begin(tokenizer)), "rewrite_end": end}
 
 
-def _chat(tokenizer: Any, told: str, answer: str | None = None, user: str = _USER) -> str:
+def _chat(tokenizer: Any, system: str, answer: str | None = None, user: str = _USER) -> str:
     """A chat with the instruction, in the user's message where the template has no place for the system's."""
     for messages in (
-        [{"role": "system", "content": told}, {"role": "user", "content": user}],
-        [{"role": "user", "content": f"{told}\n\n{user}"}],
+        [{"role": "system", "content": system}, {"role": "user", "content": user}],
+        [{"role": "user", "content": f"{system}\n\n{user}"}],
     ):
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
@@ -205,7 +205,7 @@ def _chat(tokenizer: Any, told: str, answer: str | None = None, user: str = _USE
                 enable_thinking=False,  # the names of the switch in templates that have one
                 thinking=False,
             )
-            if told in text and (answer or "") in text:
+            if system in text and (answer or "") in text:
                 return text
     raise ConfigurationError(
         "The chat template of this model fails, or leaves out the instruction or an answer: choose another model."

@@ -145,10 +145,10 @@ class RagPipeline(AnswerPipeline):
 
         Raises:
             ModelNotFoundError: There is no such model.
-            DataError: ``calibration`` is no calibration.
+            DataError: ``calibration`` is not a calibration.
             KnowledgeBaseError: There is no such knowledge base, or it is damaged.
             EncoderMismatchError: The knowledge base was embedded with another encoder.
-            ConfigurationError: ``formulation`` or ``dtype`` is unknown, or ``passage_cache`` is no size.
+            ConfigurationError: ``formulation`` or ``dtype`` is unknown, or ``passage_cache`` is not a size.
         """
         if unknown := placement.keys() - {"device_map", "quantization_config"}:
             raise TypeError(f"from_pretrained has no argument {min(unknown)!r}.")
@@ -251,9 +251,8 @@ class RagPipeline(AnswerPipeline):
             callback.begin(self.model, tokenizer, options)
         with torch.inference_mode():
             # Where there is no passage, an empty context is read, and the answer not given.
-            scores = torch.from_numpy(np.where(empty[:, None], np.float32(0), batch.retrieved.scores)).to(
-                device
-            )
+            logits = np.where(empty[:, None], np.float32(0), batch.retrieved.scores)
+            scores = torch.from_numpy(logits).to(device)
             contexts = RetrievedContexts(
                 batch.input_ids.to(device), batch.attention_mask.to(device), self._context_scores(scores)
             )
@@ -266,11 +265,9 @@ class RagPipeline(AnswerPipeline):
                 return_dict_in_generate=True,
                 **options,
             )
-            sequences = output.sequences
-            null_answer = self.config.null_answer
-            causal = self.config.generator_is_causal
+            sequences, log_probs = output.sequences, output.get("passage_log_probs")
+            null_answer, causal = self.config.null_answer, self.config.generator_is_causal
             null_ids = None if null_answer is None else answer_ids(tokenizer, null_answer, causal=causal)
-            log_probs = output.get("passage_log_probs")
             provenance = explain(self.model, encoded, contexts.doc_scores, sequences, null_ids, log_probs)
             if self._concatenates:
                 provenance = over_passages(provenance, scores)

@@ -6,7 +6,6 @@ Notation used for tensor shapes: B questions, K passages per question, R rows of
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from queue import Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
@@ -164,16 +163,11 @@ class StopQuestions(StoppingCriteria):
         return torch.tensor(stopped, device=input_ids.device).repeat_interleave(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: BaseException
-
-
 class _QueueCallback:
     """Puts the text of a single question into a queue."""
 
     def __init__(self) -> None:
-        self.events: Queue[str | Answer | _Failure] = Queue()
+        self.events: Queue[str | Answer | BaseException] = Queue()
         self.closed = Event()
 
     def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
@@ -218,15 +212,15 @@ def stream_answer(pipeline: AnswerPipeline, question: str, **options: Any) -> It
             for _, answer in pipeline.stream([question], callback=callback, **options):
                 callback.events.put(answer)
         except BaseException as error:  # raised again in the thread of the caller
-            callback.events.put(_Failure(error))
+            callback.events.put(error)
 
     thread = Thread(target=work, name="ragweave-stream", daemon=True)
     thread.start()
     try:
         while True:
             event = callback.events.get()
-            if isinstance(event, _Failure):
-                raise event.error
+            if isinstance(event, BaseException):
+                raise event
             yield event
             if not isinstance(event, str):
                 return

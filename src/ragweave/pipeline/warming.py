@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from ragweave.retrieval.context_template import passage_tokens
 # Which passages questions find most often is estimated with so many passages in the place of questions.
 _PROBES = 1000
 _HEADER_BYTES = 512  # the most that a file has beside keys and values
-_TOGETHER = 16  # passages that are read before their files are written
+_GROUP_SIZE = 16  # passages that are read before their files are written
 
 
 @dataclass(frozen=True)
@@ -135,13 +134,14 @@ class Warmer:
                     f"The passages take {plan.bytes:,} bytes, but the disk of {folder} has {free:,} left: free some "
                     "space, or choose fewer passages with --top or --budget."
                 )
-            for start in range(0, len(plan.passages), _TOGETHER):
-                group = plan.passages[start : start + _TOGETHER]
+            for start in range(0, len(plan.passages), _GROUP_SIZE):
+                group = plan.passages[start : start + _GROUP_SIZE]
                 device = self._pipeline.model.device
                 states = self._generator.passage_states([ids.to(device) for _, ids in group])
                 for (passage_hash, ids), computed in zip(group, states, strict=True):
                     if computed is not None:
-                        self._write(self.store.path(passage_key(ids)), computed, passage_hash)
+                        with replacing(self.store.path(passage_key(ids))) as file:
+                            file.write(serialize(computed.to(self._dtype), passage_hash))
                 progress(len(group))
         except OSError as error:
             raise KnowledgeBaseError(
@@ -149,10 +149,6 @@ class Warmer:
                 "folder's permissions, and run the command again. It continues where it stopped."
             ) from error
         return dropped
-
-    def _write(self, path: Path, states: torch.Tensor, passage_hash: int) -> None:
-        with replacing(path) as file:
-            file.write(serialize(states.to(self._dtype), passage_hash))
 
     def _by_popularity(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """The hashes and the rows of the live passages, those first that other passages find most often."""
@@ -162,10 +158,9 @@ class Warmer:
             return hashes, rows
         probes = rows[:: max(1, len(rows) // _PROBES)]
         n_docs = int(self._pipeline.model.config.n_docs)
-        _, found = self._snapshot.search(
-            self._snapshot.vectors(probes), n_docs + 1
-        )  # (M, K+1), one is itself
-        found = found[(found >= 0) & (found != probes[:, None])]
-        counts = np.bincount(found, minlength=self._snapshot.manifest.rows)[rows]
+        # One of the K+1 hits of a passage, (M, K+1), is the passage itself.
+        _, hits = self._snapshot.search(self._snapshot.vectors(probes), n_docs + 1)
+        hits = hits[(hits >= 0) & (hits != probes[:, None])]
+        counts = np.bincount(hits, minlength=self._snapshot.manifest.rows)[rows]
         order = np.argsort(-counts, kind="stable")
         return hashes[order], rows[order]
