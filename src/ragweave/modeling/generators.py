@@ -137,8 +137,8 @@ def wrap_generator(generator: PreTrainedModel) -> GeneratorWrapper:
 
 
 @contextmanager
-def _head_input(head: nn.Module, logits_at: Tensor | None) -> Iterator[None]:
-    """Restrict the states that reach a language-model head to some positions, bool, (B*K*R, T), and copy them.
+def _head_input(generator: PreTrainedModel, logits_at: Tensor | None) -> Iterator[None]:
+    """Restrict the states that reach a generator's head to some positions, bool, (B*K*R, T), and copy them.
 
     Causal generators slice the last T positions, which is not contiguous. PyTorch would multiply it row by row, and
     copy the weights for each: a quarter of a training step of a small model (``benchmarks/training_step.py``).
@@ -148,7 +148,7 @@ def _head_input(head: nn.Module, logits_at: Tensor | None) -> Iterator[None]:
         states = inputs[0].contiguous() if logits_at is None else inputs[0][logits_at][None]  # (1, M, H)
         return (states, *inputs[1:])
 
-    handle = head.register_forward_pre_hook(select)
+    handle = generator.get_output_embeddings().register_forward_pre_hook(select)
     try:
         yield
     finally:
@@ -208,8 +208,7 @@ class Seq2SeqGenerator(GeneratorWrapper):
         times = decoder_input_ids.shape[0] // len(contexts)  # R
         shared = times > 1 and share_keys(self.generator)
         states, mask = contexts.repeated_states(1 if shared else times)
-        head = self.generator.get_output_embeddings()
-        with _head_input(head, options.logits_at), fast_linear(self.generator):
+        with _head_input(self.generator, options.logits_at), fast_linear(self.generator):
             output = self.generator(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states),
                 attention_mask=mask,
@@ -314,7 +313,7 @@ class CausalGenerator(GeneratorWrapper):
 
     def _read(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Tensor:
         """The same with its head: the logits behind the prompts, (N, 1, V)."""
-        with _head_input(self.generator.get_output_embeddings(), None):
+        with _head_input(self.generator, None):
             logits: Tensor = self._run(self.generator, cache, input_ids, mask, logits_to_keep=1).logits
         return logits
 
@@ -378,9 +377,8 @@ class CausalGenerator(GeneratorWrapper):
         if past is None:
             input_ids = torch.cat([prompts[:, :-1], decoder_input_ids], dim=1)  # (B*K*R, S-1+T)
             position_ids = torch.cat([token_positions(mask), position_ids], dim=1)
-        head = self.generator.get_output_embeddings()
         logits_at = None if options.logits_at is None else options.logits_at[:, -length:]
-        with _head_input(head, logits_at), fast_linear(self.generator):
+        with _head_input(self.generator, logits_at), fast_linear(self.generator):
             return self.generator(
                 input_ids=input_ids,
                 attention_mask=torch.cat([mask, decoder_attention_mask.to(mask)], dim=1),

@@ -27,7 +27,7 @@ class ContextTemplate:
 
     def fill(self, title: str, text: str, question: str) -> str:
         """One context. Like transformers, it collapses double spaces and drops quotes around a title."""
-        return f"{self._passage(title, text)}{self._question(question)}".replace("  ", " ")
+        return f"{self._passage(title, text)}{self.doc_sep}{question}{self.answer_sep}".replace("  ", " ")
 
     def passage_part(self, title: str, text: str) -> str:
         """What a context holds before its question is known."""
@@ -35,14 +35,11 @@ class ContextTemplate:
 
     def question_part(self, question: str) -> str:
         """What follows the passage."""
-        return self._question(question).replace("  ", " ")
+        return f"{self.doc_sep}{question}{self.answer_sep}".replace("  ", " ")
 
     def _passage(self, title: str, text: str) -> str:
         title = title.removeprefix('"').removesuffix('"')
         return f"{self.prefix}{title}{self.title_sep}{text}"
-
-    def _question(self, question: str) -> str:
-        return f"{self.doc_sep}{question}{self.answer_sep}"
 
 
 def context_tokens(

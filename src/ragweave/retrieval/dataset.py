@@ -37,7 +37,13 @@ class DatasetIndex(FaissIndex):
     def __init__(
         self, vector_size: int, dataset: Dataset, index_path: str | PathLike[str] | None = None
     ) -> None:
-        _check(dataset)
+        if not isinstance(dataset, Dataset):
+            raise DatasetTypeError(
+                f"indexed_dataset is a {type(dataset).__name__}; give a datasets.Dataset, one split of a DatasetDict."
+            )
+        check_columns(dataset.column_names, "The data set")
+        if len(dataset) == 0:
+            raise IndexDataError("The data set is empty; there is nothing to retrieve.")
         self.index_path = None if index_path is None else Path(index_path)
         self.dataset = dataset
         self.saved_at: Path | None = None
@@ -105,13 +111,3 @@ class DatasetIndex(FaissIndex):
 
 
 CustomHFIndex = DatasetIndex  # transformers' name
-
-
-def _check(dataset: Dataset) -> None:
-    if not isinstance(dataset, Dataset):
-        raise DatasetTypeError(
-            f"indexed_dataset is a {type(dataset).__name__}; give a datasets.Dataset (of a DatasetDict, one split)."
-        )
-    check_columns(dataset.column_names, "The data set")
-    if len(dataset) == 0:
-        raise IndexDataError("The data set is empty; there is nothing to retrieve.")
