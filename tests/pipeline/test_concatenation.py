@@ -104,8 +104,3 @@ def test_training_needs_a_mixture(concat: RagPipeline, tmp_path: Path) -> None:
     examples = [Example("1", QUESTIONS[0], ("Peru",))]
     with pytest.raises(ConfigurationError, match="Choose the formulation 'token' or 'sequence'"):
         RagTrainer(concat, RagTrainingArguments(output_dir=str(tmp_path)), train_dataset=examples)
-
-
-def test_an_unknown_formulation_is_refused_with_all_that_exist(mixture: RagPipeline) -> None:
-    with pytest.raises(ConfigurationError, match="'fid'; choose one of: token, sequence, concat, pced"):
-        mixture.with_formulation("fid")  # type: ignore[arg-type]

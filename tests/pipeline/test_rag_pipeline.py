@@ -258,7 +258,7 @@ def test_a_checkpoint_with_an_adapter_beside_its_layers_is_refused(
 
 
 def test_unknown_words_are_refused(knowledge_base: Path):
-    with pytest.raises(ConfigurationError, match="'token' or 'sequence'"):
+    with pytest.raises(ConfigurationError, match="choose one of: token, sequence, concat, pced"):
         RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, formulation="both")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="bfloat16"):
         RagPipeline.from_pretrained("embedded", knowledge_base=knowledge_base, dtype="half")  # type: ignore[arg-type]

@@ -145,7 +145,7 @@ def test_another_formulation_of_the_same_networks(pipeline: RagPipeline, folder:
         expected, found = (one(question, max_new_tokens=6) for one in (loaded, twin))
         assert found.answer == expected.answer
         assert found.score == pytest.approx(expected.score, abs=1e-4)
-    with pytest.raises(ConfigurationError, match="'token' or 'sequence'"):
+    with pytest.raises(ConfigurationError, match="choose one of: token, sequence, concat, pced"):
         pipeline.with_formulation("both")
 
 
