@@ -1,12 +1,13 @@
 """What the storages in databases share.
 
-Notation used for tensor shapes: M rows, D vector size.
+Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,19 @@ from ragweave.types import Passage
 Records = dict[int, tuple[Passage, NDArray[np.float32]]]  # passages and vectors by their rows
 
 _CACHED = 4096
+
+
+def ranked(
+    results: Sequence[Iterable[tuple[float, int]]], n: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The hits of B questions, scores and rows in any order, as `Storage.search` returns them, (B, K), best first."""
+    scores = np.full((len(results), n), -np.inf, dtype=np.float32)
+    rows = np.full((len(results), n), -1, dtype=np.int64)
+    for number, hits in enumerate(results):
+        best = sorted(hits, key=lambda hit: (-hit[0], hit[1]))
+        scores[number, : len(best)] = [score for score, _ in best]
+        rows[number, : len(best)] = [row for _, row in best]
+    return scores, rows
 
 
 class CachingReader:

@@ -98,9 +98,6 @@ class TableSettings:
         return cls("".join(names["id"]), "".join(names["title"]), tuple(names["text"]), hidden_sheets)
 
 
-DEFAULT_TABLES = TableSettings()
-
-
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
     """How files are read, and how much one of them may take. What takes more is skipped.
@@ -118,7 +115,7 @@ class ReadSettings:
 
     memory: int = 2048
     seconds: float = 600
-    tables: TableSettings = DEFAULT_TABLES
+    tables: TableSettings = TableSettings()
     follow_links: bool = False
     metadata: dict[str, Any] = field(default_factory=dict, hash=False)
 

@@ -29,7 +29,7 @@ _Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 _NO_PASSAGE = Passage(id="", document_id="", title="", text="", source="")
 
-RANK_CONSTANT = 60  # the constant of reciprocal rank fusion; its authors' value
+_RANK_CONSTANT = 60  # of reciprocal rank fusion, as its authors chose it
 
 
 class KnowledgeBaseIndex(ReadyIndex):
@@ -174,18 +174,18 @@ class KnowledgeBaseIndex(ReadyIndex):
 
 
 def reciprocal_rank_fusion(
-    rankings: Sequence[NDArray[np.int64]], *, constant: int = RANK_CONSTANT
+    rankings: Sequence[NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Fuse rankings, rows that come best first, by their ranks alone (Cormack, Clarke and Buettcher 2009).
 
-    A row's fused value is the sum of ``1 / (constant + rank)`` over the rankings that contain it. Its score is the
-    logarithm of that, so that a softmax makes p(z|x) proportional to the fused value. Larger constants weigh ranks
-    more evenly. Returns all rows, best first, and their scores.
+    A row's fused value is the sum of ``1 / (60 + rank)`` over the rankings that contain it. Its score is the
+    logarithm of that, so that a softmax makes p(z|x) proportional to the fused value. Returns all rows,
+    best first, and their scores.
     """
     if not rankings:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     rows, inverse = np.unique(np.concatenate(rankings), return_inverse=True)
-    shares = np.concatenate([1 / (constant + 1 + np.arange(len(ranking))) for ranking in rankings])
+    shares = np.concatenate([1 / (_RANK_CONSTANT + 1 + np.arange(len(ranking))) for ranking in rankings])
     fused = np.bincount(inverse, weights=shares, minlength=len(rows))
     order = np.lexsort((rows, -fused))
     return rows[order], np.log(fused[order]).astype(np.float32)

@@ -288,8 +288,8 @@ def measure_recall(
     for breadth in _BREADTHS if least else (1,):
         for key, k in depths.items():  # one search each, as it looks the further the larger k is
             expected = _neighbours(nearest, sample, k)
-            found = _neighbours(search(k + 1, breadth), sample, k)
-            hits = sum(len(one & other) for one, other in zip(expected, found, strict=True))
+            neighbours = _neighbours(search(k + 1, breadth), sample, k)
+            hits = sum(len(one & other) for one, other in zip(expected, neighbours, strict=True))
             recall = {**recall, key: round(hits / (k * len(sample)), 4)}
         if min(recall.values()) >= least:
             break
@@ -299,7 +299,7 @@ def measure_recall(
 def _neighbours(rows: NDArray[np.int64], sample: NDArray[np.int64], k: int) -> list[set[int]]:
     """The first K rows that were found for each row of a sample, without that row."""
     pairs = zip(rows.tolist(), sample.tolist(), strict=True)
-    return [set([row for row in found if row != own][:k]) for found, own in pairs]
+    return [set([row for row in ranking if row != sampled][:k]) for ranking, sampled in pairs]
 
 
 class LiveIndex:

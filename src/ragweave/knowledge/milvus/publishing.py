@@ -23,6 +23,7 @@ from pymilvus import DataType
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, idf
+from ragweave.knowledge.caching_reader import ranked
 from ragweave.knowledge.layout import MilvusUri
 from ragweave.knowledge.manifest import EXACT, FORMAT_VERSION, ChangeRecord, Manifest, SegmentRecord
 from ragweave.knowledge.milvus.expressions import facts_of
@@ -232,11 +233,8 @@ class _Publication:
                     return nearest[:, :k]
                 broad = replace(manifest, segments=(replace(segment, breadth=breadth),))
                 reader = MilvusReader(self._uri, self._name, _record(broad), self._client)
-                found = np.full((len(self._sample), k), -1, np.int64)
-                for number, hits in enumerate(reader.nearest(self._questions, k)):
-                    hits.sort(key=lambda hit: (-hit["distance"], hit["row"]))
-                    found[number, : len(hits)] = [hit["row"] for hit in hits]
-                return found
+                results = reader.nearest(self._questions, k)
+                return ranked([[(hit["distance"], hit["row"]) for hit in hits] for hits in results], k)[1]
 
             least = least_recall(source.index.kind)
             recall, breadth = measure_recall(self._sample, self._count, search, least=least)

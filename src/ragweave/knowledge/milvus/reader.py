@@ -25,7 +25,7 @@ from pymilvus import MilvusClient, MilvusException
 
 from ragweave.errors import ConfigurationError, KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, hashed, no_words
-from ragweave.knowledge.caching_reader import CachingReader, Records
+from ragweave.knowledge.caching_reader import CachingReader, Records, ranked
 from ragweave.knowledge.layout import MilvusUri
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.milvus.expressions import expression
@@ -147,22 +147,16 @@ class MilvusReader(CachingReader):
         self, questions: NDArray[np.float32], n: int, where: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The passages with the largest inner products that meet a condition: scores and rows, (B, K), best first."""
-        scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
-        rows = np.full((len(questions), n), -1, dtype=np.int64)
         few = None if where is None else self._few(where)
         if few is not None:
-            k = min(n, len(few[0]))
-            if k:
-                scores[:, :k], found = search_all(questions, few[1], k)
-                rows[:, :k] = few[0][found]
+            scores, rows = ranked([()] * len(questions), n)
+            if k := min(n, len(few[0])):
+                scores[:, :k], positions = search_all(questions, few[1], k)
+                rows[:, :k] = few[0][positions]
             return scores, rows
         results = self.nearest(questions, n, where=expression(where), fields=COLUMNS)
         self._remember({hit["row"]: _record(hit["entity"]) for hits in results for hit in hits})
-        for position, hits in enumerate(results):
-            hits = sorted(hits, key=lambda hit: (-hit["distance"], hit["row"]))
-            scores[position, : len(hits)] = [hit["distance"] for hit in hits]
-            rows[position, : len(hits)] = [hit["row"] for hit in hits]
-        return scores, rows
+        return ranked([[(hit["distance"], hit["row"]) for hit in hits] for hits in results], n)
 
     def nearest(
         self, questions: NDArray[np.float32], n: int, *, where: str = "", fields: Sequence[str] = ()
@@ -180,12 +174,10 @@ class MilvusReader(CachingReader):
             ((count,),) = (list(row.values()) for row in self._query(rule, ["count(*)"]))
             few = None
             if count <= _EXACT_ROWS:
-                found = self._query(rule, ["row", "vector"])
-                vectors = np.array([row["vector"] for row in found], np.float32)
-                few = (
-                    np.array([row["row"] for row in found], np.int64),
-                    vectors.reshape(-1, self.manifest.dimension),
-                )
+                hits = self._query(rule, ["row", "vector"])
+                vectors = np.array([hit["vector"] for hit in hits], np.float32)
+                rows = np.array([hit["row"] for hit in hits], np.int64)
+                few = rows, vectors.reshape(-1, self.manifest.dimension)
             self._narrowed = {**dict(list(self._narrowed.items())[1 - _CONDITIONS :]), where: few}
         return self._narrowed[where]
 
@@ -257,18 +249,18 @@ class MilvusReader(CachingReader):
 
     def _load(self, rows: list[int]) -> Records:
         parts = (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
-        found = (row for part in parts for row in self._query(f"row in {part}", ["row", "vector", *COLUMNS]))
-        return {row["row"]: _record(row) for row in found}
+        fields = ["row", "vector", *COLUMNS]
+        return {hit["row"]: _record(hit) for part in parts for hit in self._query(f"row in {part}", fields)}
 
     def _query(self, rule: str, fields: list[str]) -> list[dict[str, Any]]:
         limit = {} if fields == ["count(*)"] else {"limit": _LIMIT}
         with readable_errors(self._uri):
-            found = list(self._client.query(self._collection, filter=rule, output_fields=fields, **limit))
-            if len(found) == _LIMIT:  # there may be more
+            hits = list(self._client.query(self._collection, filter=rule, output_fields=fields, **limit))
+            if len(hits) == _LIMIT:  # there may be more
                 part = self._client.query_iterator(self._collection, filter=rule, output_fields=fields)
-                found = [row for rows in iter(part.next, []) for row in rows]
+                hits = [hit for hits in iter(part.next, []) for hit in hits]
                 part.close()
-        return found
+        return hits
 
     def _hits(
         self,

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from ragweave.errors import KnowledgeBaseError
 from ragweave.knowledge.bm25 import Analyzer, check_parameters, no_words
-from ragweave.knowledge.caching_reader import CachingReader, Records
+from ragweave.knowledge.caching_reader import CachingReader, Records, ranked
 from ragweave.knowledge.layout import PostgresUri
 from ragweave.knowledge.manifest import EXACT, Manifest
 from ragweave.knowledge.postgres.conditions import Where
@@ -130,11 +130,8 @@ def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
 
     def search(k: int, breadth: int, *, exact: bool = False) -> NDArray[np.int64]:
         broad = replace(manifest, segments=(replace(segment, breadth=breadth),))
-        nearest_rows = np.full((len(rows), k), -1, np.int64)
         results = nearest(client, questions, tables=tables, manifest=broad, n=k, exact=exact)
-        for i, hits in enumerate(results):
-            nearest_rows[i, : len(hits)] = [hit[1] for hit in sorted(hits, key=_rank)]
-        return nearest_rows
+        return ranked([[hit[:2] for hit in hits] for hits in results], k)[1]
 
     least = least_recall(manifest.index.kind)
     recall, breadth = measure_recall(rows, segment.passages, search, least=least)
@@ -187,15 +184,9 @@ class PostgresReader(CachingReader):
                     results[i] = hits
             return results
 
-        scores = np.full((len(questions), n), -np.inf, dtype=np.float32)
-        rows = np.full((len(questions), n), -1, dtype=np.int64)
         results = self._connection.run(work)
-        for position, hits in enumerate(results):
-            hits.sort(key=_rank)
-            scores[position, : len(hits)] = [hit[0] for hit in hits]
-            rows[position, : len(hits)] = [hit[1] for hit in hits]
         self._remember(_by_row(hit[1:] for hits in results for hit in hits))
-        return scores, rows
+        return ranked([[hit[:2] for hit in hits] for hits in results], n)
 
     def columns(self) -> list[str]:
         """The names in the metadata of passages."""
@@ -296,11 +287,6 @@ class PostgresReader(CachingReader):
 
     def _fetch(self, statement: LiteralString, values: Any = None) -> list[tuple[Any, ...]]:
         return self._connection.fetch(self._tables.statement(statement), values)
-
-
-def _rank(hit: tuple[Any, ...]) -> tuple[float, int]:
-    """The key by which hits are sorted: the largest score first, then the smallest row."""
-    return -hit[0], hit[1]
 
 
 def _by_row(rows: Iterable[tuple[Any, ...]]) -> Records:

@@ -13,7 +13,7 @@ import pytest
 from ragweave.errors import OmissionWarning, SourceError, SourceWarning
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.loaders.archives import read_archive
-from ragweave.knowledge.ingest_settings import Chunking
+from ragweave.knowledge.ingest_settings import Chunking, ReadSettings
 from ragweave.types import SourceFile
 from tests.support.documents import read, write, write_pdf, write_zip
 
@@ -193,7 +193,7 @@ def test_copies_are_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
     (tmp_path / "copies").mkdir()
     path = write_zip(tmp_path / "a.zip", {"a.txt": b"Lima", "b.txt": b"Ulm"})
-    documents = read_archive(SourceFile(path, "a.zip"))
+    documents = read_archive(SourceFile(path, "a.zip"), ReadSettings())
     assert next(documents).text == "Lima"
     assert len(list((tmp_path / "copies").rglob("*"))) == 2
     documents.close()

@@ -21,7 +21,7 @@ from ragweave.errors import MissingExtraError, SourceError
 from ragweave.knowledge.ingest.loaders.loader import ending_of, ignored_kind, is_container, read_file
 from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES, open_zip
 from ragweave.knowledge.ingest.loaders.text import damaged_file, printable, warn_loss, warn_omission
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+from ragweave.knowledge.ingest_settings import ReadSettings
 from ragweave.types import Document, SourceFile
 
 _MEMBERS_AT_MOST = 100_000
@@ -126,7 +126,7 @@ class Unpacker:
         yield from read_file(member, self._settings)
 
 
-def read_archive(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
+def read_archive(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     """Read the files in an archive; their names are the archive's name, a slash, and their path in it."""
     entries = _zip_entries(file.path) if ending_of(file.path.name) == ".zip" else _tar_entries(file.path)
     last = ""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from posixpath import dirname, join, normpath
 from urllib.parse import unquote
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.html import parse_page
-from ragweave.knowledge.ingest.loaders.package import Package, attribute, local_name, open_zip
+from ragweave.knowledge.ingest.loaders.package import Package, attribute, local_name, open_zip, target_of
 from ragweave.knowledge.ingest.loaders.text import whole_file
 from ragweave.types import Document, SourceFile
 
@@ -45,8 +44,7 @@ def _contents(book: Package) -> tuple[str, list[str]]:
         if name == "title" and not title:
             title = " ".join((element.text or "").split())
         elif name == "item":
-            href = normpath(join("/", dirname(listing), unquote(attribute(element, "href")))).lstrip("/")
-            items[attribute(element, "id")] = href
+            items[attribute(element, "id")] = target_of(listing, unquote(attribute(element, "href")))
         elif name == "itemref":
             spine.append(attribute(element, "idref"))
     for missing in sorted(set(spine) - set(items)):

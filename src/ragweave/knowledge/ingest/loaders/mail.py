@@ -24,20 +24,20 @@ from ragweave.knowledge.ingest.loaders.text import (
     title_from_name,
     warn_loss,
 )
-from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings
+from ragweave.knowledge.ingest_settings import ReadSettings
 from ragweave.types import Document, SourceFile
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MAIL_AT_MOST = 128 * 2**20
 
 
-def read_mail(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
+def read_mail(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     """Read a mail, titled by its subject, and the files attached to it."""
     with Unpacker(file, settings) as unpacker:
         yield from _documents(file, file.name, read_bytes(file.path), unpacker)
 
 
-def read_mbox(file: SourceFile, settings: ReadSettings = DEFAULT_READING) -> Iterator[Document]:
+def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
     """Read the mails of a mailbox, whose names are that of the file and their number."""
     has_mail = False
     with Unpacker(file, settings) as unpacker:

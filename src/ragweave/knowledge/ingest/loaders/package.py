@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from posixpath import join, normpath
+from posixpath import dirname, join, normpath, split
 from typing import NamedTuple
 
 from lxml import etree
@@ -81,13 +81,10 @@ class Package:
 
     def relations(self, part: str) -> dict[str, Relation]:
         """The relations of a part by their ids; those of the whole file for an empty name."""
-        folder, _, name = part.rpartition("/")
         relations = {}
-        for relation in self.xml(join(folder, "_rels", f"{name}.rels"), optional=True).iter(
-            "{*}Relationship"
-        ):
+        for relation in self.xml(relations_of(part), optional=True).iter("{*}Relationship"):
             outside = relation.get("TargetMode") == "External"
-            target = normpath(join("/", folder, relation.get("Target", ""))).lstrip("/")
+            target = target_of(part, relation.get("Target", ""))
             kind = relation.get("Type", "").rpartition("/")[2]
             relations[relation.get("Id", "")] = Relation(kind, "" if outside else target)
         return relations
@@ -103,6 +100,17 @@ class Package:
         new = part not in self._named
         self._named.add(part)
         return new
+
+
+def relations_of(part: str) -> str:
+    """The part that lists the relations of a part; those of the whole file for an empty name."""
+    folder, name = split(part)
+    return join(folder, "_rels", f"{name}.rels")
+
+
+def target_of(part: str, target: str) -> str:
+    """The part that a part names by a path, which is relative to its folder."""
+    return normpath(join("/", dirname(part), target.replace("\\", "/"))).lstrip("/")
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:

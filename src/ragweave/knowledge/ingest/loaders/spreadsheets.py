@@ -18,7 +18,7 @@ from ragweave.knowledge.ingest.loaders.workbook import (
     clean,
     column_letters,
 )
-from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
+from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.types import Document, Place, SourceFile
 
 # Rows are looked at in bands, which end at blank rows, or when they are this large.
@@ -43,7 +43,7 @@ class _Table:
         return all(first <= column <= last for row in rows for column in row.cells)
 
 
-def read_spreadsheet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+def read_spreadsheet(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
     """Read an ``.xlsx`` file: a document for each row of a table, and one for the rest of each sheet."""
     try:
         with open_zip(file.path) as package:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.rows import SAMPLE_ROWS, Row, TableReader, is_header
 from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, read_lines
-from ragweave.knowledge.ingest_settings import DEFAULT_TABLES, TableSettings
+from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.types import Document, SourceFile
 
 # One field may hold a whole book; Python's own limit of 128 KiB is one chapter.
@@ -29,7 +29,7 @@ _NO_TEXT = re.compile(r"binary|list<[^<>]*(?:float|double|halffloat)")  # pictur
 # --- CSV and TSV ---
 
 
-def read_table(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+def read_table(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
     """Read a ``.csv`` or ``.tsv`` file; see `TableReader`. Its first line is a header, unless it has numbers."""
     rows = table_rows(file.path)
     sample = list(islice(rows, SAMPLE_ROWS))
@@ -164,7 +164,7 @@ def _unquoted(field: str) -> str:
 # --- JSON lines ---
 
 
-def read_jsonl(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+def read_jsonl(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
     """Read JSON lines; see `TableReader`. Those of KILT's knowledge source are read, too."""
     reader = TableReader(file, tables, "Line")
     yield from reader.documents(
@@ -195,7 +195,7 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 # --- Parquet and Arrow ---
 
 
-def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+def read_parquet(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
     """Read a Parquet file; see `TableReader`. Columns of bytes and of vectors are left out."""
     try:
         with pq.ParquetFile(file.path, memory_map=True) as content:
@@ -205,7 +205,7 @@ def read_parquet(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> It
         raise damaged_file(file.path, error) from error
 
 
-def read_arrow(file: SourceFile, tables: TableSettings = DEFAULT_TABLES) -> Iterator[Document]:
+def read_arrow(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
     """Read an Arrow file, as the datasets library saves them, like a Parquet file."""
     try:
         with pa.memory_map(str(file.path)) as content, pa.ipc.open_stream(content) as batches:

@@ -119,9 +119,9 @@ def shortened(title: str) -> str:
     return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1] + "…"
 
 
-def parts(text: str, size: int = 2**19) -> Iterator[tuple[int, int]]:
+def parts(text: str) -> Iterator[tuple[int, int]]:
     """Cut a long text where a paragraph, a line or a word ends: its sentences take a hundred times its memory."""
-    start = 0
+    start, size = 0, 2**19
     while len(text) - start > size:
         cuts = (text.rfind(mark, start, start + size) + len(mark) for mark in ("\n\n", "\n", " "))
         end = next((cut for cut in cuts if cut > start + size // 2), start + size)

@@ -6,7 +6,6 @@ that a file says about its size is believed, and memory does not grow with the p
 
 from __future__ import annotations
 
-import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -16,7 +15,13 @@ from xml.parsers import expat
 
 from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.number_formats import BUILT_IN, shown
-from ragweave.knowledge.ingest.loaders.package import DAMAGED_PART, UNPACKED_AT_MOST, UNPACKED_TIMES
+from ragweave.knowledge.ingest.loaders.package import (
+    DAMAGED_PART,
+    UNPACKED_AT_MOST,
+    UNPACKED_TIMES,
+    relations_of,
+    target_of,
+)
 from ragweave.knowledge.ingest.loaders.text import TextBudget
 
 DAMAGED = (expat.ExpatError, KeyError, *DAMAGED_PART)  # what reading a damaged part raises
@@ -161,16 +166,13 @@ class Workbook:
 
     def related(self, part: str, *kinds: str) -> dict[str, str]:
         """The parts that a part names: the first of each kind, or all by their ids."""
-        folder, _, name = part.rpartition("/")
-        relations = f"{folder}/_rels/{name}.rels".lstrip("/")
-        parts: dict[str, str] = {}
+        relations, parts = relations_of(part), dict[str, str]()
         for event, attributes in self.events(relations) if relations.lower() in self._parts else ():
             if event == "Relationship" and "Target" in attributes:
-                target = posixpath.join("/", folder, attributes["Target"].replace("\\", "/"))
                 kind = attributes.get("Type", "").rpartition("/")[2]
                 if not kinds or kind in kinds:
                     key = kind if kinds else attributes.get("Id", "")
-                    parts.setdefault(key, posixpath.normpath(target).lstrip("/"))
+                    parts.setdefault(key, target_of(part, attributes["Target"]))
         return parts
 
     def texts(
