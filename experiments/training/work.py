@@ -34,7 +34,7 @@ LAYERS = 12
 START_COUNTRIES = 30
 """How many countries the generator's first questions are about; none of them occurs later."""
 
-START_QUESTIONS = 800
+START_QUESTIONS = 640
 """How many questions the generator has learned to answer before the runs begin."""
 
 QUESTIONS = 256
@@ -229,7 +229,7 @@ def evaluate(work: Work, pipeline: RagPipeline, folder: RunFolder, *, closed_boo
             settings=RunSettings(
                 mode="closed-book" if closed_book else "e2e",
                 n_docs=1 if closed_book else N_DOCS,
-                max_new_tokens=24,
+                max_new_tokens=16,
                 extractive=not closed_book,
                 decoding="fast" if pipeline.formulation == "sequence" else None,
             ),
