@@ -70,7 +70,7 @@ def compare_losses(work: Work, seeds: Sequence[int], chosen: Sequence[str] = ())
     before = copy.deepcopy(encoder.state_dict())
     questions = work.train_questions()
     examples = random.Random(0).sample(questions, min(LOSS_QUESTIONS, len(questions)))  # noqa: S311
-    training = _Training(pipeline, examples, _hard_negatives(work, pipeline, examples))
+    training = _Training(pipeline, examples, _hard_negatives(work, examples))
     for name, seed in missing:
         Console(stderr=True).print(f"{name}, seed {seed}")
         folder = run_folder(work, name, seed)
@@ -81,12 +81,12 @@ def compare_losses(work: Work, seeds: Sequence[int], chosen: Sequence[str] = ())
         evaluate(work, pipeline, folder)
 
 
-def _hard_negatives(
-    work: Work, pipeline: RagPipeline, examples: Sequence[Example]
-) -> dict[str, NDArray[np.int64]]:
+def _hard_negatives(work: Work, examples: Sequence[Example]) -> dict[str, NDArray[np.int64]]:
     """For each question the rows of the best BM25 results without a gold answer."""
-    retriever = work.knowledge_base().retriever(SearchSettings("bm25"), encoder=pipeline.encoder)
-    hits = retriever.retrieve([example.question for example in examples], 20)
+    base = work.knowledge_base()
+    retriever = base.retriever(SearchSettings("bm25"))
+    vectors = np.zeros((len(examples), base.manifest.dimension), np.float32)  # words need no encoder
+    hits = retriever.retrieve([example.question for example in examples], 20, vectors=vectors)
     return {
         example.id: np.array(
             [

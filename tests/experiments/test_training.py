@@ -13,7 +13,7 @@ from experiments.training.likelihoods import Likelihoods
 from experiments.training.run import main
 from experiments.training.work import Work, add_noise, is_factbook
 
-from ragweave import KnowledgeBase, RagPipeline, SearchSettings
+from ragweave import KnowledgeBase, RagPipeline, RagTokenForGeneration, SearchSettings
 from ragweave.training.attention_recording import record_attention
 from ragweave.training.collator import RetrievedExample
 from ragweave.training.losses import LOSSES, LossInputs
@@ -43,7 +43,10 @@ EXAMPLES = [
 @pytest.fixture
 def work(tmp_path, tiny_encoder_path):
     """A folder with a tiny model and a knowledge base in the place of the real ones."""
-    save_rag_model(tmp_path / "start", tiny_encoder_path, kind="llama")
+    start = save_rag_model(tmp_path / "start", tiny_encoder_path, kind="llama")
+    model = RagTokenForGeneration.from_pretrained(start)
+    add_noise(model.question_encoder)  # it is no longer the encoder of the knowledge base
+    model.save_pretrained(start)
     documents = {
         f"{name.lower()}.txt": f"{capital} is the capital of {name}." for name, capital in CAPITALS.items()
     }
