@@ -59,12 +59,10 @@ class EncodedContexts:
 
     def select(self, rows: Tensor) -> EncodedContexts:
         """Some of the contexts, for a cache that has been filled from all of them."""
-        kept = {
-            name: None if tensor is None else tensor[rows]
-            for name in ("last_hidden_state", "input_ids")
-            for tensor in [getattr(self, name)]
-        }
-        return EncodedContexts(self.attention_mask[rows], **kept)
+        states, ids = (
+            None if part is None else part[rows] for part in (self.last_hidden_state, self.input_ids)
+        )
+        return EncodedContexts(self.attention_mask[rows], last_hidden_state=states, input_ids=ids)
 
     def repeated_states(self, times: int) -> tuple[Tensor, Tensor]:
         """Encoder states and mask for R rows per context, (B*K*R, S, H) and (B*K*R, S); computed once."""

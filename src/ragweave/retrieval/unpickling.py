@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import pickletools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -63,7 +64,7 @@ class _StackMachine:
         self._memory: list[Any] = []
         self._actions: dict[str, Callable[[Any], None]] = {
             **dict.fromkeys(_VALUES, self._push),
-            **{name: lambda _, new=new: self._push(new()) for name, new in _NEW.items()},
+            **{name: partial(self._make, new) for name, new in _NEW.items()},
             **dict.fromkeys(_PUTS, self._put),
             **dict.fromkeys(_GETS, self._get),
             **dict.fromkeys(_WITHOUT_EFFECT, lambda _: None),
@@ -94,6 +95,9 @@ class _StackMachine:
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
+
+    def _make(self, new: Callable[[], Any], _: None) -> None:
+        self._push(new())
 
     def _put(self, number: int | None) -> None:
         value = self._stack[-1]
