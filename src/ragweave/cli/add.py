@@ -17,10 +17,8 @@ def add(
     kb: options.KnowledgeBaseArgument,
     sources: options.Sources,
     *,
-    stdin_format: options.StdinFormat = "txt",
-    stdin_name: options.StdinName = "stdin",
     model: options.SameEncoder = None,
-    reading: options.ReadOptions,
+    reading: options.SourceOptions,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -41,20 +39,13 @@ def add(
       ragweave add kb minutes/2026-11.md --strict
       git log | ragweave add kb - --stdin-name history
     """
-    from ragweave.knowledge.ingest.loaders.loader import find_sources
-
     # Wrong arguments fail before the model is loaded.
     base = ragweave.KnowledgeBase.open(kb)
     settings = reading.settings()
-    with (
-        options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
-        stage_bars() as progress,
-        source_warnings(),
-    ):
-        files = find_sources(paths, follow_links=reading.follow_links)
+    with stage_bars() as progress, source_warnings(), reading.files(sources) as files:
         updated = base.add(
             files,
-            encoder=partial(options.load_encoder, model, device=device, base=base),
+            encoder=partial(options.load_encoder, model, base, device=device),
             strict=reading.strict,
             reading=settings,
             engine=options.load_engine(engine, workers, ray_address),

@@ -19,8 +19,6 @@ def index(
         str, typer.Option("--output", "-o", metavar="KB", help="New folder, or URI of a database.")
     ],
     *,
-    stdin_format: options.StdinFormat = "txt",
-    stdin_name: options.StdinName = "stdin",
     model: Annotated[str, typer.Option(help="Encoder: 'embedded', a hub name, or a folder.")] = "embedded",
     chunking: Annotated[
         Literal["sentences", "words", "tokens", "markdown"],
@@ -68,7 +66,7 @@ def index(
             help="Folder or hub name of a sparse encoder (SPLADE), whose words replace those of bm25 and hybrid.",
         ),
     ] = None,
-    reading: options.ReadOptions,
+    reading: options.SourceOptions,
     engine: options.EngineKind = "local",
     workers: options.Workers = 2,
     ray_address: options.RayAddress = None,
@@ -78,11 +76,7 @@ def index(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the content of an existing knowledge base.")
     ] = False,
-    dim: options.Dim = None,
-    question_prompt: options.QuestionPrompt = None,
-    passage_prompt: options.PassagePrompt = None,
-    dtype: options.EncoderDtype = "float32",
-    device: options.Device = None,
+    encoding: options.EncoderOptions,
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -107,7 +101,6 @@ def index(
       ragweave index notes/ --output 'postgresql://user@host/db?table=kb'
     """
     from ragweave.encoders.sparse_encoder import SparseEncoder
-    from ragweave.knowledge.ingest.loaders.loader import find_sources
     from ragweave.knowledge.storage import check_output
 
     # Wrong arguments fail before the model is loaded.
@@ -118,28 +111,16 @@ def index(
         )
     parameters = _parameters(settings or [])
     read_settings = reading.settings()
-    with (
-        options.stdin_as_file(sources, stdin_format, stdin_name) as paths,
-        stage_bars() as progress,
-        source_warnings(),
-    ):
-        files = find_sources(paths, follow_links=reading.follow_links)
+    with stage_bars() as progress, source_warnings(), reading.files(sources) as files:
         base = ragweave.KnowledgeBase.build(
             files,
             output,
-            encoder=options.load_encoder(
-                model,
-                dtype=dtype,
-                device=device,
-                dim=dim,
-                question_prompt=question_prompt,
-                passage_prompt=passage_prompt,
-            ),
+            encoder=encoding.load(model),
             chunking=ragweave.Chunking(chunking, words, tokens, overlap),
             index=kind,
             parameters=parameters,
             language=None if vectors_only else language,
-            sparse=None if sparse is None else SparseEncoder.from_pretrained(sparse, device=device),
+            sparse=None if sparse is None else SparseEncoder.from_pretrained(sparse, device=encoding.device),
             overwrite=overwrite,
             strict=reading.strict,
             reading=read_settings,

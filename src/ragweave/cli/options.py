@@ -6,7 +6,7 @@ import inspect
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -18,11 +18,7 @@ import typer
 import ragweave
 from ragweave.cli.console import loading
 from ragweave.knowledge.ingest_settings import DEFAULT_READING, ReadSettings, TableSettings
-from ragweave.types import (
-    Fusion,
-    RetrievalKind,
-    SourceFile,
-)
+from ragweave.types import Fusion, RetrievalKind, SourceFile
 
 if TYPE_CHECKING:
     from ragweave.knowledge.ingest.builder import Engine
@@ -35,17 +31,6 @@ KnowledgeBaseOption = Annotated[str, typer.Option(help="Folder or URI of the kno
 Sources = Annotated[
     list[Path],
     typer.Argument(metavar="SOURCE", help="Files, folders, hf://datasets/NAME, or - for standard input."),
-]
-StdinFormat = Annotated[
-    Literal["txt", "md", "jsonl", "csv", "tsv", "html"],
-    typer.Option(help="Format of standard input."),
-]
-StdinName = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Source name of standard input. Adding the same name again replaces the source.",
-    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Name each file that was ignored.")]
 EngineKind = Annotated[
@@ -61,24 +46,6 @@ SameEncoder = Annotated[
     typer.Option(
         "--model", help="The encoder that embedded the knowledge base, if it has another name here."
     ),
-]
-EncoderDtype = Annotated[
-    Literal["auto", "float32", "bfloat16"],
-    typer.Option(help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
-]
-Dim = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Keep only the first dimensions of vectors, for an encoder trained for it (Matryoshka)."
-    ),
-]
-QuestionPrompt = Annotated[
-    str | None,
-    typer.Option(help="Text in front of questions, such as 'query: ' (default: the encoder's own)."),
-]
-PassagePrompt = Annotated[
-    str | None,
-    typer.Option(help="Text in front of passages, such as 'passage: ' (default: the encoder's own)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only, one object per line.")]
 
@@ -200,6 +167,70 @@ class ReadOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(ReadOptions):
+    """The options of commands that read sources, of which one may be standard input."""
+
+    stdin_format: Annotated[
+        Literal["txt", "md", "jsonl", "csv", "tsv", "html"],
+        typer.Option(help="Format of standard input."),
+    ] = "txt"
+    stdin_name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Source name of standard input. Adding the same name again replaces the source.",
+        ),
+    ] = "stdin"
+
+    @contextmanager
+    def files(self, sources: Sequence[Path]) -> Iterator[list[SourceFile]]:
+        """Find the files of the sources; standard input (``-``) becomes a temporary file."""
+        from ragweave.knowledge.ingest.loaders.loader import find_sources
+
+        paths: list[Path | SourceFile] = list(sources)
+        with ExitStack() as stack:
+            if Path("-") in sources:
+                folder = stack.enter_context(TemporaryDirectory(prefix="ragweave-stdin-"))
+                path = Path(folder) / f"stdin.{self.stdin_format}"
+                with path.open("wb") as file:
+                    shutil.copyfileobj(sys.stdin.buffer, file)
+                stdin = SourceFile(path=path, name=self.stdin_name, known_as=self.stdin_name)
+                paths = [stdin if source == Path("-") else source for source in sources]
+            yield find_sources(paths, follow_links=self.follow_links)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """The options of commands that embed passages with a new encoder."""
+
+    dim: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Keep only the first dimensions of vectors, for an encoder trained for it (Matryoshka).",
+        ),
+    ] = None
+    question_prompt: Annotated[
+        str | None,
+        typer.Option(help="Text in front of questions, such as 'query: ' (default: the encoder's own)."),
+    ] = None
+    passage_prompt: Annotated[
+        str | None,
+        typer.Option(help="Text in front of passages, such as 'passage: ' (default: the encoder's own)."),
+    ] = None
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Data type of the encoder; auto is bfloat16 if the processor supports it."),
+    ] = "float32"
+    device: Device = None
+
+    def load(self, model: str) -> ragweave.TextEncoder:
+        """Load an encoder without messages of the libraries."""
+        with loading(f"the encoder '{model}'"):
+            return ragweave.TextEncoder.from_pretrained(model, **vars(self))
+
+
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
     parameters: list[inspect.Parameter] = []
@@ -228,18 +259,12 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def load_encoder(
-    model: str | None,
-    *,
-    device: str | None = None,
-    base: ragweave.KnowledgeBase | None = None,
-    **settings: Any,
+    model: str | None, base: ragweave.KnowledgeBase, *, device: str | None
 ) -> ragweave.TextEncoder:
-    """Load an encoder without messages of the libraries: a new one, or that of a knowledge base."""
-    name = model or ("embedded" if base is None else base.manifest.encoder.name)
+    """Load the encoder of a knowledge base, under another name if one is given, without messages of the libraries."""
+    name = model or base.manifest.encoder.name
     with loading(f"the encoder '{name}'"):
-        if base is not None:
-            return base.manifest.encoder.load(name, device=device)
-        return ragweave.TextEncoder.from_pretrained(name, device=device, **settings)
+        return base.manifest.encoder.load(name, device=device)
 
 
 def load_pipeline(model: str, **arguments: Any) -> ragweave.RagPipeline:
@@ -257,26 +282,3 @@ def load_engine(kind: Literal["local", "ray"], workers: int, address: str | None
     from ragweave.knowledge.ingest.ray_engine import RayEngine
 
     return RayEngine(workers=workers, address=address)
-
-
-@contextmanager
-def stdin_as_file(sources: Sequence[Path], suffix: str, name: str) -> Iterator[list[Path | SourceFile]]:
-    """Copy standard input to a temporary file, because a source is a file.
-
-    Args:
-        sources: Sources, where ``-`` is standard input.
-        suffix: File name suffix of its format.
-        name: Its name as a source.
-
-    Yields:
-        The sources, with the file in place of ``-``. It is deleted at the end.
-    """
-    if Path("-") not in sources:
-        yield list(sources)
-        return
-    with TemporaryDirectory(prefix="ragweave-stdin-") as folder:
-        path = Path(folder) / f"stdin.{suffix}"
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        stdin = SourceFile(path=path, name=name, known_as=name)
-        yield [stdin if source == Path("-") else source for source in sources]

@@ -12,8 +12,10 @@ from ragweave.cli.console import print_change, stage_bars
 from ragweave.errors import ConfigurationError
 
 
+@options.takes_options
 def reembed(
     kb: options.KnowledgeBaseArgument,
+    *,
     model: Annotated[str, typer.Option(help="Encoder: 'embedded', a hub name, or a folder.")],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="KB", help="New folder, or an existing knowledge base.")
@@ -35,11 +37,7 @@ def reembed(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume an interrupted run with the same encoder.")
     ] = False,
-    dim: options.Dim = None,
-    question_prompt: options.QuestionPrompt = None,
-    passage_prompt: options.PassagePrompt = None,
-    dtype: options.EncoderDtype = "float32",
-    device: options.Device = None,
+    encoding: options.EncoderOptions,
     as_json: options.AsJson = False,
 ) -> None:
     """Embed the passages of a knowledge base with another encoder.
@@ -55,14 +53,7 @@ def reembed(
     if keep_version and keep is None:
         raise ConfigurationError("--keep-version needs --keep. Without --keep, all versions are kept.")
     base = ragweave.KnowledgeBase.open(kb, version=version)
-    encoder = options.load_encoder(
-        model,
-        dtype=dtype,
-        device=device,
-        dim=dim,
-        question_prompt=question_prompt,
-        passage_prompt=passage_prompt,
-    )
+    encoder = encoding.load(model)
     if name is not None:
         encoder.name = name
     with stage_bars() as progress:

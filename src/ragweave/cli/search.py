@@ -56,7 +56,7 @@ def search(
     quiet_libraries()
     encoder = None
     if model or device:
-        encoder = options.load_encoder(model, device=device, base=base)
+        encoder = options.load_encoder(model, base, device=device)
     reranker = None
     if rerank is not None:
         from ragweave.encoders.late_interaction import load_reranker

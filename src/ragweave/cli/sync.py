@@ -69,7 +69,7 @@ def sync(
         warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
         files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
     # Loaded at the first new or changed source, and then once.
-    encoder = cache(partial(options.load_encoder, model, device=device, base=base))
+    encoder = cache(partial(options.load_encoder, model, base, device=device))
 
     def synchronize() -> ragweave.KnowledgeBase:
         with stage_bars(hidden=watch) as progress, source_warnings():
