@@ -162,6 +162,26 @@ def test_a_request_that_its_client_never_finishes_does_not_delay_the_shutdown(
         assert until_closed(unfinished).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_second_interrupt_ends_the_command_at_once(model_path: Path, base_path: Path, tmp_path: Path):
+    def refuses() -> bool:
+        try:
+            connect(url).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with serve_command(model_path, base_path, tmp_path) as (url, process), connect(url) as unfinished:
+        unfinished.sendall(HEAD + b"{")  # the shutdown waits for the rest
+        with http_client(url) as client:
+            assert client.get("/healthz").status_code == 200
+        process.send_signal(signal.SIGINT)
+        wait_until(refuses)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        _, *lines = process.stderr.splitlines()  # the first has the URL
+        assert lines == ["Stopped at once; running requests were cut off."]
+
+
 def test_what_outlasts_the_shutdown_is_told_so(pipeline: RagPipeline, caplog: pytest.LogCaptureFixture):
     gated = Gated.over(pipeline)
     with served(gated) as running, ThreadPoolExecutor(1) as pool, running.client() as client:

@@ -61,7 +61,7 @@ def serve(
     """Serve answers from a knowledge base over HTTP: a web page, a JSON API, and an OpenAI-compatible API.
 
     Concurrent questions are batched. New versions of the knowledge base are loaded while the server runs. To stop
-    it, press Ctrl-C: running requests are finished.
+    it, press Ctrl-C: running requests are finished. Press it again to stop at once.
 
     Examples:
       ragweave serve --kb kb

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any
 
 import h11
@@ -37,6 +40,14 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, services: Iterable[Service]) -> None:
         super().__init__(config)
         self._services = services
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown at the first signal; end the process at once at a Ctrl-C after it."""
+        if self.should_exit and sig == signal.SIGINT:
+            # No exception: running requests and threads would be logged, or waited for. Writes survive a kill.
+            os.write(2, b"Stopped at once; running requests were cut off.\n")
+            os._exit(128 + sig)
+        super().handle_exit(sig, frame)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until the process is told to stop."""
