@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -76,20 +77,16 @@ def files_in(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize(
-    "stride", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["a third", "every write"]
-)
 @pytest.mark.parametrize("for_good", [False, True], ids=["error", "power-cut"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_in_force_is_whole(folder, tiny_encoder, change, for_good, stride, monkeypatch):
+def test_what_is_in_force_is_whole(folder, tiny_encoder, change, for_good, monkeypatch):
     where = folder()
     target = where / ("new" if change == "build" else "kb")
     before = content(target) if target.exists() else None
     CHANGES[change](where, tiny_encoder)
     after = content(target)
-    at, outcomes, checked = 1 - stride, set(), []
-    while True:
-        at += stride
+    outcomes, checked = set(), []
+    for at in count(1):
         where = folder()
         with monkeypatch.context() as patch:
             faults = Faults(patch, at, for_good=for_good)
