@@ -6,7 +6,9 @@ import builtins
 import contextlib
 import os
 import sys
+import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -129,6 +131,29 @@ def test_an_interrupted_build_resumes(cluster, tmp_path, notes, tiny_encoder, sm
     )
     assert ["Embedding", 200] in counted
     assert_same(KnowledgeBase.build([notes], tmp_path / "local", encoder=tiny_encoder), far)
+
+
+class Meeting:
+    """Encodes when two processes have begun to; a process that is given both batches would wait for itself."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def encode(self, texts, titles):
+        (self.folder / str(os.getpid())).touch()
+        end = time.monotonic() + PATIENCE
+        while len(list(self.folder.iterdir())) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        return np.full((len(texts), 1), len(list(self.folder.iterdir())), dtype=np.float32)
+
+
+@pytest.mark.slow  # two workers import torch
+def test_two_batches_go_to_two_workers(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_BATCH", 2)
+    cluster.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
+    passages = [Passage(str(n), str(n), "A", "A text.", "a.txt") for n in range(4)]
+    (vectors,) = RayEngine(workers=2).embed([passages], Meeting(tmp_path), NoProgress())
+    assert vectors.tolist() == [[2.0]] * 4
 
 
 def test_errors_of_workers_are_reported(cluster):

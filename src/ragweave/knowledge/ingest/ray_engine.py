@@ -98,7 +98,10 @@ class RayEngine:
             batch_format="pyarrow",
             num_cpus=self.cpus,
             num_gpus=self.gpus,
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(blocks))),
+            # The worker that starts first would take several batches and leave none for the others.
+            compute=ray.data.ActorPoolStrategy(
+                size=min(self.workers, len(blocks)), max_tasks_in_flight_per_actor=1
+            ),
         )
         vectors: NDArray[np.float32] | None = None
         for batch in embedded.iter_batches(batch_size=None, batch_format="numpy"):
