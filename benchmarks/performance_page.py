@@ -62,9 +62,14 @@ second layers of the feed-forward blocks in float32, because their inputs have o
     "serving": """Each client sends one question after the other; batches of up to 8. Batching saves what lies
 between matrix multiplications. On a CPU the embedded model spends its time in them, and eight questions need them
 eight times.""",
+    "pipeline throughput": """32 questions about the World Factbook, whose passages are in the cache, 1, 8 and 32 at a
+time. The answers of a batch that have ended are left out when they are half of it.""",
+    "start-up and an answer": """A new process that answers one question, with and without 1,611 passages that
+`ragweave warm` has stored; they are mapped when they are needed.""",
     "serving by Zipf's law": """32 clients draw from 200 questions by Zipf's law. The cache has room for a third of
-their passages. "A question" is the time per question at this load. [Security](security.md#the-service) has ten
-minutes with 32 clients who ask while documents change.""",
+their passages. "A question" is the time per question at this load. The first token waits for those who
+asked before: with 32 clients who ask again at once, it cannot gain more than the throughput.
+[Security](security.md#the-service) has ten minutes with 32 clients who ask while documents change.""",
     "engines": """The peer decodes each of the B x K contexts by itself, with 4 beams; ragweave decodes their
 mixture.""",
     "llama.cpp": """Its server completes the K contexts of each question one after another, without a mixture,
