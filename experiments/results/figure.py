@@ -63,7 +63,7 @@ def draw(data: Mapping[str, RunFolder], titles: Mapping[str, str], folder: Path)
                         )
                         if one is drawn[0]:
                             panel.axvline(value, color=text, linewidth=0.8, linestyle=":")
-                panel.set_title(titles[name], fontsize="medium")
+                panel.set_title(titles[name].partition(",")[0], fontsize="medium")
                 panel.set_xlabel("exact match")
                 panel.set_xlim(left=0)
                 panel.grid(alpha=0.25, axis="x")

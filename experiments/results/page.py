@@ -119,7 +119,8 @@ def _sweep_rows(folder: RunFolder) -> Iterator[str]:
             (test,) = compare([runs[0].root, runs[-1].root]).others["exact_match"]
             if test is not None:
                 interval = f"[{test.low:+.2f}, {test.high:+.2f}]"
-                cells.append(f"{test.difference:+.3f} {interval}, p = {test.p_value:.3f}")
+                p = f"p = {test.p_value:.3f}" if test.p_value >= 0.001 else "p < 0.001"
+                cells.append(f"{test.difference:+.3f} {interval}, {p}")
             yield f"| {k} | {' | '.join(cells)} |"
 
 
