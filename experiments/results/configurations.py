@@ -22,6 +22,7 @@ class Configuration:
         data: The data sets that it is run on.
         asked_again: Whether its questions are asked again to see what the answers rest on (`provenance`).
         vote: Whether every passage answers by itself, and the answers are voted on (`vote`).
+        trained: The folder of the model below ``--trained``, where it is not the embedded one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Configuration:
     data: tuple[str, ...] = ("factbook", "xquad")
     asked_again: bool = False
     vote: bool = False
+    trained: str | None = None
 
 
 EVERYWHERE = ("factbook", "xquad", "comparisons")
@@ -140,6 +142,24 @@ CONFIGURATIONS = (
         model={"adapter": False},
         mode="closed-book",
         n_docs=1,
+    ),
+    *(
+        replace(_with(name, label, "Trained further", data=EVERYWHERE, **own), trained=folder)  # type: ignore[arg-type]
+        for name, label, folder, own in (
+            ("trained", "RAG-Token, on single passages", "single", {}),
+            (
+                "trained-thorough",
+                "RAG-Sequence, thorough, on single passages",
+                "single",
+                {"model": {"formulation": "sequence"}, "decoding": "thorough"},
+            ),
+            (
+                "trained-concat",
+                "one prompt, on prompts of 5 passages",
+                "together",
+                {"model": {"formulation": "concat"}},
+            ),
+        )
     ),
     _with("float32", "float32", "Generator", model={"dtype": "float32"}),
     _with("int8", "int8", "Generator", model={"dtype": "int8"}),

@@ -10,6 +10,12 @@ Most configurations read the same passages with the same generator. Once the kno
 KB --all --budget 4GiB --generator-dtype bfloat16` reads each passage once for all of them, and the runs find what it
 stores by themselves. It gives the same answers up to the rounding of bfloat16. Runs without the adapter, with another
 type, or with several passages in one prompt read theirs whole.
+
+``--trained`` names a folder with two models, whose adapters went on learning for as many steps: ``single`` from
+single passages, ``together`` from prompts of five. For each of them,
+
+    python -m experiments.embedded.train_adapter --xquad DIR --output OUTPUT --start ADAPTER --steps N [--together 5]
+    python -m experiments.embedded.export_adapter OUTPUT/step-N --model TRAINED/NAME --kb KB
 """
 
 from __future__ import annotations
@@ -128,6 +134,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of knowledge bases and runs")
     parser.add_argument("--xquad", type=Path, help="folder with dev.jsonl and passages.jsonl")
     parser.add_argument("--limit", type=int, default=100, help="questions about single countries")
+    parser.add_argument("--trained", type=Path, help="folder of the models that were trained further")
     parser.add_argument("--only", help="comma-separated names of configurations")
     parser.add_argument("--page", type=Path, help="page whose part about ablations is replaced")
     args = parser.parse_args()
@@ -144,8 +151,11 @@ def main() -> None:
         examples = read_examples(args.xquad / "dev.jsonl")
         data["xquad"] = (examples, knowledge_base(args.xquad / "passages.jsonl", args.work / "xquad-kb"))
     for configuration in CONFIGURATIONS:
-        if configuration.name not in chosen:
+        if configuration.name not in chosen or (configuration.trained and args.trained is None):
             continue
+        if configuration.trained:
+            model = replace(configuration.model, model=str(args.trained / configuration.trained))
+            configuration = replace(configuration, model=model)
         for name, (examples, base) in data.items():
             if name not in configuration.data:
                 continue
