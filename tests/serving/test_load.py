@@ -40,6 +40,8 @@ def refuses_connections(running: Running) -> bool:
             client.get("/healthz")
     except httpx.ConnectError:
         return True
+    except httpx.TransportError:
+        pass  # the kernel had accepted the connection when the server stopped listening
     return False
 
 
