@@ -138,10 +138,8 @@ def with_near_misses(
         encoder: Encodes questions and passages.
         seed: Chooses the questions.
     """
-    passages = list(dict.fromkeys((own.title, own.text) for own in readings))
-    numbers = {passage: number for number, passage in enumerate(passages)}
+    passages, numbers, vectors = _encoded_passages(readings, encoder)
     asked = [(pair, numbers[own.title, own.text]) for own in readings for pair in own.pairs if pair.answer]
-    vectors = encoder.encode([with_title(*passage) for passage in passages])
     scores = encoder.encode([pair.question for pair, _ in asked]) @ vectors.T  # (questions, passages)
     misses: dict[int, list[Pair]] = defaultdict(list)
     for (pair, gold), row in zip(asked, scores, strict=True):
@@ -164,9 +162,7 @@ def together(readings: Sequence[Reading], k: int, encoder: TextEncoder) -> list[
         k: Passages of a prompt.
         encoder: Encodes questions and passages.
     """
-    passages = list(dict.fromkeys((reading.title, reading.text) for reading in readings))
-    numbers = {passage: number for number, passage in enumerate(passages)}
-    vectors = encoder.encode([with_title(*passage) for passage in passages])
+    passages, numbers, vectors = _encoded_passages(readings, encoder)
     joined = []
     for reading in readings:
         pairs = tuple(pair for pair in reading.pairs if pair.answer)
@@ -179,9 +175,9 @@ def together(readings: Sequence[Reading], k: int, encoder: TextEncoder) -> list[
         without = " ".join(" ".join(passages[number]) for number in nearest[:k])
         unanswered = tuple(Pair(p.question, "") for p in pairs if not has_answer(without, [p.answer]))
         for chosen, asked_of_it in ((with_gold, pairs), (nearest[:k], unanswered)):
-            titles, texts = zip(*(passages[number] for number in chosen), strict=True)
-            (doc,) = concatenated([{"title": titles, "text": texts}], CONTEXT_FIELDS["title_sep"])
             if asked_of_it:
+                titles, texts = zip(*(passages[number] for number in chosen), strict=True)
+                (doc,) = concatenated([{"title": titles, "text": texts}], CONTEXT_FIELDS["title_sep"])
                 joined.append(Reading(doc["title"][0], doc["text"][0], asked_of_it))
     return joined
 
@@ -198,6 +194,15 @@ def in_parts(readings: Iterable[Reading], most: int) -> list[Reading]:
         n_parts = -(-len(own.pairs) // most)
         parts += [Reading(own.title, own.text, own.pairs[start::n_parts]) for start in range(n_parts)]
     return parts
+
+
+def _encoded_passages(
+    readings: Sequence[Reading], encoder: TextEncoder
+) -> tuple[list[tuple[str, str]], dict[tuple[str, str], int], Any]:
+    """The distinct passages as titles and texts, their numbers, and their vectors, (passages, D)."""
+    passages = list(dict.fromkeys((reading.title, reading.text) for reading in readings))
+    numbers = {passage: number for number, passage in enumerate(passages)}
+    return passages, numbers, encoder.encode([with_title(*passage) for passage in passages])
 
 
 def _conversations() -> list[Record]:

@@ -241,7 +241,6 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(generator_path())
     encoder = TextEncoder.from_pretrained("embedded")
     held_out = in_parts(xquad(args.xquad, held_out=True), 10)
-    misses = with_near_misses(held_out, 4, encoder, args.seed)[len(held_out) :]
     known = [*xquad(args.xquad, held_out=False), *asked(args.xquad)]
     prose, facts = [*written(), *factbook_prose()], factbook_facts(args.facts_per_country)
     if args.together > 1:
@@ -252,6 +251,7 @@ def main() -> None:
         misses = [reading for reading in held_out if not reading.pairs[0].answer]
         held_out = [reading for reading in held_out if reading.pairs[0].answer]
     else:
+        misses = with_near_misses(held_out, 4, encoder, args.seed)[len(held_out) :]
         known, prose = (
             with_near_misses(readings, args.near_misses, encoder, args.seed) for readings in (known, prose)
         )
