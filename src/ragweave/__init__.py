@@ -34,7 +34,6 @@ _NAMES = {
     "training.trainer": "RagTrainer",
     "types": "Place SearchSettings",
 }
-_HOME_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 if TYPE_CHECKING:  # the names that `as` repeats are public to type checkers
     from ragweave.configuration import RagConfig as RagConfig
@@ -68,13 +67,14 @@ if TYPE_CHECKING:  # the names that `as` repeats are public to type checkers
     from ragweave.types import Place as Place
     from ragweave.types import SearchSettings as SearchSettings
 
-__all__ = sorted([*_HOME_OF, "__version__"])
+__all__ = sorted(["__version__", *" ".join(_NAMES.values()).split()])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'ragweave' has no attribute {name!r}")
-    return getattr(import_module(f"ragweave.{_HOME_OF[name]}"), name)
+    for module, names in _NAMES.items():
+        if name in names.split():
+            return getattr(import_module(f"ragweave.{module}"), name)
+    raise AttributeError(f"module 'ragweave' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import errno
 import gc
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import wraps
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -82,6 +85,33 @@ class LazyGroup(TyperGroup):
         """Run the command."""
         with errors_as_sentences(), _visible_messages():
             return super().invoke(ctx)
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and is_dataclass(group):
+            groups[parameter.name] = group
+            types = get_type_hints(group, include_extras=True)
+            for field in fields(group):
+                option = parameter.replace(
+                    name=field.name, default=field.default, kind=parameter.KEYWORD_ONLY
+                )
+                parameters.append(option.replace(annotation=types[field.name]))
+        else:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
 
 
 def _paragraphs(text: str) -> str:

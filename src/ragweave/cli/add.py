@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 import ragweave
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import note_compaction, print_change, source_warnings, stage_bars
 
 
-@options.takes_options
+@takes_options
 def add(
     kb: options.KnowledgeBaseArgument,
     sources: options.Sources,

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import count_of, print_json, progress_bar, stdout, warn
 from ragweave.cli.pipelines import AnswerOptions
 from ragweave.provenance.answers import Answer
@@ -19,7 +19,7 @@ from ragweave.types import ScoredPassage
 _INDENT = 19  # the width of a passage's figures
 
 
-@options.takes_options
+@takes_options
 def ask(
     questions: Annotated[
         list[str], typer.Argument(metavar="QUESTION...", help="Questions; - reads standard input.")

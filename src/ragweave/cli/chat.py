@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.ask import print_passages
 from ragweave.cli.console import stdout, warn
 from ragweave.cli.pipelines import AnswerOptions
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HELP = "Ask a question. /sources shows the passages of the last answer, /new begins again, /quit ends."
 
 
-@options.takes_options
+@takes_options
 def chat(
     kb: options.KnowledgeBaseOption,
     given: AnswerOptions,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import count_of, job_bars, note, print_json, print_text, quiet_libraries, stdout
 from ragweave.cli.pipelines import PipelineOptions
 from ragweave.errors import ConfigurationError
@@ -25,7 +25,7 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 
 @app.callback(invoke_without_command=True)
-@options.takes_options
+@takes_options
 def evaluate(
     context: typer.Context,
     *,

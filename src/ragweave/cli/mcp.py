@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import stderr
 from ragweave.cli.pipelines import AnswerOptions
 from ragweave.errors import ConfigurationError, require_extra
 
 
-@options.takes_options
+@takes_options
 def mcp(
     kb: options.KnowledgeBaseOption,
     *,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -229,33 +227,6 @@ class EncoderOptions:
         """Load an encoder without messages of the libraries."""
         with loading(f"the encoder '{model}'"):
             return ragweave.TextEncoder.from_pretrained(model, **vars(self))
-
-
-def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        group = parameter.annotation
-        if isinstance(group, type) and is_dataclass(group):
-            groups[parameter.name] = group
-            types = get_type_hints(group, include_extras=True)
-            for field in fields(group):
-                option = parameter.replace(
-                    name=field.name, default=field.default, kind=parameter.KEYWORD_ONLY
-                )
-                parameters.append(option.replace(annotation=types[field.name]))
-        else:
-            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
-
-    @wraps(command)
-    def run(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
-        command(**given)
-
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run
 
 
 def load_encoder(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
-    """The options of a pipeline, by their names; see `options.takes_options`."""
+    """The options of a pipeline, by their names; see `ragweave.cli.takes_options`."""
 
     model: options.RagModel = "embedded"
     formulation: Annotated[

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 import ragweave
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import print_change, stage_bars
 from ragweave.errors import ConfigurationError
 
 
-@options.takes_options
+@takes_options
 def reembed(
     kb: options.KnowledgeBaseArgument,
     *,

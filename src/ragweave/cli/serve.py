@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import stderr, warn
 from ragweave.cli.pipelines import AnswerOptions
 from ragweave.errors import ConfigurationError, require_extra
@@ -18,7 +18,7 @@ from ragweave.errors import ConfigurationError, require_extra
 _NAMED = re.compile(r"([\w.-]+)=(.+)")
 
 
-@options.takes_options
+@takes_options
 def serve(
     kb: Annotated[
         list[str],

@@ -16,13 +16,13 @@ from typing import Annotated
 import typer
 
 import ragweave
-from ragweave.cli import options
+from ragweave.cli import options, takes_options
 from ragweave.cli.console import note, print_change, print_json, print_text, source_warnings, stage_bars, warn
 from ragweave.errors import ConfigurationError, RagweaveError, SourceWarning
 from ragweave.types import SourceChanges
 
 
-@options.takes_options
+@takes_options
 def sync(
     kb: options.KnowledgeBaseArgument,
     sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files, folders and patterns.")],

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -149,7 +149,7 @@ class ChangeRecord:
     kept: int = 0  # passages that lost their source, and stay because another source holds them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a reader has to know about a version."""
 
@@ -228,7 +228,7 @@ class Manifest:
             "metric": self.index.metric,
         }
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """Hash of everything."""
         text = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)

