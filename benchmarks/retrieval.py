@@ -173,7 +173,7 @@ def openers(folder: Path) -> dict[str, Callable[[], Search]]:
 
 
 def resident() -> tuple[float, float]:
-    """Resident memory of this process, and of it what is no file's: MB."""
+    """Resident memory of this process, and of it what is not a file's: MB."""
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     total, own = (int(fields[name].split()[0]) / 1000 for name in ("VmRSS", "RssAnon"))

@@ -39,7 +39,7 @@ NAMES = st.text("abc the,.é ", max_size=20)
         ("Zürich's ÉCOLE", "zürichs école"),
         ("“quoted” \u2013 5 €", "“quoted” \u2013 5 €"),  # only ASCII punctuation goes
         ("東京。", "東京。"),
-        ("à la carte", "à la carte"),  # an accented letter is no article
+        ("à la carte", "à la carte"),  # an accented letter is not an article
         (
             "a\u0300 la carte",
             "\u0300 la carte",

@@ -250,7 +250,7 @@ def test_damaged_json_is_refused(encoder_folder: Path, reranker_folder: Path, fi
     ):
         (folder / file).write_bytes(content)
         if file == "tokenizer_config.json" and content == b'{"model": 3}':
-            continue  # unknown settings are no damage
+            continue  # unknown settings are not damage
         with pytest.raises(ModelNotFoundError, match=folder.name):
             load(folder)
 

@@ -14,7 +14,7 @@ PARTICLES = frozenset(
     {"abu", "al", "an", "ben", "bin", "bint", "da", "de", "del", "der", "di", "dos", "du", "el", "ibn", "ibni", "la",
      "le", "of", "ould", "the", "van", "von", "wa"}
 )  # fmt: skip
-"""Small words of names, which are no names by themselves."""
+"""Small words of names, which are not names by themselves."""
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 """A word of letters, with apostrophes inside: ``Nuku'alofa``."""

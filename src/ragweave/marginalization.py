@@ -201,7 +201,7 @@ def contrastive_scores(logits: Tensor, doc_scores: Tensor, strength: Tensor) -> 
         strength: beta, (B, K), from `contrast_strength`.
 
     Returns:
-        Scores, which are no log-probabilities, (B, T, V).
+        Scores, which are not log-probabilities, (B, T, V).
     """
     beta = strength[..., None, None]
     relevance = PCED_GAMMA * passage_log_probs(doc_scores)[:, :-1, None, None]

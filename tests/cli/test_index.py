@@ -114,7 +114,7 @@ def test_columns_and_hidden_sheets(tmp_path, tiny_encoder_path):
     )
     plain = run(*command, "--output", tmp_path / "plain")
     assert "warning: b.xlsx: hidden sheets are left out: Prices" in plain.stderr
-    assert "River" not in plain.stderr  # what is no text is metadata
+    assert "River" not in plain.stderr  # what is not text is metadata
     assert '"River": ' in KnowledgeBase.open(tmp_path / "plain").passage(0).metadata
     full = run(*command, "--output", tmp_path / "full", "--hidden-sheets", "--columns", "text=Currency")
     assert "a.csv: it has no column Currency, which the settings name" in full.stderr

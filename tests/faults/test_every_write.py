@@ -101,7 +101,7 @@ def test_what_is_in_force_is_whole(folder, tiny_encoder, change, for_good, monke
         found = content(target) if target.exists() else None
         assert found in (before, after), at
         outcomes.add("before" if found == before else "after")
-        # What was begun is no hindrance to doing it again.
+        # What was begun does not hinder doing it again.
         if found == before:
             CHANGES[change](where, tiny_encoder)
             assert content(target) == after, at

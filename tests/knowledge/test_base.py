@@ -133,7 +133,7 @@ def test_several_shards(tmp_path, sources, tiny_encoder, base, monkeypatch):
 def test_info_has_what_commands_promise_and_fits_into_json(base, tiny_encoder):
     info = json.loads(json.dumps(base.info()))
     assert info["passages"] == len(base)
-    assert info["documents"] == 2  # the empty file is no document
+    assert info["documents"] == 2  # the empty file is not a document
     assert info["version"] == "000001"
     assert info["encoder"] == "tiny"
     assert info["fingerprint"] == tiny_encoder.fingerprint

@@ -236,7 +236,7 @@ def test_duplicates_are_left_out_and_counted(output, tmp_path, tiny_encoder):
     (tmp_path / "c.jsonl").write_text('{"title": "t", "text": "Lima."}\n{"title": "t", "text": "Ulm."}\n')
     base = base.add([tmp_path / "c.jsonl"], encoder=tiny_encoder)
     assert (len(base), base.manifest.change.duplicates, base.manifest.change.added) == (3, 1, 1)
-    # What a source held before it changed is no duplicate of what it holds now.
+    # What a source held before it changed is not a duplicate of what it holds now.
     (tmp_path / "c.jsonl").write_text('{"title": "t", "text": "Ulm."}\n{"title": "t", "text": "Jena."}\n')
     base = base.add([tmp_path / "c.jsonl"], encoder=tiny_encoder)
     assert (len(base), base.manifest.change.duplicates, base.manifest.change.added) == (4, 0, 2)

@@ -307,7 +307,7 @@ def test_sizes(text: str | int, size: int):
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "1 PB", "GB", "1e9"])
 def test_what_is_no_size(text: str):
-    with pytest.raises(ConfigurationError, match="is no size"):
+    with pytest.raises(ConfigurationError, match="is not a size"):
         parse_size(text)
 
 

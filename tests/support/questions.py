@@ -11,7 +11,7 @@ from ragweave.types import Example
 
 
 def written(path: Path, *lines: Any) -> Path:
-    """A file of lines; what is no text is written as JSON."""
+    """A file of lines; what is not text is written as JSON."""
     path.write_text(
         "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8"
     )

@@ -147,7 +147,7 @@ def test_missing_weights_are_named(tmp_path: Path):
     del tensors["encoder.final_layer_norm.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(
-        ModelNotFoundError, match=r"has no encoder.final_layer_norm.weight: it is no checkpoint of T5"
+        ModelNotFoundError, match=r"has no encoder.final_layer_norm.weight: it is not a checkpoint of T5"
     ):
         loaded(build_network("generator", theirs.config), tmp_path)
 

@@ -178,7 +178,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path):
     with pytest.raises(ModelNotFoundError, match="No model could be found under"):
         model.from_pretrained(tmp_path / "nowhere", local_files_only=True)
     torch_network(bart_config(0)).save_pretrained(tmp_path)
-    with pytest.raises(ModelNotFoundError, match="model_type 'bart', which is no RAG model"):
+    with pytest.raises(ModelNotFoundError, match="model_type 'bart', which is not a RAG model"):
         model.from_pretrained(tmp_path)
     build = model.from_pretrained_question_encoder_generator
     with pytest.raises(ConfigurationError, match="question_encoder_pretrained_model_name_or_path"):

@@ -55,7 +55,7 @@ def test_a_model_that_was_not_trained_here_has_no_record(hub, rag_path):
 
 
 def test_what_cannot_be_shared_is_said(rag_path, tmp_path):
-    with pytest.raises(ModelNotFoundError, match="is no folder of a RAG model"):
+    with pytest.raises(ModelNotFoundError, match="is not a folder of a RAG model"):
         push_to_hub(tmp_path, "me/rag", licence="mit")
     with pytest.raises(ModelNotFoundError, match="cannot be pushed to me/rag"):
         push_to_hub(rag_path, "me/rag", licence="mit")  # the tests ask no hub

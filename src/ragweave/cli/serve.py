@@ -96,7 +96,7 @@ def serve(
     pipeline = given.load(bases[first])
     pipelines = {first: pipeline} | {name: with_knowledge_base(pipeline, bases[name]) for name in others}
     # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
-    with suppress(io.UnsupportedOperation):  # standard error is no file
+    with suppress(io.UnsupportedOperation):  # standard error is not a file
         faulthandler.enable(all_threads=False)
     with listen(host, port) as listener:
         name = f"[{host}]" if ":" in host else host

@@ -99,8 +99,8 @@ def read_settings(
         folders = {str(module["type"]).rsplit(".", 1)[-1]: str(module["path"]) for module in listed}
     except (TypeError, KeyError) as error:
         raise ModelNotFoundError(
-            f"modules.json of '{name_or_path}' is damaged: it is no list of modules with a type and a path. Download "
-            "the model again."
+            f"modules.json of '{name_or_path}' is damaged: it is not a list of modules with a type and a path. "
+            "Download the model again."
         ) from error
     if unsupported := sorted(set(folders) - set(modules)):
         raise ConfigurationError(
@@ -173,7 +173,7 @@ def read_prompts(name_or_path: str, config: dict[str, Any]) -> tuple[str, str]:
     roles = ("query",), ("document", "passage", "corpus")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise ModelNotFoundError(
-            f"config_sentence_transformers.json of '{name_or_path}' is damaged: prompts are no texts with names. "
+            f"config_sentence_transformers.json of '{name_or_path}' is damaged: prompts are not texts with names. "
             "Download the model again."
         )
     # A prompt that is named after one role is never the other's, even if it is the default.

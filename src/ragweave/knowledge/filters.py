@@ -79,7 +79,7 @@ def _condition(node: ast.expr) -> Condition:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         return _negated(_condition(node.operand))
     if not isinstance(node, ast.Compare):
-        raise ValueError(f"{ast.unparse(node)[:80]!r} is no comparison")
+        raise ValueError(f"{ast.unparse(node)[:80]!r} is not a comparison")
     sides = [node.left, *node.comparators]
     steps = zip(sides, node.ops, sides[1:], strict=False)
     parts = tuple(_comparison(left, operator, right) for left, operator, right in steps)
@@ -105,7 +105,7 @@ def _comparison(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> Conditi
         return _negated(Comparison(left.id, "known"))
     if isinstance(operator, ast.In):
         if not isinstance(right, ast.Tuple | ast.List | ast.Set):
-            raise ValueError(f"{ast.unparse(right)[:80]!r} is no list of values")
+            raise ValueError(f"{ast.unparse(right)[:80]!r} is not a list of values")
         return Comparison(left.id, "in", tuple(map(_literal, right.elts)))
     if type(operator) not in _COMPARISONS:
         raise ValueError("'is' compares with None only")
@@ -125,7 +125,7 @@ def _literal(node: ast.expr) -> Literal:
     is_negative = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)
     value = getattr(node.operand if is_negative else node, "value", None)  # type: ignore[attr-defined]
     if not isinstance(value, str | int | float) or (is_negative and isinstance(value, bool | str)):
-        raise ValueError(f"{ast.unparse(node)[:80]!r} is no text, number, True or False")
+        raise ValueError(f"{ast.unparse(node)[:80]!r} is not a text, a number, True or False")
     if isinstance(value, str) and "\0" in value:
         raise ValueError("a text contains a NUL character")
     if not isinstance(value, str) and not abs(value) < 1e300:

@@ -130,7 +130,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
 
         Raises:
             MissingContextError: There are neither contexts nor a retriever and a question.
-            ShapeError: Arguments disagree about B or K, or labels are no token ids.
+            ShapeError: Arguments disagree about B or K, or labels are not token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)
@@ -391,7 +391,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             The result of transformers' ``generate``.
         """
         kwargs.pop("token_type_ids", None)  # BERT's tokenizers return them; a question is one segment
-        # The loop repeats every tensor in this dictionary for its beams. Beams share a mixture, which is no tensor.
+        # The loop repeats every tensor in this dictionary for its beams. Beams share one mixture, not a tensor.
         mixture = (
             Mixture(contexts, doc_scores)
             if token_scores is None

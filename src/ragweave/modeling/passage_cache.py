@@ -292,7 +292,7 @@ def parse_size(size: int | str) -> int:
     match = _SIZE.fullmatch(str(size).strip())
     if match is None:
         raise ConfigurationError(
-            f"{size!r} is no size: write bytes, or a number with a unit, such as 512MiB or 2GB."
+            f"{size!r} is not a size: write bytes, or a number with a unit, such as 512MiB or 2GB."
         )
     exponent = " KMGT".index((match["prefix"] or " ").upper())
     return int(float(match["number"]) * (1024 if match["binary"] else 1000) ** exponent)

@@ -132,7 +132,7 @@ def load(network: Any, checkpoint: Checkpoint, rename: Rename, source: str) -> s
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelNotFoundError(
-            f"'{source}' has no {', '.join(missing[:3])}{more}: it is no checkpoint of {type(network).__name__}."
+            f"'{source}' has no {', '.join(missing[:3])}{more}: it is not a checkpoint of {type(network).__name__}."
         )
     return used
 

@@ -109,7 +109,7 @@ class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
 
         Raises:
             MissingContextError: There are neither contexts nor a retriever and a question.
-            ShapeError: Arguments disagree about B or K, or labels are no token ids.
+            ShapeError: Arguments disagree about B or K, or labels are not token ids.
         """
         return_dict = kwargs.pop("return_dict", True)
         past_key_values = pop_cache(past_key_values, kwargs)

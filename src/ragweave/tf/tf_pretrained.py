@@ -194,7 +194,7 @@ def _rag_config(name: str, kwargs: dict[str, Any]) -> RagConfig:
         ) from error
     if model_type != RagConfig.model_type:
         raise ModelNotFoundError(
-            f"'{name}' has model_type {model_type!r}, which is no RAG model; put one together with "
+            f"'{name}' has model_type {model_type!r}, which is not a RAG model; put one together with "
             "from_pretrained_question_encoder_generator."
         )
     config, unknown = RagConfig.from_pretrained(name, return_unused_kwargs=True, **kwargs)

@@ -47,8 +47,8 @@ def push_to_hub(
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")) or not (folder / QUESTION_ENCODER_FOLDER).is_dir():
         raise ModelNotFoundError(
-            f"{folder} is no folder of a RAG model with its weights and tokenizers. Train one ('ragweave train'), or "
-            "save both with save_pretrained."
+            f"{folder} is not a folder of a RAG model with its weights and tokenizers. Train one ('ragweave "
+            "train'), or save both with save_pretrained."
         )
     with reading_model("RAG model", str(folder), ADVICE):
         config = RagConfig.from_pretrained(folder)

@@ -153,7 +153,7 @@ def test_kilt_r_precision(ranked: list[int], evidence: list[set[int]], expected:
         # Page 1 is a point in two sets: the points are 1 (first set), then 1+2 (second set).
         ([1, 2], [{1}, {1, 2}], 1, 1 / 2),
         ([1, 2], [{1}, {1, 2}], 2, 1.0),
-        ([1, 1, 2], [{2}], 2, 1.0),  # a page that comes again is no point
+        ([1, 1, 2], [{2}], 2, 1.0),  # a page that comes again earns no point
         ([2], [{2}, {2}], 1, 1.0),  # equal sets are one
         ([], [{2}], 5, 0.0),
     ],

@@ -83,7 +83,7 @@ def test_another_encoder_and_size_in_the_place_of_one_that_is_open(postgres, not
     with pytest.raises(KnowledgeBaseError, match="Open the knowledge base again"):
         old.search(Sized(8).encode(["Ulm"]), 1)
     assert old.latest().manifest.dimension == new.manifest.dimension == 16
-    # Rows are never assigned twice, so a cached old row is no new one.
+    # Rows are never assigned twice, so a cached old row is never a new one.
     assert min(new.search(Sized(16).encode(["Ulm"]), 3)[1][0]) > 3
 
 

@@ -219,7 +219,7 @@ def settings_of(manifest: Manifest, *, flat_up_to: int = 0) -> IngestSettings:
 
 def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: ChangeRecord) -> Manifest:
     """The manifest of a new knowledge base, without its segments and files."""
-    # An encoder that is no `TextEncoder` may lack what has a default.
+    # An encoder that is not a `TextEncoder` may lack what has a default.
     names = [field.name for field in fields(EncoderRecord) if hasattr(encoder, field.name)]
     sparse = settings.sparse
     return Manifest(

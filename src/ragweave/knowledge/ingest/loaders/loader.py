@@ -293,7 +293,7 @@ def _data_files(folder: Path) -> set[str]:
     if outside := {name for name in names if name != PurePath(name).name or not name.endswith(".arrow")}:
         warn_loss(
             str(folder),
-            f"state.json names {', '.join(sorted(outside))[:200]}, which is no .arrow file of the folder.",
+            f"state.json names {', '.join(sorted(outside))[:200]}, which is not an .arrow file of the folder.",
         )
     return names - outside
 

@@ -49,11 +49,11 @@ def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
             except _NoMailError as error:
                 warn_loss(file.name, str(error))
     if not has_mail:
-        raise SourceError(f"The file {file.path} cannot be read: there is no mail in it. Leave it out.")
+        raise SourceError(f"The file {file.path} cannot be read: it holds no mail. Leave it out.")
 
 
 class _NoMailError(SourceError):
-    """What should be a mail is none."""
+    """What should be a mail message is not one."""
 
 
 def _mails(file: SourceFile) -> Iterator[bytes]:
@@ -90,7 +90,9 @@ def _documents(file: SourceFile, name: str, content: bytes, unpacker: Unpacker) 
             f"The mail {name} cannot be read ({type(error).__name__}): it is damaged or nested too deeply."
         ) from error
     if not any(headers.values()):
-        raise _NoMailError(f"{name} is no mail: it has no sender, no recipient, no date and no subject.")
+        raise _NoMailError(
+            f"{name} is not a mail message: it has no sender, no recipient, no date and no subject."
+        )
     lines = [f"{header}: {value}" for header, value in headers.items() if value]
     if attachments:
         lines.append(f"Attachments: {', '.join(attachments)}")

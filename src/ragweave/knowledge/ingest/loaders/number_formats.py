@@ -45,7 +45,7 @@ def shown(value: str, code: str, *, epoch_1904: bool = False) -> str:
     """The text that a cell shows for a number; that of "General" where the format does not fit.
 
     The code is one such as ``"0.0%"`` or ``"d mmm yyyy"``; empty for "General". With ``epoch_1904``, day 0 is
-    1904-01-01, as in files of old Macintosh programs. A value that is no number stays as it is.
+    1904-01-01, as in files of old Macintosh programs. A value that is not a number stays as it is.
     """
     try:
         number = Decimal(value)

@@ -55,7 +55,7 @@ class TableReader:
         self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
         # Cells of text files are texts, of which some are numbers.
         self._numbers = file.path.suffix.lower() in (".csv", ".tsv", ".xlsx")
-        # columns with values that are no part of the documents or their metadata
+        # columns with values that are not part of the documents or their metadata
         self.left_out: dict[str, None] = {}
 
     def documents(
@@ -126,7 +126,7 @@ class TableReader:
         )
 
     def _metadata(self, row: Row, roles: _Roles) -> dict[str, Any]:
-        """The columns of a row that are no part of its text; all columns if all are."""
+        """The columns of a row that are not part of its text; all columns if all are."""
         used = (*roles.texts, roles.id, roles.title) if roles.texts else ()
         metadata: dict[str, Any] = {}
         for position, (name, value) in enumerate(row.fields):

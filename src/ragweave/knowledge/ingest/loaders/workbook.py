@@ -64,7 +64,7 @@ class CellRow(NamedTuple):
 
 
 class Workbook:
-    """An ``.xlsx`` file, and the same opened as a zip file; raises `ValueError` if it is no workbook."""
+    """An ``.xlsx`` file, and the same opened as a zip file; raises `ValueError` if it is not a workbook."""
 
     def __init__(self, path: Path, package: zipfile.ZipFile) -> None:
         self._path, self._package = path, package
