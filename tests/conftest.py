@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partialmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -38,6 +38,22 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Iterator[Any]:
+    """Escape lone surrogates: xdist sends reports, with all that was logged, as UTF-8, or ends the whole run."""
+    return _encodable((yield))
+
+
+def _encodable(report: Any) -> Any:
+    if isinstance(report, str):
+        return report.encode("utf-8", "backslashreplace").decode()
+    if isinstance(report, dict):
+        return {_encodable(key): _encodable(value) for key, value in report.items()}
+    if isinstance(report, list | tuple):
+        return type(report)(map(_encodable, report))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

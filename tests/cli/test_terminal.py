@@ -115,6 +115,7 @@ def show_everywhere(text: str, *, fails: str) -> None:
 )
 @example(HOSTILE, "mistake")
 @example(MARKUP, "usage")
+@example("\udb14", "mistake")  # a lone surrogate, which no encoding has
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_reaches_the_terminal_with_what_it_obeys(text: str, fails: str):
     single = typer.Typer(add_completion=False)

@@ -116,7 +116,7 @@ def test_a_mailbox_keeps_its_mails_when_one_is_none(tmp_path):
 @pytest.mark.parametrize("name", ["a.eml", "a.mbox"])
 @pytest.mark.parametrize("content", [b"", b"just text\n", b"\0" * 100])
 def test_what_is_no_mail(tmp_path, name, content):
-    with pytest.raises(SourceError, match="holds no mail|is not a mail message"):
+    with pytest.raises(SourceError, match=r"holds no mail|is not a mail message"):
         read(write(tmp_path / name, content))
 
 
