@@ -56,7 +56,7 @@ class Row:
     Attributes:
         input_ids: Token ids, (L,).
         position_ids: Where each token would stand if its question were alone, (L,).
-        mask: Which tokens each token sees, bool, (L, L).
+        blocks: Which question each token belongs to, -1 for the passage, (L,).
         targets: Places of the answers' tokens, (T,).
         owners: Which question each of them belongs to, (T,).
         n_questions: Q.
@@ -64,7 +64,7 @@ class Row:
 
     input_ids: Tensor
     position_ids: Tensor
-    mask: Tensor
+    blocks: Tensor
     targets: Tensor
     owners: Tensor
     n_questions: int
@@ -96,13 +96,10 @@ def pack(reading: Reading, template: ContextTemplate, tokenizer: Any) -> Row:
         positions += range(shared, shared + len(own))
         blocks += [number] * len(own)
         ids += own
-    block = torch.tensor(blocks)
-    place = torch.arange(len(ids))
-    seen = (block[None] == -1) | (block[None] == block[:, None])  # (L, L)
     return Row(
         torch.tensor(ids),
         torch.tensor(positions),
-        seen & (place[None] <= place[:, None]),
+        torch.tensor(blocks),
         torch.tensor(targets),
         torch.tensor(owners),
         len(reading.pairs),
@@ -127,7 +124,7 @@ def answer_log_probs(generator: Any, rows: Sequence[Row]) -> tuple[Tensor, Tenso
     for number, row in enumerate(rows):
         length = len(row.input_ids)
         input_ids[number, :length], positions[number, :length] = row.input_ids, row.position_ids
-        mask[number, :length, :length] = row.mask
+        mask[number, :length, :length] = _visible(row.blocks)
     places = torch.cat([row.targets + number * width for number, row in enumerate(rows)])
     with fast_linear(generator):
         hidden = generator.base_model(
@@ -141,6 +138,12 @@ def answer_log_probs(generator: Any, rows: Sequence[Row]) -> tuple[Tensor, Tenso
     missed = (logits.argmax(-1) != wanted).to(values.dtype)
     nothing = values.new_zeros(first[-1])
     return nothing.index_add(0, owners, values), nothing.index_add(0, owners, missed) == 0
+
+
+def _visible(blocks: Tensor) -> Tensor:
+    """Which tokens each token of a row sees, (L, L): those before it of the passage and of its own question."""
+    same = (blocks[None] == -1) | (blocks[None] == blocks[:, None])
+    return same.tril()
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
