@@ -60,23 +60,23 @@ class RagConfig(PreTrainedConfig):
         question_encoder_normalize: Scale question vectors to length one. (ragweave only)
         question_encoder_dim: How many dimensions of question vectors to keep; ``None`` keeps all, or as many as the
             encoder of the knowledge base that `RagPipeline.from_pretrained` opens. (ragweave only)
-        question_encoder_prompt: What `RagPipeline` and training put in front of questions for the question encoder;
+        question_encoder_prompt: Text that `RagPipeline` and training put before questions for the question encoder;
             ``None`` for the prompt of the knowledge base's encoder. (ragweave only)
         retrieval: How `RagPipeline.from_pretrained` searches a knowledge base by default: "dense" (by vectors, as in
             the paper), "bm25" (by words) or "hybrid". (ragweave only)
         dense_weight: Weight of vectors against words in "hybrid", from 0 to 1. (ragweave only)
-        extractive: Whether a `RagPipeline` answers with runs of words of a passage by default. It has no effect on
+        extractive: Whether a `RagPipeline` answers with spans of a passage by default. It has no effect on
             `generate`. (ragweave only)
-        fixed_answers: Answers that extractive decoding allows beside words of the passages, such as "yes" and "no".
+        fixed_answers: Answers that extractive decoding allows besides words of the passages, such as "yes" and "no".
             (ragweave only)
-        answer_joins: What may stand between two runs of words in an extractive answer, such as "," and " and"; none
-            by default. (ragweave only)
-        rewrite_prefix: Text before a conversation that the generator has learned to make questions that stand alone
-            from; ``None`` if it has not. (ragweave only)
-        rewrite_end: Text behind the follow-up there, of a generator that writes the question in its own words;
-            ``None`` for one that copies words. (ragweave only)
-        null_answer: The answer with which the generator says that a passage does not answer the question; "" is the
-            empty answer, an end token alone. ``None`` if it has not learned one. (ragweave only)
+        answer_joins: Texts allowed between two spans in an extractive answer, such as "," and " and"; none by
+            default. (ragweave only)
+        rewrite_prefix: Text before a conversation that the generator was trained to rewrite as a standalone
+            question; ``None`` if it was not. (ragweave only)
+        rewrite_end: Text after the follow-up question there, for a generator that writes the question in its own
+            words; ``None`` for one that copies words. (ragweave only)
+        null_answer: The generator's answer if a passage does not answer the question; "" is the empty answer, an end
+            token alone. ``None`` if it has not learned one. (ragweave only)
         passage_encoder_fingerprint: Fingerprint of the encoder that embedded the passages in training
             (`TextEncoder.fingerprint`). `RagPipeline.from_pretrained` rejects knowledge bases of other encoders;
             ``None`` accepts all whose vectors have the right size. (ragweave only)
@@ -145,7 +145,7 @@ class RagConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration from a dictionary; the keyword arguments are checked as the constructor checks them.
+        """Make a configuration from a dictionary; keyword arguments are checked as in the constructor.
 
         Raises:
             ConfigurationError: A value has the wrong type, or is not allowed.
@@ -156,10 +156,10 @@ class RagConfig(PreTrainedConfig):
         return result
 
     def completed_from(self, folder: str | PathLike[str]) -> Self:
-        """Fill what this configuration leaves open from one that was saved into a folder before.
+        """Fill the fields that are not set from a configuration that was saved in this folder before.
 
-        A model and its retriever are saved into one folder, in either order. The model's configuration knows the
-        class of the model, the retriever's the files of its index.
+        A model and its retriever are saved into one folder, in either order. The model's configuration names the
+        class of the model, the retriever's names the files of its index.
         """
         try:
             saved = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ class RagConfig(PreTrainedConfig):
 
 @cache
 def _field_types() -> dict[str, Any]:
-    """The types of RagConfig's fields without transformers'; an int may stand for a float."""
+    """The types of RagConfig's fields, without transformers' fields; an int is valid for a float."""
     checked_elsewhere = ("question_encoder", "generator", "question_encoder_pooling")
     return {
         name: int | float if field_type is float else field_type

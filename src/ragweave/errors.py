@@ -30,7 +30,7 @@ class IndexDataError(RagweaveError, ValueError):
 
 
 class DatasetTypeError(IndexDataError, TypeError):
-    """What was given as an indexed data set is something else."""
+    """The object passed as an indexed data set is something else."""
 
 
 class QuestionError(RagweaveError, ValueError):
@@ -46,11 +46,11 @@ class SourceWarning(UserWarning):
 
 
 class OmissionWarning(SourceWarning):
-    """Something of a document source was left out that is not text; ``strict`` allows it."""
+    """A part of a document source that is not text was left out; ``strict`` allows it."""
 
 
 class StoredStatesWarning(UserWarning):
-    """A file of a passage's keys and values is damaged; the passage is read again."""
+    """A file of a passage's keys and values is damaged; the passage is encoded again."""
 
 
 class DataError(RagweaveError, ValueError):
@@ -70,7 +70,7 @@ class KnowledgeBaseError(RagweaveError):
 
 
 class OpenFilesError(KnowledgeBaseError):
-    """The process or the system has as many files open as it may."""
+    """The process or the system has reached its limit on open files."""
 
 
 class TruncatedFileError(KnowledgeBaseError):

@@ -28,7 +28,7 @@ _ADVICE = (
 class LateInteractionReranker:
     """A late-interaction model of sentence-transformers, such as ColBERT: one vector per token, scored with MaxSim.
 
-    The score of a passage is a sum over the question's tokens: of each, the largest inner product with a token of the
+    The score of a passage is the sum, over the question's tokens, of the largest inner product with a token of the
     passage (Khattab and Zaharia 2020, "ColBERT"). The models are trained with a softmax over the scores of passages,
     so that a score is a logit of p(z|x).
     """
@@ -88,7 +88,7 @@ def load_reranker(
     name = str(name_or_path)
     with reading_model("reranker", name, _ADVICE):
         architectures = AutoConfig.from_pretrained(name, trust_remote_code=False).architectures or []
-    # Asked first because all models have this file: the others may be absent from the cache of a hub out of reach.
+    # Checked first because every model has config.json; offline, other files may be missing from the cache.
     if not any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
         settings = read_json(name, "config_sentence_transformers.json") or {}
         if "HF_ColBERT" in architectures or settings.get("model_type") in _KINDS:

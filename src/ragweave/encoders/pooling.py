@@ -26,9 +26,8 @@ def pool(
 ) -> Tensor:
     """Reduce an encoder's output to one vector per text, (B, D); the mask is 1 for tokens, 0 for padding, (B, S).
 
-    Vectors are at least float32, also those of a model in half precision: scores are differences of dot products
-    over hundreds of dimensions, and bfloat16 has only three digits. Autocast changes nothing here because
-    nothing is a matrix product.
+    Vectors are at least float32, even for a model in half precision: scores are differences of dot products over
+        hundreds of dimensions, and bfloat16 has only three digits. Autocast has no effect without matrix products.
 
     With ``normalize``, every vector has length 1, so that dot products are cosines. With ``dim``, only the first
     dimensions are kept (Kusupati et al. 2022, "Matryoshka Representation Learning").
@@ -90,7 +89,7 @@ def read_settings(
 ) -> EncoderSettings:
     """Read the sentence-transformers files of a model: ``modules.json`` and the folders that it names.
 
-    All settings are ``None`` for a model without these files. ``modules`` are those that the model may have.
+    All settings are ``None`` for a model without these files. ``modules`` are the supported modules.
     """
     listed = read_json(name_or_path, "modules.json")
     if listed is None:
@@ -173,8 +172,8 @@ def read_prompts(name_or_path: str, config: dict[str, Any]) -> tuple[str, str]:
     roles = ("query",), ("document", "passage", "corpus")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
         raise ModelNotFoundError(
-            f"config_sentence_transformers.json of '{name_or_path}' is damaged: prompts are not texts with names. "
-            "Download the model again."
+            f"config_sentence_transformers.json of '{name_or_path}' is damaged: its prompts are not named "
+            "texts. Download the model again."
         )
     # A prompt that is named after one role is never the other's, even if it is the default.
     shared = None if default in (*roles[0], *roles[1]) else prompts.get(default)
@@ -231,8 +230,8 @@ def _locate(name_or_path: str, file_name: str) -> Path | None:
     try:
         cached = cached_file(name_or_path, file_name)
     except OSError as error:
-        # "The hub has no such file" means defaults. "The hub is out of reach" must not: the tokens would be pooled
-        # in another way than the model was trained for.
+        # "The hub has no such file" means defaults. "The hub is out of reach" must not: the tokens would not be
+        # pooled as in training.
         cause = error.__cause__
         if isinstance(cause, EntryNotFoundError) and not isinstance(cause, LocalEntryNotFoundError):
             return None

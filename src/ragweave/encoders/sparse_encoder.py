@@ -27,7 +27,7 @@ _BATCH_TOKENS = 1024
 
 
 class SparseEncoder:
-    """Weighs the words of a vocabulary for a text, those that it does not contain included.
+    """Weighs the words of a vocabulary for a text, including words that are not in the text.
 
     The weight of a word is log(1 + the largest of its logits over the tokens of the text), or 0 below that (Formal et
     al. 2021, "SPLADE v2"). The score of a passage is the inner product with the weights of a question. The model is a
@@ -91,9 +91,9 @@ class SparseEncoder:
     def encode(
         self, texts: Sequence[str], *, prompt: str | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Weigh words for L texts, truncated to ``max_length`` tokens, after a prompt, by default ``passage_prompt``.
+        """Weigh words for L texts, truncated to ``max_length`` tokens; the default prompt is ``passage_prompt``.
 
-        Returns the number of a text, rising, the number of a word in the vocabulary, and its weight, each (P,).
+        Returns text numbers in ascending order, the words' numbers in the vocabulary, and weights, each (P,).
         """
         prompt = self.passage_prompt if prompt is None else prompt
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]

@@ -56,7 +56,7 @@ class TextEncoder:
         max_length: The maximum number of tokens of a text, special ones included; ``None`` for the model's own.
         question_prompt: What the model expects in front of a question, such as ``"query: "``.
         passage_prompt: What it expects in front of a passage.
-        dim: How many dimensions of each vector to keep, from the first on; ``None`` for all.
+        dim: How many leading dimensions of each vector to keep; ``None`` for all.
 
     Example:
         >>> encoder = TextEncoder.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
@@ -129,12 +129,12 @@ class TextEncoder:
         """
         location = str(name_or_path)
         if location in {EMBEDDED, EMBEDDED_ENCODER}:
-            # Its name is the hub's, which is valid on every machine, and not the folder of this one.
+            # Named as on the hub, which is valid on every machine, and not by the folder on this machine.
             location, name = str(embedded_encoder_path()), name or EMBEDDED_ENCODER
         torch_dtype = compute_dtype(dtype, device)
         advice = "give a folder with a transformers model and its tokenizer, or a name on the hub"
         model, tokenizer, missing = load_model("encoder", location, advice, _class_of, dtype=torch.float32)
-        # With all these arguments the files, perhaps on a hub out of reach, are not needed.
+        # With all these arguments, the settings files are not needed; the hub may be unreachable.
         complete = None not in (pooling, normalize, max_length, question_prompt, passage_prompt)
         settings = EncoderSettings() if complete else read_settings(location)
         default_pooling: Pooling = "pooler" if model.config.model_type == "dpr" else "mean"
@@ -332,7 +332,7 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 def load_model(
     kind: str, location: str, advice: str, class_of: Callable[[Any], Any], **options: Any
 ) -> tuple[Any, Any, list[str]]:
-    """Load a model of the class for its configuration, and its tokenizer; names weights that its files lack."""
+    """Load a model of the class for its configuration, its tokenizer, and the names of weights not in its files."""
     with reading_model(kind, location, advice):
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         check_config(config)

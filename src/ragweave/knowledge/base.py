@@ -74,7 +74,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         """Build a knowledge base from files and folders, and open it.
 
         The output appears, or gets its new version, when everything is written. Passages with the same title and text
-        are stored once, and live as long as one source holds them.
+        are stored once, and kept as long as any source contains them.
 
         Args:
             sources: Files and folders of the kinds that `read_documents` lists; data sets of the hub,
@@ -88,12 +88,13 @@ class KnowledgeBase(KnowledgeBaseReader):
             parameters: Settings of the index, such as ``{"nprobe": 16}`` or ``{"efSearch": 64}``.
             language: The language whose stemmer BM25 uses; ``"none"`` to compare words as they are, ``None`` for
                 search by vectors alone.
-            sparse: Weighs words in place of BM25, whose ``language`` then does not matter; only in folders.
+            sparse: Weighs words, in place of BM25 and ``language``; only in folders.
             overwrite: Replace the content of an existing knowledge base by a new version; older versions remain.
             strict: Fail if a source, or a part of one, cannot be read. By default, a source is skipped, and
                 ``manifest.change`` says why; a part is left out with a `SourceWarning`.
             engine: Embeds the passages, such as `RayEngine`; by default in this process.
-            reading: How files are read, and how much memory and time one may take; what takes more is skipped.
+            reading: How files are read, and how much memory and time each may take; a file that takes more is
+                skipped.
             resume: Continue an interrupted build of the same sources and settings.
             progress: Receives the progress.
 
@@ -123,7 +124,7 @@ class KnowledgeBase(KnowledgeBaseReader):
 
         Raises:
             KnowledgeBaseError: This is not a knowledge base, or it is damaged, or its format is unknown.
-            EncoderMismatchError: Another encoder than ``encoder``, which embeds questions, embedded the passages.
+            EncoderMismatchError: The passages were not embedded with ``encoder``, which embeds the questions.
         """
         location = location_of(path)
         storage = open_storage(location, version if isinstance(location, Path) else None)
@@ -136,7 +137,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         return base
 
     def latest(self) -> KnowledgeBase:
-        """The current version: this one, or another one, opened."""
+        """Open the current version; returns this object if it is current."""
         latest = self.storage.latest()
         return self if latest is self.storage else type(self)(latest)
 
@@ -154,12 +155,12 @@ class KnowledgeBase(KnowledgeBaseReader):
     ) -> KnowledgeBase:
         """Add sources. Changed sources replace their old passages; unchanged ones are not read again.
 
-        What was deleted from an unchanged source stays deleted. If nothing changes, there is no new version.
+        Passages deleted from an unchanged source stay deleted. If nothing changes, there is no new version.
 
         The options are those of `build`. ``encoder`` may also be a function that loads it, which is called only if a
         source is new or has changed. By default, a source that cannot be read is skipped, and keeps its old
-        passages. ``resume`` continues an interrupted addition of the same sources. ``remove_missing`` also
-        removes what was read from files below these folders that no longer exist; a folder may then be empty.
+        passages. ``resume`` continues an interrupted addition of the same sources. ``remove_missing`` also removes
+        the passages of files in these folders that no longer exist; a folder may then be empty.
 
         Raises:
             EncoderMismatchError: Another encoder embedded the passages.
@@ -182,11 +183,11 @@ class KnowledgeBase(KnowledgeBaseReader):
         return writer_at(self.storage.location).compare(_paths(sources), reading)
 
     def delete(self, *, ids: Sequence[str] = (), sources: Sequence[str] = ()) -> KnowledgeBase:
-        """Delete passages. One that another source or document holds stays, as a passage of that.
+        """Delete passages. One that another source or document also contains stays, as a passage of that one.
 
         Args:
             ids: Ids of passages or documents; an unknown one is an error.
-            sources: Paths of sources, of folders above them, or glob patterns; one that names nothing is an error.
+            sources: Paths of sources, of folders above them, or glob patterns; one that matches nothing is an error.
         """
         if not ids and not sources:
             raise ConfigurationError("There is nothing to delete: give ids or sources.")
@@ -194,9 +195,9 @@ class KnowledgeBase(KnowledgeBaseReader):
         return self.latest()
 
     def compact(self, *, keep: int | None = 1, progress: Progress | None = None) -> KnowledgeBase:
-        """Return the space of deleted passages: one segment in a folder, ``VACUUM`` in PostgreSQL.
+        """Free the space of deleted passages: merges segments in a folder, runs ``VACUUM`` in PostgreSQL.
 
-        In a folder, this deletes old versions but for the ``keep`` newest beside the new one; ``None`` keeps all.
+        In a folder, this deletes all old versions except the ``keep`` newest; ``None`` keeps all.
         A reader that has one open keeps it.
         """
         _check_keep(keep)
@@ -204,7 +205,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         return self.latest()
 
     def prune(self, *, keep: int) -> None:
-        """Delete all versions in a folder but the current one and the ``keep`` newest others.
+        """Delete all versions in a folder except the current one and the ``keep`` newest others.
 
         A reader that has one open keeps it. PostgreSQL has only one version.
         """
@@ -228,8 +229,8 @@ class KnowledgeBase(KnowledgeBaseReader):
             output: The folder to create; an existing knowledge base, such as this one, gets a new version.
             encoder: Embeds the passages.
             engine: Where they are embedded, such as `RayEngine`; by default in this process.
-            keep: How many older versions of ``output`` to keep, the newest; by default all.
-            keep_named: Versions to keep besides; they may be deleted already.
+            keep: How many of the newest older versions of ``output`` to keep; by default all.
+            keep_named: Further versions to keep; versions that do not exist are ignored.
             resume: Continue an interrupted run with the same encoder.
             progress: Receives the progress.
         """
@@ -247,10 +248,10 @@ class KnowledgeBase(KnowledgeBaseReader):
         return type(self).open(output, encoder=encoder)
 
     def publish(self, uri: str, *, keep: int = 1, progress: Progress | None = None) -> KnowledgeBase:
-        """Publish this version to Milvus, put it in force, and open it there.
+        """Publish this version to Milvus, make it the current one there, and open it.
 
-        A publication that ends early leaves what was in force. The next one of the same version goes on where it
-        ended, and sends nothing if the version is there. Of older versions, the ``keep`` newest stay.
+        A publication that is interrupted leaves the current version unchanged; publishing the same version again
+        resumes it, and sends nothing if it is already there. The ``keep`` newest older versions are kept.
 
         The URI is ``milvus+http://host:19530?collection=kb``, or for Milvus Lite
         ``milvus:///folder/kb.db?collection=kb``.
@@ -287,7 +288,7 @@ class KnowledgeBase(KnowledgeBaseReader):
     ) -> KnowledgeBase:
         """Download a version that `push_to_hub` shared in ``NAME/REPOSITORY``, and open it for reading.
 
-        With a commit as its revision, a knowledge base stays the same; by default it is the latest.
+        A commit as ``revision`` always gives the same knowledge base; the default is the latest commit.
         """
         return cls.open(hub_snapshot(repository, revision, PATTERNS), encoder=encoder)
 
@@ -309,7 +310,7 @@ class KnowledgeBase(KnowledgeBaseReader):
         return verify_folder(self._snapshot("verify its files").path, self.version)
 
     def _snapshot(self, action: str) -> Snapshot:
-        """The version in its folder, for what only a folder can do."""
+        """The version as a folder; an error, which names the action, if it is in a database."""
         if isinstance(self.storage, Snapshot):
             return self.storage
         raise needs_folder(self.storage.location, action)
@@ -333,7 +334,7 @@ def _check_keep(keep: int | None) -> None:
 
 
 def roll_back(uri: str) -> KnowledgeBase:
-    """Put in force, in Milvus, the version that was published before the one in force, and open it."""
+    """Make the version that was published to Milvus before the current one current again, and open it."""
     location = _milvus(uri)
     from ragweave.knowledge.milvus.publishing import roll_back
 

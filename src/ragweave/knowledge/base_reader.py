@@ -100,12 +100,12 @@ class KnowledgeBaseReader:
                 names), and ``reranker``. For vectors: ``where``, as in `SearchSettings`.
 
         Returns:
-            For a text, its passages by falling p(z|x); for texts, these of each. For vectors, the largest inner
+            For a text, its passages by descending p(z|x); for texts, a list of these. For vectors, the largest inner
             products and their rows, (B, K), best first. With fewer than K passages, the other scores are minus
             infinity and the other rows -1.
 
         Raises:
-            ShapeError: ``questions`` is an array, and no matrix.
+            ShapeError: ``questions`` is an array but not a matrix.
             IndexDataError: The vectors have another dimension than the passages'.
             ConfigurationError: ``n_docs`` is below 1, or a condition is invalid.
             QuestionError: A question is empty, or longer than the encoder reads.
@@ -146,7 +146,7 @@ class KnowledgeBaseReader:
         reranker: PassageScorer | None = None,
     ) -> Retriever:
         """A retriever with the defaults of search and the scale of scores that fit this knowledge base's encoder."""
-        # What only questions in words need is imported here: it loads torch.
+        # Imported here because it loads torch, which only questions in words need.
         from ragweave.model_files import EMBEDDED_ENCODER, EMBEDDED_SCORE_SCALE, EMBEDDED_SEARCH
 
         record = self.manifest.encoder
@@ -204,8 +204,8 @@ class KnowledgeBaseReader:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The ``n`` passages with the largest BM25 scores for each of B questions: scores and rows, (B, K).
 
-        The more ``k1``, the later further occurrences of a word cease to count; the more ``b``, from 0 to 1, the more
-        the length of a passage counts. Passages that share no word score 0; PostgreSQL leaves them out.
+        A larger ``k1`` gives repeated words more weight; a larger ``b``, from 0 to 1, gives long passages less.
+        Passages that share no word score 0; PostgreSQL leaves them out.
 
         Raises:
             KnowledgeBaseError: The knowledge base was built without words.
@@ -222,7 +222,7 @@ class KnowledgeBaseReader:
         return scores, rows
 
     def _checked(self, where: str | None = None) -> str | None:
-        """A condition that names only what some passage has."""
+        """Return a condition; raises `ConfigurationError` if it names a column that no passage has."""
         if where is not None:
             check_names(where, self.storage.columns())
         return where

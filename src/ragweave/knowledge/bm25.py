@@ -51,12 +51,12 @@ _WORD = regex.compile(
     regex.V1,
 )
 # Letters with and without points of Hebrew or vowel signs of Arabic are the same word; so are words with and without
-# soft hyphens and joiners. Lower case gives the Turkish capital I a dot of its own.
+# soft hyphens and joiners. Lower case turns the Turkish capital I with a dot into two characters.
 _LEFT_OUT = regex.compile(
     r"(?<=\p{Hebrew})[\p{M}]+|(?<=\p{Arabic})[\p{M}\u0640]+|[\u00ad\u200c\u200d]|(?<=i)\u0307", regex.V1
 )
 _LETTERS_ALONE = 10  # a run of a dictionary's script up to this length is one word, as it is in a question
-_WEIGHT_STEPS = 1024  # of a learned weight of 1; weights of more than 64 are cut
+_WEIGHT_STEPS = 1024  # for a learned weight of 1; weights above 64 are capped
 
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)  # what `_WORD` finds in ASCII, faster
 
@@ -192,7 +192,7 @@ def write_postings(
 
 
 def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[np.int64]]]) -> None:
-    """Write the postings of rows of several segments, rising in each, which get the numbers from 0 on."""
+    """Write the postings of rows of several segments, ascending in each, renumbered from 0 on."""
     runs: list[_Run] = []
     start = count = 0
     for postings, rows in parts:
@@ -262,8 +262,8 @@ def _ranges(count: int) -> Iterator[tuple[int, int]]:
 class BM25:
     """Scores rows by the words they share with a question, in segments whose rows follow one another.
 
-    The more ``k1``, the later further occurrences of a word cease to count; the more ``b``, from 0 to 1, the more the
-    length of a passage counts. Both defaults are usual for short passages (Yang, Fang and Lin 2017, "Anserini").
+    A larger ``k1`` gives repeated words more weight; a larger ``b``, from 0 to 1, gives long passages less. Both
+    defaults are usual for short passages (Yang, Fang and Lin 2017, "Anserini").
     """
 
     def __init__(self, segments: Sequence[Postings], *, k1: float = 0.9, b: float = 0.4) -> None:
@@ -276,7 +276,7 @@ class BM25:
         ]
 
     def scores(self, words: Sequence[str]) -> NDArray[np.float32]:
-        """Score all rows, (N,): 0 for rows without any of the words, of which one that occurs twice counts twice."""
+        """Score all rows, (N,): 0 for rows without any of the words; a word that occurs twice counts twice."""
         distinct, counts = np.unique(hashed(words), return_counts=True)
         slices = [segment.slices(distinct) for segment in self.segments]
         frequencies = [sum(part.stop - part.start for part in parts) for parts in zip(*slices, strict=True)]
@@ -293,8 +293,8 @@ def weighted_sums(
 ) -> NDArray[np.float32]:
     """Score all rows, (N,), by the sum of the weights of M words, (M,), each times its value for the row.
 
-    ``slices`` are those of the words in each segment. ``value`` gives the values of postings for the number of their
-    segment, their rows and their counts.
+    ``slices`` are those of the words in each segment. ``value`` returns the values of postings from the number of
+    their segment, their rows and their counts.
     """
     scores = [np.zeros(0, np.float32)]
     for number, (segment, parts) in enumerate(zip(segments, slices, strict=True)):
@@ -344,7 +344,7 @@ def no_words(location: object) -> KnowledgeBaseError:
 
 
 def idf(count: int, frequency: int) -> float:
-    """The inverse document frequency of a word that occurs in so many of N rows."""
+    """The inverse document frequency of a word that occurs in ``frequency`` of ``count`` rows."""
     return math.log1p((count - frequency + 0.5) / (frequency + 0.5))
 
 
@@ -360,7 +360,7 @@ def best(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
 
 
 class LearnedWords:
-    """What an `Analyzer` and `BM25` are for the words of texts, for those that a sparse encoder weighs.
+    """Replaces `Analyzer` and `BM25` where a sparse encoder weighs the words.
 
     Postings hold weights in place of counts, as whole numbers. The score of a row is the inner product of its weights
     with those of the question.

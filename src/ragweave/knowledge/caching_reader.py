@@ -1,4 +1,4 @@
-"""What the storages in databases share.
+"""The base of the storages in databases.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
@@ -24,7 +24,7 @@ _CACHED = 4096
 def ranked(
     results: Sequence[Iterable[tuple[float, int]]], n: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The hits of B questions, scores and rows in any order, as `Storage.search` returns them, (B, K), best first."""
+    """Sort the hits of B questions, scores and rows, best first, (B, K), as `Storage.search` returns them."""
     scores = np.full((len(results), n), -np.inf, dtype=np.float32)
     rows = np.full((len(results), n), -1, dtype=np.int64)
     for number, hits in enumerate(results):
@@ -48,11 +48,11 @@ class CachingReader:
         self._lock = threading.Lock()
 
     def passage(self, row: int) -> Passage:
-        """One passage; raises `IndexError` if the row does not exist, or no longer."""
+        """One passage; raises `IndexError` if the row does not exist or was deleted."""
         return self._records([row])[row][0]
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of M rows, (M, D); raises `IndexError` if a row does not exist, or no longer."""
+        """The vectors of M rows, (M, D); raises `IndexError` if a row does not exist or was deleted."""
         records = self._records(rows.tolist())
         vectors = [records[row][1] for row in rows.tolist()]
         return np.array(vectors, dtype=np.float32).reshape(-1, self.manifest.dimension)
@@ -68,7 +68,7 @@ class CachingReader:
         if missing := sorted(set(rows) - records.keys()):
             records |= self._remember(self._load(missing))
         if unknown := set(rows) - records.keys():
-            raise IndexError(f"There is no passage {min(unknown)} in {self.location}, or no longer.")
+            raise IndexError(f"There is no passage {min(unknown)} in {self.location}, or it was deleted.")
         return records
 
     def _remember(self, records: Records) -> Records:

@@ -40,11 +40,11 @@ def upload(
     repo_type: str,
     replaced: tuple[str, ...] = (),
 ) -> str:
-    """Upload files, paths or contents by their paths in the repository, in one commit, whose name is returned.
+    """Upload files (local paths or contents, by their paths in the repository) and return the name of the commit.
 
-    Paths there that begin with what is ``replaced`` are deleted if they are not among the files.
+    Other files in the repository whose paths begin with one of ``replaced`` are deleted.
     """
-    # Only sharing needs them, and they take a second.
+    # Imported here because only sharing needs these, and the import takes a second.
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HFValidationError
 

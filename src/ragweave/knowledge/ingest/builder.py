@@ -58,7 +58,7 @@ class LocalEngine:
 
 @dataclass(slots=True)
 class IngestReport:
-    """What reading the sources gave."""
+    """The passages and failures of reading the sources."""
 
     passages: int = 0  # number of passages that were written
     failed: list[str] = field(default_factory=list)  # sources that could not be read
@@ -72,10 +72,10 @@ class StagedSegment:
     record: SegmentRecord | None  # its record; ``None`` if there was no passage to write
     hashes: NDArray[np.uint64]  # the hashes of its passages
     discarded: NDArray[np.int64]  # its rows whose source turned out to be unreadable
-    copies: store.PassageTable  # the passages that were read and have the title and text of others
-    positions: NDArray[np.int64]  # which of them count, as their source could be read, (M,)
+    copies: store.PassageTable  # the passages that were read and have the same title and text as others
+    positions: NDArray[np.int64]  # which of them count because their source could be read, (M,)
     copy_hashes: NDArray[np.uint64]
-    report: IngestReport  # what reading the sources gave
+    report: IngestReport
 
 
 class Shard(NamedTuple):
@@ -83,7 +83,7 @@ class Shard(NamedTuple):
 
     passages: list[Passage]  # the new ones
     hashes: NDArray[np.uint64]  # their hashes
-    copies: list[Passage]  # those with the title and text of others, without these
+    copies: list[Passage]  # those that repeat others, with empty title and text
     copy_hashes: NDArray[np.uint64]  # their hashes
 
 
@@ -128,7 +128,7 @@ def build_segment(
     else:
         segment.folder.mkdir(exist_ok=True)
         for path in (segment.passages, segment.hashes, copies_path, copy_hashes_path):
-            path.unlink(missing_ok=True)  # of a build that was interrupted here
+            path.unlink(missing_ok=True)  # left by an interrupted build
         report = IngestReport()
         all_hashes: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
         all_copy_hashes = all_hashes.copy()
@@ -245,12 +245,12 @@ def merge_segments(
     settings: IngestSettings,
     progress: Progress,
 ) -> SegmentRecord:
-    """Stage rows of several segments, rising in each, as one, in `merged_segment`.
+    """Stage rows of several segments, ascending in each, as one, in `merged_segment`.
 
     Nothing is embedded or split into words again. ``passages`` are those of all these rows.
     """
     segment, count = merged_segment(layout), sum(len(rows) for _, rows in parts)
-    shutil.rmtree(segment.folder, ignore_errors=True)  # of a change that was interrupted here
+    shutil.rmtree(segment.folder, ignore_errors=True)  # left by an interrupted change
     segment.folder.mkdir()
     progress.start("Copying", count)
     store.write_passages(segment.passages, passages)
@@ -278,13 +278,13 @@ def _index_vectors(
 ) -> SegmentRecord:
     progress.start("Indexing", None)
     vectors = store.read_array(segment.vectors, np.float32, ndim=2)
-    segment.index.unlink(missing_ok=True)  # of a build that was interrupted here
+    segment.index.unlink(missing_ok=True)  # left by an interrupted build
     kind = "flat" if len(table) <= settings.flat_up_to else settings.index_kind
     factory = factory_of(kind, len(table), vectors.shape[1])
     least = least_recall(settings.index_kind)
     recall, breadth = write_index(segment.index, vectors, factory, settings.index_parameters, least=least)
     if settings.index_kind == "auto" and factory != FLAT and min(recall.values()) < least:
-        # A graph loses too much of these vectors, however far it looks.
+        # A graph misses too many of the nearest vectors, however widely it searches.
         segment.index.unlink()
         factory, recall, breadth = FLAT, EXACT, 1
     return SegmentRecord(

@@ -119,7 +119,7 @@ def _spans(document: Document, chunking: Chunking, tokenizer: TextEncoder | None
 
 
 def _lines(text: str, span: _Span) -> str:
-    """The text of a span as it stands in the document, from the indentation of its first line on."""
+    """The text of a span exactly as in the document, with the indentation of its first line."""
     start = text.rfind("\n", 0, span.start) + 1
     return text[span.start if text[start : span.start].strip() else start : span.end]
 
@@ -139,7 +139,7 @@ def _overlapping(document: str, spans: Iterable[_Span], words: int) -> Iterator[
 
 
 def _locate(document: str, texts: Iterable[str]) -> Iterator[_Span]:
-    """Find consecutive texts in the document they were taken from, whatever the white space."""
+    """Find consecutive texts in the document they were taken from, ignoring white space."""
     position = 0
     for text in texts:
         words = text.split()
@@ -161,7 +161,7 @@ def _by_words(text: str, words: int) -> Iterator[_Span]:
 
 
 class _Piece(NamedTuple):
-    """A sentence or a part of one, which is never cut."""
+    """A sentence or a part of one, which is not cut further."""
 
     text: str
     words: int
@@ -171,8 +171,9 @@ class _Piece(NamedTuple):
 def _by_sentences(text: str, words: int, *, keep_lines: bool = False) -> Iterator[_Span]:
     """Cut a text at sentence ends (and line ends, with ``keep_lines``) into pieces of about ``words`` words.
 
-    The pieces are about equally long: a text of 160 words becomes two of 80, not one of 100 and a rest. A piece of up
-    to one and a half times the budget stays whole, and only a sentence longer than that is cut between its words.
+    The pieces are about equally long: a text of 160 words becomes two of 80, not of 100 and 60. A piece
+    of up to one and a half times the budget stays whole, and only a sentence longer than that is cut between its
+    words.
     """
     for start, end in parts(text):
         part = text[start:end]
@@ -199,7 +200,7 @@ def _pieces(text: str, words: int) -> Iterator[_Piece]:
 
 
 def _count_words(sentence: str) -> int:
-    words = sentence.split()  # in a tenth of the time, for most sentences
+    words = sentence.split()  # ten times faster, and enough for most sentences
     return len(words if sentence.isascii() and max(map(len, words)) <= 40 else _WORD.findall(sentence))
 
 
@@ -221,7 +222,7 @@ def _pack(pieces: list[_Piece], words: int) -> Iterator[str]:
 
 
 def _target(left: int, words: int) -> float:
-    """The length of the next text if all that are left become equally long."""
+    """The length of the next text if all remaining ones are equally long."""
     return float("inf") if left <= _TOLERANCE * words else left / max(1, round(left / words))
 
 
@@ -345,7 +346,7 @@ def _sections(text: str) -> Iterator[_Section]:
     # The parser counts a lone carriage return as a line, which line_starts does not.
     tokens = _MARKDOWN.parse(text.replace("\r", " "))
     for token, inline in pairwise(tokens):
-        # A heading inside a quotation or a list has a level, and is part of it.
+        # A heading inside a quotation or a list has a level above 0, and belongs to it.
         if token.type != "heading_open" or token.level or token.map is None:
             continue
         first, after = (line_starts[line] for line in token.map)

@@ -1,4 +1,4 @@
-"""What a change of a knowledge base in a folder makes of its passages, their copies and its segments.
+"""Computes and commits a change to the passages, copies and segments of a knowledge base in a folder.
 
 Every addition writes a segment. When it is committed, small segments before it are merged into it, as in a
 log-structured merge tree: a segment keeps more than twice as many passages as the next, so that there are about as
@@ -32,7 +32,7 @@ NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 def first_to_merge(records: Sequence[SegmentRecord]) -> int:
-    """The number of the first of the last segments that become one; that of the last if it stays alone."""
+    """The number of the first segment to merge with all later ones; the last one if none are merged."""
     first = len(records) - 1
     size = 0
     for number in reversed(range(len(records))):
@@ -47,10 +47,10 @@ def first_to_merge(records: Sequence[SegmentRecord]) -> int:
 
 
 class FolderChange:
-    """What a change makes of passages: one that loses its source lives on with its first copy, or is deleted.
+    """A change of passages: one that loses its source stays for its first copy, or is deleted if it has none.
 
-    There is no ``current`` version before a build, and nothing ``built`` in a deletion. ``lost`` are the rows of the
-    current version whose source or id goes, ``lost_copies`` which of its copies lose theirs, (M,).
+    ``current`` is ``None`` for a first build, ``built`` for a deletion. ``lost`` are the rows of the current version
+    whose source or id is removed; ``lost_copies`` says the same of each of its copies, (M,).
     """
 
     def __init__(

@@ -211,7 +211,7 @@ class FolderWriter:
             if not copied.exists():
                 segment.folder.mkdir(exist_ok=True)
                 for path in (segment.passages, segment.hashes):
-                    path.unlink(missing_ok=True)  # of a run that was interrupted here
+                    path.unlink(missing_ok=True)  # left by an interrupted run
                 store.write_passages(segment.passages, snapshot.live_passages())
                 hashes = np.concatenate([part for part, _ in snapshot.live_hashes()])
                 store.write_array(segment.hashes, hashes)
@@ -242,7 +242,7 @@ def _commit_copied(
     snapshot: Snapshot,
     staged: SegmentLayout | None = None,
 ) -> None:
-    """Commit the staged live passages of a snapshot, whose rows have the ids and sources that they have there."""
+    """Commit the staged live passages of a snapshot with their ids and sources."""
     others = np.flatnonzero(~snapshot.copies.current)
     live = np.setdiff1d(np.arange(snapshot.manifest.rows), snapshot.deleted, assume_unique=True)
     rows = np.searchsorted(live, snapshot.copies.rows[others])
@@ -271,7 +271,7 @@ def _check_ids(current: Snapshot, built: StagedSegment, replaced: Collection[str
 
 
 def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ()) -> None:
-    """Delete all versions but the current one, the named ones, and the ``keep`` newest others."""
+    """Delete all versions except the current one, the named ones, and the ``keep`` newest others."""
     protected = {layout.read_current().version, *named}
     older = [name for name in layout.version_names() if name not in protected]
     remove_versions(layout, older[: max(len(older) - keep, 0)])
@@ -280,7 +280,7 @@ def _remove_old_versions(layout: Layout, keep: int, named: Collection[str] = ())
 def _ingest_plan(
     encoder: TextEncoder, settings: IngestSettings, options: ChangeOptions, scan: SourceScan
 ) -> dict[str, Any]:
-    """What determines the passages and vectors that are about to be made."""
+    """The settings and sources that determine the passages and vectors of this run."""
     return {
         "format": FORMAT_VERSION,
         "encoder": encoder.fingerprint,

@@ -1,6 +1,6 @@
 """Archives: their files are read one after the other, each from a temporary copy, within limits.
 
-Names of members never become paths: of a copy's name, only the ending is the member's.
+Names of members never become paths: a copy keeps only the ending of its member's name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DAMAGED = (*DAMAGED_PART, tarfile.TarError)
 
 
 class _LimitError(SourceError):
-    """A limit that holds for an archive with all that is in it."""
+    """A limit on an archive, nested archives included, was exceeded."""
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Member(SourceFile):
-    """A copy of a file in an archive or a mail: how many of these it is in, and what the outermost may unpack."""
+    """A copy of a file in an archive or a mail, with its depth of nesting and the budget of the outermost one."""
 
     depth: int
     budget: _Budget
@@ -70,7 +70,7 @@ class Unpacker:
         self._depth, self._budget = 0, _Budget(UNPACKED_AT_MOST)
         if isinstance(file, _Member):
             self._depth, self._budget = file.depth, file.budget
-        elif file.path.exists():  # else the loader says that it does not
+        elif file.path.exists():  # the loader reports a missing file
             self._budget.size = max(UNPACKED_AT_MOST, UNPACKED_TIMES * file.path.stat().st_size)
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ def _zip_entries(path: Path) -> Iterator[Entry]:
 
 
 class _Header(tarfile.TarInfo):
-    """A header, whose damage is an error, not the end of the archive, and whose length is limited."""
+    """A header of limited length; a damaged one is an error, not the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -175,7 +175,7 @@ def _tar_entries(path: Path) -> Iterator[Entry]:
     # As a stream, so that a compressed file is never read again from its start.
     with tarfile.open(path, "r|*", tarinfo=_Header) as content:
         for info in content:
-            vars(content)["members"].clear()  # it remembers every member
+            vars(content)["members"].clear()  # TarFile would remember every member
             if not info.isdir():
                 reason = "" if info.isreg() else "devices" if info.isdev() else "links"
                 yield _entry(info.name, info.size, partial(content.extractfile, info), reason)

@@ -28,7 +28,7 @@ _COMMENT_LINES = 30
 
 
 def read_code(file: SourceFile) -> Iterator[Document]:
-    """Read source code. What stands outside of functions and classes is titled by the path alone."""
+    """Read source code. Code outside functions and classes is titled by the path alone."""
     text = read_text(file.path)
     is_python = file.path.suffix.lower() in {".py", ".pyi"}
     sections = (_python_sections(text) if is_python else None) or _sections(text)
