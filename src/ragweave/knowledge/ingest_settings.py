@@ -23,12 +23,12 @@ class Chunking:
     """How documents are cut into passages.
 
     Attributes:
-        kind: ``"sentences"``: about ``words`` words, at sentence ends. ``"words"``: exactly ``words`` words, and a
-            shorter rest, as Lewis et al. 2020 and DPR cut Wikipedia. ``"tokens"``: at most ``tokens`` tokens of the
+        kind: ``"sentences"``: about ``words`` words, at sentence ends. ``"words"``: exactly ``words`` words, fewer
+            in the last, as Lewis et al. 2020 and DPR cut Wikipedia. ``"tokens"``: at most ``tokens`` tokens of the
             encoder, title included, at sentence ends where possible. ``"markdown"``: as ``"sentences"``, but never
             across a heading; the headings above a passage become its title.
         words: Words of a passage.
-        tokens: The most tokens of a passage; ``None`` for as many as the encoder reads.
+        tokens: Maximum number of tokens of a passage; ``None`` for as many as the encoder reads.
         overlap: Words (with ``"tokens"``, tokens) that each passage repeats from the one before it.
 
     Raises:
@@ -100,13 +100,13 @@ class TableSettings:
 
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """How files are read, and how much one of them may take. What takes more is skipped.
+    """How files are read, and how much each may take. A file that takes more is skipped.
 
     Attributes:
-        memory: MiB of memory of the process that reads files, of which it takes about 200 itself (on Linux).
+        memory: MiB of memory for the process that reads files, which itself takes about 200 (on Linux).
         seconds: Seconds for a file, and as many for every further 64 MiB of it.
         tables: How rows of tables become documents.
-        follow_links: Whether files are read that links in a folder lead to outside of it.
+        follow_links: Whether links in a folder that lead out of it are followed.
         metadata: Metadata that every document gets, such as ``{"lang": "en"}``.
 
     Raises:
@@ -128,7 +128,7 @@ class ReadSettings:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> ReadSettings:
-        """The settings whose fields are in a dictionary, which JSON has changed tuples of to lists."""
+        """The settings from a dictionary, in which JSON has turned tuples into lists."""
         tables = record["tables"]
         return cls(**{**record, "tables": TableSettings(**{**tables, "text": tuple(tables["text"])})})
 
@@ -151,10 +151,10 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChangeOptions:
-    """How a change of a knowledge base is carried out; it keeps none of this."""
+    """How a change is carried out; none of this is stored in the knowledge base."""
 
     strict: bool = False  # whether a source that cannot be read is an error
     engine: Engine | None = None  # embeds the passages; ``None`` for this process
-    reading: ReadSettings = DEFAULT_READING  # how files are read, and how much memory and time one may take
+    reading: ReadSettings = DEFAULT_READING  # how files are read, within which limits
     resume: bool = False  # whether to continue where an interrupted run stopped
     progress: Progress = field(default_factory=NoProgress)  # receives the progress

@@ -35,7 +35,7 @@ _RANK_CONSTANT = 60  # of reciprocal rank fusion, as its authors chose it
 class KnowledgeBaseIndex(ReadyIndex):
     """Satisfies the `Index` and `TextIndex` protocols of ``ragweave.retrieval`` with a knowledge base.
 
-    ``defaults`` are the model's settings, for everything that ``settings`` leave open. Without them, or without
+    ``defaults`` are the model's settings, for all fields that ``settings`` leave unset. Without them, or without
     words in the knowledge base, search is dense. The logits of a reranker replace the scores of candidates.
     """
 
@@ -87,7 +87,7 @@ class KnowledgeBaseIndex(ReadyIndex):
         questions: Sequence[str] | None,
         doc_score_scale: float,
     ) -> Hits:
-        """Find passages as the settings say; see `TextIndex`. All but dense search needs the questions."""
+        """Find passages according to the settings; see `TextIndex`. All but dense search needs the questions."""
         if self.settings.kind == "dense" and self.reranker is None:
             return Hits(*self.get_top_docs(question_hidden_states, n_docs))
         if questions is None:

@@ -55,7 +55,7 @@ class MilvusUri:
     """Where in Milvus a version of a knowledge base is published."""
 
     address: str  # the address of the server, or the file of Milvus Lite
-    collection: str  # the alias of the collection that is in force
+    collection: str  # the alias of the current collection
     shown: str  # the URI without the password
     token: str = field(default="", repr=False)
     database: str = ""  # the database on the server
@@ -150,9 +150,9 @@ def _joined(netloc: str, path: str, parameters: dict[str, str]) -> str:
 class PostingFiles(NamedTuple):
     """The files of a segment's postings."""
 
-    words: Path  # the hashes of the words, rising: (W,)
+    words: Path  # the hashes of the words, ascending: (W,)
     starts: Path  # where the postings of each word start, and where the last ones end: (W+1,)
-    rows: Path  # the rows in which words occur, rising for each word: (P,)
+    rows: Path  # the rows in which words occur, ascending for each word: (P,)
     counts: Path  # how often they occur there: (P,)
     lengths: Path  # how many words each row has: (N,)
 
@@ -189,13 +189,13 @@ class VersionLayout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = folder / "manifest.json"  # what the version holds, and how it was made
-        # rows of its segments that it has deleted, rising: a numpy array
+        # rows of its segments that it has deleted, ascending: a numpy array
         self.deleted = folder / "deleted.npy"
         self.sources = folder / "sources.json"  # the files that were read, with the hashes of their content
-        # the passages whose title and text another row has, without these: an Arrow IPC file
+        # copies of passages in other rows, without title and text: an Arrow IPC file
         self.copies = folder / "copies.arrow"
-        # the row that each copy belongs to, and whether its ids and source are now those of the row, as the
-        # row has lost the source that it was read from: (M, 2)
+        # the row that each copy belongs to, and whether the row now has its ids and source because it lost its own:
+        # (M, 2)
         self.copy_rows = folder / "copies.npy"
         # all files except the manifest, which lists them
         self.data = (self.deleted, self.sources, self.copies, self.copy_rows)
@@ -218,7 +218,7 @@ class Layout:
         self.current = root / "CURRENT"  # the pointer: a file with the name of the current version
         self.versions = root / "versions"  # the folder of all versions
         self.segments = root / "segments"  # the folder of all segments, which versions share
-        # the folder of what generators computed of passages; see `ragweave.knowledge.stored_states`
+        # the folder of the passages' keys and values in generators; see `ragweave.knowledge.stored_states`
         self.states = root / "states"
         self.lock = root / ".writer.lock"  # the file that a writer locks
         self.writer = root / ".writer"  # the file that names the writer
@@ -337,7 +337,7 @@ def _problems(layout: Layout, version: str) -> list[str]:
 
 
 def problem_of(path: Path, record: FileRecord, checked_bytes: int | None) -> str | None:
-    """What is wrong with a file, whose hash is computed up to a size; ``None`` for any size."""
+    """What is wrong with a file; its hash is compared up to ``checked_bytes``, ``None`` for any size."""
     size = path.stat().st_size if path.is_file() else None
     if size != record.bytes:
         actual = "is missing" if size is None else f"has {size} bytes"

@@ -26,7 +26,7 @@ ANALYZER_VERSION = 2
 EXACT = {"5": 1.0, "50": 1.0, "100": 1.0}  # the recall of comparing all vectors, by K
 
 COMPACT_SHARE, COMPACT_ROWS = 0.2, 1000
-"""From which share and number of deleted rows on a folder should be compacted."""
+"""The share and number of deleted rows from which a folder should be compacted."""
 
 _REBUILD = "build the knowledge base again with --overwrite."
 
@@ -40,8 +40,8 @@ class EncoderRecord:
     pooling: str  # how token states become a vector
     normalize: bool  # whether vectors have length 1
     max_length: int | None  # the most tokens it reads; ``None`` for no limit
-    question_prompt: str = ""  # what stands in front of questions
-    passage_prompt: str = ""  # what stands in front of passages
+    question_prompt: str = ""  # the text before questions
+    passage_prompt: str = ""  # the text before passages
     dim: int | None = None  # how many dimensions of its vectors are kept; ``None`` for all
 
     def load(self, name: str | Path | None = None, *, device: str | None = None) -> TextEncoder:
@@ -128,7 +128,7 @@ class SegmentRecord:
 
     @property
     def is_stale(self) -> bool:
-        """Whether so many passages have changed since the recall was measured that it matters: one in a hundred."""
+        """Whether at least one in a hundred passages has changed since the recall was measured."""
         return 100 * abs(self.passages - self.measured) >= self.measured
 
 
@@ -145,7 +145,7 @@ class ChangeRecord:
     read: int = 0  # files that were read
     # files in the folders that were not read, with the reason: their ending, or ``"hidden"``
     ignored: dict[str, str] = field(default_factory=dict)
-    removed: int = 0  # sources that were removed, as they no longer exist
+    removed: int = 0  # sources that were removed because they no longer exist
     kept: int = 0  # passages that lost their source, and stay because another source holds them
 
 
@@ -197,7 +197,7 @@ class Manifest:
 
     @property
     def needs_compaction(self) -> bool:
-        """Whether so many rows are deleted that compaction pays."""
+        """Whether enough rows are deleted for compaction to pay off."""
         return self.deleted_share > COMPACT_SHARE and self.rows - self.passages >= COMPACT_ROWS
 
     def summary(self) -> dict[str, Any]:
@@ -280,9 +280,9 @@ class Manifest:
                 _check_names(segment.name, *segment.files)
             _check_names(*manifest.files)
             if manifest.analyzer != ANALYZER_VERSION:
-                raise ValueError("its words were found by other rules")
+                raise ValueError("its words were split by other rules")
             if content["checksum"] != manifest.checksum:
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum does not match")
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KnowledgeBaseError(f"The manifest {path} is damaged ({error!r}): {_REBUILD}") from error
@@ -292,7 +292,7 @@ _type_hints = cache(get_type_hints)
 
 
 def decoded(kind: Any, value: Any) -> Any:
-    """A value of JSON as the type that a record declares, and as nothing that merely looks like it."""
+    """Convert a value of JSON to exactly the type that a record declares."""
     origin, args = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = _type_hints(kind)

@@ -42,9 +42,9 @@ _CONDITIONS = 16
 
 
 class Copies:
-    """Passages with the title and text of another one, whose row they share: it lives as long as one of them.
+    """Passages with the title and text of another one, whose row they share: it stays as long as one of them.
 
-    The table holds M copies without titles and texts, (M, 2) their rows and whether the row has their ids and source.
+    ``table`` holds M copies without title and text; ``rows``, (M, 2), their rows and whether the row has their ids.
     """
 
     def __init__(self, table: store.PassageTable, rows: NDArray[np.int64]) -> None:
@@ -75,7 +75,7 @@ class Copies:
 class Snapshot:
     """Satisfies `Storage` with a folder. Everything is memory-mapped: it stays readable if its files are deleted.
 
-    Segments that are ``opened``, and that the version holds, are not opened again.
+    ``opened`` segments that the version contains are not opened again.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Snapshot:
             # A knowledge base that is built again uses the same names for other files.
             if (segment.record.name, segment.record.files) == (record.name, record.files)
         }
-        # Damage is better found now than in the middle of a search; what is open was compared with its hashes.
+        # Damage is better found now than during a search; the hashes of opened segments were already compared.
         for path, file in self._files():
             if problem := problem_of(path, file, 0 if path.parent in shared else CHECKED_BYTES):
                 raise KnowledgeBaseError(
@@ -134,7 +134,7 @@ class Snapshot:
         return cls(layout, name, manifest, opened)
 
     def latest(self) -> Self:
-        """The current version: this one, or another one, opened. If a file was cut off in place, an error."""
+        """Open the current version; returns this object if it is current. A file that was cut off is an error."""
         pointer = self.layout.read_current()
         # A knowledge base that is built again starts from the same version number, with other content.
         if pointer != Pointer(self.version, self.manifest.checksum[: len(pointer.checksum)]):
@@ -204,12 +204,12 @@ class Snapshot:
 
     @cached_property
     def _copied(self) -> Columns:
-        """What rows have that do not have the ids, the source and the metadata that they were written with."""
+        """The columns of rows whose ids, source and metadata are now those of a copy."""
         batch = store.passage_batch([self.passage(row) for row in self.copies.current_rows.tolist()])
         return Columns(pa.Table.from_batches([batch]))
 
     def _indexes(self, where: str | None) -> Sequence[LiveIndex]:
-        """The index of each segment, narrowed by a condition; those of the last conditions are kept."""
+        """The index of each segment, narrowed by a condition; those of the last conditions are cached."""
         if where is None:
             return [segment.index for segment in self.segments]
         indexes = self._narrowed.get(where)
@@ -228,7 +228,7 @@ class Snapshot:
         return indexes
 
     def text_scorer(self, *, k1: float, b: float, where: str | None = None) -> Callable[[str], RowScores]:
-        """A function that scores all rows by BM25 for a question; minus infinity for those not to be found."""
+        """A function that scores all rows by BM25 for a question; minus infinity for excluded ones."""
         segments = [segment.postings for segment in self.segments if segment.postings is not None]
         language = self.manifest.language
         if language is None or len(segments) < len(self.segments):
@@ -273,7 +273,7 @@ class Snapshot:
         return {passage.id for passage in (*copies, *map(self.passage, rows))}
 
     def rows_with(self, column: str, values: Collection[str]) -> NDArray[np.int64]:
-        """The live rows that have one of these values in a column, rising."""
+        """The live rows that have one of these values in a column, ascending."""
         rows = [
             int(start) + row
             for start, segment in zip(self._starts, self.segments, strict=False)
@@ -336,7 +336,7 @@ class Snapshot:
         return files_of(self.layout, self.version, self.manifest)
 
     def by_segment(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Split rising rows by segment, and count those of each from its start."""
+        """Split ascending rows by segment, each numbered from its start."""
         ends = np.searchsorted(rows, self._starts)
         return [
             rows[first:last] - start
@@ -381,7 +381,7 @@ class Segment:
 
     @cached_property
     def columns(self) -> Columns:
-        """What conditions compare."""
+        """The columns that conditions compare."""
         return Columns(self.table.table)
 
     def without(self, deleted: NDArray[np.int64], record: SegmentRecord) -> Segment:
@@ -396,13 +396,13 @@ class Segment:
         return is_live
 
     def live_rows(self) -> NDArray[np.int64]:
-        """The rows that are not deleted, rising."""
+        """The rows that are not deleted, ascending."""
         return np.flatnonzero(self.index.is_live)
 
     def measured_without(
         self, deleted: NDArray[np.int64], record: SegmentRecord, *, least: float
     ) -> SegmentRecord:
-        """A record of what this segment is without some rows, with the recall that its index then has."""
+        """The record of this segment without some rows, with the recall that its index then has."""
         if not record.is_stale:
             return record
         recall, breadth = self.index.measure(self._without(deleted), least=least)

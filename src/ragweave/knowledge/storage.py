@@ -1,8 +1,8 @@
-"""What `KnowledgeBase` needs from a storage, and the three storages there are.
+"""The interface that `KnowledgeBase` needs from a storage, and the three storages.
 
 A folder and PostgreSQL each have a `Storage`, which reads one version, and a writer, which makes the next one.
-Milvus has a `Storage` of published versions. Only folders keep several versions and files: `KnowledgeBase` refuses
-what needs them in one place.
+Milvus has a `Storage` of published versions. Only folders keep several versions and files; `needs_folder` makes the
+error where these are needed.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
@@ -48,7 +48,7 @@ class Storage(Protocol):
         """Where the knowledge base is."""
 
     def latest(self) -> Self:
-        """The current version: this one, or another one, opened."""
+        """Open the current version; returns this object if it is current."""
 
     def passage(self, row: int) -> Passage:
         """One passage; raises `IndexError` if the row does not exist."""
@@ -114,7 +114,7 @@ def checked_vectors(vectors: NDArray[np.float32], n: int, manifest: Manifest) ->
 
 
 def open_storage(location: Location, version: str | None = None) -> Storage:
-    """Open the current version of a knowledge base, or of a folder another one."""
+    """Open the current version of a knowledge base, or another version of a folder."""
     if isinstance(location, Path):
         return Snapshot.open(location, version)
     if isinstance(location, MilvusUri):
@@ -128,12 +128,12 @@ def open_storage(location: Location, version: str | None = None) -> Storage:
 
 
 def writer_at(location: Location) -> FolderWriter | PostgresWriter:
-    """What changes a knowledge base, or builds one."""
+    """The writer that changes or builds a knowledge base."""
     if isinstance(location, Path):
         return folder_writer(location)
     if isinstance(location, MilvusUri):
         raise KnowledgeBaseError(
-            f"{location} holds published versions, which nothing changes. Change the knowledge base that it was "
+            f"{location} holds published versions, which cannot be changed. Change the knowledge base that it was "
             "published from, and publish it again with 'ragweave publish KB URI'."
         )
     from ragweave.knowledge.postgres.writer import PostgresWriter
@@ -142,7 +142,7 @@ def writer_at(location: Location) -> FolderWriter | PostgresWriter:
 
 
 def folder_writer(path: Path) -> FolderWriter:
-    """What changes a knowledge base in a folder, its versions too."""
+    """The writer of a knowledge base in a folder, which also manages versions."""
     from ragweave.knowledge.ingest.folder_writer import FolderWriter
 
     return FolderWriter(path)
@@ -154,8 +154,8 @@ def check_output(path: Path | str, *, overwrite: bool) -> None:
 
 
 def needs_folder(location: Location, action: str) -> KnowledgeBaseError:
-    """The error of everything that only a folder can do."""
+    """The error for an action that only a folder supports."""
     return KnowledgeBaseError(
-        f"{location} is a database, which keeps one version in force and no files: ragweave cannot {action}. Use the "
+        f"{location} is a database, which keeps a single version and no files: ragweave cannot {action}. Use the "
         "database's own tools, or a knowledge base in a folder."
     )

@@ -70,7 +70,7 @@ class PassageTable:
             return Passage(*(column[position].as_py() for column in batch.columns))
 
     def take(self, rows: NDArray[np.int64]) -> list[Passage]:
-        """The passages of M rising rows."""
+        """The passages of M ascending rows."""
         # Batch by batch, since Arrow's take on a whole table copies all of its texts.
         ends = np.searchsorted(rows, self._starts)
         passages: list[Passage] = []
@@ -96,12 +96,12 @@ class PassageTable:
         yield from self.take_shards(np.arange(start, len(self)))
 
     def take_shards(self, rows: NDArray[np.int64]) -> Iterator[list[Passage]]:
-        """The passages of M rising rows, a shard at a time."""
+        """The passages of M ascending rows, a shard at a time."""
         for first in range(0, len(rows), SHARD):
             yield self.take(rows[first : first + SHARD])
 
     def rows_with(self, column: str, values: Collection[str]) -> list[int]:
-        """The rows that have one of these values in a column, rising."""
+        """The rows that have one of these values in a column, ascending."""
         matches = pc.is_in(self.table[column], value_set=pa.array(sorted(values), pa.string()))
         # pyarrow 23 crashes on a column without rows.
         return pc.indices_nonzero(matches).to_pylist() if len(matches) else []
@@ -122,7 +122,7 @@ class PassageTable:
 
 
 def _check_bounds(batch: pa.RecordBatch) -> None:
-    """Raise `ValueError` if a column is read beyond its end, as Arrow trusts what it maps."""
+    """Raise `ValueError` if a column would be read beyond its end: Arrow trusts mapped files."""
     batch.validate()
     for column in batch.columns:
         if pa.types.is_string(column.type) and len(column):

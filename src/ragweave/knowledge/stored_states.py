@@ -46,7 +46,7 @@ def drop_others(layout: Layout, generator: str) -> int:
 
 
 def _passage_of(path: Path) -> int:
-    """The hash of a file's passage; 0, which none has, for a file that is damaged."""
+    """The hash of a file's passage; 0, which no passage has, for a damaged file."""
     try:
         with safe_open(path, framework="np") as file:
             return int((file.metadata() or {})["passage"], 16) & (2**64 - 1)

@@ -1,4 +1,4 @@
-"""FAISS indexes over the vectors of a segment: their kinds, how they are built, and how much they find.
+"""FAISS indexes over the vectors of a segment: their kinds, how they are built, and their recall.
 
 Notation used for tensor shapes: N passages, D vector size, B questions, K passages per question.
 """
@@ -18,7 +18,7 @@ from ragweave.errors import ConfigurationError
 from ragweave.knowledge import store
 from ragweave.knowledge.manifest import EXACT
 
-_FAISS: Any = faiss  # whose types lack what Python's wrappers of some classes take
+_FAISS: Any = faiss  # its type stubs lack arguments of some Python wrappers
 
 FLAT = "Flat"
 """FAISS' word for comparing all vectors. It needs no index file, since the vectors are stored anyway."""
@@ -67,7 +67,7 @@ def factory_of(kind: str, count: int, dimension: int) -> str:
     names = {
         "hnsw": "HNSW32",
         "sq8": "SQ8",
-        "binary": f"RR{dimension},RaBitQ",  # bits tell most after a random rotation
+        "binary": f"RR{dimension},RaBitQ",  # bits are most accurate after a random rotation
         "ivfpq": f"OPQ{parts},IVF{lists},PQ{parts}",
     }
     return names.get(kind, kind)
@@ -242,7 +242,7 @@ def measure(
     *,
     least: float = 0,
 ) -> tuple[dict[str, float], int]:
-    """Measure what an index finds of the nearest live neighbours of a hundred live rows.
+    """Measure the share of the nearest live neighbours of a hundred live rows that an index finds.
 
     Args:
         index: The FAISS index.
@@ -269,7 +269,7 @@ def measure(
 def measure_recall(
     sample: NDArray[np.int64], count: int, search: Callable[..., NDArray[np.int64]], *, least: float
 ) -> tuple[dict[str, float], int]:
-    """Measure what searches find of the nearest neighbours of sampled rows, without the rows themselves.
+    """Measure the share of the nearest neighbours of sampled rows, except themselves, that searches find.
 
     Args:
         sample: M rows.
@@ -286,7 +286,7 @@ def measure_recall(
         return recall, breadth
     nearest = search(max(depths.values()) + 1, 1, exact=True)
     for breadth in _BREADTHS if least else (1,):
-        for key, k in depths.items():  # one search each, as it looks the further the larger k is
+        for key, k in depths.items():  # one search each, because a larger k searches further
             expected = _neighbours(nearest, sample, k)
             neighbours = _neighbours(search(k + 1, breadth), sample, k)
             hits = sum(len(one & other) for one, other in zip(expected, neighbours, strict=True))
@@ -305,9 +305,9 @@ def _neighbours(rows: NDArray[np.int64], sample: NDArray[np.int64], k: int) -> l
 class LiveIndex:
     """The vectors of a segment, of which some rows are deleted, and their FAISS index if there is one.
 
-    Deleted rows are excluded while the index searches, and what it finds by compressed vectors is compared again by
-    whole ones. All live rows are compared instead where they are few, which the graph of an HNSW index would hardly
-    reach, and for questions that the index finds too few rows for.
+    Deleted rows are excluded during the search, and hits of compressed vectors are compared again by their full
+    vectors. All live rows are compared instead if they are few, since an HNSW graph would hardly reach them, and for
+    questions for which the index finds too few rows.
 
     Args:
         index: A FAISS index; ``None`` to compare all live rows.
@@ -341,7 +341,7 @@ class LiveIndex:
         self._deleted = min(deleted, _MOST_NEAR_DELETED)  # all of them may lie around one question
         # Some kinds cannot leave rows out: then more are searched for, and the deleted ones dropped.
         self._spare = self._deleted if isinstance(_innermost(index), _WITHOUT_SELECTOR) else 0
-        # Whether the scores of the index are inner products of whole vectors.
+        # Whether the scores of the index are inner products of full vectors.
         self._is_exact = isinstance(faiss.downcast_index(index), faiss.IndexHNSWFlat | faiss.IndexIVFFlat)
 
     def over(self, is_live: NDArray[np.bool_], breadth: int | None = None) -> LiveIndex:
@@ -367,7 +367,7 @@ class LiveIndex:
         if self._is_small:
             return search_live(questions, self._vectors, self.is_live, n)
         k = min(n, self._live)
-        # Compressed vectors give rough scores: more rows than needed are found by them, and compared exactly.
+        # Compressed vectors give rough scores: more rows than needed are retrieved with them, and compared exactly.
         candidates = k if self._is_exact else max(4 * k, k + _SPARE_ROWS) * self._breadth
         candidates = min(self._live, candidates) + self._spare
         options = _search_parameters(
@@ -415,7 +415,7 @@ def _search_parameters(
 
 
 def _innermost(index: Any) -> Any:
-    """The index that transforms of vectors and refinements are put around."""
+    """The index inside vector transforms and refinements."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         return _innermost(index.index)

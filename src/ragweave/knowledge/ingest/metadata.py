@@ -15,7 +15,7 @@ import yaml
 
 from ragweave.errors import ConfigurationError
 
-LONGEST = 1000  # the most characters of a text in metadata; longer ones are left out
+LONGEST = 1000  # maximum characters of a text in metadata; longer texts are left out
 
 _MOST = 200
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(?P<fields>.{0,50000}?)\n\1[ \t]*(?:\n|\Z)", re.DOTALL)

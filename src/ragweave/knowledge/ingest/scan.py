@@ -77,7 +77,7 @@ class SourceScan:
         )
 
     def read(self, failed: Collection[str]) -> Sources:
-        """The records of the changed files, but for the sources that failed."""
+        """The records of the changed files, except the sources that failed."""
         failed = set(failed)
         keys = (file.key for file in self.changed if file.source not in failed)
         return {key: self.records[key] for key in keys}
@@ -88,7 +88,7 @@ class SourceScan:
         return remaining | self.read(failed)
 
     def replaced(self, failed: Collection[str] = ()) -> set[str]:
-        """The sources of the knowledge base that are missing or changed, but for files that failed."""
+        """The sources of the knowledge base that are missing or changed, except files that failed."""
         changed = {self.known[key].source for key in self.read(failed) if key in self.known}
         return changed | {record.source for record in self.missing.values()}
 

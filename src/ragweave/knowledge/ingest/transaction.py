@@ -96,8 +96,8 @@ def commit(
 ) -> None:
     """Write the next version and make it the current one; an `OSError` leaves nothing behind.
 
-    The manifest lacks the version's files, and the new segment, which gets its name here; it is by default in
-    `staged_segment`. The deleted rows rise. `VersionLayout` describes the copies and their rows, (M, 2).
+    The manifest lacks the version's files, and the ``new`` segment, which gets its name here; by default it is in
+    `staged_segment`. The ``deleted`` rows are sorted. `VersionLayout` describes the copies and their rows, (M, 2).
     """
     name = layout.next_version()
     version, segment = VersionLayout(layout.work / "version"), staged or staged_segment(layout)
@@ -154,7 +154,7 @@ def _remove_orphans(layout: Layout) -> None:
 
 
 def _remove(layout: Layout, folder: Path) -> None:
-    """Delete a folder. It is moved away first, so that nobody sees it half empty."""
+    """Delete a folder. It is moved away first, so that no reader sees a part of it."""
     removed = layout.work / "removed"
     shutil.rmtree(removed, ignore_errors=True)
     layout.work.mkdir(exist_ok=True)
@@ -175,7 +175,7 @@ def _locked(layout: Layout, *, resume: bool, resumable: bool) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            # Of all that is staged, only vectors take long to make again.
+            # Of all staged files, only vectors take long to compute again.
             keep = resumable and store.vectors_written(staged_segment(layout).vectors) > 0
             if keep:
                 error.add_note("run the command again with --resume to continue where it stopped.")

@@ -16,7 +16,7 @@ def facts_of(metadata: str) -> dict[str, Any]:
     """The metadata of a passage, and the type of each value as a name beside it, such as ``year:float``.
 
     A comparison with what is missing, or of another type, is neither true nor false in Milvus, and so is its
-    negation. Whether a name exists is always one of both.
+    negation. Whether a name exists is always true or false.
     """
     facts = json.loads(metadata)
     return facts | {f"{name}:{type_of(value).__name__}": True for name, value in facts.items()}

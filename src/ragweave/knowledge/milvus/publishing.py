@@ -1,8 +1,8 @@
 """Publishing a version of a knowledge base to Milvus.
 
 A version is written into a collection of its own, which nothing reads until it is complete. Then the alias of the
-knowledge base is switched to it, which Milvus does atomically. A publication that is killed leaves the alias as it
-was, and the next one goes on where it ended.
+knowledge base is switched to it, which Milvus does atomically. A publication that is killed leaves the alias
+unchanged, and the next one continues where it stopped.
 
 Notation used for tensor shapes: M rows, N passages, D vector size, K neighbours.
 """
@@ -54,7 +54,7 @@ _NO_WORDS = {2**32 - 2: 1.0}  # a dimension that no word has
 
 
 def publish(storage: Storage, uri: MilvusUri, *, keep: int, progress: Progress) -> None:
-    """Publish a version and put it in force; see `KnowledgeBase.publish`."""
+    """Publish a version and make it current; see `KnowledgeBase.publish`."""
     if keep < 0:
         raise ConfigurationError(f"keep is {keep}. Give 0 or more.")
     name = f"{uri.collection}_{storage.version}_{storage.manifest.checksum[:8]}"
@@ -69,7 +69,7 @@ def publish(storage: Storage, uri: MilvusUri, *, keep: int, progress: Progress) 
 
 
 def roll_back(uri: MilvusUri) -> None:
-    """Put in force what was published before the version in force; see `ragweave.knowledge.base.roll_back`."""
+    """Make the version before the current one current again; see `ragweave.knowledge.base.roll_back`."""
     with closing(connect(uri)) as client, readable_errors(uri):
         current = in_force(client, uri)
         older = [] if current is None else _complete(client, uri, up_to=current)[:-1]

@@ -1,7 +1,7 @@
 """Reading a version of a knowledge base that was published to Milvus.
 
-Each version is a collection of its own, and nothing changes it after its publication. An alias of the name in the URI
-says which one is in force.
+Each version is a collection of its own, and nothing changes it after its publication. An alias with the name in the
+URI points to the current one.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, N passages, D vector size.
 """
@@ -88,7 +88,7 @@ def in_force(client: Any, uri: MilvusUri) -> str | None:
 
 
 def record_of(client: Any, name: str) -> dict[str, Any] | None:
-    """What a collection says of the version in it; ``None`` if it is incomplete."""
+    """The record that a collection has of its version; ``None`` if it is incomplete."""
     record = client.describe_collection(name)["properties"].get(PROPERTY)
     return None if record is None else json.loads(record)
 
@@ -105,7 +105,7 @@ class MilvusReader(CachingReader):
     Args:
         uri: The knowledge base.
         collection: The collection of the version.
-        record: What it says of the version.
+        record: Its record of the version.
         client: The connection.
     """
 
@@ -118,7 +118,7 @@ class MilvusReader(CachingReader):
 
     @classmethod
     def open(cls, uri: MilvusUri) -> Self:
-        """Open the version that is in force."""
+        """Open the current version."""
         client = None
         if "://" in uri.address or Path(uri.address).exists():  # Milvus Lite would create the file
             client = connect(uri)
@@ -138,7 +138,7 @@ class MilvusReader(CachingReader):
         return connect(self._uri)
 
     def latest(self) -> Self:
-        """The version that is in force now: this one, or another one, opened."""
+        """Open the current version; returns this object if it is current."""
         with readable_errors(self._uri):
             name = in_force(self._client, self._uri)
         return self if name == self._collection else type(self).open(self._uri)
@@ -161,14 +161,14 @@ class MilvusReader(CachingReader):
     def nearest(
         self, questions: NDArray[np.float32], n: int, *, where: str = "", fields: Sequence[str] = ()
     ) -> list[list[dict[str, Any]]]:
-        """The nearest passages of each question that meet a filter expression, in no certain order."""
+        """The nearest passages of each question that meet a filter expression, in no particular order."""
         (segment,), given = self.manifest.segments, self.manifest.index.parameters
         ef = max(given.get("efSearch", _EF_SEARCH * segment.breadth), 2 * n * segment.breadth)
         options = {} if segment.factory == FLAT else {"ef": min(ef, _MAX_EF_SEARCH)}
         return self._hits("vector", questions.tolist(), n, where=where, fields=fields, options=options)
 
     def _few(self, where: str) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        """The rows and vectors that meet a condition, where they are so few that all of them are compared."""
+        """The rows and vectors that meet a condition, if they are few enough to compare all of them."""
         if where not in self._narrowed:
             rule = expression(where)
             ((count,),) = (list(row.values()) for row in self._query(rule, ["count(*)"]))
@@ -236,7 +236,7 @@ class MilvusReader(CachingReader):
             yield [_passage(row) for row in part], np.array([row["vector"] for row in part], np.float32)
 
     def bytes(self) -> None:
-        """Unknown: Milvus does not say."""
+        """Unknown: Milvus does not report it."""
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
@@ -272,7 +272,7 @@ class MilvusReader(CachingReader):
         fields: Sequence[str] = (),
         options: dict[str, Any] | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """The hits of each question in no certain order, with some fields; those of vectors bring theirs along."""
+        """The hits of each question in no particular order, with some fields; vector hits include their vectors."""
         if not len(questions):
             return []
         with readable_errors(self._uri):
@@ -291,8 +291,8 @@ class MilvusReader(CachingReader):
 class MilvusWordScores:
     """The BM25 scores of one question; satisfies `WordScores`.
 
-    The vector of a passage has, for each of its words, what that adds to its score. The vector of the question has
-    the counts of its words, so that the inner product is the score.
+    The vector of a passage holds what each of its words adds to its score, the vector of the question the counts of
+    its words, so that the inner product is the score.
 
     Args:
         search: `MilvusReader._hits`.

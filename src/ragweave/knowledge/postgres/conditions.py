@@ -47,7 +47,7 @@ class Where:
             text = sql.SQL("metadata::jsonb ->> {}").format(sql.Literal(one.name))
             cast = sql.SQL('({}) COLLATE "C"' if isinstance(one.value, str) else "({})::numeric").format(text)
             test = sql.SQL("{} {} {}").format(cast, sql.SQL(_OPERATORS[one.operator]), self._bound(one.value))
-        # The type is looked at first, as only CASE keeps to an order.
+        # The type is checked first, in a CASE, since no other expression guarantees an order.
         return sql.SQL("coalesce(CASE WHEN jsonb_typeof({}) = {} THEN {} END, false)").format(
             value, kind, test
         )

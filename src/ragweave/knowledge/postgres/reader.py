@@ -47,7 +47,7 @@ class State:
 
 
 def read_state(client: Client, uri: PostgresUri) -> tuple[int, str] | None:
-    """The version and the text of the manifest, which a rebuild need not know; ``None`` without them."""
+    """The version and the text of the manifest, which a rebuild need not understand; ``None`` without them."""
     tables = Tables(uri.table)
     name = tables.base.as_string(client)
     ((exists,),) = client.execute("SELECT to_regclass(%s) IS NOT NULL", [name]).fetchall()
@@ -105,7 +105,7 @@ def nearest(
             "set_config('enable_indexscan', %s, false)",
             [str(min(ef, _MAX_EF_SEARCH)), "off" if exact else "on"],
         )
-        # From pgvector 0.8 on, a scan goes on until it has n passages that are not deleted.
+        # From pgvector 0.8 on, a scan continues until it has n passages that are not deleted.
         client.execute(
             "SELECT set_config('hnsw.iterative_scan', 'strict_order', false) FROM pg_extension "
             "WHERE extname = 'vector' AND string_to_array(extversion, '.')::int[] >= '{0,8}'"
@@ -121,7 +121,7 @@ def nearest(
 
 def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
     """A manifest with the recall of the graph, or with a flat index if that is too low for the kind asked for."""
-    # Rows by their hash are a sample that stays the same.
+    # Sorting rows by a hash gives a stable sample.
     statement = tables.statement("SELECT row, embedding FROM {passages} ORDER BY hashint8(row) LIMIT %s")
     sampled = client.execute(statement, [_SAMPLE], binary=True).fetchall()
     rows = np.array([row for row, _ in sampled], np.int64)
@@ -158,7 +158,7 @@ class PostgresReader(CachingReader):
         return cls(connection, existing(connection.run(lambda client: read_state(client, uri)), uri))
 
     def latest(self) -> Self:
-        """The knowledge base as it is now: this one, or another if it has changed."""
+        """Open the current version; returns this object if nothing has changed."""
         latest = type(self).open(self._connection)
         same = (latest.version, latest.manifest.checksum) == (self.version, self.manifest.checksum)
         return self if same else latest
@@ -177,7 +177,7 @@ class PostgresReader(CachingReader):
 
         def work(client: Client) -> list[list[tuple[Any, ...]]]:
             results = find(client, questions, exact=is_small)
-            # A scan ends after a number of rows, of which many may be deleted or not match.
+            # A scan ends after a number of rows, many of which may be deleted or not match.
             lacking = [i for i, hits in enumerate(results) if len(hits) < min(n, matching)]
             if lacking and not is_flat and not is_small:
                 for i, hits in zip(lacking, find(client, questions[lacking], exact=True), strict=True):

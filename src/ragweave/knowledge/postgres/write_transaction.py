@@ -1,6 +1,6 @@
 """One change of a knowledge base in PostgreSQL: one transaction, of which readers see all or nothing.
 
-A rebuild writes tables of its own, which replace the others at the end; readers use the others until then.
+A rebuild writes new tables, which replace the old ones at the end; readers use the old ones until then.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Losses:
     sources: Collection[str] = ()  # sources whose passages from before the change are lost
     ids: Collection[str] = ()  # passages from before the change that are lost
     documents: Collection[str] = ()  # documents from before the change that are lost
-    # sources whose passages from this change are lost, as they turned out to be unreadable
+    # sources whose passages from this change are lost because they turned out to be unreadable
     failed: Collection[str] = ()
 
 
@@ -92,7 +92,7 @@ def _lock(client: Client, uri: PostgresUri) -> None:
 
 
 class WriteTransaction:
-    """What the one writer does within its transaction, whose client has the lock."""
+    """The steps of a change within its transaction, for the client that holds the lock."""
 
     def __init__(self, client: Client, uri: PostgresUri) -> None:
         self._client = client
@@ -126,7 +126,7 @@ class WriteTransaction:
         return {stored[name] for (name,) in rows}
 
     def start_rebuild(self, dimension: int, *, words: bool) -> None:
-        """Create empty tables for vectors of size D, into which `insert` writes; ``words`` are searched, too."""
+        """Create empty tables for vectors of size D, into which `insert` writes; ``words`` are searched as well."""
         self._with_words = words
         self._client.execute("CREATE EXTENSION IF NOT EXISTS vector")
         register_vector(self._client)
@@ -138,7 +138,7 @@ class WriteTransaction:
             self._client.execute(statement)
 
     def known(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which of M hashes passages from before the change have, (M,)."""
+        """Which of M hashes belong to passages from before the change, (M,)."""
         signed = hashes.view(np.int64)
         statement: LiteralString = "SELECT DISTINCT hash FROM {passages} WHERE hash = ANY(%s) AND row <= %s"
         rows = self._run(statement, [signed.tolist(), self._last_row])
@@ -204,7 +204,7 @@ class WriteTransaction:
                 copy.write_row([*fields, *others])
 
     def remove(self, losses: Losses) -> Outcome:
-        """Remove what a change loses. A passage lives on with its first copy, and keeps its row."""
+        """Remove what a change loses. A passage with copies becomes the first of these, and keeps its row."""
         values: dict[str, Any] = {
             "sources": list(losses.sources),
             "ids": list(map(storable, losses.ids)),
@@ -320,7 +320,7 @@ class WriteTransaction:
             cursor.executemany(statement, rows)
 
     def _set_index(self, index: IndexKind, manifest: Manifest) -> None:
-        """Create or drop the graph, unless it is as it should be."""
+        """Create or drop the graph if needed."""
         graphs = self._run(
             "SELECT n.nspname, c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
             "JOIN pg_am a ON a.oid = c.relam JOIN pg_namespace n ON n.oid = c.relnamespace "

@@ -140,7 +140,7 @@ class PostgresWriter:
             _commit(transaction, after, outcome, forgotten=forgotten)
 
     def compact(self, *, keep: int | None, progress: Progress) -> None:
-        """Choose the index again, and return the space of deleted rows; there are no versions to keep."""
+        """Choose the index again, and free the space of deleted rows; there are no versions to keep."""
         with write_transaction(self.uri) as transaction:
             manifest = existing(transaction.state, self.uri).manifest
             progress.start("Indexing", None)
@@ -185,7 +185,7 @@ class PostgresWriter:
         pending: deque[Shard] = deque()
 
         def checked() -> Iterator[list[Passage]]:
-            quietly = replace(options, progress=NoProgress())  # the engine says how far it is
+            quietly = replace(options, progress=NoProgress())  # the engine reports the progress
             for shard in read_shards(files, encoder, settings.chunking, quietly, seen, report):
                 ids = {passage.document_id for passage in (*shard.passages, *shard.copies)}
                 taken = None if replaced is None else transaction.taken_id(ids, replaced)
@@ -206,7 +206,7 @@ class PostgresWriter:
 
 
 class _NewHashes(SeenHashes):
-    """New is what neither the tables nor the change contain."""
+    """Hashes are new if neither the tables nor the change contain them."""
 
     def __init__(self, transaction: WriteTransaction) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ def _commit(
     forgotten: Collection[str] = (),
     sources: Sources | None = None,
 ) -> None:
-    """Commit a change with a manifest that has the counts of before."""
+    """Commit a change with a manifest that has the counts from before it."""
     passages = manifest.passages + outcome.passages
     # PostgreSQL blocks writers while it builds an index, so only a build and a compaction choose another one.
     if manifest.change.kind in {"add", "sync", "delete"}:

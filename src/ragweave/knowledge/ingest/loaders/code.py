@@ -69,7 +69,7 @@ def _python_sections(text: str) -> list[tuple[int, str]] | None:
 def _sections(text: str) -> list[tuple[int, str]]:
     """Cut source code of any language at the blank lines before its functions and classes, and those in its classes.
 
-    Indentation tells them apart from what is in functions, in all common languages.
+    Indentation distinguishes these from code inside functions in all common languages.
     """
     sections, container, after_blank = [(0, "")], "", True
     lines = text.split("\n")
@@ -92,7 +92,7 @@ def _sections(text: str) -> list[tuple[int, str]]:
 
 
 def _merged(sections: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Sections without those that are empty, or that go on with the one before."""
+    """Drop empty sections, and join those that continue the one before."""
     merged: list[tuple[int, str]] = []
     for start, name in sections:
         while merged and merged[-1][0] >= start:

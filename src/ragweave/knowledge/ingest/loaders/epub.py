@@ -1,4 +1,4 @@
-"""EPUB books: the chapters in the order of reading, each once."""
+"""EPUB books: the chapters in reading order, each once."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def read_epub(file: SourceFile) -> Iterator[Document]:
         title, chapters = _contents(book)
         if not chapters:
             raise SourceError(
-                f"The file {file.path} cannot be read: it lists no chapter. It is damaged or no EPUB book; save it "
+                f"The file {file.path} cannot be read: it lists no chapter, so it is damaged or not a book. Save it "
                 "again, or leave it out."
             )
         encryption = book.xml("META-INF/encryption.xml", optional=True)
         protected = {attribute(e, "URI") for e in encryption.iter() if local_name(e) == "CipherReference"}
         for chapter in sorted(protected.intersection(chapters)):
-            book.warn(f"its chapter {chapter} is protected against reading.")
+            book.warn(f"its chapter {chapter} is encrypted.")
         texts = [parse_page(book.text(chapter)).text for chapter in chapters if chapter not in protected]
     text = "\n\n".join(filter(None, texts))
     yield whole_file(file, title, text, markdown=True)

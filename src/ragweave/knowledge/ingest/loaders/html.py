@@ -33,7 +33,7 @@ _WITHOUT_TEXT = frozenset(
 )
 _LISTS = ("ul", "ol", "menu", "dir")
 _SHOWN_INPUTS = ("text", "button", "submit", "reset")
-# Parts of formulas and drawings, which a browser sets apart, and readings of characters.
+# Parts of formulas and drawings, which browsers separate, and pronunciations of characters.
 _BEFORE = dict.fromkeys("math mfrac mi mn mo mroot mrow msqrt msub msubsup msup mtd mtext svg".split(), " ")  # noqa: SIM905
 _BEFORE |= {"q": '"', "rt": "("}
 _AFTER = {"q": '"', "rt": ")", "text": " "}
@@ -52,11 +52,11 @@ def read_html(file: SourceFile) -> Iterator[Document]:
     controls = len(_CONTROL.findall(text[:_SAMPLE]))
     if data.startswith(_BINARY) or controls > len(text[:_SAMPLE]) // 50:
         raise SourceError(
-            f"The file {file.path} cannot be read: it is not a web page, as it has bytes that are not text. Leave "
-            "it out, or name it by what it is."
+            f"The file {file.path} cannot be read: it is not a web page but binary data. Leave "
+            "it out, or give it the ending of its format."
         )
     if lost:
-        warn_loss(file.name, f"it has bytes that are not {encoding} ({lost}); each reads \ufffd.")
+        warn_loss(file.name, f"it has bytes that are not {encoding} ({lost}), replaced by \ufffd.")
     page = parse_page(text)
     yield whole_file(file, page.title, page.text, markdown=True)
 
@@ -67,7 +67,7 @@ def parse_page(html: str) -> Page:
         html = _escape_sections(html)
     html = PROLOG.sub("", html)
     renderer = _Renderer()
-    # The renderer receives events: no tree is built, whose depth and size a page could abuse.
+    # The renderer receives events: no tree is built, whose depth or size could exhaust memory.
     parser = etree.HTMLParser(target=renderer, encoding="utf-8")
     parser.feed(html.replace("\0", "\ufffd").encode("utf-8", "replace") or b" ")
     return parser.close()
@@ -97,7 +97,7 @@ class _Renderer:
         self._lines: list[str] = []
         self._text: list[str] = []  # of the line that is not complete
         self._mark = ""  # of a heading or list item, before the line that comes next
-        self._hidden = 0  # open elements from the one that is hidden on
+        self._hidden = 0  # open elements, counted from the hidden one
         self._open: Counter[str] = Counter()
         self._raised = False  # at the start of a superscript
         self._link_end = 0
@@ -120,7 +120,7 @@ class _Renderer:
             self._text.append(f" {attributes.get('alt', '')} ")
         elif tag == "input" and attributes.get("type", "text").lower() in _SHOWN_INPUTS:
             self._text.append(attributes.get("value", ""))
-        elif tag == "a" and self._link_end == len(self._text) > 0:  # a menu, whose entries a style sets apart
+        elif tag == "a" and self._link_end == len(self._text) > 0:  # a menu, whose entries CSS separates
             self._text.append(" ")
         elif tag in _LISTS:
             first = attributes.get("start", "1") if tag == "ol" else ""
@@ -186,7 +186,7 @@ class _Renderer:
         return Page(self.title or self._heading.lstrip("# "), text)
 
     def _break(self, *, blank: bool) -> None:
-        """End the line, with a blank line after it if asked."""
+        """End the line, with a blank line after it if ``blank``."""
         text = "".join(self._text).replace("\xad", "")
         self._text.clear()
         self._raised, self._link_end = False, 0

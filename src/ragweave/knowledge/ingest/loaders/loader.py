@@ -62,8 +62,8 @@ Files without an ending are read if they are text, such as README and LICENSE.
 
 _WITH_ROWS = ("tables", "spreadsheets")
 _CONTAINERS = ("archives", "mail")
-# The time and memory of these readers are in proportion to the size of the file, so small files are read in this
-# process. That saves the start of another.
+# These readers take time and memory in proportion to the size of the file, so small files are read in this process,
+# which saves starting another.
 _HARMLESS = ("text.", "markup.", "notebooks.", "tables.read_table", "tables.read_jsonl")
 _SMALL = 2**18
 _LINK = "link out of the folder"
@@ -107,7 +107,7 @@ def find_sources(
     for source in sources:
         for file in _files_of(source, follow_links, allow_empty):
             path = file.path.resolve()
-            # What a folder ignores, another source may name.
+            # A file that a folder ignores may be named by another source.
             if path not in files or (files[path].ignored and not file.ignored):
                 files[path] = file
     return list(files.values())
@@ -123,7 +123,7 @@ class DocumentLoader:
     def load_passages(
         self, file: SourceFile, chunking: Chunking, tokenizer: TextEncoder
     ) -> Iterator[Passage]:
-        """Load the passages of a file, which are cut where it is read unless that takes the encoder's tokenizer."""
+        """Load the passages of a file, cut in the process that reads it unless that needs the encoder's tokenizer."""
         if chunking.kind == "tokens":
             for document in self.load(file):
                 yield from chunk(document, chunking, tokenizer=tokenizer)
@@ -173,7 +173,7 @@ def _read(file: SourceFile, settings: ReadSettings, chunking: Chunking | None) -
 
 
 def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-    """Read the documents of a file in this process. Whatever its reader raises costs this file alone."""
+    """Read the documents of a file in this process. An exception of its reader affects this file alone."""
     budget: TextBudget | None = None
     try:
         modified = datetime.fromtimestamp(int(file.path.stat().st_mtime), UTC)
@@ -191,7 +191,7 @@ def read_file(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
         for document in documents:
             budget = budget or TextBudget(file.path)
             budget.spend(len(document.title) + len(document.text))
-            # A member of an archive was read from a copy, which has its type, and not its time.
+            # A member of an archive was read from a copy, which has its file type but not its time.
             facts = time if module in _CONTAINERS else {}
             metadata = {**time, "type": kind, **document.metadata, **facts, **settings.metadata}
             yield replace(document, title=shortened(document.title), metadata=metadata)
@@ -301,7 +301,7 @@ def _data_files(folder: Path) -> set[str]:
 def _walk(folder: Path, follow_links: bool) -> Iterator[SourceFile]:
     """Yield every file below a folder, and visit each folder once even if links lead back to it.
 
-    What is ignored is yielded too, a hidden folder as one file.
+    Ignored files are yielded as well, a hidden folder as one file.
     """
     root = folder.resolve()
     visited: set[tuple[int, int]] = set()

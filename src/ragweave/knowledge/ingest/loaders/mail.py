@@ -38,7 +38,7 @@ def read_mail(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
 
 
 def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-    """Read the mails of a mailbox, whose names are that of the file and their number."""
+    """Read the mails of a mailbox; each is named by the file and its number."""
     has_mail = False
     with Unpacker(file, settings) as unpacker:
         for number, content in enumerate(_mails(file), start=1):
@@ -53,7 +53,7 @@ def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
 
 
 class _NoMailError(SourceError):
-    """What should be a mail message is not one."""
+    """The content of a file is not a mail message."""
 
 
 def _mails(file: SourceFile) -> Iterator[bytes]:
@@ -110,7 +110,7 @@ def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str
     if part.is_multipart() and kind != "message/rfc822":
         texts = [_text(file, child, attachments) for child in parts]
         if kind == "multipart/alternative":
-            # Plain text comes first. Some programs only say in it that they do not write plain text.
+            # Plain text comes first, but some programs put only a notice there that the mail is HTML.
             texts = [next((text for text in texts if 3 * len(text) > max(map(len, texts))), "")]
         return "\n\n".join(filter(None, texts))
     name = PurePath(re.sub(r"[\\\0]", "/", _clean(part.get_filename() or ""))).name
@@ -121,7 +121,7 @@ def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str
         data = content if isinstance(content, bytes) else b""
         text, encoding, lost = decode_declared(data, part.get_content_charset() or "")
         if lost:
-            warn_loss(file.name, f"{lost} bytes of a mail are not {encoding}; each reads \ufffd.")
+            warn_loss(file.name, f"{lost} bytes of a mail are not {encoding}, replaced by \ufffd.")
         return parse_page(text).text if kind == "text/html" else text.replace("\r\n", "\n").strip()
     if kind.startswith("image/") and part["Content-ID"]:  # a picture within the text
         return ""

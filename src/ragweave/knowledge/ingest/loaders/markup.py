@@ -21,7 +21,7 @@ def read_markup(file: SourceFile) -> Iterator[Document]:
 
 
 def _quoted(line: str) -> str:
-    """A line that Markdown does not take for a heading."""
+    """Indent a line that Markdown would take for a heading."""
     return f"    {line}" if line.lstrip().startswith("#") else line
 
 
@@ -83,7 +83,7 @@ def _accented(match: re.Match[str]) -> str:
 
 
 _FILES = "bibliography|bibliographystyle|hspace|include|includegraphics|index|input|label|usepackage|vspace"
-# What is replaced by what, one after the other. Braces go last, as they hold what commands apply to.
+# Replacements, in this order. Braces go last because they enclose the arguments of commands.
 _TEX_STEPS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"(?<!\\)%.*"), ""),
     (re.compile(rf"\\(?:begin|end){_ARGUMENT}{_OPTIONS}(?:{_ARGUMENT})?"), ""),
@@ -108,7 +108,7 @@ def _read_tex(text: str) -> Page:
     # The preamble has no text. Its line ends keep the numbers of the lines.
     body = "\n" * preamble.count("\n") + body if begin else text
     pieces, end = [], 0
-    unclosed: set[str] = set()  # what is not found once is not searched again
+    unclosed: set[str] = set()  # marks that were not found, which are not searched again
     for raw in _RAW.finditer(body):
         closing = {"$$": "$$", "\\[": "\\]"}.get(raw[0], f"\\end{{{raw[1]}}}" if raw[1] else "")
         stop = body.find(closing, raw.end()) + len(closing) if closing not in unclosed else -1

@@ -28,7 +28,7 @@ def read_notebook(file: SourceFile) -> Iterator[Document]:
 
 def _cell(cell: dict[str, Any]) -> Iterator[str]:
     source = _lines(cell.get("source", cell.get("input")))
-    # Fences keep the comments of code from reading as headings.
+    # Fences keep comments in code from being read as headings.
     yield f"```\n{source}\n```" if cell["cell_type"] == "code" and source.strip() else source
     for output in cell.get("outputs", ()):
         data = output.get("data", {})
@@ -40,5 +40,5 @@ def _cell(cell: dict[str, Any]) -> Iterator[str]:
 
 
 def _lines(text: Any) -> str:
-    """A text, which notebooks have whole or as a list of lines."""
+    """A text, which notebooks store whole or as a list of lines."""
     return "".join(map(str, text)) if isinstance(text, list) else str(text or "")

@@ -15,7 +15,7 @@ BUILT_IN = {
     **{37: "#,##0;(#,##0)", 38: "#,##0;(#,##0)", 39: "#,##0.00;(#,##0.00)", 40: "#,##0.00;(#,##0.00)"},
     **{32: "h:mm", 33: "h:mm:ss", 34: "h:mm", 35: "h:mm:ss"},
     **{45: "mm:ss", 46: "[h]:mm:ss", 47: "mm:ss.0", 48: "##0.0E+0"},
-    # Programs show these in the order that is usual in the reader's country. This order is not ambiguous.
+    # Programs show these in the order that is usual in the reader's country. This order is unambiguous.
     **dict.fromkeys((14, *range(27, 32), 36, *range(50, 59)), "yyyy-mm-dd"),
     22: "yyyy-mm-dd h:mm",
 }
@@ -29,7 +29,7 @@ _TOKEN = re.compile(
 )
 _MONTHS = "January February March April May June July August September October November December"
 _DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday"
-_PRECISION = Context(prec=15, rounding=ROUND_HALF_UP)  # what spreadsheet programs keep of a number
+_PRECISION = Context(prec=15, rounding=ROUND_HALF_UP)  # the precision of spreadsheet programs
 _LAST_DAY = 2958466  # 9999-12-31, exclusive
 
 
@@ -85,7 +85,7 @@ def _section_for(number: Decimal, sections: tuple[_Section, ...]) -> tuple[_Sect
 
 
 def _plain(token: _Token) -> str:
-    """What a token shows that stands for itself."""
+    """The text of a token that stands for itself."""
     if token.kind == "literal":
         return token.text[1:] if token.text[0] == "\\" else token.text.strip('"')
     if token.kind == "space":
@@ -99,7 +99,7 @@ def _plain(token: _Token) -> str:
 
 
 def _general(number: Decimal) -> str:
-    """A number without a format: whole numbers whole, others with up to 15 digits."""
+    """A number without a format: whole numbers without a point, others with up to 15 digits."""
     if not number:
         return "0"
     is_long = number != number.to_integral_value() or number.adjusted() > 20
@@ -184,7 +184,7 @@ def _date(number: Decimal, tokens: _Section, epoch_1904: bool) -> str:
         (len(token.text.partition(".")[2]) for token in tokens if token.kind == "date"), default=0
     )
     seconds, below = divmod(round(Fraction(number) * 86400 * per_second), per_second)
-    # Day 60 is 1900-02-29, which did not exist: Lotus 1-2-3 had that error, and its files had to stay right.
+    # Day 60 is 1900-02-29, which did not exist: the error is copied from Lotus 1-2-3, to keep its files right.
     start = datetime(1904, 1, 1) if epoch_1904 else datetime(1899, 12, 30 if seconds >= 60 * 86400 else 31)
     moment = start + timedelta(seconds=seconds)
     elapsed = {"h": seconds // 3600, "m": seconds // 60, "s": seconds}

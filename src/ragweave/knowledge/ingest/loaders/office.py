@@ -14,7 +14,7 @@ from ragweave.knowledge.ingest.loaders.package import Package, Relation, attribu
 from ragweave.knowledge.ingest.loaders.text import warn_omission, whole_file
 from ragweave.types import Document, Place, SourceFile
 
-# Properties, deleted text, codes of fields, readings of characters, and what programs show that lack a feature.
+# Properties, deleted text, field codes, pronunciations, and fallbacks for programs that lack a feature.
 _WITHOUT_TEXT = frozenset(
     "del delText Fallback instrText moveFrom pPr rPr rt sdtPr sectPr tblPr tblGrid tcPr trPr".split()  # noqa: SIM905
 )
@@ -304,7 +304,7 @@ class _Numbers:
 
 
 def _number(count: int, kind: str) -> str:
-    """Write a number as the items of a list are numbered."""
+    """Write a number in the numbering style of a list."""
     text = str(count)
     if kind.endswith("Letter") and count > 0:
         text = chr(ord("a") + (count - 1) % 26) * min((count - 1) // 26 + 1, 10)
@@ -333,7 +333,7 @@ def _chart(root: etree._Element) -> Iterator[str]:
 
 
 def _points(series: etree._Element, axis: str) -> dict[str, str]:
-    """What a chart shows of the points on an axis, by their index; groups of labels stand before the labels."""
+    """The labels or values of a chart's points on an axis, by their index; labels follow those of their groups."""
     code = series.findtext(f"{{*}}{axis}//{{*}}formatCode", "")
     levels = series.findall(f"{{*}}{axis}//{{*}}lvl") or series.findall(f"{{*}}{axis}/*")
     points: dict[str, str] = {}

@@ -16,7 +16,7 @@ from ragweave.errors import SourceError
 from ragweave.knowledge.ingest.loaders.text import PROLOG, damaged_file, decode_declared, warn_loss
 from ragweave.types import SourceFile
 
-# A file that unpacks to more than this, and to more than so many times its size, is meant to exhaust memory.
+# A file that unpacks to more than both this size and this multiple of its own is made to exhaust memory.
 UNPACKED_AT_MOST = 256 * 2**20
 UNPACKED_TIMES = 100
 _PART_AT_MOST = 128 * 2**20
@@ -33,7 +33,7 @@ class Relation(NamedTuple):
 
 
 class Package:
-    """The parts of a file. What is missing or damaged is warned about by name."""
+    """The parts of a file. A missing or damaged part causes a warning that names it."""
 
     def __init__(self, file: SourceFile, content: zipfile.ZipFile) -> None:
         self.file = file
@@ -42,7 +42,7 @@ class Package:
         self.names = {name.replace("\\", "/"): name for name in content.namelist()}
 
     def warn(self, loss: str) -> None:
-        """Warn of something that is lost."""
+        """Warn of a loss."""
         warn_loss(self.file.name, loss)
 
     def read(self, part: str) -> bytes:
@@ -64,7 +64,7 @@ class Package:
         """Read and decode a part."""
         text, encoding, lost = decode_declared(self.read(part))
         if lost:
-            self.warn(f"its part {part} has bytes that are not {encoding} ({lost}); each reads \ufffd.")
+            self.warn(f"its part {part} has bytes that are not {encoding} ({lost}), replaced by \ufffd.")
         return text
 
     def xml(self, part: str, *, optional: bool = False) -> etree._Element:
@@ -90,7 +90,7 @@ class Package:
         return relations
 
     def related(self, part: str, *kinds: str) -> Iterator[str]:
-        """Yield the parts that a part has a relation of one of the kinds to, but each part of the file only once."""
+        """Yield the parts to which a part has one of these kinds of relation, each part of the file only once."""
         for relation in self.relations(part).values():
             if relation.kind in kinds and relation.part and self.is_new(relation.part):
                 yield relation.part
@@ -109,7 +109,7 @@ def relations_of(part: str) -> str:
 
 
 def target_of(part: str, target: str) -> str:
-    """The part that a part names by a path, which is relative to its folder."""
+    """The part that another one names by a path relative to its folder."""
     return normpath(join("/", dirname(part), target.replace("\\", "/"))).lstrip("/")
 
 

@@ -39,8 +39,8 @@ _LTR_RUN = re.compile("L(?:[LNS ]*[LN])?|N(?:S?N)*")
 _RTL_RUN = re.compile("R(?:[RNS ]*R)?")
 _MARKER = re.compile(r"[•‣▪◦*·–—-]|\(?\w{1,3}[.)]|\[\d+\]")  # noqa: RUF001
 _LEADERS = re.compile(r"(?:\s?[.…_]){5,}")
-_INVISIBLE = "\xad\u200c\u200d"  # soft hyphen, and what Persian and Indic scripts have between letters
-# Gaps, in sizes of the font, from which on words and cells are apart.
+_INVISIBLE = "\xad\u200c\u200d"  # soft hyphen, and the joiners of Persian and Indic scripts
+# Gaps, in font sizes, from which words and cells count as separate.
 _SPACE, _CELL = 0.2, 0.9
 
 
@@ -286,7 +286,7 @@ def _without_marker(row: Row) -> Row:
 
 
 def _columns(rows: list[Row], rtl: bool) -> list[Row]:
-    """Put two columns that are drawn line by line one after the other."""
+    """Put columns one after the other where a page draws two line by line."""
     pairs = [row for row in rows if len(row) == 2 and min(map(len, row)) > 25]
     if len(pairs) < 5:
         return rows
@@ -335,7 +335,7 @@ def _line(row: Row, rtl: bool) -> str:
 
 
 def _bidirectional_line(glyphs: list[Glyph], rtl: bool) -> str:
-    """The text of a line with Hebrew or Arabic, whatever the order in which it is drawn."""
+    """The text of a line with Hebrew or Arabic, in whatever order it is drawn."""
     drawings: dict[tuple[float, float], list[Glyph]] = {}
     for glyph in glyphs:
         drawings.setdefault((glyph.origin, glyph.base), []).append(glyph)

@@ -1,6 +1,6 @@
-"""Reads files in a child process, which is all that a file can crash, fill the memory of, or hold up.
+"""Reads files in a child process, so that a file cannot crash, block, or fill the memory of this one.
 
-Answers are lines of JSON, so that a file that takes the child over cannot make this process execute anything.
+Answers are lines of JSON, so that a file that takes over the child cannot make this process execute anything.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def _idle_processes() -> list[_ReaderProcess]:
 
 
 class _ReaderProcess:
-    """A process that reads one file after the other. It starts with the first, and anew after a crash or a limit."""
+    """A process that reads one file after the other. It starts with the first, and again after a crash or a limit."""
 
     def __init__(self) -> None:
-        self._process: Any = None  # mypy takes the pipes of a Popen for missing
+        self._process: Any = None  # mypy assumes that the pipes of a Popen may be None
         self._owner = self._memory = 0
         self._folder = ""
 
@@ -84,7 +84,7 @@ class _ReaderProcess:
                 raise SourceError(error)
         finally:
             if state != "ready":
-                self.close()  # also if the caller stops: the next file must not get the answer of this one
+                self.close()  # even if the caller stops: the next file must not get the answer of this one
 
     def close(self) -> None:
         if self._process is not None and self._owner == os.getpid():
@@ -94,15 +94,15 @@ class _ReaderProcess:
         self._process = None
 
     def _start(self, memory: int) -> None:
-        """Start the process, unless it runs; after a fork, that of the parent is not for this process."""
+        """Start the process, unless it runs; a process of the parent before a fork is not used."""
         is_usable = self._process is not None and self._owner == os.getpid() and self._memory == memory
         if is_usable and self._process.poll() is None:
             return
         self.close()
         command = [sys.executable, "-P", "-c", _CODE, str(Path(__file__).parents[4]), str(memory)]
         pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-        # Threads would take memory, and there is one process for each of few files at a time.
-        # The folder for copies of members of archives goes with the process, also if a file ends that.
+        # Threads would take memory, and each process reads one file at a time.
+        # The folder for copies of archive members is deleted with the process, even if a file crashes it.
         self._folder = mkdtemp(prefix="ragweave-")
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": self._folder}
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env=environment)  # noqa: S603
@@ -147,7 +147,7 @@ def _item(record: dict[str, Any]) -> Document | Passage:
 
 
 def _seconds(file: SourceFile, settings: ReadSettings) -> float:
-    """The limit for a file: data sets of gigabytes get in proportion more time."""
+    """The limit for a file: larger files get proportionally more time."""
     with suppress(OSError):  # its loader reports what is wrong
         return settings.seconds * (1 + file.path.stat().st_size // 2**26)
     return settings.seconds
@@ -155,7 +155,7 @@ def _seconds(file: SourceFile, settings: ReadSettings) -> float:
 
 def _exceeds(file: SourceFile, limit: str, option: str, field: str) -> str:
     return (
-        f"The file {file.path} cannot be read within {limit}: it is very large, damaged, or made to exhaust them. "
+        f"The file {file.path} cannot be read within {limit}: it is very large, damaged, or malicious. "
         f"Leave it out, or raise {option} (ReadSettings.{field})."
     )
 
@@ -164,7 +164,7 @@ def _exceeds(file: SourceFile, limit: str, option: str, field: str) -> str:
 
 
 def serve(read: Reader) -> None:
-    """Read the files that standard input names, until it ends, and write what is in them to standard output."""
+    """Read the files named on standard input, until it ends, and write their contents to standard output."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries write to standard output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
@@ -191,7 +191,7 @@ def _answers(items: Iterator[Document | Passage], seconds: float, memory: int) -
     state = "more"
     while state == "more":
         started = time.monotonic()
-        # A thread that needs no lock of the interpreter ends the process, whatever code it is in.
+        # This thread needs no interpreter lock, so it ends the process whatever code is running.
         faulthandler.dump_traceback_later(max(seconds, 1e-3), exit=True)
         try:
             answer, state = _answer(items, memory)
@@ -216,7 +216,7 @@ def _answer(items: Iterator[Document | Passage], memory: int) -> tuple[bytes, st
     if left <= 0 and not error:
         state = "more"
     elif _allocated() > 0.75 * memory:
-        state = "leaving"  # what a file leaves in memory is not to count against the next
+        state = "leaving"  # memory that one file leaves must not count against the next
     losses = [(issubclass(warning.category, OmissionWarning), str(warning.message)) for warning in caught]
     return _encoded(batch, losses, error, state), state
 
@@ -229,12 +229,12 @@ def _encoded(
 
 
 def _fields(item: Document | Passage | Place) -> dict[str, Any]:
-    """What `asdict` gives, which copies all values, a fifth of the time of reading."""
+    """The result of `asdict`, which would copy all values, a fifth of the reading time."""
     return {name: getattr(item, name) for name in type(item).__slots__}
 
 
 def _limit_memory(size: int) -> None:
-    """Limit what this process allocates, not what it maps of files. Windows and macOS have no such limit."""
+    """Limit what this process allocates, not the files that it maps. Windows and macOS have no such limit."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -21,7 +21,7 @@ SAMPLE_ROWS = 100  # how many rows are looked at before their columns' kinds are
 
 _TITLE_CHARACTERS = 100
 
-# A number, a date, a time or an amount. Digits after a leading zero are a name, such as that of a part.
+# A number, a date, a time or an amount. Digits after a leading zero are an identifier, such as a part number.
 _NUMBER = re.compile(r"(?!0\d+$)[^\w\s]*\d[\d\s.,:;/%'+_-]*+(?:E[+-]?\d+)?\W*", re.IGNORECASE)
 _YEAR = re.compile(r"[12]\d{3}")
 
@@ -43,7 +43,7 @@ class _Roles(NamedTuple):
 
 
 class TableReader:
-    """Turns the rows of a file's tables into documents; messages number them in a ``unit``.
+    """Turns the rows of a file's tables into documents; messages count rows in a ``unit``.
 
     The columns ``text``, ``title`` and ``id`` (or ``_id``) become the document's. Without a column ``text``, the
     text has a line "column: value" for each column, and the title is the first column with text. Settings may name
@@ -53,7 +53,7 @@ class TableReader:
     def __init__(self, file: SourceFile, tables: TableSettings, unit: str = "Row") -> None:
         self._file, self._tables, self._unit = file, tables, unit
         self._missing = {name.casefold(): name for name in (tables.id, tables.title, *tables.text) if name}
-        # Cells of text files are texts, of which some are numbers.
+        # Cells of text files are strings, some of which are numbers.
         self._numbers = file.path.suffix.lower() in (".csv", ".tsv", ".xlsx")
         # columns with values that are not part of the documents or their metadata
         self.left_out: dict[str, None] = {}
@@ -166,19 +166,19 @@ def _first_text_column(rows: Sequence[Row]) -> str | None:
 
 
 def is_number(value: str) -> bool:
-    """Whether a value is a number, a date, a time or an amount, and no name or text."""
+    """Whether a value is a number, a date, a time or an amount, not a name or text."""
     return len(value) < 64 and _NUMBER.fullmatch(value) is not None
 
 
 def is_header(values: Iterable[str]) -> bool:
-    """Whether the values of a row can be names of columns: text, and no numbers but years."""
+    """Whether the values of a row can be names of columns: text, and no numbers except years."""
     filled = [value for value in values if value]
     numbers = [value for value in filled if is_number(value)]
     return len(numbers) < len(filled) and all(map(_YEAR.fullmatch, numbers))
 
 
 def _as_text(value: Any) -> str:
-    """A value as a person would write it: whole numbers whole, and nothing for a missing value."""
+    """A value as a person would write it: whole numbers without a point, nothing for a missing value."""
     if isinstance(value, str):
         return value.strip()
     if value is None or value != value:  # NaN

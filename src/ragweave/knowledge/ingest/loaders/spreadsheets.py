@@ -164,7 +164,7 @@ class _SheetReader:
             values = [other.cells[column] for other in below if column in other.cells]
             if 2 * sum(map(is_number, values)) > len(values):
                 return True
-        # Rows of text look like headers, also those of a form, and those of the table above.
+        # Rows of text look like headers, even rows of a form or of the table above.
         is_form = names[min(names)].endswith(":")
         return not is_form and not any(table.covers(below) for table in self._tables)
 

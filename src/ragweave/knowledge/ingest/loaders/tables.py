@@ -51,8 +51,8 @@ def read_table(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
 def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Read the fields of a table's rows with the number of the line in which each begins. Blank lines are skipped.
 
-    Fields are separated by tabs in a ``.tsv`` file, and else by what separates the first lines into as many fields
-    each: commas, semicolons, tabs or vertical bars. The header is the first row.
+    Fields are separated by tabs in a ``.tsv`` file, otherwise by the character that splits the first lines into
+    equally many fields: a comma, semicolon, tab or vertical bar. The header is the first row.
     """
     # This limit applies to the whole process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD_LIMIT))
@@ -63,7 +63,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         sample.append(entry)
         size += len(entry[1])
     delimiter = ""
-    if sample and (declared := re.fullmatch(r"sep=(.)\s*", sample[0][1])):  # a line of Excel's own
+    if sample and (declared := re.fullmatch(r"sep=(.)\s*", sample[0][1])):  # a line for Excel
         delimiter = declared[1]
         del sample[0]
     if not delimiter:
@@ -165,7 +165,7 @@ def _unquoted(field: str) -> str:
 
 
 def read_jsonl(file: SourceFile, tables: TableSettings) -> Iterator[Document]:
-    """Read JSON lines; see `TableReader`. Those of KILT's knowledge source are read, too."""
+    """Read JSON lines; see `TableReader`. KILT's knowledge source can be read as well."""
     reader = TableReader(file, tables, "Line")
     yield from reader.documents(
         Row(number, list(_parse(line, f"Line {number} of {file.path}").items()))

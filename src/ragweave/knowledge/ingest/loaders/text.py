@@ -39,7 +39,7 @@ PROLOG = re.compile(
 )
 """The start of XML up to the end of the document type, which may define entities. Drop it once text is decoded."""
 
-# What browsers take these names for.
+# What these names mean to browsers.
 _SUPERSETS = {
     **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin1", "latin-1", "us-ascii", "ascii"), "cp1252"),
     **dict.fromkeys(("gb2312", "gbk"), "gb18030"),
@@ -67,7 +67,7 @@ class Page(NamedTuple):
 
 def read_plain(file: SourceFile) -> Iterator[Document]:
     """Read a text or Markdown file as one document, titled by its front matter, first heading or file name."""
-    # A log keeps its text when one of its many writers used another encoding.
+    # A log stays readable if one of its many writers used another encoding.
     text = read_text(file.path, lossy=file.path.suffix.lower() == ".log")
     markdown = file.path.suffix.lower() in MARKDOWN
     title, metadata = (first_heading(text), front_matter(text)) if markdown else (None, {})
@@ -115,7 +115,7 @@ def title_from_name(name: str) -> str:
 
 
 def shortened(title: str) -> str:
-    """A title of a length that each passage can have."""
+    """A title cut to a length that leaves room in each passage."""
     return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1] + "…"
 
 
@@ -139,7 +139,7 @@ def read_text(path: Path, *, lossy: bool = False) -> str:
     r"""Read a whole file of text, with ``\n`` as line ends; ``lossy`` replaces what is not UTF-8, and warns."""
     text = "".join(read_pieces(path, lossy=lossy))
     if lossy and (lost := text.count("\ufffd")):
-        warn_loss(path.name, f"{lost} bytes are not UTF-8; each reads \ufffd.")
+        warn_loss(path.name, f"{lost} bytes are not UTF-8, replaced by \ufffd.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -258,7 +258,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 class TextBudget:
-    """Limits how much text a file yields, since some kilobytes can repeat a text to gigabytes."""
+    """Limits how much text a file yields, since a few kilobytes can expand to gigabytes."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._left = path, _TEXT_AT_MOST + _TEXT_TIMES * path.stat().st_size
@@ -268,7 +268,7 @@ class TextBudget:
         self._left -= characters
         if self._left < 0:
             raise SourceError(
-                f"The file {self._path} unfolds to more than {_TEXT_TIMES} times its size, because it repeats its "
+                f"The file {self._path} expands to more than {_TEXT_TIMES} times its size, because it repeats its "
                 "text: leave it out."
             )
 
@@ -279,7 +279,7 @@ def warn_loss(name: str, loss: str) -> None:
 
 
 def warn_omission(name: str, omission: str) -> None:
-    """Warn of something of a file that is left out as it is not text."""
+    """Warn of a part of a file that is left out because it is not text."""
     warnings.warn(f"{name}: {omission}", OmissionWarning, stacklevel=3)
 
 

@@ -1,7 +1,7 @@
 """Cells of ``.xlsx`` workbooks as text, read from the parts of the package piece by piece.
 
-Libraries refuse a workbook with one part absent or damaged. Here only what that part would have told is lost. Nothing
-that a file says about its size is believed, and memory does not grow with the place of a cell.
+Libraries refuse a workbook with one missing or damaged part. Here only the content of that part is lost. Sizes that
+a file declares are not trusted, and memory does not grow with the position of a cell.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Workbook:
     def texts(
         self, part: str, element: str, others: Container[str] = ()
     ) -> Iterator[tuple[str, dict[str, str], str]]:
-        """The name, attributes and text of each element of a kind when it ends, and what starts or ends of others."""
+        """The name, attributes and text of each element of a kind when it ends; starts and ends of others."""
         attributes: dict[str, str] = {}
         text: list[str] = []
         is_text = is_phonetic = False
