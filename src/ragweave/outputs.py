@@ -76,7 +76,7 @@ class RetrievAugLMOutput(ModelOutput):
 
 @dataclass
 class _Loss(ModelOutput):
-    """A base of its own, so that the loss is the first field, as callers unpack it."""
+    """A separate base, so that the loss is the first field, which callers expect when they unpack the output."""
 
     loss: Tensor | None = None
 

@@ -107,8 +107,8 @@ class RagTokenizer:
         Args:
             src_texts: Questions.
             tgt_texts: Answers; they become ``labels``.
-            max_length: Most tokens of a question; the tokenizer's own limit by default.
-            max_target_length: Most tokens of an answer; ``max_length`` by default.
+            max_length: Maximum number of tokens of a question; the tokenizer's own limit by default.
+            max_target_length: Maximum number of tokens of an answer; ``max_length`` by default.
             padding: As in the tokenizers of transformers.
             return_tensors: "pt", "np" or none for lists.
             truncation: Whether to truncate longer texts.

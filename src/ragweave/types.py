@@ -16,7 +16,7 @@ POOLINGS: tuple[Pooling, ...] = ("pooler", "cls", "mean")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in its source a document or a passage begins. What does not apply is ``None``, or empty.
+    """Where in its source a document or a passage begins. Fields that do not apply are ``None``, or empty.
 
     Attributes:
         page: The page, from 1 on.
@@ -91,7 +91,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True)
 class SourceChanges:
-    """How files differ from what a knowledge base was made from."""
+    """How files differ from the sources of a knowledge base."""
 
     new: tuple[str, ...]  # sources that it does not have
     changed: tuple[str, ...]  # sources that it has with other content
@@ -115,9 +115,9 @@ class Document:
         line: The line of the source that the text begins in, from 1 on; 0 if its lines are not those of the source.
         place: The page, slide, sheet and row, or line that the text begins in.
         markdown: Whether the text is Markdown, whatever the source ends in.
-        keeps_lines: Whether its lines stay lines in passages, as those of source code and the columns of a row do.
-        rows: The characters at which rows of a sheet begin, each with the row's number; 0 for what is in no row.
-        metadata: Further facts that searches can be narrowed by: texts, numbers, true or false, and lists of these.
+        keeps_lines: Whether passages keep its lines, such as those of source code and the columns of a row.
+        rows: The characters at which rows of a sheet begin, each with the row's number; 0 outside rows.
+        metadata: Further facts by which searches can be narrowed: texts, numbers, true or false, and lists of these.
     """
 
     id: str
@@ -144,7 +144,7 @@ class Passage:
         source: Path or name of what the document was read from.
         start: Where it begins in the document's text, in characters.
         end: Where it ends there.
-        line: The line of the source that it begins in, from 1 on; 0 where lines mean nothing.
+        line: The line of the source that it begins in, from 1 on; 0 where there are no lines.
         page: The page of the source that it begins on, from 1 on; 0 where there are no pages.
         slide: The slide that it begins on, from 1 on; 0 where there are no slides.
         sheet: The name of the sheet that it is on; empty where there are no sheets.
@@ -200,7 +200,7 @@ class ScoredPassage:
         text: Its text.
         source: What it was read from.
         doc_score: Its scaled inner product with the question: the logit of p(z|x).
-        prior: p(z|x), how much the retriever made of it; the priors of a question sum to one.
+        prior: p(z|x), the retriever's probability for it; the priors of a question sum to one.
         place: Where it begins in its source; ``None`` if the index does not say.
         metadata: The metadata of its document.
     """
@@ -237,7 +237,7 @@ AnswerStyle = Literal["short", "sentence", "long"]
 ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
 
 GeneratorApi = Literal["chat", "completions", "vllm"]
-"""How a generator behind a server is asked."""
+"""The interface of a generator behind a server."""
 
 GeneratorDtype = Literal["auto", "float32", "bfloat16", "int8"]
 
@@ -301,7 +301,7 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class GivenPassage:
-    """A passage that the data itself gives with a question.
+    """A passage that the data provides with a question.
 
     Attributes:
         text: Its text.
@@ -318,16 +318,15 @@ class GivenPassage:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question and what is right.
+    """One question and its right answers.
 
     Attributes:
         id: Its id, unique among those it was read with.
         question: The question, or whatever else the model is given, such as a claim.
-        answers: Answers that are right, each as good as another; empty where only passages are known.
-        gold_passages: Ids of passages or documents of the knowledge base that hold the answer; empty where nobody
-            knows them.
+        answers: Right answers, all equally good; empty where only passages are known.
+        gold_passages: Ids of passages or documents of the knowledge base that hold the answer; empty if unknown.
         where: Where it was read, for messages: a file and a line. Examples are equal wherever they were read.
-        contexts: Passages that the data gives with the question; empty where they were not asked for.
+        contexts: Passages that the data provides with the question; empty if they were not requested.
         label: The class that a claim belongs to, as the data writes it; ``None`` where there are no classes.
         unanswerable: Whether the data says that the documents do not answer it; then ``answers`` is empty.
     """

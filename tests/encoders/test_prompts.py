@@ -68,7 +68,7 @@ def test_which_prompt_is_whose(config, expected):
 @pytest.mark.parametrize("prompts", [["query: "], {"query": 5}])
 def test_damaged_prompts(folder, prompts):
     write_json(folder / FILE, {"prompts": prompts})
-    with pytest.raises(ModelNotFoundError, match="prompts are not texts"):
+    with pytest.raises(ModelNotFoundError, match="prompts are not named texts"):
         TextEncoder.from_pretrained(folder)
 
 

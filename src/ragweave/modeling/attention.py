@@ -36,7 +36,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "ragweave_shared_sdpa"
-# Columns behind the keys of a `GrowingLayer` for those that follow: a question's and an answer's.
+# Spare columns behind the keys of a `GrowingLayer`, for those of a question and an answer.
 ROOM = 64
 # The attribute with which the answers' keys carry the prompts' keys and values to the attention function.
 PROMPT = "ragweave_prompt"
@@ -195,7 +195,7 @@ def share_keys(generator: PreTrainedModel) -> bool:
 
 def attention_implementation(model: PreTrainedModel) -> str:
     """The name of a model's attention function."""
-    # transformers has a public setter and no public getter. test_attention.py fails if the attribute vanishes.
+    # transformers has a public setter but no public getter. test_attention.py fails if the attribute is removed.
     # ``benchmarks/sequence_decoding.py`` measures what sharing saves.
     return str(model.config._attn_implementation)
 
@@ -257,15 +257,15 @@ class MixtureCache(EncoderDecoderCache):
 
 
 class GrowingLayer(DynamicLayer):
-    """One layer of keys and values with room behind them: what is appended is written there, and nothing is copied.
+    """One layer of keys and values with spare room, into which new ones are written without copying the others.
 
-    A copy of a layer gets its room. The first then needs a new one to append.
+    A copy of a layer takes over its room; the original then allocates a new one to append.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._room: tuple[Tensor, Tensor] | None = None
-        self._shared = 0  # columns that another layer has too
+        self._shared = 0  # columns that another layer shares
 
     def __copy__(self) -> GrowingLayer:
         twin = GrowingLayer()
@@ -283,7 +283,7 @@ class GrowingLayer(DynamicLayer):
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values, (N, h, T, d); return all of them."""
-        if torch.is_grad_enabled():  # which needs the keys as they were
+        if torch.is_grad_enabled():  # the gradient needs unchanged keys
             return super().update(key_states, value_states, *args, **kwargs)
         length = self.get_seq_length()
         end = length + key_states.shape[2]
@@ -303,7 +303,7 @@ class GrowingLayer(DynamicLayer):
     def _has_room(self, length: int, end: int) -> bool:
         if self._room is None or not length or length < self._shared or end > self._room[0].shape[2]:
             return False
-        # Rows that were selected or repeated are elsewhere, and inference mode does not allow this outside of it.
+        # Selected or repeated rows are new tensors, and inference tensors cannot be changed outside inference mode.
         return self.keys.data_ptr() == self._room[0].data_ptr() and (
             torch.is_inference_mode_enabled() or not self._room[0].is_inference()
         )

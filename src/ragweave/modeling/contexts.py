@@ -154,8 +154,8 @@ class Mixture:
         return Mixture(self.contexts.select(rows[questions].flatten()), self.doc_scores[questions])
 
 
-# How many tokens of all contexts pass through the model with a draft, and of one answer. Up to here, most of the time
-# goes into reading the weights, so that many tokens take little longer than one.
+# How many tokens of all contexts pass through the model with a draft, and of one answer. Up to these limits, most of
+# the time goes into reading the weights, so that many tokens take little longer than one.
 DRAFTED_TOKENS = {torch.float32: 48}
 DEFAULT_DRAFTED_TOKENS = 256
 LONGEST_DRAFT = 6
@@ -163,12 +163,12 @@ LONGEST_DRAFT = 6
 
 @dataclass
 class _Answer:
-    """What the model has read of one answer.
+    """The tokens of one answer that the model has read.
 
     Attributes:
-        tokens: The tokens. The last of them may be a draft that nobody has chosen yet.
-        columns: Their places in the cache.
-        logits: What follows them, (K, any, V), without those of which ``log_probs`` have been taken.
+        tokens: The tokens. The last of them may be a draft that is not chosen yet.
+        columns: Their positions in the cache.
+        logits: The logits after them, (K, any, V), except those whose ``log_probs`` are recorded.
         log_probs: Log p(y_t | x, z, y_<t) of chosen tokens, (K, any) each.
         scored: How many these are.
     """
@@ -181,13 +181,13 @@ class _Answer:
 
 
 class TokenScores:
-    """Records log p(y_t | x, z, y_<t) of the tokens that are chosen, and calls the model as seldom as it can.
+    """Records log p(y_t | x, z, y_<t) of the tokens that are chosen, and calls the model as rarely as possible.
 
-    Extractive decoding allows a single token inside most words of several tokens. If that is so in every row, the
-    step needs no model: the next one that does reads all tokens that it has not read, in one call. Behind them it
-    reads a draft, what follows in the passage. While the draft's tokens are chosen, their logits are known. The rest
-    of a draft stays in the cache, where the mask hides it. When half of the answers have ended, the model goes on
-    without them.
+    Inside most words of several tokens, extractive decoding allows a single token. If this holds in every row, the
+    step skips the model; the next step that needs it passes all unread tokens in one call, and after them a draft:
+    the continuation in the passage. As long as the draft's tokens are chosen, their logits are known. The rest of a
+    draft stays in the cache, hidden by the mask. When half of the answers have ended, the model continues without
+    them.
 
     Args:
         allowed: The search's ``prefix_allowed_tokens_fn``, if it has one.
@@ -196,7 +196,7 @@ class TokenScores:
         ends: The tokens that end answers.
 
     Attributes:
-        mixture: What the model still reads; ``None`` before an answer has been left out.
+        mixture: The part that the model still reads; ``None`` before an answer has been left out.
         doc_scores: The passages' scores as the model last returned them, (B, K).
     """
 
@@ -217,7 +217,7 @@ class TokenScores:
     def known_logits(self, token_ids: Tensor) -> Tensor | None:
         """Logits of the next token of B answers, (B*K, 1, V), if the model has read what they depend on.
 
-        Answers that have ended, or that only one token may follow, have any logits.
+        Answers that have ended, or that only one token may follow, have arbitrary logits.
         """
         if not self._answers:
             return None
@@ -236,10 +236,10 @@ class TokenScores:
         return torch.cat(logits)
 
     def leave_out_ended(self, token_ids: Tensor, mixture: Mixture) -> list[int] | None:
-        """Read on without the answers that have ended, if these are half of what the model reads.
+        """Continue without the answers that have ended, if these are half of those that the model reads.
 
         Returns:
-            The rows of those that go on; ``None`` if nothing changes.
+            The rows of the other answers; ``None`` if nothing changes.
         """
         going_on = []
         for row, number in enumerate(self._rows):
@@ -262,7 +262,7 @@ class TokenScores:
         return 1 + sum(1 for _ in takewhile(lambda token: token not in self._ends, chosen[1:]))
 
     def _settle(self, number: int, chosen: list[int]) -> None:
-        """Take the log-probabilities of tokens that were chosen since, and forget a draft that was not."""
+        """Record the log-probabilities of newly chosen tokens, and drop a draft that was rejected."""
         answer = self._answers[number]
         common = sum(
             1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, chosen, strict=False))
@@ -281,13 +281,13 @@ class TokenScores:
     def unread(
         self, token_ids: Tensor, n_docs: int, dtype: torch.dtype, *, last: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """What the model has to read, (B', any), and the mask of this and all before, for the answers that it reads.
+        """The unread tokens, (B', any), and the mask of these and all earlier ones, for the answers still in use.
 
         Args:
             token_ids: The tokens so far, (B, T).
             n_docs: K.
             dtype: The type that the model computes in.
-            last: Whether nothing follows, so that a draft is of no use.
+            last: Whether nothing follows, so that a draft is useless.
         """
         if not self._answers:
             self._answers = [_Answer() for _ in token_ids]
@@ -314,9 +314,9 @@ class TokenScores:
         return token_ids.new_tensor(padded).view(len(mask), longest), self._seen
 
     def record(self, logits: Tensor, doc_scores: Tensor) -> None:
-        """Take the logits of what `unread` returned, (B'*K, any, V), and the model's scores of passages, (B', K).
+        """Record the logits of the tokens from `unread`, (B'*K, any, V), and the model's passage scores, (B', K).
 
-        They are not always those that the model was given: a subclass of `RagModel` may change them.
+        The scores may differ from those given to the model: a subclass of `RagModel` may change them.
         """
         self.doc_scores = (
             doc_scores

@@ -50,7 +50,7 @@ _DEPTH_CHANGES = {"(": 1, ")": -1}
 
 
 class Run(NamedTuple):
-    """A run of words, or what may stand between two runs.
+    """A run of words, or a join between two runs.
 
     Attributes:
         ids: Its tokens.
@@ -73,7 +73,7 @@ class PassageSpans:
         tokenizer: The generator's tokenizer.
         eos_token_id: The token that ends an answer.
         max_words: The longest run, in words.
-        joins: What may stand between two runs, such as "," and " and" in lists; none if empty.
+        joins: Texts allowed between two runs, such as "," and " and" in lists; none if empty.
         runs: Finds the runs of a text, in place of `runs_of`; a cached one saves most of the time where passages are
             read again.
     """
@@ -117,12 +117,12 @@ class PassageSpans:
         return [*following] or [self._eos]
 
     def draft(self, answer: Sequence[int]) -> array[int]:
-        """What follows the beginning of an answer at its first occurrence in the passages."""
+        """The continuation of the beginning of an answer at its first occurrence in the passages."""
         inside, _ = self._runs_in(answer)
         return next((run.ids[count:] for run, count in inside if count < len(run.ids)), array("I"))
 
     def _runs_in(self, answer: Sequence[int]) -> tuple[list[tuple[Run, int]], list[Runs]]:
-        """The runs that an answer has come to, with how many of their tokens it has, and those that may begin."""
+        """The runs that an answer is in, with the number of their tokens so far, and those that may begin."""
         fresh = self._runs
         inside: list[tuple[Run, int]] = []
         for position, token in enumerate(answer):
@@ -136,7 +136,7 @@ class PassageSpans:
         return inside, fresh
 
     def _fresh(self, inside: list[tuple[Run, int]]) -> list[Runs]:
-        """What may begin here: a join behind a run, a run behind a join."""
+        """The runs that may begin here: a join after a run, a run after a join."""
         fresh = []
         has_ended = _ended(inside)
         if has_ended and self._joins:
@@ -222,11 +222,11 @@ class SpansOnly:
     spans: Sequence[PassageSpans]
 
     def __call__(self, batch_id: int, input_ids: Tensor) -> list[int]:
-        """The tokens that may follow the start token and those behind it."""
+        """The tokens that may follow the start token and those after it."""
         return self.spans[batch_id].allowed(input_ids[1:].tolist())
 
     def draft(self, batch_id: int, token_ids: Sequence[int]) -> array[int]:
-        """What may follow them, as a guess."""
+        """A guess of the tokens that follow."""
         return self.spans[batch_id].draft(token_ids[1:])
 
 

@@ -1,4 +1,4 @@
-"""RagForGeneration: what both models for generation share, a forward pass with a loss and decoding step by step.
+"""RagForGeneration, the base of both models for generation: a forward pass with a loss, and stepwise decoding.
 
 Notation used for tensor shapes
     B questions, K passages per question, R rows per question and passage, T target tokens, V vocabulary.
@@ -232,7 +232,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
             scores.record(output.logits, output.doc_scores)
 
     def _targets(self, labels: Tensor, decoder_input_ids: Tensor | None, exclude_bos_score: bool) -> Targets:
-        """Decoder input, targets, and which of them count. Decoder input that equals the labels is labels alone."""
+        """Decoder input, targets, and which of them count. Decoder input that equals the labels counts as none."""
         check_label_shapes(labels, decoder_input_ids)
         check_labels(labels, self._vocabulary_size())
         special = self.rag.special_tokens
@@ -360,7 +360,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         }
 
     def _overrides(self, *names: str) -> bool:
-        """Whether the class is a user's, with methods of its own in the place of ragweave's."""
+        """Whether the class is a user's that overrides any of these methods."""
         return any(getattr(type(self), name).__module__.partition(".")[0] != "ragweave" for name in names)
 
     def _computes_its_own_logits(self) -> bool:
@@ -416,7 +416,7 @@ class RagForGeneration(RagWrapper, RagPreTrainedModel, GenerationMixin):
         return result
 
     def _token_scores(self, config: GenerationConfig, kwargs: dict[str, Any]) -> TokenScores | None:
-        """Records a search that has one row for each question, no beams, and returns nothing else of its steps."""
+        """A recorder for a search with one row per question, no beams and no outputs per step, else ``None``."""
         per_step = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
         others = ("assistant_model", "custom_generate", "past_key_values", "cache")
         if (

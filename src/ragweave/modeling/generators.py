@@ -91,7 +91,7 @@ class GeneratorWrapper(ABC):
             attention_mask: Their mask, (B*K, S).
             reuse: Whether they will be decoded from more than once, which makes a prefill worthwhile.
             options: What to return.
-            passages: Where the passages end that a causal generator reads once for all their contexts; seq2seq
+            passages: Where passages end, for a causal generator, which reads each once for all its contexts; seq2seq
                 generators read passage and question together and ignore it.
         """
 
@@ -333,7 +333,7 @@ class CausalGenerator(GeneratorWrapper):
         past_key_values: Cache | None = None,
         options: DecodeOptions,
     ) -> dict[str, Any]:
-        """Continue R rows per prompt. Reading has computed what follows the first token, the prompt's last."""
+        """Continue R rows per prompt; the prefill computed the logits after the first token, the prompt's last."""
         if contexts.input_ids is None:
             raise MissingContextError(
                 "A causal generator needs context_input_ids; encoder_outputs cannot replace them."

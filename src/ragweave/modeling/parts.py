@@ -1,4 +1,4 @@
-"""What the RAG models of torch and TensorFlow share apart from their networks. Imports neither framework.
+"""Code shared by the RAG models of torch and TensorFlow, apart from networks. Imports neither framework.
 
 Notation used for tensor shapes
     B questions, K passages per question, R rows per question and passage, S context tokens, T target tokens.
@@ -27,7 +27,7 @@ IGNORE_INDEX = -100
 
 
 class RetrieverProtocol(Protocol):
-    """What a model calls to retrieve; usually a `ragweave.RagRetriever`."""
+    """The retriever that a model calls; usually a `ragweave.RagRetriever`."""
 
     def __call__(
         self,
@@ -235,7 +235,7 @@ def resolve_flag(value: bool | None, default: bool) -> bool:
 
 
 def warn_unknown(arguments: dict[str, Any]) -> None:
-    """Warn of arguments of ``forward`` that have no effect; transformers ignores them in silence.
+    """Warn of arguments of ``forward`` that have no effect; transformers silently ignores them.
 
     Warns:
         UserWarning: There is one; the message names it.
@@ -325,8 +325,8 @@ def check_scores(doc_scores: Any) -> None:
     has_passage = (doc_scores != float("-inf")).any(1).tolist()
     if not all(has_passage):
         raise ShapeError(
-            f"doc_scores is -inf for all passages of question {has_passage.index(False)}; expected one passage "
-            "at least."
+            f"doc_scores is -inf for all passages of question {has_passage.index(False)}; expected at least "
+            "one passage."
         )
 
 
@@ -342,7 +342,7 @@ def check_decoder_rows(tokens: Any, doc_scores: Any, name: str) -> None:
 
 
 def longest_context(context_attention_mask: Any) -> int:
-    """One more than the last column in which any row of a mask, (B*K, S), has a token; 1 at least."""
+    """One more than the last column in which any row of a mask, (B*K, S), has a token; at least 1."""
     used = (context_attention_mask != 0).any(0).tolist()
     return max((column for column, is_used in enumerate(used, start=1) if is_used), default=1)
 

@@ -1,9 +1,9 @@
 """Keys and values of passages, computed once for all their contexts: a causal generator reads the passage first.
 
-In a context ``passage question``, what a causal generator computes for the passage depends on nothing behind it.
-Its keys and values can therefore be kept, and a later question reads only itself, with the same numbers. Positions
-count from the beginning of the passage, so they are the same in every context too. They are kept in memory, and on
-disk in an immutable file for each passage, mapped into memory when it is needed.
+In a context ``passage question``, a causal generator's keys and values of the passage do not depend on the question.
+They can therefore be kept: for a later question, the model reads only the question, with the same results. Positions
+count from the beginning of the passage, so they are the same in every context. They are kept in memory, and on disk
+in an immutable file for each passage, mapped into memory when it is needed.
 
 Notation used for tensor shapes
     N contexts, L layers, h heads of keys, P tokens of a passage, Q tokens of a question without its last one,
@@ -68,20 +68,21 @@ class PassageCache:
     """Keys and values of passages within a budget of bytes.
 
     A cache belongs to one generator in one dtype, and is emptied when training changes the weights. When it is full,
-    the passage with the smallest priority goes: the number of its uses plus the priority that the last passage to go
-    had, so that popular passages stay and old fame fades (GreedyDual-Size with frequency, Cherkasova 1998; cost and
-    size are both proportional to a passage's tokens and cancel out). Use it from one thread.
+    the passage with the lowest priority is evicted. Its priority is the number of its uses plus the priority of the
+    last evicted passage, so popular passages stay and past popularity fades (GreedyDual-Size with frequency,
+    Cherkasova 1998; cost and size are proportional to a passage's tokens and cancel out). Use it from one
+    thread.
 
-    Two tiers may lie below it. What an accelerator's cache evicts moves to the host's memory, and comes back when it
-    is used. What is stored on disk is used as it is mapped, or is copied if the generator needs it elsewhere.
+    Two tiers may lie below it. A passage that an accelerator's cache evicts moves to the host's memory, and back
+    when it is used. A passage on disk is used memory-mapped, or copied if the generator needs it elsewhere.
 
     Args:
-        budget: The most bytes of keys and values.
+        budget: Maximum bytes of keys and values.
         host: The tier in the host's memory, for a generator on an accelerator.
         store: The tier on disk.
 
     Attributes:
-        budget: The most bytes.
+        budget: Maximum bytes.
         bytes: The bytes in use.
         hits: Passages that were found, in this tier or below.
         misses: Passages that were not.
@@ -150,15 +151,15 @@ class PassageCache:
         self._use(key)
 
     def keep_for(self, weights: Iterable[Tensor]) -> None:
-        """Forget all passages if these are other weights than at the last call, or training has changed them."""
+        """Forget all passages if these weights are not those of the last call, or training has changed them."""
         weights = [weight.detach() for weight in weights]
         self._weight = weights[0].new_empty(0)
-        # A step of training changes a first element at least; torch's counter of changes misses fused optimizers.
+        # A step of training changes at least one first element; torch's counter of changes misses fused optimizers.
         firsts = torch.stack([weight[(0,) * weight.dim()].float() for weight in weights]).tolist()
         if firsts != self._first_weights:
             self.clear()
             if self._first_weights:
-                self.store = None  # of the weights before
+                self.store = None  # it belongs to the old weights
             self._first_weights = firsts
 
     def clear(self) -> None:
@@ -182,7 +183,7 @@ class PassageCache:
         self.bytes -= states.numel() * states.element_size()
         del self._uses[key]
         if self.host is not None:
-            # Pinned memory is copied to and from an accelerator faster, and beside its work.
+            # Pinned memory is copied to and from an accelerator faster, and in parallel to its work.
             copy = torch.empty(states.shape, dtype=states.dtype, pin_memory=states.is_cuda)
             self.host.put(key, copy.copy_(states))
 
@@ -204,7 +205,7 @@ class PassageStore:
 
     @staticmethod
     def supports(generator: PreTrainedModel) -> bool:
-        """Whether keys and values of a generator can be stored: int8 layers round a passage by what is beside it."""
+        """Whether keys and values of a generator can be stored: in int8, they depend on the passage's batch."""
         return all(isinstance(weight, Tensor) for weight in generator.base_model.state_dict().values())
 
     @property
@@ -213,7 +214,7 @@ class PassageStore:
         return self._root / (self._fingerprint or self._start_hashing()).result()
 
     def _start_hashing(self) -> Future[str]:
-        """Hash the generator beside other work; it is over when the first question has been searched."""
+        """Hash the generator in the background, usually done when the first question has been searched."""
         pool, generator = ThreadPoolExecutor(1), self._generator
         self._fingerprint = pool.submit(
             _fingerprint, generator.config.to_dict(), generator.base_model.state_dict()
@@ -250,7 +251,7 @@ class PassageStore:
 
 
 def _fingerprint(config: dict[str, Any], weights: dict[str, Tensor]) -> str:
-    """A hash of all that keys and values depend on beside the tokens: architecture, weights and their type."""
+    """A hash of all that keys and values depend on besides the tokens: architecture, weights and their type."""
     volatile = ("architectures", "transformers_version", "dtype", "torch_dtype")
     kept = {name: config[name] for name in config if name not in volatile and not name.startswith("_")}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
@@ -279,7 +280,7 @@ def _checksum(states: Tensor) -> str:
 
 
 def passage_key(tokens: Tensor) -> bytes:
-    """What passages are looked up by: their tokens."""
+    """The key of a passage: its tokens."""
     return tokens.to("cpu", torch.int32).numpy().tobytes()
 
 
@@ -287,7 +288,7 @@ def parse_size(size: int | str) -> int:
     """Bytes of a size such as ``"512MiB"``, ``"1 GB"`` or ``4096``.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not a size.
     """
     match = _SIZE.fullmatch(str(size).strip())
     if match is None:
@@ -354,7 +355,7 @@ def passage_states(
     passages: Sequence[Tensor],
     kept: PassageCache | None = None,
 ) -> list[Tensor | None]:
-    """Keys and values of N passages, (L, 2, h, P, d) each, of equal ones computed once; ``None`` of no tokens."""
+    """Keys and values of N passages, (L, 2, h, P, d) each, computed once for equal ones; ``None`` for no tokens."""
     keys = [passage_key(passage) for passage in passages]
     distinct = {key: passage for key, passage in zip(keys, passages, strict=True) if key}
     states = {key: None if kept is None else kept.get(key) for key in distinct}
@@ -374,7 +375,7 @@ def passage_states(
 
 
 def _load(cache: DynamicCache, states: Sequence[Tensor | None], columns: int) -> None:
-    """Put keys and values of N passages into an empty cache, aligned on the right of so many columns."""
+    """Put keys and values of N passages into an empty cache, right-aligned in ``columns`` columns."""
     first = next(passage for passage in states if passage is not None)
     layers, _, heads, _, size = first.shape
     whole = first.new_empty(layers, 2, len(states), heads, columns + ROOM, size)

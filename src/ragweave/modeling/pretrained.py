@@ -112,7 +112,7 @@ class RagPreTrainedModel(PreTrainedModel):
         return model.eval()
 
     def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
-        """Encode retrieved passages with ``ctx_encoder`` to score them, so that it is trained too.
+        """Encode retrieved passages with ``ctx_encoder`` to score them, so that it is trained as well.
 
         The retriever has to return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
         """

@@ -82,7 +82,7 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
             **flags: ``output_attentions``, ``output_hidden_states``.
 
         Returns:
-            Question vectors, (B, D), pooled as the configuration says, and the encoder's whole output.
+            Question vectors, (B, D), pooled as configured, and the encoder's whole output.
         """
         with fast_linear(self.question_encoder):
             output = self.question_encoder(
@@ -349,7 +349,7 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor | None:
-        """What BART reads if it is given no decoder input, (B*K, S): the contexts, shifted right behind its start."""
+        """BART's default decoder input, (B*K, S): the contexts, shifted right behind its start token."""
         if self.generator.config.model_type != "bart":
             return None
         shifted = context_input_ids.roll(1, dims=1)
@@ -390,7 +390,7 @@ def _passages_last(logits: Tensor, doc_scores: Tensor, repeats: int) -> Tensor:
 
 
 def _as_wide_as_contexts(width: int | None, **states: Any) -> dict[str, Any]:
-    """Pad what the generator computed of trimmed contexts to the S of the contexts that are returned beside it.
+    """Pad the generator's states of trimmed contexts to the S of the contexts that are returned with them.
 
     Args:
         width: S; ``None`` leaves everything as it is.

@@ -85,7 +85,7 @@ class RagSequenceForGeneration(RagForGeneration):
         """Generate answers, each explained by one passage (section 2.5 of the paper).
 
         A beam search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all
-        passages and sums; *fast* decoding takes a hypothesis to be impossible under passages that did not propose it.
+        passages and sums; *fast* decoding treats a hypothesis as impossible under passages that did not propose it.
         Contexts are encoded once for both. Arguments as for `RagTokenForGeneration.generate`, and:
 
         Args:

@@ -1,4 +1,4 @@
-"""RAG-Token: every token of the answer may come from another passage. PCED: the same by another rule."""
+"""RAG-Token: each token of the answer may come from a different passage. PCED: the same by another rule."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class RagTokenForGeneration(RagForGeneration):
 class PcedForGeneration(RagTokenForGeneration):
     """Decodes with PCED's rule (arXiv 2601.08670) in place of RAG-Token's mixture; answers are scored by the mixture.
 
-    The next token is that of the passage which supports it most, against what the generator says without a passage:
+    The next token is the one that some passage supports most, relative to the generator without a passage:
 
         y_t = argmax_v max_k (1 + beta_k) s_k(v) - beta_k s_0(v) + gamma log p(z_k|x)
 
@@ -173,7 +173,7 @@ class PcedForGeneration(RagTokenForGeneration):
     """
 
     def _combined(self, logits: Tensor, doc_scores: Tensor, contexts: EncodedContexts | None) -> Tensor:
-        if logits.shape[1] == 1:  # nothing to contrast with, as for a conversation that is rewritten
+        if logits.shape[1] == 1:  # nothing to contrast with, as when a conversation is rewritten
             return super()._combined(logits, doc_scores, contexts)
         strength = None if contexts is None else contexts.strength
         if strength is None:

@@ -30,11 +30,11 @@ class ContextTemplate:
         return f"{self._passage(title, text)}{self.doc_sep}{question}{self.answer_sep}".replace("  ", " ")
 
     def passage_part(self, title: str, text: str) -> str:
-        """What a context holds before its question is known."""
+        """The part of a context before the question."""
         return self._passage(title, text).replace("  ", " ")
 
     def question_part(self, question: str) -> str:
-        """What follows the passage."""
+        """The part of a context after the passage."""
         return f"{self.doc_sep}{question}{self.answer_sep}".replace("  ", " ")
 
     def _passage(self, title: str, text: str) -> str:
@@ -114,7 +114,7 @@ def fit_parts(
 def passage_tokens(
     template: ContextTemplate, passages: Sequence[tuple[str, str]], tokenizer: Any
 ) -> list[list[int]]:
-    """What contexts of a causal generator hold before their questions, of M passages (title, text)."""
+    """The tokens before the question in a causal generator's contexts, for M passages (title, text)."""
     plain = _without_marks(tokenizer)
     texts = [template.passage_part(plain(title), plain(text)) for title, text in passages]
     begin, tokens = begin_tokens(tokenizer), _tokens_of(tokenizer, texts)
@@ -122,7 +122,7 @@ def passage_tokens(
 
 
 def question_tokens(template: ContextTemplate, questions: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """What follows the passages in contexts of a causal generator, for M questions."""
+    """The tokens after the passage in a causal generator's contexts, for M questions."""
     plain = _without_marks(tokenizer)
     texts = [template.question_part(plain(question)) for question in questions]
     tokens = _tokens_of(tokenizer, texts)
@@ -130,7 +130,7 @@ def question_tokens(template: ContextTemplate, questions: Sequence[str], tokeniz
 
 
 def _without_marks(tokenizer: Any) -> Callable[[str], str]:
-    """A function that breaks the names of special tokens in a text, so that it cannot end its turn of a chat."""
+    """A function that splits names of special tokens in a text, so that the text cannot end its turn in a chat."""
     marks = sorted({mark for mark in tokenizer.all_special_tokens if len(mark) > 1}, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, marks)) or "(?!)")
     return partial(pattern.sub, lambda mark: f"{mark[0][0]} {mark[0][1:]}")
@@ -183,7 +183,7 @@ def token_ids(tokenizer: Any) -> Callable[[list[str]], list[list[int]]]:
 
 
 def answer_ids(tokenizer: Any, answer: str, *, causal: bool) -> list[int]:
-    """Token ids of an answer, "" for the empty one, as a generator learns it.
+    """Token ids of an answer, "" for the empty one, as a generator is trained on it.
 
     The answers of a causal generator start with a space and end with the end token.
     """

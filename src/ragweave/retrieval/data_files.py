@@ -41,7 +41,7 @@ class Source:
         return (self.folder / PASSAGES).is_dir()
 
     def shards(self, split: str) -> list[Path]:
-        """The Parquet files of a split, in their order. Raises `IndexDataError` if there are none, or some lack."""
+        """The Parquet files of a split, in their order. Raises `IndexDataError` if any or all are missing."""
         if self.is_like_wiki_dpr:
             folder = self.folder / PASSAGES / self.variant
             files = sorted(folder.glob("*.parquet"))

@@ -102,7 +102,7 @@ class DatasetIndex(FaissIndex):
         return {"index_name": "custom", "passages_path": DATASET_FOLDER, "index_path": INDEX_FILE}
 
     def init_index(self) -> None:
-        """Load the FAISS file, memory-mapped if possible; `IndexDataError` if it is damaged or of other passages."""
+        """Load the FAISS file, memory-mapped if possible; `IndexDataError` if it is damaged or for other passages."""
         if self._faiss is None and self.index_path is not None:
             index = read_faiss(self.index_path)
             check_faiss(index, vector_size=self.vector_size, n_passages=len(self))

@@ -1,4 +1,4 @@
-"""What the indexes over FAISS share: reading and checking the file, and searching it.
+"""The base of the FAISS indexes: reading and checking the file, and searching it.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, N passages, D vector size.
 """
@@ -49,7 +49,7 @@ class FaissIndex:
         return rows, vectors_of_rows(rows, self._rows.vectors, self.vector_size)
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages, (B, K), or single ones, (K,), up with all their columns; see `Index.get_doc_dicts`."""
+        """Look up passages, (B, K), or single ones, (K,), with all their columns; see `Index.get_doc_dicts`."""
         if doc_ids.ndim == 1:
             return [
                 {name: values[0] for name, values in doc.items()}
@@ -60,7 +60,7 @@ class FaissIndex:
         return [{**doc, INDEX_COLUMN: each} for doc, each in zip(docs, vectors, strict=True)]
 
     def get_texts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up without their vectors, which a search has already returned."""
+        """Look up passages without their vectors, which a search has already returned."""
         return texts_of_rows(doc_ids, self._rows.texts)
 
 
@@ -77,7 +77,7 @@ def read_faiss(path: str | Path) -> Any:
 
 
 def check_faiss(index: Any, *, vector_size: int, n_passages: int) -> None:
-    """Raise `IndexDataError` unless an index has the size of the passages; warn of another metric than RAG's."""
+    """Raise `IndexDataError` unless an index has the size of the passages; warn of a metric other than RAG's."""
     if index.d != vector_size:
         raise IndexDataError(
             f"The FAISS index holds vectors of dimension {index.d}; expected {vector_size}, the configuration's "

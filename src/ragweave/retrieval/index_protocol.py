@@ -1,4 +1,4 @@
-"""What every index can do, and what the implementations share.
+"""The protocols of indexes, and code that their implementations share.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, D vector size.
 """
@@ -51,7 +51,7 @@ class Index(Protocol):
         ...
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up by their row numbers, (B, K).
+        """Look up passages by their row numbers, (B, K).
 
         Returns:
             B dictionaries of lists of length K: "title" and "text" at least, empty for row -1.
@@ -64,8 +64,8 @@ class Hits:
     """What an index returns for B questions.
 
     The score of a passage, the logit of p(z|x), is ``weights * scale * <question, passage> + offsets``, with the
-    model's scale. A part of the score, or all of it, may come from elsewhere than the vectors, and gradient still
-    reaches the question encoder through the part that comes from them.
+    model's scale. The score may come partly or wholly from a source other than the vectors; gradients still reach
+    the question encoder through the part that comes from them.
 
     Attributes:
         rows: Row numbers, (B, K), best first and -1 for missing passages.
@@ -103,7 +103,7 @@ class PassageScorer(Protocol):
     """Scores passages by reading them together with the question; `Reranker` is one."""
 
     def score(self, questions: Sequence[str], docs: Sequence[dict[str, Any]]) -> list[NDArray[np.float32]]:
-        """For every question the logits of its passages: B dictionaries of lists with their titles and texts."""
+        """The logits of each question's passages; ``docs`` are B dictionaries of lists of their titles and texts."""
         ...
 
 
@@ -163,7 +163,7 @@ def vectors_of_rows(
 ) -> NDArray[np.float32]:
     """Gather passage vectors, (B, K, D), each row once, with zeros for missing passages, whose row is -1.
 
-    ``look_up`` returns the vectors, (M, D), of M distinct row numbers in rising order. Raises `IndexDataError` if
+    ``look_up`` returns the vectors, (M, D), of M distinct row numbers in ascending order. Raises `IndexDataError` if
     they are of another dimension.
     """
     vectors = np.zeros((*rows.shape, dimension), dtype=np.float32)
@@ -185,7 +185,7 @@ def texts_of_rows(
 ) -> list[dict[str, list[Any]]]:
     """Gather passages, each row once, with empty strings for missing passages, whose row is -1.
 
-    ``look_up`` returns, for each column, its values in distinct row numbers in rising order. The result has one
+    ``look_up`` returns, for each column, its values in distinct row numbers in ascending order. The result has one
     dictionary per question, which holds K values for each column.
     """
     distinct, inverse = np.unique(rows, return_inverse=True)  # a missing passage sorts first

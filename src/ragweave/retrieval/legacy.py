@@ -91,7 +91,7 @@ class LegacyIndex:
         return np.where(rows == MISSING, MISSING, self._ids[rows]), vectors
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up by their ids; see `Index.get_doc_dicts`."""
+        """Look up passages by their ids; see `Index.get_doc_dicts`."""
         questions = [[self._passage(int(identifier)) for identifier in ids] for ids in doc_ids]
         return [
             {"title": [title for _, title in passages], "text": [text for text, _ in passages]}

@@ -62,7 +62,7 @@ class MemoryIndex(ReadyIndex):
         )
 
     def get_doc_dicts(self, doc_ids: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """Look passages up; see `Index.get_doc_dicts`."""
+        """Look up passages; see `Index.get_doc_dicts`."""
         return [
             {
                 "title": [self.titles[row] if row >= 0 else "" for row in rows],

@@ -29,7 +29,7 @@ CACHED_BYTES = 128 * 2**20
 
 
 class PassageRows(Protocol):
-    """What a FAISS index needs of its passages."""
+    """The passages of a FAISS index, by row number."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ class PassageRows(Protocol):
 
 
 class DatasetRows:
-    """Satisfies `PassageRows` with a data set, also with a selection or a shuffled view of one.
+    """Satisfies `PassageRows` with a data set, or with a selection or a shuffled view of one.
 
     The library's own look-up gathers rows into a new table and decodes that, which takes about as long as the search
     (`benchmarks/retrieval.py`). Plain columns are read from the Arrow table instead, a row at a time; only
@@ -115,7 +115,7 @@ _UNKNOWN: Any = object()
 def _row_numbers(dataset: Dataset) -> Any:
     """Row numbers in the table of a selection or a shuffled view, ``None`` for the whole table.
 
-    The library has no public way to read them. ``flatten_indices``, the way around, copies all passages.
+    The library has no public way to read them. ``flatten_indices``, the workaround, copies all passages.
     """
     indices = getattr(dataset, "_indices", _UNKNOWN)
     return indices if indices is None or indices is _UNKNOWN else indices.table[0]
@@ -159,7 +159,7 @@ class SavedRows(DatasetRows):
 
 
 def load_saved(folder: Path) -> Dataset:
-    """Load a data set that ``save_to_disk`` wrote; `IndexDataError` if the folder is another one or damaged."""
+    """Load a data set that ``save_to_disk`` wrote; `IndexDataError` if the folder is something else or damaged."""
     try:
         return load_from_disk(str(folder))
     except (OSError, ValueError) as error:

@@ -226,8 +226,8 @@ class RagRetriever:
             prefix: Text before every context; by default the configuration's, or its generator's.
             n_docs: K.
             return_tensors: "pt", "np" or none for lists.
-            padding: "max_length" pads to ``max_length``, "longest" or true to the longest context, false not.
-            max_length: Most tokens of a context; by default ``max_combined_length``.
+            padding: "max_length" pads to ``max_length``, "longest" or true to the longest context; false does not.
+            max_length: Maximum number of tokens of a context; by default ``max_combined_length``.
 
         Returns:
             Token ids and attention mask, (B*K, S).
@@ -370,7 +370,7 @@ class RagRetriever:
         return BatchEncoding(result, tensor_type=return_tensors)
 
     def _overrides(self, *names: str) -> bool:
-        """Whether a subclass, or the instance, has methods of its own in the place of these."""
+        """Whether a subclass, or the instance, overrides any of these methods."""
         methods = ((getattr(self, name), getattr(RagRetriever, name)) for name in names)
         return any(getattr(method, "__func__", None) is not ours for method, ours in methods)
 

@@ -73,7 +73,7 @@ class RetrievalResult:
         return [_passages(*columns) for columns in zip(self.docs, self.rows, self.scores, strict=True)]
 
     def ranked_passages(self) -> list[tuple[ScoredPassage, ...]]:
-        """The passages of each question by falling p(z|x)."""
+        """The passages of each question by descending p(z|x)."""
         return [by_prior(passages) for passages in self.passages]
 
     def select(self, questions: Sequence[int], n_docs: int) -> RetrievalResult:
@@ -86,7 +86,7 @@ class RetrievalResult:
 
 
 def by_prior(passages: Sequence[ScoredPassage | None]) -> tuple[ScoredPassage, ...]:
-    """The passages of one question by falling p(z|x), without the missing ones."""
+    """The passages of one question by descending p(z|x), without the missing ones."""
     present = [passage for passage in passages if passage is not None]
     return tuple(sorted(present, key=lambda passage: -passage.prior))
 
@@ -97,8 +97,8 @@ class Retriever:
 
     Attributes:
         index: Where to search.
-        encoder: Encodes questions; ``None`` if every call brings question vectors.
-        doc_score_scale: What inner products are multiplied with to be logits of p(z|x).
+        encoder: Encodes questions; ``None`` if every call passes question vectors.
+        doc_score_scale: The factor that turns inner products into logits of p(z|x).
         batch_size: Questions searched together.
 
     Example:
@@ -124,7 +124,7 @@ class Retriever:
         """Retrieve K passages for each of B questions.
 
         Args:
-            questions: The questions. An index that only compares vectors does not need them beside ``vectors``.
+            questions: The questions. Not needed if ``vectors`` are given and the index only compares vectors.
             n_docs: K.
             vectors: Question vectors, (B, D); the encoder computes them if they are not given.
 
@@ -167,7 +167,7 @@ class Retriever:
         return replace(self, index=narrowed(where))
 
     def score(self, questions: Sequence[str], hits: Hits) -> RetrievalResult:
-        """Score passages that were not searched for, such as gold passages of B questions, by their vectors.
+        """Score passages that are not search results, such as gold passages of B questions, by their vectors.
 
         Raises `QuestionError` if a question is empty, or longer than the encoder reads.
         """

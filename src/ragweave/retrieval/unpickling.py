@@ -6,7 +6,7 @@ import, call or set anything are not implemented, so no pickle can reach code.
 
 `pickle.Unpickler` with a refusing ``find_class`` is five times as fast, but it is not safe: it returns objects that
 other libraries registered as extensions, crashes the interpreter on keys of deeply nested tuples, and lets a file of
-ten bytes allocate gigabytes. The tests hold a file for each of these.
+ten bytes allocate gigabytes. The tests contain a file for each of these.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _StackMachine:
     def _add(self, kind: type[list[Any] | dict[Any, Any] | set[Any]], values: list[Any]) -> None:
         target = self._stack[-1]
         if not isinstance(target, kind):
-            raise ValueError(f"items are added to something else than a {kind.__name__}")
+            raise ValueError(f"items are added to something other than a {kind.__name__}")
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, dict):

@@ -29,7 +29,7 @@ class Beam:
 
     tokens: tuple[int, ...]  # its tokens, start token included
     log_probs: tuple[float, ...] = ()  # log-probabilities of all tokens but the first, before any processor
-    # Sum of the processed log-probabilities; of a finished answer, what it was ranked by.
+    # Sum of the processed log-probabilities; of a finished answer, the score that ranked it.
     score: float = float("nan")
 
     def extended(self, token: int, log_prob: float, score: float = float("nan")) -> Beam:
@@ -44,7 +44,7 @@ def search(
     processors: Sequence[Processor],
     rng: np.random.Generator,
 ) -> list[list[Beam]]:
-    """Decode N answers, with ``rng`` as the source of chance for sampling.
+    """Decode N answers; ``rng`` is the source of randomness for sampling.
 
     Returns:
         For each search ``num_return_sequences`` answers, best first.

@@ -30,7 +30,7 @@ TORCH_FILE = "pytorch_model.bin"
 # Names in old checkpoints, and their present names.
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # Tensors of checkpoints that answering does not need: buffers, the document encoder of a folder saved in training,
-# a table of T5's that it never used, and the heads of BERT's pretraining.
+# a table that T5 never used, and the heads of BERT's pretraining.
 IGNORED = re.compile(
     r"(^|\.)(position_ids|token_type_ids|version)$|^(rag\.)?ctx_encoder\.|^cls\.|pooler\.dense"
     r"|EncDecAttention\.relative_attention_bias"
@@ -141,7 +141,7 @@ def report_unused(checkpoint: Checkpoint, used: Collection[str], source: str) ->
     """Log the tensors of a checkpoint that no network used, except those that none needs."""
     unused = [name for name in sorted(checkpoint.names - set(used)) if not IGNORED.search(name)]
     if unused:
-        logging.getLogger(__name__).warning("Not used of '%s': %s", source, ", ".join(unused))
+        logging.getLogger(__name__).warning("Unused weights in '%s': %s", source, ", ".join(unused))
 
 
 def _aliases(network: Any, name: str) -> Iterator[str]:

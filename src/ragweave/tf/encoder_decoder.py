@@ -1,4 +1,4 @@
-"""What BART and T5 share: encoding, decoding with a cache, and a head that may be the table of word embeddings.
+"""The base of BART and T5: encoding, decoding with a cache, and a head that may share the word embeddings.
 
 Notation used for tensor shapes: as in `ragweave.tf.transformer_layer`; V vocabulary.
 """
@@ -27,7 +27,7 @@ from ragweave.tf.transformer_layer import CrossKeys, DecoderCache, Stack
 
 @dataclass
 class Decoded:
-    """What a decoder with its head returns."""
+    """The output of a decoder with its head."""
 
     logits: Tensor  # (N*R, T, V)
     cache: DecoderCache | None = None  # to continue from, with ``use_cache``
@@ -150,7 +150,7 @@ def unfold_rows(weights: Tensor, rows: int) -> Tensor:
 def causal_bias(tokens: int, room: int, offset: Any, decoder_attention_mask: Tensor = None) -> Tensor:
     """The bias that hides later tokens from T tokens behind ``offset`` earlier ones: (1 or N*R, 1, T, L).
 
-    The mask says which tokens may be seen, (N*R, any); those behind it may.
+    The mask says which tokens may be seen, (N*R, any); tokens beyond it are visible.
     """
     queries = ops.arange(tokens, dtype="int32") + offset
     hidden = (ops.arange(room, dtype="int32")[None, :] > queries[:, None])[None, None]

@@ -1,4 +1,4 @@
-"""Options of decoding: the fields of a GenerationConfig that `ragweave.tf` knows, and what they do to scores.
+"""Options of decoding: the fields of a GenerationConfig that `ragweave.tf` knows, and their effects on scores.
 
 The loops of transformers need torch; `ragweave.tf.beam_search` needs only numpy. Unknown options are refused, since
 an answer decoded without an option looks like one decoded with it.

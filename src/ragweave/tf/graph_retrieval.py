@@ -19,7 +19,7 @@ if BACKEND == "tensorflow":
 
 
 class RetrieverOutput(NamedTuple):
-    """What a retriever returns, under the names of `ragweave.RagRetriever.__call__`."""
+    """The output of a retriever, with the names of `ragweave.RagRetriever.__call__`."""
 
     context_input_ids: Tensor  # (B*K, S)
     context_attention_mask: Tensor  # (B*K, S)
@@ -43,13 +43,13 @@ def call_retriever(
 ) -> RetrieverOutput:
     """Retrieve K passages for each of B questions, whose tokens are (B, S) and whose vectors are (B, D).
 
-    ``retriever`` returns the retriever: a graph calls it when it runs, so that it uses the present one. No gradient
+    ``retriever`` returns the retriever: a graph calls it when it runs, so that it uses the current one. No gradient
     passes through the vectors. ``question_strings`` are the questions as the user wrote them; graphs take none.
     Raises `ConfigurationError` if a graph is being built that cannot call a retriever.
     """
 
     def retrieve(ids: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, ...]:
-        # Passed only if there are any: a retriever of another make need not know the argument.
+        # Passed only if there are any: other retrievers may not have the argument.
         strings = {} if question_strings is None else {"question_strings": question_strings}
         # "np", since transformers 5 has no "tf".
         output = retriever()(ids, hidden, prefix=prefix, n_docs=n_docs, return_tensors="np", **strings)
@@ -66,7 +66,7 @@ def call_retriever(
         return RetrieverOutput(*map(ops.convert_to_tensor, retrieve(ids, hidden)))
     if BACKEND != "tensorflow" or question_strings is not None:
         raise ConfigurationError(
-            "A graph can call a retriever only in TensorFlow and without question_strings: retrieve before, with "
+            "A graph can call a retriever only in TensorFlow and without question_strings: retrieve first, with "
             "model.rag.retrieve(...), and pass context_input_ids, context_attention_mask and doc_scores."
         )
     shapes = ((None, None), (None, None), (None, n_docs, vectors.shape[-1]), *((None, n_docs),) * 3)

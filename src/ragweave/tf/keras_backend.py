@@ -1,4 +1,4 @@
-"""What Keras' operations do not cover: graphs, products with weights in torch's layout, dtype policies."""
+"""Operations that Keras lacks: graphs, products with weights in torch's layout, dtype policies."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass
 class Encoded:
-    """What an encoder returns."""
+    """The output of an encoder."""
 
     attention_mask: Tensor  # mask of the input, (N, S)
     last_hidden_state: Tensor  # (N, S, H); None from DPR
@@ -41,7 +41,7 @@ class Encoded:
         return self.pooled
 
     def __getitem__(self, index: int) -> Any:
-        """What the output of transformers has at this position: its fields without those that are None."""
+        """The field at this position among those that are not None, as in outputs of transformers."""
         values = (self.last_hidden_state, self.pooled, self.hidden_states, self.attentions)
         return tuple(value for value in values if value is not None)[index]
 
@@ -55,7 +55,7 @@ class Encoded:
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> Self:
-        """The output with what a caller asked for, from what the layers returned."""
+        """The output with the fields that a caller requested, from the results of the layers."""
         return cls(
             attention_mask,
             hidden[-1],
@@ -90,7 +90,7 @@ class Network(Container):
 
     @property
     def tied(self) -> dict[str, str]:
-        """Weights that are another one, unless a checkpoint has others under their names."""
+        """Weights that share another one, unless a checkpoint has separate ones under their names."""
         return {}
 
 
@@ -113,7 +113,7 @@ class Linear(keras.layers.Layer):
 class Embedding(keras.layers.Layer):
     """Rows of a table, times ``scale``; ``std`` is that of fresh weights.
 
-    The use of the row ``padding`` adds nothing to its gradient, as that of torch's ``padding_idx``.
+    Looking up the row ``padding`` adds nothing to its gradient, as with torch's ``padding_idx``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the TensorFlow models for generation share: one call with a loss, training with Keras, steps of decoding.
+"""The base of the TensorFlow models for generation: one call with a loss, training with Keras, decoding steps.
 
 The counterpart of `ragweave.modeling.generation`.
 
@@ -63,7 +63,7 @@ class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
         self._step: Any = None
 
     def set_retriever(self, retriever: parts.RetrieverProtocol) -> None:
-        """Let the model call another retriever."""
+        """Set the retriever that the model calls."""
         super().set_retriever(retriever)
         self.supports_jit = False  # XLA cannot call a retriever, so Keras must not choose XLA by itself
 
@@ -260,7 +260,7 @@ class TFRagForGeneration(parts.RagWrapper, TFRagPreTrainedModel):
         loss = getattr(y_pred, "loss", None)
         if loss is None or y is not None:
             raise ConfigurationError(
-                "Give fit() and evaluate() a dictionary of arguments with labels in it, and nothing beside it."
+                "Give fit() and evaluate() a dictionary of arguments with labels in it, and nothing else."
             )
         if sample_weight is not None:
             loss = loss * ops.cast(sample_weight, loss.dtype)

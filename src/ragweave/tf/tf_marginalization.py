@@ -80,8 +80,8 @@ def scored_positions(target_ids: Tensor, pad_token_id: int | None, eos_token_id:
 def _log_mixture(log_probs: Tensor, log_weights: Tensor) -> Tensor:
     """Log of the sum over passages, axis 1, of exp(log_weights + log_probs).
 
-    A passage that does not exist has a weight of -inf, through which gradients would be NaN: it gets -1e30, whose exp
-    is 0, and so is its gradient.
+    A missing passage has a weight of -inf, whose gradient would be NaN: -1e30 replaces it, whose exp and gradient
+    are 0.
     """
     exists = log_weights > float("-inf")
     joint = log_probs + ops.where(exists, log_weights, 0.0)

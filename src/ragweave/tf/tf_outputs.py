@@ -1,4 +1,4 @@
-"""What the TensorFlow classes return: the outputs of `ragweave.outputs`, with tensors of Keras' backend."""
+"""The outputs of the TensorFlow classes: those of `ragweave.outputs`, with tensors of Keras' backend."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ragweave.outputs import RagSequenceGenerateOutput, RetrievAugLMMarginOutput
 
 @dataclass
 class TFRetrievAugLMOutput(RetrievAugLMOutput):
-    """What `TFRagModel` returns; fields as in `RetrievAugLMOutput`."""
+    """Output of `TFRagModel`; fields as in `RetrievAugLMOutput`."""
 
 
 @dataclass
 class TFRetrievAugLMMarginOutput(RetrievAugLMMarginOutput, TFRetrievAugLMOutput):
-    """What the models for generation return when called; fields as in `RetrievAugLMMarginOutput`."""
+    """Output of the models for generation when called; fields as in `RetrievAugLMMarginOutput`."""
 
 
 @dataclass
 class TFRagGenerateOutput(RagSequenceGenerateOutput):
-    """What ``generate`` returns with ``return_dict_in_generate``; fields as in `RagSequenceGenerateOutput`.
+    """Output of ``generate`` with ``return_dict_in_generate``; fields as in `RagSequenceGenerateOutput`.
 
     From RAG-Token, ``sequences_scores`` are those that beam search ranked by; None without beam search.
     """

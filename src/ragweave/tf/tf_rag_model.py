@@ -200,7 +200,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
             encoder_outputs: What `encode_contexts` returned, or the encoder's states, (B*K, S, H), first in a tuple.
             context_input_ids: Contexts, (B*K, S) or (B, K, S).
             context_attention_mask: Their mask, of the same shape.
-            training: Whether there is dropout.
+            training: Whether to apply dropout.
 
         Returns:
             `TFRetrievAugLMOutput` with logits (B*K*R, T, V).
@@ -282,7 +282,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor:
-        """What BART reads without decoder input, (B*K, S): the contexts, shifted right behind its start token."""
+        """BART's default decoder input, (B*K, S): the contexts, shifted right behind its start token."""
         if self.generator.config.model_type != "bart":
             return None
         start = ops.full_like(context_input_ids[:, :1], self.special_tokens.decoder_start)
@@ -306,9 +306,7 @@ def pool(encoded: Encoded, pooling: Pooling, normalize: bool, dim: int | None = 
     """A question encoder's output as vectors, (B, D), float32 at least; see `ragweave.encoders.pooling.pool`."""
     if pooling == "pooler":
         if encoded.pooled is None:
-            raise ConfigurationError(
-                "This encoder makes no pooled vector of its own: set the pooling to 'cls' or 'mean'."
-            )
+            raise ConfigurationError("This encoder has no pooler output: set the pooling to 'cls' or 'mean'.")
         vectors = at_least_float32(encoded.pooled)
     elif encoded.last_hidden_state is None:
         raise ConfigurationError(

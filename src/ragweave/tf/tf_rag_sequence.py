@@ -84,7 +84,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         seed: int | None = None,
         **kwargs: Any,
     ) -> Tensor | TFRagGenerateOutput:
-        """Decode answers each of which one passage explains (section 2.5 of the paper).
+        """Generate answers, each explained by one passage (section 2.5 of the paper).
 
         A search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all passages
         and sums; *fast* decoding counts a hypothesis as impossible under the passages that did not propose it.

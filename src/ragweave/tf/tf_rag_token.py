@@ -1,4 +1,4 @@
-"""RAG-Token for TensorFlow: every token of the answer may rest on another passage."""
+"""RAG-Token for TensorFlow: each token of the answer may come from a different passage."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class TFRagTokenForGeneration(TFRagForGeneration):
         Arguments as for `RagTokenForGeneration.generate`, and:
 
         Args:
-            encoder_outputs: The given contexts as `TFRagModel.encode_contexts` returned them.
+            encoder_outputs: The same contexts, encoded by `TFRagModel.encode_contexts`.
             logits_processor: Functions from tokens, (N, t), and scores, (N, V), to scores, as numpy arrays.
             prefix_allowed_tokens_fn: From the number of a question and tokens to the tokens that may follow.
             seed: Seed of sampling.

@@ -229,11 +229,11 @@ class Stack(Container):
         return outputs
 
     def _with_positions(self, states: Tensor, bias: Tensor, offset: Any) -> tuple[Tensor, Tensor]:
-        """States and bias with what positions, ``offset`` and later ones, add to them."""
+        """Add the positions from ``offset`` on to states and bias."""
         return states, bias
 
     def _final(self, states: Tensor) -> Tensor:
-        """The states behind the last layer."""
+        """The states after the last layer."""
         return states
 
 

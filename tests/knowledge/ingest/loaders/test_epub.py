@@ -104,7 +104,7 @@ def test_protected_chapters_are_named(tmp_path):
     encryption = '<encryption><CipherData><CipherReference URI="OPS/b.xhtml"/></CipherData></encryption>'
     files = {"OPS/a.xhtml": chapter("Elbe"), "OPS/b.xhtml": "\x01\x02", "META-INF/encryption.xml": encryption}
     path = book(tmp_path / "book.epub", listing("a.xhtml", "b.xhtml"), files)
-    with pytest.warns(SourceWarning, match=r"OPS/b\.xhtml is protected"):
+    with pytest.warns(SourceWarning, match=r"OPS/b\.xhtml is encrypted"):
         assert only_document(path).text == "Elbe"
 
 
