@@ -223,7 +223,7 @@ def test_a_data_set_that_names_files_elsewhere(tmp_path):
     names = ["../secret/data-00000-of-00001.arrow", str(secret), "/etc/passwd", "state.json"]
     folder = save_data_set(tmp_path / "a", {"_data_files": [{"filename": name} for name in names]})
     with pytest.warns(
-        SourceWarning, match=r"state\.json names .*/etc/passwd.* no \.arrow file of the folder"
+        SourceWarning, match=r"state\.json names .*/etc/passwd.* not an \.arrow file of the folder"
     ):
         files = find_sources([folder])
     assert {file.path.parent for file in files} == {folder}
