@@ -54,7 +54,7 @@ class StoredStatesWarning(UserWarning):
 
 
 class DataError(RagweaveError, ValueError):
-    """Questions, gold answers or predictions are missing, damaged, or in another format than expected."""
+    """Questions, gold answers or predictions are missing, damaged, or in an unexpected format."""
 
 
 class TrainingError(RagweaveError):
@@ -62,7 +62,7 @@ class TrainingError(RagweaveError):
 
 
 class GeneratorError(RagweaveError):
-    """A generator behind a server cannot be reached, refuses, or answers in another format than expected."""
+    """A generator behind a server is unreachable, refuses a request, or answers in an unexpected format."""
 
 
 class KnowledgeBaseError(RagweaveError):
@@ -94,7 +94,7 @@ class MissingExtraError(RagweaveError, ImportError):
 
 
 def require_extra(module: str, extra: str) -> None:
-    """Raise `MissingExtraError`, which names the extra to install, unless a module such as ``"peft"`` exists."""
+    """Raise `MissingExtraError`, which names the extra to install, if a module such as ``"peft"`` is missing."""
     if find_spec(module) is None:
         raise MissingExtraError(
             f"This needs the package '{module}', which is not installed: run pip install 'ragweave[{extra}]'."

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ragweave.errors import ShapeError
 
-# Sums over the vocabulary without gradient take this many elements at once: what fits into a CPU's cache.
+# Sums over the vocabulary without gradient take this many elements at once, which fit into a CPU's cache.
 SLICE = {"cpu": 2**19}
 DEFAULT_SLICE = 2**26
 

@@ -105,7 +105,7 @@ def require_gguf() -> None:
 def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
     """Turn errors from damaged or unsuitable model files into one sentence; hide progress bars and FutureWarnings.
 
-    ``kind`` is what the model is, such as "encoder", and ``advice`` what to give instead. Raises
+    ``kind`` names the kind of model, such as "encoder", and ``advice`` says what to give instead. Raises
     `ModelNotFoundError` if the model cannot be loaded.
     """
     try:
@@ -120,7 +120,7 @@ def reading_model(kind: str, name: str, advice: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0].rstrip(".:")
         if "trust_remote_code" in str(error):
             reason, advice = (
-                "it needs Python code of its own, which ragweave never runs",
+                "it needs its own Python code, which ragweave never runs",
                 "choose a model whose architecture transformers has",
             )
         elif type(error).__name__ in ("SafetensorError", "UnpicklingError"):

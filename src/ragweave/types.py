@@ -19,13 +19,13 @@ class Place:
     """Where in its source a document or a passage begins. Fields that do not apply are ``None``, or empty.
 
     Attributes:
-        page: The page, from 1 on.
-        slide: The slide, from 1 on.
+        page: The page, counting from 1.
+        slide: The slide, counting from 1.
         sheet: The name of the sheet.
-        row: The row of the sheet or table, from 1 on.
+        row: The row of the sheet or table, counting from 1.
         heading: The headings above, the highest first.
-        line: The line of the source, from 1 on.
-        start: The first character in the document's text, from 0 on.
+        line: The line of the source, counting from 1.
+        start: The first character in the document's text, counting from 0.
         end: The end in the document's text, exclusive.
     """
 
@@ -54,7 +54,7 @@ class Place:
         )
 
 
-# A loader says where a document begins, and chunking counts on from there. Form feeds in the text separate slides if
+# A loader sets where a document begins, and chunking counts from there. Form feeds in the text separate slides if
 # ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise (.pdf: ``place=Place(page=1)``). A row
 # of a sheet has ``place=Place(sheet="Prices", row=12)``; a row of a text file has ``place=Place(line=12)``, as its
 # text has other lines than the file. ``markdown`` marks text that was converted to Markdown: its headings become the
@@ -112,7 +112,7 @@ class Document:
         title: Title that every passage of the document keeps; may be empty.
         text: The whole text. Form feeds separate its pages or slides.
         source: Path or name of what it was read from.
-        line: The line of the source that the text begins in, from 1 on; 0 if its lines are not those of the source.
+        line: The line of the source that the text begins in, from 1; 0 if its lines are not those of the source.
         place: The page, slide, sheet and row, or line that the text begins in.
         markdown: Whether the text is Markdown, whatever the source ends in.
         keeps_lines: Whether passages keep its lines, such as those of source code and the columns of a row.
@@ -144,11 +144,11 @@ class Passage:
         source: Path or name of what the document was read from.
         start: Where it begins in the document's text, in characters.
         end: Where it ends there.
-        line: The line of the source that it begins in, from 1 on; 0 where there are no lines.
-        page: The page of the source that it begins on, from 1 on; 0 where there are no pages.
-        slide: The slide that it begins on, from 1 on; 0 where there are no slides.
+        line: The line of the source that it begins in, from 1; 0 where there are no lines.
+        page: The page of the source that it begins on, from 1; 0 where there are no pages.
+        slide: The slide that it begins on, from 1; 0 where there are no slides.
         sheet: The name of the sheet that it is on; empty where there are no sheets.
-        table_row: The row of the sheet or table that it begins in, from 1 on; 0 where there are no rows.
+        table_row: The row of the sheet or table that it begins in, from 1; 0 where there are no rows.
         heading: The headings above it, one per line, the highest first.
         metadata: The metadata of its document, as JSON.
     """
@@ -250,7 +250,7 @@ DEFAULT_DENSE_WEIGHT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """How to search a knowledge base, and what a passage's score, the logit of p(z|x), consists of.
+    """How to search a knowledge base, and how a passage's score, the logit of p(z|x), is computed.
 
     Attributes:
         kind: ``"dense"``: inner products of vectors, times the model's scale. ``"bm25"``: BM25 scores, as in the
@@ -327,7 +327,7 @@ class Example:
         gold_passages: Ids of passages or documents of the knowledge base that hold the answer; empty if unknown.
         where: Where it was read, for messages: a file and a line. Examples are equal wherever they were read.
         contexts: Passages that the data provides with the question; empty if they were not requested.
-        label: The class that a claim belongs to, as the data writes it; ``None`` where there are no classes.
+        label: The class of a claim, as written in the data; ``None`` where there are no classes.
         unanswerable: Whether the data says that the documents do not answer it; then ``answers`` is empty.
     """
 

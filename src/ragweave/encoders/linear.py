@@ -95,7 +95,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # A private operator: torch.compile emits it for linear layers. The public switches do not do this:
     # torch.backends.mkldnn.matmul only lowers the precision, and torch.utils.mkldnn converts the weights and has
-    # no gradient. If the operator vanishes, `pays` is false, and tests/encoders/test_linear.py fails.
+    # no gradient. If PyTorch drops the operator, `pays` is false, and tests/encoders/test_linear.py fails.
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 

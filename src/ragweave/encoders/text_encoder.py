@@ -40,7 +40,7 @@ EncoderDtype = Literal["auto", "float32", "bfloat16"]
 _BATCH_TOKENS = 2048
 # Texts tokenized at a time: the tokens of a large corpus do not fit into memory.
 _TOKENIZE_CHUNK = 8192
-# Models that number positions from the padding index on, which leaves two fewer for tokens.
+# Models whose positions start after the padding index, which leaves two fewer for tokens.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text"}
 
 

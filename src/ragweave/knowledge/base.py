@@ -36,10 +36,10 @@ if TYPE_CHECKING:  # the encoder brings torch, and the write side brings loaders
 class KnowledgeBase(KnowledgeBaseReader):
     """One version of a knowledge base, open for reading. Create one with `build` or `open`.
 
-    A version in a folder never changes: a reader keeps the version it opened, whatever is built, added or deleted
-    later. In PostgreSQL, a search sees the latest commit; ``version`` and ``manifest`` are those of the time of
-    opening. Methods that change a knowledge base return its new version; they raise `KnowledgeBaseError` if another
-    process is changing it, or it cannot be written.
+    A version in a folder never changes: a reader keeps the version it opened, regardless of later changes. In
+    PostgreSQL, a search sees the latest commit; ``version`` and ``manifest`` are those of the time of opening.
+    Methods that change a knowledge base return its new version; they raise `KnowledgeBaseError` if another process
+    is changing it, or it cannot be written.
 
     Attributes:
         path: The folder, or the URI without a password.
@@ -271,7 +271,7 @@ class KnowledgeBase(KnowledgeBaseReader):
     ) -> str:
         """Share this version on the Hugging Face hub, as a data set with a card, in one commit.
 
-        The card names the sources, as they are in the passages. The commit is the ``revision`` of `from_hub`.
+        The card lists the sources with the names that passages show. The commit is the ``revision`` of `from_hub`.
 
         Args:
             repository: ``NAME/REPOSITORY``; it is created if it does not exist.

@@ -58,7 +58,7 @@ _LEFT_OUT = regex.compile(
 _LETTERS_ALONE = 10  # a run of a dictionary's script up to this length is one word, as it is in a question
 _WEIGHT_STEPS = 1024  # for a learned weight of 1; weights above 64 are capped
 
-_ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)  # what `_WORD` finds in ASCII, faster
+_ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)  # a faster `_WORD` for ASCII
 
 _ENGLISH_STOP_WORDS = frozenset(
     _ASCII_WORD.findall(

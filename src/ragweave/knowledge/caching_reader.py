@@ -37,9 +37,9 @@ def ranked(
 class CachingReader:
     """Base of the storages in databases. Threads may share it and take turns.
 
-    It caches the passages that searches return, a few thousand or as many as one search returned: a search brings
-    texts and vectors along anyway, which saves two round trips, and another process may delete a passage before it is
-    looked up.
+    It caches the passages that searches return, a few thousand, or more if one search returned more. Searches return
+    texts and vectors anyway, so this saves two round trips, and another process may delete a passage before its
+    lookup.
     """
 
     def __init__(self, location: Location, manifest: Manifest) -> None:

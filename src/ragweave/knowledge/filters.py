@@ -24,7 +24,7 @@ from ragweave.errors import ConfigurationError
 Literal = str | int | float | bool
 
 FIELDS = ("id", "document_id", "title", "source", "heading", "sheet", "page", "slide", "table_row", "line")
-"""The attributes of a passage that conditions may name, beside its metadata."""
+"""The attributes of a passage that conditions may name, besides its metadata."""
 
 _LONGEST = 2000
 _COMPARISONS = {ast.Eq: "==", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
@@ -141,7 +141,7 @@ def names_of(condition: Condition) -> set[str]:
 
 
 def check_names(text: str, known: Collection[str]) -> None:
-    """Raise `ConfigurationError` if a condition names what no passage has."""
+    """Raise `ConfigurationError` if a condition names a column that no passage has."""
     if unknown := sorted(names_of(parse(text)) - set(known) - set(FIELDS)):
         columns = ", ".join([*sorted(known), *FIELDS])
         raise ConfigurationError(f"No passage has the column {', '.join(unknown)}. There are {columns}.")
@@ -167,7 +167,7 @@ class Columns:
                 return ~parts[0]
             return (np.logical_and if condition.operator == "and" else np.logical_or).reduce(parts)
         if condition.name in FIELDS and condition.name not in self._values:
-            # 0 or an empty text says that an attribute does not apply.
+            # 0 or an empty text means that an attribute does not apply.
             values, rows = _distinct(self._table[condition.name])
             self._values[condition.name] = _Values([value or None for value in values], rows)
         if condition.name not in self._values:

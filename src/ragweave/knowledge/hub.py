@@ -1,4 +1,4 @@
-"""Sharing on the Hugging Face hub: a version of a knowledge base as a data set, and what models need as well."""
+"""Sharing on the Hugging Face hub: a version of a knowledge base as a data set, and code shared with models."""
 
 from __future__ import annotations
 

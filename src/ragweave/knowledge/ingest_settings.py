@@ -55,7 +55,7 @@ class Chunking:
             )
 
     def to_record(self) -> dict[str, Any]:
-        """The settings as a manifest holds them; the default kind is written as in the first format."""
+        """The settings as a manifest stores them; the default kind is written as in the first format."""
         if self.kind == "sentences" and not self.overlap:
             return {"words": self.words}
         return {"kind": self.kind, "words": self.words, "tokens": self.tokens, "overlap": self.overlap}
@@ -104,7 +104,7 @@ class ReadSettings:
 
     Attributes:
         memory: MiB of memory for the process that reads files, which itself takes about 200 (on Linux).
-        seconds: Seconds for a file, and as many for every further 64 MiB of it.
+        seconds: Seconds for a file, and again for every further 64 MiB of it.
         tables: How rows of tables become documents.
         follow_links: Whether links in a folder that lead out of it are followed.
         metadata: Metadata that every document gets, such as ``{"lang": "en"}``.

@@ -92,7 +92,7 @@ class KnowledgeBaseIndex(ReadyIndex):
             return Hits(*self.get_top_docs(question_hidden_states, n_docs))
         if questions is None:
             raise ConfigurationError(
-                "This index reads the words of questions. Pass them as question_strings, beside their vectors."
+                "This index reads the words of questions. Pass them as question_strings, with their vectors."
             )
         n = n_docs if self.reranker is None else max(n_docs, self.settings.candidates)
         rankings = self._ranked(questions, question_hidden_states, n, doc_score_scale)
@@ -128,7 +128,7 @@ class KnowledgeBaseIndex(ReadyIndex):
     def _ranked(
         self, questions: Sequence[str], vectors: NDArray[np.float32], n: int, scale: float
     ) -> list[_Ranking]:
-        """The passages of each question: at least n, if there are as many."""
+        """The passages of each question: at least n, if there are enough."""
         if self._score_words is not None and self.settings.kind == "bm25":
             return [self._score_words(question).best(n) for question in questions]
         candidates = n if self._score_words is None else max(n, self.settings.candidates)

@@ -38,7 +38,7 @@ class PostgresUri:
     table: tuple[str, ...]  # the table, after its schema if one was named
     shown: str  # the URI without the password
     host: str  # the server in messages
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # what messages must not contain
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # texts that messages must not contain
 
     def __str__(self) -> str:
         return self.shown
@@ -270,7 +270,7 @@ class Layout:
         store.replace_text(self.current, f"{pointer.version} {pointer.checksum}\n")
 
     def next_version(self) -> str:
-        """The name of a new version, above all that exist, even if they were never current."""
+        """The name of a new version: a higher number than any existing version, current or not."""
         names = store.names_in(self.versions) + store.names_in(self.segments)
         numbers = [int(name) for name in names if _VERSION.fullmatch(name)]
         return f"{max(numbers, default=0) + 1:06d}"

@@ -45,7 +45,7 @@ class EncoderRecord:
     dim: int | None = None  # how many dimensions of its vectors are kept; ``None`` for all
 
     def load(self, name: str | Path | None = None, *, device: str | None = None) -> TextEncoder:
-        """Load the encoder by its name, or by the one that it has here; see `TextEncoder.from_pretrained`."""
+        """Load the encoder by its name, or by its ``name`` on this machine; see `TextEncoder.from_pretrained`."""
         from ragweave.encoders.text_encoder import TextEncoder
 
         settings = {key: value for key, value in asdict(self).items() if key not in ("name", "fingerprint")}
@@ -151,7 +151,7 @@ class ChangeRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a reader has to know about a version."""
+    """Everything that a reader needs to know about a version."""
 
     ragweave_version: str  # the version of ragweave that wrote it
     created: str  # when, in UTC, as ISO 8601

@@ -54,7 +54,7 @@ class Copies:
         self.current_rows = self.rows[self._positions]
 
     def identify(self, row: int, passage: Passage) -> Passage:
-        """The passage of a row with the ids and the source that it has now."""
+        """The passage of a row with its current ids and source."""
         number = int(np.searchsorted(self.current_rows, row))
         if number == len(self.current_rows) or self.current_rows[number] != row:
             return passage

@@ -303,7 +303,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def damaged(path: Path, error: Exception | None = None) -> KnowledgeBaseError:
-    """The error for a file that cannot be read, and what the system says about it."""
+    """The error for a file that cannot be read, with the reason that the system gives."""
     if full := too_many_files(error):
         return full
     return KnowledgeBaseError(f"The file {path} is missing or damaged. {ADVICE}")

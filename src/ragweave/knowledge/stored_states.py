@@ -1,6 +1,6 @@
 """Keys and values of passages that `ragweave warm` stored beside the segments: which there are, and which are stale.
 
-They are a cache in files of their own: no version names them, and deleting them loses nothing but time.
+They are a cache in separate files: no version names them, and deleting them costs only time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def stored_files(layout: Layout) -> list[Path]:
 
 
 def drop_stale(layout: Layout) -> int:
-    """Delete and count the files of passages that the current version lacks, and what killed processes left."""
+    """Delete and count the files of passages that the current version lacks, and leftovers of killed processes."""
     stored = stored_files(layout)
     dropped = 0
     if stored:

@@ -303,7 +303,7 @@ def _neighbours(rows: NDArray[np.int64], sample: NDArray[np.int64], k: int) -> l
 
 
 class LiveIndex:
-    """The vectors of a segment, of which some rows are deleted, and their FAISS index if there is one.
+    """The vectors of a segment, some of whose rows are deleted, and their FAISS index if there is one.
 
     Deleted rows are excluded during the search, and hits of compressed vectors are compared again by their full
     vectors. All live rows are compared instead if they are few, since an HNSW graph would hardly reach them, and for
@@ -315,7 +315,7 @@ class LiveIndex:
         is_live: Which rows are live, (N,).
         parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
             visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
-            K. Up to 8,192 deleted rows widen the search by as many.
+            K. The search is widened by the number of deleted rows, up to 8,192.
         breadth: What these defaults are multiplied by.
 
     Attributes:

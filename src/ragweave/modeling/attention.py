@@ -274,7 +274,7 @@ class GrowingLayer(DynamicLayer):
         return twin
 
     def occupy(self, keys: Tensor, values: Tensor, length: int) -> None:
-        """Take tensors, (N, h, any, d), of which the first columns are keys and values and the others are room."""
+        """Take tensors, (N, h, any, d), whose first columns are keys and values and whose others are room."""
         self.lazy_initialization(keys, values)
         self._room, self._shared = (keys, values), 0
         self.keys, self.values = keys[:, :, :length], values[:, :, :length]
@@ -312,7 +312,7 @@ class GrowingLayer(DynamicLayer):
 class PromptLayer(DynamicLayer):
     """One layer of a causal generator: keys and values of N prompts, shared by R rows each, and of the answers.
 
-    The attention function has to be `shared_sdpa_attention`: others would see the answers only.
+    The attention function must be `shared_sdpa_attention`: others would see only the answers.
 
     Args:
         prompt_keys: Keys of the prompts, (N, h, S, d).

@@ -122,7 +122,7 @@ def context_ends(attention_mask: Tensor) -> Tensor:
 
 def align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Rows with their real tokens at the right end; S is that of the longest, 2 at least."""
-    if mask.shape[1] == 1:  # before the last token there has to be a prompt, if only of padding
+    if mask.shape[1] == 1:  # before the last token there must be a prompt, if only of padding
         input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
     order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)
     length = max(int(mask.ne(0).sum(1).max()), 2)
@@ -209,13 +209,13 @@ class TokenScores:
         self._allowed, self._draft, self._ends = allowed, draft, frozenset(ends)
         self._answers: list[_Answer] = []
         self._rows: list[int] = []  # the answers that the model still reads
-        self._fed: list[list[int]] = []  # what it reads of them now
+        self._fed: list[list[int]] = []  # the tokens of these that it reads now
         self._seen = torch.empty(0)  # the mask of all columns
         self.mixture: Mixture | None = None
         self.doc_scores = torch.empty(0)
 
     def known_logits(self, token_ids: Tensor) -> Tensor | None:
-        """Logits of the next token of B answers, (B*K, 1, V), if the model has read what they depend on.
+        """Logits of the next token of B answers, (B*K, 1, V), if the model has read the tokens that they depend on.
 
         Answers that have ended, or that only one token may follow, have arbitrary logits.
         """

@@ -182,7 +182,7 @@ def _add_runs(runs: dict[str, set[int]], tokenizer: Any, by_token: Runs) -> list
         runs.items(), encoded["input_ids"], encoded["offset_mapping"], strict=True
     ):
         open_ends, after = {end + 1 for end in ends}, array("I")
-        # Several tokens may make up one character, which ends where the next token starts behind it.
+        # Several tokens may make up one character, which ends where the next token starts after it.
         starts = [start for start, _ in offsets[1:]] + [len(run) + 1]
         for number, ((_, end), next_start) in enumerate(zip(offsets, starts, strict=True), start=1):
             if end in open_ends and next_start >= end:
@@ -198,7 +198,7 @@ def word_runs(text: str, max_words: int) -> dict[str, set[int]]:
     """The runs of at most ``max_words`` words in one line, from every word of a text.
 
     Returns:
-        The longest run from each word, and where answers may end in it: behind a word, with no bracket or quote open.
+        The longest run from each word, and where answers may end in it: after a word, with no bracket or quote open.
     """
     classes = "".join(map(_character_class, text))
     classes = _OPENING_QUOTE.sub("(", classes).replace('"', ")")
@@ -231,7 +231,7 @@ class SpansOnly:
 
 
 def _ends(start: int, words: Iterable[tuple[int, int]], classes: str, depth: list[int]) -> list[int]:
-    """Where an answer from ``start`` may end: behind words, in its line, with no bracket or quote open."""
+    """Where an answer from ``start`` may end: after words, in its line, with no bracket or quote open."""
     ends = []
     position = start
     for begin, end in words:

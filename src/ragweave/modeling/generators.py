@@ -312,7 +312,7 @@ class CausalGenerator(GeneratorWrapper):
         return cache
 
     def _read(self, cache: Cache, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """The same with its head: the logits behind the prompts, (N, 1, V)."""
+        """The same with its head: the logits after the prompts, (N, 1, V)."""
         with _head_input(self.generator, None):
             logits: Tensor = self._run(self.generator, cache, input_ids, mask, logits_to_keep=1).logits
         return logits
@@ -364,7 +364,7 @@ class CausalGenerator(GeneratorWrapper):
         decoder_attention_mask: Tensor | None,
         options: DecodeOptions,
     ) -> Any:
-        """Run the model behind a cache, or over prompts, (B*K*R, S), and answers; the mask is (B*K*R, S-1)."""
+        """Run the model after a cache, or over prompts, (B*K*R, S), and answers; the mask is (B*K*R, S-1)."""
         # Number of the answer's tokens in the cache.
         done = 0 if past is None else max(past.get_seq_length() - mask.shape[1], 0)
         if done == 0:
@@ -394,7 +394,7 @@ class CausalGenerator(GeneratorWrapper):
     def _continued_cache(
         self, contexts: EncodedContexts, past_key_values: Cache | None, times: int, options: DecodeOptions
     ) -> tuple[Cache | None, Tensor | None]:
-        """The cache to decode with, and the logits behind the first token if it is in there.
+        """The cache to decode with, and the logits after the first token if it is in there.
 
         The cache is the caller's, a new one that continues the prompts, or none.
         """

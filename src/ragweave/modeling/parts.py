@@ -176,7 +176,7 @@ class RagParts:
         """The caller's contexts, or retrieved ones if there are none. Arguments as for `RagModel.forward`.
 
         Raises:
-            MissingContextError: Contexts are incomplete, or there are none and no retriever and question either.
+            MissingContextError: Contexts are incomplete, or there are neither contexts nor a retriever and question.
             ShapeError: The contexts, their mask and their scores disagree.
         """
         if context_input_ids is None and self.retriever is not None and input_ids is not None:
@@ -355,9 +355,9 @@ class Targets:
     were trained. The first label (BART's ``<s>``) is an input only, and the labels are the decoder input: position t
     predicts label t+1.
 
-    *Labels with decoder input, or a causal generator*: the usual convention. Position t predicts label t. The decoder
-    input is the labels shifted right, behind the start token (``model.shift_tokens_right(labels)``). It also applies
-    to a single label column, which would have no target under the first convention.
+    *Labels with decoder input, or a causal generator*: the usual convention. Position t predicts label t. The
+    decoder input is the labels shifted right, after the start token (``model.shift_tokens_right(labels)``). It also
+    applies to a single label column, which would have no target under the first convention.
 
     Attributes:
         decoder_input_ids: Decoder input, (B, T).

@@ -48,12 +48,12 @@ Fill = Callable[[Cache, Tensor, Tensor], Cache]
 """Runs a model over tokens, (N, T), under a mask of all columns, (N, S), which adds keys and values to a cache."""
 
 Read = Callable[[Cache, Tensor, Tensor], Tensor]
-"""Does the same, and returns the logits behind the last token, (N, 1, V)."""
+"""Does the same, and returns the logits after the last token, (N, 1, V)."""
 
 
 @dataclass(frozen=True)
 class PassageReuse:
-    """How contexts share what was computed for their passages.
+    """How contexts share the keys and values of their passages.
 
     Attributes:
         lengths: How many tokens of each context are its passage, N numbers; 0 where that is unknown.
@@ -192,7 +192,7 @@ class PassageStore:
     """Keys and values of passages that `ragweave warm` has written for one generator.
 
     Args:
-        root: The folder of all generators' files. Each has a folder of its own, named after a hash of the generator.
+        root: The folder of all generators' files. Each has its own folder, named after a hash of the generator.
         generator: The generator, in the type that it computes in.
     """
 
@@ -227,7 +227,7 @@ class PassageStore:
         return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.safetensors"
 
     def shape(self, tokens: int) -> tuple[int, ...]:
-        """The shape of the keys and values of so many tokens, (L, 2, h, P, d)."""
+        """The shape of the keys and values of P ``tokens``, (L, 2, h, P, d)."""
         config = self._generator.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -319,7 +319,7 @@ def read_apart(
     mask: Tensor,
     passages: PassageReuse,
 ) -> EncodedContexts:
-    """Read each distinct passage once, unless it is cached, and then the questions behind their passages.
+    """Read each distinct passage once, unless it is cached, and then the questions after their passages.
 
     Args:
         fill: Runs the generator without its head.

@@ -1,4 +1,4 @@
-"""RagPreTrainedModel: what every RAG model shares, namely configuration, loading, and access to the generator."""
+"""RagPreTrainedModel, the base of all RAG models: configuration, loading, and access to the generator."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class RagPreTrainedModel(PreTrainedModel):
     def set_context_encoder_for_training(self, ctx_encoder: PreTrainedModel) -> None:
         """Encode retrieved passages with ``ctx_encoder`` to score them, so that it is trained as well.
 
-        The retriever has to return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
+        The retriever must return tokenised passages: call its ``set_ctx_encoder_tokenizer`` first.
         """
         self.base_model.ctx_encoder = ctx_encoder
         self.base_model.context_encoder_training = True
@@ -179,7 +179,7 @@ def check_generator(generator: PreTrainedModel) -> None:
     experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
     if not (stateful or experts):
         return
-    reason = "mixes experts behind an encoder" if experts else "keeps a recurrent or convolutional state"
+    reason = "combines an encoder and experts" if experts else "keeps a recurrent or convolutional state"
     raise ConfigurationError(
         f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
         "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."

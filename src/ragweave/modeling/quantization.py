@@ -17,7 +17,7 @@ FLOAT32_LAYERS = frozenset({"down_proj", "fc2", "wo", "w2", "dense_4h_to_h"})
 def quantize_int8(model: PreTrainedModel) -> None:
     """Replace a model's linear layers by 8-bit layers, with a scale per row of weights and one per activation.
 
-    The head and the layers in `FLOAT32_LAYERS` stay as they are. This is PyTorch's dynamic quantisation. It works on
+    The head and the layers in `FLOAT32_LAYERS` are unchanged. This is PyTorch's dynamic quantisation. It works on
     CPUs only, and the model can be neither trained nor saved afterwards. Its successor, torchao's, is slower than
     bfloat16 there without compilation.
 

@@ -68,7 +68,7 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
 
     @property
     def wrapped_generator(self) -> GeneratorWrapper:
-        """The generator behind the interface that is the same for seq2seq and causal models."""
+        """The generator with one interface for seq2seq and causal models."""
         return wrap_generator(self.generator)
 
     def encode_question(
@@ -145,8 +145,8 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
             n_docs: K; ``config.n_docs`` by default.
             question_strings: The questions as the user wrote them; by default they are decoded from their tokens,
                 which may have lost upper case.
-            output_attentions: Return the question encoder's attentions too.
-            output_hidden_states: Return the question encoder's hidden states too.
+            output_attentions: Also return the question encoder's attentions.
+            output_hidden_states: Also return the question encoder's hidden states.
 
         Raises:
             MissingContextError: There is no retriever, or no question.
@@ -349,7 +349,7 @@ class RagModel(parts.RagParts, RagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor | None:
-        """BART's default decoder input, (B*K, S): the contexts, shifted right behind its start token."""
+        """BART's default decoder input, (B*K, S): the contexts, shifted right after its start token."""
         if self.generator.config.model_type != "bart":
             return None
         shifted = context_input_ids.roll(1, dims=1)

@@ -358,7 +358,7 @@ class _Step:
 class SearchScores(LogitsProcessor):
     """Records the log-probabilities of tokens in a search of transformers; changes nothing.
 
-    It has to be the first processor, before others change the scores.
+    It must be the first processor, before others change the scores.
 
     Args:
         n_searches: N.

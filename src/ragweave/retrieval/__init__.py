@@ -1,1 +1,1 @@
-"""From question vectors to passages and contexts. Nothing here loads torch or knows models."""
+"""From question vectors to passages and contexts. Nothing here loads torch or depends on models."""

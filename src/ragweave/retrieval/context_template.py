@@ -97,8 +97,8 @@ def fit_parts(
 ) -> list[list[int]]:
     """Contexts of a causal generator: the tokens of the passage, then those of the question.
 
-    Both are tokenized apart, so that what a generator reads before the question depends on the passage alone, for
-    every tokenizer. The end of a passage whose context would be too long is cut off. Errors as for `fit`.
+    Both are tokenized separately, so that the tokens before the question depend only on the passage, with every
+    tokenizer. The end of a passage whose context would be too long is cut off. Errors as for `fit`.
     """
     rows = passage_tokens(template, passages, tokenizer)
     begin = len(begin_tokens(tokenizer))

@@ -28,7 +28,7 @@ class Index(Protocol):
     """
 
     def init_index(self) -> None:
-        """Load what a search needs; called once, before the first search."""
+        """Prepare for searches; called once, before the first one."""
         ...
 
     def is_initialized(self) -> bool:

@@ -200,7 +200,7 @@ class RagRetriever:
         """
         if not len(question_hidden_states):
             raise QuestionError("There is no question; ask at least one.")
-        if not self.index.is_initialized():  # init_retrieval may be overridden with arguments of its own
+        if not self.index.is_initialized():  # an override of init_retrieval may need arguments
             self.index.init_index()
         retriever = Retriever(
             self.index, doc_score_scale=self.config.doc_score_scale, batch_size=self.batch_size
@@ -266,7 +266,7 @@ class RagRetriever:
     def passage_lengths(
         self, context_input_ids: Any, context_attention_mask: Any, input_strings: Sequence[str]
     ) -> list[int]:
-        """How many tokens of each context of a causal generator come before its question, B*K numbers.
+        """The number of tokens before the question in each context of a causal generator, B*K numbers.
 
         Contexts and their mask, (B*K, S), are those of `postprocess_docs`. The number is 0 where a context does not
         end as `postprocess_docs` ends it.

@@ -40,8 +40,8 @@ class EncoderDecoder(Network):
     """A generator with an encoder.
 
     Encoder, decoder and head share one table of word embeddings, unless `untie` gave one of them its own.
-    ``embedding_options`` are those of `Embedding` for such tables. ``parts_prefix`` is what checkpoints have before
-    the names of encoder, decoder and table.
+    ``embedding_options`` are those of `Embedding` for such tables. ``parts_prefix`` precedes the names of encoder,
+    decoder and table in checkpoints.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class EncoderDecoder(Network):
         return {f"{table}.weight": f"{self._prefix}shared.weight" for table in tables}
 
     def get_output_embeddings(self) -> Embedding | Linear:
-        """The head: a layer of its own, or the table of word embeddings."""
+        """The head: a separate layer, or the table of word embeddings."""
         return self.shared if self.lm_head is None else self.lm_head
 
     def untie(self, name: str) -> None:
-        """Give a part of the network, by the name of its weight in `tied`, a table of its own."""
+        """Give a part of the network, by the name of its weight in `tied`, its own table."""
         if name == "lm_head.weight":
             self.lm_head = Linear(self.config.d_model, self.config.vocab_size, bias=False)
         else:
@@ -148,7 +148,7 @@ def unfold_rows(weights: Tensor, rows: int) -> Tensor:
 
 
 def causal_bias(tokens: int, room: int, offset: Any, decoder_attention_mask: Tensor = None) -> Tensor:
-    """The bias that hides later tokens from T tokens behind ``offset`` earlier ones: (1 or N*R, 1, T, L).
+    """The bias that hides later tokens from T tokens after ``offset`` earlier ones: (1 or N*R, 1, T, L).
 
     The mask says which tokens may be seen, (N*R, any); tokens beyond it are visible.
     """

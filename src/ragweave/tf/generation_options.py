@@ -92,7 +92,7 @@ class GenerationOptions:
 
 _FIELDS = [field.name for field in fields(GenerationOptions)]
 _KNOWN = {*_FIELDS, "bos_token_id", "max_new_tokens", "min_new_tokens", "return_dict_in_generate"}
-# They change how transformers' loops run, not what they return.
+# These change how transformers' loops run, not what they return.
 _WITHOUT_EFFECT = {
     "_from_model_config", "cache_config", "cache_implementation", "disable_compile", "max_time",
     "output_attentions", "output_hidden_states", "output_logits", "output_scores", "remove_invalid_values",
@@ -128,7 +128,7 @@ def _refuse_unknown_options(config: GenerationConfig) -> None:
     if unknown:
         raise ConfigurationError(
             f"ragweave.tf does not decode with {', '.join(sorted(unknown))}: leave it out, or use the torch classes. "
-            f"It knows {', '.join(sorted(_KNOWN))}."
+            f"It supports {', '.join(sorted(_KNOWN))}."
         )
 
 

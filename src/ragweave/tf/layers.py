@@ -19,7 +19,7 @@ from keras import ops
 from ragweave.errors import ConfigurationError
 from ragweave.tf.keras_backend import Tensor, multiply_transposed
 
-# Added to the score of a key that may not be seen. Scores are float32, whatever the weights are.
+# Added to the score of a hidden key. Scores are float32, whatever the weights are.
 HIDDEN = -1e9
 
 Tensors = tuple[Tensor, ...]
@@ -79,9 +79,9 @@ class Container(keras.layers.Layer):
 class Network(Container):
     """A counterpart of a model of transformers, with its configuration."""
 
-    # Comes before some names in checkpoints: see `ragweave.tf.checkpoints.renaming`.
+    # The prefix of some names in checkpoints: see `ragweave.tf.checkpoints.renaming`.
     base_model_prefix: ClassVar[str]
-    # Beginnings of names that a checkpoint may lack.
+    # Prefixes of names that a checkpoint may lack.
     optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, file_names: Mapping[str, str] | None = None) -> None:

@@ -265,7 +265,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
             **flags,
         )
         retrieved = parts.resolve_flag(output_retrieved, self.config.output_retrieved)
-        # Contexts are trimmed before they are encoded; what is returned beside them has their width.
+        # Contexts are trimmed before they are encoded; what is returned with them has their width.
         width = None if contexts is None else ops.shape(contexts.context_input_ids)[1]
         output = TFRetrievAugLMOutput(
             logits=decoded.logits,
@@ -282,7 +282,7 @@ class TFRagModel(parts.RagParts, TFRagPreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _decoder_input_from(self, context_input_ids: Tensor) -> Tensor:
-        """BART's default decoder input, (B*K, S): the contexts, shifted right behind its start token."""
+        """BART's default decoder input, (B*K, S): the contexts, shifted right after its start token."""
         if self.generator.config.model_type != "bart":
             return None
         start = ops.full_like(context_input_ids[:, :1], self.special_tokens.decoder_start)

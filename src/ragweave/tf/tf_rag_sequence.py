@@ -58,7 +58,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
     def hf_compute_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Mean cross entropy of the targets other than -100, (1,), from labels, (N, T), and logits, (N, T, V).
 
-        It knows no passages; `get_nll` is RAG-Sequence's loss. transformers' class inherits it.
+        It ignores passages; `get_nll` is RAG-Sequence's loss. transformers' class inherits it.
         """
         labels, logits = ops.convert_to_tensor(labels), at_least_float32(ops.convert_to_tensor(logits))
         losses = ops.sparse_categorical_crossentropy(ops.maximum(labels, 0), logits, from_logits=True)

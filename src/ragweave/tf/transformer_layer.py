@@ -1,4 +1,4 @@
-"""The layer that BART, T5 and BERT are made of, and how a network runs its layers.
+"""The layer of BART, T5 and BERT, and the stack that runs layers.
 
 Notation used for tensor shapes
     N contexts, R rows per context (beams, samples, hypotheses), S context tokens, T decoder tokens, L tokens that a
@@ -215,7 +215,7 @@ class Stack(Container):
         """Run the layers one after the other; arguments as for `TransformerLayer.call`, for all layers.
 
         Returns:
-            Lists over layers of what a layer returns; the states before the first layer come first.
+            Lists of the results of each layer; the states before the first layer come first.
         """
         states, bias = self._with_positions(states, bias, 0 if past is None else past.length)
         outputs: tuple[list[Tensor], ...] = ([states], [], [], [], [])
@@ -238,7 +238,7 @@ class Stack(Container):
 
 
 def _append(earlier: Tensors | None, keys_values: Tensors) -> Tensors:
-    """Keys and values of T new tokens, (N*R, h, T, d), written behind earlier ones, (N*R, h, L, d), if any."""
+    """Keys and values of T new tokens, (N*R, h, T, d), written after earlier ones, (N*R, h, L, d), if any."""
     if earlier is None:
         return keys_values
     *past, length = earlier

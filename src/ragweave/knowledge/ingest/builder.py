@@ -220,7 +220,7 @@ def _refuse_loss(passages: Iterator[Passage]) -> Iterator[Passage]:
 def embed_segment(
     layout: Layout, encoder: TextEncoder, settings: IngestSettings, options: ChangeOptions
 ) -> SegmentRecord:
-    """Embed the staged passages, or those that an interrupted run has not embedded yet, and index the segment."""
+    """Embed the staged passages, except those that an interrupted run embedded, and index the segment."""
     segment, progress = staged_segment(layout), options.progress
     table, done = store.PassageTable(segment.passages), store.vectors_written(segment.vectors)
     progress.start("Embedding", len(table))

@@ -35,7 +35,7 @@ _ENDS = re.compile(
     rf"""(?<![.!?…؟۔।॥])(?P<mark>[.!?…؟۔।॥]++)["'”’»)\]]*\s+(?=["'“‘«(\[¿¡]*[^\W_a-zà-öø-ÿ])
       | [。！？။៕។]+["'”’」』）]*  # scripts without spaces
       | (?<=[{CLAUSE_SCRIPTS}])\s+(?=[{CLAUSE_SCRIPTS}])""",  # noqa: RUF001
-    re.VERBOSE,  # a mark, a space and no lower-case letter; several marks are read once, from the first on
+    re.VERBOSE,  # a mark, a space and no lower-case letter; several marks are read once, from the first
 )
 _PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
 # Lines that start something new even if no sentence has ended: a heading, a list item, a table row, "Capital: Lima".
@@ -165,7 +165,7 @@ class _Piece(NamedTuple):
 
     text: str
     words: int
-    separator: str  # what joins it to the piece before
+    separator: str  # the text between it and the piece before
 
 
 def _by_sentences(text: str, words: int, *, keep_lines: bool = False) -> Iterator[_Span]:

@@ -82,7 +82,7 @@ class FolderChange:
         self._copy_rows, heir_rows = copy_rows, copy_rows[heirs, 0]
         deleted = np.setdiff1d(lost, heir_rows)
         self._lost, self._deleted = lost, deleted if current is None else np.union1d(current.deleted, deleted)
-        # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
+        # All passages of a changed source count as deleted and added, even those that stay in their rows.
         renewed = int(((heirs < fresh) & (heir_rows < start)).sum())
         written = 0 if self._record is None else self._record.rows
         self.counts: dict[str, Any] = {
@@ -160,7 +160,7 @@ class FolderChange:
         rows: Sequence[NDArray[np.int64]],
         starts: NDArray[np.int64],
     ) -> SegmentRecord:
-        """Stage the live rows of the last segments as one, and renumber what refers to them."""
+        """Stage the live rows of the last segments as one, and renumber references to them."""
         parts = [(part, live - start) for part, live, start in zip(segments, rows, starts, strict=False)]
         passages = (shard for part, live in parts for shard in part.table.take_shards(live))
         settings = settings_of(manifest, flat_up_to=AUTO_FLAT)
@@ -178,7 +178,7 @@ class FolderChange:
 
 
 def _rows_of_copies(current: Snapshot | None, built: StagedSegment, start: int) -> NDArray[np.int64]:
-    """The rows that the copies in a staged segment belong to, of which the segment's begin at ``start``."""
+    """The rows that the copies in a staged segment belong to; the segment's own rows begin at ``start``."""
     hashes, rows = [built.hashes], [np.arange(start, start + len(built.hashes))]
     for known, known_rows in () if current is None else current.live_hashes():
         chosen = np.isin(known, built.copy_hashes)

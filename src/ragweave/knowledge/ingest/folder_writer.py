@@ -294,7 +294,7 @@ def _ingest_plan(
 
 
 def _check_plan(layout: Layout, plan: dict[str, Any], *, resume: bool) -> None:
-    """Record what is about to be done; with ``resume``, check that it is what was interrupted."""
+    """Record the plan of this run; with ``resume``, check that it equals the interrupted one."""
     path = layout.work / "plan.json"
     if not path.exists():
         store.replace_text(path, json.dumps(plan))

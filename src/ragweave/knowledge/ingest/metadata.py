@@ -55,7 +55,7 @@ def _value(value: Any, *, numbers: bool) -> Any:
         value = value.strip()
         if numbers and (match := _NUMBER.fullmatch(value)):
             return float(value) if match[1] else int(value)
-        # PostgreSQL holds no NUL, and nothing holds half a character.
+        # PostgreSQL cannot store NUL, and nothing can store half a surrogate pair.
         value = value.replace("\0", "\ufffd").encode(errors="replace").decode()
         return value if 0 < len(value) <= LONGEST else None
     if isinstance(value, bool | int):

@@ -68,7 +68,7 @@ class SourceScan:
         )
 
     def changes(self) -> SourceChanges:
-        """What is to be read and removed."""
+        """The sources to read and to remove."""
         return SourceChanges(
             new=tuple(file.source for file in self.changed if file.key not in self.known),
             changed=tuple(file.source for file in self.changed if file.key in self.known),
@@ -111,7 +111,7 @@ def missing_sources(
 def compare_sources(
     sources: Sequence[Path | SourceFile], known: Sources, reading: ReadSettings
 ) -> SourceChanges:
-    """How the files of sources differ from the sources of a knowledge base."""
+    """Compare the files of sources with the sources of a knowledge base."""
     files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
     missing = missing_sources(sources, files, known)
     return scan_sources(files, known, missing, ChangeOptions()).changes()
@@ -219,7 +219,7 @@ def settings_of(manifest: Manifest, *, flat_up_to: int = 0) -> IngestSettings:
 
 def first_manifest(encoder: TextEncoder, settings: IngestSettings, change: ChangeRecord) -> Manifest:
     """The manifest of a new knowledge base, without its segments and files."""
-    # An encoder that is not a `TextEncoder` may lack what has a default.
+    # An encoder that is not a `TextEncoder` may lack attributes that have a default.
     names = [field.name for field in fields(EncoderRecord) if hasattr(encoder, field.name)]
     sparse = settings.sparse
     return Manifest(

@@ -32,7 +32,7 @@ from ragweave.types import Passage, Sources
 def transaction(path: Path, *, resume: bool = False, resumable: bool = False) -> Iterator[Layout]:
     """Lock a knowledge base for a change, and clean up after it.
 
-    ``resume`` keeps what an interrupted change has staged, ``resumable`` what this change has staged if it fails.
+    ``resume`` keeps the files that an interrupted change staged; ``resumable`` those of this change if it fails.
     """
     layout = Layout(path)
     with _explain_os_errors(path), _locked(layout, resume=resume, resumable=resumable):
@@ -44,7 +44,7 @@ def staging(output: Path, *, resume: bool) -> Iterator[Layout]:
     """Stage a new version of a knowledge base, or a new knowledge base, which appears when it is complete.
 
     Yields where to stage and commit it: the knowledge base, or a hidden folder that is then renamed. ``resume``
-    continues with what an interrupted run has staged.
+    continues with the files that an interrupted run staged.
     """
     output = output.resolve()  # a link to a folder stays a link; its target is replaced
     layout = Layout(output)
@@ -67,7 +67,7 @@ class _DiscardError(Exception):
 
 
 def discard_staged(output: Path) -> None:
-    """Remove what an interrupted run has staged for an output."""
+    """Remove the files that an interrupted run staged for an output."""
     # Without resume, staging starts by removing what is there; the error keeps it from publishing an empty folder.
     with suppress(_DiscardError), staging(output, resume=False):
         raise _DiscardError

@@ -15,7 +15,7 @@ _ALL, _NONE = "row >= 0", "row < 0"
 def facts_of(metadata: str) -> dict[str, Any]:
     """The metadata of a passage, and the type of each value as a name beside it, such as ``year:float``.
 
-    A comparison with what is missing, or of another type, is neither true nor false in Milvus, and so is its
+    In Milvus, a comparison with a missing value, or one of another type, is neither true nor false, and nor is its
     negation. Whether a name exists is always true or false.
     """
     facts = json.loads(metadata)
@@ -62,5 +62,5 @@ def _operand(one: Comparison) -> tuple[str, str] | None:
     is_number = one.name in NUMBERS
     if one.operator != "known" and kind != ("float" if is_number else "str"):
         return None
-    # 0 or an empty text says that an attribute does not apply.
+    # 0 or an empty text means that an attribute does not apply.
     return f"{one.name} != {0 if is_number else json.dumps('')}", one.name

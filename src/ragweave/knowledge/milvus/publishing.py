@@ -206,7 +206,7 @@ class _Publication:
         self._client.create_index(self._name, parameters)
 
     def _describe(self, nearest: NDArray[np.int64]) -> None:
-        """Measure the recall, and record what makes the collection complete."""
+        """Measure the recall, and record the version, which makes the collection complete."""
         source = self._storage.manifest
         segment = SegmentRecord(
             name="passages",
@@ -253,7 +253,7 @@ def _merged(
     vectors: NDArray[np.float32],
     row: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The nearest rows of M questions with those of a shard, whose first row has this number."""
+    """Merge the nearest rows of M questions with those of a shard, whose first row is ``row``."""
     most = max(map(int, EXACT)) + 1
     scores, rows = search_all(questions, np.ascontiguousarray(vectors), min(most, len(vectors)))
     scores, rows = np.concatenate([best[0], scores], axis=1), np.concatenate([best[1], rows + row], axis=1)

@@ -58,7 +58,7 @@ def connect(uri: MilvusUri) -> Any:
 
 @contextmanager
 def readable_errors(uri: MilvusUri) -> Iterator[None]:
-    """Turn the errors of Milvus into ours, which say what to do."""
+    """Turn the errors of Milvus into errors of ragweave, which say what to do."""
     try:
         yield
     except (MilvusException, grpc.RpcError) as error:

@@ -53,7 +53,7 @@ class Where:
         )
 
     def _field(self, one: Comparison) -> sql.Composable:
-        """A comparison with an attribute of passages, whose 0 or empty text says that it does not apply."""
+        """A comparison with an attribute of passages; 0 or an empty text means that it does not apply."""
         is_number = one.name in NUMBERS
         name = sql.SQL("nullif({}, {})").format(sql.Identifier(one.name), sql.Literal(0 if is_number else ""))
         if one.operator == "known":

@@ -85,7 +85,7 @@ class Connection:
 
 @contextmanager
 def readable_errors(uri: PostgresUri) -> Iterator[None]:
-    """Turn PostgreSQL's errors into ours, which say what to do and show no password."""
+    """Turn PostgreSQL's errors into errors of ragweave, which say what to do and show no password."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:

@@ -120,7 +120,7 @@ def nearest(
 
 
 def measured(client: Client, tables: Tables, manifest: Manifest) -> Manifest:
-    """A manifest with the recall of the graph, or with a flat index if that is too low for the kind asked for."""
+    """A manifest with the recall of the graph, or with a flat index if that is too low for the requested kind."""
     # Sorting rows by a hash gives a stable sample.
     statement = tables.statement("SELECT row, embedding FROM {passages} ORDER BY hashint8(row) LIMIT %s")
     sampled = client.execute(statement, [_SAMPLE], binary=True).fetchall()

@@ -22,7 +22,7 @@ EXACT_UP_TO = 20_000
 """Up to how many passages ``"auto"`` compares all vectors, which takes PostgreSQL tens of milliseconds."""
 
 MAX_FULL, MAX_HALF = 2000, 4000
-"""The largest vectors that pgvector indexes as they are, and in half precision."""
+"""The largest vectors that pgvector indexes in full, and in half precision."""
 
 # pgvector compares a row that is stored in one piece much faster. It has to fit into a page of 8 kB with its ids.
 _MAX_INLINE = 1536
@@ -79,7 +79,7 @@ class Tables:
         self.passages, self.sources, self.copies, self.base = (
             sql.Identifier(*schema, plain) for plain in self.plain_names
         )
-        self.rebuilt = self.passages, self.sources, self.copies  # what a rebuild replaces
+        self.rebuilt = self.passages, self.sources, self.copies  # the tables that a rebuild replaces
         names = ("passages", "sources", "copies", "base")
         self._parts: dict[str, sql.Composable] = {name: getattr(self, name) for name in names}
         self._parts["columns"] = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
@@ -153,7 +153,7 @@ class Tables:
     def nearest(self, manifest: Manifest, condition: sql.Composable) -> sql.Composed:
         """Select the ``n`` passages with the largest inner products with ``vector`` that meet a condition.
 
-        The order is by what the index compares, the score by the full vectors.
+        The order is that of the index, the scores come from the full vectors.
         """
         index, dimension = current_index(manifest), manifest.dimension
         return self.statement(
@@ -166,7 +166,7 @@ class Tables:
 
 
 def _compared(index: IndexKind, dimension: int) -> sql.Composable:
-    """What is compared with a question: the vectors, or large ones in half precision, as they are indexed."""
+    """The expression that is compared with a question: the vectors, or large ones in half precision, as indexed."""
     if index == "hnsw" and dimension > MAX_FULL:
         return sql.SQL("embedding::halfvec({})").format(sql.Literal(dimension))
     return sql.Identifier("embedding")

@@ -1,4 +1,4 @@
-"""One change of a knowledge base in PostgreSQL: one transaction, of which readers see all or nothing.
+"""One change of a knowledge base in PostgreSQL is one transaction: readers see all of it or nothing.
 
 A rebuild writes new tables, which replace the old ones at the end; readers use the old ones until then.
 """
@@ -97,7 +97,7 @@ class WriteTransaction:
     def __init__(self, client: Client, uri: PostgresUri) -> None:
         self._client = client
         self._tables = self._target = Tables(uri.table)
-        self.state = read_state(client, uri)  # what the tables held at the start
+        self.state = read_state(client, uri)  # the state at the start
         self.committed = False  # whether `commit` was called
         self._words, self._with_words = 0, False
         # Rows up to this one existed before the change, or were deleted since.
@@ -248,7 +248,7 @@ class WriteTransaction:
         )
         documents = self._count_touched(2**62) - documents_before
         self._words -= sum(length for _, length in deleted)
-        # A changed source's passages count as deleted and added, even those that it still holds, whose rows stay.
+        # All passages of a changed source count as deleted and added, even those that stay in their rows.
         renewed = sum(row <= self._last_row and number > self._last_copy for row, number in heirs)
         fresh = sum(number > self._last_copy for _, number in heirs)
         old = sum(row <= self._last_row for row, _ in deleted)

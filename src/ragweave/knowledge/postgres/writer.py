@@ -176,7 +176,7 @@ class PostgresWriter:
         """Read, embed and write files a shard at a time. In a rebuild, ``replaced`` is ``None``: no id is taken."""
         if settings.sparse is not None:
             raise ConfigurationError(
-                f"{self.uri} is a database, which knows only the words of BM25. Leave the sparse encoder out, or "
+                f"{self.uri} is a database, which supports only the words of BM25. Leave the sparse encoder out, or "
                 "build the knowledge base in a folder."
             )
         analyzer = None if settings.language is None else Analyzer(settings.language)

@@ -110,10 +110,10 @@ class Unpacker:
 
     def _read(self, name: str, path: Path, entry: Entry) -> Iterator[Document]:
         if name in self._names:
-            raise SourceError(f"There are two files {name} in it, of which the first is read.")
+            raise SourceError(f"There are two files {name} in it; only the first is read.")
         if self._depth == _DEPTH_AT_MOST and is_container(path):
             raise SourceError(
-                f"The file {name} is within {_DEPTH_AT_MOST} other archives or mails and is ignored."
+                f"The file {name} is nested in {_DEPTH_AT_MOST} other archives or mails and is ignored."
             )
         self._names.add(name)
         if stream := entry.open():

@@ -22,7 +22,7 @@ _STATEMENT = re.compile(
     r"(?:if|else|elif|for|foreach|while|switch|case|catch|try|return|with|do|throw|raise|import|await|assert)\b"
 )
 _ATTACHED = re.compile(r"[ \t]*(?:#(?!include|define|if|pragma)|//|/\*|\*|--|@|\[|\"\"\"|$)")
-# Methods are indented by at most this much, and comments before a function have at most so many lines.
+# Methods are indented by at most this much, and comments before a function have at most this many lines.
 _INDENT = 4
 _COMMENT_LINES = 30
 

@@ -193,7 +193,7 @@ class _Renderer:
         kept = self._open["pre"] or self._open["textarea"]
         text = text.strip("\n").rstrip() if kept else " ".join(text.split())
         if text.strip():
-            # Markdown reads lines between fences as they are.
+            # Markdown keeps lines between fences unchanged.
             self._lines.append(
                 self._mark + (f"```\n{text}\n```" if self._open["pre"] and "\n" in text else text)
             )

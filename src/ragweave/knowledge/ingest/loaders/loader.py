@@ -213,7 +213,7 @@ def _module(name: str, file: SourceFile) -> ModuleType:
 
 
 def ending_of(name: str) -> str:
-    """The ending that tells the kind of a file, in lower case, such as ``.tar.gz``; empty for ``README``."""
+    """The ending that determines the kind of a file, in lower case, such as ``.tar.gz``; empty for ``README``."""
     path = PurePath(name.lower())
     return "".join(path.suffixes[-2:]) if path.suffixes[-2:-1] == [".tar"] else path.suffix
 
@@ -275,7 +275,7 @@ def _files_at(path: Path, follow_links: bool, allow_empty: bool) -> list[SourceF
 
 
 def _source_file(path: Path, name: str, ignored: str = "") -> SourceFile:
-    """A file, with escapes where its path is not UTF-8, as ids and names of sources are."""
+    """A file, with escapes where its path is not UTF-8, because ids and names of sources are UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -66,7 +66,7 @@ def read_pptx(file: SourceFile) -> Iterator[Document]:
 
 
 def _main_part(package: Package, default: str) -> tuple[str, etree._Element]:
-    """The name and the content of the part that holds the document."""
+    """The name and the content of the part that contains the document."""
     part = next(package.related("", "officeDocument"), default)
     if part not in package.names or not len(root := package.xml(part)):
         raise SourceError(

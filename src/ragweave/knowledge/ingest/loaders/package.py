@@ -129,7 +129,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def local_name(element: etree._Element) -> str:
-    """The name of an element without its namespace, of which each format has several."""
+    """The name of an element without its namespace; each format has several namespaces."""
     return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
 
 

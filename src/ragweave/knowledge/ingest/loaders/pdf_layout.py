@@ -121,7 +121,7 @@ def _read_page(document: PdfDocument, index: int, counts: list[int]) -> tuple[li
         page = document[index]
         ticks += _glyphs(page.get_textpage(), first, counts)
     images = page.get_objects([pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3)
-    # Letters may also be drawn as lines; a few lines are the decoration of an empty page.
+    # Letters may also be drawn as lines; a few lines are decoration on an empty page.
     shows_text = next(images, None) is not None or pdfium.FPDFPage_CountObjects(page) > 100
     rows = page_rows(glyphs, ticks)
     page.close()
@@ -143,7 +143,7 @@ def _annotations(document: PdfDocument, page: Any) -> tuple[bool, list[Glyph]]:
 
 
 def _glyphs(text_page: Any, first: int, counts: list[int]) -> list[Glyph]:
-    """The glyphs of a page from the character ``first`` on, in drawing order."""
+    """The glyphs of a page, starting at the character ``first``, in drawing order."""
     box, matrix, x, y = pdfium.FS_RECTF(), pdfium.FS_MATRIX(), c_double(), c_double()
     glyphs: list[Glyph] = []
     spaced = False

@@ -29,7 +29,7 @@ _YEAR = re.compile(r"[12]\d{3}")
 class Row(NamedTuple):
     """One row of a table."""
 
-    number: int  # its line or row in the file, from 1 on
+    number: int  # its line or row in the file, counting from 1
     fields: list[tuple[str, Any]]  # the name and the value of each column
     cell: str = ""  # its first cell, such as ``Stock!A5``, in a workbook
 

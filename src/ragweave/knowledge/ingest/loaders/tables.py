@@ -20,7 +20,7 @@ from ragweave.knowledge.ingest.loaders.text import TextBudget, damaged_file, rea
 from ragweave.knowledge.ingest_settings import TableSettings
 from ragweave.types import Document, SourceFile
 
-# One field may hold a whole book; Python's own limit of 128 KiB is one chapter.
+# One field may hold a whole book; Python's default limit of 128 KiB is one chapter.
 _FIELD_LIMIT = 64 * 1024 * 1024
 _SAMPLE_CHARACTERS = 2**16
 _NO_TEXT = re.compile(r"binary|list<[^<>]*(?:float|double|halffloat)")  # pictures and vectors

@@ -144,7 +144,7 @@ def read_text(path: Path, *, lossy: bool = False) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    r"""Yield the lines of a text file, with their numbers from 1 on and their ends ``\n``, ``\r\n`` or ``\r``."""
+    r"""Yield the lines of a text file, with their numbers, from 1, and their ends ``\n``, ``\r\n`` or ``\r``."""
     number, line, held_back = 1, list[str](), ""
     for piece in read_pieces(path):
         piece, start = held_back + piece, 0
@@ -205,7 +205,7 @@ def _mark_of(start: bytes) -> bytes:
 def decode_declared(data: bytes, charset: str = "") -> tuple[str, str, int]:
     """Decode text that may declare its encoding, as web pages and XML do; ``charset`` is declared elsewhere.
 
-    Returns the text, its encoding, and the number of bytes that were replaced as they are not of that encoding.
+    Returns the text, its encoding, and the number of bytes that were replaced because they are invalid in it.
     """
     mark = _mark_of(data)
     declared = _DECLARED.search(data[:4096])

@@ -299,7 +299,7 @@ def _ranges(reference: str) -> list[Range]:
 
 
 def column_number(letters: str) -> int:
-    """The number of a column from 1 on: 27 for ``AA``."""
+    """The number of a column, counting from 1: 27 for ``AA``."""
     number = 0
     for letter in letters.upper():
         number = 26 * number + ord(letter) - 64
