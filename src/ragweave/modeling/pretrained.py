@@ -179,7 +179,7 @@ def check_generator(generator: PreTrainedModel) -> None:
     experts = config.is_encoder_decoder and bool(getattr(config, "num_experts", None))
     if not (stateful or experts):
         return
-    reason = "combines an encoder and experts" if experts else "keeps a recurrent or convolutional state"
+    reason = "mixes experts and has an encoder" if experts else "keeps a recurrent or convolutional state"
     raise ConfigurationError(
         f"A generator of type '{config.model_type}' {reason}, which is not supported; choose one whose layers are "
         "attention and dense, such as 'bart', 't5', 'llama' or 'qwen3'."

@@ -91,7 +91,7 @@ def test_archives_in_archives(tmp_path):
         inner = tmp_path / f"{depth + 1}.zip"
         write_zip(tmp_path / f"{depth}.zip", {f"{inner.name}": inner.read_bytes(), "t.txt": b"at %d" % depth})
     with pytest.warns(
-        SourceWarning, match=r"0\.zip/1\.zip/2\.zip/3\.zip is within 2 other archives .* ignored"
+        SourceWarning, match=r"0\.zip/1\.zip/2\.zip/3\.zip is nested in 2 other archives .* ignored"
     ):
         ids = [document.id for document in read(tmp_path / "0.zip")]
     assert sorted(ids) == ["0.zip/1.zip/2.zip/t.txt", "0.zip/1.zip/t.txt", "0.zip/t.txt"]

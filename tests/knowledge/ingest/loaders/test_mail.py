@@ -147,5 +147,5 @@ def test_mails_in_mails_have_a_limit(tmp_path):
         outer = mail(str(number))
         outer.add_attachment(message)
         message = outer
-    with pytest.warns(SourceWarning, match="within 2 other archives or mails"):
+    with pytest.warns(SourceWarning, match="nested in 2 other archives or mails"):
         assert [d.title for d in read(save(tmp_path / "a.eml", message))] == ["5", "4", "3"]
