@@ -176,7 +176,7 @@ def test_a_zip_file_that_holds_itself(tmp_path):
     content = write_zip(tmp_path / "in.zip", {"in.zip": b""}).read_bytes()
     for _ in range(6):
         content = write_zip(tmp_path / "in.zip", {"in.zip": content}).read_bytes()
-    with pytest.warns(SourceWarning, match="within 2 other archives"):
+    with pytest.warns(SourceWarning, match="nested in 2 other archives"):
         assert read(tmp_path / "in.zip") == []
 
 
