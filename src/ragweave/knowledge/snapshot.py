@@ -1,4 +1,4 @@
-"""One version of a knowledge base in a folder, opened: its segments in their order, as rows from 0 on.
+"""One version of a knowledge base in a folder, opened: its segments in their order, with rows counted from 0.
 
 Deleted rows are excluded from all results, and keep their numbers.
 
@@ -155,7 +155,7 @@ class Snapshot:
         return self.copies.identify(row, self.segments[number].table[row - int(self._starts[number])])
 
     def document(self, document_id: str) -> list[Passage]:
-        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        """The passages of a document, with their ids, source and places in it, in any order."""
         passages = list(map(self.passage, self.rows_with("document_id", [document_id]).tolist()))
         for other, row in self.copies.others("document_id", [document_id]):
             passage = self.passage(row)

@@ -74,7 +74,7 @@ class Storage(Protocol):
         """The rows of passages and documents by their ids; empty for unknown ids."""
 
     def document(self, document_id: str) -> list[Passage]:
-        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        """The passages of a document, with their ids, source and places in it, in any order."""
 
     def passage_of(self, source: str) -> Passage | None:
         """A passage that was read from a source; ``None`` if there is none."""

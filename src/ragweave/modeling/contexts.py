@@ -121,7 +121,7 @@ def context_ends(attention_mask: Tensor) -> Tensor:
 
 
 def align_right(input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with their real tokens at the right end; S is that of the longest, 2 at least."""
+    """Rows with their real tokens at the right end; S is that of the longest, at least 2."""
     if mask.shape[1] == 1:  # before the last token there must be a prompt, if only of padding
         input_ids, mask = pad(input_ids, (1, 0)), pad(mask, (1, 0))
     order = mask.ne(0).to(torch.uint8).argsort(dim=1, stable=True)

@@ -94,7 +94,7 @@ def load_parts(
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The generator's special tokens: those that RagConfig defines, and its generator's for the others.
+    """The generator's special tokens, from RagConfig where it defines them, else from its generator.
 
     Attributes:
         pad: The pad token; ``None`` if the generator has none.

@@ -262,7 +262,7 @@ class RagSequenceForGeneration(RagForGeneration):
     def _scored_tokens(self, hypotheses: Hypotheses) -> Tensor:
         """Which tokens after the start token count, (B, C, T-1).
 
-        A BOS token that begins all hypotheses of a question has no information and is left out, as in transformers.
+        A BOS token that begins all hypotheses of a question adds no information and is left out, as in transformers.
         """
         length = hypotheses.token_ids.shape[-1]
         positions = torch.arange(1, length, device=hypotheses.token_ids.device)

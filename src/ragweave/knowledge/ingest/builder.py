@@ -165,7 +165,7 @@ def read_shards(
     seen: SeenHashes,
     report: IngestReport,
 ) -> Iterator[Shard]:
-    """Read files, cut their documents into passages, and tell copies apart; fills in the report on the way."""
+    """Read files, cut their documents into passages, and separate copies; fills in the report."""
 
     def sort_out(passages: list[Passage]) -> Shard:
         # Two different passages among 20 million share a hash with a probability of about one in 100,000.

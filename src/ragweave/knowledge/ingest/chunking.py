@@ -318,7 +318,7 @@ class _Section(NamedTuple):
 def _by_headings(text: str, title: str, words: int, overlap: int) -> Iterator[_Span]:
     """Cut Markdown at its headings, and long sections at sentence ends; the title is the path of headings.
 
-    A heading without text and without headings below it is a passage of its own.
+    A heading without text and without headings below it is a separate passage.
     """
     sections = list(_sections(text))
     for number, section in enumerate(sections):

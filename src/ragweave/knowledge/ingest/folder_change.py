@@ -37,7 +37,7 @@ def first_to_merge(records: Sequence[SegmentRecord]) -> int:
     size = 0
     for number in reversed(range(len(records))):
         record = records[number]
-        # A segment with an index stays, as a merged one would need an index of its own, which takes minutes.
+        # A segment with an index is not merged: building an index for the merged segment takes minutes.
         if record.factory != FLAT or size + record.passages > AUTO_FLAT:
             break
         if number < len(records) - 1 and record.passages > 2 * size:

@@ -128,7 +128,7 @@ def commit(
         store.sync_folder(layout.versions)
         layout.write_current(Pointer(name, manifest.checksum[:16]))
     except BaseException:
-        # The failure may have come after the pointer was replaced. Then the version is current and has to stay.
+        # The failure may have come after the pointer was replaced. Then the version is current and must stay.
         if not (layout.current.exists() and layout.current.read_bytes().startswith(name.encode())):
             shutil.rmtree(layout.version(name).folder, ignore_errors=True)
             shutil.rmtree(layout.segment(name).folder, ignore_errors=True)
@@ -226,7 +226,7 @@ def _vacuum(layout: Layout, *, resume: bool) -> None:
     for temporary in layout.root.glob(".CURRENT.*"):
         temporary.unlink(missing_ok=True)
     if layout.current.exists():
-        # With a damaged manifest it is unknown which segments are in use. All stay, as they may help to repair it.
+        # With a damaged manifest it is unknown which segments are in use. All stay: they may help to repair it.
         with suppress(KnowledgeBaseError):
             _remove_orphans(layout)
 

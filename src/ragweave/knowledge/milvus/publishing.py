@@ -1,6 +1,6 @@
 """Publishing a version of a knowledge base to Milvus.
 
-A version is written into a collection of its own, which nothing reads until it is complete. Then the alias of the
+A version is written into a new collection, which nothing reads until it is complete. Then the alias of the
 knowledge base is switched to it, which Milvus does atomically. A publication that is killed leaves the alias
 unchanged, and the next one continues where it stopped.
 

@@ -1,6 +1,6 @@
 """Reading a version of a knowledge base that was published to Milvus.
 
-Each version is a collection of its own, and nothing changes it after its publication. An alias with the name in the
+Each version is a separate collection, which never changes after its publication. An alias with the name in the
 URI points to the current one.
 
 Notation used for tensor shapes: B questions, K passages per question, M rows, N passages, D vector size.

@@ -221,7 +221,7 @@ class PostgresReader(CachingReader):
         return self._connection.run(lambda client: rows_of(client, self._tables, names))
 
     def document(self, document_id: str) -> list[Passage]:
-        """The passages of a document with the ids, the source and the places that they have in it, in any order."""
+        """The passages of a document, with their ids, source and places in it, in any order."""
         columns = [sql.Identifier("p" if name in ("title", "text") else "c", name) for name in COLUMNS]
         statement = self._tables.statement(
             "SELECT {columns} FROM {passages} WHERE document_id = %(id)s UNION ALL SELECT {columns_of_copies} "

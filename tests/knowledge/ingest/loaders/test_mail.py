@@ -83,7 +83,7 @@ def test_encodings(tmp_path, charset, body, text, lost):
     content = HEAD + b"Content-Type: text/plain; charset=%s\n\n%s\n" % (charset.encode(), body)
     path = write(tmp_path / "a.eml", content)
     if lost:
-        with pytest.warns(SourceWarning, match="1 bytes of a mail are not utf-8"):
+        with pytest.warns(SourceWarning, match="1 bytes of an email are not utf-8"):
             document = only_document(path)
     else:
         document = only_document(path)
@@ -109,14 +109,14 @@ def test_mailbox(tmp_path):
 
 def test_a_mailbox_keeps_its_mails_when_one_is_none(tmp_path):
     box = b"From a\nSubject: Lima\n\ntext\n\nFrom b\n\nno mail\n\nFrom c\nSubject: Ulm\n\ntext\n"
-    with pytest.warns(SourceWarning, match=r"a\.mbox:2 is not a mail message"):
+    with pytest.warns(SourceWarning, match=r"a\.mbox:2 is not an email"):
         assert [d.title for d in read(write(tmp_path / "a.mbox", box))] == ["Lima", "Ulm"]
 
 
 @pytest.mark.parametrize("name", ["a.eml", "a.mbox"])
 @pytest.mark.parametrize("content", [b"", b"just text\n", b"\0" * 100])
 def test_what_is_no_mail(tmp_path, name, content):
-    with pytest.raises(SourceError, match=r"holds no mail|is not a mail message"):
+    with pytest.raises(SourceError, match=r"contains no email|is not an email"):
         read(write(tmp_path / name, content))
 
 
@@ -147,5 +147,5 @@ def test_mails_in_mails_have_a_limit(tmp_path):
         outer = mail(str(number))
         outer.add_attachment(message)
         message = outer
-    with pytest.warns(SourceWarning, match="nested in 2 other archives or mails"):
+    with pytest.warns(SourceWarning, match="nested in 2 other archives or emails"):
         assert [d.title for d in read(save(tmp_path / "a.eml", message))] == ["5", "4", "3"]

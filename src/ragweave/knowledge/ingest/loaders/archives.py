@@ -45,7 +45,7 @@ class _Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Member(SourceFile):
-    """A copy of a file in an archive or a mail, with its depth of nesting and the budget of the outermost one."""
+    """A copy of a file in an archive or email, with its depth of nesting and the budget of the outermost one."""
 
     depth: int
     budget: _Budget
@@ -61,7 +61,7 @@ class Entry(NamedTuple):
 
 
 class Unpacker:
-    """Reads the members of an archive or a mail, in a ``with`` block that holds their copies."""
+    """Reads the members of an archive or email, in a ``with`` block that holds their copies."""
 
     def __init__(self, file: SourceFile, settings: ReadSettings) -> None:
         self._file, self._settings = file, settings
@@ -113,7 +113,7 @@ class Unpacker:
             raise SourceError(f"There are two files {name} in it; only the first is read.")
         if self._depth == _DEPTH_AT_MOST and is_container(path):
             raise SourceError(
-                f"The file {name} is nested in {_DEPTH_AT_MOST} other archives or mails and is ignored."
+                f"The file {name} is nested in {_DEPTH_AT_MOST} other archives or emails and is ignored."
             )
         self._names.add(name)
         if stream := entry.open():

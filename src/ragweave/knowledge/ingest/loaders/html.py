@@ -1,4 +1,4 @@
-"""Web pages as plain text: blocks on lines of their own, headings and list items with marks, rows of cells."""
+"""Web pages as plain text: blocks on separate lines, headings and list items with marks, rows of cells."""
 
 from __future__ import annotations
 

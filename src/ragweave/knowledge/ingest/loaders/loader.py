@@ -75,7 +75,7 @@ def read_documents(
 ) -> Iterator[Document]:
     """Read the documents of files, and of folders with all their subfolders in sorted order, one at a time.
 
-    A text, markup, notebook, PDF, Word, PowerPoint or EPUB file, a web page and a mail is one document, whose id is
+    A text, markup, notebook, PDF, Word, PowerPoint or EPUB file, a web page or an email is one document; its id is
     its path below the given folder. Every row of a table and every function of source code is a document, and files
     in archives are read as those in folders. Files of other kinds, and files and folders whose names start with a
     dot, are ignored. The sources are looked up at once; see `find_sources`.
@@ -226,7 +226,7 @@ def ignored_kind(path: Path) -> str:
 
 
 def is_container(path: Path) -> bool:
-    """Whether a file is an archive or mail, which holds other files."""
+    """Whether a file is an archive or email, which contains other files."""
     return LOADERS[ending_of(path.name)].startswith(_CONTAINERS)
 
 

@@ -1,4 +1,4 @@
-"""Mails, one in a file (.eml) or many (.mbox): a document for each, and those of its attachments."""
+"""Emails, one in a file (.eml) or many (.mbox): a document for each, and those of its attachments."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _MAIL_AT_MOST = 128 * 2**20
 
 
 def read_mail(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-    """Read a mail, titled by its subject, and the files attached to it."""
+    """Read an email, titled by its subject, and the files attached to it."""
     with Unpacker(file, settings) as unpacker:
         yield from _documents(file, file.name, read_bytes(file.path), unpacker)
 
 
 def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
-    """Read the mails of a mailbox; each is named by the file and its number."""
+    """Read the emails of a mailbox; each is named by the file and its number."""
     has_mail = False
     with Unpacker(file, settings) as unpacker:
         for number, content in enumerate(_mails(file), start=1):
@@ -49,15 +49,15 @@ def read_mbox(file: SourceFile, settings: ReadSettings) -> Iterator[Document]:
             except _NoMailError as error:
                 warn_loss(file.name, str(error))
     if not has_mail:
-        raise SourceError(f"The file {file.path} cannot be read: it holds no mail. Leave it out.")
+        raise SourceError(f"The file {file.path} cannot be read: it contains no email. Leave it out.")
 
 
 class _NoMailError(SourceError):
-    """The content of a file is not a mail message."""
+    """The content of a file is not an email."""
 
 
 def _mails(file: SourceFile) -> Iterator[bytes]:
-    """Split a mailbox at the lines that begin a mail."""
+    """Split a mailbox at the lines that begin an email."""
     lines: list[bytes] = []
     size = 0
     try:
@@ -66,13 +66,13 @@ def _mails(file: SourceFile) -> Iterator[bytes]:
                 if line.startswith(b"From ") and (not lines or not lines[-1].strip()):
                     if size:
                         yield b"".join(lines)
-                    lines, size = [b"\n"], 0  # the line itself is not part of the mail
+                    lines, size = [b"\n"], 0  # the line itself is not part of the email
                     continue
                 is_quoted = line.startswith(b">") and line.lstrip(b">").startswith(b"From ")
                 lines.append(line[is_quoted:])
                 size += len(line)
                 if size > _MAIL_AT_MOST:
-                    raise SourceError(f"A mail in {file.path} has more than {_MAIL_AT_MOST // 2**20} MiB.")
+                    raise SourceError(f"An email in {file.path} has more than {_MAIL_AT_MOST // 2**20} MiB.")
     except OSError as error:
         raise no_access(file.path, error) from error
     if size:
@@ -87,12 +87,10 @@ def _documents(file: SourceFile, name: str, content: bytes, unpacker: Unpacker) 
         body = _text(file, mail, attachments)
     except Exception as error:  # whatever the parser of a library raises on damaged headers
         raise _NoMailError(
-            f"The mail {name} cannot be read ({type(error).__name__}): it is damaged or nested too deeply."
+            f"The email {name} cannot be read ({type(error).__name__}): it is damaged or nested too deeply."
         ) from error
     if not any(headers.values()):
-        raise _NoMailError(
-            f"{name} is not a mail message: it has no sender, no recipient, no date and no subject."
-        )
+        raise _NoMailError(f"{name} is not an email: it has no sender, no recipient, no date and no subject.")
     lines = [f"{header}: {value}" for header, value in headers.items() if value]
     if attachments:
         lines.append(f"Attachments: {', '.join(attachments)}")
@@ -104,13 +102,13 @@ def _documents(file: SourceFile, name: str, content: bytes, unpacker: Unpacker) 
 
 
 def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str:
-    """The text of a part of a mail; collects the attachments in it."""
+    """The text of a part of an email; collects the attachments in it."""
     kind = part.get_content_type()
     content, parts = part.get_payload(decode=True), cast("list[Message]", part.get_payload())
     if part.is_multipart() and kind != "message/rfc822":
         texts = [_text(file, child, attachments) for child in parts]
         if kind == "multipart/alternative":
-            # Plain text comes first, but some programs put only a notice there that the mail is HTML.
+            # Plain text comes first, but some programs put only a notice there that the email is HTML.
             texts = [next((text for text in texts if 3 * len(text) > max(map(len, texts))), "")]
         return "\n\n".join(filter(None, texts))
     name = PurePath(re.sub(r"[\\\0]", "/", _clean(part.get_filename() or ""))).name
@@ -121,7 +119,7 @@ def _text(file: SourceFile, part: Message, attachments: dict[str, bytes]) -> str
         data = content if isinstance(content, bytes) else b""
         text, encoding, lost = decode_declared(data, part.get_content_charset() or "")
         if lost:
-            warn_loss(file.name, f"{lost} bytes of a mail are not {encoding}, replaced by \ufffd.")
+            warn_loss(file.name, f"{lost} bytes of an email are not {encoding}, replaced by \ufffd.")
         return parse_page(text).text if kind == "text/html" else text.replace("\r\n", "\n").strip()
     if kind.startswith("image/") and part["Content-ID"]:  # a picture within the text
         return ""

@@ -168,7 +168,7 @@ def _check_length(path: Path, number: int, line: list[str]) -> None:
 
 
 def read_pieces(path: Path, *, lossy: bool = False) -> Iterator[str]:
-    """Read a file of text in pieces of about a million characters, for files whose one line may have gigabytes."""
+    """Read a file of text in pieces of about a million characters, for files with lines of gigabytes."""
     try:
         with path.open("rb") as file:
             start = file.read(3)
