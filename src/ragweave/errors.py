@@ -78,7 +78,7 @@ class TruncatedFileError(KnowledgeBaseError):
 
 
 class EncoderMismatchError(KnowledgeBaseError):
-    """A knowledge base was opened with another encoder than the one that embedded its passages."""
+    """A knowledge base was opened with an encoder other than the one that embedded its passages."""
 
 
 class ModelNotFoundError(RagweaveError):

@@ -1,6 +1,6 @@
 """The equations of Lewis et al. 2020 (arXiv 2005.11401, section 2) as pure functions of tensors.
 
-They are nowhere else in ragweave: training, decoding, provenance and evaluation call these functions. The last two
+No other module implements them: training, decoding, provenance and evaluation call these functions. The last two
 are PCED's (Corallo and Papotti 2026, arXiv 2601.08670), a rule to choose the next token without a mixture.
 
 Notation used for tensor shapes
@@ -244,5 +244,5 @@ def _has_gradient(*tensors: Tensor) -> bool:
 
 
 def _accumulation_dtype(tensor: Tensor) -> torch.dtype:
-    """Half precision is summed in float32; float32 and float64 as they are."""
+    """Half precision is summed in float32; float32 and float64 in their own type."""
     return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32

@@ -126,7 +126,7 @@ class RetrievedContexts:
     context_input_ids: Tensor  # contexts, (B*K, S)
     context_attention_mask: Tensor  # their mask, (B*K, S)
     doc_scores: Tensor  # scaled passage scores, (B, K); -inf for no passage
-    # Passage vectors, (B, K, D); this and all that follows only for retrieved contexts.
+    # Passage vectors, (B, K, D); these and all fields below only for retrieved contexts.
     retrieved_doc_embeds: Tensor | None = None
     retrieved_doc_ids: Tensor | None = None  # rows in the index, (B, K), -1 for none
     question_encoder_last_hidden_state: Tensor | None = None  # question vectors, (B, D)

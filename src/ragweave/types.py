@@ -1,4 +1,4 @@
-"""Plain data that every room shares: sources, documents, passages, questions and how a knowledge base is searched."""
+"""Plain data that all packages share: sources, documents, passages, questions and the settings of a search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args
 from ragweave.errors import ConfigurationError
 
 Pooling = Literal["pooler", "cls", "mean"]
-"""``"pooler"``: the vector the model itself makes; ``"cls"``: its first token; ``"mean"``: all its tokens."""
+"""``"pooler"``: the model's own pooled vector; ``"cls"``: its first token; ``"mean"``: all its tokens."""
 
 POOLINGS: tuple[Pooling, ...] = ("pooler", "cls", "mean")
 
@@ -56,9 +56,9 @@ class Place:
 
 # A loader sets where a document begins, and chunking counts from there. Form feeds in the text separate slides if
 # ``place`` has a slide (.pptx: ``place=Place(slide=1)``), and pages otherwise (.pdf: ``place=Place(page=1)``). A row
-# of a sheet has ``place=Place(sheet="Prices", row=12)``; a row of a text file has ``place=Place(line=12)``, as its
-# text has other lines than the file. ``markdown`` marks text that was converted to Markdown: its headings become the
-# heading paths of its passages, as in a file that ends in .md.
+# of a sheet has ``place=Place(sheet="Prices", row=12)``; a row of a text file has ``place=Place(line=12)``, because
+# its text has other lines than the file. ``markdown`` marks text that was converted to Markdown: its headings become
+# the heading paths of its passages, as in a file that ends in .md.
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file to read."""
@@ -72,7 +72,7 @@ class SourceFile:
 
     @property
     def source(self) -> str:
-        """The source that its passages carry."""
+        """The source that its passages name."""
         return self.known_as or str(self.path)
 
     @property
@@ -85,7 +85,7 @@ class SourceFile:
 class SourceRecord:
     """One file that was read."""
 
-    source: str  # its path as the user named it, which its passages carry
+    source: str  # its path as the user named it, also in its passages
     sha256: str  # the hash of its content
 
 
@@ -111,10 +111,10 @@ class Document:
         id: Identifier, unique in a knowledge base.
         title: Title that every passage of the document keeps; may be empty.
         text: The whole text. Form feeds separate its pages or slides.
-        source: Path or name of what it was read from.
+        source: Path or name of its source.
         line: The line of the source that the text begins in, from 1; 0 if its lines are not those of the source.
         place: The page, slide, sheet and row, or line that the text begins in.
-        markdown: Whether the text is Markdown, whatever the source ends in.
+        markdown: Whether the text is Markdown, regardless of the ending of the source.
         keeps_lines: Whether passages keep its lines, such as those of source code and the columns of a row.
         rows: The characters at which rows of a sheet begin, each with the row's number; 0 outside rows.
         metadata: Further facts by which searches can be narrowed: texts, numbers, true or false, and lists of these.
@@ -141,7 +141,7 @@ class Passage:
         document_id: The document's id.
         title: The document's title.
         text: The passage's own text.
-        source: Path or name of what the document was read from.
+        source: Path or name of the document's source.
         start: Where it begins in the document's text, in characters.
         end: Where it ends there.
         line: The line of the source that it begins in, from 1; 0 where there are no lines.
@@ -198,10 +198,10 @@ class ScoredPassage:
         id: The passage's id in the knowledge base.
         title: Its title.
         text: Its text.
-        source: What it was read from.
+        source: Its source.
         doc_score: Its scaled inner product with the question: the logit of p(z|x).
         prior: p(z|x), the retriever's probability for it; the priors of a question sum to one.
-        place: Where it begins in its source; ``None`` if the index does not say.
+        place: Where it begins in its source; ``None`` if the index does not store it.
         metadata: The metadata of its document.
     """
 
@@ -232,7 +232,7 @@ FORMULATIONS: tuple[Formulation, ...] = ("token", "sequence")
 ANSWER_FORMULATIONS: tuple[AnswerFormulation, ...] = (*FORMULATIONS, "concat", "pced")
 
 AnswerStyle = Literal["short", "sentence", "long"]
-"""How long the answers of instruct models are to be."""
+"""The requested length of the answers of instruct models."""
 
 ANSWER_STYLES: tuple[AnswerStyle, ...] = get_args(AnswerStyle)
 
@@ -245,7 +245,7 @@ RetrievalKind = Literal["dense", "bm25", "hybrid"]
 Fusion = Literal["weighted", "rrf"]
 
 DEFAULT_DENSE_WEIGHT = 0.5
-"""Weight of the vectors in hybrid search, unless settings or model say more."""
+"""Weight of the vectors in hybrid search, unless the settings or the model set it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,7 @@ class SearchSettings:
             raise ConfigurationError(f"candidates is {self.candidates}: give 1 or more.")
 
     def resolved(self, defaults: SearchSettings | None = None, *, words: bool = True) -> SearchSettings:
-        """The same settings with nothing left open; without an index of ``words`` the default is "dense"."""
+        """The same settings with all fields set; without an index of ``words`` the default is "dense"."""
         defaults = defaults or SearchSettings()
         weights = (self.dense_weight, defaults.dense_weight, DEFAULT_DENSE_WEIGHT)
         return replace(
@@ -307,7 +307,7 @@ class GivenPassage:
         text: Its text.
         title: Its title; may be empty.
         id: Its id; empty where the data has none.
-        gold: Whether the data says that it holds the answer; ``None`` where it says nothing.
+        gold: Whether the data says that it holds the answer; ``None`` if it does not say.
     """
 
     text: str
@@ -325,7 +325,7 @@ class Example:
         question: The question, or whatever else the model is given, such as a claim.
         answers: Right answers, all equally good; empty where only passages are known.
         gold_passages: Ids of passages or documents of the knowledge base that hold the answer; empty if unknown.
-        where: Where it was read, for messages: a file and a line. Examples are equal wherever they were read.
+        where: Where it was read, for messages: a file and a line. It is ignored when examples are compared.
         contexts: Passages that the data provides with the question; empty if they were not requested.
         label: The class of a claim, as written in the data; ``None`` where there are no classes.
         unanswerable: Whether the data says that the documents do not answer it; then ``answers`` is empty.

@@ -106,7 +106,7 @@ class KnowledgeBaseReader:
 
         Raises:
             ShapeError: ``questions`` is an array but not a matrix.
-            IndexDataError: The vectors have another dimension than the passages'.
+            IndexDataError: The vectors differ in dimension from the passages'.
             ConfigurationError: ``n_docs`` is below 1, or a condition is invalid.
             QuestionError: A question is empty, or longer than the encoder reads.
             EncoderMismatchError: Another encoder embedded the passages.
@@ -168,7 +168,7 @@ class KnowledgeBaseReader:
     def export(self, path: Path | str, *, overwrite: bool = False, progress: Progress | None = None) -> None:
         """Write all passages with their ids, places and vectors to a .parquet or .jsonl file.
 
-        The file appears when it is complete. One that exists is replaced with ``overwrite`` only.
+        The file appears when it is complete. An existing file is replaced only with ``overwrite``.
         """
         path = Path(path)
         if path.suffix not in (".parquet", ".jsonl"):

@@ -55,7 +55,7 @@ _WORD = regex.compile(
 _LEFT_OUT = regex.compile(
     r"(?<=\p{Hebrew})[\p{M}]+|(?<=\p{Arabic})[\p{M}\u0640]+|[\u00ad\u200c\u200d]|(?<=i)\u0307", regex.V1
 )
-_LETTERS_ALONE = 10  # a run of a dictionary's script up to this length is one word, as it is in a question
+_LETTERS_ALONE = 10  # runs of such a script up to this length are one word, as in a question
 _WEIGHT_STEPS = 1024  # for a learned weight of 1; weights above 64 are capped
 
 _ASCII_WORD = re.compile(r"[^\W_]+", re.ASCII)  # a faster `_WORD` for ASCII
@@ -101,7 +101,7 @@ class Analyzer:
             occurrences += [numbers.setdefault(word, len(numbers)) for word in text_words]
         words = hashed(numbers)[np.array(occurrences, dtype=np.int64)]
         rows = np.repeat(np.arange(len(texts), dtype=np.int32), lengths)
-        order = np.argsort(words, kind="stable")  # rows rise already
+        order = np.argsort(words, kind="stable")  # rows are already ascending
         words, rows = words[order], rows[order]
         new = np.ones(len(words), dtype=bool)
         new[1:] = (words[1:] != words[:-1]) | (rows[1:] != rows[:-1])
@@ -192,7 +192,7 @@ def write_postings(
 
 
 def merge_postings(files: PostingFiles, parts: Sequence[tuple[Postings, NDArray[np.int64]]]) -> None:
-    """Write the postings of rows of several segments, ascending in each, renumbered from 0 on."""
+    """Write the postings of rows of several segments, ascending in each, renumbered from 0."""
     runs: list[_Run] = []
     start = count = 0
     for postings, rows in parts:

@@ -32,7 +32,7 @@ _POINTER = re.compile(r"(?P<version>\d{6,}) (?P<checksum>[0-9a-f]{16})")
 
 @dataclass(frozen=True, slots=True)
 class PostgresUri:
-    """Where in PostgreSQL a knowledge base is. Passwords stay out of everything that is shown."""
+    """The location of a knowledge base in PostgreSQL. Passwords are never shown."""
 
     conninfo: str = field(repr=False)  # the connection string for libpq; may contain a password
     table: tuple[str, ...]  # the table, after its schema if one was named
@@ -52,7 +52,7 @@ class PostgresUri:
 
 @dataclass(frozen=True, slots=True)
 class MilvusUri:
-    """Where in Milvus a version of a knowledge base is published."""
+    """The location of a published knowledge base in Milvus."""
 
     address: str  # the address of the server, or the file of Milvus Lite
     collection: str  # the alias of the current collection

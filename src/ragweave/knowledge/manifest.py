@@ -39,7 +39,7 @@ class EncoderRecord:
     fingerprint: str  # hash of its weights, pooling, normalisation, prompt of passages and size of vectors
     pooling: str  # how token states become a vector
     normalize: bool  # whether vectors have length 1
-    max_length: int | None  # the most tokens it reads; ``None`` for no limit
+    max_length: int | None  # the maximum number of tokens it reads; ``None`` for no limit
     question_prompt: str = ""  # the text before questions
     passage_prompt: str = ""  # the text before passages
     dim: int | None = None  # how many dimensions of its vectors are kept; ``None`` for all
@@ -123,7 +123,7 @@ class SegmentRecord:
     factory: str  # the FAISS factory string of its index; ``"Flat"`` if all vectors are compared
     recall: dict[str, float]  # share of the K nearest passages that the index finds, by K; empty if unknown
     files: dict[str, FileRecord]  # its files by their names
-    breadth: int = 1  # how much further the index looks than by default
+    breadth: int = 1  # how much more broadly than by default the index searches
     measured: int = 0  # how many passages there were when the recall was measured
 
     @property

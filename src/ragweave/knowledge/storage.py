@@ -89,7 +89,7 @@ class Storage(Protocol):
         """All passages with their vectors, (M, D), a shard at a time."""
 
     def bytes(self) -> int | None:
-        """The size of the version; ``None`` if the database does not say."""
+        """The size of the version; ``None`` if the database does not report it."""
 
     def close(self) -> None:
         """Close a connection, if there is one; the next use opens another."""

@@ -1,4 +1,4 @@
-"""Keys and values of passages that `ragweave warm` stored beside the segments: which there are, and which are stale.
+"""Keys and values of passages that `ragweave warm` stored beside the segments: lists them, and deletes stale ones.
 
 They are a cache in separate files: no version names them, and deleting them costs only time.
 """

@@ -134,7 +134,7 @@ def write_index(
 
 def read_index(path: Path, parameters: dict[str, int]) -> Any:
     """Map a FAISS index into memory; raises `KnowledgeBaseError` if the file is damaged."""
-    # Before FAISS 1.11 there is only the other flag, which maps nothing but inverted lists.
+    # Before FAISS 1.11, only the other flag exists, which maps only inverted lists.
     flag = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
     try:
         path.open("rb").close()  # a full table of descriptors is an OSError here, and a RuntimeError of FAISS
@@ -313,10 +313,10 @@ class LiveIndex:
         index: A FAISS index; ``None`` to compare all live rows.
         vectors: All vectors, (N, D).
         is_live: Which rows are live, (N,).
-        parameters: Settings that were given. By default an HNSW index keeps 64 candidates or twice K, an IVF index
+        parameters: The given settings. By default an HNSW index keeps 64 candidates or twice K, an IVF index
             visits a sixteenth of its lists, 8, or those of eight times K rows, and a refining one compares four times
             K. The search is widened by the number of deleted rows, up to 8,192.
-        breadth: What these defaults are multiplied by.
+        breadth: The factor on these defaults.
 
     Attributes:
         is_live: Which rows are live, (N,).

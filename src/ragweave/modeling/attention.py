@@ -42,7 +42,7 @@ ROOM = 64
 PROMPT = "ragweave_prompt"
 
 # Model types whose cross attention takes the number of rows from the keys. Others (UMT5) take it from the queries and
-# would cut a context's keys into R rows, without an error if the numbers divide.
+# would cut a context's keys into R rows, silently if the numbers divide.
 SHARING_TYPES = frozenset(
     {"bart", "blenderbot", "blenderbot-small", "m2m_100", "marian", "mbart", "mt5", "pegasus", "plbart", "t5"}
 )
@@ -181,7 +181,7 @@ def share_keys(generator: PreTrainedModel) -> bool:
     """Let a generator with sdpa share the keys and values of contexts along rows.
 
     Returns:
-        Whether it shares them now. It does not if the caller chose another attention than sdpa, or if the model's
+        Whether it shares them now. It does not if the caller chose an attention other than sdpa, or if the model's
         type is neither in `SHARING_TYPES` nor in `PROMPT_SHARING_TYPES`.
     """
     if generator.config.model_type not in SHARING_TYPES | PROMPT_SHARING_TYPES:

@@ -74,8 +74,7 @@ class PassageSpans:
         eos_token_id: The token that ends an answer.
         max_words: The longest run, in words.
         joins: Texts allowed between two runs, such as "," and " and" in lists; none if empty.
-        runs: Finds the runs of a text, in place of `runs_of`; a cached one saves most of the time where passages are
-            read again.
+        runs: Finds the runs of a text, in place of `runs_of`; a cached one saves most of the time if passages recur.
     """
 
     def __init__(

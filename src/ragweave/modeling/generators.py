@@ -48,7 +48,7 @@ from ragweave.outputs import CACHE
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What the generator returns.
+    """The outputs that a generator returns.
 
     Attributes:
         use_cache: The cache.
@@ -284,7 +284,7 @@ class CausalGenerator(GeneratorWrapper):
     def _prefill(self, input_ids: Tensor, mask: Tensor) -> tuple[Cache, Tensor | None]:
         """Run the model over prompts, (B*K, S), those of similar length together, which saves padding.
 
-        With sliding windows, over all but the last token, since their caches cannot forget it again.
+        With sliding windows, over all but the last token, since their caches cannot drop it again.
         """
         cache = self._new_cache()
         if not is_plain(cache):

@@ -240,7 +240,7 @@ def warn_unknown(arguments: dict[str, Any]) -> None:
     Warns:
         UserWarning: There is one; the message names it.
     """
-    unknown = [name for name in arguments if name != "token_type_ids"]  # tokenizers return these unasked
+    unknown = [name for name in arguments if name != "token_type_ids"]  # tokenizers return these by default
     if unknown:
         warnings.warn(
             f"forward() ignores unknown argument(s): {', '.join(unknown)}.", UserWarning, stacklevel=3

@@ -61,7 +61,7 @@ class Index(Protocol):
 
 @dataclass(frozen=True)
 class Hits:
-    """What an index returns for B questions.
+    """The result of an index for B questions.
 
     The score of a passage, the logit of p(z|x), is ``weights * scale * <question, passage> + offsets``, with the
     model's scale. The score may come partly or wholly from a source other than the vectors; gradients still reach
@@ -94,7 +94,7 @@ class TextIndex(Protocol):
     ) -> Hits:
         """Search for K passages by vectors, (B, D), and the questions, if they are known.
 
-        ``doc_score_scale`` is the model's factor of inner products.
+        ``doc_score_scale`` is the model's factor on inner products.
         """
         ...
 

@@ -30,7 +30,7 @@ class LegacyIndex:
     Args:
         vector_size: D, without the extra dimension.
         index_path: Folder, or else name of a repository on the hub.
-        passages_path: File of the passages, or its folder, if that is another one.
+        passages_path: File of the passages, or its folder, if that is a different one.
 
     Raises:
         IndexDataError: A file is missing, or holds anything but plain data.

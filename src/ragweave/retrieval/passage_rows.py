@@ -169,7 +169,7 @@ def load_saved(folder: Path) -> Dataset:
 
 
 class ParquetRows:
-    """Satisfies `PassageRows` with mapped Parquet files; reads only the row groups and columns that are asked for.
+    """Satisfies `PassageRows` with mapped Parquet files; reads only the requested row groups and columns.
 
     Raises `IndexDataError` if there is no file, or one of them is damaged or has other columns.
     """

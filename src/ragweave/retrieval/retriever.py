@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # ragweave.tf retrieves where torch is not installed
 def passage_scores(
     question_vectors: Any, passage_vectors: Any, scale: float, weights: Any = None, offsets: Any = None
 ) -> Any:
-    """Logits of p(z|x), (B, K): scaled inner products, weighted and shifted as the index asks (`Hits`).
+    """Logits of p(z|x), (B, K): scaled inner products, weighted and shifted as the index specifies (`Hits`).
 
     It works on numpy arrays and on torch tensors. It is a sum and not a matrix product because autocast would
     compute a matrix product in half precision. ``None`` stands for weights of 1 and offsets of 0.

@@ -122,7 +122,7 @@ class _BeamSearch:
         if ends[best[0]]:  # all candidates ended
             self.improvable = False
         elif self.full:
-            # The score that the best running beam can reach: at its present length, or at the longest one.
+            # The score that the best running beam can reach: at its current length, or at the longest one.
             longest = options.early_stopping == "never" and options.length_penalty > 0.0
             final_length = (options.max_length if longest else length) - 1
             reachable = self.running[0].score / final_length**options.length_penalty

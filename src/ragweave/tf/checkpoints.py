@@ -27,7 +27,7 @@ from ragweave.errors import ModelNotFoundError
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH_FILE = "pytorch_model.bin"
-# Names in old checkpoints, and their present names.
+# Names in old checkpoints, and their current names.
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # Tensors of checkpoints that answering does not need: buffers, the document encoder of a folder saved in training,
 # a table that T5 never used, and the heads of BERT's pretraining.
@@ -158,7 +158,7 @@ def _assign(variable: Any, tensor: np.ndarray, stored: str, source: str) -> None
             f"'{stored}' of '{source}' has shape {tuple(tensor.shape)}; its configuration asks for "
             f"{tuple(variable.shape)}."
         )
-    if tensor.dtype.name == "bfloat16":  # a type that not every backend takes from numpy
+    if tensor.dtype.name == "bfloat16":  # a type that not every backend accepts from numpy
         tensor = tensor.astype(np.float32)
     variable.assign(keras.ops.convert_to_tensor(tensor, dtype=variable.dtype))
 
@@ -201,7 +201,7 @@ def _read_torch_file(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise ModelNotFoundError(
-            f"{path} can only be read by torch: install torch, or save the model as safetensors where torch is."
+            f"{path} can only be read by torch: install torch, or save the model as safetensors elsewhere."
         ) from error
     tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # numpy has no bfloat16.

@@ -75,7 +75,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         if self.max_length < 2:
             raise ConfigurationError(
-                "max_new_tokens has to be 1 or more, max_length 2: it counts the start token."
+                "max_new_tokens must be 1 or more, max_length 2: it counts the start token."
             )
         beam_search = self.num_beams > 1 or not self.do_sample
         if beam_search and self.num_return_sequences > self.num_beams:
@@ -141,7 +141,7 @@ def _as_tuple(tokens: int | Sequence[int] | None) -> tuple[int, ...]:
 def logits_processors(
     options: GenerationOptions, allowed: AllowedTokens | None, rows: int
 ) -> Iterator[Processor]:
-    """The processors of transformers that the options ask for, in transformers' order.
+    """The processors of transformers that the options require, in transformers' order.
 
     ``allowed`` is ``prefix_allowed_tokens_fn``, and ``rows`` the number of beams of each question.
     """

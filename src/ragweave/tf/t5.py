@@ -101,7 +101,7 @@ class T5ForConditionalGeneration(EncoderDecoder):
 
     transformers ties the head of every model that it creates, and scales the head's input unless the configuration
     was written with ``tie_word_embeddings=false`` (T5 1.1, Flan-T5). Checkpoints of those have a separate head,
-    which stays separate when they are loaded, here as there.
+    which stays separate when they are loaded, here as in transformers.
     """
 
     base_model_prefix = "transformer"

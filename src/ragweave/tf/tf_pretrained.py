@@ -37,7 +37,7 @@ def build_network(part: str, config: Any) -> Any:
     if config.model_type not in networks:
         raise ConfigurationError(
             f"ragweave.tf has no {part} of type '{config.model_type}'; it has {' and '.join(sorted(networks))}. "
-            "The torch classes of ragweave take any."
+            "The torch classes of ragweave support any type."
         )
     return networks[config.model_type](config)
 

@@ -87,7 +87,7 @@ class TFRagSequenceForGeneration(TFRagForGeneration):
         """Generate answers, each explained by one passage (section 2.5 of the paper).
 
         A search under every passage proposes hypotheses. *Thorough* decoding scores each of them under all passages
-        and sums; *fast* decoding counts a hypothesis as impossible under the passages that did not propose it.
+        and sums; *fast* decoding treats a hypothesis as impossible under the passages that did not propose it.
 
         Arguments as for `RagSequenceForGeneration.generate` and `TFRagTokenForGeneration.generate`.
 

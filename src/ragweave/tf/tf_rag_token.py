@@ -113,7 +113,7 @@ class TFRagTokenForGeneration(TFRagForGeneration):
         seed: int | None = None,
         **kwargs: Any,
     ) -> Tensor | TFRagGenerateOutput:
-        """Decode answers from the mixture over passages (section 2.5 of the paper).
+        """Generate answers from the mixture over passages (section 2.5 of the paper).
 
         Arguments as for `RagTokenForGeneration.generate`, and:
 

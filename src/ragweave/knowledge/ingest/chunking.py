@@ -41,9 +41,9 @@ _PARAGRAPHS = re.compile(r"\n[ \t\f\v]*\n\s*")
 # Lines that start something new even if no sentence has ended: a heading, a list item, a table row, "Capital: Lima".
 _NEW_ITEM = re.compile(r"[ \t]*(?:#{1,6} |[-*+•–] |\d{1,3}[.)] |\||>|[A-Z][\w /()'-]{0,40}: )")  # noqa: RUF001
 
-# A word, or one character of a script without spaces between words; of scripts that write a syllable with several
-# characters, five of these, never cut before a combining mark. A long run without a space (an address, encoded
-# data) counts once per 40 characters, so that a passage never exceeds what an encoder reads.
+# A word, or one character of a script without spaces between words; in scripts that write a syllable with several
+# characters, five of these, never cut before a combining mark. A long run without a space (an address, encoded data)
+# counts once per 40 characters, so that a passage never exceeds what an encoder reads.
 _WORD = regex.compile(
     rf"[{UNSPACED}]|(?:[{CLAUSE_SCRIPTS}]\p{{M}}*+){{1,5}}|[^\s{UNSPACED}{CLAUSE_SCRIPTS}]{{1,40}}"
 )

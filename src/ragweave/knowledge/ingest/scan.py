@@ -52,7 +52,7 @@ class SourceScan:
         return len(self.records) - len(self.changed)
 
     def all_skipped(self, report: IngestReport) -> tuple[str, ...]:
-        """One sentence for each file that could not be read, by then or while the changed files were read."""
+        """One sentence for each file that could not be read, when hashing or when reading the changed files."""
         return (*self.skipped, *report.skipped)
 
     def change(self, kind: str, report: IngestReport, counts: Mapping[str, Any]) -> ChangeRecord:
@@ -96,7 +96,7 @@ class SourceScan:
 def missing_sources(
     sources: Sequence[Path | SourceFile], files: Sequence[SourceFile], known: Sources
 ) -> Sources:
-    """The known sources that were read from below sources, are not among their files, and no longer exist."""
+    """The known sources below ``sources`` that are not among their files, and no longer exist."""
     present = {file.key for file in files}
     roots = [os.path.realpath(source) for source in sources if isinstance(source, Path)]
     return {
@@ -151,7 +151,7 @@ def _fingerprint(file: SourceFile) -> SourceRecord:
 
 
 def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -> set[str]:
-    """The sources that are a path, lie below it, or match it as a glob pattern; one that names none is an error."""
+    """The sources that are a path, lie below it, or match it as a glob pattern; one that matches none is an error."""
     named: set[str] = set()
     for pattern in patterns:
         # Keys are absolute, sources as the user named them, perhaps from another folder.

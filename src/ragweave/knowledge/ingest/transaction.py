@@ -79,7 +79,7 @@ def staged_segment(layout: Layout) -> SegmentLayout:
 
 
 def merged_segment(layout: Layout) -> SegmentLayout:
-    """Where segments are merged into the one that the next version has instead."""
+    """Where segments are merged into the one that replaces them in the next version."""
     return SegmentLayout(layout.work / "merged")
 
 
@@ -137,7 +137,7 @@ def commit(
 
 def remove_versions(layout: Layout, names: Sequence[str]) -> None:
     """Delete versions, not the current one, and the segments that no other version uses."""
-    # Versions go before segments, so that no version ever lacks one of its segments.
+    # Versions are deleted before segments, so that no version ever lacks one of its segments.
     for name in names:
         _remove(layout, layout.version(name).folder)
     store.sync_folder(layout.versions)

@@ -141,7 +141,7 @@ class _Publication:
             row += len(passages)
 
     def _begin(self) -> int:
-        """Create the collection, or find how many of its passages are written for certain."""
+        """Create the collection, or find how many of its passages are certainly written."""
         if self._client.has_collection(self._name):
             self._index()
             self._client.load_collection(self._name)

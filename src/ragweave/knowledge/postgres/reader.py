@@ -67,7 +67,7 @@ def existing(state: tuple[int, str] | None, uri: PostgresUri) -> State:
 
 
 def read_sources(client: Client, tables: Tables) -> Sources:
-    """The sources that the knowledge base was made from."""
+    """The sources of the knowledge base."""
     rows = client.execute(tables.statement("SELECT key, source, sha256 FROM {sources}"))
     return {key: SourceRecord(source=source, sha256=sha256) for key, source, sha256 in rows}
 
@@ -194,7 +194,7 @@ class PostgresReader(CachingReader):
         return [name for (name,) in self._fetch(statement)]
 
     def _count(self, where: str) -> int:
-        """How many passages met a condition when it was first asked for."""
+        """How many passages met a condition when it was first used."""
         if where not in self._counts:
             condition = Where(where)
             statement = self._tables.statement(

@@ -108,7 +108,7 @@ class WriteTransaction:
         self._inserted = self._inserted_copies = 0
 
     def sources(self) -> Sources:
-        """The sources that the knowledge base was made from."""
+        """The sources of the knowledge base."""
         return read_sources(self._client, self._tables)
 
     def rows_of(self, names: Collection[str]) -> dict[str, list[int]]:

@@ -84,7 +84,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """The separator that gives all rows the same number of fields, the most of them; a comma if there is none."""
+    """The separator that gives all rows the same, largest number of fields; a comma if there is none."""
 
     def width(delimiter: str) -> int:
         try:
@@ -124,10 +124,10 @@ def _separated(
 def _tab_separated(
     path: Path, lines: Iterator[tuple[int, str]], delimiter: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read rows separated by tabs, one a line.
+    """Read rows separated by tabs, one per line.
 
     The format has no quoting, and many writers quote all the same. A field counts as quoted if its quotation marks
-    are complete. Fields that go on in the next line are joined only where neither line is a row by itself.
+    are complete. Fields that continue on the next line are joined only where neither line is a row by itself.
     """
     width = 0
     for number, line in lines:

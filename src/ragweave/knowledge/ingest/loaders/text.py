@@ -284,7 +284,7 @@ def warn_omission(name: str, omission: str) -> None:
 
 
 def whole_text(value: str, name: str, where: str) -> str:
-    r"""Return a text, or refuse half of a character, which JSON can spell (``\ud83d`` alone) and UTF-8 cannot.
+    r"""Return a text, or refuse half of a character, which JSON can express (``\ud83d`` alone) and UTF-8 cannot.
 
     The error names the field ``name`` and the position ``where``, such as ``Line 3 of notes.jsonl``.
     """
@@ -299,7 +299,7 @@ def whole_text(value: str, name: str, where: str) -> str:
 
 
 def no_access(path: Path, error: OSError) -> RagweaveError:
-    """The error for a file that the system does not let us read."""
+    """The error for a file without read access."""
     return too_many_files(error) or SourceError(
         f"The file {path} cannot be read ({error.strerror}): check that it exists and its permissions."
     )

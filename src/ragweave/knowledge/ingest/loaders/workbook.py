@@ -80,7 +80,7 @@ class Workbook:
         self.losses: list[str] = []  # sentences about what could not be read
         main = self.related("", "officeDocument").get("officeDocument", "xl/workbook.xml")
         if main.lower() not in self._parts:
-            raise ValueError("it holds no workbook")
+            raise ValueError("it contains no workbook")
         self.sheets = list(self._read_sheets(main))  # its sheets in the order of their tabs
         parts = {"styles": "xl/styles.xml", "sharedStrings": "xl/sharedStrings.xml"}
         parts |= self.related(main, *parts)
@@ -203,7 +203,7 @@ class Workbook:
     def ranges(self, part: str) -> tuple[list[Range], list[Range]]:
         """The merged ranges of a sheet, and its tables and filters, whose first rows are headers.
 
-        They stand after the cells, so the part is searched before it is parsed.
+        They come after the cells, so the part is searched before it is parsed.
         """
         merged: list[Range] = []
         tables: list[Range] = []
