@@ -156,6 +156,6 @@ def check_output(path: Path | str, *, overwrite: bool) -> None:
 def needs_folder(location: Location, action: str) -> KnowledgeBaseError:
     """The error for an action that only a folder supports."""
     return KnowledgeBaseError(
-        f"{location} is a database, which keeps a single version and no files: ragweave cannot {action}. Use the "
-        "database's own tools, or a knowledge base in a folder."
+        f"{location} is a database, which serves only the current version and has no files: ragweave cannot "
+        f"{action}. Use the database's own tools, or a knowledge base in a folder."
     )
