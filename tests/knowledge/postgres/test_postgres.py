@@ -271,7 +271,7 @@ def test_what_needs_a_folder(kb, uri, notes, tmp_path, tiny_encoder):
         lambda: KnowledgeBase.open(uri, version="000009"),
         lambda: kb.reembed(tmp_path / "kb", encoder=tiny_encoder),
     ):
-        with pytest.raises(KnowledgeBaseError, match="serves only the current version and has no files") as caught:
+        with pytest.raises(KnowledgeBaseError, match="serves only the current version") as caught:
             refused()
         assert PASSWORD not in str(caught.value)
     with pytest.raises(ConfigurationError, match="without --resume"):
