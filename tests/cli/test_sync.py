@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from ragweave import KnowledgeBase
 from tests.cli.test_knowledge_base import kb, notes, run, succeed  # noqa: F401 (fixtures)
+from tests.support.documents import write
 from tests.support.processes import command
 from tests.support.waiting import wait_until
 
@@ -78,6 +80,36 @@ def test_patterns_and_standard_input(kb, notes):  # noqa: F811
     refused = run("sync", kb, "-")
     assert refused.exit_code == 1
     assert "Standard input" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("*.txt", {"old/cuzco.txt", "deep/er/arequipa.txt", "a[1]/tacna.txt"}),
+        ("old", {"ulm.txt", "deep/er/arequipa.txt", "a[1]/tacna.txt"}),
+        ("**/*.txt", set()),
+        ("d*/er", {"ulm.txt", "old/cuzco.txt", "a[1]/tacna.txt"}),
+        ("*d*", {"ulm.txt", "a[1]/tacna.txt"}),
+        ("a[1]", {"ulm.txt", "old/cuzco.txt", "deep/er/arequipa.txt"}),
+    ],
+)
+def test_what_is_missing_below_a_pattern_is_removed_and_no_more(tmp_path, tiny_encoder_path, pattern, left):
+    """A star stays within a name, as where files are looked for; two cross folders."""
+    files = ("ulm.txt", "old/cuzco.txt", "deep/er/arequipa.txt", "a[1]/tacna.txt")
+    for folder in ("", "old/", "deep/er/", "a[1]/"):  # so that every pattern matches something
+        write(tmp_path / f"notes/{folder}stays.txt", f"A text that stays in {folder or 'notes'}.")
+    for name in files:
+        write(tmp_path / "notes" / name, f"A text of {name}.")
+    base = tmp_path / "kb"
+    succeed("index", tmp_path / "notes", "--output", base, "--model", tiny_encoder_path)
+    for name in files:
+        (tmp_path / "notes" / name).unlink()
+    succeed("sync", base, tmp_path / "notes" / pattern)
+    kept = {
+        Path(source).relative_to(tmp_path / "notes").as_posix()
+        for source in KnowledgeBase.open(base).sources()
+    }
+    assert {name for name in kept if not name.endswith("stays.txt")} == left
 
 
 def test_a_file_that_exists_but_is_ignored_is_not_removed(kb, notes):  # noqa: F811

@@ -177,6 +177,17 @@ def test_a_knowledge_base_in_a_folder_is_not_one_of_its_documents(tmp_path, tiny
     assert base.manifest.change.ignored == {str(tmp_path / "kb"): "knowledge base"}
 
 
+@pytest.mark.parametrize("written", ["report[1].txt", "{}/report[1].txt", "{}/report[[]1].txt"])
+def test_a_source_whose_name_is_also_a_pattern(tmp_path, tiny_encoder, monkeypatch, written):
+    for name in ("report[1].txt", "report1.txt"):
+        (tmp_path / name).write_text(f"Text of {name}.")
+    monkeypatch.chdir(tmp_path)
+    base = KnowledgeBase.build(
+        ["report[1].txt", "report1.txt"], tmp_path / "kb", encoder=tiny_encoder, language=None
+    )
+    assert list(base.delete(sources=[written.format(tmp_path)]).sources()) == ["report1.txt"]
+
+
 def test_a_source_is_deleted_from_another_folder(tmp_path, tiny_encoder, monkeypatch):
     (tmp_path / "notes").mkdir()
     for name in ("peru.txt", "ulm.txt"):

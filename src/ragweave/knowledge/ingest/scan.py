@@ -104,8 +104,22 @@ def missing_sources(
         for key, record in known.items()
         if key not in present
         and not os.path.lexists(key)
-        and any(fnmatch(key, root) or Path(key).is_relative_to(root) for root in roots)
+        and any(Path(key).is_relative_to(root) or _is_below(key, root) for root in roots)
     }
+
+
+def _is_below(key: str, pattern: str) -> bool:
+    """Whether a path, or a folder above it, matches a pattern as in `glob`, where only ``**`` crosses folders."""
+    if os.path.lexists(pattern):
+        return False  # a name, whatever characters it has
+    names = key.split("/")
+    lengths = {0}  # of the beginnings of names that match the parts of the pattern so far
+    for part in pattern.split("/"):
+        if part == "**":
+            lengths = {length for first in lengths for length in range(first, len(names) + 1)}
+        else:
+            lengths = {n + 1 for n in lengths if n < len(names) and fnmatch(names[n], part)}
+    return bool(lengths)
 
 
 def compare_sources(
@@ -151,7 +165,7 @@ def _fingerprint(file: SourceFile) -> SourceRecord:
 
 
 def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -> set[str]:
-    """The sources that are a path, lie below it, or match it as a glob pattern; one that matches none is an error."""
+    """The sources that are a path or lie below it, or else match it as a pattern; one that matches none is an error."""
     named: set[str] = set()
     for pattern in patterns:
         # Keys are absolute, sources as the user named them, perhaps from another folder.
@@ -159,10 +173,13 @@ def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -
         matches = {
             record.source
             for key, record in sources.items()
-            if record.source.startswith(f"{pattern.rstrip('/')}/")
-            or any(fnmatch(name, pattern) for name in (record.source, key))
-            or fnmatch(key, str(absolute))
+            if pattern in (record.source, key)
+            or record.source.startswith(f"{pattern.rstrip('/')}/")
             or Path(key).is_relative_to(absolute)
+        } or {
+            record.source
+            for key, record in sources.items()
+            if any(fnmatch(name, pattern) for name in (record.source, key)) or fnmatch(key, str(absolute))
         }
         if not matches:
             known = sorted({record.source for record in sources.values()})[:3]
