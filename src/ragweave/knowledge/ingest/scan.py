@@ -165,7 +165,7 @@ def _fingerprint(file: SourceFile) -> SourceRecord:
 
 
 def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -> set[str]:
-    """The sources that are a path or lie below it, or else match it as a pattern; one that matches none is an error."""
+    """The sources that are a path or lie below it, or else match it as a pattern; matching none is an error."""
     named: set[str] = set()
     for pattern in patterns:
         # Keys are absolute, sources as the user named them, perhaps from another folder.
