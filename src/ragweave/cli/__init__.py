@@ -59,14 +59,14 @@ COMMANDS = (
 
 
 class LazyGroup(TyperGroup):
-    """Imports a command by its name, and shows its errors as one sentence."""
+    """Imports a command when it is needed, and shows its errors as one sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the names of the commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command; ``None`` if there is none of this name."""
+        """Import a command; return ``None`` if the name is unknown."""
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"ragweave.cli.{cmd_name}")
@@ -88,7 +88,7 @@ class LazyGroup(TyperGroup):
 
 
 def takes_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Show typer the fields of a parameter that is a dataclass of options as options of the command."""
+    """Let typer see each field of a command's options dataclass as an option of the command."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type[Any]] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
@@ -137,11 +137,11 @@ def errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        # Knowledge bases are written atomically, so this is true wherever the interrupt came.
+        # Knowledge bases are written atomically, so this is true whenever the interrupt comes.
         notes = getattr(interrupt, "__notes__", ["nothing half-written was left behind."])
         _fail(" ".join(["Interrupted;", *notes]))
     except Exception as error:
-        # Usage errors and exits have an exit code of their own.
+        # Usage errors and exits set their exit codes themselves.
         if (
             hasattr(error, "exit_code")
             or os.environ.get("RAGWEAVE_DEBUG")
@@ -190,7 +190,7 @@ def _visible(text: str) -> str:
 
 @contextmanager
 def _visible_messages() -> Iterator[None]:
-    """Show what libraries warn of and what ragweave logs without the control characters of texts."""
+    """Strip control characters from the warnings of libraries and from ragweave's log messages."""
     from ragweave.cli.console import LogHandler, show_warning
 
     logger, handler = logging.getLogger("ragweave"), LogHandler()
@@ -218,7 +218,7 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Take no other options: the commands have them."""
+    """Accept no options other than --version; the commands define theirs."""
 
 
 def main() -> None:
@@ -226,4 +226,4 @@ def main() -> None:
     try:
         app(prog_name="ragweave")
     finally:
-        gc.freeze()  # Python would look for garbage twice as it ends, for seconds with torch's million objects
+        gc.freeze()  # at exit, Python would collect garbage twice, which takes seconds with torch

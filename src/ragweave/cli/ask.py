@@ -16,7 +16,7 @@ from ragweave.provenance.answers import Answer
 from ragweave.provenance.terminal import coloured_answer, heat_map
 from ragweave.types import ScoredPassage
 
-_INDENT = 19  # the width of a passage's figures
+_INDENT = 19  # the width of a passage's scores
 
 
 @takes_options
@@ -81,7 +81,7 @@ def ask(
 
 
 def with_stdin(questions: list[str]) -> list[str]:
-    """The questions, with the lines of standard input in place of a dash."""
+    """Replace a dash among the questions with the lines of standard input."""
     lines: list[str] = []
     for question in questions:
         lines += [line.strip() for line in sys.stdin if line.strip()] if question == "-" else [question]
@@ -100,7 +100,7 @@ def _print_answer(answer: Answer, *, explain: bool, console: Console) -> None:
 
 
 def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
-    """Print the passages of an answer with their weights, one in a line."""
+    """Print the passages of an answer with their weights, one per line."""
     console.print(Text(f"{'posterior':>9}  {'prior':>6}  passage", style="dim"))
     for i, passage in enumerate(answer.passages):
         line = Text(f"{passage.posterior:9.3f}  {passage.prior:6.3f}  ")
@@ -109,7 +109,7 @@ def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
 
 
 def print_passage(line: Text, passage: ScoredPassage, quote: str, console: Console) -> None:
-    """Print a passage in a line that begins with its figures, and words of it in the next."""
+    """Print a passage: a line that begins with its scores, then a line with a quotation."""
     line.append(passage.title or passage.id, style="cyan")
     line.append(f"  {passage.origin}")
     for shown in (line, Text(" " * _INDENT + quote, style="dim")):

@@ -28,7 +28,7 @@ _BY_DEFAULT = (
     "ask",
     "growth",
 )
-# Only run by name: they need a knowledge base, TensorFlow or CTranslate2, generate gigabytes, or take minutes.
+# These run only by name: they need a knowledge base, TensorFlow or CTranslate2, write gigabytes, or take minutes.
 _ON_REQUEST = (
     "databases",
     "engines",

@@ -57,7 +57,7 @@ class _Talk:
         self._answer: Answer | None = None
 
     def hear(self, line: str) -> None:
-        """Obey a command, or answer a question."""
+        """Run a command, or answer a question."""
         if line == "/new":
             self._conversation, self._answer = self._conversation.pipeline.chat(), None
         elif line == "/sources" and self._answer is not None:
@@ -93,7 +93,7 @@ class _Talk:
 
 
 def _next_line(console: Console, is_terminal: bool) -> str | None:
-    """The next line, without surrounding blanks; ``None`` at the end."""
+    """Read the next line, without surrounding blanks; ``None`` at the end."""
     if not is_terminal:
         line = sys.stdin.readline()
         return line.strip() if line else None

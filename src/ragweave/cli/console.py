@@ -1,4 +1,4 @@
-"""What commands show: results on standard output, everything else on standard error."""
+"""Console output: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ import ragweave
 from ragweave.errors import SourceWarning
 from ragweave.types import SourceFile
 
-# What a terminal obeys (escapes can write to the clipboard), what turns text around, and halves of characters.
+# Control characters (escapes can write to the clipboard), direction marks, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """A text without characters that a terminal obeys; each is shown as \ufffd."""
+    """Replace each character that could control a terminal with \ufffd."""
     return _CONTROL.sub("\ufffd", text)
 
 
 class _SafeConsole(Console):
-    """A console that shows texts as they are: their control characters, markup and names of emoji do nothing."""
+    """A console that shows texts literally: control characters, markup and emoji names have no effect."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
@@ -71,7 +71,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def source_warnings() -> Iterator[None]:
-    """Show warnings about sources as those of the command, without a line of code."""
+    """Show warnings about sources as warnings of the command, without a line of code."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SourceWarning)
         yield
@@ -90,12 +90,12 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Show a warning of a library; replaces `warnings.showwarning`."""
+    """Show a library's warning; replaces `warnings.showwarning`."""
     sys.stderr.write(visible(warnings.formatwarning(message, category, filename, lineno)))
 
 
 class LogHandler(logging.StreamHandler[Any]):
-    """Writes log records to standard error; a text in a message cannot look like a line of its own."""
+    """Writes log records to standard error; text in a message cannot pass for a separate line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, followed by the traceback if there is one."""
@@ -104,7 +104,7 @@ class LogHandler(logging.StreamHandler[Any]):
 
 
 def note(message: str) -> None:
-    """Show a remark beside the result."""
+    """Show a note on standard error."""
     stderr().print(message, soft_wrap=True)
 
 
@@ -121,7 +121,7 @@ def print_change(
     Args:
         base: The knowledge base after the change.
         as_json: Print one JSON object.
-        previous: The version before. If it is still the current one, nothing has changed.
+        previous: The version before the change. If it is still current, nothing has changed.
         files: The files of the sources, of which some were ignored.
         verbose: Name each file that was ignored.
     """
@@ -166,7 +166,7 @@ def recall_of(recall: dict[str, float]) -> str:
 
 
 def note_compaction(base: ragweave.KnowledgeBase) -> None:
-    """Propose to compact a knowledge base of which many rows are deleted."""
+    """Suggest compacting a knowledge base if many of its rows are deleted."""
     if base.manifest.needs_compaction:
         share = f"{base.manifest.deleted_share:.0%}"
         note(f"{share} of the rows are deleted. 'ragweave compact {base.path}' gives their space back.")
@@ -194,7 +194,7 @@ def quiet_libraries() -> None:
 def loading(what: str) -> Iterator[None]:
     """Show on a terminal what is being loaded, without messages of the libraries."""
     console = stderr()
-    gc.disable()  # imports make a million objects that stay, which each collection would go through
+    gc.disable()  # imports create a million permanent objects, which each collection would scan
     try:
         with console.status(f"Loading {what}") if console.is_terminal else nullcontext():
             quiet_libraries()
@@ -211,7 +211,7 @@ def progress_bar(
     """Show a progress bar on standard error if that is a terminal.
 
     Args:
-        description: What is done.
+        description: Label of the bar.
         total: Number of steps; ``None`` if it is unknown.
         hidden: Show nothing.
 
@@ -238,7 +238,7 @@ class StageBars:
         """End the current stage and start one."""
         completed = self._bars.tasks[-1].completed
         if completed:
-            # A stage of unknown length would pulse for ever.
+            # A stage of unknown length would pulse forever.
             self._bars.update(self._task, total=completed)
         else:
             self._bars.remove_task(self._task)
@@ -261,7 +261,7 @@ def job_bars() -> Iterator[Callable[[str, int, int, str], None]]:
     """Show a progress bar for each of several named jobs, with a note beside it.
 
     Yields:
-        A function of the job's name, its number of steps, the steps that were completed, and the note.
+        A function that takes the job's name, its number of steps, the completed steps, and the note.
     """
     with bars_with_notes() as bars:
         tasks: dict[str, TaskID] = {}

@@ -225,7 +225,7 @@ def _difference(other: Difference | None) -> tuple[str, ...]:
 
 
 def _calibrate(folder: RunFolder, file: Path | None) -> None:
-    """Write a calibration that is fitted on a run, and say what it withholds."""
+    """Fit a calibration on a run, write it, and report its threshold."""
     if file is None:
         return
     from ragweave.evaluation.runner import calibrate as fit

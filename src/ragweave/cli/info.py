@@ -39,7 +39,7 @@ def info(
         from ragweave.knowledge.layout import location_of, verify_folder
 
         location = location_of(kb)
-        # Not opened first, which stops at the first damaged file.
+        # The knowledge base is not opened first: opening stops at the first damaged file.
         files, size = (
             verify_folder(location)
             if isinstance(location, Path)
@@ -68,7 +68,7 @@ def info(
 
 
 def _sources(base: ragweave.KnowledgeBase) -> dict[str, Any]:
-    """The sources with their numbers of passages, and what the last change left out, with the reasons."""
+    """The number of passages of each source, and which files the last change left out, with the reasons."""
     change = base.manifest.change
     return {"sources": base.sources(), "ignored": change.ignored, "skipped": list(change.skipped)}
 

@@ -61,7 +61,7 @@ def mcp(
         limits=Limits.with_defaults(**answering),
         keys=None if api_key_file is None else KeyRing.from_file(api_key_file),
     )
-    with redirect_stdout(sys.stderr):  # standard output is for the protocol alone
+    with redirect_stdout(sys.stderr):  # standard output is reserved for the protocol
         pipeline = given.load(kb)
     server = create_mcp_server(pipeline, settings, allow_changes=allow_changes)
     if http is None:

@@ -1,4 +1,4 @@
-"""The pipeline that a command answers with, and the options of the commands that have one."""
+"""Pipeline options shared by commands, and the pipelines that are loaded from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineOptions:
-    """The options of a pipeline, by their names; see `ragweave.cli.takes_options`."""
+    """The options of a pipeline; see `ragweave.cli.takes_options`."""
 
     model: options.RagModel = "embedded"
     formulation: Annotated[
@@ -126,7 +126,7 @@ class PipelineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions(PipelineOptions):
-    """The options of the commands that answer one question after the other."""
+    """The options of the commands that answer questions one after another."""
 
     n_docs: Annotated[
         int | None, typer.Option(min=1, help="Passages per question (default: the model's).")
@@ -136,7 +136,7 @@ class AnswerOptions(PipelineOptions):
     ] = False
 
     def answering(self) -> dict[str, Any]:
-        """The arguments of an answer."""
+        """The keyword arguments of `AnswerPipeline.stream`."""
         return {"n_docs": self.n_docs, "num_beams": self.beams, "max_new_tokens": self.max_new_tokens}
 
     def load(self, kb: str, where: str | None = None) -> AnswerPipeline:

@@ -95,7 +95,7 @@ def serve(
     first, *others = bases
     pipeline = given.load(bases[first])
     pipelines = {first: pipeline} | {name: with_knowledge_base(pipeline, bases[name]) for name in others}
-    # A file that is cut off in place ends the process by a signal; this leaves a line that names it.
+    # Reading a truncated memory-mapped file kills the process with a signal; this prints a traceback first.
     with suppress(io.UnsupportedOperation):  # standard error is not a file
         faulthandler.enable(all_threads=False)
     with listen(host, port) as listener:
@@ -108,10 +108,10 @@ def serve(
 
 
 def _named(kbs: list[str]) -> dict[str, str]:
-    """The knowledge bases by their names; a single one needs none.
+    """Map names to knowledge bases; a single knowledge base needs no name.
 
     Raises:
-        ConfigurationError: One of several has no name, or two have the same.
+        ConfigurationError: One of several has no name, or two have the same name.
     """
     bases = dict((match[1], match[2]) if (match := _NAMED.fullmatch(kb)) else ("", kb) for kb in kbs)
     if len(bases) < len(kbs) or (len(kbs) > 1 and "" in bases):

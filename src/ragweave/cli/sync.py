@@ -68,7 +68,7 @@ def sync(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SourceWarning)  # shown below, when the sources are read
         files = find_sources(sources, follow_links=reading.follow_links, allow_empty=True)
-    # Loaded at the first new or changed source, and then once.
+    # Loaded once, at the first new or changed source.
     encoder = cache(partial(options.load_encoder, model, base, device=device))
 
     def synchronize() -> ragweave.KnowledgeBase:
@@ -101,7 +101,7 @@ def sync(
 
 
 def _compacted(base: ragweave.KnowledgeBase, keep: int | None) -> ragweave.KnowledgeBase:
-    """The knowledge base, compacted if many of its rows are deleted, and with so many older versions."""
+    """Compact the knowledge base if many of its rows are deleted, and keep ``keep`` older versions."""
     if base.manifest.needs_compaction:
         base = base.compact(keep=None)
         note(f"Compacted: version {base.version} has no deleted rows.")
@@ -137,14 +137,14 @@ def _changes(sources: Sequence[Path], kb: str, stop: Event) -> Iterator[None]:
         rust_timeout=500,
         yield_on_timeout=True,
     ):
-        # The first round ends without changes. By then the watcher runs, so that no change is missed.
+        # The first round ends without changes. The watcher is running by then, so no change is missed.
         if changes or not started:
             started = True
             yield
 
 
 def _nearest_folder(source: Path) -> Path:
-    """The folder that a source is or is in: editors replace files, and a pattern may match new ones."""
+    """The nearest existing folder of a source: editors replace files, and a pattern may match new ones."""
     path = Path(os.path.realpath(source))
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 

@@ -246,7 +246,7 @@ def retriever(
     pipeline = options.load_pipeline(model, knowledge_base=base, dtype="float32", device=device)
     train_retriever(pipeline.encoder, pairs, output, resume=resume, around=show_training, **arguments)
     pipeline.encoder.save_pretrained(output / DOCUMENT_ENCODER_FOLDER)
-    # Loaded again, so that the knowledge base records this folder as its encoder, not the initial model.
+    # The encoder is loaded again so that the knowledge base records this folder, not the initial model.
     encoder = type(pipeline.encoder).from_pretrained(output / DOCUMENT_ENCODER_FOLDER, device=device)
     pipeline.model.config.passage_encoder_fingerprint = encoder.fingerprint
     pipeline.model.save_pretrained(output)

@@ -1,4 +1,4 @@
-"""What the commands that train share: their arguments for the Trainer, and the progress they show."""
+"""Shared code of the training commands: arguments for the Trainer, and the display of progress."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def show_training(trainer: Trainer) -> Iterator[None]:
     """Show the progress of a trainer on standard error, instead of transformers' output on standard output."""
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    trainer.args.disable_tqdm = True  # two kinds of progress bars would overwrite each other
+    trainer.args.disable_tqdm = True  # two progress bars would overwrite each other
     progress = TrainingProgress(trainer)
     if trainer.is_world_process_zero():
         trainer.add_callback(progress)
@@ -115,7 +115,7 @@ def show_training(trainer: Trainer) -> Iterator[None]:
 
 
 class TrainingProgress(TrainerCallback):
-    """Shows a bar for the steps and one for evaluation on a terminal, and lines elsewhere."""
+    """Shows bars for steps and evaluation on a terminal, and lines elsewhere."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -161,5 +161,5 @@ class TrainingProgress(TrainerCallback):
         console.print(f"step {state.global_step} of {state.max_steps}: {text}", soft_wrap=True)
 
     def stop(self) -> None:
-        """Leave the bars as they are."""
+        """Stop updating the bars."""
         self._bars.stop()

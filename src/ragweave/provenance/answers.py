@@ -13,17 +13,17 @@ from typing import Any, Literal
 from ragweave.types import ScoredPassage, without_title
 
 NO_ANSWER = "The documents do not say."
-"""What a pipeline answers where its confidence does not reach the threshold."""
+"""The answer of a pipeline whose confidence is below the threshold."""
 
 Field = Literal["text", "title"]
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievedPassage(ScoredPassage):
-    """A passage that an answer was made from.
+    """A passage that an answer was generated from.
 
     Attributes:
-        posterior: p(z | x, y), how much it counted for the answer; the posteriors of an answer sum to one.
+        posterior: p(z | x, y), how much it contributed to the answer; the posteriors of an answer sum to one.
         null: p(null | x, z), how likely it does not answer the question; ``None`` if the generator has no null
             answer (`RagConfig.null_answer`).
     """
@@ -40,7 +40,7 @@ class RetrievedPassage(ScoredPassage):
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Words of a passage that an answer repeats.
+    """A run of words that an answer and a passage share.
 
     Attributes:
         passage: The position of the passage in `Answer.passages`.
@@ -60,7 +60,7 @@ class AnswerToken:
     """A token of an answer and where it came from.
 
     Attributes:
-        text: What it adds to the answer; empty if it ends the answer or is a part of a character.
+        text: The text it adds to the answer; empty if it ends the answer or is part of a character.
         posteriors: p(z | x, y_<=t), one for each of `Answer.passages` (figure 2 of the paper); they sum to one.
         support: The longest run of the answer's words around this token that is also in the passage with the largest
             posterior; ``None`` if that passage does not contain the token's word.
@@ -84,7 +84,7 @@ class Answer:
         question: The question.
         answer: The answer; `NO_ANSWER` if ``answered`` is false.
         score: log p(y|x), natural logarithm.
-        passages: The passages it was made from, by falling posterior.
+        passages: The passages it was generated from, by decreasing posterior.
         tokens: Its tokens; their texts together are the answer. Empty if ``answered`` is false.
         null_score: log p(null|x), that the passages do not answer; ``None`` if the generator has no null answer.
         confidence: How likely the answer is right, in [0, 1]; see `ragweave.provenance.confidence`.
@@ -109,7 +109,7 @@ class Answer:
         return {**content, "tokens": token_dicts} if tokens else content
 
     def quote(self, position: int, characters: int = 240) -> str:
-        """At most so many characters of a passage around words that the answer repeats, or its beginning."""
+        """Quote up to ``characters`` of a passage around words that the answer shares, or its beginning."""
         supports = [token.support for token in self.tokens if token.support is not None]
         repeated = [one for one in supports if one.passage == position and one.field == "text"]
         spans = [(one.end - one.start, one.start) for one in repeated]
@@ -155,7 +155,7 @@ _FAINTEST, _STRONGEST = 0.06, 0.5  # opacities that keep text readable on light 
 
 
 def colour_of(position: int) -> str:
-    """The colour of a passage by its position, as ``#rrggbb``; the ninth has the first one's again."""
+    """The colour of a passage by its position, as ``#rrggbb``; the colours repeat from the ninth on."""
     return _COLOURS[position % len(_COLOURS)]
 
 
@@ -175,13 +175,13 @@ def _template() -> Any:
 
 
 def _hint(passages: Iterable[RetrievedPassage], token: AnswerToken) -> str:
-    """The posteriors of a token, the largest first."""
+    """The posteriors of a token, largest first."""
     pairs = sorted(zip(token.posteriors, passages, strict=True), key=lambda pair: -pair[0])
     return "\n".join(f"{posterior:.3f}  {passage.title or passage.id}" for posterior, passage in pairs)
 
 
 def _shade(position: int | None, posteriors: Iterable[float]) -> str:
-    """The colour of a passage as a background, the stronger the larger its posterior."""
+    """The passage's colour as a background; a larger posterior makes it stronger."""
     if position is None:
         return ""
     red, green, blue = (int(colour_of(position)[start : start + 2], 16) for start in (1, 3, 5))

@@ -1,8 +1,8 @@
-"""How likely an answer is right: a logistic model of what the marginalisation says about it.
+"""How likely an answer is to be right: a logistic model over signals of the marginalisation.
 
-Posteriors say which passage an answer comes from. Whether any passage answers at all is another question, which
-p(null|x), the likelihood of the null answer, answers for generators that have learned one. `CalibratedConfidence`
-weighs it with p(y|x), with the retriever's scores, and with how many passages contain the answer. `ragweave eval
+Posteriors show which passage an answer comes from. They do not show whether any passage answers the question;
+p(null|x), the likelihood of the null answer, does for generators that have learned one. `CalibratedConfidence`
+combines it with p(y|x), the retriever's scores, and the number of passages that contain the answer. `ragweave eval
 --calibrate` fits it on questions with and without answers.
 """
 
@@ -29,7 +29,7 @@ _MOST_BYTES = 2**20
 
 
 def signals(answer: Answer) -> dict[str, float]:
-    """What is known about an answer, as finite numbers that rise with confidence or fall with it.
+    """Finite numbers that indicate whether an answer is right.
 
     Returns:
         ``likelihood``: the log-odds of p(y|x). ``null``: those of p(null|x), and ``best_null``: those of
@@ -50,10 +50,10 @@ def signals(answer: Answer) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class CalibratedConfidence:
-    """A logistic model of whether an answer is right, and from which confidence on to give it.
+    """A logistic model of whether an answer is right, and the lowest confidence at which to give it.
 
     Attributes:
-        weights: The weight of each of `signals`; those without a weight do not count.
+        weights: Weights of the `signals`; signals without a weight are ignored.
         bias: The log-odds where all signals are 0.
         threshold: Answers below this confidence are withheld, unless a pipeline says otherwise.
         questions: How many questions it was fitted on; 0 for none.
@@ -109,17 +109,17 @@ class CalibratedConfidence:
 
 
 UNCALIBRATED = CalibratedConfidence({"likelihood": 1.0})
-"""For models without a calibration: the confidence is p(y|x). It orders answers, and promises no more."""
+"""For models without a calibration: the confidence is p(y|x), which ranks answers but is not calibrated."""
 
 
 def fit_confidence(
     rows: Sequence[Mapping[str, float]], correct: Sequence[bool], *, most_withheld: float = 0.05
 ) -> CalibratedConfidence:
-    """Fit a logistic regression (scikit-learn) of which answers are right.
+    """Fit a logistic regression (scikit-learn) that predicts which answers are right.
 
     Args:
         rows: The `signals` of answers of one pipeline.
-        correct: Whether each is right; the answer to a question that has none is wrong.
+        correct: Whether each answer is right; any answer to an unanswerable question is wrong.
         most_withheld: The share of right answers that the threshold may withhold.
 
     Raises:
@@ -146,7 +146,7 @@ def fit_confidence(
 
 
 def judged(answer: Answer, confidence: CalibratedConfidence, threshold: float) -> Answer:
-    """An answer with its confidence; below the threshold, it says that the documents do not say."""
+    """An answer with its confidence; below the threshold, it becomes `NO_ANSWER`."""
     value = confidence(answer)
     if value >= threshold:
         return replace(answer, confidence=value)
@@ -156,7 +156,7 @@ def judged(answer: Answer, confidence: CalibratedConfidence, threshold: float) -
 
 
 def nothing_found(answer: Answer) -> Answer:
-    """The answer to a question that no passage was found for: the documents do not say."""
+    """The answer, `NO_ANSWER`, to a question for which no passage was found."""
     return replace(answer, answer=NO_ANSWER, passages=(), tokens=(), confidence=0.0, answered=False)
 
 

@@ -36,11 +36,11 @@ from ragweave.types import ScoredPassage
 
 @dataclass(frozen=True)
 class Provenance:
-    """How much each passage counted for B answers."""
+    """How much each passage contributed to B answers."""
 
     log_likelihood: Tensor  # log p(y|x) under the model's formulation, (B,)
-    # P(z | x, y), (B, K). RAG-Sequence: the passage that explains the whole answer. RAG-Token, which draws a passage
-    # for every token: the mean of the tokens' posteriors. Rows sum to one.
+    # P(z | x, y), (B, K); rows sum to one. RAG-Sequence: given the whole answer. RAG-Token, which draws a passage
+    # for every token: the mean of the tokens' posteriors.
     posterior: Tensor
     token_posteriors: Tensor  # p(z | x, y_<=t), (B, K, T)
     scored: Tensor  # which tokens belong to the answer, bool, (B, T)
@@ -69,11 +69,11 @@ def explain(
         doc_scores: Scaled passage scores, (B, K).
         sequences: The answers as `generate` returned them, (B, 1+T), start token first.
         null_ids: Tokens of the answer that says that a passage does not answer; see `RagConfig.null_answer`.
-        log_probs: What decoding computed, ``passage_log_probs`` of `generate`, (B, K, T).
+        log_probs: ``passage_log_probs`` of `generate`, computed during decoding, (B, K, T).
     """
     n_docs = doc_scores.shape[1]
     scored = _scored(model, sequences[:, 1:])
-    if log_probs is not None:  # whatever a missing passage or padding has does not count
+    if log_probs is not None:  # the values at missing passages and padding do not matter
         log_probs = log_probs.masked_fill(~scored[:, None] | (doc_scores == float("-inf"))[..., None], 0.0)
     if log_probs is None or log_probs.isnan().any():
         log_probs = _log_probs(model, contexts, sequences, scored, n_docs)
@@ -134,9 +134,9 @@ def assemble(
     provenance: Provenance,
     tokenizer: Any,
 ) -> list[Answer]:
-    """Make B answers of what ``generate`` returned, (B, 1+T), start token first.
+    """Make B answers from the output of ``generate``, (B, 1+T), start token first.
 
-    Each has K passages, ``None`` where there is none. The tokenizer is the generator's.
+    Each answer has K passages, ``None`` for missing ones. The tokenizer is the generator's.
     """
     texts = tokenizer.batch_decode(sequences[:, 1:], skip_special_tokens=True)
     answers = []
@@ -167,7 +167,7 @@ def assemble(
 
 
 def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str]:
-    """Cut a decoded text, without special tokens and surrounding white space, where its T tokens end.
+    """Split a decoded text, without special tokens and surrounding white space, into the texts of its T tokens.
 
     Returns:
         T texts that make up ``text``. A character that several tokens spell belongs to the last of them.
@@ -176,7 +176,7 @@ def token_texts(token_ids: Sequence[int], text: str, tokenizer: Any) -> list[str
     decoded = tokenizer.batch_decode(prefixes, skip_special_tokens=True) if prefixes else []
     ends = [0]
     for prefix in decoded:
-        # A prefix that ends inside a character decodes to other last characters than the text has.
+        # A prefix that ends inside a character decodes to different last characters than the text.
         ends.append(max(ends[-1], len(commonprefix([prefix.lstrip(), text]))))  # noqa: RUF071 (characters)
     ends.append(len(text))
     return [text[start:end] for start, end in pairwise(ends)][: len(token_ids)]
@@ -207,7 +207,7 @@ def answer_tokens(
 
 
 def _support(passage: int, runs: dict[Field, list[Run | None]], start: int, end: int) -> Support | None:
-    """The longest run of words around the characters of a token; the text wins over the title."""
+    """The longest run of words around the characters of a token; ties go to the text, not the title."""
     candidates = [(run, field) for field, row in runs.items() for run in row[start:end] if run is not None]
     if not candidates:
         return None
@@ -232,7 +232,7 @@ class _Word:
 
 
 def supporting_runs(answer: str, text: str) -> list[Run | None]:
-    """Find what an answer repeats of a passage's text or title. Case and what is between words do not matter.
+    """Find the words that an answer shares with a passage's text or title, ignoring case and punctuation.
 
     Returns:
         For every character of the answer, the longest run of the answer's words that includes this character's word
@@ -258,7 +258,7 @@ def _longest_runs(answer: Sequence[_Word], text: Sequence[_Word]) -> list[Run | 
     for first, word in enumerate(answer):
         for position in positions.get(word.form, ()):
             if first and position and answer[first - 1].form == text[position - 1].form:
-                continue  # the middle of a run that was found from its beginning
+                continue  # inside a run that was found from its beginning
             length = 1
             while (
                 first + length < len(answer)
