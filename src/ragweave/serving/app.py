@@ -77,10 +77,10 @@ def create_app(
         title="ragweave",
         version=ragweave.__version__,
         summary="Answers from a knowledge base, with the provenance of each token.",
-        docs_url=None,  # FastAPI's own page loads scripts from a CDN; /docs is ours
+        docs_url=None,  # FastAPI's page loads scripts from a CDN; ragweave serves its own at /docs
         redoc_url=None,
         lifespan=lifespan,
-        responses=errors(403, 500),  # another host, and what nobody expects
+        responses=errors(403, 500),  # a disallowed host, and unexpected errors
     )
     app.state.services = services
     install_handlers(app)

@@ -63,9 +63,9 @@ class Job:
     Attributes:
         question: The question.
         options: How to answer it.
-        turns: Earlier questions and answers, which the question may lean on.
+        turns: Earlier questions and answers, which the question may refer to.
         arrived: When the job was created, in seconds of the monotonic clock.
-        cancelled: Whether nobody waits for the answer any more.
+        cancelled: Whether the answer is no longer needed.
     """
 
     def __init__(self, question: str, options: AnswerOptions, turns: Sequence[tuple[str, str]] = ()) -> None:
@@ -137,7 +137,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait, without the batch that is being answered."""
+        """Number of waiting jobs, without the batch that is being answered."""
         return len(self._queue)
 
     @property
@@ -150,7 +150,7 @@ class Batcher:
         self._task = asyncio.create_task(self._run(), name="ragweave-batcher")
 
     def close(self) -> None:
-        """Accept no more jobs, and answer those that wait at once."""
+        """Accept no more jobs, and answer the waiting ones without further delay."""
         self._stopping = True
         self._changed.set()
 
@@ -164,12 +164,12 @@ class Batcher:
         """Add all of these jobs to the queue, or none.
 
         Raises:
-            OverloadedError: The queue has no room for all of them, or would not be answered before the deadline.
+            OverloadedError: The queue has no room for all of them, or could not answer them before the deadline.
             StoppingError: The service is stopping.
         """
         if not self.ready:
             raise StoppingError
-        idle = self._batch is None and not self._queue  # then only an attempt tells how long an answer takes
+        idle = self._batch is None and not self._queue  # only a further attempt can correct a wrong estimate
         late = not idle and self._seconds_until(len(self._queue) + len(jobs)) > self._settings.deadline
         if late or len(self._queue) + len(jobs) > self._settings.max_queue:
             raise self._overloaded()
@@ -199,13 +199,13 @@ class Batcher:
                 self._reject_late_jobs()
 
     def _seconds_until(self, position: int) -> float:
-        """Estimated seconds until the running batch and so many jobs after it are answered."""
+        """Estimated seconds until the running batch and ``position`` jobs after it are answered."""
         started, size = self._batch or (0.0, 0)
         running = max(0.0, started + size * self._seconds_per_question - time.monotonic())
         return running + position * self._seconds_per_question
 
     def _reject_late_jobs(self) -> None:
-        """Tell jobs at once that they would miss their deadline. The first one stays: estimates may be wrong."""
+        """Reject jobs that would miss their deadline. The first one stays, since estimates may be wrong."""
         now, kept = time.monotonic(), 0
         for job in list(self._queue):
             if kept and now + self._seconds_until(kept + 1) > job.arrived + self._settings.deadline:

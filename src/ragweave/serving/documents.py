@@ -37,9 +37,9 @@ class Excerpt:
 
     Attributes:
         passages: Consecutive passages, at least one.
-        marked: The position of the one that was asked for; ``None`` if the document was.
-        before: How many passages precede them in the document.
-        after: How many follow.
+        marked: The position of the requested passage; ``None`` if the document was requested.
+        before: Number of passages that precede them in the document.
+        after: Number of passages that follow them.
     """
 
     passages: list[Passage]
@@ -49,11 +49,11 @@ class Excerpt:
 
 
 class Documents:
-    """Blocking calls about documents. Those that change them must stay in one thread, and the others in one.
+    """Blocking calls about documents. Make all changes in one thread, and all other calls in one thread.
 
     Args:
         engine: Answers from the knowledge base.
-        keep_versions: How many older versions a change leaves.
+        keep_versions: Number of older versions to keep after a change.
     """
 
     def __init__(self, engine: Engine, *, keep_versions: int) -> None:
@@ -62,7 +62,7 @@ class Documents:
         self._encoder = copy_encoder(engine.pipeline.encoder)
 
     def excerpt(self, name: str) -> Excerpt:
-        """A passage with those around it in its document, or the start of a document.
+        """A passage with its neighbours in the document, or the start of a document.
 
         Raises:
             NotFoundError: No document and no passage has this id.
@@ -122,7 +122,7 @@ class Documents:
         return base
 
     def sources(self, search: str) -> list[Source]:
-        """The sources whose names contain a text, in the order of their names."""
+        """The sources whose names contain ``search``, sorted by name."""
         self._engine.refresh()
         counts = self._engine.base.sources()
         found = [
@@ -141,7 +141,7 @@ class Documents:
         """The id of a document of a source.
 
         Raises:
-            NotFoundError: There is no such source, or another one holds its passages.
+            NotFoundError: There is no such source, or its passages belong to another one.
         """
         self._engine.refresh()
         passage = self._engine.base.storage.passage_of(self._source(self._engine.base, name))
@@ -169,7 +169,7 @@ class Documents:
             return latest.add([file], encoder=self._encoder, strict=True)
 
     def delete_source(self, name: str) -> KnowledgeBase:
-        """Delete what was read from a source.
+        """Delete the passages of a source.
 
         Raises:
             NotFoundError: There is no such source.
@@ -192,7 +192,7 @@ class Documents:
 
     @contextmanager
     def _changing(self) -> Iterator[KnowledgeBase]:
-        """The latest version, to be changed; afterwards the new one is in use, and old ones are deleted."""
+        """Yield the latest version to change; afterwards, use the new version and delete old ones."""
         with _change_errors():
             yield self._engine.base.latest()
         self._engine.refresh(force=True)
@@ -212,7 +212,7 @@ class Documents:
 
 @contextmanager
 def _change_errors() -> Iterator[None]:
-    """Replace the library's errors about a change, whose messages contain paths."""
+    """Replace the library's errors about a change, because their messages contain paths."""
     try:
         yield
     except (SourceError, KnowledgeBaseError, OSError) as error:
@@ -227,7 +227,7 @@ def _change_errors() -> Iterator[None]:
 
 
 def source_id(source: str) -> str:
-    """The id of a source, which tells nothing about this machine's folders."""
+    """The id of a source, which reveals nothing about this machine's folders."""
     return sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -42,13 +42,13 @@ from ragweave.types import Passage, ScoredPassage
 P = TypeVar("P", bound=ScoredPassage)
 
 _LOG = logging.getLogger(__name__)
-# The source of a document that was added over HTTP is this prefix and its id, or that and the name of its file.
+# The source of a document that was added over HTTP is one of these prefixes, followed by its id or file name.
 POSTED, UPLOADED = "posted:", "uploaded:"
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n|(?<=\uff1f)")
 
 
 class Engine:
-    """Answers, retrieves and embeds. Each of these must stay in one thread.
+    """Answers, retrieves and embeds. Make all calls of one kind in the same thread.
 
     Args:
         pipeline: Pipeline over a knowledge base.
@@ -56,7 +56,7 @@ class Engine:
         model_lock: Held while the model answers, if several engines share the model.
 
     Attributes:
-        refresh_failures: How many versions could not be loaded.
+        refresh_failures: Number of versions that could not be loaded.
 
     Raises:
         ConfigurationError: The pipeline has no knowledge base.
@@ -116,7 +116,7 @@ class Engine:
             jobs[i].publish(AnswerReady(replace(answer, passages=passages)))
 
     def check_where(self, where: str) -> None:
-        """Raise `ConfigurationError` if a condition is invalid or names what no passage has."""
+        """Raise `ConfigurationError` if a condition is invalid or names a field that no passage has."""
         self.refresh()
         check_names(where, self.base.storage.columns())
 
@@ -129,14 +129,14 @@ class Engine:
         return [tuple(map(_public, passages)) for passages in result.ranked_passages()]
 
     def token_count(self, question: str) -> int:
-        """How many tokens of the generator a question has. Call it in the thread for retrieval."""
+        """The number of the generator's tokens in a question. Call it in the retrieval thread."""
         tokens = self._retrieval_tokenizer(question, add_special_tokens=False, verbose=False)
         return len(tokens["input_ids"])
 
     def condense(self, message: str, max_characters: int) -> str:
-        """A message that the models read whole, or the last question of a longer one; without a question, its end.
+        """Shorten a message that is too long for the models to its last question or, without one, to its end.
 
-        Call it in the thread for retrieval.
+        Call it in the retrieval thread.
         """
         encoder = self._retrieval.encoder
         longest = encoder.max_length or sys.maxsize
@@ -159,10 +159,10 @@ class Engine:
         return text
 
     def embed(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], int]:
-        """The vectors of texts, (L, D), and how many tokens of the encoder they have.
+        """The vectors of L texts, (L, D), and their total number of the encoder's tokens.
 
         Raises:
-            LimitError: A text is longer than the encoder reads.
+            LimitError: A text is longer than the encoder's maximum length.
         """
         encoder = self._text_encoder
         counts = [encoder.token_count(text) for text in texts]
@@ -172,7 +172,7 @@ class Engine:
                 f"Text {most} has {counts[most]} tokens, but the encoder reads {encoder.max_length}. Send shorter "
                 "texts."
             )
-        return encoder.encode(texts, prompt=""), sum(counts)  # clients of OpenAI write prompts into texts
+        return encoder.encode(texts, prompt=""), sum(counts)  # OpenAI clients put prompts into the texts
 
     def refresh(self, *, force: bool = False) -> None:
         """Load a new version of the knowledge base if the last check was ``refresh_seconds`` ago.
@@ -183,7 +183,7 @@ class Engine:
             force: Check now.
 
         Raises:
-            TruncatedFileError: A file of the current version was cut off. Until it is restored, nobody may read it.
+            TruncatedFileError: A file of the current version was truncated. It must not be read until it is restored.
         """
         with self._refresh_lock:
             if not force and time.monotonic() - self._refreshed < self._refresh_seconds:
@@ -202,7 +202,7 @@ class Engine:
                 )
 
     def _is_ready(self, job: Job) -> bool:
-        """Make a question stand alone, and tell whether it can be encoded; an invalid one must not fail the batch."""
+        """Rewrite a follow-up, and return whether it can be encoded; an invalid one must not fail the batch."""
         try:
             job.question = standalone_question(
                 self._pipelines[job.options.formulation], job.turns, job.question
@@ -234,14 +234,14 @@ class _JobCallback:
 
 
 class _AbandonedError(Exception):
-    """Nobody waits for the batch any more."""
+    """All jobs of the batch are cancelled or late."""
 
 
 @contextmanager
 def _while_awaited(generator: nn.Module | None, jobs: Sequence[Job]) -> Iterator[None]:
     """Leave the block at the generator's next layer when all jobs are cancelled, or past their deadline.
 
-    `should_stop` is asked at each token. Reading contexts and scoring hypotheses may take longer than all tokens.
+    `should_stop` is checked only at each token. Encoding contexts and scoring hypotheses may take longer than that.
     """
     thread = threading.get_ident()  # other threads may use the same generator
 
@@ -275,12 +275,12 @@ def _public(passage: P) -> P:
 
 
 def is_posted(passage: Passage | ScoredPassage) -> bool:
-    """Whether it was posted as JSON, so that the line of its file means nothing to anyone."""
+    """Whether it was posted as JSON; then its line refers to a file that clients never see."""
     return passage.source.startswith(POSTED)
 
 
 def copy_encoder(encoder: TextEncoder) -> TextEncoder:
-    """The same encoder with a tokenizer of its own."""
+    """The same encoder with a separate tokenizer."""
     twin = copy(encoder)
     twin.tokenizer = deepcopy(encoder.tokenizer)
     return twin

@@ -27,7 +27,7 @@ from ragweave.errors import (
 
 _LOG = logging.getLogger(__name__)
 _CALLER_ERRORS = (QuestionError, ConfigurationError)
-"""Errors of the library that the caller caused; their messages go to the caller."""
+"""Errors of the library that the caller caused; callers get their messages."""
 
 
 class ServingError(RagweaveError):
@@ -58,7 +58,7 @@ class UnauthorizedError(ServingError, status=401, code="invalid_api_key"):
 
 
 class ForbiddenError(ServingError, status=403, code="forbidden"):
-    """The service does this for nobody."""
+    """The service does not allow this request."""
 
 
 class NotFoundError(ServingError, status=404, code="not_found"):
@@ -86,7 +86,7 @@ class UnreadableDocumentError(ServingError, status=422, code="unreadable_documen
 
 
 class OverloadedError(ServingError, status=429, code="overloaded"):
-    """More is waiting than can be answered in time; a retry makes sense after ``retry_after`` seconds."""
+    """The queue is too long to answer in time; retry after ``retry_after`` seconds."""
 
     def __init__(self, retry_after: int) -> None:
         message = f"Too many questions are waiting. Try again in {retry_after} s."
@@ -126,7 +126,7 @@ _REASONS = {
 
 
 def unavailable(error: BaseException) -> UnavailableError | None:
-    """The reason why a knowledge base or the machine is unavailable; ``None`` if the error is something else."""
+    """The error for a knowledge base or machine that is unavailable; ``None`` for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _REASONS:
@@ -140,7 +140,7 @@ def unavailable(error: BaseException) -> UnavailableError | None:
 
 
 def without_folders(error: BaseException) -> str:
-    """The message of an error in which each path or address is only a name."""
+    """The message of an error, with each path or address reduced to its last part."""
     return re.sub(r"[^\s'\"()]+", lambda word: word.group().rstrip("/").rpartition("/")[2] or "/", str(error))
 
 
@@ -187,7 +187,7 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _validation_message(error: RequestValidationError) -> str:
-    """Which fields are invalid and why; never the values that were sent."""
+    """Say which fields are invalid and why, without the values that were sent."""
     parts = []
     for detail in error.errors():
         # loc[0] is "body", "query" or "path"; the form of a body, such as "(agent)", may follow.

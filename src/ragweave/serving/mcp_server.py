@@ -38,7 +38,7 @@ _CHANGES = ToolAnnotations(
 def create_mcp_server(
     pipeline: AnswerPipeline, settings: ServingSettings | None = None, *, allow_changes: bool = False
 ) -> MCPServer[None]:
-    """Create an MCP server over a pipeline. Run it with ``run()``, or serve `mcp_app` of it.
+    """Create an MCP server over a pipeline. Run it with ``run()``, or serve it with `mcp_app`.
 
     Args:
         pipeline: Pipeline over a knowledge base.
@@ -150,7 +150,7 @@ def _linked(passage: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Give clients the sentence of an error that HTTP clients also get, without internal details."""
+    """Give clients the same error messages as over HTTP, without internal details."""
     try:
         yield
     except NotFoundError as error:

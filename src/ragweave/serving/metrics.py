@@ -15,7 +15,7 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
 class Metrics:
-    """The metrics of one service, in a registry of its own. The functions return current values of gauges."""
+    """The metrics of one service, in a separate registry. The functions return current values of gauges."""
 
     def __init__(
         self,

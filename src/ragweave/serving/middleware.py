@@ -39,7 +39,7 @@ _PUBLIC_FOLDER = "/static/"
 
 
 class SecurityHeadersMiddleware:
-    """Adds headers that restrict what a browser may do, and with ``cross_origin`` let other origins read."""
+    """Adds headers that restrict browsers; with ``cross_origin``, other origins may read responses."""
 
     def __init__(self, app: ASGIApp, *, cross_origin: bool = False) -> None:
         self._app = app
@@ -82,7 +82,7 @@ class AccessMiddleware:
             return
         response: Response = error_response(error)
         asks_for_page = scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
-        if asks_for_page and isinstance(error, UnauthorizedError):  # a browser, whose links send no key
+        if asks_for_page and isinstance(error, UnauthorizedError):  # links in a browser send no key
             response = FileResponse(STATIC / "key.html", error.status, headers=error.headers)
         await response(scope, receive, send)
 
@@ -97,7 +97,7 @@ class AccessMiddleware:
         key = bearer_token(headers)
         if key is None:
             return UnauthorizedError("This service requires a key. Send it as 'Authorization: Bearer KEY'.")
-        # All rings are compared, so that the time does not tell which one matched.
+        # All rings are compared, so that timing does not reveal which one matched.
         accepted = [ring.accepts(key) for ring in self._rings]
         if not any(accepted):
             return UnauthorizedError("The key is not valid for this service.")
@@ -157,7 +157,7 @@ class ErrorMiddleware:
         except (Exception, asyncio.CancelledError) as error:
             if scope["type"] != "http":
                 raise
-            # The server cancels what still runs when its shutdown has taken too long.
+            # The server cancels running requests when its shutdown takes too long.
             response = error_response(error if isinstance(error, Exception) else StoppingError())
             if not started:
                 await response(scope, receive, send)

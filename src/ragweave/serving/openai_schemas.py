@@ -17,7 +17,7 @@ class StreamOptions(ChatPart):
 
 
 class CompletionRequest(ChatPart):
-    """What requests of chats and of responses share. Unknown fields are ignored."""
+    """Fields that chat and response requests share. Unknown fields are ignored."""
 
     model: str
     stream: bool | None = None
@@ -117,12 +117,12 @@ class Annotation(BaseModel):
 
 
 class Judgement(BaseModel):
-    """How sure the answer is, and what was asked: extensions of ragweave."""
+    """The confidence of the answer and the question that was searched for: extensions of ragweave."""
 
-    confidence: float | None = Field(description="How likely the answer is right.")
-    answered: bool = Field(description="Whether the confidence sufficed.")
+    confidence: float | None = Field(description="How likely the answer is to be right.")
+    answered: bool = Field(description="Whether the confidence reached the threshold.")
     best_guess: str | None = Field(description="The answer that was withheld.")
-    searched_for: str = Field(description="The question as it stands alone.")
+    searched_for: str = Field(description="The question, rewritten to stand alone.")
 
 
 class ChatMessage(Judgement):

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Question = Annotated[str, Field(min_length=1, description="A question. It must not be blank.")]
 MinConfidence = Annotated[
     float | None,
-    Field(ge=0, le=1, description="From which confidence on to give an answer; 0 gives every answer."),
+    Field(ge=0, le=1, description="The lowest confidence at which to give an answer; 0 gives every answer."),
 ]
 Stop = Annotated[str, Field(min_length=1)]
 Where = Annotated[
@@ -31,7 +31,7 @@ class _Request(BaseModel):
 class ChatPart(BaseModel):
     """A part of a chat. OpenAI clients send fields that have no meaning here."""
 
-    # With a maximum, pydantic also rejects halves of characters; the service limits the length of a body itself.
+    # With a maximum, pydantic also rejects lone surrogates; the service limits the length of a body itself.
     model_config = ConfigDict(extra="ignore", str_max_length=2**31 - 1)
 
 
@@ -53,12 +53,12 @@ class RetrieveRequest(_Request):
 
     @property
     def all_questions(self) -> list[str]:
-        """The questions, however they were given."""
+        """The questions, from either field."""
         return [self.question] if self.question is not None else list(self.questions or ())
 
 
 class AgentRetrieveRequest(ChatPart):
-    """Questions as agents that were trained with search, such as Search-R1, ask them. Other fields are ignored."""
+    """Questions in the format of agents trained with search, such as Search-R1. Other fields are ignored."""
 
     queries: Annotated[list[Question], Field(min_length=1)] = Field(description="Several questions.")
     topk: NDocs = None
@@ -76,7 +76,7 @@ class Turn(_Request):
 class AnswersRequest(RetrieveRequest):
     """One or several questions, and how to answer them."""
 
-    history: list[Turn] = Field([], description="What was said before; questions may lean on it.")
+    history: list[Turn] = Field([], description="The conversation so far; questions may refer to it.")
 
     num_beams: Count | None = Field(
         None, description="R, beams per question (RAG-Token) or per passage (RAG-Sequence)."
@@ -113,7 +113,7 @@ class RetrieveResponse(BaseModel):
 
 
 class AgentDocument(BaseModel):
-    """A passage as those agents read it."""
+    """A passage in the format of those agents."""
 
     id: str
     contents: str = Field(description="The title, a line break and the text.")
@@ -166,7 +166,7 @@ class DocumentsRequest(_Request):
 
 
 class Source(BaseModel):
-    """What documents were read from: a file, or an upload."""
+    """The source of documents: a file or an upload."""
 
     id: str
     name: str
@@ -178,7 +178,7 @@ class SourcesResponse(BaseModel):
     """Sources in the order of their names."""
 
     sources: list[Source]
-    total: int = Field(description="How many there are, of which the first ones are listed.")
+    total: int = Field(description="The number of matching sources, of which the first ones are listed.")
 
 
 class ChangeResponse(BaseModel):

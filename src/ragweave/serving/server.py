@@ -35,16 +35,16 @@ _TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Leng
 
 
 class Server(uvicorn.Server):
-    """A server that writes repeated log lines seldom, and answers waiting questions when its shutdown begins."""
+    """A server that limits repeated log lines, and answers waiting questions when its shutdown begins."""
 
     def __init__(self, config: uvicorn.Config, services: Iterable[Service]) -> None:
         super().__init__(config)
         self._services = services
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown at the first signal; end the process at once at a Ctrl-C after it."""
+        """Begin the shutdown at the first signal; end the process at once if Ctrl-C follows."""
         if self.should_exit and sig == signal.SIGINT:
-            # No exception: running requests and threads would be logged, or waited for. Writes survive a kill.
+            # An exception would log running requests and wait for threads. Knowledge bases survive a kill.
             os.write(2, b"Stopped at once; running requests were cut off.\n")
             os._exit(128 + sig)
         super().handle_exit(sig, frame)
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
 
 
 def create_server(app: ASGIApp, settings: ServingSettings) -> Server:
-    """Create a server whose shutdown waits as long as any question may take."""
+    """Create a server whose shutdown waits for the longest time that a question may take."""
     descriptors = _descriptor_limit()
     max_connections = min(settings.max_connections, descriptors // 2)
 
@@ -94,15 +94,15 @@ def create_server(app: ASGIApp, settings: ServingSettings) -> Server:
         timeout_keep_alive=5,
         lifespan="on",
     )
-    # MCP's application finishes its questions when it ends.
+    # The MCP application finishes its questions when it ends.
     return Server(config, app.state.services.values() if isinstance(app, FastAPI) else ())
 
 
 class _BoundedProtocol(H11Protocol):
     """A connection that is closed when its client takes too long to send a request or to read the response.
 
-    With too many connections, the one that has kept the server waiting longest is closed. A client that sends its
-    request at once is therefore served, however many others are silent.
+    With too many connections, the one that has kept the server waiting longest is closed. Silent clients therefore
+    cannot keep out a client that sends its request at once.
     """
 
     limit: int
@@ -144,11 +144,11 @@ class _BoundedProtocol(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._timer is not None:  # it may finish sending its request, but not take its time
+        if self._timer is not None:  # it may finish sending its request, but only within seconds
             self._start_watching(min(self.seconds, _GRACE_SECONDS))
 
     def _watch(self) -> None:
-        """Start the clock when the client has to act; it runs until the client has sent, or read, everything."""
+        """Start the timer when the client has to act; it runs until the client has sent, or read, everything."""
         phase = "response" if self.flow.write_paused else self.conn.their_state
         if phase == self._phase:
             return
@@ -173,7 +173,7 @@ class _BoundedProtocol(H11Protocol):
 
 
 class _RepeatFilter(logging.Filter):
-    """Lets few log records from the same line of code pass in each period, so that no client can fill the disk."""
+    """Limits log records from the same line of code per period, so that no client can fill the disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _RepeatFilter(logging.Filter):
 
 
 def _descriptor_limit() -> int:
-    """How many descriptors this process may have open."""
+    """The number of descriptors that this process may open."""
     try:
         import resource  # not on Windows
     except ImportError:

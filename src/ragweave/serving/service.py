@@ -43,7 +43,7 @@ class BoundedExecutor:
 
         Raises:
             OverloadedError: Too many calls are pending.
-            DeadlineError: The call took too long. If it has begun, it still runs to its end.
+            DeadlineError: The call took too long. A call that has started still runs to its end.
         """
         if self._pending >= self._max_pending:
             raise OverloadedError(1)
@@ -75,7 +75,7 @@ class Service:
         pipeline: Pipeline over a knowledge base.
         settings: Settings of the service.
         name: The name of the knowledge base.
-        model_lock: As of the engine.
+        model_lock: As in `Engine`.
 
     Attributes:
         started: When the service was created, in seconds since 1970.
@@ -161,7 +161,7 @@ class Service:
         )
 
     async def check_where(self, where: str | None) -> None:
-        """Raise `ConfigurationError` if a condition is invalid, or names what no passage has."""
+        """Raise `ConfigurationError` if a condition is invalid, or names a field that no passage has."""
         if where is not None:
             await self.queries.run(self.engine.check_where, where)
 
@@ -194,7 +194,7 @@ class Service:
     async def answer(
         self, questions: Sequence[str], options: AnswerOptions, turns: Sequence[tuple[str, str]] = ()
     ) -> list[Answer]:
-        """Answer questions, which may lean on earlier questions and answers.
+        """Answer questions, which may refer to earlier questions and answers.
 
         Raises:
             LimitError: There are too many questions, or one is too long.
@@ -231,7 +231,7 @@ class Service:
                     return
 
     async def add(self, documents: Sequence[DocumentIn]) -> ChangeResponse:
-        """Add documents; see `Engine.add`.
+        """Add documents; see `Documents.add`.
 
         Raises:
             LimitError: There are too many documents, or one is too long.
@@ -242,14 +242,14 @@ class Service:
         return ChangeResponse.of(await self.changes.run(self.documents.add, documents))
 
     async def delete(self, document_id: str) -> ChangeResponse:
-        """Delete a document or a passage; see `Engine.delete`."""
+        """Delete a document or a passage; see `Documents.delete`."""
         return ChangeResponse.of(await self.changes.run(self.documents.delete, document_id))
 
     @contextmanager
     def _submit(
         self, questions: Sequence[str], options: AnswerOptions, turns: Sequence[tuple[str, str]]
     ) -> Iterator[list[Job]]:
-        """Submit a job for each question, and cancel what is left of them at the end."""
+        """Submit a job for each question, and cancel unfinished jobs at the end."""
         self.check_questions(questions)
         jobs = [Job(question, options, turns) for question in questions]
         self.batcher.submit(jobs)

@@ -56,7 +56,7 @@ class KeyRing:
     def accepts(self, key: str) -> bool:
         """Whether a key is in the set."""
         digest, accepted = _digest(key), False
-        for known in self._digests:  # no early exit, so the time tells nothing about the keys
+        for known in self._digests:  # no early exit, so that timing reveals nothing about the keys
             accepted |= hmac.compare_digest(known, digest)
         return accepted
 
@@ -99,7 +99,7 @@ class Limits:
 
     @classmethod
     def with_defaults(cls, max_queue: int = 64, **defaults: int | None) -> Limits:
-        """Limits for a queue, each raised to the default of the same name where that is larger."""
+        """Limits for a queue; each limit below the default of the same name is raised to it."""
         limits = cls()
         raised = {name: max(getattr(limits, name), value or 1) for name, value in defaults.items()}
         return cls(questions=min(limits.questions, max_queue), **raised)
@@ -146,9 +146,9 @@ class ServingSettings:
         allowed_hosts: Host names that requests may address, which protects against DNS rebinding; all if empty.
         cors_origins: Other origins whose pages may call the service; none if empty.
         refresh_seconds: Seconds between checks for a new version of the knowledge base.
-        keep_versions: How many older versions a change of documents leaves, the newest.
+        keep_versions: How many older versions to keep after a change of documents; the newest are kept.
         max_connections: Open connections, at most half of the descriptors that the process may open.
-        request_seconds: Seconds that a client has to send the headers of a request, then its body, and to read on.
+        request_seconds: Seconds that a client has to send the headers of a request, to send its body, and to read.
 
     Raises:
         ConfigurationError: A value is invalid.
@@ -204,5 +204,5 @@ def _check_positive(name: str, value: int) -> None:
 
 
 def _digest(key: str) -> bytes:
-    # Some editors and systems write an umlaut as two characters.
+    # Some editors and systems encode an accented letter as two characters.
     return sha256(normalize("NFC", key).encode("utf-8", "surrogateescape")).digest()

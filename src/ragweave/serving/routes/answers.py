@@ -87,7 +87,7 @@ async def retrieve(
     """Retrieve passages without answering.
 
     Agents that were trained with search, such as Search-R1, may send `queries`, `topk` and `return_scores`, and get
-    the `result` that they know.
+    `result` in the format that they expect.
     """
     if isinstance(body, AgentRetrieveRequest):
         questions, n_docs = body.queries, body.topk
@@ -110,7 +110,7 @@ async def retrieve(
 
 def _for_agent(passages: Sequence[ScoredPassage], scores: bool) -> list[Any]:
     documents = [
-        # The first line of the contents is the title, whatever lines the title has.
+        # The first line of the contents is the title, so a title of several lines is joined.
         AgentDocument(
             id=passage.id,
             contents=f"{' '.join(passage.title.split())}\n{passage.text}",

@@ -38,7 +38,7 @@ from ragweave.types import ANSWER_FORMULATIONS, AnswerFormulation
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 MODEL = "ragweave"
-# The fields of a message, none of which a chunk needs to have.
+# The fields of a message, all optional in a chunk.
 _DELTA = ChatMessage.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
 _CHUNK = {
     "type": "object",
@@ -94,9 +94,9 @@ async def complete(
 ) -> ChatResponse | StreamingResponse:
     """Answer the last user message.
 
-    With a model that has learned to, a follow-up is made into a question that stands alone from the messages before
-    it; `searched_for` holds it. Of a message that is longer than the encoder reads, its last question is searched
-    for. System messages have no effect, since answers are words of the passages. The annotations cite the passage
+    If the model can, it rewrites a follow-up as a question that stands alone, using the messages before it;
+    `searched_for` holds it. If a message is longer than the encoder reads, its last question is searched for.
+    System messages have no effect, since answers are words of the passages. The annotations cite the passage
     behind each part of the answer. Decoding is deterministic: temperature, top_p and seed are ignored.
     """
     check_supported(
@@ -121,7 +121,7 @@ async def complete(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a chat asks: the question, the turns before it, how to answer, and who answers."""
+    """A chat request: the question, the turns before it, the options, and the service that answers."""
 
     service: Service
     question: str
@@ -148,7 +148,7 @@ async def read_query(
         request: The request, whose body may name another knowledge base's model.
         service: The service of the knowledge base that the address names.
         body: The request.
-        messages: Its messages.
+        messages: The messages of the request.
         max_tokens: An upper bound of the answer's length, in tokens; the service may have a lower one.
 
     Raises:
@@ -265,7 +265,7 @@ def _until(answer: Answer, stops: Sequence[str]) -> Answer:
 
 
 def _safe_length(text: str, stops: Sequence[str]) -> int:
-    """How much of a text is before the first of these texts, and before what may become the beginning of one."""
+    """The length of a text up to the first of ``stops``, or up to an end that may be the beginning of one."""
     ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     begun = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
     return min([*ends, len(text) - max(begun, default=0)])
@@ -313,7 +313,7 @@ def _turns(messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
 
 
 def judgement(answer: Answer) -> dict[str, Any]:
-    """How sure an answer is, and what was asked."""
+    """The fields of `Judgement` for an answer."""
     return {
         "confidence": answer.confidence,
         "answered": answer.answered,
@@ -323,7 +323,7 @@ def judgement(answer: Answer) -> dict[str, Any]:
 
 
 def find_model(request: Request, service: Service, name: str) -> tuple[Service, AnswerFormulation | None]:
-    """Who answers for a model, and its formulation; ``None`` is the pipeline's.
+    """The service and the formulation of a model; ``None`` is the pipeline's formulation.
 
     Raises:
         NotFoundError: There is no model of this name.
@@ -347,7 +347,7 @@ def _models(request: Request) -> dict[str, tuple[str, AnswerFormulation | None]]
 
 
 def check_supported(body: CompletionRequest, others: dict[str, bool]) -> None:
-    """Raise `UnsupportedError` if a request asks for tools or for one of the others."""
+    """Raise `UnsupportedError` if a request uses tools or another option that is not supported."""
     unsupported = {"tools": bool(body.tools) and body.tool_choice != "none", **others}
     for name, requested in unsupported.items():
         if requested:

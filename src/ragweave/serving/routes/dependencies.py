@@ -60,8 +60,8 @@ def get_service_for_changes(request: Request, service: ServiceDependency) -> Ser
     """The service, if the request may change documents.
 
     Raises:
-        ForbiddenError: Nobody may.
-        UnauthorizedError: This caller may not.
+        ForbiddenError: The service allows no changes.
+        UnauthorizedError: The request has no valid admin key.
     """
     settings = service.settings
     if settings.changes == "everybody":

@@ -91,10 +91,10 @@ def _render(excerpt: Excerpt, kb: str) -> str:
 
 
 def _texts(passages: Sequence[Passage], marked: int | None) -> list[str]:
-    """The texts of consecutive passages. What two of them repeat is left to the first, or to the marked one."""
+    """The texts of consecutive passages. An overlap stays in the first of the two, or in the marked one."""
     texts = [without_title(passages[0])]  # the title stands above
     for number, (before, passage) in enumerate(pairwise(passages), start=1):
-        # Passages differ from the document in white space alone.
+        # Passages differ from the document only in white space.
         end, start = (re.sub(r"\s", " ", one.text) for one in (before, passage))
         most = min(max(before.end - passage.start, 0), len(start))
         repeated = next((size for size in range(most, 0, -1) if end.endswith(start[:size])), 0)
@@ -106,7 +106,7 @@ def _texts(passages: Sequence[Passage], marked: int | None) -> list[str]:
 
 
 def _separator(before: Passage, passage: Passage) -> str:
-    """What stood between two passages: a heading, the end of a paragraph or a line, a space or nothing."""
+    """The text between two passages: a heading, a paragraph or line break, a space, or nothing."""
     if heading := _heading(passage, before):
         return heading
     numbers = [one.id.rpartition("#")[2] for one in (before, passage)]
@@ -119,7 +119,7 @@ def _separator(before: Passage, passage: Passage) -> str:
 
 
 def _heading(passage: Passage, before: Passage) -> str:
-    """The title of a passage, unless another has shown it. Titles are paths of headings in some documents."""
+    """The title of a passage if it is new. In some documents, titles are paths of headings."""
     return "" if passage.title == before.title else f"<h2>{escape(passage.title)}</h2>"
 
 

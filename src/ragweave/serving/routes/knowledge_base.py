@@ -86,7 +86,7 @@ async def upload(
 ) -> ChangeResponse:
     """Add the documents of a file, in place of those of an earlier upload of this name."""
     with TemporaryDirectory(prefix="ragweave-") as folder:
-        path = FilePath(folder) / f"upload{ending_of(name)[:20]}"  # longer ones are of no kind that is read
+        path = FilePath(folder) / f"upload{ending_of(name)[:20]}"  # no supported ending is longer
         with path.open("wb") as file:
             async for part in request.stream():
                 file.write(part)
@@ -104,7 +104,7 @@ async def sources(
     search: Annotated[str, Query(description="Only sources whose names contain this.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> SourcesResponse:
-    """What the documents of the knowledge base were read from."""
+    """The sources of the documents in the knowledge base."""
     found = await service.queries.run(service.documents.sources, search)
     return SourcesResponse(sources=found[:limit], total=len(found))
 
@@ -117,7 +117,7 @@ async def read_again(source_id: str, service: AdminServiceDependency) -> ChangeR
 
 @router.delete("/sources/{source_id}", tags=["documents"], response_model=ChangeResponse, responses=_ERRORS)
 async def delete_source(source_id: str, service: AdminServiceDependency) -> ChangeResponse:
-    """Delete what was read from a source. Running answers still use it."""
+    """Delete the passages of a source. Running answers still use them."""
     return ChangeResponse.of(await service.changes.run(service.documents.delete_source, source_id))
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def stream_schema(events: Mapping[str, Any]) -> dict[str, Any]:
-    """The OpenAPI description of a stream, from the JSON schemas of its events' data by the events' names.
+    """The OpenAPI description of a stream, from the JSON schemas of its events' data, by event name.
 
     Server-sent events without a name are called ``message``.
     """
@@ -92,7 +92,7 @@ async def event_stream(
         except Exception as error:
             yield sse(error_body(error), error_name)
 
-    # X-Accel-Buffering: nginx would otherwise hold events back.
+    # X-Accel-Buffering: nginx would otherwise buffer the events.
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return StreamingResponse(body(), media_type="text/event-stream", headers=headers)
 
