@@ -1,4 +1,4 @@
-"""AnswerPipeline: questions in, answers with their provenance out, whichever generator writes them.
+"""AnswerPipeline: questions in, answers with their provenance out, for every kind of generator.
 
 The command line, the service and evaluation use this one interface.
 """
@@ -39,11 +39,11 @@ class AnswerPipeline(ABC):
         config: Defaults of retrieval and decoding.
         retriever: Holds the index.
         encoder: Encodes questions.
-        extractive: Whether answers are runs of words of the passages, if a call does not say.
-        confidence: How likely an answer is right.
-        min_confidence: From which confidence on to give an answer, if a call does not say.
-        passage_cache: What a causal generator computed of passages; ``None`` without a cache.
-        formulations: What it can answer under.
+        extractive: Whether answers are runs of words of the passages, by default.
+        confidence: Estimates how likely an answer is to be right.
+        min_confidence: The lowest confidence at which to give an answer, by default.
+        passage_cache: Keys and values of passages from a causal generator; ``None`` without a cache.
+        formulations: The supported formulations.
     """
 
     model: Any = None
@@ -63,7 +63,7 @@ class AnswerPipeline(ABC):
     def __call__(self, questions: Sequence[str], **options: Any) -> list[Answer]: ...
 
     def __call__(self, questions: str | Sequence[str], **options: Any) -> Answer | list[Answer]:
-        """Answer one question, or several.
+        """Answer one or several questions.
 
         Args:
             questions: A question, or a sequence of them.
@@ -75,8 +75,8 @@ class AnswerPipeline(ABC):
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
             ConfigurationError: An option has an invalid value.
-            GeneratorError: A server has no answer to a question. `stream` with a callback that has ``on_error`` goes
-                on with the other questions.
+            GeneratorError: A server fails to answer a question. `stream` with a callback that has ``on_error``
+                continues with the other questions.
         """
         if isinstance(questions, str):
             return next(answer for _, answer in self.stream([questions], **options))
@@ -107,15 +107,15 @@ class AnswerPipeline(ABC):
             n_docs: K, passages per question; the model's default if not given.
             num_beams: R, beams per question (RAG-Token) or per passage (RAG-Sequence).
             max_new_tokens: The longest answer, in tokens.
-            batch_size: Questions answered together.
+            batch_size: Number of questions to answer together.
             extractive: Whether answers must be runs of words of the passages; the pipeline's default if not given.
-            min_confidence: From which confidence on to give an answer; the pipeline's default if not given. Below it,
-                the answer is `NO_ANSWER`.
-            where: A condition that passages must meet, beside that of the search settings.
+            min_confidence: The lowest confidence at which to give an answer; the pipeline's default if not given.
+                Below it, the answer is `NO_ANSWER`.
+            where: A condition that passages must meet, in addition to that of the search settings.
             retrieved: The passages of the questions, from `retrieve` or `text_retriever`; the first K are used.
             progress: Called after every batch with the number of questions it answered.
-            prefetch: Whether a thread encodes and retrieves the next batch while one is answered. By default it does
-                on an accelerator; on a processor both would share the same cores.
+            prefetch: Whether a thread encodes and retrieves the next batch while one is answered. By default only on
+                an accelerator; on a CPU, both would share the same cores.
             callback: Receives passages and text as they become known, and may stop a question, whose answer is then
                 the text so far. See `ragweave.pipeline.streaming`. If it has a method ``on_error``, that receives the
                 `GeneratorError` of a question that a server does not answer, and the others go on.
@@ -196,11 +196,11 @@ class AnswerPipeline(ABC):
             questions: B questions.
             n_docs: K, passages per question; the model's default if not given. It is at most the number of passages
                 in the knowledge base.
-            where: A condition that passages must meet, beside that of the search settings.
+            where: A condition that passages must meet, in addition to that of the search settings.
 
         Raises:
             QuestionError: A question is empty, or longer than the encoder reads.
-            ConfigurationError: ``n_docs`` is below 1, or the condition is invalid or names what no passage has.
+            ConfigurationError: ``n_docs`` is below 1, or the condition is invalid or names an unknown field.
         """
         _check_positive(n_docs=n_docs)
         retriever = self.text_retriever if where is None else self.text_retriever.narrowed(where)
@@ -238,7 +238,7 @@ class AnswerPipeline(ABC):
             Whether there was another version.
 
         Raises:
-            KnowledgeBaseError: The current version is damaged; the pipeline keeps the one it has.
+            KnowledgeBaseError: The current version is damaged; the pipeline keeps its version.
             EncoderMismatchError: It was embedded with another encoder.
         """
         index = self.retriever.index
@@ -270,13 +270,13 @@ class AnswerPipeline(ABC):
     @property
     @abstractmethod
     def _prefetches(self) -> bool:
-        """Whether retrieving for the next batch while one is answered saves time."""
+        """Whether it saves time to retrieve for the next batch during the current one."""
 
     @abstractmethod
     def _prepare(
         self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool, max_new_tokens: int
     ) -> Any:
-        """Prepare a batch; it may run in another thread than `_answer`."""
+        """Prepare a batch; may run in a different thread than `_answer`."""
 
     @abstractmethod
     def _answer(
@@ -288,11 +288,11 @@ class AnswerPipeline(ABC):
         max_new_tokens: int,
         **options: Any,
     ) -> Sequence[Answer | GeneratorError]:
-        """Answer a batch of `_prepare`; of a question that fails, why."""
+        """Answer a batch of `_prepare`; return the error of each question that fails."""
 
 
 def failed(callback: AnswerCallback | None, position: int, error: GeneratorError) -> None:
-    """Report that a question failed, or raise the error if the callback does not take errors."""
+    """Report that a question failed, or raise the error if the callback has no ``on_error``."""
     report = getattr(callback, "on_error", None)
     if report is None:
         raise error
@@ -321,7 +321,7 @@ def in_order(prepare: Callable[[list[int]], T], batches: list[list[int]], *, pre
 
 
 def concatenated(docs: Sequence[dict[str, Any]], title_sep: str) -> list[dict[str, Any]]:
-    """The K passages of each question as one, best first: a title, and all texts with the titles between them."""
+    """Join the K passages of each question, best first: a title, then all texts with their titles between them."""
     joined = []
     for doc in docs:
         parts = [part for part in zip(doc["title"], doc["text"], strict=True) if any(part)] or [("", "")]

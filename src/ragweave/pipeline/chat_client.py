@@ -33,12 +33,12 @@ _NO_PROMPT = (
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer of the server.
+    """An answer from the server.
 
     Attributes:
         text: The answer without surrounding white space.
-        tokens: Its T tokens, whose texts together are the answer; empty if the server's do not make it up.
-        log_probs: Natural logarithms of their probabilities, of as many tokens as the server sent.
+        tokens: The T tokens, whose texts join to the answer; empty if the server's tokens do not.
+        log_probs: Natural logarithms of the probabilities of all tokens that the server sent.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Completion:
         return math.fsum(self.log_probs)
 
     def agrees(self, other: Completion) -> bool:
-        """Whether the probabilities of the tokens that both begin with are the same, but for a server's rounding."""
+        """Whether both give their common first tokens the same probabilities, apart from a server's rounding."""
         pairs = [*zip(self.tokens, other.tokens, self.log_probs, other.log_probs, strict=False)]
         same = [*takewhile(lambda pair: pair[0] == pair[1], pairs)]
         return abs(math.fsum(one - two for _, _, one, two in same)) <= _ROUNDING * len(same)
@@ -66,19 +66,19 @@ class _TransientError(GeneratorError):
 
 
 class ChatClient:
-    """Asks an OpenAI-compatible server. Threads may share it.
+    """Sends requests to an OpenAI-compatible server. Threads may share it.
 
     Args:
-        url: The server's address up to ``/v1``.
-        model: The name of the model there.
+        url: The server's address, up to and including ``/v1``.
+        model: The server's name of the model.
         api: "chat" sends chats, "completions" plain text, whose first line is the answer. "vllm" sends chats, and
-            scores answers that are given with vLLM's ``prompt_logprobs``; "completions" scores them with ``echo``.
-        key: The API key; by default that of the environment variable ``RAGWEAVE_GENERATOR_KEY``, if any.
-        timeout: Seconds for each try.
-        retries: Further tries after a timeout, a lost connection, or the status 408, 429 or 5xx.
-        backoff: Seconds before the first of them; each further wait is twice as long, or what the server asks for.
-        concurrency: Requests at the same time.
-        max_requests: Budget of requests, tries included; ``None`` for no bound.
+            scores given answers with vLLM's ``prompt_logprobs``; "completions" scores them with ``echo``.
+        key: The API key; by default the environment variable ``RAGWEAVE_GENERATOR_KEY``, if it is set.
+        timeout: Seconds for each attempt.
+        retries: Further attempts after a timeout, a lost connection, or the status 408, 429 or 5xx.
+        backoff: Seconds before the first retry; each further wait is twice as long, or as long as the server asks.
+        concurrency: Number of concurrent requests.
+        max_requests: Maximum number of requests, including retries; ``None`` for no limit.
 
     Raises:
         ConfigurationError: An argument is invalid.
@@ -120,19 +120,19 @@ class ChatClient:
 
     @property
     def scores(self) -> bool:
-        """Whether it scores answers that are given."""
+        """Whether it can score given answers."""
         return self.api != "chat"
 
     def complete(self, system: str, user: str, max_tokens: int) -> Completion:
         """The most likely answer, decoded greedily.
 
         Args:
-            system: What to do.
+            system: The instruction.
             user: A passage and a question.
             max_tokens: The longest answer, in tokens.
 
         Raises:
-            GeneratorError: The server fails or refuses, its response is none, or the budget is spent.
+            GeneratorError: The server fails or refuses, its response is not a completion, or the budget is spent.
         """
         if self.api == "completions":
             body = {"prompt": _plain(system, user), "max_tokens": max_tokens, "logprobs": 1, "stop": ["\n"]}
@@ -142,14 +142,14 @@ class ChatClient:
         return self._post({"messages": _chat(system, user), **body}, _read_chat)
 
     def score(self, system: str, user: str, answer: str) -> Completion:
-        """An answer that is given, with its probability; see `scores`.
+        """Score a given answer; see `scores`.
 
         Raises:
             GeneratorError: As for `complete`, or the server does not return the probabilities of a prompt.
         """
         if self.api == "vllm":
             messages = [*_chat(system, user), {"role": "assistant", "content": answer}]
-            # The answer is the open end of the prompt. 0: of each of its tokens, that token alone.
+            # The answer is the open end of the prompt. 0 asks only for the probabilities of the prompt's tokens.
             ends = {"add_generation_prompt": False, "continue_final_message": True, "prompt_logprobs": 0}
             body = {"messages": messages, "max_tokens": 1, **ends}
             return self._post(body, partial(_read_prompt, answer=answer))
@@ -204,7 +204,7 @@ class ChatClient:
         return completion
 
     def _bounded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks of a response that is neither too long nor, sent in drops, too slow."""
+        """The chunks of a response, which may be neither too long nor too slow."""
         size, until = 0, time.monotonic() + self._timeout
         for chunk in chunks:
             size += len(chunk)
@@ -217,7 +217,7 @@ class ChatClient:
             yield chunk
 
     def _reason(self, content: bytes) -> str:
-        """What the server says about its error, without the key."""
+        """The server's message about its error, without the key."""
         try:
             message = str(json.loads(content)["error"]["message"])[:200]
         except (ValueError, KeyError, TypeError):
@@ -266,7 +266,7 @@ def _read_completion(response: Any) -> Completion:
 
 
 def _read_echo(response: Any, *, start: int, answer: str) -> Completion:
-    """The end of a prompt, from a character on, of a completion that repeats its prompt."""
+    """The end of an echoed prompt, from the character ``start`` on, as a completion."""
     choice = response["choices"][0]
     scored = _columns(choice)
     offsets = choice["logprobs"]["text_offset"] if scored else []
@@ -279,13 +279,13 @@ def _read_echo(response: Any, *, start: int, answer: str) -> Completion:
 
 
 def _read_prompt(response: Any, *, answer: str) -> Completion:
-    """The end of a prompt, the answer, of a response with vLLM's ``prompt_logprobs``."""
+    """The answer at the end of the prompt, from a response with vLLM's ``prompt_logprobs``."""
     part: list[dict[str, Any]] = []
     text, wanted = "", "".join(answer.split())  # some tokenizers decode single tokens without their spaces
     for scores in reversed(response.get("prompt_logprobs") or ()):
         if scores is None or len("".join(text.split())) >= len(wanted):
             break
-        token = next(iter(scores.values()))  # the prompt's own comes first
+        token = next(iter(scores.values()))  # the prompt's token comes first
         part.insert(0, {"token": token["decoded_token"], "logprob": token["logprob"]})
         text = token["decoded_token"] + text
     if "".join(text.split()) != wanted:
@@ -294,7 +294,7 @@ def _read_prompt(response: Any, *, answer: str) -> Completion:
 
 
 def _columns(choice: Any) -> list[dict[str, Any]] | None:
-    """The tokens of a completion as a chat completion lists them."""
+    """The tokens of a completion in the form of a chat completion."""
     logprobs = choice.get("logprobs")
     if logprobs is None:
         return None

@@ -1,6 +1,6 @@
-"""Conversations: a follow-up becomes a question that stands alone, which is answered like any other.
+"""Conversations: a follow-up is rewritten to stand alone, and then answered like any other question.
 
-The generator rewrites it from the conversation: an instruct model or a server is told to, another has learned to
+The generator rewrites it: an instruct model or a server is prompted to, other models have learned to
 (`RagConfig.rewrite_prefix`). The words of the latter come from the conversation, the follow-up and a list of function
 words, so that it can neither invent a name nor answer.
 """
@@ -30,13 +30,13 @@ FUNCTION_WORDS = frozenset(
         since until any all out per their they his he her she name year number kind time""",
     )
 )
-"""Words that a question that stands alone may have beside those of the conversation."""
+"""Words that a rewritten question may have in addition to those of the conversation."""
 
 REWRITE = (
     "Rewrite the follow-up as one question that can be understood without the conversation. Do not answer it. Write "
     "nothing but the question."
 )
-"""What a generator is told that has not learned to."""
+"""The instruction for a generator that has not learned to rewrite."""
 
 MOST_TOKENS = 48
 _MOST_TURNS = 8
@@ -44,13 +44,13 @@ _MOST_CHARACTERS = 1000  # of an earlier question or answer
 
 
 def rewrite_template(prefix: str, end: str | None = None) -> ContextTemplate:
-    """How the conversation so far and a follow-up are joined."""
+    """The template that joins the conversation so far and a follow-up."""
     end = "\nQuestion that stands alone:" if end is None else end
     return ContextTemplate(prefix=prefix, title_sep="", doc_sep="\nFollow-up: ", answer_sep=end)
 
 
 def history_text(turns: Sequence[tuple[str, str]]) -> str:
-    """The conversation so far as the generator reads it.
+    """Format the conversation so far for the generator.
 
     Args:
         turns: Questions and answers, the oldest first.
@@ -59,12 +59,12 @@ def history_text(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
-    """Make a follow-up into a question that stands alone.
+    """Rewrite a follow-up as a question that stands alone.
 
     Args:
-        pipeline: Its generator rewrites. Where it cannot, the question stays as it is.
-        turns: Questions, as they stand alone, and answers, the oldest first; the last eight count, and of each the
-            first 1,000 characters.
+        pipeline: Its generator rewrites. If it cannot, the question stays unchanged.
+        turns: Questions that stand alone and their answers, oldest first. Only the last eight turns are used, and the
+            first 1,000 characters of each question and answer.
         question: The follow-up.
 
     Raises:
@@ -81,13 +81,13 @@ def standalone_question(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str
 
 
 def rewritten_by(pipeline: AnswerPipeline, turns: Sequence[tuple[str, str]], question: str) -> str:
-    """A follow-up as the model of a pipeline rewrites it; empty if it cannot, or does not come to an end."""
+    """A follow-up, rewritten by a pipeline's model; empty if it cannot, or if the text does not end."""
     config, model = pipeline.config, pipeline.model
     if config.rewrite_prefix is None:
         return ""
     tokenizer, copies = pipeline.retriever.generator_tokenizer, config.rewrite_end is None
     template, limit = rewrite_template(config.rewrite_prefix, config.rewrite_end), config.max_combined_length
-    # Where the conversation is longer than the generator reads, its beginning is left out.
+    # If the conversation is longer than the generator reads, its beginning is left out.
     while (
         len(turns) > 1
         and len(tokenizer(template.fill("", history_text(turns), question))["input_ids"]) > limit
@@ -124,7 +124,7 @@ class Conversation:
 
     Attributes:
         pipeline: Rewrites and answers.
-        turns: Questions, as they stand alone, with their answers, the oldest first.
+        turns: Questions that stand alone, with their answers, oldest first.
 
     Example:
         ```python

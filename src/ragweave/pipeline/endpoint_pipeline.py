@@ -1,4 +1,4 @@
-"""RAG-Sequence over a generator behind an OpenAI-compatible server, which the passages are marginalised out of.
+"""RAG-Sequence with a generator behind an OpenAI-compatible server.
 
 One request for each passage gives a hypothesis y with p(y | x, z). Equal hypotheses are merged, and p(y|x) is the sum
 of p(z|x) p(y | x, z) over the passages that gave y, or, where the server scores texts, over all passages: "fast" and
@@ -42,16 +42,16 @@ from ragweave.types import AnswerFormulation, AnswerStyle, ScoredPassage, Search
 if TYPE_CHECKING:
     from ragweave.pipeline.streaming import BatchCallback
 
-# What p(y|x) is of an answer that no passage gave: as good as 0, and a number in JSON.
+# Log p(y|x) of an answer that no passage gave: p is nearly 0, and the number is valid JSON.
 _NO_PASSAGE = math.log(sys.float_info.min)
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer(Answer):
-    """An answer of a server.
+    """An answer from a server.
 
     Attributes:
-        failed: Why passages did not count, by their ids: their requests failed.
+        failed: The reasons why requests failed, by passage id; these passages do not count.
     """
 
     failed: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class EndpointAnswer(Answer):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """B questions, what was retrieved for them, and the passages of each that make a request."""
+    """B questions, their retrieved passages, and the passages of each question that need a request."""
 
     questions: list[str]
     retrieved: RetrievalResult
@@ -67,20 +67,20 @@ class _Batch:
 
 
 class EndpointPipeline(AnswerPipeline):
-    """Answers questions from a knowledge base with the generator of a server.
+    """Answers questions from a knowledge base with a generator on a server.
 
-    A call takes one request for each of the K passages of a question. It raises `GeneratorError` if those of all
-    passages of a question fail.
+    A call sends one request for each of the K passages of a question. It raises `GeneratorError` if all requests
+    of a question fail.
 
     Args:
         client: The server.
         knowledge_base: The knowledge base; its encoder encodes the questions.
         search: How to search it.
-        encoder: The encoder, if it is loaded already.
+        encoder: The encoder, if it is already loaded.
         reranker: A cross-encoder that chooses and scores passages among the candidates of the search.
         answer_style: How the generator is told to answer: "short" (the default), "sentence" or "long".
-        confidence: How likely an answer is right; without one, p(y|x).
-        min_confidence: From which confidence on to give an answer; by default the threshold of ``confidence``.
+        confidence: Estimates how likely an answer is to be right; p(y|x) by default.
+        min_confidence: The lowest confidence at which to give an answer; by default the threshold of ``confidence``.
 
     Example:
         ```python
@@ -126,7 +126,7 @@ class EndpointPipeline(AnswerPipeline):
         calibration: str | Path | None = None,
         **options: Any,
     ) -> EndpointPipeline:
-        """Load what a pipeline needs beside the server.
+        """Load everything that a pipeline needs besides the server.
 
         Args:
             client: The server.
@@ -240,7 +240,7 @@ class EndpointPipeline(AnswerPipeline):
             pool.shutdown(cancel_futures=True)
         if self._formulation == "sequence":
             return answers
-        # Nothing tells which passage an answer comes from.
+        # With one request, the passage that an answer comes from is unknown.
         return [
             replace(answer, passages=tuple(RetrievedPassage.of(one, one.prior) for one in ranked), tokens=())
             if isinstance(answer, EndpointAnswer)
@@ -256,7 +256,7 @@ def _text(question: str, passage: ScoredPassage) -> str:
 
 
 class _Hypotheses:
-    """The answers to a question, by their texts: the completion that each of the K passages gives them."""
+    """The answers to a question by text, each with its completions by passage."""
 
     def __init__(self, question: str, row: Sequence[tuple[ScoredPassage, Future[Completion]]]) -> None:
         self._question = question
@@ -280,12 +280,12 @@ class _Hypotheses:
             completion.agrees(scored[answer].get(k, completion))
             for answer, row in self._by_text.items()
             for k, completion in row.items()
-        ):  # llama-cpp-python 0.3 shifts them by a token where a model has no begin token
+        ):  # llama-cpp-python 0.3 shifts them by a token if a model has no begin token
             raise GeneratorError(
                 "The server's probabilities of a prompt disagree with those of the same tokens when it generated "
                 "them. Use --generator-api chat, or another server."
             )
-        # A passage that failed for one answer counts for none, or the answers could not be compared.
+        # A passage that failed for one answer is left out for all, so that the answers remain comparable.
         self._by_text = {
             answer: {k: completion for k, completion in row.items() if k not in self._failed}
             for answer, row in scored.items()
@@ -307,7 +307,7 @@ class _Hypotheses:
             raise GeneratorError(f"No passage of {self._question!r} has an answer. {reason}")
 
     def answer(self) -> EndpointAnswer:
-        """The one with the largest p(y|x), and where it came from."""
+        """The answer with the largest p(y|x), and where it came from."""
         if not self._by_text:
             return EndpointAnswer(self._question, "", _NO_PASSAGE, ())
         passages = self._passages
@@ -332,7 +332,7 @@ class _Hypotheses:
 
 
 def load_pipeline(model: str | Path, *, server: ChatClient | None = None, **options: Any) -> AnswerPipeline:
-    """Load a pipeline, with a generator of this process or of a server.
+    """Load a pipeline, with a generator in this process or on a server.
 
     Args:
         model: As in `RagPipeline.from_pretrained`; "embedded" if a server generates.
@@ -361,7 +361,7 @@ def _tokens(
     order: Sequence[int],
     passages: Sequence[RetrievedPassage],
 ) -> tuple[AnswerToken, ...]:
-    """The tokens with p(z | x, y_<=t); none if the passages' requests cut the answer into different tokens."""
+    """The tokens with p(z | x, y_<=t); empty if the requests split the answer into different tokens."""
     (tokens, *others) = {completion.tokens for completion in completions.values()}
     if others or not tokens:
         return ()

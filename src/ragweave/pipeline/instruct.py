@@ -32,18 +32,18 @@ _STYLES = {
     "long": "in a few sentences, with what the passage says in support",
 }
 ADVICE = "give 'embedded', or a folder or hub name of a RAG model with its tokenizers or of a causal language model"
-"""What names of models may be."""
+"""The accepted names of models, for error messages."""
 
 _HEADS = ("ForCausalLM", "LMHeadModel")
 _LONGEST_CONTEXT = 1024
-# Words that stand for what is not known yet.
+# Placeholders for texts that are not known yet.
 _PASSAGE, _QUESTION, _ANSWER = "RAGWEAVEPASSAGE", "RAGWEAVEQUESTION", "RAGWEAVEANSWER"
 _USER = f"Passage: {_PASSAGE}\n\nQuestion: {_QUESTION}"
 _TALK = f"{_PASSAGE}\nFollow-up: {_QUESTION}"
 
 
 def instruction(style: AnswerStyle | None) -> str:
-    """What a generator is told to do with a passage and a question; short answers by default.
+    """The instruction for a generator that reads a passage and a question; short answers by default.
 
     Raises:
         ConfigurationError: There is no such style.
@@ -61,12 +61,12 @@ def load_causal(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, A
 
     Args:
         name: The folder, the name on the hub, or the file.
-        dtype: What it computes in.
+        dtype: Type that it computes in.
         **placement: ``device_map`` and ``quantization_config`` for transformers.
 
     Raises:
         ConfigurationError: The placement needs an accelerator, and there is none.
-        ModelNotFoundError: There is none, it is damaged, or it is of another kind.
+        ModelNotFoundError: The model is missing or damaged, or it is of another kind.
         MissingExtraError: It is a GGUF file or an adapter, and the package that reads it is not installed.
     """
     _check_placement(placement)
@@ -98,7 +98,7 @@ def load_causal(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, A
 
 
 def is_adapter(name: str) -> bool:
-    """Whether it is the folder of a LoRA adapter, which names the model that it belongs to."""
+    """Whether it is the folder of a LoRA adapter, which names its base model."""
     return (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file()
 
 
@@ -135,7 +135,7 @@ def _adapted(name: str, dtype: torch.dtype, **placement: Any) -> tuple[Any, Any]
 
 
 def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> dict[str, Any]:
-    """The fields of `RagConfig` with which contexts are chats: instruction and passage, then the question.
+    """The fields of `RagConfig` that format contexts as chats: instruction and passage, then the question.
 
     Without a chat template, they are plain text, and the first line of what follows is the answer.
 
@@ -184,13 +184,13 @@ def _begin(tokenizer: Any) -> str:
 
 
 def _rewriting(tokenizer: Any) -> dict[str, str]:
-    """The fields with which a conversation is a chat that asks for a question that stands alone."""
+    """The fields that format a conversation as a chat that asks for a rewritten question."""
     prefix, _, end = re.split(f"{_PASSAGE}|{_QUESTION}", _chat(tokenizer, REWRITE, user=_TALK))
     return {"rewrite_prefix": prefix.removeprefix(_begin(tokenizer)), "rewrite_end": end}
 
 
 def _chat(tokenizer: Any, system: str, answer: str | None = None, user: str = _USER) -> str:
-    """A chat with the instruction, in the user's message where the template has no place for the system's."""
+    """A chat with the instruction, in the user's message if the template has no system message."""
     for messages in (
         [{"role": "system", "content": system}, {"role": "user", "content": user}],
         [{"role": "user", "content": f"{system}\n\n{user}"}],
@@ -202,7 +202,7 @@ def _chat(tokenizer: Any, system: str, answer: str | None = None, user: str = _U
                 messages,
                 tokenize=False,
                 add_generation_prompt=answer is None,
-                enable_thinking=False,  # the names of the switch in templates that have one
+                enable_thinking=False,  # the switch has one of these names
                 thinking=False,
             )
             if system in text and (answer or "") in text:

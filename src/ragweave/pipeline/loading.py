@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from transformers import AutoTokenizer
 
-import ragweave  # its names are loaded on first use: one question needs few of them
+import ragweave  # its names load on first use, and a question needs few of them
 from ragweave.configuration import RagConfig
 from ragweave.encoders.text_encoder import TextEncoder, compute_dtype
 from ragweave.errors import ConfigurationError, EncoderMismatchError, KnowledgeBaseError
@@ -49,7 +49,7 @@ P = TypeVar("P", bound=AnswerPipeline)
 
 @dataclass(frozen=True, slots=True)
 class PipelineParts:
-    """What a `RagPipeline` is made of."""
+    """The parts of a `RagPipeline`."""
 
     model: RagForGeneration
     retriever: RagRetriever
@@ -138,7 +138,7 @@ def with_knowledge_base(pipeline: P, knowledge_base: str | Path | KnowledgeBase)
 
 
 def passage_cache_sizes(text: int | str | None) -> tuple[int | None, int | None]:
-    """The budgets of a passage cache and, behind a "+", of its tier in the host's memory; ``None`` for the default.
+    """The budgets of a passage cache and, after a "+", of its tier in host memory; ``None`` for the default.
 
     Raises:
         ConfigurationError: One is not a size.
@@ -167,7 +167,7 @@ def make_passage_cache(parts: PipelineParts, sizes: tuple[int | None, int | None
 
 
 def model_class(formulation: AnswerFormulation) -> type[RagForGeneration]:
-    """The model class of a formulation; one prompt of all passages is read by that of RAG-Token.
+    """The model class of a formulation; "concat", one prompt of all passages, uses that of RAG-Token.
 
     Raises:
         ConfigurationError: It is unknown.
@@ -227,7 +227,7 @@ def _causal_parts(
     style: AnswerStyle | None,
     placement: Mapping[str, Any],
 ) -> PipelineParts:
-    """Any causal language model as the generator, and the knowledge base's encoder."""
+    """Use any causal language model as the generator, with the knowledge base's encoder."""
     if source.base is None:
         raise ConfigurationError(
             f"'{name}' is a generator alone: name a knowledge base, whose encoder encodes the questions."
@@ -261,7 +261,7 @@ def _combined(
     formulation: AnswerFormulation | None,
     device: str | None,
 ) -> PipelineParts:
-    """A model of two networks that were trained apart; RAG-Token by default."""
+    """A model of two networks that were trained separately; RAG-Token by default."""
     model = model_class(formulation or "token")(config, encoder.model, generator).eval()
     if device is not None:
         model.to(device)
@@ -269,7 +269,7 @@ def _combined(
 
 
 def _is_rag_model(name: str) -> bool:
-    """Whether a folder or a name on the hub is that of a RAG model, and not of another one."""
+    """Whether a folder or hub name refers to a RAG model."""
     if name.endswith(".gguf") or is_adapter(name):
         return False
     with reading_model("RAG model", name, ADVICE):
@@ -340,7 +340,7 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
 
 
 def _adopt_prompts(config: RagConfig, index: KnowledgeBaseIndex | NoPassages) -> str:
-    """Encode questions as the encoder of the knowledge base does, where a model leaves it open.
+    """Encode questions as the knowledge base's encoder does, unless the model sets its prompts.
 
     Returns:
         The prompt of passages.
@@ -366,11 +366,11 @@ def _check_complete(name: str, model: Any, loading: dict[str, Any]) -> None:
         ModelNotFoundError: Weights are missing.
     """
     weights = [*model.named_parameters(remove_duplicate=False)]
-    # A tied weight has several names, of which one is enough.
+    # A tied weight has several names; one of them is enough.
     loaded = {id(weight) for key, weight in weights if key not in loading["missing_keys"]}
     missing = [key for key, weight in weights if id(weight) not in loaded]
     if model.rag.question_pooling != "pooler":
-        # Only that pooling reads the pooler's weights; many checkpoints come without them.
+        # Only pooler pooling uses the pooler's weights; many checkpoints lack them.
         missing = [
             key for key in missing if not key.startswith("rag.question_encoder.") or ".pooler." not in key
         ]

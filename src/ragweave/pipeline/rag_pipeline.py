@@ -1,4 +1,4 @@
-"""RagPipeline: questions in, answers of a RAG model with their provenance out.
+"""RagPipeline: questions in, answers from a RAG model with their provenance out.
 
 Notation used for tensor shapes: B questions, K passages per question, T answer tokens.
 """
@@ -58,12 +58,12 @@ class RagPipeline(AnswerPipeline):
 
     Args:
         model: RAG-Token or RAG-Sequence.
-        retriever: Retriever over the knowledge base; its documents carry "id" and "source" beside the texts.
+        retriever: Retriever over the knowledge base; its documents have "id" and "source" in addition to the texts.
         encoder: Encoder of the questions.
-        extractive: Whether answers are runs of words of the passages, if a call does not say.
-        confidence: How likely an answer is right; without one, p(y|x).
-        min_confidence: From which confidence on to give an answer, if a call does not say; by default the threshold
-            of ``confidence``. 0 gives every answer.
+        extractive: Whether answers are runs of words of the passages, by default.
+        confidence: Estimates how likely an answer is to be right; p(y|x) by default.
+        min_confidence: The lowest confidence at which to give an answer; by default the threshold of ``confidence``.
+            0 gives every answer.
         passage_cache: Keeps what a causal generator computes of passages for later questions.
 
     Example:
@@ -121,13 +121,13 @@ class RagPipeline(AnswerPipeline):
 
         Args:
             name_or_path: "embedded", or the folder or hub name of a RAG model with its tokenizers, or of any causal
-                language model, which becomes the generator beside the knowledge base's encoder; a GGUF file of one.
+                language model (or a GGUF file of one), which then generates, with the knowledge base's encoder.
             knowledge_base: Folder of a knowledge base, URI of one in a database, or an open one; ``None`` to answer
                 without passages (closed book).
             formulation: "token", "sequence", "concat" for one prompt of all passages, or "pced"; by default the
                 model's own, "token" for "embedded".
-            search: How to search the knowledge base. The model's defaults (`RagConfig.retrieval`) fill what is left
-                open: vectors and words for "embedded", vectors alone for models that do not say.
+            search: How to search the knowledge base. The model's defaults (`RagConfig.retrieval`) fill unset
+                options: vectors and words for "embedded", vectors alone for models without defaults.
             reranker: A cross-encoder or late-interaction model that chooses and scores passages among the candidates
                 of the search: a folder, a name on the hub, or a loaded one.
             adapter: Whether the generator of "embedded" has its question-answering adapter.
@@ -136,10 +136,10 @@ class RagPipeline(AnswerPipeline):
                 for processors; see `ragweave.modeling.quantization`.
             device: Where to compute, such as ``"cuda"``.
             calibration: A file of ``ragweave eval --calibrate``; by default the model's own, if it has one.
-            min_confidence: From which confidence on to give an answer; the calibration's threshold by default.
-            passage_cache: The most memory for keys and values of passages that a causal generator has read, in bytes
-                or as a text such as "1GiB"; 0 for none. By default an eighth of the memory that is free, at most
-                1 GiB. "1GiB+4GiB" also sets the host's memory behind an accelerator's.
+            min_confidence: The lowest confidence at which to give an answer; the calibration's threshold by default.
+            passage_cache: Maximum memory for keys and values of passages that a causal generator has read, in bytes
+                or as a text such as "1GiB"; 0 for none. By default an eighth of the free memory, at most 1 GiB.
+                "1GiB+4GiB" also sets the host memory that extends an accelerator's.
             **placement: ``device_map`` and ``quantization_config``, with which transformers loads a causal language
                 model on accelerators, in place of ``device``.
 
@@ -166,7 +166,7 @@ class RagPipeline(AnswerPipeline):
             calibration=None if calibration is None else Path(calibration),
             placement={name: value for name, value in placement.items() if value is not None},
         )
-        # Closed book, there are no passages to take words from.
+        # A closed-book pipeline has no passages to take words from.
         extractive = parts.model.config.extractive and knowledge_base is not None
         pipeline = cls(
             parts.model,
@@ -211,7 +211,7 @@ class RagPipeline(AnswerPipeline):
 
     @property
     def _prefetches(self) -> bool:
-        return self.model.device.type != "cpu"  # on a processor both would share the same cores
+        return self.model.device.type != "cpu"  # on a CPU both would share the same cores
 
     def _prepare(
         self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool, max_new_tokens: int
@@ -224,7 +224,7 @@ class RagPipeline(AnswerPipeline):
             docs = concatenated(docs, config.title_sep)
             longest = longest_prompt(self.model, n_docs * config.max_combined_length, max_new_tokens)
             n_docs = 1
-        elif self.formulation == "pced":  # reads the question without a passage, too
+        elif self.formulation == "pced":  # also reads the question without a passage
             docs = [{"title": [*doc["title"], ""], "text": [*doc["text"], ""]} for doc in docs]
             n_docs += 1
         input_ids, mask = self.retriever.postprocess_docs(
@@ -250,7 +250,7 @@ class RagPipeline(AnswerPipeline):
         if callback is not None:
             callback.begin(self.model, tokenizer, options)
         with torch.inference_mode():
-            # Where there is no passage, an empty context is read, and the answer not given.
+            # If no passage was found, the generator reads an empty context, and the answer is withheld.
             logits = np.where(empty[:, None], np.float32(0), batch.retrieved.scores)
             scores = torch.from_numpy(logits).to(device)
             contexts = RetrievedContexts(
@@ -276,7 +276,7 @@ class RagPipeline(AnswerPipeline):
         return assemble(batch.questions, passages, sequences, provenance, tokenizer)
 
     def _context_scores(self, scores: Tensor) -> Tensor:
-        """Scores of the contexts that the generator reads, from those of the passages, (B, K)."""
+        """Scores of the generator's contexts, from the scores of the passages, (B, K)."""
         if self._concatenates:
             return torch.zeros_like(scores[:, :1])
         return pad(scores, (0, 1), value=float("-inf")) if self.formulation == "pced" else scores
@@ -293,7 +293,7 @@ class RagPipeline(AnswerPipeline):
 
 
 def longest_prompt(model: RagForGeneration, wanted: int, max_new_tokens: int) -> int:
-    """Most tokens of a prompt of all passages, which leaves a causal generator room for the answer."""
+    """Maximum length of a prompt of all passages, which leaves a causal generator room for the answer."""
     config = model.generator.config
     positions = getattr(config, "max_position_embeddings", None)
     if positions is None:
@@ -302,10 +302,10 @@ def longest_prompt(model: RagForGeneration, wanted: int, max_new_tokens: int) ->
 
 
 def over_passages(provenance: Provenance, scores: Tensor) -> Provenance:
-    """What an answer from one prompt says of its K passages.
+    """The provenance of an answer from one prompt of K passages.
 
-    The prompt has one likelihood, p(y | x, z) for every passage z. Bayes' rule then leaves the passages what they had
-    before: the posterior is the retriever's p(z|x).
+    The prompt has one likelihood, so p(y | x, z) is the same for every passage z. By Bayes' rule, the posterior then
+    equals the retriever's p(z|x).
 
     Args:
         provenance: Of B answers from one context each.

@@ -1,4 +1,4 @@
-"""Answers while they are generated: callbacks for passages and text, and `stream_answer`.
+"""Streaming of answers: callbacks for passages and text, and `stream_answer`.
 
 Notation used for tensor shapes: B questions, K passages per question, R rows of the decoder per question.
 """
@@ -24,11 +24,11 @@ from ragweave.types import ScoredPassage
 if TYPE_CHECKING:
     from ragweave.pipeline.answer_pipeline import AnswerPipeline
 
-_INCOMPLETE = "\ufffd"  # what a tokenizer decodes a part of a character to
+_INCOMPLETE = "\ufffd"  # the decoded text of an incomplete character
 
 
 class AnswerCallback(Protocol):
-    """Receives what a pipeline knows of each question, identified by its position among the questions."""
+    """Receives the passages and the text of each question, which is identified by its position."""
 
     def on_passages(self, position: int, passages: Sequence[ScoredPassage]) -> None:
         """The passages of a question, best first."""
@@ -49,7 +49,7 @@ class BatchCallback:
     Args:
         callback: The callback.
         positions: The questions' positions among all questions.
-        whole: Whether to report answers as one piece, since whether to give them is decided at the end.
+        whole: Whether to report each answer in one piece, because it may be withheld at the end.
     """
 
     def __init__(self, callback: AnswerCallback, positions: Sequence[int], *, whole: bool = False) -> None:
@@ -78,12 +78,12 @@ class BatchCallback:
         )
         stop = StopQuestions(len(positions), self.should_stop)
         options["stopping_criteria"] = StoppingCriteriaList([*options.get("stopping_criteria", ()), stop])
-        # Beam search and RAG-Sequence may change the first token of an answer at its last.
+        # Beam search and RAG-Sequence may still change the first token of an answer at its last token.
         if isinstance(model, RagTokenForGeneration) and options["num_beams"] == 1 and not self._whole:
             options["streamer"] = self._streamer
 
     def finish(self, answers: Mapping[int, Answer]) -> None:
-        """Report what is left of the answers, which come by their numbers in the batch."""
+        """Report the rest of the answers, by their numbers in the batch."""
         if self._streamer is not None:
             self._streamer.finish([answer.answer for answer in answers.values()])
             return
@@ -130,10 +130,10 @@ class TokenStreamer(BaseStreamer):
             self._report(question, text.strip().rstrip(_INCOMPLETE))
 
     def end(self) -> None:
-        """Do nothing: `finish` reports the ends of the answers."""
+        """Do nothing: `finish` reports the rest of the answers."""
 
     def finish(self, answers: Sequence[str]) -> None:
-        """Report what is left of the whole answers."""
+        """Report the rest of each answer."""
         for question, answer in enumerate(answers):
             self._report(question, answer)
 

@@ -1,4 +1,4 @@
-"""Computing the keys and values of passages ahead of questions, for `PassageStore`."""
+"""Computes the keys and values of passages before questions arrive, for `PassageStore`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ragweave.modeling.passage_cache import DTYPES, PassageStore, passage_key, s
 from ragweave.pipeline.rag_pipeline import RagPipeline
 from ragweave.retrieval.context_template import passage_tokens
 
-# Which passages questions find most often is estimated with so many passages in the place of questions.
+# The number of passages that stand in for questions to estimate which passages are found most often.
 _PROBES = 1000
-_HEADER_BYTES = 512  # the most that a file has beside keys and values
+_HEADER_BYTES = 512  # maximum size of a file without keys and values
 _GROUP_SIZE = 16  # passages that are read before their files are written
 
 
 @dataclass(frozen=True)
 class WarmPlan:
-    """What `warm` will compute.
+    """The passages that `warm` will store.
 
     Attributes:
         passages: The hashes and the tokens of the passages that are not stored yet, those found most often first.
-        bytes: The most that their files take.
-        stored: How many of the chosen passages are stored already.
+        bytes: Maximum size of their files.
+        stored: How many of the chosen passages are already stored.
         over_budget: How many are left out since they exceed the budget.
         too_long: How many are left out since a question may cut them, so that no context begins with them.
     """
@@ -53,7 +53,7 @@ class Warmer:
         dtype: The type to store them in, "bfloat16" or "float32"; by default the generator's, which loses nothing.
 
     Raises:
-        ConfigurationError: The generator reads contexts whole, or the type is unknown.
+        ConfigurationError: The generator cannot reuse passages, or the type is unknown.
         KnowledgeBaseError: The knowledge base is in a database.
     """
 
@@ -81,8 +81,8 @@ class Warmer:
         """Choose passages.
 
         Args:
-            top: How many, those that searches find most often; by default all.
-            budget: The most bytes of their files, those that are stored already included.
+            top: Number of passages, those that searches find most often; by default all.
+            budget: Maximum bytes of their files, including those already stored.
         """
         hashes, rows = self._by_popularity()
         hashes, rows = hashes[:top], rows[:top]
@@ -112,14 +112,14 @@ class Warmer:
         return WarmPlan(missing, new, stored, over_budget, too_long)
 
     def run(self, plan: WarmPlan, progress: Callable[[int], None]) -> int:
-        """Compute and store what a plan says; what was stored stays if it is interrupted.
+        """Compute and store the passages of a plan; an interrupted run keeps the stored ones.
 
         Args:
             plan: The plan.
             progress: Called with the number of passages after each group of them.
 
         Returns:
-            How many stored passages were dropped: those of other generators, and those that were deleted.
+            The number of dropped passages: those of other generators, and deleted ones.
 
         Raises:
             KnowledgeBaseError: The disk is full or cannot be written.
@@ -151,7 +151,7 @@ class Warmer:
         return dropped
 
     def _by_popularity(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """The hashes and the rows of the live passages, those first that other passages find most often."""
+        """The hashes and rows of the live passages, those that other passages find most often first."""
         parts = [(np.zeros(0, np.uint64), np.zeros(0, np.int64)), *self._snapshot.live_hashes()]
         hashes, rows = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
         if not len(rows):
