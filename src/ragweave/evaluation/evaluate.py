@@ -28,7 +28,7 @@ from ragweave.retrieval.retriever import Retriever
 from ragweave.types import AnswerFormulation, AnswerStyle, GeneratorDtype, SearchSettings
 
 RunProgress = Callable[[str, int, int, dict[str, float]], None]
-"""Called with the name of a run, its questions, the number of further finished ones, and the means so far."""
+"""Called with a run's name, its number of questions, the newly finished ones, and the means so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ModelSettings:
     model: str = "embedded"
     # ``"token"``, ``"sequence"``, ``"concat"`` or ``"pced"``; the model's default if ``None``.
     formulation: AnswerFormulation | None = None
-    # How to search the knowledge base; the model's defaults fill what is left open.
+    # How to search the knowledge base; the model's defaults fill unset options.
     search: SearchSettings = field(default_factory=SearchSettings)
     rerank: str | None = None  # folder or hub name of a reranker
     adapter: bool = True  # whether the embedded generator uses its adapter
@@ -47,10 +47,10 @@ class ModelSettings:
     device: str | None = None
     calibration: str | None = None  # a file of ``ragweave eval --calibrate``; the model's own if ``None``
     answer_style: AnswerStyle | None = None  # how an instruct model or a server is told to answer
-    server: ChatClient | None = None  # a server that generates in the place of ``model``
+    server: ChatClient | None = None  # a server that generates instead of ``model``
 
     def to_dict(self) -> dict[str, Any]:
-        """What of it decides the answers of a run."""
+        """The settings that determine the answers of a run."""
         server = self.server and {name: getattr(self.server, name) for name in ("url", "model", "api")}
         return {**asdict(replace(self, server=None)), "server": server}
 
@@ -74,7 +74,7 @@ def evaluate(
     Args:
         examples: The questions and gold answers.
         output: The folder of the run.
-        knowledge_base: A knowledge base, its folder or its URI; ``None`` for closed book.
+        knowledge_base: A knowledge base, its folder or its URI; ``None`` for a closed-book run.
         model: The model, and how it searches.
         settings: How every question is evaluated.
         curve: Further values of K, evaluated in subfolders, for a plot against K.
@@ -180,7 +180,7 @@ def _load(
 
 
 def _remove(folder: RunFolder) -> None:
-    """Delete a run, and nothing that is not a run."""
+    """Delete a run, and refuse any other folder."""
     if not folder.root.exists():
         return
     if not folder.description.is_file():
@@ -195,7 +195,7 @@ def _describe(base: KnowledgeBase | None) -> dict[str, Any] | None:
 
 
 def _fingerprint(examples: Sequence[Example]) -> dict[str, Any]:
-    """Identifies the data by its content, wherever the file is."""
+    """Identify the data by content, independent of its path."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.id, example.question, example.answers, example.gold_passages)).encode())

@@ -48,7 +48,7 @@ def summarize(predictions: Sequence[Prediction], settings: RunSettings) -> dict[
 
     Returns:
         Means by name; ``"questions"``; ``"intervals"``; and ``"counted"``, the number of questions of each metric
-        that does not apply to all.
+        that does not apply to all questions.
     """
     values = metric_values(predictions, settings)
     summary: dict[str, Any] = {"questions": len(predictions)}
@@ -136,7 +136,7 @@ def _question_metrics(prediction: Prediction, settings: RunSettings) -> dict[str
 
 
 def _abstention(prediction: Prediction, values: dict[str, float]) -> dict[str, float]:
-    """What abstaining brings: an unanswerable question is right if no answer was given, as in SQuAD 2.0."""
+    """Metrics of abstention: no answer is right for an unanswerable question, as in SQuAD 2.0."""
     if prediction.answer is None or not (prediction.golds or prediction.unanswerable):
         return {}
     measured = {"answer_rate": float(prediction.answered)}

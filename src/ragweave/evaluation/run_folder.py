@@ -24,7 +24,7 @@ class RunSettings:
     n_docs: int = 5  # K, passages per answer
     depth: int = 20  # how many passages to retrieve for retrieval metrics; at least K
     num_beams: int = 1  # R
-    max_new_tokens: int = 32  # the most tokens of an answer
+    max_new_tokens: int = 32  # maximum length of an answer, in tokens
     batch_size: int = 8  # questions answered together
     # Whether answers are spans of the passages; the pipeline's default if ``None``.
     extractive: bool | None = None
@@ -33,7 +33,7 @@ class RunSettings:
     gold: bool = False  # answer from the gold passages instead of the retrieved ones
     patterns: bool = False  # whether gold answers are regular expressions
     metrics: tuple[str, ...] = ("exact_match", "f1")  # the answer metrics to compute
-    # From which confidence on an answer counts as given; the pipeline's default if ``None``.
+    # The lowest confidence at which an answer is given; the pipeline's default if ``None``.
     min_confidence: float | None = None
 
     @property
@@ -76,11 +76,11 @@ class Prediction:
     score: float | None  # log p(y|x), natural logarithm
     passages: tuple[ReadPassage, ...]  # the passages in the context, by descending posterior
     retrieved: tuple[RankedPassage, ...]  # the retrieved passages, best first
-    confidence: float | None = None  # how likely the answer is right, in [0, 1]
+    confidence: float | None = None  # how likely the answer is to be right, in [0, 1]
     # Whether the confidence reached the threshold; ``answer`` holds the best guess if it did not.
     answered: bool = True
     unanswerable: bool = False  # whether the data says that the documents do not answer
-    # What the confidence is made of; see `ragweave.provenance.confidence.signals`.
+    # The inputs of the confidence; see `ragweave.provenance.confidence.signals`.
     signals: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:

@@ -47,7 +47,7 @@ def run_evaluation(
     """Evaluate, or resume an interrupted run; see `ragweave.evaluation.evaluate.evaluate`.
 
     Only a run with the same description and settings is resumed. Without a pipeline only retrieval is measured.
-    ``progress`` is called with the number of further finished questions and the means so far.
+    ``progress`` is called with the number of newly finished questions and the means so far.
 
     Returns:
         The contents of ``metrics.json``.
@@ -88,7 +88,7 @@ def run_evaluation(
                     progress(len(batch), means.current())
             seconds += time.perf_counter() - started
             write_json(folder.elapsed, {"seconds": seconds})
-    # Batches finish out of order: write the predictions again in the order of the data.
+    # Batches finish out of order, so the predictions are rewritten in the order of the data.
     predictions = [done[example.id] for example in examples]
     write_predictions(folder.predictions, predictions)
     summary = {**summarize(predictions, settings), "seconds": round(seconds, 3)}

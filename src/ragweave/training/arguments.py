@@ -16,30 +16,30 @@ RefreshEngine = Literal["local", "ray"]
 
 @dataclass
 class RagTrainingArguments(TrainingArguments):
-    """Arguments of `RagTrainer`: those of transformers' Trainer, and these.
+    """Arguments of `RagTrainer`, in addition to those of transformers' Trainer.
 
     Attributes:
         n_docs: K, passages per question; by default the model's.
         freeze: The part to freeze: ``"question-encoder"``, ``"generator"`` or nothing.
         retriever_loss: A loss of `ragweave.training.losses` to add to the marginal likelihood, for the retriever:
             ``"adist"``, ``"emdr2"``, ``"pdist"`` or ``"loop"``.
-        retriever_loss_weight: Its weight.
+        retriever_loss_weight: Weight of the retriever loss.
         retriever_learning_rate: Learning rate of the encoders; by default ``learning_rate``. An adapter needs about
             ten times the learning rate that an encoder tolerates.
-        max_answer_length: The longest answer to train on, in tokens.
+        max_answer_length: Maximum length of an answer to train on, in tokens.
         retrieve_ahead: Retrieve once, before the first step, so that the data loader's processes prepare the
             contexts. The default with a frozen question encoder, which it needs.
         end_to_end: Also train the document encoder, and refresh the index with it.
-        document_encoder: Folder or hub name of the encoder that embedded the passages; by default the one that the
-            knowledge base names.
+        document_encoder: Folder or hub name of the encoder that embedded the passages; by default the one named in
+            the knowledge base.
         refresh_steps: Steps between two refreshes of the index; by default one refresh after each epoch.
         refresh_in_background: Whether training continues while the index is refreshed.
         refresh_engine: What embeds the passages: ``"local"``, one process, or ``"ray"``, the workers of a cluster.
         refresh_workers: Number of Ray workers.
         refresh_address: Address of a running Ray cluster; by default one is started on this machine.
         refresh_device: Device of the local process, such as ``"cuda:1"``.
-        eval_max_new_tokens: The longest answer in an evaluation, in tokens.
-        eval_questions: The most questions to answer in an evaluation; by default all.
+        eval_max_new_tokens: Maximum length of an answer in an evaluation, in tokens.
+        eval_questions: Maximum number of questions to answer in an evaluation; by default all.
 
     Raises:
         MissingExtraError: The extra ``train`` is not installed.
@@ -67,7 +67,7 @@ class RagTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         """Check the arguments."""
         require_extra("accelerate", "train")
-        # Trainer would remove columns that the model does not name, but the data set has examples without columns.
+        # Trainer would remove columns that the model does not use, but the examples have no columns.
         self.remove_unused_columns = False
         super().__post_init__()
         types = {"freeze": Freeze, "retriever_loss": RetrieverLossName, "refresh_engine": RefreshEngine}

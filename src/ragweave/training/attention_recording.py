@@ -27,7 +27,7 @@ from ragweave.modeling.attention import attention_implementation, shared_sdpa_at
 from ragweave.training.losses import CrossAttention
 
 _RECORDING_SDPA = "ragweave_recorded_sdpa"
-# The attribute with which the modules of a recorded generator carry the record to the attention function.
+# The module attribute that passes the record of a generator to the attention function.
 _RECORD = "ragweave_record"
 
 
@@ -37,7 +37,7 @@ class AttentionRecord:
 
     scores: list[Tensor] = field(default_factory=list)  # (B*K, h, T, S)
     value_norms: list[Tensor] = field(default_factory=list)  # (B*K, h, S)
-    # The rest is for causal generators, whose input has the padding elsewhere.
+    # The remaining fields are for causal generators, whose input is padded in other places.
     mask: Tensor | None = None  # which context tokens were seen, bool, (B*K, S)
     answer_length: int = 0  # T
 
@@ -113,7 +113,7 @@ def _record_cross_attention(
     kwargs: dict[str, Any],
     _output: Any,
 ) -> None:
-    """A forward hook: compute the scores of one layer once more, because sdpa does not return them."""
+    """A forward hook: recompute the scores of one layer, because sdpa does not return them."""
     states, contexts = args[0] if args else kwargs["hidden_states"], kwargs["key_value_states"]
     heads = getattr(module, projections.n_heads)
     query, key, value = (

@@ -20,7 +20,7 @@ from ragweave.retrieval.context_template import answer_ids
 from ragweave.retrieval.rag_retriever import RagRetriever
 from ragweave.types import Example
 
-# Questions retrieved at a time; it bounds the passage vectors in memory.
+# Questions retrieved at a time; bounds the memory for passage vectors.
 _RETRIEVAL_BATCH = 256
 
 
@@ -39,9 +39,9 @@ def cache_retrieval(
     n_docs: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[RetrievedExample]:
-    """Retrieve K passages for every question, once; they stay valid while the question encoder is frozen.
+    """Retrieve K passages once for every question; they stay valid while the question encoder is frozen.
 
-    ``progress`` is called with the number of further questions that are done.
+    ``progress`` is called with the number of newly finished questions.
     """
     retrieved: list[RetrievedExample] = []
     for start in range(0, len(examples), _RETRIEVAL_BATCH):
@@ -54,11 +54,11 @@ def cache_retrieval(
 
 
 class RagCollator:
-    """Makes batches of questions and answers, of at most so many tokens each.
+    """Makes batches of questions and answers, each with a maximum number of tokens.
 
-    The first answer of a question is the one to learn: the wording of the data, while others are aliases. The
-    answers of a causal generator start with a space and end with the end token. Raises `ConfigurationError` if a
-    causal generator's tokenizer has no end token.
+    The model learns the first answer of a question, because the others are aliases. The answers of a causal generator
+    start with a space and end with the end token. Raises `ConfigurationError` if a causal generator's tokenizer has
+    no end token.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RagCollator:
         return {
             "input_ids": encoded["input_ids"],
             "attention_mask": encoded["attention_mask"],
-            "question_strings": questions,  # an uncased encoder's tokens do not decode to the question's text
+            "question_strings": questions,  # tokens of an uncased encoder do not decode to the original question
             "labels": labels,
         }
 

@@ -33,9 +33,9 @@ _COSINE_SCALE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class TrainingPair:
-    """A question, a passage that answers it, and passages that share its words and do not, best first.
+    """A question, a passage that answers it, and passages that share its words but do not answer it, best first.
 
-    The passages are as the encoder reads them: with their titles.
+    The passages include their titles, as the encoder reads them.
     """
 
     question: str
@@ -55,8 +55,8 @@ def training_pairs(
     The positive is the best gold passage (or passage of a gold document) in the BM25 ranking that contains an
     answer, or else the best one. Without gold passages, it is the first BM25 result that contains an answer
     (Karpukhin et al. 2020, section 4.1). Negatives are the best BM25 results that are neither gold nor a copy of the
-    positive, and that contain no answer, if answers are known. ``progress`` is called with the number of further
-    questions that are done.
+    positive, and that contain no answer, if answers are known. ``progress`` is called with the number of newly
+    finished questions.
 
     Returns:
         A pair for every question with a positive passage.
@@ -99,7 +99,7 @@ def _pair(
     positive = next(filter(answers, ranked_gold or ranking), best_gold)
     if positive is None:
         return None
-    # A copy of the positive is not a negative, in whichever row it is.
+    # A copy of the positive in another row is not a negative.
     copied = base.passage(positive).text
     others = (row for row in ranking if row not in gold and base.passage(row).text != copied)
     negatives = islice((row for row in others if not answers(row)), n_negatives)
@@ -150,8 +150,8 @@ def train_retriever(
         def training_texts(self) -> Iterable[Sequence[str]]:
             return ([pair.question, pair.positive, *pair.negatives] for pair in pairs)
 
-    # sentence-transformers reads the pooling and the normalisation from files. A killed run would leave them in its
-    # output folder, so they are elsewhere.
+    # sentence-transformers reads the pooling and the normalisation from files. They are written to a temporary
+    # folder, because a killed run would leave them in its output folder.
     with TemporaryDirectory(prefix="ragweave-") as folder:
         encoder.save_pretrained(Path(folder))
         model = SentenceTransformer(folder, device=str(encoder.model.device))
@@ -206,6 +206,6 @@ def _columns(pairs: Sequence[TrainingPair]) -> dict[str, list[str]]:
 
 def _borrowed(pair: TrainingPair, number: int, texts: Sequence[str]) -> tuple[str, ...]:
     """The first text that is not the pair's positive, if there is one."""
-    # Each pair starts at another text, because pairs with the same text are never in the same batch.
+    # Each pair starts at a different text, because pairs with the same text are never in the same batch.
     rotated = chain(islice(texts, number % max(len(texts), 1), None), texts)
     return tuple(islice((text for text in rotated if text != pair.positive), 1))

@@ -1,7 +1,7 @@
 """End-to-end training: the document encoder, and refreshes of the index with it.
 
 A refresh embeds all passages in another process, so that training neither waits for it nor fails with it. A snapshot
-of the encoder is saved, `ragweave.training.refresh_subprocess` gives the run's own knowledge base a new version, and
+of the encoder is saved, `ragweave.training.refresh_subprocess` adds a version to the run's knowledge base, and
 the trainer switches to it. Until then, and if the refresh fails, the previous version is searched.
 """
 
@@ -44,7 +44,7 @@ from ragweave.training.arguments import RagTrainingArguments
 from ragweave.training.resumable_trainer import broadcast
 
 KNOWLEDGE_BASE_FOLDER = "knowledge-base"
-"""The run's own knowledge base, in its output folder."""
+"""The knowledge base of a run, in its output folder."""
 
 DOCUMENT_ENCODER_FOLDER = "document-encoder"
 """The trained document encoder, in the folder of its model."""
@@ -55,9 +55,9 @@ _TERMINATION_TIME = 5.0  # seconds that a process has to end after each signal
 def load_document_encoder(
     base: KnowledgeBase, question_encoder: TextEncoder, name: str | None = None
 ) -> TextEncoder:
-    """Load the encoder that embedded the passages; a copy of the question encoder if that one did.
+    """Load the encoder that embedded the passages; a copy, if it is the question encoder.
 
-    ``name`` is its folder or hub name; by default the one that the knowledge base names. Raises `ModelNotFoundError`
+    ``name`` is its folder or hub name; by default the name in the knowledge base. Raises `ModelNotFoundError`
     if it cannot be loaded, and `EncoderMismatchError` if another encoder embedded the passages.
     """
     record = base.manifest.encoder
@@ -83,9 +83,9 @@ def load_document_encoder(
 
 
 def train_document_encoder(pipeline: RagPipeline, name: str | None = None) -> TextEncoder:
-    """Let a model embed the retrieved passages again when it scores them, so that their encoder gets a gradient.
+    """Make a model embed retrieved passages again when it scores them, so that their encoder gets a gradient.
 
-    Returns the encoder of `load_document_encoder`, whose weights are part of the model now. Raises
+    Returns the encoder of `load_document_encoder`, whose weights are now part of the model. Raises
     `ConfigurationError` if the two encoders differ in pooling or normalisation.
     """
     model = pipeline.model
@@ -112,7 +112,7 @@ def _tokenize_passages(encoder: TextEncoder, titles: list[str], texts: list[str]
 
 
 class _Result(NamedTuple):
-    """The version that a refresh with the encoder of a step has written, or why it failed."""
+    """The version that a refresh with the encoder of a step wrote, or the reason why it failed."""
 
     step: int
     version: str | None = None
@@ -165,9 +165,9 @@ class IndexRefresh(TrainerCallback, ExportableState):
         if version is not None:
             if broadcast(self._is_main and self._open(version) is not None):
                 self._switch_to(version, step)
-            else:  # deleted by others; a refresh with the checkpoint's encoder is closest to it
+            else:  # another process deleted it; a refresh with the checkpoint's encoder comes closest to it
                 self._refresh_now(state.global_step)
-        # A refresh that was due when the checkpoint was saved was not complete, or not started.
+        # A refresh that was due when the checkpoint was saved had not finished or not started.
         steps = self.args.refresh_steps
         due = state.global_step % steps == 0 if steps else float(state.epoch or 0.5).is_integer()
         if due and self.staleness(state.global_step):
@@ -180,7 +180,7 @@ class IndexRefresh(TrainerCallback, ExportableState):
             self._start_due(state.global_step)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start a refresh if they are due after epochs."""
+        """Start a refresh if refreshes are due after epochs."""
         if self.args.refresh_steps is None:
             self._start_due(state.global_step)
 
@@ -241,7 +241,7 @@ class IndexRefresh(TrainerCallback, ExportableState):
                     self._command(snapshot), stdout=file, stderr=subprocess.STDOUT, env=_environment()
                 )
             self._process_step = step
-        except Exception as error:  # each library has its own exception for a full disk
+        except Exception as error:  # libraries raise different exceptions for a full disk
             shutil.rmtree(snapshot, ignore_errors=True)
             self._failed_to_start = _Result(step, failure=f"it could not be started: {error}")
 
@@ -323,14 +323,14 @@ class IndexRefresh(TrainerCallback, ExportableState):
 def _environment() -> dict[str, str]:
     """The environment of a refresh, which uses half of the cores: the trainer works at the same time."""
     environment = dict(os.environ)
-    # torchrun sets OMP_NUM_THREADS to 1 for its own processes, not because the user wants it.
+    # torchrun sets OMP_NUM_THREADS to 1 for its processes; the user did not ask for it.
     if "OMP_NUM_THREADS" not in environment or "TORCHELASTIC_RUN_ID" in environment:
         environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 2) // 2))
     return environment
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """End a process, which gets some time to clean up."""
+    """End a process, and give it time to clean up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):

@@ -32,12 +32,12 @@ def refresh(
     ray_workers: int | None,
     ray_address: str | None,
 ) -> None:
-    """Embed the passages of a knowledge base with an encoder, into a new version of another one, ``output``.
+    """Embed the passages of a knowledge base with an encoder, as a new version of the knowledge base ``output``.
 
     The encoder is a folder, and is named ``encoder_name`` in the new version. ``ray_workers`` is None to embed in
     this process.
     """
-    # Imported here, so that the process ends with the trainer also while it imports torch.
+    # Imported here, so that the process ends with the trainer even while it imports torch.
     from ragweave.encoders.text_encoder import TextEncoder
     from ragweave.knowledge.base import KnowledgeBase
     from ragweave.knowledge.ingest.ray_engine import RayEngine
@@ -52,9 +52,9 @@ def refresh(
 
 
 def interrupt_with_parent(parent: int) -> None:
-    """Raise KeyboardInterrupt in the main thread, once, when this process is asked to end or its parent has ended.
+    """Raise KeyboardInterrupt once in the main thread when this process is told to end or its parent has ended.
 
-    SIGINT and SIGTERM ask it to end, even if they were ignored before. Later signals are ignored, so that they do
+    SIGINT and SIGTERM tell it to end, even if they were ignored before. Later signals are ignored, so that they do
     not interrupt the cleanup. Call this in the main thread.
     """
     signal.signal(signal.SIGINT, _interrupt)
@@ -78,7 +78,7 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """Do the job; its error is the last line of the output."""
+    """Run the job; an error is the last line of the output."""
     interrupt_with_parent(int(sys.argv[1]))
     try:
         refresh(**json.loads(sys.argv[2]))

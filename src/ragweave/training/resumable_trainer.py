@@ -56,7 +56,7 @@ class ResumableTrainer(Trainer):
         checkpoint = self._prepare_run(resume_from_checkpoint)
         try:
             return super().train(checkpoint, **kwargs)
-        except BaseException as error:  # Ctrl-C as well
+        except BaseException as error:  # including Ctrl-C
             if self._last_save is None or is_complete(self._last_save):
                 raise
             if self.args.should_save:  # other processes would remove what is still being written
@@ -71,7 +71,7 @@ class ResumableTrainer(Trainer):
             ) from error
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Do one step; a loss that is not finite raises `TrainingError` and leaves the weights as they were."""
+        """Do one step; a loss that is not finite raises `TrainingError` and leaves the weights unchanged."""
         loss: Tensor = super().training_step(model, inputs, *args, **kwargs)
         if not torch.isfinite(loss).all():
             raise _not_finite(f"loss of step {self.state.global_step + 1} is {loss.item()}", self.args)
@@ -81,7 +81,7 @@ class ResumableTrainer(Trainer):
         """Save the model."""
         if output_dir is not None and _internal_call:  # the first file of a checkpoint
             self._last_save = Path(output_dir)
-            if self.args.should_save:  # a checkpoint that is overwritten is incomplete from now on
+            if self.args.should_save:  # while it is overwritten, the checkpoint is incomplete
                 (self._last_save / TRAINER_STATE_NAME).unlink(missing_ok=True)
         super().save_model(output_dir, _internal_call)
 
@@ -89,7 +89,7 @@ class ResumableTrainer(Trainer):
         """Wait until all processes have saved theirs.
 
         The trainer state is written next, by the first process alone, and marks the checkpoint as complete. There is
-        no public hook between the two: callbacks hear of a checkpoint when older ones have been removed already.
+        no public hook between the two: callbacks run only after older checkpoints have been removed.
         `test_all_processes_have_saved_before_a_checkpoint_is_complete` fails when transformers drops this method.
         """
         super()._save_rng_state(output_dir)
@@ -191,7 +191,7 @@ def gather(rows: list[_T]) -> list[_T]:
 
 
 def broadcast(value: _T) -> _T:
-    """The value of the first process, in all of them."""
+    """Send the value of the first process to all processes."""
     from accelerate.utils import broadcast_object_list
 
     values = [value]
@@ -202,7 +202,7 @@ def broadcast(value: _T) -> _T:
 def _check_checkpoints(folder: Path) -> None:
     """Raise `TrainingError` if all states of a run are damaged: it would start over and delete its checkpoints.
 
-    A checkpoint without a state is none: its run was interrupted while it wrote the files before.
+    A checkpoint without a state does not count: its run was interrupted before it wrote the state.
     """
     states = [path / TRAINER_STATE_NAME for path in checkpoints(folder)]
     damaged = [path for path in states if path.exists() and not is_complete(path.parent)]
@@ -214,7 +214,7 @@ def _check_checkpoints(folder: Path) -> None:
 
 
 def _check_data(folder: Path, texts: Iterable[Sequence[str]]) -> None:
-    """Check that a resumed run has the data that the interrupted one had."""
+    """Check that a resumed run has the same data as the interrupted one."""
     try:
         before = json.loads((folder / DATA_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

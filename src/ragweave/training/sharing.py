@@ -42,7 +42,7 @@ def push_to_hub(
         The commit, the ``revision`` of `from_hub`.
 
     Raises:
-        ModelNotFoundError: The folder holds no RAG model, or the hub cannot be reached or refuses.
+        ModelNotFoundError: The folder contains no RAG model, or the hub cannot be reached or refuses the upload.
     """
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")) or not (folder / QUESTION_ENCODER_FOLDER).is_dir():
@@ -63,7 +63,7 @@ def from_hub(repository: str, *, revision: str | None = None) -> Path:
 
     Args:
         repository: ``NAME/REPOSITORY``.
-        revision: A commit, so that the model stays the same; by default the latest one.
+        revision: A commit, which pins the model; by default the latest one.
 
     Returns:
         Its folder, for `RagPipeline.from_pretrained`.
@@ -98,7 +98,7 @@ def _card(folder: Path, config: RagConfig, repository: str, licence: str, descri
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What a run has written of itself: its questions, and where it ended."""
+    """The facts that a run recorded: its questions and its final state."""
     data, state = (
         json.loads(path.read_text("utf-8")) if path.is_file() else {}
         for path in (folder / DATA_FILE, folder / TRAINER_STATE_NAME)

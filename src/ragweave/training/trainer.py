@@ -47,10 +47,10 @@ class RagTrainer(ResumableTrainer):
         **kwargs: Passed to transformers' Trainer.
 
     Attributes:
-        pipeline: The pipeline; after end-to-end training it searches the run's own knowledge base.
+        pipeline: The pipeline; after end-to-end training it searches the knowledge base of the run.
         document_encoder: The document encoder of end-to-end training, or ``None``.
         refresh: The index refreshes of end-to-end training, or ``None``.
-        answering: Numbers of answered and of all questions of a running evaluation, for ``on_prediction_step``.
+        answering: Numbers of answered and total questions of a running evaluation, for ``on_prediction_step``.
 
     Raises:
         ConfigurationError: Nothing is left to train, arguments contradict each other, or the pipeline concatenates.
@@ -80,7 +80,7 @@ class RagTrainer(ResumableTrainer):
             model.config.n_docs = args.n_docs
         if isinstance(pipeline.retriever.index, KnowledgeBaseIndex):
             # The saved model searches as it was trained to, except for what RagConfig has no field for (rrf, k1, b).
-            settings: Any = pipeline.retriever.index.settings  # an index has a value for each
+            settings: Any = pipeline.retriever.index.settings  # an index sets all of them
             model.config.retrieval, model.config.dense_weight = settings.kind, settings.dense_weight
         collator = RagCollator(
             pipeline.retriever,

@@ -11,7 +11,7 @@ from ragweave.matching import exact_match, f1
 from ragweave.provenance.answers import Answer
 from ragweave.types import Example
 
-# When the retriever has collapsed; see `mean_metrics`. Fewer questions may well have the same passages.
+# When the retriever has collapsed; see `mean_metrics`. A few questions may have the same passages by chance.
 _COLLAPSE_MIN_QUESTIONS = 20
 _COLLAPSE_MAX_DISTINCT = 1.5  # times K
 _COLLAPSE_MIN_POSSIBLE = 4  # times K
@@ -80,7 +80,7 @@ def _has_collapsed(rows: Sequence[QuestionMetrics], distinct: int, possible: int
     if len(rows) < _COLLAPSE_MIN_QUESTIONS or not distinct:
         return False
     k = max(len(row.passages) for row in rows)
-    # The share is not enough: if all get the same K of N passages it is K / N, large in a small knowledge base.
+    # The share alone is not enough: if all get the same K of N passages, it is K / N, large for a small N.
     nearly_the_same = distinct <= _COLLAPSE_MAX_DISTINCT * k and possible >= _COLLAPSE_MIN_POSSIBLE * k
     return nearly_the_same or distinct < _COLLAPSE_SHARE * possible
 

@@ -54,12 +54,12 @@ def read_examples(
         source: A file; the folder or, with the format ``"dataset"``, the hub name of a data set
             (``NAME,CONFIGURATION:SPLIT``).
         format: One of `FORMATS`; ``"auto"`` detects it by the file's ending and first line.
-        gold: For the format ``"ans"``, the file of answers, one a line. The default for a ``.source`` file is the
+        gold: For the format ``"ans"``, the file of answers, one per line. The default for a ``.source`` file is the
             ``.target`` file next to it.
         columns: The names of the columns or keys by field (``id``, ``question``, ``answers`` or ``answer``,
             ``passages``, ``contexts``, ``label``, ``unanswerable``); see `Columns` for nested and concatenated ones.
         recipe: A recipe or its name. It provides the other columns and the labels.
-        limit: Read only the first questions, and no more of the file.
+        limit: Read only this many questions, and not the rest of the file.
         contexts: Keep the passages that the data contains. They are most of the size of DPR's files.
 
     Raises:
@@ -78,7 +78,7 @@ def read_examples(
     first = next(records, None)
     if first is None:
         raise DataError(f"There are no questions in {source}.")
-    # Data in ragweave's own form can belong to a recipe's task; it needs neither its columns nor its cleaning.
+    # Data in ragweave's format can belong to a recipe's task; then it needs no renamed columns and no cleaning.
     published = recipe is not None and not {"question", "answers"} <= first.fields.keys()
     if recipe is not None and published:
         mapping = Columns(_merge_columns(columns or {}, recipe, first))
@@ -223,7 +223,7 @@ def _json_fields(example: Example) -> dict[str, Any]:
 
 
 def lacking_gold(examples: Sequence[Example], base: KnowledgeBase) -> list[tuple[Example, str]]:
-    """Find the gold passages that a knowledge base lacks, by passage id or document id, each with its question.
+    """Find gold passages that are missing from a knowledge base, by passage or document id, with their questions.
 
     All ids are looked up together.
     """
@@ -232,7 +232,7 @@ def lacking_gold(examples: Sequence[Example], base: KnowledgeBase) -> list[tuple
 
 
 def check_gold(examples: Sequence[Example], base: KnowledgeBase) -> None:
-    """Raise `DataError`, with the number and the first of them, if a knowledge base lacks gold passages."""
+    """Raise `DataError` if a knowledge base lacks gold passages; the message has their number and the first ids."""
     missing = lacking_gold(examples, base)
     if not missing:
         return

@@ -1,7 +1,7 @@
 """The formats that questions come in: JSON lines, JSON lists, text, tables, Parquet and data sets.
 
 DPR's training files, JSON lists, have several gigabytes. Only a window of such a file is in memory: about a megabyte,
-or as much as the longest object needs. The readers raise a `DataError` if a file cannot be read or has another form.
+or as much as the longest object needs. The readers raise a `DataError` if a file cannot be read or is malformed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ragweave.knowledge.ingest.loaders.tables import table_rows
 from ragweave.knowledge.ingest.loaders.text import read_pieces
 
 MAX_OBJECT_LENGTH = 64 * 2**20
-"""The most characters of one object in a list."""
+"""Maximum number of characters of one object in a list."""
 
 _NOT_BLANK = re.compile(r"[^ \t\n\r]")
 _DECODER = json.JSONDecoder()
@@ -119,7 +119,7 @@ class _Window:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._start)
             except json.JSONDecodeError as error:
-                # The value may continue outside the window. Doubling the window parses no text more than twice.
+                # The value may continue outside the window. Doubling the window bounds the repeated parsing.
                 length = len(self._text) - self._start
                 if length > MAX_OBJECT_LENGTH or not self._grow(length):
                     line = self.line + self._text.count("\n", self._start, error.pos)

@@ -34,7 +34,7 @@ def convert_layout(record: Record, *, kilt: bool = True) -> Record:
 
 
 def squad_questions(fields: Mapping[str, Any], where: str) -> Iterator[Record]:
-    """The questions of a whole SQuAD file, 1.1 or 2.0, which is one object; `DataError` if it has another form."""
+    """The questions of a SQuAD file, 1.1 or 2.0, which is one object; raises `DataError` if it is malformed."""
     try:
         for article in fields["data"]:
             for paragraph in article["paragraphs"]:
@@ -64,7 +64,7 @@ def _from_kilt(record: Record) -> Record:
     fields = {
         **record.fields,
         "question": record.fields["input"],
-        # A test set keeps its answers secret, which does not say that there are none.
+        # The answers of a test set are secret, which does not mean that there are none.
         "answers": [answer for answer in answers if answer not in (None, "")] or None,
         "passages": [page for page in pages if page not in (None, "")],
     }

@@ -1,4 +1,4 @@
-"""From records to examples: the names of columns, the checks of values, and what a recipe changes."""
+"""Converts records to examples: column names, checks of values, and the changes of a recipe."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _missing_column(record: Record, name: str) -> DataError:
 
 @dataclass(frozen=True, slots=True)
 class ExampleMapper:
-    """Makes examples of records."""
+    """Converts records to examples."""
 
     columns: Columns
     recipe: Recipe | None = None  # the recipe of the task, if any
@@ -99,7 +99,7 @@ class ExampleMapper:
     contexts: bool = False  # whether to keep the passages that the data contains
 
     def example(self, record: Record, number: int) -> Example | None:
-        """Make an example of a record with ragweave's fields; ``None`` if the recipe leaves it out.
+        """Convert a record with ragweave's fields to an example; ``None`` if the recipe leaves it out.
 
         The number of the record becomes the id of a record without one. Raises `DataError` if the record lacks a
         field, or a field has the wrong form.
@@ -111,7 +111,7 @@ class ExampleMapper:
         answers = () if unanswerable else self._answers(record, required=not passages)
         if not answers and self.recipe is not None and self.recipe.left_out:
             return None
-        # An empty list says that there is no answer, unless gold passages say that there is one.
+        # An empty list means that there is no answer, unless there are gold passages.
         unanswerable = unanswerable or (not answers and not passages and self._says_no_answers(record))
         if not answers and not passages and not unanswerable:
             raise data_error(
@@ -155,7 +155,7 @@ class ExampleMapper:
         return self._clean(_text(record, value, "question"), record.where)
 
     def _answers(self, record: Record, *, required: bool) -> tuple[str, ...]:
-        """The answers as the data contains them."""
+        """The answers, unchanged from the data."""
         value, single = self.columns.value(record, "answers"), False
         if value is None and not self.columns.has("answers"):
             value, single = self.columns.value(record, "answer"), True
@@ -200,7 +200,7 @@ class ExampleMapper:
         return clean
 
     def _label(self, record: Record, answers: tuple[str, ...]) -> str | None:
-        """The class as the data contains it."""
+        """The class, unchanged from the data."""
         value = self.columns.value(record, "label")
         if self.columns.has("label"):
             return None if value is None else _text(record, value, "label")

@@ -1,4 +1,4 @@
-"""One question as a file contains it, and what the readers of all formats share."""
+"""Records, the questions of a file before conversion, and shared code of the readers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ragweave.knowledge.ingest.loaders.text import read_lines
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question as a file contains it."""
+    """One question of a file, before conversion."""
 
     where: str  # the file and the line, for messages
     fields: Mapping[str, Any]

@@ -3,7 +3,7 @@
 Notation used for array shapes: N answers.
 
 ``scores`` are probabilities, (N,): take the exponential of log p(y|x). ``correct`` is 0 or 1 for each answer, (N,).
-Other numbers, other shapes and empty lists raise a `ConfigurationError`.
+Invalid numbers, mismatched shapes and empty lists raise a `ConfigurationError`.
 """
 
 from __future__ import annotations

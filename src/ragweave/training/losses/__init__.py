@@ -1,11 +1,11 @@
-"""Losses that teach a retriever from what the generator does with its passages, by name.
+"""Losses that train a retriever on feedback from the generator, by name.
 
 `marginal` is RAG's own loss and trains both. The others are those of Atlas (Izacard et al. 2022, arXiv 2208.03299,
 section 2.2). They stop the gradient at the generator: add a loss for it, such as `marginal` with detached scores.
 
 Their arguments are those of `RetrieverLoss`. In all of them p(z|x) = softmax_K(doc_scores / temperature). With a
-``temperature`` other than 1 they train another distribution than the one the model answers with, unless its scores
-are scaled as well.
+``temperature`` other than 1 they train a different distribution from the one the model answers with, unless its
+scores are scaled as well.
 """
 
 from __future__ import annotations

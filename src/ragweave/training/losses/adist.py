@@ -16,7 +16,7 @@ def adist(
     target_temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """KL(p || p(z|x)) to the attention that passages got from the answer; trains the retriever only.
+    """KL(p || p(z|x)) to the answer's attention to the passages; trains the retriever only.
 
         p_k = softmax_K(w_k / target_temperature),   p(z|x) = softmax_K(doc_scores / temperature)
 
@@ -36,7 +36,7 @@ def adist(
 
 @torch.no_grad()
 def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor) -> Tensor:
-    """Attention that each passage got, w_k, (B, K), without gradient; 0 for missing passages.
+    """Attention to each passage, w_k, (B, K), without gradient; 0 for missing passages.
 
         w_k = mean_{h,t} sum_s a_kts ||v_ks||,   a_kts = exp(e_kts) / sum_{j,r} exp(e_jtr)
 
@@ -44,7 +44,7 @@ def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor
     layers and the target tokens that count. ``present`` and ``scored`` are those of `LossInputs`.
 
     In Atlas the decoder attends to all passages at once, and a is its attention. A mixture's generator reads each
-    passage in a context of its own, where the attention sums to one: all passages would get the same weight, apart
+    passage in a separate context, where the attention sums to one: all passages would get the same weight, apart
     from value norms. Here the scores are normalised again, over the tokens of all K passages. This multiplies the
     attention within passage k by Z_k / sum_j Z_j, with Z_k = sum_s exp(e_kts). In the first layer the result equals
     the attention of a decoder that sees all passages, because its queries depend on no passage yet (for causal
@@ -59,7 +59,7 @@ def passage_attention(attention: CrossAttention, present: Tensor, scored: Tensor
     scores = attention.scores.masked_fill(hidden[:, :, None, None], float("-inf"))
     b, k, h, t, s = scores.shape
     joint = scores.permute(0, 2, 3, 1, 4).reshape(b, h, t, k * s)
-    # A sliding window may have left all passages behind; a softmax over nothing is NaN.
+    # A sliding window may exclude all passages; a softmax over nothing is NaN.
     nothing = joint.isneginf().all(-1, keepdim=True)  # (B, H, T, 1)
     joint = joint.masked_fill(nothing, 0.0)
     joint = torch.softmax(joint, dim=-1, dtype=torch.promote_types(joint.dtype, torch.float32))

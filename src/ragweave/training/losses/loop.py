@@ -17,7 +17,7 @@ def loop(
     target_temperature: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """KL(p || p(z|x)) to passages without which the answer is unlikely; trains the retriever only.
+    """KL(p || p(z|x)) to the passages that the answer depends on most; trains the retriever only.
 
         p_k = softmax_K(-log p(y | x, D_K without z_k) / target_temperature)
         p(z|x) = softmax_K(doc_scores / temperature)
@@ -25,7 +25,7 @@ def loop(
     The likelihood is `leave_one_out_log_likelihood` under the same p(z|x). A question with one passage teaches
     nothing: p and p(z|x) are both 1.
     """
-    # Detached before the K sums, so that nothing of them is stored for the backward pass.
+    # Detached before the K sums, so that they store nothing for the backward pass.
     evidence = -leave_one_out_log_likelihood(
         inputs.counted_log_probs.detach(),
         inputs.scored,

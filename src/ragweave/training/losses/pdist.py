@@ -18,7 +18,7 @@ def pdist(
 
         p_k = softmax_K(log p(y|x,z_k) / target_temperature),   p(z|x) = softmax_K(doc_scores / temperature)
 
-    Unlike in EMDR2, the target does not depend on the retriever's scores. The log-likelihoods of long answers are far
-    apart, so that p has nearly all its mass on one passage; a higher ``target_temperature`` spreads it.
+    Unlike in EMDR2, the target does not depend on the retriever's scores. The log-likelihoods of long answers differ
+    widely, so p has nearly all its mass on one passage; a higher ``target_temperature`` spreads it.
     """
     return distil(inputs, inputs.answer_log_probs, temperature, target_temperature, reduction)

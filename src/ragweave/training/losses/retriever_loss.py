@@ -1,4 +1,4 @@
-"""What the retriever losses share: their inputs and options, and distillation from the generator.
+"""Shared code of the retriever losses: inputs, options, and distillation from the generator.
 
 Notation used for tensor shapes
     B questions, K passages per question, T target tokens, S context tokens, H heads of all layers.
@@ -56,7 +56,7 @@ class CrossAttention:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """The passage scores of one batch, and what the generator computed with the passages.
+    """The passage scores of one batch, and the generator's outputs for the passages.
 
     Raises `ConfigurationError` if the formulation is unknown, and `ShapeError` if shapes disagree, or a question has
     no passage or no target token that counts.
@@ -111,7 +111,7 @@ class RetrieverLoss(Protocol):
     def __call__(
         self, inputs: LossInputs, *, temperature: float = 1.0, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Compute the loss of a batch, (B,), or its mean, (), with a temperature of p(z|x).
+        """Compute the losses of a batch, (B,), or their mean, (), with a temperature for p(z|x).
 
         The distillation losses also take ``target_temperature``, that of the target distribution p.
         """
@@ -119,7 +119,7 @@ class RetrieverLoss(Protocol):
 
 
 def tempered(scores: Tensor, temperature: float, name: str = "temperature") -> Tensor:
-    """Scores over a temperature, a positive number, in float32 or better; above 1 it makes their softmax flatter."""
+    """Divide scores by a positive temperature, in float32 or better; above 1, it flattens their softmax."""
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ConfigurationError(f"{name} is {temperature!r}; give a number above 0.")
     return _float32_or_better(scores) / temperature
