@@ -154,7 +154,7 @@ def _abstention(prediction: Prediction, values: dict[str, float]) -> dict[str, f
 
 
 def _best_thresholds(predictions: Sequence[Prediction], values: MetricValues) -> dict[str, float]:
-    """SQuAD 2.0's exact match and F1 with the threshold of confidence that is best for each."""
+    """SQuAD 2.0's exact match and F1 with the best confidence threshold for each."""
     if not any(item.unanswerable for item in predictions):
         return {}
     best = {}

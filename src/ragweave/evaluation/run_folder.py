@@ -79,7 +79,7 @@ class Prediction:
     confidence: float | None = None  # how likely the answer is to be right, in [0, 1]
     # Whether the confidence reached the threshold; ``answer`` holds the best guess if it did not.
     answered: bool = True
-    unanswerable: bool = False  # whether the data says that the documents do not answer
+    unanswerable: bool = False  # whether the data says that the documents do not answer the question
     # The inputs of the confidence; see `ragweave.provenance.confidence.signals`.
     signals: Mapping[str, float] = field(default_factory=dict)
 
@@ -102,8 +102,8 @@ class RunFolder:
     def begin(self, description: Mapping[str, Any], questions: Mapping[str, str]) -> dict[str, Prediction]:
         """Create the folder, or resume the same run in it.
 
-        The description is everything that defines the run: settings, model, knowledge base, data. Both the questions
-        and the result, the predictions of an interrupted run, are by question id. Raises `DataError` if the folder
+        The description is everything that defines the run: settings, model, knowledge base, data. The questions,
+        and the returned predictions of an interrupted run, are keyed by question id. Raises `DataError` if the folder
         contains other files, a different run, or predictions for other questions.
         """
         if not self.description.exists():
