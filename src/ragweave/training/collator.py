@@ -82,8 +82,8 @@ class RagCollator:
         """Make a batch.
 
         Returns:
-            ``labels``, (B, T), with -100 for padding. Of the questions ``input_ids`` and ``attention_mask``, (B, S),
-            and their texts as ``question_strings``. With cached retrieval instead of these ``context_input_ids`` and
+            ``labels``, (B, T), with -100 for padding. For questions, ``input_ids`` and ``attention_mask``, (B, S),
+            and their texts as ``question_strings``. With cached retrieval, instead: ``context_input_ids`` and
             ``context_attention_mask``, (B*K, S), and ``doc_scores``, (B, K).
 
         Raises:

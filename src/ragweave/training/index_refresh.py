@@ -68,7 +68,7 @@ def load_document_encoder(
             name=record.name,
             pooling=question_encoder.pooling,
             normalize=question_encoder.normalize,
-            max_length=record.max_length,  # questions may have another limit than passages
+            max_length=record.max_length,  # questions and passages may have different limits
             question_prompt=record.question_prompt,
             passage_prompt=record.passage_prompt,
             dim=record.dim,

@@ -4,7 +4,7 @@
 section 2.2). They stop the gradient at the generator: add a loss for it, such as `marginal` with detached scores.
 
 Their arguments are those of `RetrieverLoss`. In all of them p(z|x) = softmax_K(doc_scores / temperature). With a
-``temperature`` other than 1 they train a different distribution from the one the model answers with, unless its
+``temperature`` other than 1 they train a distribution other than the one the model answers with, unless its
 scores are scaled as well.
 """
 
