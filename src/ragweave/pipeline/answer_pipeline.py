@@ -306,7 +306,7 @@ def _check_positive(**counts: int | None) -> None:
 
 
 def in_order(prepare: Callable[[list[int]], T], batches: list[list[int]], *, prefetch: bool) -> Iterator[T]:
-    """Prepare batches one after another; with ``prefetch``, each while the one before is in use."""
+    """Prepare batches one after another; with ``prefetch``, each while the previous one is in use."""
     if not prefetch:
         yield from map(prepare, batches)
         return

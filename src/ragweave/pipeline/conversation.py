@@ -150,7 +150,7 @@ class Conversation:
             **options: Arguments of `RagPipeline.stream`.
 
         Returns:
-            The answer; its ``question`` is the one that stands alone.
+            The answer; its ``question`` is the standalone one.
 
         Raises:
             QuestionError: The question is empty, or longer than a model reads.

@@ -164,7 +164,7 @@ class EndpointPipeline(AnswerPipeline):
         """The same pipeline under RAG-Sequence, or with all passages of a question in one request ("concat").
 
         Raises:
-            ConfigurationError: It is neither.
+            ConfigurationError: The formulation is neither of these.
         """
         if formulation not in self.formulations:
             raise ConfigurationError("A generator behind a server answers under 'sequence' or 'concat'.")

@@ -324,7 +324,7 @@ def _check_passage_encoder(name: str, config: RagConfig, index: KnowledgeBaseInd
     """Check that a knowledge base was embedded by the encoder whose passages the model was trained to search.
 
     Raises:
-        EncoderMismatchError: It was not.
+        EncoderMismatchError: Another encoder embedded it.
     """
     expected = config.passage_encoder_fingerprint
     if expected is None or not isinstance(index, KnowledgeBaseIndex):

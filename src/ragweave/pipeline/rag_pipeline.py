@@ -64,7 +64,7 @@ class RagPipeline(AnswerPipeline):
         confidence: Estimates how likely an answer is to be right; p(y|x) by default.
         min_confidence: The lowest confidence at which to give an answer; by default the threshold of ``confidence``.
             0 gives every answer.
-        passage_cache: Keeps what a causal generator computes of passages for later questions.
+        passage_cache: Keeps a causal generator's keys and values of passages for later questions.
 
     Example:
         ```python
@@ -198,7 +198,7 @@ class RagPipeline(AnswerPipeline):
         Both pipelines share retriever and encoder, so `refresh` of either affects both.
 
         Raises:
-            ConfigurationError: ``formulation`` is none of "token", "sequence", "concat" and "pced".
+            ConfigurationError: ``formulation`` is not "token", "sequence", "concat" or "pced".
         """
         cls = model_class(formulation)
         if formulation == self.formulation:

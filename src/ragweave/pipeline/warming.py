@@ -34,8 +34,8 @@ class WarmPlan:
         passages: The hashes and the tokens of the passages that are not stored yet, those found most often first.
         bytes: Maximum size of their files.
         stored: How many of the chosen passages are already stored.
-        over_budget: How many are left out since they exceed the budget.
-        too_long: How many are left out since a question may cut them, so that no context begins with them.
+        over_budget: How many are left out because they exceed the budget.
+        too_long: How many are left out because a question may cut them, so that no context begins with them.
     """
 
     passages: list[tuple[int, torch.Tensor]]
