@@ -135,7 +135,7 @@ class Answer:
         return _template().render(answer=self, tokens=tokens, hint=partial(_hint, self.passages))
 
     def _repr_html_(self) -> str:
-        """What Jupyter renders."""
+        """The HTML that Jupyter renders."""
         return self.to_html()
 
 

@@ -22,7 +22,7 @@ from ragweave.matching import has_answer
 from ragweave.provenance.answers import NO_ANSWER, Answer
 
 FILE_NAME = "confidence.json"
-"""The file of a model's folder that holds its `CalibratedConfidence`."""
+"""The file in a model's folder that holds its `CalibratedConfidence`."""
 
 _LEAST_LOG = -20.0
 _MOST_BYTES = 2**20
@@ -72,7 +72,7 @@ class CalibratedConfidence:
         """The probability that the answer with these `signals` is right, in [0, 1].
 
         Raises:
-            ConfigurationError: A signal that the model weighs is missing.
+            ConfigurationError: A signal that has a weight is missing.
         """
         if missing := [name for name in self.weights if name not in values]:
             raise ConfigurationError(
