@@ -28,8 +28,8 @@ def publish(
 ) -> None:
     """Publish the current version of a knowledge base to Milvus, for reading by many machines.
 
-    The version is written into a collection of its own, and put in force when it is complete. The same command goes
-    on after an interruption. --kb takes the URI wherever a knowledge base is only read.
+    The version is written into a separate collection, and becomes current when it is complete. Run the same command
+    again after an interruption to continue. --kb accepts the URI wherever a knowledge base is only read.
 
     Examples:
       ragweave publish kb 'milvus+http://vectors:19530?collection=kb'

@@ -42,11 +42,11 @@ def sync(
     verbose: options.Verbose = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a knowledge base hold what its sources hold now.
+    """Update a knowledge base to match its sources.
 
     Adds new files, replaces changed ones, and removes what was read from files below the sources that no longer
-    exist, all in one new version. What was read from elsewhere stays. Where many rows are deleted then, it also
-    compacts the knowledge base. Older versions stay unless --keep is given.
+    exist, all in one new version. Passages from other sources stay. If many rows are then deleted, it also compacts
+    the knowledge base. Older versions stay unless --keep is given.
 
     Examples:
       ragweave sync kb notes/

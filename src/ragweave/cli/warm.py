@@ -35,7 +35,7 @@ def warm(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the space is used.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Read passages ahead of questions, and store what the generator computes of them.
+    """Encode passages before questions arrive, and store the generator's keys and values.
 
     Later questions of 'ask', 'chat', 'serve' and 'eval' with the same model read the stored keys and values instead
     of the passages. They lie beside the knowledge base's segments; 'delete' and 'compact' drop those of deleted
