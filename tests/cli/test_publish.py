@@ -1,4 +1,4 @@
-"""ragweave publish puts versions in force in Milvus, where other commands read them."""
+"""ragweave publish publishes versions to Milvus, where other commands read them."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_versions_are_published_read_and_put_back(tmp_path, succeed):
     notes.mkdir()
     (notes / "peru.txt").write_text("Lima is the capital of peru.")
     base = KnowledgeBase.build([notes], kb, encoder=WordsEncoder())
-    assert "is in force, 1 passage." in succeed("publish", kb, uri)
+    assert "is current, 1 passage." in succeed("publish", kb, uri)
     (notes / "ulm.txt").write_text("Ulm is on the danube.")
     base.add([notes], encoder=WordsEncoder())
     assert json.loads(succeed("publish", kb, uri, "--json"))["passages"] == 2
     assert json.loads(succeed("info", uri, "--json"))["passages"] == 2
-    assert "is in force, 1 passage." in succeed("publish", "--rollback", uri)
+    assert "is current, 1 passage." in succeed("publish", "--rollback", uri)
     assert json.loads(succeed("info", uri, "--json"))["passages"] == 1
 
 

@@ -169,7 +169,7 @@ def note_compaction(base: ragweave.KnowledgeBase) -> None:
     """Suggest compacting a knowledge base if many of its rows are deleted."""
     if base.manifest.needs_compaction:
         share = f"{base.manifest.deleted_share:.0%}"
-        note(f"{share} of the rows are deleted. 'ragweave compact {base.path}' gives their space back.")
+        note(f"{share} of the rows are deleted. 'ragweave compact {base.path}' frees their space.")
 
 
 def count_of(count: int, noun: str) -> str:

@@ -29,7 +29,7 @@ def demo(
         raise ConfigurationError(f"{folder} exists. Name a new folder.")
     shutil.copytree(_SAMPLES, folder)
     print_text(
-        f"{folder}: {sum(1 for _ in folder.rglob('*.md'))} documents. Go on with:\n\n"
+        f"{folder}: {sum(1 for _ in folder.rglob('*.md'))} documents. Continue with:\n\n"
         f"  ragweave index {folder} --output kb\n"
         '  ragweave ask --kb kb "When was the lighthouse built?"\n'
         "  ragweave serve --kb kb"

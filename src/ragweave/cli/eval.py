@@ -73,7 +73,7 @@ def evaluate(
         str | None, typer.Option(help="Known task, which sets the data format and the metrics.")
     ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="Data format, if the file name does not tell.")
+        str, typer.Option("--format", help="Data format, if the file name does not show it.")
     ] = "auto",
     columns: Annotated[
         str | None, typer.Option(metavar="NAME=COLUMN,...", help="Names of the columns of the data.")
@@ -211,7 +211,7 @@ def compare(
     console = stdout()
     console.print(count_of(comparison.questions, "question"), settings, "", metrics, sep="\n")
     console.print(
-        f"The interval beside a difference from {first} is that of the difference; p is that of a paired permutation "
+        f"The interval beside a difference from {first} is for the difference; p is from a paired permutation "
         "test.",
         style="dim",
     )
@@ -232,7 +232,7 @@ def _calibrate(folder: RunFolder, file: Path | None) -> None:
 
     model = fit(folder)
     model.save(file)
-    note(f"{file}: fitted on {model.questions} answers, which are withheld below {model.threshold:.2f}.")
+    note(f"{file}: fitted on {model.questions} answers; withholds those below {model.threshold:.2f}.")
 
 
 @contextmanager

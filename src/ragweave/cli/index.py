@@ -107,7 +107,7 @@ def index(
     check_output(output, overwrite=overwrite)
     if sparse is not None and vectors_only:
         raise ConfigurationError(
-            "--sparse writes a word index, and --vectors-only none: leave out one of them."
+            "--sparse writes a word index, but --vectors-only writes none. Leave out one of them."
         )
     parameters = _parameters(settings or [])
     read_settings = reading.settings()

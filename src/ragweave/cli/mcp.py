@@ -21,7 +21,8 @@ def mcp(
     http: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Serve streamable HTTP there instead of standard input and output."
+            metavar="HOST:PORT",
+            help="Serve streamable HTTP at this address instead of standard input and output.",
         ),
     ] = None,
     allow_changes: Annotated[

@@ -86,7 +86,7 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="CONDITION",
-        help="Search only passages whose metadata meet it, such as \"year >= 2020 and lang == 'en'\".",
+        help="Search only passages whose metadata match, such as \"year >= 2020 and lang == 'en'\".",
     ),
 ]
 Rerank = Annotated[
@@ -124,11 +124,13 @@ class ReadOptions:
     ] = False
     read_memory: Annotated[
         int,
-        typer.Option(min=256, metavar="MIB", help="Memory for reading a file; others are skipped."),
+        typer.Option(
+            min=256, metavar="MIB", help="Memory for reading a file; files that need more are skipped."
+        ),
     ] = DEFAULT_READING.memory
     read_seconds: Annotated[
         float,
-        typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; others are skipped."),
+        typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; slower files are skipped."),
     ] = DEFAULT_READING.seconds
     columns: Annotated[
         list[str] | None,
@@ -139,7 +141,7 @@ class ReadOptions:
     ] = None
     hidden_sheets: Annotated[bool, typer.Option("--hidden-sheets", help="Also read hidden sheets.")] = False
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Read what links in a folder lead to outside of it.")
+        bool, typer.Option("--follow-links", help="Follow links in a folder that lead out of it.")
     ] = False
     meta: Annotated[
         list[str] | None,

@@ -21,7 +21,7 @@ def publish(
         str | None, typer.Argument(metavar="URI", help="milvus+http://HOST:19530?collection=NAME.")
     ] = None,
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="Put back the version that was published before.")
+        bool, typer.Option("--rollback", help="Restore the previously published version.")
     ] = False,
     keep: Annotated[int, typer.Option(min=0, help="Earlier published versions to keep.")] = 1,
     as_json: options.AsJson = False,
@@ -48,4 +48,4 @@ def publish(
     if as_json:
         print_json(base.info())
     else:
-        print_text(f"{base.path}: version {base.version} is in force, {count_of(len(base), 'passage')}.")
+        print_text(f"{base.path}: version {base.version} is current, {count_of(len(base), 'passage')}.")

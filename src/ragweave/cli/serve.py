@@ -55,7 +55,7 @@ def serve(
         typer.Option(metavar="ORIGIN", help="Origin whose pages may call the service; may be repeated."),
     ] = None,
     keep_versions: Annotated[
-        int, typer.Option(min=0, help="Older versions that a change of documents leaves, the newest.")
+        int, typer.Option(min=0, help="Number of older versions to keep after a change of documents.")
     ] = 10,
 ) -> None:
     """Serve answers from a knowledge base over HTTP: a web page, a JSON API, and an OpenAI-compatible API.

@@ -255,5 +255,5 @@ def retriever(
     with stage_bars() as progress:
         base.reembed(output / KNOWLEDGE_BASE_FOLDER, encoder=encoder, resume=resume, progress=progress)
     print_text(
-        f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers."
+        f"{output}: trained on {len(pairs)} of {len(examples)} questions, those with a passage that answers them."
     )

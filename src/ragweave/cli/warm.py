@@ -20,7 +20,7 @@ def warm(
     every: Annotated[bool, typer.Option("--all", help="Store all passages.")] = False,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="The most disk space, such as 4GiB (default: no limit)."),
+        typer.Option(metavar="SIZE", help="Maximum disk space, such as 4GiB (default: no limit)."),
     ] = None,
     dtype: Annotated[
         Literal["bfloat16", "float32"] | None,
@@ -29,7 +29,7 @@ def warm(
     model: options.RagModel = "embedded",
     generator_dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Data type of the generator, as --dtype of the commands that answer."),
+        typer.Option(help="Data type of the generator, like --dtype of the commands that answer."),
     ] = "auto",
     device: options.Device = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the space is used.")] = False,
@@ -38,8 +38,8 @@ def warm(
     """Encode passages before questions arrive, and store the generator's keys and values.
 
     Later questions of 'ask', 'chat', 'serve' and 'eval' with the same model read the stored keys and values instead
-    of the passages. They lie beside the knowledge base's segments; 'delete' and 'compact' drop those of deleted
-    passages, and another run those of other models. An interrupted run continues where it stopped.
+    of the passages. They are stored beside the knowledge base's segments. 'delete' and 'compact' drop those of
+    deleted passages, and each run drops those of other models. An interrupted run continues where it stopped.
 
     Examples:
       ragweave warm kb --top 200
