@@ -73,7 +73,9 @@ class Documents:
         if asked is None:
             document = self._engine.base.document(name)
         if not document:
-            raise NotFoundError(f"There is no document {name!r}, or no longer. Ask the question again.")
+            raise NotFoundError(
+                f"There is no document {name!r}; it may have been deleted. Ask the question again."
+            )
         first = max(0, (asked or 0) - _AROUND)
         passages = document[first : (asked or 0) + _AROUND + 1]
         public = [
@@ -112,7 +114,7 @@ class Documents:
         """
         if kind := ignored_kind(path):
             raise UnreadableDocumentError(
-                f"Files of the kind {kind} are not read. Convert it to another kind."
+                f"Files of the kind {kind} cannot be read. Convert the file to another kind."
             )
         with self._changing() as latest:
             file = SourceFile(path=path, name=name, known_as=UPLOADED + name)
@@ -162,7 +164,7 @@ class Documents:
             path, passage = Path(source), latest.storage.passage_of(source)
             if not path.is_file():
                 raise NotFoundError(
-                    "Its file is not where it was read from. Upload it, or delete the document."
+                    "The file is no longer where it was read from. Upload it, or delete the document."
                 )
             document = path.name if passage is None else passage.document_id
             file = SourceFile(path, document if path.as_posix().endswith(f"/{document}") else path.name)
@@ -206,7 +208,9 @@ class Documents:
     def _source(self, base: KnowledgeBase, name: str) -> str:
         source = next((source for source in base.sources() if source_id(source) == name), None)
         if source is None:
-            raise NotFoundError(f"There is no source {name!r}, or no longer. Load the list again.")
+            raise NotFoundError(
+                f"There is no source {name!r}; it may have been deleted. Load the list again."
+            )
         return source
 
 

@@ -103,7 +103,7 @@ def _add_reading(server: MCPServer[None], service: Service) -> None:
 
     @server.tool(annotations=_READS)
     async def list_sources(offset: Annotated[int, Field(ge=0)] = 0) -> dict[str, Any]:
-        """List the sources with their numbers of passages, at most 500 from ``offset`` on, of ``total``."""
+        """List up to 500 of the ``total`` sources from ``offset`` on, with their numbers of passages."""
         with _errors():
             await service.queries.run(service.engine.refresh)
             sources = await service.queries.run(service.engine.base.sources)

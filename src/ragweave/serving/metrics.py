@@ -44,9 +44,9 @@ class Metrics:
         if passage_cache is None:
             return
         for name, description, attribute in (
-            ("ragweave_passage_cache_hits", "Passages that had been read before.", "hits"),
-            ("ragweave_passage_cache_misses", "Passages that had not.", "misses"),
-            ("ragweave_passage_cache_bytes", "Memory of their keys and values.", "bytes"),
+            ("ragweave_passage_cache_hits", "Passages found in the cache.", "hits"),
+            ("ragweave_passage_cache_misses", "Passages not found in the cache.", "misses"),
+            ("ragweave_passage_cache_bytes", "Memory of the cached keys and values.", "bytes"),
         ):
             gauge = Gauge(name, description, registry=registry)
             gauge.set_function(partial(getattr, passage_cache, attribute))

@@ -184,7 +184,7 @@ class SourcesResponse(BaseModel):
 class ChangeResponse(BaseModel):
     """The knowledge base after a change."""
 
-    version: str = Field(description="The version that answers from now on.")
+    version: str = Field(description="The current version.")
     documents: int
     passages: int
 

@@ -184,9 +184,7 @@ class _RepeatFilter(logging.Filter):
         began, count = self._seen.get(place, (-math.inf, 0))
         if now - began > _LOG_SECONDS:
             if count > _LOG_LINES:
-                record.msg = (
-                    f"{record.getMessage()} ({count - _LOG_LINES} more like it were left out before.)"
-                )
+                record.msg = f"{record.getMessage()} ({count - _LOG_LINES} similar messages were suppressed.)"
                 record.args = ()
             began, count = now, 0
         self._seen[place] = began, count + 1

@@ -111,7 +111,7 @@ def _separator(before: Passage, passage: Passage) -> str:
         return heading
     numbers = [one.id.rpartition("#")[2] for one in (before, passage)]
     if all(map(str.isdecimal, numbers)) and int(numbers[1]) - int(numbers[0]) > 1:
-        return '<p class="quiet">… This part is in another document, too, or was deleted. …</p>'
+        return '<p class="quiet">… This part is also in another document, or was deleted. …</p>'
     distance = passage.start - before.end
     lines = passage.line - before.line - before.text.count("\n")  # none where a document has no lines
     breaks = min(distance, 2, lines) if lines > 0 else 2 * (distance > 1)

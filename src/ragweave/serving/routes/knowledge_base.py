@@ -60,7 +60,7 @@ async def knowledge_base(request: Request, service: ServiceDependency) -> Knowle
 async def add(body: DocumentsRequest, service: AdminServiceDependency) -> ChangeResponse:
     """Add documents. Each replaces the document with the same id that was added over HTTP before.
 
-    The knowledge base gets a new version, which answers all further questions.
+    The knowledge base gets a new version, which is used for all further questions.
     """
     return await service.add(body.documents)
 
@@ -79,7 +79,7 @@ async def add(body: DocumentsRequest, service: AdminServiceDependency) -> Change
 )
 async def upload(
     name: Annotated[
-        str, Path(max_length=255, pattern=ID, description="The file's name, whose ending tells its kind.")
+        str, Path(max_length=255, pattern=ID, description="The file's name; its ending determines its kind.")
     ],
     request: Request,
     service: AdminServiceDependency,
