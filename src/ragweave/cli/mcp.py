@@ -22,7 +22,7 @@ def mcp(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Serve streamable HTTP at this address instead of standard input and output.",
+            help="Serve streamable HTTP at this address, not over standard input and output.",
         ),
     ] = None,
     allow_changes: Annotated[

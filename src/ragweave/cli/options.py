@@ -86,7 +86,7 @@ Where = Annotated[
     str | None,
     typer.Option(
         metavar="CONDITION",
-        help="Search only passages whose metadata match, such as \"year >= 2020 and lang == 'en'\".",
+        help="Search only passages with matching metadata, such as \"year >= 2020 and lang == 'en'\".",
     ),
 ]
 Rerank = Annotated[
@@ -124,13 +124,11 @@ class ReadOptions:
     ] = False
     read_memory: Annotated[
         int,
-        typer.Option(
-            min=256, metavar="MIB", help="Memory for reading a file; files that need more are skipped."
-        ),
+        typer.Option(min=256, metavar="MIB", help="Memory for reading; files that need more are skipped."),
     ] = DEFAULT_READING.memory
     read_seconds: Annotated[
         float,
-        typer.Option(min=0.1, help="Time for each 64 MiB of a file or part of it; slower files are skipped."),
+        typer.Option(min=0.1, help="Time per 64 MiB of a file or part of it; slower files are skipped."),
     ] = DEFAULT_READING.seconds
     columns: Annotated[
         list[str] | None,

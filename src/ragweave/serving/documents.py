@@ -73,9 +73,7 @@ class Documents:
         if asked is None:
             document = self._engine.base.document(name)
         if not document:
-            raise NotFoundError(
-                f"There is no document {name!r}; it may have been deleted. Ask the question again."
-            )
+            raise NotFoundError(f"Document {name!r} does not exist or was deleted. Ask the question again.")
         first = max(0, (asked or 0) - _AROUND)
         passages = document[first : (asked or 0) + _AROUND + 1]
         public = [
@@ -208,9 +206,7 @@ class Documents:
     def _source(self, base: KnowledgeBase, name: str) -> str:
         source = next((source for source in base.sources() if source_id(source) == name), None)
         if source is None:
-            raise NotFoundError(
-                f"There is no source {name!r}; it may have been deleted. Load the list again."
-            )
+            raise NotFoundError(f"Source {name!r} does not exist or was deleted. Load the list again.")
         return source
 
 
