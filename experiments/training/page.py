@@ -60,7 +60,7 @@ answers to these questions than BM25 does, and would have little to learn. The g
 {start} questions about {countries} other countries, without ragweave's adapter. A run trains on {size} of {train}
 questions, others with each seed, 8 in a step, with a LoRA adapter in the last {layers} of the generator's 30 layers.
 
-The evaluation has {test} questions about other articles and countries. The tables show means over {seeds} seeds;
+The evaluation has {test} questions about other articles and countries. The tables show means over {seeds};
 exact match is also listed for each seed. Brackets show 95 % bootstrap intervals over questions, of the means over
 seeds. Stars mark significant differences from the first row of a table: one for p < 0.05, two for p < 0.01 (paired
 permutation test over questions, not corrected for the number of comparisons). Answer recall is the share of
@@ -123,7 +123,7 @@ def page(work: Work, seeds: Sequence[int]) -> str:
             train=train,
             layers=LAYERS,
             test=test,
-            seeds=len(seeds),
+            seeds="1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds",
         )
     ]
     scores = {name: _evaluated(work, name, seeds) for name in _LABELS}

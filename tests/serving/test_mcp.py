@@ -116,7 +116,7 @@ def test_a_child_answers_and_changes_documents(
             assert (await call(client, "list_sources", offset=listed["total"]))["sources"] == []
             await call(client, "delete", document_id=document["id"])
             assert "no document" in await refusal(client, "delete", document_id=document["id"])
-            with pytest.raises(MCPError, match="no document"):
+            with pytest.raises(MCPError, match="does not exist"):
                 await client.read_resource(found["uri"], cache_mode="bypass")
 
     asyncio.run(talk())

@@ -72,7 +72,7 @@ def test_files_are_uploaded_replaced_and_deleted(admin: httpx.Client):
     [
         ("empty.txt", b" ", "has no text"),
         ("picture.png", b"\x89PNG", "kind .png"),
-        ("a." + "b" * 250, b"text", "are not read"),
+        ("a." + "b" * 250, b"text", "cannot be read"),
         ("broken.pdf", b"%PDF-1.7 nothing", "The document was not added"),
         ("a%23b.txt", b"text", "name"),
         ("a%0Ab.txt", b"text", "name"),

@@ -95,8 +95,8 @@ def test_commands(uri, notes, tiny_encoder_path, model_path):
 def test_mistakes(kb, uri, postgres, notes, tiny_encoder_path):
     model = ("--model", tiny_encoder_path)
     for arguments, words in (
-        (("versions", uri), "keeps one version"),
-        (("rollback", uri, "000001"), "keeps one version"),
+        (("versions", uri), "serves only the current version"),
+        (("rollback", uri, "000001"), "serves only the current version"),
         (("info", uri, "--verify"), "own tools"),
         (("add", uri, notes, "--resume", *model), "without --resume"),
         (("delete", uri, "--id", "gone"), "no passage or document 'gone'"),
