@@ -160,5 +160,5 @@ def test_the_command(folder, notes, tmp_path, tiny_encoder_path, postgres):
     best = json.loads(result.stdout)["passages"][0]
     scores, _ = KnowledgeBase.open(tmp_path / "kb").search_text(QUESTIONS[:1], 1)
     assert best["doc_score"] == pytest.approx(scores[0, 0], abs=1e-4)
-    assert "leave out one" in run(*command, "-o", tmp_path / "b", "--vectors-only").stderr
+    assert "Leave out one" in run(*command, "-o", tmp_path / "b", "--vectors-only").stderr
     assert "only the words of BM25" in run(*command, "-o", postgres.uri()).stderr

@@ -146,4 +146,4 @@ def test_a_part_that_is_missing_is_named(own_server: Running):
         client.delete("/v1/documents/long%231")
         after = opened(client, "long#0").xpath("//main")[0].text_content()
         assert "…" not in before
-        assert "… This part is in another document" in after
+        assert "… This part is also in another document" in after
