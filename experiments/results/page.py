@@ -32,8 +32,8 @@ The vote lets each passage answer by itself; the answer with the largest sum of 
 
 The second table compares exact match of the formulations at several K, and one prompt of all passages with RAG-Token
 in a paired permutation test. With one passage, all three are the same up to rounding, and RAG-Token stands for all.
-For the last row, the adapter went on learning for as many steps from single passages, for the mixtures, and from
-prompts of five, for one prompt.
+In "5, trained further", the adapter was trained for as many further steps: on single passages for the mixtures, on
+prompts of five for one prompt.
 
 The third table is about confidence and provenance. AUROC and ECE say how well the confidence tells right answers
 from wrong ones. Gold mass is the posterior of the gold document's passages. The last three columns are about
