@@ -96,7 +96,7 @@ async def complete(
 
     If the model can, it rewrites a follow-up as a question that stands alone, using the messages before it;
     `searched_for` holds it. If a message is longer than the encoder reads, its last question is searched for.
-    System messages have no effect, since answers are words of the passages. The annotations cite the passage
+    System messages are ignored: ragweave itself instructs the generator. The annotations cite the passage
     behind each part of the answer. Decoding is deterministic: temperature, top_p and seed are ignored.
     """
     check_supported(
