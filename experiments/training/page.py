@@ -26,6 +26,7 @@ from experiments.training.work import (
 )
 from numpy.typing import NDArray
 
+from ragweave.cli.console import count_of
 from ragweave.evaluation.metric_values import metric_values
 from ragweave.evaluation.metrics import bootstrap_interval, paired_test
 from ragweave.evaluation.run_folder import read_predictions
@@ -123,7 +124,7 @@ def page(work: Work, seeds: Sequence[int]) -> str:
             train=train,
             layers=LAYERS,
             test=test,
-            seeds="1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds",
+            seeds=count_of(len(seeds), "seed"),
         )
     ]
     scores = {name: _evaluated(work, name, seeds) for name in _LABELS}

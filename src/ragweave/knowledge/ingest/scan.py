@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragweave import __version__
 from ragweave.errors import KnowledgeBaseError, SourceError, SourceWarning
-from ragweave.knowledge.ingest.loaders.loader import find_sources
+from ragweave.knowledge.ingest.loaders.loader import find_sources, is_pattern
 from ragweave.knowledge.ingest.loaders.text import no_access, printable
 from ragweave.knowledge.ingest_settings import ChangeOptions, IngestSettings, ReadSettings
 from ragweave.knowledge.manifest import (
@@ -98,23 +98,26 @@ def missing_sources(
 ) -> Sources:
     """The known sources below ``sources`` that are not among their files, and no longer exist."""
     present = {file.key for file in files}
-    roots = [os.path.realpath(source) for source in sources if isinstance(source, Path)]
+    paths = [source for source in sources if isinstance(source, Path)]
+    roots = [os.path.realpath(path) for path in paths]
+    patterns = [os.path.realpath(path) for path in paths if is_pattern(path)]
     return {
         key: record
         for key, record in known.items()
         if key not in present
         and not os.path.lexists(key)
-        and any(Path(key).is_relative_to(root) or _is_below(key, root) for root in roots)
+        and (
+            any(Path(key).is_relative_to(root) for root in roots)
+            or any(_is_below(key, pattern) for pattern in patterns)
+        )
     }
 
 
 def _is_below(key: str, pattern: str) -> bool:
     """Whether a path, or a folder above it, matches a pattern as in `glob`, where only ``**`` crosses folders."""
-    if os.path.lexists(pattern):
-        return False  # a name, whatever characters it has
-    names = key.split("/")
+    names = Path(key).parts
     lengths = {0}  # of the beginnings of names that match the parts of the pattern so far
-    for part in pattern.split("/"):
+    for part in Path(pattern).parts:
         if part == "**":
             lengths = {length for first in lengths for length in range(first, len(names) + 1)}
         else:

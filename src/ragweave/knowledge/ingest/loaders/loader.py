@@ -238,6 +238,11 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def is_pattern(path: Path) -> bool:
+    """Whether a source is a pattern, and not a file or folder whose name looks like one."""
+    return has_magic(str(path)) and not path.exists()
+
+
 def _files_of(source: Path | str | SourceFile, follow_links: bool, allow_empty: bool) -> list[SourceFile]:
     if isinstance(source, SourceFile):
         return [source]
@@ -247,7 +252,7 @@ def _files_of(source: Path | str | SourceFile, follow_links: bool, allow_empty: 
 
         return find_on_hub(str(source))
     path = Path(source)
-    if path.exists() or not has_magic(str(path)):
+    if not is_pattern(path):
         return _files_at(path, follow_links, allow_empty)
     matches = sorted(glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
     if not matches:
