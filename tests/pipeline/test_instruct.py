@@ -89,7 +89,7 @@ def contexts(pipeline: RagPipeline, title: str, text: str, question: str = QUEST
 def test_placement_on_accelerators(base: KnowledgeBase, model: Path, monkeypatch: pytest.MonkeyPatch):
     expected = load(model, base)(QUESTION, max_new_tokens=4)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(ConfigurationError, match="device_map needs a GPU, and there is none here"):
+    with pytest.raises(ConfigurationError, match="device_map needs a GPU, and this machine has none"):
         load(model, base, device_map="auto")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     # accelerate places the layers; here, all of them on the processor.
@@ -284,7 +284,7 @@ def test_layers_that_are_refused(base: KnowledgeBase, tmp_path: Path):
     ("template", "words"),
     [
         (DEAF, "leaves out the instruction"),
-        (TWICE, "in order"),
+        (TWICE, "or their order"),
         (THINKING, "always thinks"),
         ("{% if", "fails"),
     ],

@@ -109,7 +109,9 @@ class ChatClient:
             )
         key = os.environ.get(KEY_VARIABLE) if key is None else key
         if key and not (key.isascii() and key.isprintable()):
-            raise ConfigurationError("The generator's key has characters that no key has. Check it.")
+            raise ConfigurationError(
+                "The generator's key contains control or non-ASCII characters. Check it."
+            )
         self.url, self.model, self.api, self.concurrency = url, model, api, concurrency
         self._url = f"{url.rstrip('/')}/{'' if api == 'completions' else 'chat/'}completions"
         self._key, self._timeout, self._retries, self._backoff = key, timeout, retries, backoff
@@ -177,7 +179,7 @@ class ChatClient:
     def _spend(self) -> None:
         with self._lock:
             if self._left == 0:
-                raise GeneratorError("The budget of requests is spent. Raise it, or ask fewer questions.")
+                raise GeneratorError("The limit of requests is reached. Raise it or ask fewer questions.")
             self._left = None if self._left is None else self._left - 1
 
     def _request(self, body: Mapping[str, Any], read: Callable[[Any], Completion]) -> Completion:
@@ -190,7 +192,7 @@ class ChatClient:
                 f"The generator's server cannot be reached ({type(error).__name__})."
             ) from error
         if status != 200:
-            message = f"The generator's server answered with status {status}{self._reason(content)}."
+            message = f"The generator's server returned status {status}{self._reason(content)}."
             if status in _TRANSIENT:
                 asked = headers.get("retry-after", "")
                 raise _TransientError(message, float(asked) if asked.isdecimal() else None)
@@ -200,7 +202,7 @@ class ChatClient:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise GeneratorError("The response of the generator's server is not a completion.") from error
         if not completion.text or not completion.log_probs or not math.isfinite(completion.log_prob):
-            raise GeneratorError("The generator's server gave an empty answer or no finite probability.")
+            raise GeneratorError("The generator's server returned an empty answer or no finite probability.")
         return completion
 
     def _bounded(self, chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -167,7 +167,7 @@ class EndpointPipeline(AnswerPipeline):
             ConfigurationError: The formulation is neither of these.
         """
         if formulation not in self.formulations:
-            raise ConfigurationError("A generator behind a server answers under 'sequence' or 'concat'.")
+            raise ConfigurationError("A generator behind a server supports only 'sequence' and 'concat'.")
         other = copy.copy(self)
         other._formulation = formulation
         return other
@@ -185,7 +185,7 @@ class EndpointPipeline(AnswerPipeline):
         self, questions: list[str], retrieved: RetrievalResult, *, extractive: bool, max_new_tokens: int
     ) -> _Batch:
         if extractive:
-            raise ConfigurationError("A generator behind a server has no extractive answers.")
+            raise ConfigurationError("A generator behind a server does not support extractive answers.")
         passages = retrieved.ranked_passages()
         if self._formulation == "concat":
             joined = concatenated(retrieved.docs, "\n")
@@ -207,13 +207,13 @@ class EndpointPipeline(AnswerPipeline):
     ) -> list[EndpointAnswer | GeneratorError]:
         if options:
             raise ConfigurationError(
-                f"A generator behind a server has no {', '.join(options)}: leave it out."
+                f"A generator behind a server does not support {', '.join(options)}: leave it out."
             )
         scores = self.client.scores
         if num_beams != 1 or (decoding == "thorough" and not scores):
             raise ConfigurationError(
-                "A generator behind a server has no beams, and decodes thoroughly only with the APIs 'completions' "
-                "and 'vllm', which score answers of other passages."
+                "A generator behind a server does not support beam search. Thorough decoding needs the API "
+                "'completions' or 'vllm', which score given answers."
             )
         pool = ThreadPoolExecutor(self.client.concurrency, thread_name_prefix="ragweave-generator")
         complete = partial(self.client.complete, self._instruction, max_tokens=max_new_tokens)
@@ -304,7 +304,7 @@ class _Hypotheses:
     def _check(self) -> None:
         if self._passages and not any(self._by_text.values()):
             reason = next(iter(self._failed.values()))
-            raise GeneratorError(f"No passage of {self._question!r} has an answer. {reason}")
+            raise GeneratorError(f"There is no answer to {self._question!r} from any passage. {reason}")
 
     def answer(self) -> EndpointAnswer:
         """The answer with the largest p(y|x), and where it came from."""
@@ -350,7 +350,7 @@ def load_pipeline(model: str | Path, *, server: ChatClient | None = None, **opti
     if str(model) != "embedded":
         unsupported.append("model")
     if unsupported:
-        raise ConfigurationError(f"The server's model generates: leave out {unsupported[0]}.")
+        raise ConfigurationError(f"The generator is behind a server: leave out {unsupported[0]}.")
     return EndpointPipeline.from_pretrained(server, **options).with_formulation(formulation)
 
 

@@ -105,8 +105,8 @@ def is_adapter(name: str) -> bool:
 def _check_placement(placement: dict[str, Any]) -> None:
     if placement and not torch.accelerator.is_available():
         raise ConfigurationError(
-            f"{' and '.join(placement)} needs a GPU, and there is none here: leave it out. On a processor, use the "
-            "dtype 'int8' or a GGUF file."
+            f"{' and '.join(placement)} needs a GPU, and this machine has none: leave it out. On a processor, use "
+            "the dtype 'int8' or a GGUF file."
         )
     method = getattr(placement.get("quantization_config"), "quant_method", None)
     for package in ("accelerate", getattr(method, "value", method)) if placement else ():
@@ -151,14 +151,14 @@ def prompt_fields(generator: Any, tokenizer: Any, style: AnswerStyle | None) -> 
     parts = re.split(f"{_PASSAGE}|{_QUESTION}", text)
     if len(parts) != 3 or not text.startswith(f"{parts[0]}{_PASSAGE}"):
         raise ConfigurationError(
-            "The chat template of this model does not keep passage and question as they are and in order: choose "
-            "another model."
+            "The chat template of this model changes the passage or the question, or their order: choose another "
+            "model."
         )
     prefix, doc_sep, answer_sep = parts
     if answer_sep.rstrip().endswith("<think>"):
         raise ConfigurationError(
-            "This model always thinks before it answers, which has no probability of an answer: choose one without "
-            "thinking, or whose chat template can switch it off."
+            "This model always thinks before it answers, so the probability of its answer alone is unknown: choose a "
+            "model without thinking, or one whose chat template can switch it off."
         )
     marks, ids = tokenizer.added_tokens_decoder, tokenizer(after, add_special_tokens=False)["input_ids"]
     # Without a template, the last token of a line break: tokenizers with a dummy prefix put a space before it.

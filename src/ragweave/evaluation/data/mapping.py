@@ -216,7 +216,7 @@ def _text(record: Record, value: Any, name: str) -> str:
     """A text or a whole number, without outer blanks."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise data_error(
-            record.where, f"has the {name} {str(value)[:60]!r}, which is not a text: correct it."
+            record.where, f"has the {name} {str(value)[:60]!r}, which is empty or not text: correct it."
         )
     with data_errors():
         return whole_text(str(value).strip(), name, capitalized(record.where))
