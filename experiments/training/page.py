@@ -61,11 +61,11 @@ answers to these questions than BM25 does, and would have little to learn. The g
 {start} questions about {countries} other countries, without ragweave's adapter. A run trains on {size} of {train}
 questions, others with each seed, 8 in a step, with a LoRA adapter in the last {layers} of the generator's 30 layers.
 
-The evaluation has {test} questions about other articles and countries. The tables show means over {seeds};
-exact match is also listed for each seed. Brackets show 95 % bootstrap intervals over questions, of the means over
-seeds. Stars mark significant differences from the first row of a table: one for p < 0.05, two for p < 0.01 (paired
-permutation test over questions, not corrected for the number of comparisons). Answer recall is the share of
-questions with a gold answer in one of the top passages.
+The evaluation has {test} questions about other articles and countries. Unless a table says
+otherwise, it shows means over {seeds}; exact match is also listed for each seed. Brackets show 95 % bootstrap
+intervals over questions, of the means over seeds. Stars mark significant differences from the first row of a table:
+one for p < 0.05, two for p < 0.01 (paired permutation test over questions, not corrected for the number of
+comparisons). Answer recall is the share of questions with a gold answer in one of the top passages.
 """
 
 _LOSSES = """Only the question encoder is trained, with a frozen generator: {epochs} epochs on {size} questions,
@@ -108,11 +108,11 @@ _TABLES = (
 
 
 def page(work: Work, seeds: Sequence[int]) -> str:
-    """Write the part; rows that have not been run with every seed are left out.
+    """Write the part. A table has the seeds that all of its rows were run with; it says so if they are not all.
 
     Args:
         work: The folder of the experiment.
-        seeds: The seeds that are put together.
+        seeds: The seeds of the means.
     """
     train, test = (_counts(questions) for questions in (work.train_questions(), work.test_questions()))
     parts = [
@@ -127,12 +127,23 @@ def page(work: Work, seeds: Sequence[int]) -> str:
             seeds=count_of(len(seeds), "seed"),
         )
     ]
-    scores = {name: _evaluated(work, name, seeds) for name in _LABELS}
+    runs = {name: _seeds(work, name, seeds) for name in _LABELS}
     for title, about, names in _TABLES:
-        rows = {_LABELS[name]: found for name in names if (found := scores[name])}
-        if len(rows) > 1:
-            parts += [f"### {title}\n", *([about] if about else []), *_table(rows)]
+        started = [name for name in names if runs[name]]
+        shared = [seed for seed in seeds if all(seed in runs[name] for name in started)]
+        if len(started) < 2 or not shared:
+            continue
+        if len(shared) < len(seeds):
+            about += f"These rows were run with {len(shared)} of {count_of(len(seeds), 'seed')}.\n"
+        rows = {_LABELS[name]: _scores(work, name, shared) for name in started}
+        parts += [f"### {title}\n", *([about] if about else []), *_table(rows)]
     return "\n".join(parts)
+
+
+def _seeds(work: Work, name: str, seeds: Sequence[int]) -> Sequence[int]:
+    """The seeds with which a row was run; all of them if it needs one run, since nothing is trained."""
+    finished = [seed for seed in seeds if run_folder(work, name, seed).metrics.exists()]
+    return seeds if name == BEFORE and finished else finished
 
 
 def _counts(questions: Sequence[Example]) -> str:
@@ -164,10 +175,8 @@ def _cell(own: NDArray[np.float64], first: NDArray[np.float64], *, with_seeds: b
     return text + "; " + ", ".join(f"{seed:.3f}" for seed in own.mean(1)) if with_seeds else text
 
 
-def _evaluated(work: Work, name: str, seeds: Sequence[int]) -> Scores | None:
-    folders = [run_folder(work, name, seed) for seed in (seeds[:1] if name == BEFORE else seeds)]
-    if not all(folder.metrics.exists() for folder in folders):
-        return None
+def _scores(work: Work, name: str, seeds: Sequence[int]) -> Scores:
+    folders = [folder for seed in seeds if (folder := run_folder(work, name, seed)).metrics.exists()]
     runs = [read_predictions(folder.predictions) for folder in folders]
     tables = [metric_values(run, folder.settings()) for run, folder in zip(runs, folders, strict=True)]
     of_factbook = np.array([is_factbook(prediction.id) for prediction in runs[0]])

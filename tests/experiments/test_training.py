@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from experiments.training.likelihoods import Likelihoods
+from experiments.training.page import page as training_page
 from experiments.training.run import main
 from experiments.training.work import Work, add_noise, is_factbook
 
@@ -85,6 +86,9 @@ def test_every_run_becomes_a_row_and_only_a_deleted_one_is_repeated(work, monkey
     }
     killed = work.root / "runs" / "losses-adist-1"
     (killed / "metrics.json").unlink()
+    rest = training_page(work, [0, 1])
+    assert rest.count("were run with 1 of 2 seeds") == 1  # the table of losses
+    assert "with ADist" in rest
     main()
     assert page.read_text() == text
     repeated = [file for file, before in finished.items() if file.stat().st_mtime_ns != before]
