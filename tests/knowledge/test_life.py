@@ -142,7 +142,7 @@ def test_deleting_passages_documents_and_sources(kb, tiny_encoder, notes):
         two.delete(sources=["elsewhere"])
     with pytest.raises(ConfigurationError, match="give ids or sources"):
         two.delete()
-    three = two.delete(sources=["*/notes/*.txt"])
+    three = two.delete(sources=["**/notes/*.txt"])
     assert (len(three), texts(three), three.manifest.documents) == (0, [], 0)
     scores, rows = three.search(tiny_encoder.encode(["lima"]), 2)
     assert rows.tolist() == [[-1, -1]]
@@ -186,6 +186,26 @@ def test_a_source_whose_name_is_also_a_pattern(tmp_path, tiny_encoder, monkeypat
         ["report[1].txt", "report1.txt"], tmp_path / "kb", encoder=tiny_encoder, language=None
     )
     assert list(base.delete(sources=[written.format(tmp_path)]).sources()) == ["report1.txt"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "remaining"),
+    [
+        ("notes/*.txt", ["notes/old/a.txt"]),
+        ("{}/notes/*.txt", ["notes/old/a.txt"]),
+        ("notes/o*", ["notes/a.txt"]),
+        ("notes/**/*.txt", []),
+        ("**/a.txt", []),
+        ("**", []),
+    ],
+)
+def test_a_pattern_deletes_what_it_would_read(tmp_path, tiny_encoder, monkeypatch, pattern, remaining):
+    (tmp_path / "notes" / "old").mkdir(parents=True)
+    for name in ("a.txt", "old/a.txt"):
+        (tmp_path / "notes" / name).write_text(f"Text of {name}.")
+    monkeypatch.chdir(tmp_path)
+    base = KnowledgeBase.build(["notes"], tmp_path / "kb", encoder=tiny_encoder, language=None)
+    assert list(base.delete(sources=[pattern.format(tmp_path)]).sources()) == remaining
 
 
 def test_a_source_is_deleted_from_another_folder(tmp_path, tiny_encoder, monkeypatch):

@@ -18,7 +18,9 @@ def delete(
     ] = None,
     sources: Annotated[
         list[str] | None,
-        typer.Option("--source", metavar="SOURCE", help="Source file, folder of source files, or pattern."),
+        typer.Option(
+            "--source", metavar="SOURCE", help="Source file, folder, or pattern; only ** crosses folders."
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

@@ -187,7 +187,8 @@ class KnowledgeBase(KnowledgeBaseReader):
 
         Args:
             ids: Ids of passages or documents; an unknown one is an error.
-            sources: Paths of sources, of folders above them, or glob patterns; one that matches nothing is an error.
+            sources: Paths of sources, of folders above them, or glob patterns, as for reading; one that
+                matches nothing is an error.
         """
         if not ids and not sources:
             raise ConfigurationError("There is nothing to delete: give ids or sources.")

@@ -104,4 +104,4 @@ def test_mistakes(kb, other, tmp_path):
     with pytest.raises(ConfigurationError, match="0 or more"):
         kb.reembed(tmp_path / "new", encoder=other, keep=-1)
     with pytest.raises(KnowledgeBaseError, match="is empty"):
-        kb.delete(sources=["*"]).reembed(tmp_path / "new", encoder=other)
+        kb.delete(sources=["**"]).reembed(tmp_path / "new", encoder=other)

@@ -82,7 +82,7 @@ def test_commands(uri, notes, tiny_encoder_path, model_path):
     assert "(1 passage added, 1 source read, 3 sources unchanged, 1 source skipped)" in added.stdout
     assert "bad.txt" in added.stderr
     assert "(nothing has changed)" in done("add", uri, notes).stdout
-    deleted = json.loads(done("delete", uri, "--id", "ulm.txt", "--source", "*/new.txt", "--json").stdout)
+    deleted = json.loads(done("delete", uri, "--id", "ulm.txt", "--source", "**/new.txt", "--json").stdout)
     assert (deleted["passages"], deleted["documents"]) == (2, 2)
     done("compact", uri)
     info = json.loads(done("info", uri, "--json").stdout)

@@ -182,7 +182,7 @@ def named_sources(patterns: Sequence[str], sources: Sources, path: Path | str) -
         } or {
             record.source
             for key, record in sources.items()
-            if any(fnmatch(name, pattern) for name in (record.source, key)) or fnmatch(key, str(absolute))
+            if _is_below(record.source, pattern) or _is_below(key, str(absolute))
         }
         if not matches:
             known = sorted({record.source for record in sources.values()})[:3]
