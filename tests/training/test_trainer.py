@@ -53,6 +53,19 @@ def test_a_trained_and_saved_model_gives_the_same_answers(tmp_path, model_path, 
     assert [answer.score for answer in first] == pytest.approx([answer.score for answer in second], abs=1e-4)
 
 
+def test_after_training_in_bfloat16_the_model_computes_as_the_saved_one_does(tmp_path, model_path, kb):
+    pipeline = pipeline_of(model_path, kb)
+    trainer = RagTrainer(pipeline, arguments(tmp_path, bf16=True), EXAMPLES)
+    batch = trainer.data_collator(EXAMPLES)
+    for _ in range(2):  # once more after it was restored
+        trainer.train()
+        trainer.save_model()
+        again = pipeline_of(tmp_path, kb).model
+        again.set_retriever(pipeline.retriever)
+        losses = [model(**batch, reduce_loss=False).loss for model in (pipeline.model, again)]
+        assert torch.allclose(*losses, atol=1e-5)
+
+
 def test_the_loss_is_the_mean_of_the_questions_losses(tmp_path, model_path, kb):
     pipeline = pipeline_of(model_path, kb)
     trainer = RagTrainer(pipeline, arguments(tmp_path), EXAMPLES)

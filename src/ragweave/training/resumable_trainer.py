@@ -69,6 +69,8 @@ class ResumableTrainer(Trainer):
                 f"({error}). Free some space and resume with --resume (resume_from_checkpoint=True) "
                 + (f"from {last.name}." if last else "(there is no checkpoint yet: the run starts over).")
             ) from error
+        finally:  # accelerate's wrapper would go on rounding to bf16 or fp16, unlike the saved model
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Do one step; a loss that is not finite raises `TrainingError` and leaves the weights unchanged."""
