@@ -98,11 +98,12 @@ def page(data: Mapping[str, RunFolder]) -> str:
     """
     parts = [_HEAD]
     for name, folder in data.items():
-        rows = list(_rows(folder))
-        if rows:
-            questions = read_json(folder.root / "base" / "metrics.json")["questions"]
-            parts.append(f"### {TITLES[name]}\n\n{questions} {_ABOUT[name]}\n")
-            parts.append("\n".join([_COLUMNS, "|-|-|-|-|-|-|", *rows]) + "\n")
+        base = RunFolder(folder.root / "base")
+        if not base.metrics.exists():  # what the other rows are compared with
+            continue
+        questions = read_json(base.metrics)["questions"]
+        parts.append(f"### {TITLES[name]}\n\n{questions} {_ABOUT[name]}\n")
+        parts.append("\n".join([_COLUMNS, "|-|-|-|-|-|-|", *_rows(folder)]) + "\n")
         if sweep := list(_sweep_rows(folder)):
             parts.append("\n".join([_SWEEP_COLUMNS, "|-|-|-|-|-|", *sweep]) + "\n")
         if further := list(_further_rows(folder)):

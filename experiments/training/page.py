@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from experiments.training.configurations import CONFIGURATIONS
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ragweave.cli.console import count_of
 from ragweave.evaluation.metric_values import metric_values
 from ragweave.evaluation.metrics import bootstrap_interval, paired_test
-from ragweave.evaluation.run_folder import read_predictions
+from ragweave.evaluation.run_folder import RunFolder, read_predictions
 from ragweave.types import Example
 
 NAME = "training"
@@ -127,7 +127,7 @@ def page(work: Work, seeds: Sequence[int]) -> str:
             seeds=count_of(len(seeds), "seed"),
         )
     ]
-    runs = {name: _seeds(work, name, seeds) for name in _LABELS}
+    runs = {name: _finished(work, name, seeds) for name in _LABELS}
     for title, about, names in _TABLES:
         started = [name for name in names if runs[name]]
         shared = [seed for seed in seeds if all(seed in runs[name] for name in started)]
@@ -135,15 +135,17 @@ def page(work: Work, seeds: Sequence[int]) -> str:
             continue
         if len(shared) < len(seeds):
             about += f"These rows were run with {len(shared)} of {count_of(len(seeds), 'seed')}.\n"
-        rows = {_LABELS[name]: _scores(work, name, shared) for name in started}
+        rows = {
+            _LABELS[name]: _scores(dict.fromkeys(runs[name][seed] for seed in shared)) for name in started
+        }
         parts += [f"### {title}\n", *([about] if about else []), *_table(rows)]
     return "\n".join(parts)
 
 
-def _seeds(work: Work, name: str, seeds: Sequence[int]) -> Sequence[int]:
-    """The seeds with which a row was run; all of them if it needs one run, since nothing is trained."""
-    finished = [seed for seed in seeds if run_folder(work, name, seed).metrics.exists()]
-    return seeds if name == BEFORE and finished else finished
+def _finished(work: Work, name: str, seeds: Sequence[int]) -> dict[int, RunFolder]:
+    """The finished runs of a row by their seeds; before training, one run stands for every seed."""
+    runs = {seed: folder for seed in seeds if (folder := run_folder(work, name, seed)).metrics.exists()}
+    return dict.fromkeys(seeds, next(iter(runs.values()))) if name == BEFORE and runs else runs
 
 
 def _counts(questions: Sequence[Example]) -> str:
@@ -175,11 +177,12 @@ def _cell(own: NDArray[np.float64], first: NDArray[np.float64], *, with_seeds: b
     return text + "; " + ", ".join(f"{seed:.3f}" for seed in own.mean(1)) if with_seeds else text
 
 
-def _scores(work: Work, name: str, seeds: Sequence[int]) -> Scores:
-    folders = [folder for seed in seeds if (folder := run_folder(work, name, seed)).metrics.exists()]
-    runs = [read_predictions(folder.predictions) for folder in folders]
-    tables = [metric_values(run, folder.settings()) for run, folder in zip(runs, folders, strict=True)]
-    of_factbook = np.array([is_factbook(prediction.id) for prediction in runs[0]])
+def _scores(folders: Iterable[RunFolder]) -> Scores:
+    tables = []
+    for folder in folders:
+        predictions = read_predictions(folder.predictions)
+        tables.append(metric_values(predictions, folder.settings()))
+    of_factbook = np.array([is_factbook(prediction.id) for prediction in predictions])  # the same in all runs
     chosen = {"both": np.full(len(of_factbook), True), "XQuAD": ~of_factbook, "Factbook": of_factbook}
     return {
         (metric, data): np.array([table[metric] for table in tables])[:, chosen[data]]

@@ -16,6 +16,7 @@ from experiments.training.likelihoods import Likelihoods
 from experiments.training.work import Work, evaluate, run_folder
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import track
 from transformers import get_linear_schedule_with_warmup
 
 from ragweave import RagPipeline, SearchSettings
@@ -119,9 +120,10 @@ class _Training:
         optimizer = torch.optim.AdamW(encoder.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         steps = EPOCHS * -(-len(self.examples) // BATCH)
         schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
-        for _ in range(EPOCHS):
+        for number in range(EPOCHS):
             order = rng.sample(self.examples, len(self.examples))
-            for start in range(0, len(order), BATCH):
+            title = f"epoch {number + 1} of {EPOCHS}"
+            for start in track(range(0, len(order), BATCH), title, console=Console(stderr=True)):
                 self._loss(name, order[start : start + BATCH]).backward()
                 torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
                 optimizer.step()

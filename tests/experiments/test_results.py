@@ -88,6 +88,11 @@ def test_formulations_are_compared_at_each_k_that_all_were_run_at(tmp_path):
     assert not any(line.startswith("| 3 |") for line in lines)
 
 
+def test_rows_without_a_first_row_wait_for_it(tmp_path):
+    finished_run(tmp_path, "k3", "12")
+    assert "XQuAD" not in page({"xquad": RunFolder(tmp_path)})
+
+
 def test_answers_from_the_gold_passage_are_counted_apart_for_known_and_unknown_ones(tmp_path):
     finished_run(tmp_path, "base", "1")
     finished_run(tmp_path, "closed", "14")
