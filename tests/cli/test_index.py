@@ -167,6 +167,13 @@ def test_unreadable_sources_are_reported(tmp_path, tiny_encoder_path, name, cont
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_files_without_text_are_counted(notes, tmp_path, tiny_encoder_path):
+    (notes / "empty.txt").touch()
+    arguments = ("index", notes, "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    assert "sources read, 1 without text)" in run(*arguments).stdout
+    assert f"{notes / 'empty.txt'}: 0 passages" in run("info", tmp_path / "kb", "--sources").stdout
+
+
 def test_missing_sources_and_models_are_reported(notes, tmp_path, tiny_encoder_path):
     output = ("--output", tmp_path / "kb")
     fails(run("index", tmp_path / "gone", *output), "no file or folder")

@@ -134,6 +134,7 @@ def test_info_has_what_commands_promise_and_fits_into_json(base, tiny_encoder):
     info = json.loads(json.dumps(base.info()))
     assert info["passages"] == len(base)
     assert info["documents"] == 2  # the empty file is not a document
+    assert (base.manifest.change.read, base.manifest.change.without_text) == (3, 1)
     assert info["version"] == "000001"
     assert info["encoder"] == "tiny"
     assert info["fingerprint"] == tiny_encoder.fingerprint

@@ -145,6 +145,7 @@ def print_change(
         (change.kept, "", "kept for other sources"),
         (change.duplicates, "duplicate", " left out"),
         (change.read, "source", " read"),
+        (change.without_text, "", "without text"),
         (change.removed, "source", " removed"),
         (change.unchanged, "source", " unchanged"),
         (len(change.skipped), "source", " skipped"),

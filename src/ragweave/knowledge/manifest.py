@@ -143,6 +143,7 @@ class ChangeRecord:
     unchanged: int = 0  # sources that were not read because their content was known
     skipped: tuple[str, ...] = ()  # A sentence for each source that could not be read
     read: int = 0  # files that were read
+    without_text: int = 0  # of these, files that gave no passage
     # files in the folders that were not read, with the reason: their ending, or ``"hidden"``
     ignored: dict[str, str] = field(default_factory=dict)
     removed: int = 0  # sources that were removed because they no longer exist

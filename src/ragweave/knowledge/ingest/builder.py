@@ -61,6 +61,7 @@ class IngestReport:
     """The passages and failures of reading the sources."""
 
     passages: int = 0  # number of passages that were written
+    without_text: int = 0  # number of sources that gave no passage
     failed: list[str] = field(default_factory=list)  # sources that could not be read
     skipped: list[str] = field(default_factory=list)  # one sentence for each of them that says why
 
@@ -185,11 +186,14 @@ def read_shards(
     for file in files:
         try:
             passages = loader.load_passages(file, chunking, encoder)
+            has_text = False
             for passage in _refuse_loss(passages) if options.strict else passages:
+                has_text = True
                 pending.append(passage)
                 if len(pending) == store.SHARD:
                     yield sort_out(pending)
                     pending = []
+            report.without_text += not has_text
         except (SourceError, MissingExtraError) as error:
             if options.strict:
                 raise

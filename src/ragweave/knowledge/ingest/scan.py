@@ -63,6 +63,7 @@ class SourceScan:
             unchanged=self.unchanged,
             skipped=self.all_skipped(report),
             read=len(self.read(report.failed)),
+            without_text=report.without_text,
             ignored=self.ignored,
             removed=len(self.missing),
         )
