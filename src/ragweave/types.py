@@ -190,6 +190,18 @@ def without_title(passage: Passage | ScoredPassage) -> str:
     return rest.lstrip() if is_title and rest.strip() else passage.text
 
 
+def source_name(source: str, document_id: str) -> str:
+    """The path of a source below the folder that was given, with which the ids of its documents begin.
+
+    Of documents with other ids, the name of the file; addresses stay as they are.
+    """
+    if "://" in source:
+        return source
+    parts = PurePath(source).parts
+    paths = ("/".join(parts[first:]) for first in range(len(parts)))
+    return next((path for path in paths if document_id.startswith(path)), PurePath(source).name)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredPassage:
     """A passage that was retrieved for a question.
@@ -216,9 +228,9 @@ class ScoredPassage:
 
     @property
     def origin(self) -> str:
-        """Its source without folders and its place below its title, in words: ``"handbook.pdf, page 3"``."""
-        name = self.source if "://" in self.source else PurePath(self.source).name
-        return ", ".join(filter(None, (name, str((self.place or Place()).below(self.title)))))
+        """Its source (`source_name`) and its place below its title, in words: ``"handbook.pdf, page 3"``."""
+        place = str((self.place or Place()).below(self.title))
+        return ", ".join(filter(None, (source_name(self.source, self.id), place)))
 
 
 Formulation = Literal["token", "sequence"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ragweave import Answer, RagPipeline
 from ragweave.provenance.answers import AnswerToken, RetrievedPassage, Support
-from ragweave.types import Place
+from ragweave.types import Place, ScoredPassage
 from tests.support import direct
 from tests.support.pipelines import build_knowledge_base, save_rag_model
 
@@ -173,3 +173,19 @@ def test_a_title_is_shown_once(title: str, text: str, quote: str):
     path = "Boats" if title else "The quay > Boats"
     assert passage.origin == f"quay.md, {path}, line 3"
     assert str(place.below("The quay > Boats")) == "line 3"
+
+
+@pytest.mark.parametrize(
+    ("source", "passage_id", "origin"),
+    [
+        ("docs/guide/index.md", "guide/index.md#0", "guide/index.md"),
+        ("/home/me/docs/api/index.md", "api/index.md#2", "api/index.md"),
+        ("docs/index.md", "index.md#0", "index.md"),
+        ("docs/a/people.csv", "a/people.csv:2#0", "a/people.csv"),
+        ("docs/a/people.jsonl", "peru", "people.jsonl"),
+        ("hf://datasets/a/b:train", "b:3#0", "hf://datasets/a/b:train"),
+        ("", "1", ""),
+    ],
+)
+def test_an_origin_has_the_path_below_the_indexed_folder(source: str, passage_id: str, origin: str):
+    assert ScoredPassage(passage_id, "", "", source, 0.0, 1.0).origin == origin

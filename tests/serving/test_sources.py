@@ -188,6 +188,22 @@ def test_several_knowledge_bases(own_pipeline: RagPipeline, tmp_path: Path, tiny
         assert client.get("/v1/sources", params={"kb": "plants"}).status_code == 404
 
 
+def test_files_of_the_same_name_are_told_apart_by_their_folders(
+    own_pipeline: RagPipeline, tmp_path: Path, tiny_encoder_path: Path
+):
+    (tmp_path / "other").mkdir()
+    documents = {"ulm/readme.md": "The llama of ulm is called Berta.", "lima/readme.md": "Lima has a fox."}
+    path = build_knowledge_base(tmp_path / "other", tiny_encoder_path, documents)
+    settings = ServingSettings(open_changes=True, refresh_seconds=0)
+    with served(with_knowledge_base(own_pipeline, path), settings) as running, running.client() as client:
+        assert list(listed(client)) == ["lima/readme.md", "ulm/readme.md"]
+        assert list(listed(client, search="ulm/r")) == ["ulm/readme.md"]
+        assert {hit["source"] for hit in hits(client)} == {"lima/readme.md", "ulm/readme.md"}
+        assert "ulm/readme.md" in client.get("/documents", params={"id": "ulm/readme.md"}).text
+        client.put("/v1/files/new.txt", content=b"New.").raise_for_status()
+        assert list(listed(client)) == ["lima/readme.md", "new.txt", "ulm/readme.md"]
+
+
 def test_another_encoder_cannot_share_a_model(own_pipeline: RagPipeline, tmp_path: Path):
     encoder = save_tiny_encoder(tmp_path / "encoder", seed=7)
     (tmp_path / "other").mkdir()

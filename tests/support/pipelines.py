@@ -48,6 +48,7 @@ def build_knowledge_base(
     sources = folder / "documents"
     sources.mkdir()
     for name, text in documents.items():
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
         (sources / name).write_text(text, encoding="utf-8")
     encoder = load_tiny_encoder(encoder_path) if named else TextEncoder.from_pretrained(encoder_path)
     return ragweave.KnowledgeBase.build([sources], folder / "kb", encoder=encoder).path

@@ -14,7 +14,15 @@ from tempfile import TemporaryDirectory
 from ragweave.errors import KnowledgeBaseError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.loaders.loader import ignored_kind
-from ragweave.serving.engine import POSTED, UPLOADED, Engine, copy_encoder, is_posted, public_name
+from ragweave.serving.engine import (
+    POSTED,
+    UPLOADED,
+    Engine,
+    copy_encoder,
+    is_posted,
+    public_name,
+    public_names,
+)
 from ragweave.serving.errors import (
     ConflictError,
     NotFoundError,
@@ -77,7 +85,7 @@ class Documents:
         first = max(0, (asked or 0) - _AROUND)
         passages = document[first : (asked or 0) + _AROUND + 1]
         public = [
-            replace(one, source=public_name(one.source), line=0 if is_posted(one) else one.line)
+            replace(one, source=public_name(one.source, one.id), line=0 if is_posted(one) else one.line)
             for one in passages
         ]
         marked = None if asked is None else asked - first
@@ -124,7 +132,8 @@ class Documents:
     def sources(self, search: str) -> list[Source]:
         """The sources whose names contain ``search``, sorted by name."""
         self._engine.refresh()
-        counts = self._engine.base.sources()
+        counts = {source: count for source, count in self._engine.base.sources().items() if count}
+        names = public_names(counts)
         found = [
             Source(
                 id=source_id(source),
@@ -133,7 +142,7 @@ class Documents:
                 uploaded=source.startswith((POSTED, UPLOADED)),
             )
             for source, count in counts.items()
-            if count and search.lower() in (name := public_name(source).removeprefix(POSTED)).lower()
+            if search.lower() in (name := names[source].removeprefix(POSTED)).lower()
         ]
         return sorted(found, key=lambda one: one.name)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -37,7 +38,7 @@ from ragweave.serving.errors import (
     LimitError,
     unavailable,
 )
-from ragweave.types import Passage, ScoredPassage
+from ragweave.types import Passage, ScoredPassage, source_name
 
 P = TypeVar("P", bound=ScoredPassage)
 
@@ -260,18 +261,33 @@ def _while_awaited(generator: nn.Module | None, jobs: Sequence[Job]) -> Iterator
             hook.remove()
 
 
-def public_name(source: str) -> str:
-    """The name of a source or an encoder without this machine's folders. URLs stay as they are."""
-    if source.startswith(UPLOADED):
-        return source.removeprefix(UPLOADED)
-    return source if "://" in source or source.startswith(POSTED) else PurePath(source).name
+def public_name(source: str, document_id: str = "") -> str:
+    """The name of a source or an encoder without this machine's folders; see `source_name`."""
+    if source.startswith(POSTED):
+        return source
+    return source_name(source.removeprefix(UPLOADED), document_id)
+
+
+def public_names(sources: Iterable[str]) -> dict[str, str]:
+    """The names of all sources: of files, the paths below the folder that all of them share."""
+    names = {source: public_name(source) for source in sources}
+    files = {
+        source: PurePath(source)
+        for source in names
+        if "://" not in source and not source.startswith((POSTED, UPLOADED))
+    }
+    for anchor in {path.anchor for path in files.values()}:  # relative and absolute paths share no folder
+        own = {source: path for source, path in files.items() if path.anchor == anchor}
+        shared = os.path.commonpath([path.parent for path in own.values()])
+        names |= {source: path.relative_to(shared).as_posix() for source, path in own.items()}
+    return names
 
 
 def _public(passage: P) -> P:
     place = passage.place
     if place and is_posted(passage):
         place = replace(place, line=None)
-    return replace(passage, source=public_name(passage.source), place=place)
+    return replace(passage, source=public_name(passage.source, passage.id), place=place)
 
 
 def is_posted(passage: Passage | ScoredPassage) -> bool:

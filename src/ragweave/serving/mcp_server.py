@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 import ragweave
 from ragweave.pipeline.answer_pipeline import AnswerPipeline
-from ragweave.serving.engine import public_name
+from ragweave.serving.engine import public_names
 from ragweave.serving.errors import NotFoundError, error_body
 from ragweave.serving.middleware import AccessMiddleware
 from ragweave.serving.schemas import DocumentsIn, MinConfidence, NDocs, Question
@@ -107,8 +107,9 @@ def _add_reading(server: MCPServer[None], service: Service) -> None:
         with _errors():
             await service.queries.run(service.engine.refresh)
             sources = await service.queries.run(service.engine.base.sources)
+        names = public_names(sources)
         part = list(sources.items())[offset : offset + _MAX_SOURCES]
-        listed = [{"source": public_name(source), "passages": count} for source, count in part]
+        listed = [{"source": names[source], "passages": count} for source, count in part]
         return {"total": len(sources), "offset": offset, "sources": listed}
 
     @server.resource("ragweave://passages/{id}", mime_type="application/json")
