@@ -1,5 +1,6 @@
 """Manifests: they survive a round trip, and damaged or foreign ones are refused."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -22,6 +23,16 @@ def read(tmp_path, content) -> Manifest:
 
 def test_round_trip(base, content, tmp_path):
     assert read(tmp_path, content) == base.manifest
+
+
+def test_a_manifest_with_other_fields_keeps_its_checksum(base, content, tmp_path):
+    del content["checksum"], content["change"]["without_text"]
+    content["change"]["of_a_later_ragweave"] = 5
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    manifest = read(tmp_path, {**content, "checksum": checksum})
+    assert manifest.checksum == checksum != base.manifest.checksum
+    assert manifest.change == replace(base.manifest.change, without_text=0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}", '{"format_version": 8}', "[" * 100_000])

@@ -231,9 +231,8 @@ class Manifest:
 
     @cached_property
     def checksum(self) -> str:
-        """Hash of everything."""
-        text = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+        """Hash of everything; of a manifest that was read, the hash in its file."""
+        return _checksum(self._content())
 
     def to_json(self) -> str:
         """Write the manifest as JSON."""
@@ -282,11 +281,19 @@ class Manifest:
             _check_names(*manifest.files)
             if manifest.analyzer != ANALYZER_VERSION:
                 raise ValueError("its words were split by other rules")
-            if content["checksum"] != manifest.checksum:
+            stored = content.pop("checksum")
+            # Over the file, not the parsed manifest: an older or newer ragweave may have written other fields.
+            if stored != _checksum(content):
                 raise ValueError("its checksum does not match")
+            manifest.__dict__["checksum"] = stored
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise KnowledgeBaseError(f"The manifest {path} is damaged ({error!r}): {_REBUILD}") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 _type_hints = cache(get_type_hints)
