@@ -55,6 +55,15 @@ def test_text_and_words(kb):
     assert run("search", kb, " ").exit_code == 1
 
 
+def test_where_a_passage_was_read_is_never_cut_off(tmp_path, tiny_encoder_path):
+    path = f"{'department-of-bridges/' * 5}minutes.txt"
+    (tmp_path / "documents" / path).parent.mkdir(parents=True)
+    (tmp_path / "documents" / path).write_text("The report was accepted.")
+    succeed("index", tmp_path / "documents", "--output", tmp_path / "kb", "--model", tiny_encoder_path)
+    lines = succeed("search", tmp_path / "kb", "report").splitlines()
+    assert [line.strip() for line in lines[3:5]] == [f"{path}, line 1", "The report was accepted."]
+
+
 def test_narrowed_by_metadata(tmp_path, tiny_encoder_path):
     lines = (
         {"id": name, "text": f"River {name}.", "year": year} for name, year in (("a", 2019), ("b", 2021))

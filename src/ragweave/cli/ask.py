@@ -109,9 +109,18 @@ def print_passages(answer: Answer, console: Console, *, numbered: bool) -> None:
 
 
 def print_passage(line: Text, passage: ScoredPassage, quote: str, console: Console) -> None:
-    """Print a passage: a line that begins with its scores, then a line with a quotation."""
+    """Print a passage: a line that begins with its scores, then a line with a quotation.
+
+    Where it was read is never cut off: if it does not fit behind the title, it follows on a line of its own.
+    """
     line.append(passage.title or passage.id, style="cyan")
-    line.append(f"  {passage.origin}")
-    for shown in (line, Text(" " * _INDENT + quote, style="dim")):
-        shown.truncate(console.width, overflow="ellipsis")
-        console.print(shown)
+    origin = Text(f"  {passage.origin}")
+    if fits := line.cell_len + origin.cell_len <= console.width:
+        line.append_text(origin)
+    line.truncate(console.width, overflow="ellipsis")
+    console.print(line)
+    if not fits:
+        console.print(Text(" " * _INDENT + passage.origin), soft_wrap=True)
+    shown = Text(" " * _INDENT + quote, style="dim")
+    shown.truncate(console.width, overflow="ellipsis")
+    console.print(shown)
