@@ -178,7 +178,7 @@ class Run:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return float(loss)
+        return loss.item()
 
     def save(self, done: int) -> None:
         """Write the adapter, and what is needed to go on."""
