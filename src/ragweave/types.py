@@ -82,6 +82,14 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCount:
+    """The number of passages of a source, and the id of one of its documents; empty where all are deleted."""
+
+    passages: int = 0
+    document_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceRecord:
     """One file that was read."""
 

@@ -256,7 +256,7 @@ class KnowledgeBaseReader:
 
     def sources(self) -> dict[str, int]:
         """The sources and their numbers of passages, 0 where all are deleted."""
-        return dict(sorted(self.storage.source_counts().items()))
+        return {source: count.passages for source, count in sorted(self.storage.source_counts().items())}
 
     def check_encoder(self, encoder: TextEncoder) -> None:
         """Raise `EncoderMismatchError` unless this encoder embedded the passages."""

@@ -86,7 +86,7 @@ def _card(snapshot: Snapshot, repository: str, licence: str, description: str) -
     counts = sorted(snapshot.source_counts().items())
     yield from ("", "## Sources", "", "| source | passages |", "|-|-|")
     for source, count in counts[:_LISTED_SOURCES]:
-        yield f"| {source.replace('|', '&#124;')} | {count} |"
+        yield f"| {source.replace('|', '&#124;')} | {count.passages} |"
     if len(counts) > _LISTED_SOURCES:
         yield from ("", f"{len(counts) - _LISTED_SOURCES} more sources are not listed.")
     yield ""

@@ -7,11 +7,11 @@ Notation used for tensor shapes: B questions, K passages per question, M rows, D
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -34,7 +34,7 @@ from ragweave.knowledge.layout import (
 )
 from ragweave.knowledge.manifest import FileRecord, Manifest, SegmentRecord
 from ragweave.knowledge.vector_index import FLAT, LiveIndex, read_index
-from ragweave.types import Passage, Sources
+from ragweave.types import Passage, SourceCount, Sources
 
 NO_COPIES: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # the rows of no copies; see `VersionLayout`
 
@@ -283,14 +283,15 @@ class Snapshot:
         current = self.copies.rows[self.copies.current & self.copies.matches(column, values)]
         return np.setdiff1d(np.union1d(written, current), self.deleted)
 
-    def source_counts(self) -> dict[str, int]:
+    def source_counts(self) -> dict[str, SourceCount]:
         """The sources and their numbers of passages, 0 where all are deleted."""
-        counts = Counter({record.source: 0 for record in self.sources.values()})
-        counts.update(self.copies.table.counts("source"))
+        counts = {record.source: SourceCount() for record in self.sources.values()}
         excluded = self.by_segment(np.union1d(self.deleted, self.copies.current_rows))
-        for segment, rows in zip(self.segments, excluded, strict=True):
-            counts.update(segment.table.counts("source", rows))
-        return dict(counts)
+        tables = [segment.table.sources(rows) for segment, rows in zip(self.segments, excluded, strict=True)]
+        for source, count, document_id in chain(self.copies.table.sources(), *tables):
+            before = counts.get(source, SourceCount())
+            counts[source] = SourceCount(before.passages + count, document_id)
+        return counts
 
     def bytes(self) -> int:
         """The size of all files of the version."""

@@ -20,7 +20,7 @@ from ragweave.errors import ConfigurationError, IndexDataError, KnowledgeBaseErr
 from ragweave.knowledge.layout import Location, MilvusUri, location_of
 from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.snapshot import Snapshot
-from ragweave.types import Passage
+from ragweave.types import Passage, SourceCount
 
 if TYPE_CHECKING:  # see the imports within functions below
     from ragweave.knowledge.ingest.folder_writer import FolderWriter
@@ -82,7 +82,7 @@ class Storage(Protocol):
     def sources_of(self, row: int) -> list[str]:
         """The sources that hold a passage, each once."""
 
-    def source_counts(self) -> dict[str, int]:
+    def source_counts(self) -> dict[str, SourceCount]:
         """The sources and their numbers of passages, 0 where all are deleted."""
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:

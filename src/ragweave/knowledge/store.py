@@ -120,6 +120,15 @@ class PassageTable:
             values = pc.value_counts(self.column(column, without)).to_pylist()
         return {value["values"]: value["counts"] for value in values}
 
+    def sources(self, without: NDArray[np.int64] | None = None) -> list[tuple[str, int, str]]:
+        """Each source with its number of passages and the id of one of its documents, some rows excluded."""
+        columns = {name: self.column(name, without) for name in ("source", "document_id")}
+        groups = pa.table(columns).group_by("source", use_threads=False)
+        found = groups.aggregate([("document_id", "count"), ("document_id", "first")])
+        with self._decoding():
+            parts = [found[name].to_pylist() for name in ("source", "document_id_count", "document_id_first")]
+        return list(zip(*parts, strict=True))
+
 
 def _check_bounds(batch: pa.RecordBatch) -> None:
     """Raise `ValueError` if a column would be read beyond its end: Arrow trusts mapped files."""

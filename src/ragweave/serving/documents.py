@@ -14,15 +14,7 @@ from tempfile import TemporaryDirectory
 from ragweave.errors import KnowledgeBaseError, SourceError
 from ragweave.knowledge.base import KnowledgeBase
 from ragweave.knowledge.ingest.loaders.loader import ignored_kind
-from ragweave.serving.engine import (
-    POSTED,
-    UPLOADED,
-    Engine,
-    copy_encoder,
-    is_posted,
-    public_name,
-    public_names,
-)
+from ragweave.serving.engine import POSTED, UPLOADED, Engine, copy_encoder, is_posted, public_name
 from ragweave.serving.errors import (
     ConflictError,
     NotFoundError,
@@ -132,17 +124,17 @@ class Documents:
     def sources(self, search: str) -> list[Source]:
         """The sources whose names contain ``search``, sorted by name."""
         self._engine.refresh()
-        counts = {source: count for source, count in self._engine.base.sources().items() if count}
-        names = public_names(counts)
         found = [
             Source(
                 id=source_id(source),
                 name=name,
-                passages=count,
+                passages=count.passages,
                 uploaded=source.startswith((POSTED, UPLOADED)),
             )
-            for source, count in counts.items()
-            if search.lower() in (name := names[source].removeprefix(POSTED)).lower()
+            for source, count in self._engine.base.storage.source_counts().items()
+            if count.passages
+            and search.lower()
+            in (name := public_name(source, count.document_id).removeprefix(POSTED)).lower()
         ]
         return sorted(found, key=lambda one: one.name)
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import replace
-from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -266,21 +264,6 @@ def public_name(source: str, document_id: str = "") -> str:
     if source.startswith(POSTED):
         return source
     return source_name(source.removeprefix(UPLOADED), document_id)
-
-
-def public_names(sources: Iterable[str]) -> dict[str, str]:
-    """The names of all sources: of files, the paths below the folder that all of them share."""
-    names = {source: public_name(source) for source in sources}
-    files = {
-        source: PurePath(source)
-        for source in names
-        if "://" not in source and not source.startswith((POSTED, UPLOADED))
-    }
-    for anchor in {path.anchor for path in files.values()}:  # relative and absolute paths share no folder
-        own = {source: path for source, path in files.items() if path.anchor == anchor}
-        shared = os.path.commonpath([path.parent for path in own.values()])
-        names |= {source: path.relative_to(shared).as_posix() for source, path in own.items()}
-    return names
 
 
 def _public(passage: P) -> P:

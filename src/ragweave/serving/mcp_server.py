@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 import ragweave
 from ragweave.pipeline.answer_pipeline import AnswerPipeline
-from ragweave.serving.engine import public_names
+from ragweave.serving.engine import public_name
 from ragweave.serving.errors import NotFoundError, error_body
 from ragweave.serving.middleware import AccessMiddleware
 from ragweave.serving.schemas import DocumentsIn, MinConfidence, NDocs, Question
@@ -106,10 +106,12 @@ def _add_reading(server: MCPServer[None], service: Service) -> None:
         """List up to 500 of the ``total`` sources from ``offset`` on, with their numbers of passages."""
         with _errors():
             await service.queries.run(service.engine.refresh)
-            sources = await service.queries.run(service.engine.base.sources)
-        names = public_names(sources)
-        part = list(sources.items())[offset : offset + _MAX_SOURCES]
-        listed = [{"source": names[source], "passages": count} for source, count in part]
+            sources = await service.queries.run(service.engine.base.storage.source_counts)
+        part = sorted(sources.items())[offset : offset + _MAX_SOURCES]
+        listed = [
+            {"source": public_name(source, count.document_id), "passages": count.passages}
+            for source, count in part
+        ]
         return {"total": len(sources), "offset": offset, "sources": listed}
 
     @server.resource("ragweave://passages/{id}", mime_type="application/json")

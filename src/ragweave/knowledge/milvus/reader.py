@@ -31,7 +31,7 @@ from ragweave.knowledge.manifest import Manifest
 from ragweave.knowledge.milvus.expressions import expression
 from ragweave.knowledge.store import COLUMNS
 from ragweave.knowledge.vector_index import FLAT, search_all
-from ragweave.types import Passage
+from ragweave.types import Passage, SourceCount
 
 PROPERTY = "ragweave"
 """The property of a collection that describes the version in it. A collection without it is incomplete."""
@@ -225,9 +225,13 @@ class MilvusReader(CachingReader):
         """The source that a passage was read from."""
         return [self.passage(row).source]
 
-    def source_counts(self) -> dict[str, int]:
+    def source_counts(self) -> dict[str, SourceCount]:
         """The sources and their numbers of passages."""
-        return dict(Counter(row["source"] for part in self._parts(["source"]) for row in part))
+        counts: dict[str, SourceCount] = {}
+        for row in (row for part in self._parts(["source", "document_id"]) for row in part):
+            before = counts.get(row["source"], SourceCount())
+            counts[row["source"]] = SourceCount(before.passages + 1, row["document_id"])
+        return counts
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
         """All passages with their vectors, (M, D), a part at a time."""

@@ -25,7 +25,7 @@ from ragweave.knowledge.postgres.tables import FACTORY, Tables, current_index, s
 from ragweave.knowledge.postgres.word_scores import PostgresWordScores
 from ragweave.knowledge.store import COLUMNS, SHARD
 from ragweave.knowledge.vector_index import least_recall, measure_recall
-from ragweave.types import Passage, SourceRecord, Sources
+from ragweave.types import Passage, SourceCount, SourceRecord, Sources
 
 _ROWS: LiteralString = (
     "SELECT {column}, row FROM {passages} WHERE {column} = ANY(%(names)s) UNION "
@@ -243,14 +243,15 @@ class PostgresReader(CachingReader):
         )
         return list(dict.fromkeys([self.passage(row).source, *(source for (source,) in copies)]))
 
-    def source_counts(self) -> dict[str, int]:
+    def source_counts(self) -> dict[str, SourceCount]:
         """The sources and their numbers of passages, 0 where all are deleted."""
         counts = self._fetch(
-            "SELECT known.source, count(p.source) FROM (SELECT DISTINCT source FROM {sources}) known LEFT JOIN "
-            "(SELECT source FROM {passages} UNION ALL SELECT source FROM {copies}) p USING (source) "
-            "GROUP BY known.source"
+            "SELECT known.source, count(p.source), coalesce(min(p.document_id), '') "
+            "FROM (SELECT DISTINCT source FROM {sources}) known "
+            "LEFT JOIN (SELECT source, document_id FROM {passages} "
+            "UNION ALL SELECT source, document_id FROM {copies}) p USING (source) GROUP BY known.source"
         )
-        return {source: int(count) for source, count in counts}
+        return {source: SourceCount(int(count), document_id) for source, count, document_id in counts}
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
         """All passages with their vectors, (M, D), a shard at a time, as of one moment."""
