@@ -14,7 +14,8 @@ type, or with several passages in one prompt read theirs whole.
 ``--trained`` names a folder with two models, whose adapters went on learning for as many steps: ``single`` from
 single passages, ``together`` from prompts of five. For each of them,
 
-    python -m experiments.embedded.train_adapter --xquad DIR --output OUTPUT --start ADAPTER --steps N [--together 5]
+    python -m experiments.embedded.train_adapter --xquad DIR --output OUTPUT --start ADAPTER --steps N --bfloat16 \\
+        [--together 5]
     python -m experiments.embedded.export_adapter OUTPUT/step-N --model TRAINED/NAME --kb KB
 """
 
