@@ -12,11 +12,10 @@ stores by themselves. It gives the same answers up to the rounding of bfloat16. 
 type, or with several passages in one prompt read theirs whole.
 
 ``--trained`` names a folder with two models, whose adapters went on learning for as many steps: ``single`` from
-single passages, ``together`` from prompts of five. For each of them,
+single passages, ``together`` from prompts of five. For each of them (``--bfloat16`` makes it faster),
 
-    python -m experiments.embedded.train_adapter --xquad DIR --output OUTPUT --start ADAPTER --steps N --bfloat16 \\
-        [--together 5]
-    python -m experiments.embedded.export_adapter OUTPUT/step-N --model TRAINED/NAME --kb KB
+    python -m experiments.embedded.train_adapter --xquad DIR --output OUT --start ADAPTER --steps 100 [--together 5]
+    python -m experiments.embedded.export_adapter OUT/step-100 --model TRAINED/NAME --kb KB
 """
 
 from __future__ import annotations
