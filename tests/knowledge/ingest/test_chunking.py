@@ -178,6 +178,7 @@ def test_passages_hold_every_word_once_and_have_its_position(tiny_encoder, text,
 
 @settings(deadline=None)
 @given(TEXT_OF_WORDS, st.sampled_from(KINDS), st.integers(1, 4))
+@example("1 1 1 1 1 1 1 ? 1 ? 1 1 1 1 1 1 1 1 1 1 1", "sentences", 3)  # two words of its own in the second
 def test_the_overlap_is_the_end_of_the_passage_before(tiny_encoder, text, kind, overlap):
     passages = cut(text, tiny_encoder, kind=kind, words=8, tokens=20, overlap=overlap)
     for before, after in itertools.pairwise(passages):

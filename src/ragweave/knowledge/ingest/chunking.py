@@ -125,17 +125,17 @@ def _lines(text: str, span: _Span) -> str:
 
 
 def _overlapping(document: str, spans: Iterable[_Span], words: int) -> Iterator[_Span]:
-    """Extend each span backwards by the last words of the span before it."""
+    """Extend each span backwards by the last words of the one before it, which may have been repeated themselves."""
     before: _Span | None = None
     for span in spans:
-        if before is None or not words:
-            yield span
-        else:
+        extended = span
+        if before is not None and words:
             repeated = list(_WORD.finditer(document, before.start, before.end))[-words:]
             start = repeated[0].start() if repeated else span.start
             text = " ".join(document[start : before.end].split())
-            yield span._replace(start=start, text=f"{text} {span.text}")
-        before = span
+            extended = span._replace(start=start, text=f"{text} {span.text}")
+        yield extended
+        before = extended
 
 
 def _locate(document: str, texts: Iterable[str]) -> Iterator[_Span]:
