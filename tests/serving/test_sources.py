@@ -110,6 +110,21 @@ def test_a_changed_file_is_read_again(admin: httpx.Client, own_pipeline: RagPipe
     assert list(listed(admin)) == NAMES
 
 
+def test_a_table_that_is_read_again_keeps_the_ids_of_its_rows(
+    own_pipeline: RagPipeline, tmp_path: Path, tiny_encoder_path: Path
+):
+    (tmp_path / "other").mkdir()
+    path = build_knowledge_base(
+        tmp_path / "other", tiny_encoder_path, {"ulm/rows.csv": "name,age\nBerta,4\n"}
+    )
+    settings = ServingSettings(open_changes=True, refresh_seconds=0)
+    with served(with_knowledge_base(own_pipeline, path), settings) as running, running.client() as client:
+        (tmp_path / "other" / "documents" / "ulm" / "rows.csv").write_text("name,age\nBerta,5\n")
+        (source,) = listed(client).values()
+        client.put(f"/v1/sources/{source['id']}").raise_for_status()
+        assert "age: 5" in client.get("/documents", params={"id": "ulm/rows.csv:2"}).text
+
+
 def test_names_with_patterns_delete_nothing_else(admin: httpx.Client):
     for name in ("a*.txt", "ab.txt", "[ab].txt"):
         admin.put(f"/v1/files/{name}", content=f"This is {name}.").raise_for_status()

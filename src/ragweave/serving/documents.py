@@ -24,7 +24,7 @@ from ragweave.serving.errors import (
     without_folders,
 )
 from ragweave.serving.schemas import DocumentIn, Source
-from ragweave.types import Passage, SourceFile
+from ragweave.types import Passage, SourceFile, source_name
 
 _LOG = logging.getLogger(__name__)
 # How many passages of a document are shown before and after the one that was asked for.
@@ -165,8 +165,7 @@ class Documents:
                 raise NotFoundError(
                     "The file is no longer where it was read from. Upload it, or delete the document."
                 )
-            document = path.name if passage is None else passage.document_id
-            file = SourceFile(path, document if path.as_posix().endswith(f"/{document}") else path.name)
+            file = SourceFile(path, source_name(source, "" if passage is None else passage.document_id))
             return latest.add([file], encoder=self._encoder, strict=True)
 
     def delete_source(self, name: str) -> KnowledgeBase:

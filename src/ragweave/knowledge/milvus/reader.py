@@ -228,9 +228,10 @@ class MilvusReader(CachingReader):
     def source_counts(self) -> dict[str, SourceCount]:
         """The sources and their numbers of passages."""
         counts: dict[str, SourceCount] = {}
-        for row in (row for part in self._parts(["source", "document_id"]) for row in part):
-            before = counts.get(row["source"], SourceCount())
-            counts[row["source"]] = SourceCount(before.passages + 1, row["document_id"])
+        for part in self._parts(["source", "document_id"]):
+            for row in part:
+                before = counts.get(row["source"], SourceCount())
+                counts[row["source"]] = SourceCount(before.passages + 1, row["document_id"])
         return counts
 
     def shards(self) -> Iterator[tuple[list[Passage], NDArray[np.float32]]]:
